@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command table. The tag settings names the groups of settings that
+// a command uses: those are shown in its help, offered by completion, and
+// checked before it runs; mistakes in others are none of its business. Only a
+// command tagged withmistakes runs with any.
+type cli struct {
+	Help     helpFlag     `short:"h" help:"Show this help."`
+	Config   *string      `placeholder:"FILE" help:"YAML file with settings; flags and environment come first."`
+	Settings settingFlags `embed:""`
+
+	Run         RunCmd         `cmd:"" settings:"all" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
+	Demo        DemoCmd        `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
+	Simulate    SimulateCmd    `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
+	Submit      SubmitCmd      `cmd:"" settings:"broker embedded names log" help:"Publish one request, or many from a file."`
+	Results     ResultsCmd     `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
+	Deadletter  DeadletterCmd  `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
+	Status      StatusCmd      `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
+	Pause       PauseCmd       `cmd:"" settings:"broker embedded names log" help:"Stop consumption on every replica; nothing in flight is lost."`
+	Resume      ResumeCmd      `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
+	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" help:"Prove the set-up step by step, and say what to do about each failure."`
+	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests or results, or the AsyncAPI document."`
+	Why         WhyCmd         `cmd:"" settings:"broker embedded names budget log" help:"Tell everything that happened to one request and what it waits for."`
+	Healthcheck HealthcheckCmd `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
+	Completion  CompletionCmd  `cmd:"" help:"Print completion for a shell."`
+	Version     VersionCmd     `cmd:"" help:"Print version, commit and Go version."`
+}
+
+// RunCmd is `worker run`.
+type RunCmd struct{}
+
+// DemoCmd is `worker demo`.
+type DemoCmd struct {
+	Stay bool `help:"Keep everything running afterwards, at --embedded-addr and --admin-addr (a free port where one is taken), and print the lines to copy for publishing by hand."`
+}
+
+// SimulateCmd is `worker simulate`.
+type SimulateCmd struct {
+	Addr string `placeholder:"HOST:PORT" default:"127.0.0.1:8443" help:"Where to listen (default: ${default})."`
+	TLS  bool   `name:"tls" help:"Serve TLS with a CA and certificate made for it; prints the path of the CA."`
+}
+
+// Run serves the simulated API until the context ends.
+func (c *SimulateCmd) Run(ctx context.Context, env *Env) error {
+	if err := requireLoopback(c.Addr); err != nil {
+		return badInput("%w", err)
+	}
+	log, _ := env.Logger()
+	return runSimulate(ctx, SimulateOptions{Addr: c.Addr, TLS: c.TLS}, env.Stdout, log)
+}
+
+// SubmitCmd is `worker submit`.
+type SubmitCmd struct {
+	Machine      string `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
+	Comment      string `placeholder:"TEXT" help:"With --machine: the comment."`
+	File         string `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields; metadata.KEY for metadata), a .jsonl file, or - for standard input."`
+	Batch        string `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content)."`
+	Wait         bool   `help:"Follow the results to their final outcome; end with a table of counts and the failed rows."`
+	Report       string `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
+	ValidateOnly bool   `help:"Check everything and publish nothing."`
+	SignWith     string `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file."`
+}
+
+// Validate is called by kong.
+func (c SubmitCmd) Validate() error {
+	switch {
+	case (c.Machine == "") == (c.File == ""):
+		return badInput("give either --machine with --comment, or --file")
+	case c.Machine != "" && c.Comment == "":
+		return badInput("--machine needs --comment")
+	case c.File != "" && c.Comment != "":
+		return badInput("--comment belongs to --machine; the rows of --file have their own")
+	case c.Report != "" && !c.Wait:
+		return badInput("--report needs --wait")
+	}
+	return nil
+}
+
+// ResultsCmd is `worker results`.
+type ResultsCmd struct {
+	Batch   string        `placeholder:"NAME" help:"Only results of this batch."`
+	Machine string        `placeholder:"ID" help:"Only results of this machine."`
+	Outcome []string      `placeholder:"OUTCOME" enum:"submitted,succeeded,failed,timedOut,cancelled,rejected,abandoned,dryRun" help:"Only results with one of these outcomes: submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun."`
+	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h (default: from the oldest kept)."`
+	Follow  bool          `default:"true" negatable:"" help:"Go on with what comes later, until SIGINT (default: ${default}); --follow=false ends at the present."`
+	JSON    bool          `name:"json" help:"One JSON object a line."`
+}
+
+// DeadletterCmd is `worker deadletter`.
+type DeadletterCmd struct {
+	List   DeadletterListCmd   `cmd:"" help:"List the dead letters."`
+	Show   DeadletterShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
+	Replay DeadletterReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
+	Drop   DeadletterDropCmd   `cmd:"" help:"Delete dead letters."`
+}
+
+// DeadletterListCmd is `worker deadletter list`.
+type DeadletterListCmd struct {
+	Code string `placeholder:"CODE" help:"Only dead letters with this error code."`
+	JSON bool   `name:"json" help:"One JSON object a line."`
+}
+
+// DeadletterShowCmd is `worker deadletter show`.
+type DeadletterShowCmd struct{ DeadletterSelection }
+
+// DeadletterReplayCmd is `worker deadletter replay`.
+type DeadletterReplayCmd struct{ DeadletterSelection }
+
+// DeadletterDropCmd is `worker deadletter drop`.
+type DeadletterDropCmd struct{ DeadletterSelection }
+
+// DeadletterSelection says which dead letters are meant: those that match
+// everything given. At least one thing is given, so that all are meant only
+// where --all says it.
+type DeadletterSelection struct {
+	IDs  []string `arg:"" optional:"" name:"id" help:"Request ids."`
+	All  bool     `help:"All dead letters."`
+	Code string   `placeholder:"CODE" help:"All dead letters with this error code."`
+	Seq  uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: tells several of one id apart."`
+	JSON bool     `name:"json" help:"One JSON object a line."`
+}
+
+// Validate is called by kong.
+func (s DeadletterSelection) Validate() error {
+	if len(s.IDs) == 0 && !s.All && s.Code == "" && s.Seq == 0 {
+		return badInput("say which dead letters: request ids, --seq SEQ, --code CODE or --all")
+	}
+	if s.All && (len(s.IDs) > 0 || s.Code != "" || s.Seq != 0) {
+		return badInput("--all means every dead letter: leave out request ids, --seq and --code")
+	}
+	return nil
+}
+
+// StatusCmd is `worker status`.
+type StatusCmd struct {
+	JSON bool `name:"json" help:"One JSON object, the same as /status of the admin server."`
+}
+
+// PauseCmd is `worker pause`.
+type PauseCmd struct {
+	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log."`
+}
+
+// ResumeCmd is `worker resume`.
+type ResumeCmd struct{}
+
+// CheckCmd is `worker check`.
+type CheckCmd struct{}
+
+// WhyCmd is `worker why`.
+type WhyCmd struct {
+	ID string `arg:"" help:"Id of the request."`
+}
+
+// settingGroups titles the groups of settingFlags, in the order of the help.
+func settingGroups() kong.Option {
+	return kong.ExplicitGroups([]kong.Group{
+		{Key: "broker", Title: "Broker", Description: "As the nats command reads them."},
+		{Key: "embedded", Title: "Embedded broker", Description: "Commands other than run, demo and simulate find a running worker's broker here when NATS_URL is empty."},
+		{Key: "names", Title: "Subjects, streams and consumer"},
+		{Key: "provisioning", Title: "Provisioning and storage"},
+		{Key: "work", Title: "Carrying out requests"},
+		{Key: "budget", Title: "Call budget"},
+		{Key: "following", Title: "Following actions"},
+		{Key: "acceptance", Title: "Which requests are carried out"},
+		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST."},
+		{Key: "admin", Title: "Admin server"},
+		{Key: "log", Title: "Log"},
+	})
+}

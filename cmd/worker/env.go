@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+	"go.uber.org/zap"
+	"golang.org/x/term"
+)
+
+// Env is what a command may use of the world around it. Every command has a
+// method Run(ctx context.Context, env *Env) error; the context ends at the
+// first SIGINT or SIGTERM. A nil error is exit status 0, an ExitStatus that
+// status, badInput 2 and any other error 1.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Lookup         func(variable string) (string, bool) // of the environment
+	App            *kong.Application                    // the command table
+
+	// Settings are the merged settings, without mistakes in those that the
+	// command uses; zero for a command that uses none.
+	Settings Settings
+	// Mistakes is for check alone, the one command that runs with any. What
+	// they name has no value in Settings.
+	Mistakes []Mistake
+}
+
+// Logger makes the logger that the settings ask for, on Stderr.
+func (e *Env) Logger() (*zap.Logger, zap.AtomicLevel) { return newLogger(e.Settings.Log, e.Stderr) }
+
+// ExitStatus is an error that only sets the exit status: the command has
+// already said what there is to say.
+type ExitStatus int
+
+func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// inputError is a mistake of whoever typed the command.
+type inputError struct{ error }
+
+func (e *inputError) Unwrap() error { return e.error }
+
+// badInput makes an error that ends the program with exit status 2.
+func badInput(format string, args ...any) error {
+	return &inputError{fmt.Errorf(format, args...)}
+}
+
+// isTerminal tells whether somebody is looking at w.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}

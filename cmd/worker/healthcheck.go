@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// HealthcheckCmd is `worker healthcheck`, for containers without a shell.
+type HealthcheckCmd struct{}
+
+// Run asks /readyz of the worker on this machine; it ends with exit status 1,
+// and what the worker answered, if that isn't ready.
+func (c *HealthcheckCmd) Run(ctx context.Context, env *Env) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+dialable(env.Settings.Admin.Addr)+"/readyz", http.NoBody)
+	if err != nil {
+		return err
+	}
+	// A transport of its own: no proxy stands between a machine and itself.
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("not ready: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode == http.StatusOK {
+		_, err := fmt.Fprintln(env.Stdout, "ready")
+		return err
+	}
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
+	return fmt.Errorf("not ready: %s %s", response.Status, body)
+}
+
+// dialable turns an address to listen on into one to connect to.
+func dialable(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}

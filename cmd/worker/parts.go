@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/consumer"
+	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// parts are what a worker consists of once the broker is there.
+type parts struct {
+	apiURL   string
+	rates    *broker.RateStore
+	budget   *budget.Budget
+	tokens   *defender.Tokens
+	client   *defender.Client
+	replicas *broker.Replicas
+	gate     *remediation.Gate
+	notes    *remediation.Notes
+	tracker  *remediation.Tracker
+	consumer *consumer.Consumer
+	tally    *broker.Tally
+	present  func() any
+	hadToken atomic.Bool
+}
+
+// Delays of the probes during a system pause.
+const (
+	probeFirst   = time.Second
+	probeLongest = 15 * time.Second
+	tokenLook    = 2 * time.Second
+)
+
+// assemble builds the parts and waits until the first token is there or refused.
+func (s *service) assemble(ctx context.Context) (*parts, error) {
+	set := s.settings
+	p := &parts{gate: remediation.NewGate(probeFirst, probeLongest), notes: &remediation.Notes{}, tally: s.broker.NewTally()}
+	if err := s.assembleBudget(ctx, p); err != nil {
+		return nil, err
+	}
+	if err := s.assembleClient(p); err != nil {
+		return nil, err
+	}
+	ledger, err := s.broker.NewLedger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.replicas, err = s.broker.NewReplicas(ctx, s.owner); err != nil {
+		return nil, err
+	}
+	if err := p.replicas.Measure(ctx); err != nil {
+		return nil, err
+	}
+	publisher, metrics := s.broker.NewPublisher(), remediation.NewMetrics(s.registry)
+	submitter := &remediation.Submitter{
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Gate: p.gate, Notes: p.notes,
+		Metrics: metrics, Log: s.log, BrokerNow: p.replicas.Now,
+		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers},
+		Config: remediation.SubmitConfig{
+			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
+			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: startLimit,
+			MaxAge: set.Accept.MaxRequestAge, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
+		},
+	}
+	p.tracker = &remediation.Tracker{
+		Defender: p.client, Ledger: ledger, Publisher: publisher, Feed: ledger, Metrics: metrics, Notes: p.notes, Log: s.log,
+		Config: remediation.TrackConfig{
+			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: s.broker.MaxPayload() - besideAction,
+			Windows: []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
+		},
+	}
+	p.consumer = consumer.New(consumer.Config{
+		Open:    s.requests,
+		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
+		Slots: set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
+	})
+	p.present = s.presence
+	s.mu.Lock()
+	s.parts = p
+	s.mu.Unlock()
+	return p, nil
+}
+
+// besideAction is room for everything in a result or a ledger entry but the MachineAction: a request is at most 64 KiB.
+const besideAction = 128 << 10
+
+// startLimit is how old a grant may be when its call leaves (design: contract §6.2, the process frozen in between).
+const startLimit = 2 * time.Second
+
+func (s *service) assembleBudget(ctx context.Context, p *parts) error {
+	var err error
+	limits := windows(s.settings.Rates)
+	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), limits, s.settings.Replicas)
+	if err != nil {
+		return fmt.Errorf("call budget: %w", err)
+	}
+	p.budget = budget.New(p.rates, limits, s.log.Named("budget"), s.registry)
+	return nil
+}
+
+func (s *service) assembleClient(p *parts) error {
+	d := s.settings.Defender
+	apiURL, scope, _, err := defender.Endpoints(d.Cloud)
+	if err != nil {
+		return err
+	}
+	if d.APIURL != "" {
+		apiURL = d.APIURL
+	}
+	if d.Scope != "" {
+		scope = d.Scope
+	}
+	p.apiURL = apiURL
+	p.tokens = defender.NewTokens(s.credential, scope)
+	p.client, err = defender.New(defender.Config{
+		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: startLimit,
+		Registerer: s.registry,
+	}, p.tokens, p.budget)
+	return err
+}
+
+// requests is the consumer, made anew if it was deleted.
+func (s *service) requests(ctx context.Context) (jetstream.Consumer, error) {
+	if err := s.broker.Provision(ctx); err != nil {
+		return nil, err
+	}
+	return s.broker.Requests(), nil
+}
+
+// serve runs all parts but the consumer.
+func (p *parts) serve(ctx context.Context) *parallel {
+	return runAll(ctx, map[string]func(context.Context) error{
+		"call budget":     p.rates.Run,
+		"budget metrics":  p.budget.Run,
+		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
+		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
+		"token":           p.keepToken,
+		"look-up reserve": p.keepReserve,
+	})
+}
+
+func (p *parts) close() {
+	p.client.Close()
+	p.tokens.Close()
+}
+
+// keepToken notices a missing token before a request does, and its return without one.
+func (p *parts) keepToken(ctx context.Context) error {
+	for {
+		if err := p.tokens.Check(ctx); err == nil {
+			p.hadToken.Store(true)
+			p.gate.HealthyAgain(faultToken)
+		} else if ctx.Err() == nil {
+			p.gate.Fault(faultToken, err.Error())
+		}
+		if !pause(ctx, tokenLook) {
+			return nil
+		}
+	}
+}
+
+const faultToken = "token"
+
+// keepReserve holds some calls back for look-ups while there is something to follow.
+func (p *parts) keepReserve(ctx context.Context) error {
+	for pause(ctx, tokenLook) {
+		p.budget.SetReserve(p.tracker.Following() > 0)
+	}
+	return nil
+}
+
+// budgetOpen blocks while it is known that no call can be had.
+func (p *parts) budgetOpen(ctx context.Context) error {
+	for {
+		d := p.budget.OpenIn()
+		if d <= 0 {
+			return nil
+		}
+		if !pause(ctx, min(d, time.Second)) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// pause sleeps; false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

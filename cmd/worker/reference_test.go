@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+//go:generate go test . -run "TestReference|TestScripts" -update
+
+const referencePath = "../../docs/configuration.md"
+
+// TestReference holds docs/configuration.md against the declared settings;
+// -update writes it.
+func TestReference(t *testing.T) {
+	want := reference(t)
+	if *update {
+		if err := os.WriteFile(referencePath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(referencePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/configuration.md is not what the settings say (make generate):\n%s", diff)
+	}
+}
+
+const referenceHead = `<!-- Generated from cmd/worker/config.go by "make generate"; changes here are overwritten. -->
+# Configuration
+
+Every setting is a flag, an environment variable and a key in the YAML file that ` + "`--config FILE`" + ` names.
+The flag comes before the variable, the variable before the file, the file before the default.
+An empty variable or key counts as not given. A variable in NAME_LIKE_THIS without ` + "`WORKER_`" + ` is the flag
+in kebab-case and the key in snake_case:
+
+    worker run --rate-per-hour=700          # a flag
+    WORKER_RATE_PER_HOUR=700 worker run     # the environment
+    rate_per_hour: 700                      # a line of worker.yaml, for worker run --config worker.yaml
+
+Every mistake is listed at once, with exit status 2, and nothing is started. Unknown and repeated keys in the file are
+mistakes too. Each command reads and checks only the settings that its ` + "`--help`" + ` shows.
+
+A duration is a number with its unit: ` + "`500ms`, `30s`, `5m`, `24h`" + `.
+Secrets have no flag, since other people on the machine can read a command line. Each can be put into a file instead,
+named by the variable that ends in ` + "`_FILE`" + `; setting both is a mistake.
+`
+
+func reference(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString(referenceHead)
+	group := ""
+	for _, s := range settingsOf(model(t)) {
+		if s.group() != group {
+			group = s.group()
+			fmt.Fprintf(&b, "\n## %s\n\n", s.flag.Group.Title)
+			if text := s.flag.Group.Description; text != "" {
+				b.WriteString(text + "\n\n")
+			}
+			b.WriteString("| variable | flag | key | default | meaning |\n|---|---|---|---|---|\n")
+		}
+		flag, fallback := "`--"+s.flag.Name+"`", s.fallback()
+		if s.secret() {
+			flag = "none"
+		}
+		if s.flag.HasDefault {
+			fallback = "`" + fallback + "`"
+		}
+		help := s.flag.Help
+		if list := s.oneOf(); list != nil {
+			help += " One of `" + strings.Join(list, "`, `") + "`."
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | %s |\n", s.env, flag, s.yamlKey(), fallback, help)
+	}
+	return b.String()
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Run runs the service until the context ends. A clean drain is nil; ErrUnfinished calls and everything fatal are errors.
+func (c *RunCmd) Run(ctx context.Context, env *Env) error {
+	log, level := env.Logger()
+	defer func() { _ = log.Sync() }()
+	w, err := newService(env.Settings, env.Lookup, log, level)
+	if err != nil {
+		return err
+	}
+	if err := w.run(ctx); err != nil {
+		log.Error("the worker ends", zap.Error(err))
+		return ExitStatus(1)
+	}
+	return nil
+}
+
+// run is the life of one worker: admin server first, so that it tells what is waited for; broker; the parts; and the
+// same backwards.
+func (s *service) run(ctx context.Context) error {
+	if err := s.listen(); err != nil {
+		return err
+	}
+	// The admin server outlives everything else, so that a drain can be watched.
+	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx))
+	adminDone := make(chan error, 1)
+	go func() { adminDone <- s.admin.Run(adminCtx) }()
+	defer func() { stopAdmin(); <-adminDone }()
+
+	if err := s.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop while it waited for the broker: nothing was begun
+		}
+		return err
+	}
+	defer s.close()
+	return s.work(ctx)
+}
+
+// work runs the parts until ctx ends or one of them can't go on: the consumer drains first, for the others serve it.
+func (s *service) work(ctx context.Context) error {
+	p, err := s.assemble(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer p.close()
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	background := p.serve(serving)
+	defer func() { stop(); background.wait() }()
+
+	consuming, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.broker.Lost():
+			cancel(errors.New("the connection to the broker has ended for good"))
+		case err := <-background.failed:
+			cancel(err)
+		case <-consuming.Done():
+		}
+	}()
+	s.log.Info("taking requests", zap.String("subject", s.settings.Names.Subject), zap.String("broker", s.broker.URL()),
+		zap.String("api", p.apiURL), zap.Int("concurrency", s.settings.Concurrency))
+	err = p.consumer.Run(consuming)
+	if ctx.Err() == nil {
+		return errors.Join(err, context.Cause(consuming))
+	}
+	s.log.Info("stopped taking requests")
+	return err
+}
+
+// parallel runs background parts that end with one context.
+type parallel struct {
+	failed chan error
+	ended  chan struct{}
+	n      int
+}
+
+func runAll(ctx context.Context, parts map[string]func(context.Context) error) *parallel {
+	p := &parallel{failed: make(chan error, len(parts)), ended: make(chan struct{}, len(parts)), n: len(parts)}
+	for name, part := range parts {
+		go func() {
+			defer func() { p.ended <- struct{}{} }()
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				p.failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		}()
+	}
+	return p
+}
+
+func (p *parallel) wait() {
+	for range p.n {
+		<-p.ended
+	}
+}
+
+// closeIn bounds what may take its time at the end.
+const closeIn = 5 * time.Second

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"context"
+
+	"example.com/unrestrict-worker/docs"
+)
+
+// SchemaCmd is `worker schema`.
+type SchemaCmd struct {
+	Document string `arg:"" enum:"request,result,asyncapi" help:"One of request, result, asyncapi."`
+}
+
+// Run prints the document.
+func (c *SchemaCmd) Run(_ context.Context, env *Env) error {
+	path := "schemas/" + c.Document + ".json"
+	if c.Document == "asyncapi" {
+		path = "asyncapi.yaml"
+	}
+	text, err := docs.Messages.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = env.Stdout.Write(text)
+	return err
+}

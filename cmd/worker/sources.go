@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+func (s *service) sources() admin.Sources {
+	return admin.Sources{Alive: func() error { return nil }, Ready: s.readiness, Status: s.status, Recent: s.recent}
+}
+
+func (s *service) current() (b *broker.Broker, p *parts, waiting string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broker, s.parts, s.waiting
+}
+
+// readiness says why this replica takes no requests, and what an operator should know besides.
+func (s *service) readiness() (reasons, details []admin.Reason) {
+	b, p, waiting := s.current()
+	if b == nil || p == nil {
+		return []admin.Reason{{Code: "broker", Message: waiting}}, nil
+	}
+	if err := b.Connected(); err != nil {
+		reasons = append(reasons, admin.Reason{Code: "broker", Message: err.Error()})
+	}
+	if pause := p.replicas.Paused(); pause != nil {
+		reasons = append(reasons, admin.Reason{Code: "paused", Message: "paused by an operator: " + pause.Reason + "; `worker resume` ends it"})
+	}
+	if fault, on := p.gate.Current(); on {
+		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
+	} else if !p.hadToken.Load() {
+		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
+	}
+	if denied := p.notes.ListingDenied(); denied != "" {
+		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
+	}
+	for _, d := range b.Differences() {
+		details = append(details, admin.Reason{Code: "settings", Message: d})
+	}
+	return reasons, details
+}
+
+// presence is what this replica tells the others.
+func (s *service) presence() any {
+	reasons, _ := s.readiness()
+	_, p, _ := s.current()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(reasons) == 0 {
+		s.since = time.Time{}
+	} else if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	out := broker.Presence{
+		Ready: len(reasons) == 0, Since: s.since, InFlight: p.consumer.InFlight(), Followed: p.tracker.Following(), Version: thisBuild().Version,
+	}
+	if len(reasons) > 0 {
+		out.Reason = reasons[0].Message
+	}
+	return out
+}
+
+var errNoBroker = errors.New("the broker is not there yet")
+
+// status is what the broker knows of all replicas, and this replica's word on itself.
+func (s *service) status(ctx context.Context) (admin.Status, error) {
+	b, p, _ := s.current()
+	if b == nil || p == nil {
+		return admin.Status{}, errNoBroker
+	}
+	status, err := deploymentStatus(ctx, b, p.tally, s.settings.Rates)
+	if err != nil {
+		return admin.Status{}, err
+	}
+	// Fresher than what it last told the others.
+	if reasons, _ := s.readiness(); len(reasons) > 0 {
+		status.Healthy = false
+		if fault, on := p.gate.Current(); on && status.Paused == nil {
+			status.Paused = &admin.Pause{Reason: fault.Reason, Since: fault.Since}
+		}
+	} else {
+		status.Healthy = true
+		if op := p.replicas.Paused(); op == nil {
+			status.Paused = nil
+		}
+	}
+	return status, nil
+}
+
+// deploymentStatus is `worker status`, of all replicas.
+func deploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates Rates) (admin.Status, error) {
+	o, err := b.Overview(ctx, windows(rates))
+	if err != nil {
+		return admin.Status{}, err
+	}
+	results, _, err := tally.Counts(ctx)
+	if err != nil {
+		return admin.Status{}, err
+	}
+	status := admin.Status{
+		Healthy:  len(o.Replicas) > 0,
+		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
+		Followed: o.Followed, DeadLetters: o.DeadLetters, Results: results, Version: thisBuild().Version,
+	}
+	if !o.Oldest.IsZero() {
+		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
+	}
+	for _, w := range o.Budget {
+		if w.Limit > 0 {
+			status.Budget = append(status.Budget, admin.Window(w))
+		}
+	}
+	for _, r := range o.Replicas {
+		if !r.Ready {
+			status.Healthy = false
+			if status.Paused == nil {
+				status.Paused = &admin.Pause{Reason: r.Reason, Since: r.Since}
+			}
+		}
+	}
+	if o.Pause != nil {
+		status.Healthy = false
+		status.Paused = &admin.Pause{Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
+	}
+	return status, nil
+}
+
+// recent is what the page shows besides.
+func (s *service) recent(ctx context.Context) (admin.Recent, error) {
+	b, p, _ := s.current()
+	if b == nil || p == nil {
+		return admin.Recent{}, errNoBroker
+	}
+	var r admin.Recent
+	_, minutes, err := p.tally.Counts(ctx)
+	if err != nil {
+		return r, err
+	}
+	for minute, counts := range minutes {
+		if time.Since(minute) <= time.Hour {
+			r.PerMinute = append(r.PerMinute, admin.Point{Minute: minute, Counts: counts})
+		}
+	}
+	r.ActionsByAge = byAge(p.tracker.Ages())
+	if r.Results, err = recentResults(ctx, b); err != nil {
+		return r, err
+	}
+	r.DeadLetters, err = recentDeadLetters(ctx, b)
+	return r, err
+}
+
+func byAge(ages []time.Duration) []admin.Bucket {
+	buckets := []admin.Bucket{{Label: "under 5 min"}, {Label: "under 1 h"}, {Label: "under 6 h"}, {Label: "under 1 day"}, {Label: "older"}}
+	limits := []time.Duration{5 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
+	for _, age := range ages {
+		i := 0
+		for i < len(limits) && age >= limits[i] {
+			i++
+		}
+		buckets[i].Count++
+	}
+	return buckets
+}
+
+// gauges are the metrics of contract §7 that no package owns.
+func (s *service) gauges() []prometheus.Collector {
+	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unrestrict_queue_pending", Help: "Requests in the stream that nobody has in hand; -1 while the broker does not answer.",
+	}, func() float64 {
+		b, p, _ := s.current()
+		if b == nil || p == nil {
+			return -1
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, err := b.Pending(ctx)
+		if err != nil {
+			return -1
+		}
+		return float64(max(n-p.consumer.InFlight(), 0))
+	})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
+	}, []string{"version"})
+	build.WithLabelValues(thisBuild().Version).Set(1)
+	return []prometheus.Collector{pending, build, pausedCollector{s}}
+}
+
+// pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.
+type pausedCollector struct{ s *service }
+
+var pausedDesc = prometheus.NewDesc("unrestrict_paused", "1 for each reason why this replica takes no requests.", []string{"reason"}, nil)
+
+// Describe is called by the registry.
+func (c pausedCollector) Describe(ch chan<- *prometheus.Desc) { ch <- pausedDesc }
+
+// Collect is called by the registry.
+func (c pausedCollector) Collect(ch chan<- prometheus.Metric) {
+	reasons, _ := c.s.readiness()
+	seen := map[string]bool{}
+	for _, r := range reasons {
+		if !seen[r.Code] {
+			seen[r.Code] = true
+			ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 1, r.Code)
+		}
+	}
+	if !seen["paused"] {
+		ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 0, "paused")
+	}
+}

@@ -1,0 +1,139 @@
+// Package admin serves what operators and probes read: health, readiness,
+// metrics, the status as JSON and as a page that updates itself, and profiles.
+// It is read-only and knows the worker only through the functions in Sources.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// Config says where to listen and for whom.
+type Config struct {
+	// Addr is host:port; port 0 takes a free one. Whether the bound address is
+	// loopback decides which rules hold: on loopback the Host header is checked
+	// and profiles are served, off loopback the token is asked for.
+	Addr string
+	// Token is what everything but /livez, /readyz and /metrics asks for off
+	// loopback, as a bearer token or as the password of Basic authentication
+	// with any user. Empty: these answer 403 off loopback.
+	Token string
+	// Gatherer is what /metrics serves.
+	Gatherer prometheus.Gatherer
+	// Level is shown on the page; nil shows none.
+	Level *zap.AtomicLevel
+}
+
+// Reason is one cause why this replica is not ready, or a detail worth knowing.
+type Reason struct {
+	Code    string `json:"code"` // e.g. brokerDisconnected, paused, systemFault
+	Message string `json:"message"`
+}
+
+// Sources are the questions the server asks; all are required, are called
+// concurrently, and must return soon after their context ends. Whatever they
+// return, errors included, is served: it must hold no secret.
+type Sources struct {
+	// Alive returns nil while the consume loop makes progress.
+	Alive func() error
+	// Ready returns why this replica is not ready (none: it is), and details
+	// that don't affect readiness, such as a permission that is missing.
+	Ready func() (reasons, details []Reason)
+	// Status is for /status and the page.
+	Status func(ctx context.Context) (Status, error)
+	// Recent is for the page alone.
+	Recent func(ctx context.Context) (Recent, error)
+}
+
+// limits bounds what clients can hold; tests shorten them.
+type limits struct {
+	readHeader, read, write, idle time.Duration
+	source                        time.Duration // one question to Sources
+	tick                          time.Duration // least time between two events
+	heartbeat                     time.Duration // longest time without one
+	grace                         time.Duration // for answers under way at shutdown
+	viewers                       int
+}
+
+// Server is the admin server: New, Listen, then Run once.
+type Server struct {
+	cfg     Config
+	src     Sources
+	log     *zap.Logger
+	limits  *limits
+	page    *page
+	viewers chan struct{}   // a slot per open event stream
+	stop    <-chan struct{} // closed when Run ends; set before the first request
+	ln      net.Listener
+}
+
+// New makes a server that doesn't listen yet.
+func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
+	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
+		return nil, fmt.Errorf("admin address: %w", err)
+	}
+	if src.Alive == nil || src.Ready == nil || src.Status == nil || src.Recent == nil || cfg.Gatherer == nil {
+		return nil, errors.New("admin server: every source and the gatherer are required")
+	}
+	l := &limits{
+		readHeader: 5 * time.Second, read: 10 * time.Second, write: 30 * time.Second, idle: time.Minute,
+		source: 3 * time.Second, tick: time.Second, heartbeat: 15 * time.Second, grace: 3 * time.Second,
+		viewers: 16,
+	}
+	p, err := newPage(src, cfg.Level, l)
+	if err != nil {
+		return nil, fmt.Errorf("admin page: %w", err)
+	}
+	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, viewers: make(chan struct{}, l.viewers)}, nil
+}
+
+// Listen binds the address and returns it, with the real port. Run closes it.
+func (s *Server) Listen() (net.Addr, error) {
+	ln, err := net.Listen("tcp", s.cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("admin server: %w", err)
+	}
+	s.ln = ln
+	return ln.Addr(), nil
+}
+
+// Run serves until ctx is done, then ends the event streams, gives answers under
+// way a moment and closes what is left. It listens first unless Listen was called.
+func (s *Server) Run(ctx context.Context) error {
+	if s.ln == nil {
+		if _, err := s.Listen(); err != nil {
+			return err
+		}
+	}
+	s.stop = ctx.Done()
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: s.limits.readHeader,
+		ReadTimeout:       s.limits.read,
+		WriteTimeout:      s.limits.write,
+		IdleTimeout:       s.limits.idle,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          zap.NewStdLog(s.log),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.ln) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("admin server: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
+	defer cancel()
+	if server.Shutdown(grace) != nil {
+		_ = server.Close() // whoever still reads is cut off; that is no failure of the worker
+	}
+	<-served
+	return nil
+}

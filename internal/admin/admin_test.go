@@ -1,0 +1,231 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// worker is what the sources tell of; tests change it while the server runs.
+type worker struct {
+	mu               sync.Mutex
+	alive            error
+	reasons, details []Reason
+	status           Status
+	statusErr        error
+	recent           Recent
+}
+
+func (w *worker) set(change func(*worker)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(w)
+}
+
+func (w *worker) sources() Sources {
+	return Sources{
+		Alive: func() error { w.mu.Lock(); defer w.mu.Unlock(); return w.alive },
+		Ready: func() ([]Reason, []Reason) { w.mu.Lock(); defer w.mu.Unlock(); return w.reasons, w.details },
+		Status: func(context.Context) (Status, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.status, w.statusErr
+		},
+		Recent: func(context.Context) (Recent, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.recent, nil },
+	}
+}
+
+func healthy() *worker { return &worker{status: Status{Healthy: true, Version: "v1.2.3"}} }
+
+// running is a server under test.
+type running struct {
+	*Server
+	url  string
+	stop func() error // ends Run and returns what it returned
+}
+
+// start runs a server on loopback unless cfg says else; edit changes its limits.
+func start(t *testing.T, cfg Config, src Sources, edit func(*limits)) running {
+	t.Helper()
+	if cfg.Addr == "" {
+		cfg.Addr = "127.0.0.1:0"
+	}
+	if cfg.Gatherer == nil {
+		cfg.Gatherer = prometheus.NewRegistry()
+	}
+	s, err := New(cfg, src, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.limits.tick = 5 * time.Millisecond
+	if edit != nil {
+		edit(s.limits)
+	}
+	s.viewers = make(chan struct{}, s.limits.viewers)
+	addr, err := s.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(addr.String())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop := sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return running{Server: s, url: "http://127.0.0.1:" + port, stop: stop}
+}
+
+// ask sends one request over a connection of its own; edit changes it.
+func (r running) ask(t *testing.T, method, path string, edit func(*http.Request)) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	if edit != nil {
+		edit(req)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func (r running) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	resp, body := r.ask(t, http.MethodGet, path, nil)
+	return resp.StatusCode, body
+}
+
+func TestNewRefuses(t *testing.T) {
+	src := healthy().sources()
+	half := src
+	half.Recent = nil
+	for name, c := range map[string]struct {
+		cfg Config
+		src Sources
+	}{
+		"an address without a port": {Config{Addr: "localhost", Gatherer: prometheus.NewRegistry()}, src},
+		"a missing source":          {Config{Addr: ":0", Gatherer: prometheus.NewRegistry()}, half},
+		"a missing gatherer":        {Config{Addr: ":0"}, src},
+	} {
+		if _, err := New(c.cfg, c.src, zap.NewNop()); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+func TestRunListensAndSaysWhenItCannot(t *testing.T) {
+	taken := start(t, Config{}, healthy().sources(), nil)
+	s, err := New(Config{Addr: strings.TrimPrefix(taken.url, "http://"), Gatherer: prometheus.NewRegistry()}, healthy().sources(), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestShutdownLetsAnAnswerFinish(t *testing.T) {
+	asked, release := make(chan struct{}), make(chan struct{})
+	src := healthy().sources()
+	src.Status = func(context.Context) (Status, error) { close(asked); <-release; return Status{Version: "late"}, nil }
+	s := start(t, Config{}, src, func(l *limits) { l.grace = time.Minute })
+	body := make(chan string, 1)
+	go func() {
+		_, text := s.ask(t, http.MethodGet, "/status", nil)
+		body <- text
+	}()
+	<-asked
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.stop() }()
+	for { // until the shutdown has begun
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			break
+		}
+		conn.Close()
+	}
+	close(release)
+	if got := <-body; !strings.Contains(got, "late") {
+		t.Errorf("got %s", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownCutsWhatOutlastsTheGrace(t *testing.T) {
+	asked := make(chan struct{})
+	src := healthy().sources()
+	src.Status = func(ctx context.Context) (Status, error) { close(asked); <-ctx.Done(); return Status{}, ctx.Err() }
+	s := start(t, Config{}, src, func(l *limits) { l.source, l.write, l.grace = time.Hour, time.Hour, time.Millisecond })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.ReadAll(conn); isTimeout(err) {
+		t.Error("the connection is still open")
+	}
+}
+
+func TestSlowHeaderIsCutOff(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), func(l *limits) { l.readHeader = 20 * time.Millisecond; l.read = time.Hour })
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(conn); isTimeout(err) {
+		t.Error("the connection is still open")
+	}
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+func TestLargeHeaderIsRefused(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), nil)
+	resp, _ := s.ask(t, http.MethodGet, "/livez", func(r *http.Request) { r.Header.Set("X-Large", strings.Repeat("x", 64<<10)) })
+	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("got %d", resp.StatusCode)
+	}
+}

@@ -1,0 +1,154 @@
+package admin
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+const (
+	testToken = "s3cret-admin-token"
+	probes    = "/livez /readyz /metrics"
+	guarded   = "/ /status /events /assets/page.js /assets/style.css /nothing"
+)
+
+func TestTokenOffLoopback(t *testing.T) {
+	for name, c := range map[string]struct {
+		token string // configured
+		auth  func(*http.Request)
+		code  int // of the guarded paths; 200 stands for anything the guard let pass
+	}{
+		"no token configured":                {"", nil, 403},
+		"none configured, an empty one sent": {"", func(r *http.Request) { r.SetBasicAuth("any", "") }, 403},
+		"none sent":                          {testToken, nil, 401},
+		"bearer":                             {testToken, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testToken) }, 200},
+		"bearer, lower case":                 {testToken, func(r *http.Request) { r.Header.Set("Authorization", "bearer "+testToken) }, 200},
+		"wrong bearer":                       {testToken, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testToken+"x") }, 401},
+		"empty bearer":                       {testToken, func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }, 401},
+		"another scheme":                     {testToken, func(r *http.Request) { r.Header.Set("Authorization", "Digest "+testToken) }, 401},
+		"basic, any user":                    {testToken, func(r *http.Request) { r.SetBasicAuth("any", testToken) }, 200},
+		"basic, wrong":                       {testToken, func(r *http.Request) { r.SetBasicAuth(testToken, "any") }, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, Config{Addr: "0.0.0.0:0", Token: c.token}, healthy().sources(), nil)
+			for path := range strings.FieldsSeq(guarded) {
+				method := http.MethodGet
+				if path == "/events" {
+					method = http.MethodHead // GET would not end
+				}
+				resp, body := s.ask(t, method, path, c.auth)
+				passed := resp.StatusCode == 200 || path == "/nothing" && resp.StatusCode == 404
+				if (c.code == 200) != passed || !passed && resp.StatusCode != c.code {
+					t.Errorf("%s: got %d, want %d", path, resp.StatusCode, c.code)
+				}
+				if c.code == 403 && method == http.MethodGet && !strings.Contains(body, "WORKER_ADMIN_TOKEN") {
+					t.Errorf("%s gives no hint: %s", path, body)
+				}
+				if c.code == 401 && !strings.Contains(strings.Join(resp.Header.Values("WWW-Authenticate"), ","), "Basic realm") {
+					t.Errorf("%s: a browser would not ask for the token: %q", path, resp.Header.Values("WWW-Authenticate"))
+				}
+			}
+			for path := range strings.FieldsSeq(probes) {
+				if code, _ := s.get(t, path); code != 200 {
+					t.Errorf("%s without a token: %d", path, code)
+				}
+			}
+		})
+	}
+}
+
+func TestLoopbackNeedsNoToken(t *testing.T) {
+	s := start(t, Config{Token: testToken}, healthy().sources(), nil)
+	for path := range strings.FieldsSeq(probes + " / /status /assets/page.js /debug/pprof/") {
+		if code, body := s.get(t, path); code != 200 || strings.Contains(body, testToken) {
+			t.Errorf("%s: %d, with the token: %t", path, code, strings.Contains(body, testToken))
+		}
+	}
+}
+
+func TestHostOnLoopback(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), nil)
+	for host, want := range map[string]int{
+		"localhost": 200, "LOCALHOST:8080": 200, "localhost.:8080": 200, "127.0.0.1:1": 200, "127.9.9.9": 200, "[::1]:8080": 200, "[::1]": 200, "[::ffff:127.0.0.1]": 200,
+		"evil.example": 403, "evil.example:8080": 403, "localhost.evil.example": 403, "127.0.0.1.evil.example": 403,
+		"10.0.0.1": 403, "0.0.0.0:8080": 403, "[::]:80": 403, "[fe80::1]": 403, "xlocalhost": 403,
+	} {
+		for path := range strings.FieldsSeq(probes + " / /status /debug/pprof/") {
+			if resp, _ := s.ask(t, http.MethodGet, path, func(r *http.Request) { r.Host = host }); resp.StatusCode != want {
+				t.Errorf("Host %s, %s: got %d, want %d", host, path, resp.StatusCode, want)
+			}
+		}
+	}
+	off := start(t, Config{Addr: "0.0.0.0:0", Token: testToken}, healthy().sources(), nil)
+	resp, _ := off.ask(t, http.MethodGet, "/status", func(r *http.Request) { r.Host = "worker.example"; r.SetBasicAuth("", testToken) })
+	if resp.StatusCode != 200 {
+		t.Errorf("off loopback any Host goes, with the token: got %d", resp.StatusCode)
+	}
+}
+
+func TestOtherSites(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), nil)
+	for name, c := range map[string]struct {
+		site, mode, dest string
+		want             int
+	}{
+		"own page":              {"same-origin", "cors", "empty", 200},
+		"address typed":         {"none", "navigate", "document", 200},
+		"link followed":         {"cross-site", "navigate", "document", 200},
+		"image of another site": {"cross-site", "no-cors", "image", 403},
+		"frame in another site": {"cross-site", "navigate", "iframe", 403},
+		"fetch by another port": {"same-site", "cors", "empty", 403},
+	} {
+		resp, _ := s.ask(t, http.MethodGet, "/status", func(r *http.Request) {
+			r.Header.Set("Sec-Fetch-Site", c.site)
+			r.Header.Set("Sec-Fetch-Mode", c.mode)
+			r.Header.Set("Sec-Fetch-Dest", c.dest)
+		})
+		if resp.StatusCode != c.want {
+			t.Errorf("%s: got %d, want %d", name, resp.StatusCode, c.want)
+		}
+	}
+}
+
+func TestMethods(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), nil)
+	for path := range strings.FieldsSeq(probes + " / /status /events /assets/page.js /assets/style.css /debug/pprof/") {
+		if resp, body := s.ask(t, http.MethodHead, path, nil); resp.StatusCode != 200 || body != "" {
+			t.Errorf("HEAD %s: %d %s", path, resp.StatusCode, body)
+		}
+		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+			if resp, _ := s.ask(t, method, path, nil); resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("%s %s: %d, Allow %q", method, path, resp.StatusCode, resp.Header.Get("Allow"))
+			}
+		}
+	}
+	if code, _ := s.get(t, "/assets/page.html"); code != 404 {
+		t.Errorf("the template itself is served: %d", code)
+	}
+}
+
+func TestSecurityHeaders(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), nil)
+	off := start(t, Config{Addr: "0.0.0.0:0"}, healthy().sources(), nil)
+	for _, server := range []running{s, off} { // refusals bear them too
+		for path := range strings.FieldsSeq(probes + " / /status /assets/page.js /nothing") {
+			resp, _ := server.ask(t, http.MethodGet, path, nil)
+			csp := resp.Header.Get("Content-Security-Policy")
+			for _, want := range []string{
+				"default-src 'none';", "script-src 'self';", "style-src 'self';", "connect-src 'self';", "img-src 'self' data:;", "base-uri 'none';", "frame-ancestors 'none'",
+			} {
+				if !strings.Contains(csp, want) {
+					t.Errorf("%s: no %s in %q", path, want, csp)
+				}
+			}
+			for name, want := range map[string]string{
+				"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+				"Cross-Origin-Resource-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin",
+			} {
+				if got := resp.Header.Get(name); got != want {
+					t.Errorf("%s: %s is %q, want %q", path, name, got, want)
+				}
+			}
+		}
+	}
+}

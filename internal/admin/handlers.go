@@ -1,0 +1,114 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+//go:embed assets
+var assets embed.FS
+
+// handler needs the bound address: it decides what is served and to whom.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", s.livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /{$}", s.index)
+	mux.HandleFunc("GET /events", s.events)
+	for _, name := range []string{"style.css", "page.js"} {
+		mux.HandleFunc("GET /assets/"+name, func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFileFS(w, r, assets, "assets/"+name)
+		})
+	}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{
+		ErrorLog:            zap.NewStdLog(s.log),
+		ErrorHandling:       promhttp.ContinueOnError, // one broken collector must not blind the alerts on the others
+		MaxRequestsInFlight: 8,
+	}))
+	if isLoopback(s.ln.Addr()) {
+		profiles(mux)
+	}
+	return s.guard(mux)
+}
+
+// profiles leaves out pprof's cmdline: a flag on the command line may be a secret.
+func profiles(mux *http.ServeMux) {
+	for path, serve := range map[string]http.HandlerFunc{
+		"/debug/pprof/":        pprof.Index, // and every profile by its name
+		"/debug/pprof/profile": pprof.Profile,
+		"/debug/pprof/symbol":  pprof.Symbol,
+		"/debug/pprof/trace":   pprof.Trace,
+	} {
+		mux.HandleFunc("GET "+path, serve)
+	}
+}
+
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+	if err := s.src.Alive(); err != nil {
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"alive": false, "error": err.Error()})
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"alive": true})
+}
+
+// readiness is the body of /readyz.
+type readiness struct {
+	Ready   bool     `json:"ready"`
+	Reasons []Reason `json:"reasons"`
+	Details []Reason `json:"details"`
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	reasons, details := s.src.Ready()
+	code := http.StatusOK
+	if len(reasons) > 0 {
+		code = http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, readiness{
+		Ready:   len(reasons) == 0,
+		Reasons: append([]Reason{}, reasons...), // [] instead of null
+		Details: append([]Reason{}, details...),
+	})
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.source)
+	defer cancel()
+	status, err := s.src.Status(ctx)
+	if err != nil {
+		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"error": err.Error()})
+		return
+	}
+	writeJSON(w, http.StatusOK, status)
+}
+
+func (s *Server) index(w http.ResponseWriter, r *http.Request) {
+	html, err := s.page.full(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(html)
+}
+
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(body.Bytes())
+}

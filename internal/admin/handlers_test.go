@@ -1,0 +1,147 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+)
+
+func TestLivez(t *testing.T) {
+	w := healthy()
+	s := start(t, Config{}, w.sources(), nil)
+	if code, body := s.get(t, "/livez"); code != 200 || !strings.Contains(body, `"alive": true`) {
+		t.Errorf("alive: %d %s", code, body)
+	}
+	w.set(func(w *worker) { w.alive = errors.New("no progress for 2m0s"); w.reasons = nil })
+	if code, body := s.get(t, "/livez"); code != 503 || !strings.Contains(body, "no progress for 2m0s") {
+		t.Errorf("stuck: %d %s", code, body)
+	}
+}
+
+func TestReadyz(t *testing.T) {
+	paused, detail := Reason{"paused", "change freeze"}, Reason{"cannotList", "no permission to list actions"}
+	for name, c := range map[string]struct {
+		reasons, details []Reason
+		code             int
+		want             string
+	}{
+		"ready":             {nil, nil, 200, `{"ready":true,"reasons":[],"details":[]}`},
+		"not ready":         {[]Reason{paused}, nil, 503, `{"ready":false,"reasons":[{"code":"paused","message":"change freeze"}],"details":[]}`},
+		"details only tell": {nil, []Reason{detail}, 200, `{"ready":true,"reasons":[],"details":[{"code":"cannotList","message":"no permission to list actions"}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, Config{}, (&worker{reasons: c.reasons, details: c.details}).sources(), nil)
+			code, body := s.get(t, "/readyz")
+			var got bytes.Buffer
+			if err := json.Compact(&got, []byte(body)); err != nil || code != c.code || got.String() != c.want {
+				t.Errorf("got %d %s, want %d %s", code, got.String(), c.code, c.want)
+			}
+		})
+	}
+}
+
+func TestStatus(t *testing.T) {
+	since := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	until := since.Add(time.Hour)
+	w := &worker{status: Status{
+		Paused: &Pause{Reason: "freeze", Since: since, Until: &until}, Queue: Queue{Pending: 3, InFlight: 2, OldestSeconds: 1.5},
+		Budget: []Window{{"minute", 100, 7}}, Followed: 4, DeadLetters: 5, Results: map[string]int{"succeeded": 6}, Version: "v1",
+	}}
+	s := start(t, Config{}, w.sources(), nil)
+	check := func(want string) {
+		t.Helper()
+		resp, body := s.ask(t, http.MethodGet, "/status", nil)
+		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("got %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+		var got bytes.Buffer
+		_ = json.Compact(&got, []byte(body))
+		if diff := cmp.Diff(want, got.String()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	check(`{"healthy":false,"paused":{"reason":"freeze","since":"2026-11-23T12:00:00Z","until":"2026-11-23T13:00:00Z"},` +
+		`"queue":{"pending":3,"inFlight":2,"oldestSeconds":1.5},"budget":[{"window":"minute","limit":100,"remaining":7}],` +
+		`"followed":4,"deadLetters":5,"results":{"succeeded":6},"version":"v1"}`)
+	w.set(func(w *worker) { w.status = Status{Healthy: true, Version: "v1"} })
+	check(`{"healthy":true,"paused":null,"queue":{"pending":0,"inFlight":0,"oldestSeconds":0},"budget":[],` +
+		`"followed":0,"deadLetters":0,"results":{},"version":"v1"}`)
+	w.set(func(w *worker) { w.statusErr = errors.New("no responders") })
+	if code, body := s.get(t, "/status"); code != 503 || !strings.Contains(body, `"error": "no responders"`) {
+		t.Errorf("got %d %s", code, body)
+	}
+}
+
+func TestStatusIsAskedWithATimeLimit(t *testing.T) {
+	src := healthy().sources()
+	src.Status = func(ctx context.Context) (Status, error) { <-ctx.Done(); return Status{}, ctx.Err() }
+	s := start(t, Config{}, src, func(l *limits) { l.source = 10 * time.Millisecond })
+	if code, body := s.get(t, "/status"); code != 503 || !strings.Contains(body, "deadline exceeded") {
+		t.Errorf("got %d %s", code, body)
+	}
+	if code, body := s.get(t, "/"); code != 200 || !strings.Contains(body, "could not be read") {
+		t.Errorf("got %d %s", code, body)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	pending := prometheus.NewGauge(prometheus.GaugeOpts{Name: "unrestrict_queue_pending", Help: "Requests not taken yet."})
+	pending.Set(7)
+	reg.MustRegister(pending, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), broken{})
+	s := start(t, Config{Gatherer: reg}, healthy().sources(), nil)
+	code, body := s.get(t, "/metrics")
+	if code != 200 {
+		t.Fatalf("got %d %s", code, body)
+	}
+	for _, want := range []string{"\nunrestrict_queue_pending 7\n", "\ngo_goroutines ", "\nprocess_resident_memory_bytes "} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in %s", want, body)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(body)).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("promlint: %v %v", problems, err)
+	}
+}
+
+// broken is a collector that fails, which must not take the others with it.
+type broken struct{}
+
+func (broken) Describe(ch chan<- *prometheus.Desc) {
+	ch <- prometheus.NewDesc("broken", "Fails.", nil, nil)
+}
+
+func (broken) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.NewInvalidMetric(prometheus.NewDesc("broken", "Fails.", nil, nil), errors.New("fails"))
+}
+
+func TestProfiles(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), func(l *limits) { l.read, l.write = 100*time.Millisecond, 100*time.Millisecond })
+	for path, want := range map[string]string{
+		"/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine profile:", "/debug/pprof/symbol": "num_symbols",
+		"/debug/pprof/trace?seconds=0.3": "go 1.", "/debug/pprof/heap": "", // the trace outlasts the deadlines
+	} {
+		if code, body := s.get(t, path); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %.200s", path, code, body)
+		}
+	}
+	if code, _ := s.get(t, "/debug/pprof/cmdline"); code != 404 {
+		t.Errorf("cmdline, which may hold a secret: %d", code)
+	}
+	off := start(t, Config{Addr: "0.0.0.0:0", Token: "t"}, healthy().sources(), nil)
+	resp, _ := off.ask(t, http.MethodGet, "/debug/pprof/", func(r *http.Request) { r.Header.Set("Authorization", "Bearer t") })
+	if resp.StatusCode != 404 {
+		t.Errorf("profiles off loopback: %d", resp.StatusCode)
+	}
+}

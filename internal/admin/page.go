@@ -1,0 +1,84 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"html/template"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const shownRows = 12
+
+// page renders one fragment for all viewers, so that the worker and the broker
+// are asked once a tick however many look on.
+type page struct {
+	src    Sources
+	level  *zap.AtomicLevel
+	limits *limits
+	tmpl   *template.Template
+
+	turn chan struct{} // holds the right to what follows
+	at   time.Time
+	last rendered
+}
+
+type rendered struct {
+	title string
+	html  []byte
+}
+
+func newPage(src Sources, level *zap.AtomicLevel, l *limits) (*page, error) {
+	tmpl, err := template.New("page").Funcs(template.FuncMap{
+		"num": number, "text": text, "series": seriesOf,
+	}).ParseFS(assets, "assets/*.html")
+	if err != nil {
+		return nil, err
+	}
+	return &page{src: src, level: level, limits: l, tmpl: tmpl, turn: make(chan struct{}, 1)}, nil
+}
+
+// fragment returns what lies in the page's main element. It holds no clock of
+// its own: as long as nothing happens it stays the same to the byte.
+func (p *page) fragment(ctx context.Context) ([]byte, error) {
+	r, err := p.render(ctx)
+	return r.html, err
+}
+
+// full returns the whole page around the fragment.
+func (p *page) full(ctx context.Context) ([]byte, error) {
+	r, err := p.render(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = p.tmpl.ExecuteTemplate(&out, "page.html", map[string]any{
+		"Title": r.title,
+		"Main":  template.HTML(r.html), //nolint:gosec // html/template made it just now
+		"At":    time.Now().UTC(),
+	})
+	return out.Bytes(), err
+}
+
+func (p *page) render(ctx context.Context) (rendered, error) {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return rendered{}, ctx.Err()
+	}
+	if time.Since(p.at) < p.limits.tick*9/10 { // less than the tick of a single viewer
+		return p.last, nil
+	}
+	v := p.look(ctx)
+	if ctx.Err() != nil { // this viewer went away; the others must not see what that broke
+		return rendered{}, ctx.Err()
+	}
+	var out bytes.Buffer
+	if err := p.tmpl.ExecuteTemplate(&out, "fragment.html", v); err != nil {
+		return rendered{}, err
+	}
+	p.at, p.last = time.Now(), rendered{title: v.Banner.Title, html: out.Bytes()}
+	return p.last, nil
+}

@@ -1,0 +1,274 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+func TestPageShowsEverything(t *testing.T) {
+	now := time.Now()
+	w := &worker{
+		status: Status{
+			Healthy: true, Queue: Queue{Pending: 12345, InFlight: 16, OldestSeconds: 8042}, Followed: 648, DeadLetters: 4,
+			Budget:  []Window{{"minute", 100, 38}, {"hour", 1500, 1204}, {"day", 0, 0}},
+			Results: map[string]int{"succeeded": 77, "failed": 2}, Version: "v9.8.7",
+		},
+		details: []Reason{{"cannotList", "no permission to list"}},
+		recent: Recent{
+			Results:      []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
+			DeadLetters:  []DeadLetterRow{{Sequence: 90, RequestID: "req-2", Code: "malformed", Message: "no machine", Attempts: 1, Time: now}},
+			ActionsByAge: []Bucket{{"under 1 h", 640}, {"over 1 h", 8}},
+			PerMinute:    []Point{{now, map[string]int{"succeeded": 5, "abandoned": 1}}},
+		},
+	}
+	level := zap.NewAtomicLevelAt(zapcore.DebugLevel)
+	s := start(t, Config{Level: &level}, w.sources(), nil)
+	resp, body := s.ask(t, "GET", "/", nil)
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Errorf("got %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	for _, want := range []string{
+		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2 h 14 min", ">16<", ">648<", ">4<",
+		`role="meter" aria-label="Calls left in the minute window" aria-valuemin="0" aria-valuemax="100" aria-valuenow="38"`,
+		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> succeeded",
+		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 attempt.", "v9.8.7", "log level debug",
+		`<meta name="viewport"`, `<html lang="en">`, `<noscript><meta http-equiv="refresh" content="10"></noscript>`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in the page", want)
+		}
+	}
+}
+
+func TestPageNeedsNothingFromElsewhere(t *testing.T) {
+	s := start(t, Config{}, healthy().sources(), nil)
+	_, page := s.get(t, "/")
+	for _, m := range regexp.MustCompile(`(?:src|href)="([^"]*)"`).FindAllStringSubmatch(page, -1) {
+		if strings.HasPrefix(m[1], "data:image/") {
+			continue
+		}
+		if code, _ := s.get(t, "/"+m[1]); code != 200 {
+			t.Errorf("%s: %d", m[1], code)
+		}
+	}
+	_, css := s.get(t, "/assets/style.css")
+	_, js := s.get(t, "/assets/page.js")
+	if m := regexp.MustCompile(`(https?:)?//[a-z]|@import|url\(`).FindString(strings.ReplaceAll(page, "xmlns='http://www.w3.org/2000/svg'", "") + css); m != "" {
+		t.Errorf("%q leads elsewhere", m)
+	}
+	if strings.Contains(js, "http:") || strings.Contains(js, "https:") {
+		t.Error("the script leads elsewhere")
+	}
+	if m := regexp.MustCompile(`(?i)<script>|<style|\sstyle=|\son[a-z]+=`).FindString(page); m != "" {
+		t.Errorf("%q would be blocked by the page's own policy", m)
+	}
+}
+
+func TestHostileTextStaysText(t *testing.T) {
+	const evil = `"'><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}` + "\u202e\x00"
+	w := &worker{
+		reasons: []Reason{{evil, evil}}, details: []Reason{{evil, evil}},
+		status: Status{
+			Paused: &Pause{Reason: evil + "!"}, Budget: []Window{{Window: evil, Limit: 2, Remaining: 1}},
+			Results: map[string]int{evil: 1}, Version: evil,
+		},
+		recent: Recent{
+			Results:      []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
+			DeadLetters:  []DeadLetterRow{{RequestID: evil, MachineID: evil, Code: evil, Message: evil}},
+			ActionsByAge: []Bucket{{evil, 1}}, PerMinute: []Point{{time.Now(), map[string]int{evil: 1}}},
+		},
+	}
+	s := start(t, Config{}, w.sources(), nil)
+	_, page := s.get(t, "/")
+	_, event, err := s.watch(t).next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.set(func(w *worker) { w.status.Paused, w.statusErr = nil, errors.New(evil) })
+	poll(t, func() bool {
+		_, unknown := s.get(t, "/")
+		page += unknown
+		return strings.Contains(unknown, "could not be read")
+	})
+	for name, html := range map[string]string{"page": page, "event": event} {
+		if n := strings.Count(html, "alert(1)&lt;/script&gt;"); n < 15 {
+			t.Errorf("%s: hostile text shown only %d times", name, n)
+		}
+		for _, raw := range []string{"<script>alert", "<img", "\"'>"} {
+			if strings.Contains(html, raw) {
+				t.Errorf("%s: %s came through", name, raw)
+			}
+		}
+	}
+	if !strings.Contains(page, `\u{202e}\u{0}`) {
+		t.Error("what can't be seen is not spelled out")
+	}
+}
+
+func TestBanner(t *testing.T) {
+	pause, fault := Reason{"paused", "freeze"}, Reason{"systemFault", "no token"}
+	frozen := &Pause{Reason: "freeze"}
+	for name, c := range map[string]struct {
+		status  *Status
+		err     error
+		reasons []Reason
+		want    string // tone, title, reasons
+	}{
+		"healthy":               {&Status{Healthy: true}, nil, nil, "ok Healthy []"},
+		"paused":                {&Status{Paused: frozen}, nil, []Reason{pause}, "warn Paused []"},
+		"paused and at fault":   {&Status{Paused: frozen}, nil, []Reason{pause, fault}, "bad Paused [{systemFault no token}]"},
+		"paused by the fault":   {&Status{Paused: &Pause{Reason: "no token"}}, nil, []Reason{fault}, "warn Paused []"},
+		"not ready":             {&Status{Healthy: true}, nil, []Reason{fault}, "bad Not ready [{systemFault no token}]"},
+		"ready but not healthy": {&Status{}, nil, nil, "bad Not healthy []"},
+		"unknown":               {nil, errors.New("gone"), []Reason{fault}, "bad Unknown [{systemFault no token}]"},
+	} {
+		b := newBanner(c.status, c.err, c.reasons)
+		if got := fmt.Sprint(b.Tone, " ", b.Title, " ", b.Reasons); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+		if b.Text == "" {
+			t.Errorf("%s: says nothing", name)
+		}
+	}
+}
+
+func TestManyViewersAreOneQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		src := healthy().sources()
+		src.Status = func(context.Context) (Status, error) {
+			asked.Add(1)
+			time.Sleep(100 * time.Millisecond)
+			return Status{}, nil
+		}
+		p, err := newPage(src, nil, &limits{tick: time.Second, source: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for want := range int32(3) {
+			var all sync.WaitGroup
+			for range 10 {
+				all.Go(func() {
+					if _, err := p.fragment(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if got := asked.Load(); got != want+1 {
+				t.Errorf("asked %d times, want %d", got, want+1)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+func TestViewerThatLeavesSpoilsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := healthy().sources()
+		src.Status = func(ctx context.Context) (Status, error) {
+			select {
+			case <-ctx.Done():
+				return Status{}, ctx.Err()
+			case <-time.After(time.Second):
+				return Status{Healthy: true}, nil
+			}
+		}
+		p, err := newPage(src, nil, &limits{tick: time.Hour, source: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Millisecond, leave)
+		if _, err := p.fragment(leaving); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if html, err := p.fragment(t.Context()); err != nil || !strings.Contains(string(html), "Requests are taken") {
+			t.Errorf("the next viewer got %v, %.300s", err, html)
+		}
+	})
+}
+
+func TestPlot(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 30, 42, 0, time.UTC)
+	p := newPlot([]Point{
+		{now, map[string]int{"succeeded": 1}},
+		{now.Add(-10 * time.Second), map[string]int{"rejected": 2, "failed": 1}}, // the same minute
+		{now.Add(-59 * time.Minute), map[string]int{"submitted": 8, "strange": 2}},
+		{now.Add(-60 * time.Minute), map[string]int{"succeeded": 1000}}, // too old
+		{now.Add(time.Minute), map[string]int{"succeeded": 1000}},       // another clock
+		{now.Add(-5 * time.Minute), map[string]int{"succeeded": 0}},
+	}, now)
+	minuteAt := func(h, m int) time.Time { return time.Date(2026, 11, 23, h, m, 0, 0, time.UTC) }
+	want := []minute{
+		{
+			At: minuteAt(11, 31), X: "0.00%", Sum: "10 submitted, dry run or other", Counts: bySeries(map[string]int{"dryRun": 10}),
+			Parts: []part{{"other", "0.00%", "100.00%"}},
+		},
+		{
+			At: minuteAt(12, 30), X: "98.33%", Sum: "1 succeeded; 1 failed, timed out or cancelled; 2 rejected or abandoned",
+			Counts: bySeries(map[string]int{"succeeded": 1, "timedOut": 1, "abandoned": 2}),
+			Parts:  []part{{"good", "90.00%", "10.00%"}, {"failed", "80.00%", "10.00%"}, {"refused", "60.00%", "20.00%"}},
+		},
+	}
+	if diff := cmp.Diff(want, p.Bars); diff != "" {
+		t.Error(diff)
+	}
+	if p.Top != 10 || p.Half() != 5 || p.Empty || !p.From.Equal(minuteAt(11, 31)) || !p.To.Equal(minuteAt(12, 30)) {
+		t.Errorf("got %+v", p)
+	}
+	if !newPlot(nil, now).Empty {
+		t.Error("no points, but not empty")
+	}
+}
+
+func TestSmallFormats(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -999: "-999", -1000: "-1,000"} {
+		if got := number(n); got != want {
+			t.Errorf("number %d: %s, want %s", n, got, want)
+		}
+	}
+	for n, want := range map[int]int{0: 2, 1: 2, 3: 4, 10: 10, 11: 12, 17: 20, 106: 120, 1601: 2000} {
+		if got := ceiling(n); got != want {
+			t.Errorf("ceiling of %d: %d, want %d", n, got, want)
+		}
+	}
+	for seconds, want := range map[float64]string{0: "0 s", 59.9: "59 s", 61: "1 min 1 s", 8042: "2 h 14 min", 200000: "2 d 7 h"} {
+		if got := age(seconds); got != want {
+			t.Errorf("age %v: %s, want %s", seconds, got, want)
+		}
+	}
+	if got := text(strings.Repeat("ü", 301)); got != strings.Repeat("ü", 300)+"…" {
+		t.Errorf("not clipped: %s", got)
+	}
+	bars := budgetBars([]Window{{"minute", 100, 9}, {"hour", 100, 0}, {"hour", 100, 10}, {"hour", 100, 140}})
+	got := fmt.Sprint(bars[0].Tone, bars[0].Width, " ", bars[1].Tone, bars[1].Width, " ", bars[2].Tone, bars[2].Width, " ", bars[3].Width)
+	if want := "warn9.00% bad0.00% 10.00% 100.00%"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestRowsAreCapped(t *testing.T) {
+	w := healthy()
+	for i := range 100 {
+		w.recent.Results = append(w.recent.Results, ResultRow{RequestID: fmt.Sprintf("result-%03d-", i)})
+		w.recent.DeadLetters = append(w.recent.DeadLetters, DeadLetterRow{RequestID: fmt.Sprintf("dead-%03d-", i)})
+	}
+	s := start(t, Config{}, w.sources(), nil)
+	_, page := s.get(t, "/")
+	if r, d := strings.Count(page, "result-0"), strings.Count(page, "dead-0"); r != shownRows || d != shownRows {
+		t.Errorf("%d results and %d dead letters, want %d each", r, d, shownRows)
+	}
+}

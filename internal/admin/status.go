@@ -1,0 +1,97 @@
+package admin
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Status is the object of /status and of `worker status --json`.
+type Status struct {
+	Healthy     bool           `json:"healthy"`
+	Paused      *Pause         `json:"paused"` // null while requests are taken
+	Queue       Queue          `json:"queue"`
+	Budget      []Window       `json:"budget"`
+	Followed    int            `json:"followed"`    // actions not final yet
+	DeadLetters int            `json:"deadLetters"` // kept now
+	Results     map[string]int `json:"results"`     // by outcome
+	Version     string         `json:"version"`
+}
+
+// Pause is why and since when no request is taken; without Until it ends by hand
+// or with its cause.
+type Pause struct {
+	Reason string     `json:"reason"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until"`
+}
+
+// Queue is what waits: Pending not taken yet, InFlight taken and not decided.
+type Queue struct {
+	Pending       int     `json:"pending"`
+	InFlight      int     `json:"inFlight"`
+	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
+}
+
+// Window is one sliding window of the call budget. Limit 0 is no limit.
+type Window struct {
+	Window    string `json:"window"` // minute or hour
+	Limit     int    `json:"limit"`
+	Remaining int    `json:"remaining"`
+}
+
+// MarshalJSON writes an empty list and an empty object, never null, so that
+// readers need no case for them.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type plain Status
+	if s.Budget == nil {
+		s.Budget = []Window{}
+	}
+	if s.Results == nil {
+		s.Results = map[string]int{}
+	}
+	return json.Marshal(plain(s))
+}
+
+// Recent is what the page shows beyond Status. Rows come newest first; the page
+// shows the first 12 of each list.
+type Recent struct {
+	Results      []ResultRow
+	DeadLetters  []DeadLetterRow
+	ActionsByAge []Bucket // of the actions followed, youngest first
+	PerMinute    []Point  // the last hour, in any order; a minute without results may be left out
+}
+
+// ResultRow is one published result.
+type ResultRow struct {
+	RequestID string
+	Run       int
+	MachineID string
+	Outcome   string
+	Code      string // error code, empty where there is none
+	Message   string // error message
+	Time      time.Time
+}
+
+// DeadLetterRow is one dead letter that is kept.
+type DeadLetterRow struct {
+	Sequence  uint64 // in the dead-letter stream
+	RequestID string
+	Run       int
+	MachineID string // empty if the request could not be read
+	Code      string
+	Message   string
+	Attempts  int
+	Time      time.Time
+}
+
+// Bucket counts the open actions of one age, e.g. "under 1 h".
+type Bucket struct {
+	Label string
+	Count int
+}
+
+// Point counts the results of one minute by outcome.
+type Point struct {
+	Minute time.Time
+	Counts map[string]int
+}

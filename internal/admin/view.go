@@ -1,0 +1,152 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// view is what the fragment's template reads.
+type view struct {
+	Banner  banner
+	Details []Reason
+	Status  *Status // nil if it could not be read
+	Cards   []card
+	Budget  []bar
+	Totals  []count
+
+	Recent    *Recent // nil if it could not be read, with the reason in RecentErr
+	RecentErr string
+	Ages      []bar
+	Plot      plot
+
+	Level string
+}
+
+func (p *page) look(ctx context.Context) view {
+	var v view
+	reasons, details := p.src.Ready()
+	v.Details = details
+	status, err := ask(ctx, p.limits.source, p.src.Status)
+	if err == nil {
+		v.Status = &status
+		v.Budget, v.Totals = budgetBars(status.Budget), counts(status.Results)
+	}
+	v.Cards = cards(v.Status)
+	v.Banner = newBanner(v.Status, err, reasons)
+	recent, err := ask(ctx, p.limits.source, p.src.Recent)
+	if err != nil {
+		v.RecentErr = err.Error()
+	} else {
+		v.Recent = &recent
+		v.Ages, v.Plot = ageBars(recent.ActionsByAge), newPlot(recent.PerMinute, time.Now())
+		recent.Results = recent.Results[:min(len(recent.Results), shownRows)]
+		recent.DeadLetters = recent.DeadLetters[:min(len(recent.DeadLetters), shownRows)]
+	}
+	if p.level != nil {
+		v.Level = p.level.String()
+	}
+	return v
+}
+
+func ask[T any](ctx context.Context, limit time.Duration, question func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return question(ctx)
+}
+
+// banner is the first thing to read: the state, and why it is not the good one.
+type banner struct {
+	Tone    string // ok, warn or bad
+	Title   string
+	Text    string
+	Pause   *Pause
+	Reasons []Reason
+}
+
+func newBanner(s *Status, err error, reasons []Reason) banner {
+	switch {
+	case err != nil:
+		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error(), Reasons: reasons}
+	case s.Paused != nil:
+		b := banner{Tone: "warn", Title: "Paused", Text: s.Paused.Reason, Pause: s.Paused}
+		for _, r := range reasons {
+			if r.Code != "paused" && r.Message != s.Paused.Reason { // else the same again
+				b.Tone, b.Reasons = "bad", append(b.Reasons, r)
+			}
+		}
+		return b
+	case len(reasons) > 0:
+		return banner{Tone: "bad", Title: "Not ready", Text: "This replica takes no requests.", Reasons: reasons}
+	case !s.Healthy:
+		return banner{Tone: "bad", Title: "Not healthy", Text: "This replica is ready, but the worker is not healthy."}
+	}
+	return banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out."}
+}
+
+type card struct{ Label, Value, Note, Tone string }
+
+func cards(s *Status) []card {
+	list := []card{
+		{Label: "Waiting in the queue", Note: "nothing waits"},
+		{Label: "In flight", Note: "taken, not decided yet"},
+		{Label: "Open actions", Note: "accepted, being followed"},
+		{Label: "Dead letters", Note: "none to look at"},
+	}
+	if s == nil {
+		for i := range list {
+			list[i].Value, list[i].Note = "–", "not known just now"
+		}
+		return list
+	}
+	for i, n := range []int{s.Queue.Pending, s.Queue.InFlight, s.Followed, s.DeadLetters} {
+		list[i].Value = number(n)
+	}
+	if s.Queue.Pending > 0 {
+		list[0].Note = "oldest for " + age(s.Queue.OldestSeconds)
+	}
+	if s.DeadLetters > 0 {
+		list[3].Note, list[3].Tone = "to replay or drop", "warn"
+	}
+	return list
+}
+
+// bar is a meter or one row of a bar chart.
+type bar struct {
+	Label, Text string
+	Value, Max  int
+	Width       string // of the track, in percent
+	Tone        string
+	Unlimited   bool
+}
+
+// budgetBars shows what is left of each window.
+func budgetBars(windows []Window) []bar {
+	var list []bar
+	for _, w := range windows {
+		b := bar{Label: "Calls left in the " + w.Window + " window", Value: w.Remaining, Max: w.Limit, Text: fmt.Sprintf("%s of %s", number(w.Remaining), number(w.Limit))}
+		switch {
+		case w.Limit <= 0:
+			b.Text, b.Unlimited = "no limit", true
+		case w.Remaining <= 0:
+			b.Text, b.Tone = "none of "+number(w.Limit), "bad"
+		case w.Remaining*10 < w.Limit:
+			b.Tone = "warn"
+		}
+		b.Width = percent(w.Remaining, w.Limit)
+		list = append(list, b)
+	}
+	return list
+}
+
+func ageBars(buckets []Bucket) []bar {
+	most := 0
+	for _, b := range buckets {
+		most = max(most, b.Count)
+	}
+	var list []bar
+	for _, b := range buckets {
+		list = append(list, bar{Label: b.Label, Text: number(b.Count), Value: b.Count, Max: most, Width: percent(b.Count, most)})
+	}
+	return list
+}

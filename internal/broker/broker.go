@@ -1,0 +1,227 @@
+// Package broker is the NATS side of the worker: the embedded or remote server,
+// its streams, consumer and buckets, and all that is kept or published there.
+// It is the only place that knows their names.
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// apiTimeout bounds one call of the JetStream API.
+const apiTimeout = 5 * time.Second
+
+// Config says which broker and what is expected there. The zero value is an
+// embedded broker in ./data that nobody else can reach.
+type Config struct {
+	URL  string // servers, comma-separated; empty: the embedded broker
+	Auth Auth   // for URL
+
+	DataDir       string // the embedded broker's store, default ./data
+	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 a free one; empty: in process only
+	EmbeddedToken string // what its clients must sign in with; needed off loopback
+	SyncInterval  bool   // for benchmarks: acknowledge before the disk has it
+
+	Names      Names
+	Provision  bool          // create what is missing
+	Replicas   int           // of what is created, default 1
+	AckWait    time.Duration // of the consumer, if it is created; default 20 s
+	ClientName string        // how the broker's own lists call this connection
+
+	// OnWait is told why Open, Dial or Provision waits, whenever the reason changes.
+	OnWait func(reason string)
+}
+
+func (c Config) withDefaults() Config {
+	c.Names = c.Names.withDefaults()
+	if c.DataDir == "" {
+		c.DataDir = "./data"
+	}
+	if c.Replicas == 0 {
+		c.Replicas = 1
+	}
+	if c.AckWait == 0 {
+		c.AckWait = defaultAckWait
+	}
+	if c.ClientName == "" {
+		c.ClientName = "unrestrict-worker"
+	}
+	return c
+}
+
+// Broker is a connection to the broker and, if it is embedded, the broker
+// itself. Its methods may be called at the same time, Close excepted.
+type Broker struct {
+	cfg      Config
+	topology topology
+	log      *zap.Logger
+	// repeating is log for what the library and the server say again and
+	// again: each message once a minute.
+	repeating *zap.Logger
+	url       string
+	embedded  *embedded // nil: remote
+
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	closed chan struct{} // closed when the connection has ended for good
+
+	absence atomic.Pointer[string] // why there is no connection
+	// denied ends the JetStream calls under way with what the broker denied:
+	// it says so beside the call, which would only time out.
+	denied atomic.Pointer[context.CancelCauseFunc]
+	found  atomic.Pointer[found] // by Provision; never nil
+	once   sync.Once             // of Close
+	ended  error
+}
+
+// Open starts the embedded broker if no URL is given, and connects. An absent
+// broker is waited for until ctx ends. A refusal that waiting doesn't mend ends
+// it: *RefusedError; a store that another process has: *LockedError; a taken
+// port: an error that is syscall.EADDRINUSE.
+func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	b := newBroker(cfg, log)
+	var opts nats.Options
+	var err error
+	if cfg.URL == "" {
+		if b.embedded, err = startEmbedded(cfg, b.repeating); err != nil {
+			return nil, err
+		}
+		b.url = b.embedded.url
+		opts, err = b.options(nats.InProcessServer(b.embedded.server), nats.Token(cfg.EmbeddedToken))
+	} else {
+		opts, err = b.remoteOptions()
+	}
+	if err == nil {
+		err = b.connect(ctx, opts)
+	}
+	if err != nil {
+		b.stopEmbedded()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Dial connects for a command that is no worker: without a URL to the embedded
+// broker of one that runs at EmbeddedAddr. It tries until ctx ends, 10 s if ctx
+// has no deadline. Errors as Open's; that of an absent broker says what to do.
+func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+	}
+	b := newBroker(cfg, log)
+	advice := "check NATS_URL"
+	var opts nats.Options
+	var err error
+	if cfg.URL == "" {
+		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
+		b.url = embeddedURL(cfg.EmbeddedAddr)
+		opts, err = b.options(nats.Token(cfg.EmbeddedToken))
+		opts.Servers = []string{b.url}
+	} else {
+		opts, err = b.remoteOptions()
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = b.connect(ctx, opts)
+	if refused := (*RefusedError)(nil); err != nil && !errors.As(err, &refused) {
+		return nil, fmt.Errorf("%w: %s", err, advice)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func newBroker(cfg Config, log *zap.Logger) *Broker {
+	log = log.Named("broker")
+	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{})}
+	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
+	}))
+	b.found.Store(&found{})
+	return b
+}
+
+// Close sends out what was published, closes the connection, and then stops
+// the embedded broker and frees its store. ctx bounds the sending alone.
+// Subscriptions are not drained: their owners end them first.
+func (b *Broker) Close(ctx context.Context) error {
+	b.once.Do(func() {
+		if b.nc.IsConnected() {
+			ctx, cancel := context.WithTimeout(ctx, apiTimeout) // it wants a deadline
+			defer cancel()
+			if err := b.nc.FlushWithContext(ctx); err != nil {
+				b.ended = fmt.Errorf("flush the connection to the broker: %w", err)
+			}
+		}
+		b.nc.Close()
+		<-b.closed
+		b.stopEmbedded()
+	})
+	return b.ended
+}
+
+func (b *Broker) stopEmbedded() {
+	if b.embedded != nil {
+		b.embedded.stop()
+	}
+}
+
+// Connected is nil, or why there is no connection now.
+func (b *Broker) Connected() error {
+	if b.nc.IsConnected() {
+		return nil
+	}
+	reason := b.nc.Status().String()
+	if r := b.absence.Load(); r != nil {
+		reason = *r
+	}
+	return fmt.Errorf("no connection to the broker %s: %s", b.url, reason)
+}
+
+// Lost is closed when the connection has ended for good, by Close or because
+// the broker broke the protocol: the client library then reconnects no more,
+// and only a new Broker helps.
+func (b *Broker) Lost() <-chan struct{} { return b.closed }
+
+// URL is the clients' URL, or several, comma-separated, without credentials.
+// It is empty for an embedded broker that does not listen.
+func (b *Broker) URL() string { return b.url }
+
+// Names are the names in use.
+func (b *Broker) Names() Names { return b.cfg.Names }
+
+// JS is the JetStream API.
+func (b *Broker) JS() jetstream.JetStream { return b.js }
+
+// Conn is the connection.
+func (b *Broker) Conn() *nats.Conn { return b.nc }
+
+// MaxPayload is how many bytes of headers and payload the broker takes in a message.
+func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }
+
+// OwnSubjects are the subjects, some with wildcards, that belong to the worker.
+func (b *Broker) OwnSubjects() []string {
+	n := b.cfg.Names
+	return []string{n.Subject, n.ResultsSubject, n.DeadletterSubject, auditSubject, ownSubjects, "$KV.>"}
+}

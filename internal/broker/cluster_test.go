@@ -1,0 +1,92 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+func TestProvisionInACluster(t *testing.T) {
+	servers := runCluster(t)
+	js := client(t, servers[0])
+	// A bucket of the worker's own that was made with one replica gets more;
+	// a stream that is not stays.
+	eventually(t, "the cluster's leader", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: broker.StateBucket, LimitMarkerTTL: time.Minute})
+		return err == nil
+	})
+	if _, err := js.CreateStream(within(t), jetstream.StreamConfig{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}}); err != nil {
+		t.Fatal(err)
+	}
+	var brokers []*broker.Broker
+	for _, s := range servers {
+		brokers = append(brokers, open(t, broker.Config{URL: s.ClientURL(), Provision: true, Replicas: 3}))
+	}
+	provisionAtOnce(t, brokers)
+	replicas := map[string]int{}
+	for _, name := range ownStreams {
+		s, err := js.Stream(within(t), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := s.CachedInfo()
+		if info.Cluster == nil || info.Cluster.Leader == "" {
+			t.Errorf("stream %s has no leader", name)
+		}
+		replicas[name] = info.Config.Replicas
+	}
+	want := map[string]int{"KV_UNRESTRICT_LEDGER": 3, "KV_UNRESTRICT_STATE": 3, "REMEDIATION": 3, "REMEDIATION_DEADLETTER": 3, "REMEDIATION_RESULTS": 1}
+	if diff := cmp.Diff(want, replicas); diff != "" {
+		t.Error(diff)
+	}
+	if got := fmt.Sprint(brokers[0].Differences()); !strings.Contains(got, "REMEDIATION_RESULTS: num_replicas is 1, would be 3") {
+		t.Errorf("differences %s", got)
+	}
+	if _, err := js.Publish(within(t), "remediation.unrestrict", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := brokers[1].Requests().Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+		t.Error(err)
+	}
+
+	// A replica configured with fewer takes none away.
+	b, err := broker.Open(within(t), broker.Config{URL: servers[2].ClientURL(), Provision: true}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := js.Stream(within(t), "KV_UNRESTRICT_STATE"); err != nil || s.CachedInfo().Config.Replicas != 3 {
+		t.Errorf("%v, %v, want 3 replicas", s, err)
+	}
+}
+
+func runCluster(t *testing.T) []*server.Server {
+	t.Helper()
+	ports := []int{freePort(t), freePort(t), freePort(t)}
+	var routes []string
+	for _, port := range ports {
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+	}
+	var servers []*server.Server
+	for i, port := range ports {
+		servers = append(servers, runServer(t, server.Options{
+			ServerName: fmt.Sprint("n", i), JetStream: true, StoreDir: t.TempDir(),
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: port}, Routes: server.RoutesFromStr(strings.Join(routes, ",")),
+		}))
+	}
+	return servers
+}

@@ -1,0 +1,151 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/zap"
+)
+
+// embedded is a NATS server in this process and the lock on its store.
+type embedded struct {
+	server *server.Server
+	url    string
+	lock   *os.File
+}
+
+// startEmbedded returns once the server takes connections.
+func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
+	opts := &server.Options{
+		ServerName: "unrestrict-worker", NoSigs: true, DontListen: cfg.EmbeddedAddr == "",
+		JetStream: true, StoreDir: cfg.DataDir, JetStreamMaxStore: embeddedMaxStore, JetStreamMaxMemory: embeddedMaxMemory,
+		// Else a power cut takes back up to two minutes of acknowledged
+		// messages, intents of calls among them.
+		SyncAlways:             !cfg.SyncInterval,
+		DisableJetStreamBanner: true,
+		Authorization:          cfg.EmbeddedToken,
+	}
+	if !opts.DontListen {
+		if opts.Host, opts.Port, err = listenAddr(cfg.EmbeddedAddr); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := lockStore(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded{lock: lock}
+	defer func() {
+		if err != nil {
+			e.stop()
+		}
+	}()
+	e.server, err = server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("embedded broker: %w", err)
+	}
+	out := &serverLog{log: log.Named("server")}
+	e.server.SetLoggerV2(out, false, false, false)
+	// Start has recovered the store and listens when it returns, or has said
+	// why not to the log alone.
+	e.server.Start()
+	if fatal := out.fatal.Swap(new(string)); fatal != nil {
+		return nil, fmt.Errorf("embedded broker: %s", *fatal)
+	}
+	if !e.server.ReadyForConnections(apiTimeout) {
+		return nil, errors.New("embedded broker: started but takes no connections")
+	}
+	if addr := e.server.Addr(); !opts.DontListen && addr != nil {
+		e.url = embeddedURL(addr.String())
+	}
+	log.Info("embedded broker started", zap.String("url", e.url), zap.String("store", cfg.DataDir), zap.Bool("syncAlways", opts.SyncAlways))
+	return e, nil
+}
+
+// stop shuts the server down, if it came so far, and then frees the store.
+func (e *embedded) stop() {
+	if e.server != nil {
+		e.server.Shutdown()
+		e.server.WaitForShutdown()
+	}
+	_ = e.lock.Close()
+}
+
+// listenAddr makes the server's host and port of addr, having tried that they
+// are free: the server itself tells a taken port only to its log.
+func listenAddr(addr string) (host string, port int, err error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("the embedded broker can't listen at %s (WORKER_EMBEDDED_ADDR; NATS_URL for a broker that is there): %w", addr, err)
+	}
+	defer func() { _ = l.Close() }()
+	host, digits, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("WORKER_EMBEDDED_ADDR: %w", err)
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	if port, err = strconv.Atoi(digits); err != nil {
+		return "", 0, fmt.Errorf("WORKER_EMBEDDED_ADDR: %w", err)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}
+
+// embeddedURL is how clients on this machine reach a listener.
+func embeddedURL(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "nats://" + addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "nats://" + net.JoinHostPort(host, port)
+}
+
+// CheckEmbeddedAddr refuses an address that clients of other machines could
+// reach without signing in. A name other than localhost counts as such.
+func CheckEmbeddedAddr(addr, token string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %q is not HOST:PORT", addr)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %q is no port number", port)
+	}
+	if ip := net.ParseIP(host); token == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %s is not loopback: set WORKER_EMBEDDED_TOKEN, so that clients must sign in, or listen at 127.0.0.1", addr)
+	}
+	return nil
+}
+
+// serverLog is the server's log. The server says why it could not start
+// nowhere else, so the first fatal message is kept for startEmbedded to return.
+type serverLog struct {
+	log   *zap.Logger
+	fatal atomic.Pointer[string] // nil: none yet, and still starting
+}
+
+func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+func (l *serverLog) Fatalf(format string, v ...any) {
+	reason := fmt.Sprintf(format, v...)
+	if !l.fatal.CompareAndSwap(nil, &reason) {
+		l.log.Error(reason)
+	}
+}
+
+var _ server.Logger = (*serverLog)(nil)

@@ -1,0 +1,202 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+func TestEmbeddedInProcess(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := broker.Open(t.Context(), broker.Config{DataDir: dir, Provision: true}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Provision(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if b.URL() != "" {
+			t.Errorf("URL %q of a broker that does not listen", b.URL())
+		}
+		// A ledger entry lives as long as its own lifetime says.
+		msg := nats.NewMsg("$KV." + broker.LedgerBucket + ".key")
+		msg.Data = []byte("final")
+		if _, err := b.JS().PublishMsg(t.Context(), msg, jetstream.WithMsgTTL(time.Hour), jetstream.WithExpectLastSequencePerSubject(0)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour - time.Minute)
+		entry, err := b.Ledger().Get(t.Context(), "key")
+		if err != nil || string(entry.Value()) != "final" {
+			t.Errorf("before the hour is over: %v, %v", entry, err)
+		}
+		time.Sleep(2 * time.Minute)
+		if entry, err = b.Ledger().Get(t.Context(), "key"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+			t.Errorf("after the hour: %v, %v", entry, err)
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEmbeddedTakesClients(t *testing.T) {
+	log, logs := observed()
+	cfg := broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", EmbeddedToken: "embedded-secret", Provision: true}
+	b, err := broker.Open(within(t), cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.EmbeddedAddr = strings.TrimPrefix(b.URL(), "nats://")
+	c, err := broker.Dial(within(t), cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, c)
+	if _, err := c.JS().Publish(within(t), "remediation.unrestrict", []byte("{}")); err != nil {
+		t.Error(err)
+	}
+	for _, token := range []string{"", "wrong-secret"} {
+		cfg.EmbeddedToken = token
+		_, err := broker.Dial(within(t), cfg, log)
+		var refused *broker.RefusedError
+		if !errors.As(err, &refused) {
+			t.Errorf("token %q: error %v, want a refusal", token, err)
+		}
+		wantError(t, err, "WORKER_EMBEDDED_TOKEN")
+		wantNoSecret(t, logs, err, "embedded-secret", "wrong-secret")
+	}
+}
+
+func TestEmbeddedSyncsBeforeItAcknowledges(t *testing.T) {
+	for _, interval := range []bool{false, true} {
+		log, logs := observed()
+		b, err := broker.Open(within(t), broker.Config{DataDir: t.TempDir(), SyncInterval: interval}, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeBroker(t, b)
+		if logs.FilterField(zap.Bool("syncAlways", !interval)).Len() != 1 {
+			t.Errorf("SyncInterval %v: %v", interval, logs.All())
+		}
+	}
+}
+
+func TestEmbeddedOffLoopback(t *testing.T) {
+	for addr, refused := range map[string]bool{
+		"127.0.0.1:4222": false, "127.0.0.9:0": false, "[::1]:4222": false, "localhost:4222": false,
+		":4222": true, "0.0.0.0:4222": true, "[::]:4222": true, "192.0.2.1:4222": true, "broker.example.com:4222": true,
+	} {
+		if err := broker.CheckEmbeddedAddr(addr, ""); (err != nil) != refused {
+			t.Errorf("%s: %v, want refused: %v", addr, err, refused)
+		}
+		if err := broker.CheckEmbeddedAddr(addr, "token"); err != nil {
+			t.Errorf("%s with a token: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"127.0.0.1", "127.0.0.1:port", "127.0.0.1:70000"} {
+		wantError(t, broker.CheckEmbeddedAddr(addr, ""), "WORKER_EMBEDDED_ADDR")
+	}
+	dir := filepath.Join(t.TempDir(), "store")
+	_, err := broker.Open(within(t), broker.Config{DataDir: dir, EmbeddedAddr: "0.0.0.0:0"}, zap.NewNop())
+	wantError(t, err, "WORKER_EMBEDDED_ADDR", "WORKER_EMBEDDED_TOKEN")
+
+	b := open(t, broker.Config{DataDir: dir, EmbeddedAddr: "0.0.0.0:0", EmbeddedToken: "secret"})
+	if !strings.HasPrefix(b.URL(), "nats://127.0.0.1:") {
+		t.Errorf("URL %s", b.URL())
+	}
+}
+
+func TestEmbeddedTakenPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := broker.Config{DataDir: t.TempDir(), EmbeddedAddr: l.Addr().String()}
+	_, err = broker.Open(within(t), cfg, zap.NewNop())
+	wantError(t, err, cfg.EmbeddedAddr, "WORKER_EMBEDDED_ADDR")
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("error %v, want EADDRINUSE", err)
+	}
+	_ = l.Close()
+	open(t, cfg)
+}
+
+func TestEmbeddedStoreIsLocked(t *testing.T) {
+	cfg := broker.Config{DataDir: t.TempDir()}
+	b, err := broker.Open(within(t), cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = broker.Open(within(t), cfg, zap.NewNop())
+	var locked *broker.LockedError
+	if !errors.As(err, &locked) || locked.Owner == "" {
+		t.Errorf("error %v, want the lock with its owner", err)
+	}
+	wantError(t, err, cfg.DataDir, "WORKER_DATA_DIR", "NATS_URL")
+	closeBroker(t, b)
+	closeBroker(t, b) // twice is fine
+	open(t, cfg)
+}
+
+func TestEmbeddedKeepsWhatItAcknowledged(t *testing.T) {
+	cfg := broker.Config{DataDir: t.TempDir(), Provision: true}
+	b, err := broker.Open(within(t), cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JS().Publish(within(t), "remediation.unrestrict", []byte("acknowledged")); err != nil {
+		t.Fatal(err)
+	}
+	// Close flushes what nobody has waited for.
+	if err := b.Conn().Publish("remediation.unrestrict", []byte("flushed")); err != nil {
+		t.Fatal(err)
+	}
+	closeBroker(t, b)
+
+	b = open(t, cfg)
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Differences(); len(got) > 0 {
+		t.Errorf("differences %q in what was provisioned", got)
+	}
+	for _, want := range []string{"acknowledged", "flushed"} {
+		msg, err := b.Requests().Next(jetstream.FetchMaxWait(5 * time.Second))
+		if err != nil || string(msg.Data()) != want {
+			t.Fatalf("%v, %v, want %s", msg, err, want)
+		}
+	}
+}
+
+func TestCloseStopsTheServerWhateverTheContext(t *testing.T) {
+	cfg := broker.Config{DataDir: t.TempDir()}
+	b, err := broker.Open(within(t), cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = b.Close(ctx) // may have been quick enough
+	<-b.Lost()
+	open(t, cfg)
+}

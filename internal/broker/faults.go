@@ -1,0 +1,120 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// MissingError says what is not there and must not be created.
+type MissingError struct {
+	Missing []string // each with how to create it
+}
+
+func (e *MissingError) Error() string {
+	return "WORKER_PROVISION is false and these are missing:\n  " + strings.Join(e.Missing, "\n  ")
+}
+
+// UnfitError says what is there but would break a promise.
+type UnfitError struct {
+	Reasons []string
+}
+
+func (e *UnfitError) Error() string {
+	return "what the broker has can't be used:\n  " + strings.Join(e.Reasons, "\n  ")
+}
+
+// DeniedError says what the broker does not let this user do.
+type DeniedError struct {
+	Err error
+}
+
+func (e *DeniedError) Error() string {
+	return fmt.Sprintf("the broker denies it (%v): grant this user that subject; "+
+		"with WORKER_PROVISION=false nothing needs to be created", e.Err)
+}
+
+func (e *DeniedError) Unwrap() error { return e.Err }
+
+// again is a fault that may pass by itself.
+type again struct{ error }
+
+func (a again) Unwrap() error { return a.error }
+
+// persist tries until try succeeds, fails with anything but again, or ctx ends.
+func (b *Broker) persist(ctx context.Context, what string, try func(context.Context) error) error {
+	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
+		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	last := ""
+	for {
+		err := try(ctx)
+		var wait again
+		if !errors.As(err, &wait) {
+			return err
+		}
+		if reason := wait.Error(); reason != last && ctx.Err() == nil {
+			last = reason
+			b.log.Warn("waiting to "+what, zap.String("reason", reason))
+			if b.cfg.OnWait != nil {
+				b.cfg.OnWait(reason)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), wait.error)
+		case <-time.After(delays.NextBackOff()):
+		}
+	}
+}
+
+// Codes that the client library has no name for. [doc] nats-server errors.json
+const (
+	codeNoSuitablePeers  jetstream.ErrorCode = 10005
+	codeSubjectOverlap   jetstream.ErrorCode = 10065
+	codeNoCluster        jetstream.ErrorCode = 10074
+	codeFilterNotUnique  jetstream.ErrorCode = 10100
+	codeMaxBytesRequired jetstream.ErrorCode = 10113
+)
+
+// apiError is the JetStream API's error in err, else the zero value.
+func apiError(err error) jetstream.APIError {
+	var js jetstream.JetStreamError
+	if errors.As(err, &js) && js.APIError() != nil {
+		return *js.APIError()
+	}
+	return jetstream.APIError{}
+}
+
+// explain adds what to do about a fault, and says of one that may pass that it
+// is to be tried again.
+func explain(err error) error {
+	api := apiError(err)
+	switch api.ErrorCode {
+	case jetstream.JSErrCodeJetStreamNotEnabledForAccount:
+		return fmt.Errorf("%w: give the account JetStream limits (nsc edit account --js-enable 1), or sign in to one that has them", err)
+	case codeNoCluster:
+		return fmt.Errorf("%w: WORKER_REPLICAS above 1 needs a NATS cluster", err)
+	case codeMaxBytesRequired:
+		return fmt.Errorf("%w: create the streams by hand, with max_bytes (WORKER_PROVISION=false prints the settings)", err)
+	}
+	switch {
+	case api.Code == http.StatusServiceUnavailable, api.ErrorCode == codeNoSuitablePeers:
+		return again{err}
+	case errors.Is(err, nats.ErrNoResponders):
+		return again{fmt.Errorf("%w: nobody answers for JetStream: is it turned on there (nats-server -js)?", err)}
+	case errors.Is(err, nats.ErrConnectionClosed):
+		return err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout),
+		errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded):
+		return again{err}
+	}
+	return err
+}

@@ -1,0 +1,180 @@
+package broker
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// missing says of everything that is missing how to create it.
+func (t topology) missing(there present) (missing []string) {
+	for _, spec := range t.streams() {
+		if there.streams[spec.cfg.Name] == nil {
+			missing = append(missing, fmt.Sprintf("stream %s: nats stream add --config FILE, where FILE has: %s", spec.cfg.Name, settings(spec.cfg)))
+		}
+	}
+	if there.consumer == nil {
+		missing = append(missing, fmt.Sprintf("consumer %s: nats consumer add %s --config FILE, where FILE has: %s",
+			t.consumer.Durable, t.requests.cfg.Name, settings(t.consumer)))
+	}
+	return missing
+}
+
+// unfit lists what would break a promise.
+func (t topology) unfit(there present) (reasons []string) {
+	for _, spec := range t.streams() {
+		s := there.streams[spec.cfg.Name]
+		if s == nil {
+			continue
+		}
+		cfg := s.CachedInfo().Config
+		for _, reason := range unfitStream(cfg, spec) {
+			reasons = append(reasons, fmt.Sprintf("stream %s %s", cfg.Name, reason))
+		}
+	}
+	if there.consumer != nil {
+		for _, reason := range unfitConsumer(there.consumer.Config, there.streams[t.requests.cfg.Name].CachedInfo().Config, t.consumer.FilterSubject) {
+			reasons = append(reasons, fmt.Sprintf("consumer %s of stream %s %s", t.consumer.Durable, t.requests.cfg.Name, reason))
+		}
+	}
+	return reasons
+}
+
+func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string) {
+	carries := func(filter string) bool { return server.SubjectMatchesFilter(spec.subject, filter) }
+	if !slices.ContainsFunc(cfg.Subjects, carries) {
+		reasons = append(reasons, fmt.Sprintf("does not carry the subject %s: its subjects are %q", spec.subject, cfg.Subjects))
+	}
+	if tr := cfg.SubjectTransform; tr != nil && (tr.Source == "" || server.SubjectsCollide(spec.subject, tr.Source)) {
+		reasons = append(reasons, fmt.Sprintf("stores %s under another subject (subject transform)", spec.subject))
+	}
+	if cfg.NoAck {
+		reasons = append(reasons, "acknowledges nothing (no_ack): nobody could know what it has taken")
+	}
+	if cfg.Sealed {
+		reasons = append(reasons, "is sealed and takes no messages")
+	}
+	if !spec.own {
+		return reasons
+	}
+	if cfg.Storage != jetstream.FileStorage {
+		reasons = append(reasons, "is kept in memory: a restart would forget which calls were made")
+	}
+	if !cfg.AllowMsgTTL {
+		reasons = append(reasons, "has no lifetime per message (allow_msg_ttl): it needs NATS server 2.11 or later")
+	}
+	if cfg.MaxAge > 0 || cfg.Discard == jetstream.DiscardOld && (cfg.MaxMsgs > 0 || cfg.MaxBytes > 0) {
+		reasons = append(reasons, "drops entries by age or number: the calls that they stand for would be made again")
+	}
+	return reasons
+}
+
+func unfitConsumer(c jetstream.ConsumerConfig, stream jetstream.StreamConfig, subject string) (reasons []string) {
+	if c.DeliverSubject != "" {
+		return []string{"is a push consumer: requests would come faster than they can be called"}
+	}
+	if c.AckPolicy != jetstream.AckExplicitPolicy {
+		reasons = append(reasons, fmt.Sprintf("has ack policy %s instead of explicit: requests would count as done that are not", c.AckPolicy))
+	}
+	if c.MaxDeliver > 0 {
+		reasons = append(reasons, fmt.Sprintf("gives up after %d deliveries (max_deliver): requests that wait for quota would be lost; it must be -1", c.MaxDeliver))
+	}
+	if c.HeadersOnly {
+		reasons = append(reasons, "delivers headers only")
+	}
+	if c.PriorityPolicy != jetstream.PriorityPolicyNone {
+		reasons = append(reasons, "has a priority policy, whose groups the worker does not know")
+	}
+	// On a work queue a consumer that begins anew finds only what is not done.
+	if stream.Retention != jetstream.WorkQueuePolicy && (c.InactiveThreshold > 0 || c.MemoryStorage) {
+		reasons = append(reasons, "can be forgotten by the broker (inactive_threshold, mem_storage): requests long done would come again, or waiting ones never")
+	}
+	filters := c.FilterSubjects
+	if c.FilterSubject != "" {
+		filters = append(filters, c.FilterSubject)
+	}
+	if len(filters) == 0 {
+		filters = stream.Subjects
+	}
+	if !slices.Equal(filters, []string{subject}) {
+		reasons = append(reasons, fmt.Sprintf("delivers %q instead of %s alone", filters, subject))
+	}
+	return reasons
+}
+
+// repaired is a stream of the worker's own with the settings that it relies on;
+// more replicas than configured are left.
+func repaired(got, want jetstream.StreamConfig) (cfg jetstream.StreamConfig, changed bool) {
+	cfg = got
+	cfg.Replicas = max(got.Replicas, want.Replicas)
+	cfg.AllowMsgTTL = true
+	if cfg.SubjectDeleteMarkerTTL == 0 {
+		cfg.SubjectDeleteMarkerTTL = want.SubjectDeleteMarkerTTL
+	}
+	cfg.AllowRollup = true // a marker is a roll-up
+	cfg.MaxAge, cfg.Discard = want.MaxAge, want.Discard
+	return cfg, !reflect.DeepEqual(cfg, got)
+}
+
+// differences names the settings that are not as provisioned.
+func (t topology) differences(there present) []string {
+	var d differences
+	for _, spec := range t.streams() {
+		got, want := there.streams[spec.cfg.Name].CachedInfo().Config, spec.cfg
+		d.of = "stream " + want.Name
+		d.compare("subjects", got.Subjects, want.Subjects)
+		d.compare("retention", got.Retention, want.Retention)
+		d.compare("storage", got.Storage, want.Storage)
+		d.compare("num_replicas", got.Replicas, want.Replicas)
+		d.compare("duplicate_window", got.Duplicates, want.Duplicates)
+		d.compare("discard", got.Discard, want.Discard)
+		d.compare("max_age", got.MaxAge, want.MaxAge)
+		d.compare("max_bytes", got.MaxBytes, want.MaxBytes)
+		d.compare("max_msgs", got.MaxMsgs, want.MaxMsgs)
+		d.compare("max_msgs_per_subject", got.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
+		d.compare("max_msg_size", got.MaxMsgSize, want.MaxMsgSize)
+		d.compare("max_consumers", got.MaxConsumers, want.MaxConsumers)
+		d.compare("deny_delete", got.DenyDelete, want.DenyDelete)
+		d.compare("deny_purge", got.DenyPurge, want.DenyPurge)
+		d.compare("allow_direct", got.AllowDirect, want.AllowDirect)
+	}
+	got, want := there.consumer.Config, t.consumer
+	d.of = "consumer " + want.Durable
+	d.compare("ack_wait", got.AckWait, want.AckWait)
+	d.compare("backoff", got.BackOff, want.BackOff)
+	d.compare("max_ack_pending", got.MaxAckPending, want.MaxAckPending)
+	d.compare("deliver_policy", got.DeliverPolicy, want.DeliverPolicy)
+	d.compare("replay_policy", got.ReplayPolicy, want.ReplayPolicy)
+	d.compare("inactive_threshold", got.InactiveThreshold, want.InactiveThreshold)
+	d.compare("mem_storage", got.MemoryStorage, want.MemoryStorage)
+	d.compare("num_replicas", got.Replicas, want.Replicas)
+	d.compare("max_batch", got.MaxRequestBatch, want.MaxRequestBatch)
+	d.compare("max_expires", got.MaxRequestExpires, want.MaxRequestExpires)
+	d.compare("max_bytes", got.MaxRequestMaxBytes, want.MaxRequestMaxBytes)
+	return d.list
+}
+
+type differences struct {
+	of   string
+	list []string
+}
+
+func (d *differences) compare(setting string, got, want any) {
+	if reflect.DeepEqual(got, want) || fmt.Sprint(got) == fmt.Sprint(want) {
+		return
+	}
+	d.list = append(d.list, fmt.Sprintf("%s: %s is %v, would be %v", d.of, setting, got, want))
+}
+
+// settings is a configuration as the nats command and other tools read it.
+func settings(cfg any) string {
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}

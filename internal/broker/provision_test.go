@@ -1,0 +1,347 @@
+package broker_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
+
+// setup is all the settings on a server, by stream name and STREAM/CONSUMER.
+func setup(t *testing.T, js jetstream.JetStream) map[string]any {
+	t.Helper()
+	all := map[string]any{}
+	streams := js.ListStreams(within(t))
+	for s := range streams.Info() {
+		all[s.Config.Name] = s.Config
+		stream, err := js.Stream(within(t), s.Config.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		consumers := stream.ListConsumers(within(t))
+		for c := range consumers.Info() {
+			all[s.Config.Name+"/"+c.Name] = c.Config
+		}
+		if consumers.Err() != nil {
+			t.Fatal(consumers.Err())
+		}
+	}
+	if streams.Err() != nil {
+		t.Fatal(streams.Err())
+	}
+	return all
+}
+
+var noMetadata = cmp.Options{
+	cmpopts.IgnoreFields(jetstream.StreamConfig{}, "Metadata", "Description"),
+	cmpopts.IgnoreFields(jetstream.ConsumerConfig{}, "Metadata", "Description"),
+}
+
+func TestProvisionFromNothing(t *testing.T) {
+	s := runJetStream(t)
+	js := client(t, s)
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	stream := func(name, subject string, c jetstream.StreamConfig) jetstream.StreamConfig {
+		c.Name, c.Subjects, c.Storage, c.Replicas, c.AllowDirect = name, []string{subject}, jetstream.FileStorage, 1, true
+		c.MaxConsumers, c.MaxMsgs, c.MaxBytes, c.MaxMsgSize, c.MaxMsgsPerSubject = -1, -1, -1, -1, -1
+		return c
+	}
+	want := map[string]any{
+		"REMEDIATION": stream("REMEDIATION", "remediation.unrestrict",
+			jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 10 * time.Minute}),
+		"REMEDIATION_RESULTS": stream("REMEDIATION_RESULTS", "remediation.results",
+			jetstream.StreamConfig{Duplicates: 24 * time.Hour, MaxAge: 30 * 24 * time.Hour}),
+		"REMEDIATION_DEADLETTER": stream("REMEDIATION_DEADLETTER", "remediation.deadletter",
+			jetstream.StreamConfig{Duplicates: 24 * time.Hour}),
+		"REMEDIATION/unrestrict-worker": jetstream.ConsumerConfig{
+			Name: "unrestrict-worker", Durable: "unrestrict-worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 20 * time.Second,
+			MaxDeliver: -1, MaxAckPending: -1, FilterSubject: "remediation.unrestrict", MaxWaiting: 512,
+		},
+	}
+	// The buckets are as the client library makes them.
+	reference := client(t, runJetStream(t))
+	for _, bucket := range []string{broker.LedgerBucket, broker.StateBucket} {
+		if _, err := reference.CreateKeyValue(within(t), jetstream.KeyValueConfig{Bucket: bucket, History: 1, LimitMarkerTTL: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, cfg := range setup(t, reference) {
+		want[name] = cfg
+	}
+	if diff := cmp.Diff(want, setup(t, js), noMetadata); diff != "" {
+		t.Error(diff)
+	}
+
+	if b.AckWait() != 20*time.Second || b.ResultsWindow() != 24*time.Hour || b.DeadletterWindow() != 24*time.Hour || len(b.Differences()) > 0 {
+		t.Errorf("AckWait %s, windows %s and %s, differences %q", b.AckWait(), b.ResultsWindow(), b.DeadletterWindow(), b.Differences())
+	}
+	if b.LedgerStream().CachedInfo().Config.Name != "KV_UNRESTRICT_LEDGER" || b.Ledger().Bucket() != broker.LedgerBucket || b.State().Bucket() != broker.StateBucket {
+		t.Error("the buckets are not those of the ledger and the state")
+	}
+	if _, err := js.Publish(within(t), b.Names().Subject, []byte("{}")); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Requests().Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProvisionEmbeddedBoundsItsStore(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true, AckWait: 7 * time.Second})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.JS().Stream(within(t), "REMEDIATION")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.CachedInfo().Config.MaxBytes; got != 4<<30 {
+		t.Errorf("max_bytes of the requests %d", got)
+	}
+	if b.AckWait() != 7*time.Second {
+		t.Errorf("AckWait %s", b.AckWait())
+	}
+}
+
+func TestProvisionOwnNames(t *testing.T) {
+	s := runJetStream(t)
+	names := broker.Names{
+		Subject: "soc.release", Stream: "SOC", Consumer: "releaser", ResultsSubject: "soc.done", ResultsStream: "SOC_DONE",
+		DeadletterSubject: "soc.dead", DeadletterStream: "SOC_DEAD",
+	}
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Names: names})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for name := range setup(t, client(t, s)) {
+		got = append(got, name)
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "SOC", "SOC/releaser", "SOC_DEAD", "SOC_DONE"}, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, subject := range []string{"soc.release", "soc.done", "soc.dead", "remediation.audit", "unrestrict.>"} {
+		if !slices.Contains(b.OwnSubjects(), subject) {
+			t.Errorf("own subjects %q, want %s among them", b.OwnSubjects(), subject)
+		}
+	}
+}
+
+func TestProvisionRacing(t *testing.T) {
+	s := runJetStream(t)
+	var brokers []*broker.Broker
+	for range 5 {
+		brokers = append(brokers, open(t, broker.Config{URL: s.ClientURL(), Provision: true}))
+	}
+	provisionAtOnce(t, brokers)
+	if got := len(setup(t, client(t, s))); got != len(ownStreams)+1 {
+		t.Errorf("%d streams and consumers", got)
+	}
+}
+
+func provisionAtOnce(t *testing.T, brokers []*broker.Broker) {
+	t.Helper()
+	ctx := within(t)
+	start := make(chan struct{})
+	var g errgroup.Group
+	for _, b := range brokers {
+		g.Go(func() error {
+			<-start
+			return b.Provision(ctx)
+		})
+	}
+	close(start)
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProvisionNeverAlters(t *testing.T) {
+	s := runJetStream(t)
+	js := client(t, s)
+	for _, cfg := range []jetstream.StreamConfig{
+		{Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}, MaxAge: 24 * time.Hour, Duplicates: time.Minute, MaxMsgs: 1000},
+		{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}, MaxBytes: 1 << 20, Duplicates: 30 * time.Second, Compression: jetstream.S2Compression},
+		{Name: "REMEDIATION_DEADLETTER", Subjects: []string{"remediation.deadletter"}, MaxMsgs: 5, DenyDelete: true, Duplicates: time.Hour},
+	} {
+		if _, err := js.CreateStream(within(t), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := js.CreateConsumer(within(t), "REMEDIATION", jetstream.ConsumerConfig{
+		Durable: "unrestrict-worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, BackOff: []time.Duration{30 * time.Second, 12 * time.Second},
+		MaxAckPending: 50, FilterSubject: "remediation.unrestrict",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := setup(t, js)
+	log, logs := observed()
+	b, err := broker.Open(within(t), broker.Config{URL: s.ClientURL(), Provision: true}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	after := setup(t, js)
+	for name, was := range before {
+		if diff := cmp.Diff(was, after[name]); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if b.AckWait() != 12*time.Second || b.ResultsWindow() != 30*time.Second || b.DeadletterWindow() != time.Hour {
+		t.Errorf("AckWait %s, windows %s and %s: not the real ones", b.AckWait(), b.ResultsWindow(), b.DeadletterWindow())
+	}
+	named := strings.Join(b.Differences(), "\n")
+	for _, want := range []string{
+		"stream REMEDIATION: retention is Limits, would be WorkQueue", "stream REMEDIATION: subjects", "stream REMEDIATION: max_age",
+		"stream REMEDIATION: discard", "stream REMEDIATION: max_msgs", "stream REMEDIATION_RESULTS: duplicate_window is 30s, would be 24h0m0s", "stream REMEDIATION_RESULTS: max_bytes",
+		"stream REMEDIATION_DEADLETTER: deny_delete is true, would be false", "consumer unrestrict-worker: max_ack_pending is 50, would be -1",
+		"consumer unrestrict-worker: backoff",
+	} {
+		if !strings.Contains(named, want) {
+			t.Errorf("differences %s\nwant %q among them", named, want)
+		}
+	}
+	if logs.FilterMessageSnippet("settings differ").Len() != 1 {
+		t.Error("the differences are not in the log")
+	}
+}
+
+func TestProvisionFalse(t *testing.T) {
+	s := runJetStream(t)
+	js := client(t, s)
+	b := open(t, broker.Config{URL: s.ClientURL()})
+	err := b.Provision(within(t))
+	var missing *broker.MissingError
+	if !errors.As(err, &missing) || len(missing.Missing) != 6 {
+		t.Fatalf("error %v, want all six missing", err)
+	}
+	if got := setup(t, js); len(got) > 0 {
+		t.Errorf("created %v", got)
+	}
+	// Who creates what the advice says gets a worker that runs.
+	for _, line := range missing.Missing {
+		head, config, _ := strings.Cut(line, "where FILE has: ")
+		if strings.HasPrefix(head, "consumer") {
+			var cfg jetstream.ConsumerConfig
+			if err := json.Unmarshal([]byte(config), &cfg); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := js.CreateConsumer(within(t), "REMEDIATION", cfg); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		var cfg jetstream.StreamConfig
+		if err := json.Unmarshal([]byte(config), &cfg); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.CreateStream(within(t), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := setup(t, js)
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, setup(t, js)); diff != "" {
+		t.Error(diff)
+	}
+	if len(b.Differences()) > 0 {
+		t.Errorf("differences %q", b.Differences())
+	}
+	if err := js.DeleteStream(within(t), "REMEDIATION_DEADLETTER"); err != nil {
+		t.Fatal(err)
+	}
+	err = b.Provision(within(t))
+	wantError(t, err, "REMEDIATION_DEADLETTER", "remediation.deadletter")
+	if strings.Contains(err.Error(), "REMEDIATION_RESULTS") {
+		t.Errorf("%v names what is there", err)
+	}
+}
+
+func TestProvisionOutlastsTheBrokersAbsence(t *testing.T) {
+	opts := server.Options{Port: freePort(t), JetStream: true, StoreDir: t.TempDir()}
+	s := runServer(t, opts)
+	waits := make(chan string, 100)
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, OnWait: func(reason string) { waits <- reason }})
+	stopServer(s)
+	eventually(t, "the loss", func() bool { return b.Connected() != nil })
+	done := make(chan error, 1)
+	go func() { done <- b.Provision(within(t)) }()
+	<-waits
+	runServer(t, opts)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProvisionWithoutJetStream(t *testing.T) {
+	t.Run("on the server", func(t *testing.T) {
+		s := runServer(t, server.Options{})
+		waits := make(chan string, 100)
+		b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, OnWait: func(reason string) { waits <- reason }})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Provision(ctx) }()
+		if reason := <-waits; !strings.Contains(reason, "nats-server -js") {
+			t.Errorf("reason %q", reason)
+		}
+		cancel()
+		err := <-done
+		wantError(t, err, "nats-server -js")
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("for the account", func(t *testing.T) {
+		opts, creds, _ := newOperator(t)
+		opts.JetStream = true
+		s := runServer(t, opts)
+		b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Auth: broker.Auth{Creds: creds}})
+		wantError(t, b.Provision(within(t)), "not enabled for account", "--js-enable")
+	})
+}
+
+func TestProvisionDenied(t *testing.T) {
+	for name, p := range map[string]*server.Permissions{
+		"STREAM.CREATE": {Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.>"}}},
+		"_INBOX":        {Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "worker", Password: "p", Permissions: p}}})
+			b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Auth: broker.Auth{User: "worker", Password: "p"}})
+			err := b.Provision(within(t))
+			var denied *broker.DeniedError
+			if !errors.As(err, &denied) {
+				t.Errorf("error %v, want a denial", err)
+			}
+			wantError(t, err, name, "WORKER_PROVISION=false")
+		})
+	}
+}
+
+func TestProvisionReplicasNeedACluster(t *testing.T) {
+	s := runJetStream(t)
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Replicas: 3})
+	wantError(t, b.Provision(within(t)), "WORKER_REPLICAS", "cluster")
+}

@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Publisher is remediation's Publisher and DeadLetters on the streams of results and dead letters.
+type Publisher struct {
+	b      *Broker
+	source string // ce-source
+}
+
+var (
+	_ remediation.Publisher   = (*Publisher)(nil)
+	_ remediation.DeadLetters = (*Publisher)(nil)
+)
+
+// NewPublisher publishes on the Broker's subjects, after Provision.
+func (b *Broker) NewPublisher() *Publisher {
+	return &Publisher{b: b, source: "urn:unrestrict-worker:" + b.cfg.Names.Stream}
+}
+
+// room is what a message may have less than the broker's limit, for what the client library adds to the headers.
+const room = 512
+
+// Result implements remediation.Publisher.
+func (p *Publisher) Result(ctx context.Context, r remediation.Result, trace remediation.Trace, replyTo string, since time.Time) error {
+	h, body, err := r.Render(p.source, trace, p.b.MaxPayload()-room)
+	if err != nil {
+		return fmt.Errorf("render the result of %s: %w", r.RequestID, err)
+	}
+	if replyTo != "" {
+		// At least once, and first: nobody remembers whether it was sent.
+		if err := p.b.nc.PublishMsg(&nats.Msg{Subject: replyTo, Header: nats.Header(h), Data: body}); err != nil {
+			return fmt.Errorf("send the result of %s to its replyTo: %w", r.RequestID, err)
+		}
+	}
+	n := p.b.cfg.Names
+	msg := &nats.Msg{Subject: n.ResultsSubject, Header: nats.Header(h), Data: body}
+	same := func(earlier []byte) bool { return sameRun(earlier, body) }
+	if err := p.once(ctx, n.ResultsStream, msg, r.MessageID(), since, p.b.ResultsWindow(), same); err != nil {
+		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
+	}
+	return nil
+}
+
+// sameRun tells one run's result told twice from that of a message which only shares the name STREAM:SEQ, because the
+// stream was made anew and counts from 1 again.
+func sameRun(a, b []byte) bool {
+	type run struct {
+		ReceivedAt time.Time `json:"receivedAt"`
+	}
+	var x, y run
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && x.ReceivedAt.Equal(y.ReceivedAt)
+}
+
+// DeadLetter implements remediation.Publisher.
+func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, since time.Time) error {
+	h, body := d.Render(p.b.MaxPayload() - room)
+	n := p.b.cfg.Names
+	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}
+	same := func(earlier []byte) bool { return bytes.Equal(earlier, body) }
+	if err := p.once(ctx, n.DeadletterStream, msg, d.MessageID(), since, p.b.DeadletterWindow(), same); err != nil {
+		return fmt.Errorf("publish the dead letter of %s: %w", d.RequestID, err)
+	}
+	return nil
+}
+
+// once publishes a message that may have been published before a crash. Within the stream's duplicate window the
+// broker tells; past it the stream is searched from the decision on.
+func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if time.Since(since) > window-min(window/10, time.Minute) {
+		there, err := p.published(ctx, stream, msg.Subject, id, since)
+		if err != nil || there {
+			return err
+		}
+	}
+	ack, err := p.b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id))
+	if err != nil || !ack.Duplicate {
+		return err
+	}
+	s, err := p.b.js.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	earlier, err := s.GetMsg(ctx, ack.Sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && same(earlier.Data) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = p.b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))
+	return err
+}
+
+// published searches a stream for a message id from a time on.
+func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (bool, error) {
+	from := since.Add(-time.Minute)
+	cons, err := p.b.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from, HeadersOnly: true,
+	})
+	if err != nil {
+		return false, fmt.Errorf("search %s: %w", stream, err)
+	}
+	info, err := cons.Info(ctx)
+	if err != nil {
+		return false, fmt.Errorf("search %s: %w", stream, err)
+	}
+	for left := info.NumPending; left > 0; {
+		msg, err := cons.Next(jetstream.FetchMaxWait(time.Second))
+		if err != nil {
+			return false, fmt.Errorf("search %s: %w", stream, err)
+		}
+		if msg.Headers().Get(jetstream.MsgIDHeader) == id {
+			return true, nil
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return false, fmt.Errorf("search %s: %w", stream, err)
+		}
+		left = meta.NumPending
+	}
+	return false, nil
+}
+
+// Load implements remediation.DeadLetters.
+func (p *Publisher) Load(ctx context.Context, seq uint64) (remediation.Header, []byte, bool, error) {
+	msg, err := p.deadLetters(ctx, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		return s.GetMsg(ctx, seq)
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil, false, nil
+	}
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("read dead letter %d: %w", seq, err)
+	}
+	return remediation.Header(msg.Header), msg.Data, true, nil
+}
+
+// Drop implements remediation.DeadLetters.
+func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
+	_, err := p.deadLetters(ctx, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		return nil, s.DeleteMsg(ctx, seq)
+	})
+	var api *jetstream.APIError
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == sequenceNotFound {
+		return nil
+	}
+	return fmt.Errorf("drop dead letter %d: %w", seq, err)
+}
+
+// sequenceNotFound is the server's error code for deleting a message that is not there [nats-server errors.json].
+const sequenceNotFound = 10043
+
+func (p *Publisher) deadLetters(ctx context.Context, do func(context.Context, jetstream.Stream) (*jetstream.RawStreamMsg, error)) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	s, err := p.b.js.Stream(ctx, p.b.cfg.Names.DeadletterStream)
+	if err != nil {
+		return nil, err
+	}
+	return do(ctx, s)
+}

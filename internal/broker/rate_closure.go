@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const rateClosed = "closed"
+
+// rateClosure is the value of the key rateClosed. The closure ends For after the broker stored it:
+// the only clock that all replicas share.
+type rateClosure struct {
+	Until time.Time `json:"until"` // the same by the writer's estimate of the broker's clock, to be read by people
+	For   string    `json:"for"`   // a Go duration
+}
+
+func rateClosureEnd(entry jetstream.KeyValueEntry) (time.Time, error) {
+	var c rateClosure
+	if err := json.Unmarshal(entry.Value(), &c); err != nil {
+		return time.Time{}, fmt.Errorf("the key %s: %w", rateClosed, err)
+	}
+	d, err := time.ParseDuration(c.For)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("the key %s: %w", rateClosed, err)
+	}
+	return entry.Created().Add(d), nil
+}
+
+// Close implements [budget.Closing].
+func (s *RateStore) Close(ctx context.Context, d time.Duration) error {
+	until := time.Now().Add(d)
+	s.extend(until)
+	err := s.writeClosed(ctx, until)
+	if err != nil { // Run will try again
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if until.After(s.owed) {
+			s.owed = until
+		}
+	}
+	return err
+}
+
+// Closed implements [budget.Closing].
+func (s *RateStore) Closed() (since, until time.Time, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since, s.until, s.failed == nil
+}
+
+// writeClosed replaces the key by an end that is later. A lost reply is harmless: the write that
+// took place is found and is not earlier.
+func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
+	for range 10 { // each lost race has made the closure longer
+		now, err := s.brokerTime(ctx)
+		if err != nil {
+			return err
+		}
+		d := time.Until(until)
+		if d <= 0 {
+			return nil
+		}
+		var revision uint64
+		last, err := s.state.Get(ctx, rateClosed)
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+		case err != nil:
+			return fmt.Errorf("read the closure: %w", err)
+		default:
+			revision = last.Revision()
+			if end, err := rateClosureEnd(last); err == nil && !now.Add(d).After(end) {
+				return nil
+			}
+		}
+		value, err := json.Marshal(rateClosure{Until: now.Add(d).UTC(), For: d.String()})
+		if err != nil {
+			return err
+		}
+		if revision == 0 {
+			_, err = s.state.Create(ctx, rateClosed, value, jetstream.KeyTTL(rateCeil(d)))
+		} else {
+			_, err = s.put(ctx, rateClosed, value, d, jetstream.WithExpectLastSequencePerSubject(revision))
+		}
+		if err == nil || !rateConflict(err) {
+			return err
+		}
+	}
+	return errors.New("write the closure: too many others do")
+}
+
+// settleDebt tells the others of a closure that could not be written when it began.
+func (s *RateStore) settleDebt(ctx context.Context) error {
+	s.mu.Lock()
+	owed := s.owed
+	s.mu.Unlock()
+	if owed.IsZero() {
+		return nil
+	}
+	if err := s.writeClosed(ctx, owed); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.owed.After(owed) {
+		s.owed = time.Time{}
+	}
+	return nil
+}
+
+// readClosed is for a watch whose consumer went down with one server of a cluster: the client
+// notices the silence only after ten seconds.
+func (s *RateStore) readClosed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	entry, err := s.state.Get(ctx, rateClosed)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("read the closure: %w", err)
+	}
+	s.learnClosed(ctx, entry)
+	return nil
+}
+
+// learnClosed takes over a closure that another replica, or an earlier process, has written. How
+// much of it is over is a difference of two readings of the broker's clock.
+func (s *RateStore) learnClosed(ctx context.Context, entry jetstream.KeyValueEntry) {
+	end, err := rateClosureEnd(entry)
+	if err != nil {
+		return
+	}
+	now, err := s.brokerTime(ctx)
+	if err != nil || now.Before(entry.Created()) {
+		now = entry.Created() // at worst closed for too long
+	}
+	s.extend(time.Now().Add(end.Sub(now)))
+}
+
+func (s *RateStore) extend(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); until.After(now) && until.After(s.until) {
+		s.since, s.until = now, until
+	}
+}
+
+// brokerTime is the broker's clock at some instant of this call.
+func (s *RateStore) brokerTime(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	info, err := s.bucket.Info(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask for the broker's time: %w", err)
+	}
+	return info.TimeStamp, nil
+}
+
+// rateConflict tells whether a compare-and-swap was lost: the code differs by the number of replicas.
+func rateConflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}

@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// closedFor expects the replica to know of a closure that lasts d more.
+func (r *rateReplica) closedFor(d time.Duration) {
+	r.tb.Helper()
+	if off := r.OpenIn() - d; off < -100*time.Millisecond || off > 100*time.Millisecond {
+		r.tb.Errorf("closed for %v, want %v", r.OpenIn(), d)
+	}
+}
+
+func (r *rateReplica) close(d time.Duration) {
+	r.tb.Helper()
+	if err := r.Close(r.tb.Context(), d); err != nil {
+		r.tb.Errorf("Close: %v", err)
+	}
+}
+
+func TestRateClose(t *testing.T) {
+	for name, windows := range map[string][]budget.Window{"limited": budget.Limits(50, 1500), "unlimited": budget.Limits(0, 0)} {
+		t.Run(name, func(t *testing.T) {
+			rateBubble(t, func(t *testing.T, w *rateWorld) {
+				a, b := w.replica(windows), w.replica(windows)
+				a.take(1)
+				granted, err := b.Take(t.Context(), "lookup")
+				if err != nil || !b.Fresh(granted) {
+					t.Fatal("no fresh grant", err)
+				}
+				time.Sleep(time.Millisecond)
+				a.close(90*time.Second + time.Millisecond)
+				synctest.Wait()
+				a.closedFor(90 * time.Second)
+				b.closedFor(90 * time.Second)
+				if b.Fresh(granted) {
+					t.Error("a grant of before the closure is fresh")
+				}
+				var wait *budget.WaitError
+				if _, err := b.Take(t.Context(), "lookup"); !errors.As(err, &wait) || !wait.Closed {
+					t.Errorf("Take: %v, want closed", err)
+				}
+				b.close(10 * time.Second) // ends earlier
+				time.Sleep(80 * time.Second)
+				a.closedFor(10 * time.Second)
+				b.closedFor(10 * time.Second)
+				b.close(200 * time.Second)
+				a.kill()
+				time.Sleep(150 * time.Second)
+				c := w.replica(windows) // that late
+				time.Sleep(10 * time.Second)
+				b.closedFor(40 * time.Second)
+				c.closedFor(40 * time.Second)
+				time.Sleep(40 * time.Second)
+				b.take(1)
+				c.take(1)
+				d := w.replica(windows)
+				d.take(1)
+				time.Sleep(10 * time.Second)
+				if _, err := b.store.state.Get(t.Context(), "closed"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+					t.Errorf("the key of a closure that is over: %v, want none", err)
+				}
+				b.close(time.Minute) // after an expired one
+				synctest.Wait()
+				d.closedFor(time.Minute)
+			})
+		})
+	}
+}
+
+func TestRateCloseHoweverLong(t *testing.T) {
+	rateBubble(t, func(t *testing.T, w *rateWorld) {
+		a, b := w.replica(budget.Limits(1, 0)), w.replica(budget.Limits(1, 0))
+		for _, d := range []time.Duration{60 * time.Hour, 90 * 24 * time.Hour, math.MaxInt64} {
+			a.close(d)
+			synctest.Wait()
+			a.closedFor(d)
+			b.closedFor(d)
+		}
+		time.Sleep(time.Minute)
+		b.closedFor(math.MaxInt64 - time.Minute)
+	})
+}
+
+// Two replicas get a 429 at once: the longer one holds, whoever writes first.
+func TestRateCloseRace(t *testing.T) {
+	rateBubble(t, func(t *testing.T, w *rateWorld) {
+		a, b := w.replica(budget.Limits(1, 0)), w.replica(budget.Limits(1, 0))
+		for i := range 20 {
+			d := time.Duration(i+1) * time.Minute
+			done := make(chan error, 2)
+			go func() { done <- a.Close(t.Context(), d) }()
+			go func() { done <- b.Close(t.Context(), d+time.Minute) }()
+			if err := errors.Join(<-done, <-done); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			a.closedFor(d + time.Minute)
+			b.closedFor(d + time.Minute)
+		}
+	})
+}
+
+// rateFaultyBucket is a bucket that fails to create keys, in one of two ways.
+type rateFaultyBucket struct {
+	jetstream.KeyValue
+	fails atomic.Bool
+	lost  bool
+}
+
+func (b *rateFaultyBucket) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	if b.fails.Load() && !b.lost {
+		return 0, nats.ErrNoResponders
+	}
+	revision, err := b.KeyValue.Create(ctx, key, value, opts...)
+	if b.fails.Load() && err == nil {
+		return 0, nats.ErrTimeout
+	}
+	return revision, err
+}
+
+func TestRateCloseNotWritten(t *testing.T) {
+	for name, lost := range map[string]bool{"refused": false, "reply lost": true} {
+		t.Run(name, func(t *testing.T) {
+			rateBubble(t, func(t *testing.T, w *rateWorld) {
+				js := w.connect()
+				bucket := &rateFaultyBucket{KeyValue: w.bucket(js), lost: lost}
+				bucket.fails.Store(true)
+				a, b := w.replicaWith(js, bucket, budget.Limits(5, 0)), w.replica(budget.Limits(5, 0))
+				a.take(1)
+				if err := a.Close(t.Context(), time.Minute); !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, nats.ErrTimeout) {
+					t.Errorf("Close: %v, want the fault", err)
+				}
+				a.closedFor(time.Minute)
+				if !lost && b.OpenIn() != 0 {
+					t.Error("how does the other know?")
+				}
+				time.Sleep(6 * time.Second) // and meanwhile it can't be written either
+				bucket.fails.Store(false)
+				time.Sleep(9 * time.Second)
+				a.closedFor(45 * time.Second)
+				b.closedFor(45 * time.Second)
+				time.Sleep(46 * time.Second)
+				a.take(1)
+				b.take(1)
+			})
+		})
+	}
+}
+
+// The server that had the watch's consumer went down, the connection did not.
+func TestRateCloseWithoutWatch(t *testing.T) {
+	rateBubble(t, func(t *testing.T, w *rateWorld) {
+		a, b := w.replica(budget.Limits(0, 0)), w.replica(budget.Limits(0, 0))
+		b.take(1)
+		bucket, err := a.js.Stream(t.Context(), "KV_"+StateBucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range bucket.ConsumerNames(t.Context()).Name() {
+			if err := bucket.DeleteConsumer(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.close(time.Minute)
+		time.Sleep(5500 * time.Millisecond)
+		b.closedFor(54500 * time.Millisecond)
+	})
+}
+
+// A closure made while a replica was cut off is known to it before it may call again.
+func TestRateCloseWhileCutOff(t *testing.T) {
+	w := &rateWorld{tb: t, dir: t.TempDir(), port: server.RANDOM_PORT, storage: jetstream.FileStorage}
+	w.start()
+	gate := &rateGate{}
+	gate.open.Store(true)
+	a, b := w.replica(budget.Limits(5, 0)), w.replicaOver(w.connect(nats.SetCustomDialer(gate)), budget.Limits(5, 0))
+	b.take(1)
+	gate.open.Store(false)
+	if err := b.js.Conn().ForceReconnect(); err != nil {
+		t.Fatal(err)
+	}
+	rateEventually(t, func() error {
+		if _, _, known := b.store.Closed(); known {
+			return errors.New("still in touch")
+		}
+		return nil
+	})
+	a.close(time.Hour)
+	gate.open.Store(true)
+	rateEventually(t, func() error {
+		_, until, known := b.store.Closed()
+		if !known {
+			return errors.New("not in touch")
+		}
+		if time.Until(until) < 59*time.Minute {
+			t.Errorf("in touch, and closed until %v", until)
+		}
+		return nil
+	})
+}
+
+// rateGate is a dialer that fails while it is not open.
+type rateGate struct{ open atomic.Bool }
+
+func (g *rateGate) Dial(network, address string) (net.Conn, error) {
+	if !g.open.Load() {
+		return nil, errors.New("cut off")
+	}
+	return net.Dial(network, address)
+}

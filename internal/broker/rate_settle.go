@@ -1,0 +1,114 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// RateStreamConfig is the stream that keeps a window's grants: full at the limit, refusing what is
+// new, and letting go of a grant when it has aged out, by the clock of the broker alone.
+func RateStreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: rateStream(w.Name), Subjects: []string{rateSubject(w.Name)},
+		Description: "the calls of the last " + w.Name + ": to publish is to take one",
+		Storage:     jetstream.FileStorage, Replicas: replicas,
+		MaxMsgsPerSubject: int64(w.Limit), Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
+		MaxAge: w.Per + w.Margin, Duplicates: 100 * time.Millisecond,
+	}
+}
+
+// settle returns the window's stream with its info, after making its limit the one that holds now.
+//
+// Raising is one update. Lowering would delete the oldest grants, which a later raise would miss:
+// so while the stream's limit is above the one that holds nobody takes (all replicas see this
+// alike), until the grants fit and the update deletes none.
+func (s *RateStore) settle(ctx context.Context, window string, limit int) (jetstream.Stream, error) {
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	stream, err := s.stream(ctx, window)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		// Somebody removed it. What it had granted is not known any more, which must be said
+		// before another replica can find the new one empty.
+		w := s.windows[window]
+		w.Limit = limit
+		if err := s.mark(ctx, w); err != nil {
+			return nil, err
+		}
+		if err := s.ensure(ctx, w); err != nil {
+			return nil, err
+		}
+		return s.stream(ctx, window)
+	}
+	if err != nil {
+		return nil, err
+	}
+	config := stream.CachedInfo().Config
+	is, want, taken := config.MaxMsgsPerSubject, int64(limit), int64(stream.CachedInfo().State.Msgs) //nolint:gosec // at most a limit
+	if is == want || is > want && taken > want {
+		return stream, nil
+	}
+	config.MaxMsgsPerSubject = want
+	if err := s.update(ctx, config); err != nil {
+		return nil, err
+	}
+	return s.stream(ctx, window)
+}
+
+// ensure creates a window's stream or corrects the settings of the one that is there, its limit
+// (see settle) and its storage (which can't be changed) excepted.
+func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
+	config := RateStreamConfig(w, s.replicas)
+	config.Storage = s.storage
+	stream, err := s.stream(ctx, w.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+		defer cancel()
+		if _, err = s.js.CreateStream(ctx, config); err == nil {
+			return nil
+		} else if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("create stream %s: %w", config.Name, err)
+		}
+		stream, err = s.stream(ctx, w.Name) // another replica was faster, with another limit
+	}
+	if err != nil {
+		return err
+	}
+	have := stream.CachedInfo().Config
+	want := have
+	want.Subjects, want.Replicas, want.MaxAge, want.Duplicates = config.Subjects, config.Replicas, config.MaxAge, config.Duplicates
+	want.Discard, want.DiscardNewPerSubject = config.Discard, config.DiscardNewPerSubject
+	if have.MaxMsgsPerSubject <= 0 {
+		want.MaxMsgsPerSubject = config.MaxMsgsPerSubject
+	}
+	if reflect.DeepEqual(have, want) {
+		return nil
+	}
+	return s.update(ctx, want)
+}
+
+// stream asks for a stream anew, with its info as of now.
+func (s *RateStore) stream(ctx context.Context, window string) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	stream, err := s.js.Stream(ctx, rateStream(window))
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", rateStream(window), err)
+	}
+	return stream, nil
+}
+
+func (s *RateStore) update(ctx context.Context, config jetstream.StreamConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	if _, err := s.js.UpdateStream(ctx, config); err != nil {
+		return fmt.Errorf("update stream %s: %w", config.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// follow announces our limits and keeps what the bucket says up to date until the connection
+// changes: a watch that survived a reconnect may be minutes behind without knowing it.
+func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error {
+	for range len(status) {
+		<-status // of the connection that ended the last follow
+	}
+	if !s.js.Conn().IsConnected() {
+		return nats.ErrConnectionReconnecting
+	}
+	if err := s.announce(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx) // the watch lives as long as this
+	defer cancel()
+	started := time.AfterFunc(rateTimeout, cancel)
+	watch, err := s.state.WatchFiltered(ctx, []string{rateClosed, rateKeys})
+	started.Stop()
+	if err != nil {
+		return fmt.Errorf("watch the bucket %s: %w", s.state.Bucket(), err)
+	}
+	defer watch.Stop() //nolint:errcheck // gone already when the connection is
+	tick := time.NewTicker(rateAnnounce)
+	defer tick.Stop()
+
+	s.mu.Lock()
+	clear(s.limits)
+	clear(s.marks)
+	s.mu.Unlock()
+	for {
+		select {
+		case entry, ok := <-watch.Updates():
+			switch {
+			case !ok:
+				return errors.New("the watch ended")
+			case entry == nil:
+				s.inTouch()
+			default:
+				s.learn(ctx, entry)
+			}
+		case <-tick.C:
+			if err := errors.Join(s.announce(ctx), s.settleDebt(ctx), s.readClosed(ctx)); err != nil {
+				return err
+			}
+		case is := <-status:
+			return fmt.Errorf("connection %v", is)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// learn takes over one entry. What it can't read it takes for absent: the keys are the worker's own.
+func (s *RateStore) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
+	key, put := entry.Key(), entry.Operation() == jetstream.KeyValuePut
+	if key == rateClosed {
+		if put { // the end of a closure is not its key's: the broker's clock may have jumped
+			s.learnClosed(ctx, entry)
+		}
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if window, ok := strings.CutPrefix(key, rateUnrecorded); ok {
+		delete(s.marks, window)
+		if put {
+			s.marks[window] = entry.Created()
+		}
+		return
+	}
+	delete(s.limits, key)
+	var limits map[string]int
+	if put && key != rateLimits+s.id && json.Unmarshal(entry.Value(), &limits) == nil {
+		s.limits[key] = limits
+	}
+}
+
+func (s *RateStore) inTouch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		s.failed = nil
+		close(s.touch)
+	}
+}
+
+func (s *RateStore) outOfTouch(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed == nil {
+		s.touch = make(chan struct{})
+	}
+	s.failed = err
+}
+
+// waitTouch waits for a short interruption to end.
+func (s *RateStore) waitTouch(ctx context.Context) error {
+	s.mu.Lock()
+	touch := s.touch
+	s.mu.Unlock()
+	select {
+	case <-touch: // the common case costs no timer
+		return nil
+	default:
+	}
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	select {
+	case <-touch:
+		return nil
+	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return fmt.Errorf("%w: %w", budget.ErrOutOfTouch, errors.Join(s.failed, ctx.Err()))
+	}
+}

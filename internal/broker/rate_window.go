@@ -1,0 +1,153 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// rateNoneFree is the error code of a publish that a stream refuses for MaxMsgsPerSubject; the
+// client has no name for it.
+const rateNoneFree jetstream.ErrorCode = 10077
+
+func rateStream(window string) string  { return "UNRESTRICT_RATE_" + strings.ToUpper(window) }
+func rateSubject(window string) string { return "unrestrict.rate." + window }
+
+// Look implements [budget.Windows]. It also settles the limit, see settle.
+func (s *RateStore) Look(ctx context.Context, window string) (budget.State, error) {
+	if err := s.waitTouch(ctx); err != nil {
+		return budget.State{}, err
+	}
+	limit := s.smallest(window)
+	if limit == 0 {
+		return budget.State{}, nil
+	}
+	stream, err := s.settle(ctx, window, limit)
+	if err != nil {
+		return budget.State{}, err
+	}
+	info := stream.CachedInfo()
+	taken := int(info.State.Msgs) //nolint:gosec // at most a limit
+	state := budget.State{Limit: limit, Left: max(0, limit-taken)}
+	if info.Config.MaxMsgsPerSubject > int64(limit) {
+		state.Left = 0 // being lowered
+	}
+	// How old something is is a difference of two readings of the broker's clock. Should that jump
+	// back, a grant still ages out at some time; asking again now and then costs little.
+	left := func(since time.Time, age time.Duration) time.Duration {
+		return min(max(0, age-info.TimeStamp.Sub(since)), age)
+	}
+	if taken > 0 {
+		oldest := info.State.FirstTime
+		if taken > limit { // what matters is the grant that makes room under the new limit
+			oldest = s.granted(ctx, stream, info.State.FirstSeq+uint64(taken-limit), oldest) //nolint:gosec // positive
+		}
+		state.NextIn = left(oldest, info.Config.MaxAge)
+	}
+	if since, marked := s.unrecorded(window); marked {
+		state.Left, state.NextIn = 0, max(state.NextIn, left(since, rateMarkTTL(s.windows[window])))
+	}
+	return state, nil
+}
+
+// granted is when a grant was given, or otherwise if that can't be found out.
+func (s *RateStore) granted(ctx context.Context, stream jetstream.Stream, seq uint64, otherwise time.Time) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	msg, err := stream.GetMsg(ctx, seq)
+	if err != nil {
+		return otherwise
+	}
+	return msg.Time
+}
+
+// Take implements [budget.Windows].
+func (s *RateStore) Take(ctx context.Context, window string) (bool, error) {
+	if s.smallest(window) == 0 {
+		return true, s.takeUnrecorded(ctx, window)
+	}
+	return s.publishGrant(ctx, window)
+}
+
+func (s *RateStore) publishGrant(ctx context.Context, window string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	defer cancel()
+	// No message id, which could make two grants one, and no retry, which could make one grant two.
+	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: rateSubject(window)}, jetstream.WithRetryAttempts(0))
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == rateNoneFree {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// rateMarkTTL is for how long after a mark a call without a limit can still count in the window: a
+// mark is good for the calls of a tenth of the window.
+func rateMarkTTL(w budget.Window) time.Duration { return rateCeil(w.Per + w.Per/10 + 2*w.Margin) }
+
+// takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
+// while there are calls, that the window's stream does not know of all of them. A limit that is
+// introduced within a window of the last one finds the window full until the mark has expired.
+func (s *RateStore) takeUnrecorded(ctx context.Context, window string) error {
+	w := s.windows[window]
+	s.mu.Lock()
+	_, there := s.marks[window]
+	fresh := there && time.Since(s.marked[window]) < w.Per/10
+	s.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	return s.mark(ctx, w)
+}
+
+func (s *RateStore) mark(ctx context.Context, w budget.Window) error {
+	now := time.Now()
+	if _, err := s.put(ctx, rateUnrecorded+w.Name, nil, rateMarkTTL(w)); err != nil {
+		return fmt.Errorf("mark the %s window as incomplete: %w", w.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.marked[w.Name] = now
+	if _, there := s.marks[w.Name]; !there {
+		s.marks[w.Name] = now // until the watch brings the broker's time of it
+	}
+	return nil
+}
+
+// unrecorded is the broker's time of the last mark, if there is one.
+func (s *RateStore) unrecorded(window string) (since time.Time, marked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since, marked = s.marks[window]
+	return since, marked
+}
+
+// RateRemaining is what [budget.Budget.Remaining] tells, for a command that has no budget: the
+// limits are those that the running workers have agreed on.
+func RateRemaining(ctx context.Context, js jetstream.JetStream, windows []budget.Window) ([]budget.WindowStatus, error) {
+	var all []budget.WindowStatus
+	for _, w := range windows {
+		status := budget.WindowStatus{Window: w.Name, Limit: w.Limit, Remaining: w.Limit}
+		if w.Limit > 0 {
+			stream, err := js.Stream(ctx, rateStream(w.Name))
+			switch {
+			case errors.Is(err, jetstream.ErrStreamNotFound): // no worker has run yet
+			case err != nil:
+				return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
+			default:
+				info := stream.CachedInfo()
+				status.Limit = int(info.Config.MaxMsgsPerSubject)
+				status.Remaining = max(0, status.Limit-int(info.State.Msgs)) //nolint:gosec // at most a limit
+			}
+		}
+		all = append(all, status)
+	}
+	return all, nil
+}

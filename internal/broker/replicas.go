@@ -1,0 +1,282 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Keys in UNRESTRICT_STATE beside the budget's.
+const (
+	pauseKey   = "pause"
+	leasePre   = "lease."
+	replicaPre = "replica."
+)
+
+const (
+	leaseTTL   = 8 * time.Second // how soon another replica takes over from one that was killed
+	leaseRenew = 2 * time.Second
+	presence   = 5 * time.Second
+	presentTTL = 15 * time.Second
+)
+
+// Pause is an operator's order to stop consumption on every replica.
+type Pause struct {
+	Reason string     `json:"reason"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until"` // nil: until resumed
+}
+
+// Replicas is what the replicas of one deployment tell each other through UNRESTRICT_STATE: the operator's pause, who
+// holds a lease, and who is there. It also keeps an estimate of the broker's clock.
+type Replicas struct {
+	store *bucketStore
+	kv    jetstream.KeyValue
+	state jetstream.Stream
+	id    string
+	log   *zap.Logger
+
+	mu      sync.Mutex
+	pause   *Pause
+	changed chan struct{}
+	offset  time.Duration // broker's clock less ours
+}
+
+// NewReplicas opens the shared state after Provision; id is this process's.
+func (b *Broker) NewReplicas(ctx context.Context, id string) (*Replicas, error) {
+	store, err := newBucketStore(ctx, b.js, StateBucket)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := b.js.Stream(ctx, "KV_"+StateBucket)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", StateBucket, err)
+	}
+	return &Replicas{store: store, kv: b.State(), state: stream, id: id, log: b.log, changed: make(chan struct{})}, nil
+}
+
+// Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
+func (r *Replicas) Run(ctx context.Context, present func() any) error {
+	go r.beThere(ctx, present)
+	for ctx.Err() == nil {
+		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("the operator's pause is not followed for the moment", zap.Error(err))
+		}
+		wait(ctx, time.Second)
+	}
+	return nil
+}
+
+func (r *Replicas) follow(ctx context.Context) error {
+	w, err := r.kv.Watch(ctx, pauseKey)
+	if err != nil {
+		return fmt.Errorf("watch the pause: %w", err)
+	}
+	defer func() { _ = w.Stop() }()
+	seen := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return errors.New("the watch of the pause ended")
+			case e == nil && !seen:
+				r.setPause(nil)
+			case e == nil:
+			default:
+				seen = true
+				r.learn(e)
+			}
+		}
+	}
+}
+
+func (r *Replicas) learn(e jetstream.KeyValueEntry) {
+	if e.Operation() != jetstream.KeyValuePut {
+		r.setPause(nil)
+		return
+	}
+	p := &Pause{}
+	if err := json.Unmarshal(e.Value(), p); err != nil {
+		p = &Pause{Reason: "paused by an entry that is not understood; `worker resume` removes it", Since: e.Created()}
+	}
+	r.setPause(p)
+}
+
+func (r *Replicas) setPause(p *Pause) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pause = p
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// Paused is the operator's pause, nil if none.
+func (r *Replicas) Paused() *Pause {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.pause; p != nil && (p.Until == nil || time.Now().Before(*p.Until)) {
+		return p
+	}
+	return nil
+}
+
+// Unpaused blocks while the operator's pause is on.
+func (r *Replicas) Unpaused(ctx context.Context) error {
+	for r.Paused() != nil {
+		r.mu.Lock()
+		changed := r.changed
+		r.mu.Unlock()
+		tick := time.NewTimer(time.Second) // a pause with an end
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return context.Cause(ctx)
+		case <-changed:
+		case <-tick.C:
+		}
+		tick.Stop()
+	}
+	return nil
+}
+
+// Pause stops consumption on every replica, also on those that start later.
+func (r *Replicas) Pause(ctx context.Context, p Pause) error {
+	value, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if _, err := r.kv.Put(ctx, pauseKey, value); err != nil {
+		return fmt.Errorf("write the pause: %w", err)
+	}
+	return nil
+}
+
+// Resume ends the operator's pause.
+func (r *Replicas) Resume(ctx context.Context) error {
+	if err := r.kv.Purge(ctx, pauseKey); err != nil {
+		return fmt.Errorf("remove the pause: %w", err)
+	}
+	return nil
+}
+
+// Now is this machine's estimate of the broker's clock.
+func (r *Replicas) Now() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Add(r.offset)
+}
+
+// Measure asks the broker for its time.
+func (r *Replicas) Measure(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	before := time.Now()
+	info, err := r.state.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the broker's time: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.offset = info.TimeStamp.Sub(before.Add(time.Since(before) / 2))
+	return nil
+}
+
+func (r *Replicas) beThere(ctx context.Context, present func() any) {
+	var revision uint64
+	for {
+		if err := r.Measure(ctx); err == nil {
+			value, err := json.Marshal(present())
+			if err == nil {
+				revision, err = r.store.Save(ctx, replicaPre+r.id, value, revision, presentTTL)
+			}
+			if errors.Is(err, remediation.ErrConflict) { // the broker lost it, or an acknowledgement was lost
+				if rec, err := r.store.Load(ctx, replicaPre+r.id); err == nil {
+					revision = rec.Revision
+				}
+			}
+		}
+		if wait(ctx, presence) != nil {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = r.store.remove(last, replicaPre+r.id, revision) // lost: it expires
+			return
+		}
+	}
+}
+
+// Hold runs do while this replica holds the named lease, again and again until ctx ends. Of all replicas one at a time
+// holds it, but for the seconds in which a frozen one doesn't know that it lost it: do must do no harm then.
+func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Context) error) error {
+	for ctx.Err() == nil {
+		if revision, ok := r.acquire(ctx, leasePre+name); ok {
+			if err := r.held(ctx, leasePre+name, revision, do); err != nil && ctx.Err() == nil {
+				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
+			}
+		}
+		wait(ctx, leaseRenew/2)
+	}
+	return nil
+}
+
+func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, ok bool) {
+	rec, err := r.store.Load(ctx, key)
+	if err != nil || rec.Value != nil {
+		return 0, false
+	}
+	revision, err = r.store.Save(ctx, key, r.leaseValue(), rec.Revision, leaseTTL)
+	return revision, err == nil
+}
+
+// leaseValue is unlike any other write's, as Save wants it.
+func (r *Replicas) leaseValue() []byte {
+	return fmt.Appendf(nil, `{"holder":%q,"at":%q}`, r.id, time.Now().UTC().Format(time.RFC3339Nano))
+}
+
+// held runs do and renews the lease until one of them ends.
+func (r *Replicas) held(ctx context.Context, key string, revision uint64, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	renewed := time.Now()
+	for {
+		select {
+		case err := <-done:
+			last, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer stop()
+			_ = r.store.remove(last, key, revision) // lost: it expires
+			return err
+		case <-time.After(leaseRenew):
+		}
+		next, err := r.store.Save(ctx, key, r.leaseValue(), revision, leaseTTL)
+		switch {
+		case err == nil:
+			revision, renewed = next, time.Now()
+		case errors.Is(err, remediation.ErrConflict), time.Since(renewed) > leaseTTL-leaseRenew:
+			cancel()
+			return errors.Join(<-done, fmt.Errorf("the lease was lost: %w", err))
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

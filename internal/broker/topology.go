@@ -1,0 +1,144 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names of the worker's own buckets. Unlike the streams of Names they are not
+// configurable: replicas find each other by them.
+const (
+	LedgerBucket = "UNRESTRICT_LEDGER" // what was done about each request
+	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, the replicas' readiness
+)
+
+// Subjects that the worker uses besides those of Names.
+const (
+	auditSubject = "remediation.audit"
+	ownSubjects  = "unrestrict.>" // budget windows and whatever else is the worker's own
+)
+
+const (
+	defaultAckWait = 20 * time.Second
+
+	// requestDuplicates is long enough for a publisher's own retries. The
+	// ledger, not this window, is what makes an id be carried out once.
+	requestDuplicates = 10 * time.Minute
+	// resultDuplicates is what the result's documentation promises to readers.
+	resultDuplicates = 24 * time.Hour
+	resultMaxAge     = 30 * 24 * time.Hour
+
+	// embeddedMaxStore bounds the embedded broker's disk use, and
+	// embeddedRequestBytes the requests in it: together with DiscardNew a flood
+	// of requests is refused at the publisher, and can't take the room that
+	// ledger, results and dead letters need to finish what was accepted.
+	embeddedMaxStore     = 16 << 30
+	embeddedMaxMemory    = 64 << 20
+	embeddedRequestBytes = 4 << 30
+
+	// markerTTL is how long the broker keeps the marker of a key that expired,
+	// so that a watcher that was cut off for less still learns of the expiry.
+	markerTTL = time.Hour
+)
+
+// Names are the configurable names; the zero value of each is its default.
+type Names struct {
+	Subject, Stream, Consumer           string
+	ResultsSubject, ResultsStream       string
+	DeadletterSubject, DeadletterStream string
+}
+
+func (n Names) withDefaults() Names {
+	for field, name := range map[*string]string{
+		&n.Subject: "remediation.unrestrict", &n.Stream: "REMEDIATION", &n.Consumer: "unrestrict-worker",
+		&n.ResultsSubject: "remediation.results", &n.ResultsStream: "REMEDIATION_RESULTS",
+		&n.DeadletterSubject: "remediation.deadletter", &n.DeadletterStream: "REMEDIATION_DEADLETTER",
+	} {
+		if *field == "" {
+			*field = name
+		}
+	}
+	return n
+}
+
+// streamSpec is one stream of the topology: how it is provisioned, and the
+// subject that it must carry however it was made.
+type streamSpec struct {
+	cfg     jetstream.StreamConfig
+	subject string
+	own     bool // UNRESTRICT_...: the worker may change its settings
+}
+
+// topology is everything that must exist before the first request is taken.
+type topology struct {
+	requests, results, deadletters, ledger, state streamSpec
+	consumer                                      jetstream.ConsumerConfig
+}
+
+func (t topology) streams() []streamSpec {
+	return []streamSpec{t.requests, t.results, t.deadletters, t.ledger, t.state}
+}
+
+func newTopology(cfg Config) topology {
+	n := cfg.Names
+	t := topology{
+		requests:    shared(n.Stream, n.Subject, "requests to release machines from code-execution restriction"),
+		results:     shared(n.ResultsStream, n.ResultsSubject, "results of those requests"),
+		deadletters: shared(n.DeadletterStream, n.DeadletterSubject, "requests that were rejected or abandoned"),
+		ledger:      bucket(LedgerBucket, "what was done about each request"),
+		state:       bucket(StateBucket, "pause, closure, lease and readiness of the replicas"),
+		consumer: jetstream.ConsumerConfig{
+			Name: n.Consumer, Durable: n.Consumer, Description: "the workers' shared consumer",
+			FilterSubject: n.Subject,
+			DeliverPolicy: jetstream.DeliverAllPolicy,
+			AckPolicy:     jetstream.AckExplicitPolicy,
+			AckWait:       cfg.AckWait,
+			// A hand-back with a delay counts as a delivery: a limit would lose
+			// requests. Giving up goes by time and is the worker's decision.
+			MaxDeliver: -1,
+			// Requests that wait for a delay count here too: a limit would let
+			// them hold up all others.
+			MaxAckPending: -1,
+		},
+	}
+	t.requests.cfg.Retention = jetstream.WorkQueuePolicy
+	t.requests.cfg.Discard = jetstream.DiscardNew
+	t.requests.cfg.Duplicates = requestDuplicates
+	if cfg.URL == "" {
+		t.requests.cfg.MaxBytes = embeddedRequestBytes
+	}
+	t.results.cfg.MaxAge = resultMaxAge
+	t.results.cfg.Duplicates = resultDuplicates
+	t.deadletters.cfg.Duplicates = resultDuplicates
+	for _, s := range []*streamSpec{&t.requests, &t.results, &t.deadletters, &t.ledger, &t.state} {
+		s.cfg.Replicas = cfg.Replicas
+	}
+	return t
+}
+
+// shared is a stream that others publish to or read from: on file, kept by
+// limits, unlimited. Unlimited is -1, as the server writes it, so that what was
+// provisioned compares as equal.
+func shared(name, subject, description string) streamSpec {
+	return streamSpec{subject: subject, cfg: jetstream.StreamConfig{
+		Name: name, Description: description, Subjects: []string{subject},
+		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
+		MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1,
+		AllowDirect: true,
+	}}
+}
+
+// bucket is a key-value bucket with history 1 and a lifetime for each key that
+// wants one, as the stream that it is. [doc] nats-architecture-and-design ADR-8, ADR-43.
+func bucket(name, description string) streamSpec {
+	subject := "$KV." + name + ".>"
+	return streamSpec{subject: subject, own: true, cfg: jetstream.StreamConfig{
+		Name: "KV_" + name, Description: description, Subjects: []string{subject},
+		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
+		MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1,
+		AllowDirect: true, AllowRollup: true, DenyDelete: true,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerTTL,
+		Duplicates: 2 * time.Minute,
+	}}
+}

@@ -1,0 +1,156 @@
+// Package budget is one call budget, a minute and an hour window, shared by all replicas: grants,
+// their freshness, waiting for them, and closing it after a 429.
+package budget
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+const (
+	again   = 30 * time.Millisecond // between two looks at a store that is late
+	refresh = 5 * time.Second       // how old what OpenIn and the metric know may become
+)
+
+// ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.
+var ErrOutOfTouch = errors.New("the budget's store is out of touch")
+
+// Budget hands out the calls of one tenant. All methods may be called at once.
+type Budget struct {
+	// MaxHold is how long Take holds a caller before it sends it away with a WaitError.
+	// To be set before the first Take.
+	MaxHold time.Duration
+
+	store    Store
+	log      *zap.Logger
+	left     *prometheus.GaugeVec
+	slot     chan struct{} // held by the one caller that talks to the store; the others queue
+	reserved atomic.Bool
+
+	mu       sync.Mutex // guards all below, never held while the store is asked
+	windows  []*window  // shortest first
+	failure  error      // the last error of the store
+	failedAt time.Time
+}
+
+// New returns a budget over windows, the shortest first. reg may be nil.
+func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Registerer) *Budget {
+	b := &Budget{
+		MaxHold: 5 * time.Second, store: store, log: log, slot: make(chan struct{}, 1),
+		left: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "unrestrict_budget_remaining",
+			Help: "Calls that the API's window still has for all replicas together; +Inf without a limit.",
+		}, []string{"window"}),
+	}
+	for _, w := range windows {
+		b.windows = append(b.windows, newWindow(w))
+		b.measure(w.Name, State{Limit: w.Limit, Left: w.Limit})
+	}
+	if reg != nil {
+		reg.MustRegister(b.left)
+	}
+	return b
+}
+
+// SetReserve tells whether "unrestrict" must leave the last 2 % of each window (at least one call,
+// never all) to look-ups: on while there is something to look up.
+func (b *Budget) SetReserve(on bool) { b.reserved.Store(on) }
+
+// Close forbids the calls of all replicas for d from now, unless they are already for longer.
+// In this process it holds even if it returns an error.
+func (b *Budget) Close(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	b.log.Warn("no calls for a while: the API throttles", zap.Duration("for", d))
+	if err := b.store.Close(ctx, d); err != nil {
+		return fmt.Errorf("close the call budget: %w", err)
+	}
+	return nil
+}
+
+// Fresh tells whether a call granted then may still start now: nothing closed the budget since,
+// and the smallest margin of the limited windows has not passed on the monotonic clock nor on
+// the wall clock (which goes on while a virtual machine is frozen).
+func (b *Budget) Fresh(granted time.Time) bool {
+	now := time.Now()
+	since, until, known := b.store.Closed()
+	if !known || now.Before(until) || since.After(granted) {
+		return false
+	}
+	margin := b.margin()
+	return now.Sub(granted) <= margin && now.Round(0).Sub(granted.Round(0)) <= margin
+}
+
+func (b *Budget) margin() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	margin := time.Duration(math.MaxInt64)
+	for _, w := range b.windows {
+		if w.seen.Limit > 0 {
+			margin = min(margin, w.Margin)
+		}
+	}
+	return margin
+}
+
+// OpenIn is how long it makes no sense to start anything that needs an "unrestrict" call, as far
+// as this process knows without asking: 0, or until a closure ends or a window lets go of a grant.
+func (b *Budget) OpenIn() time.Duration {
+	d, _, _ := b.wait(b.reserved.Load())
+	return d
+}
+
+// WindowStatus is a window as it is shown. Without a limit both numbers are 0.
+type WindowStatus struct {
+	Window    string
+	Limit     int
+	Remaining int
+}
+
+// Remaining asks the store what each window has left.
+func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
+	if err := b.look(ctx); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []WindowStatus
+	for _, w := range b.windows {
+		all = append(all, WindowStatus{w.Name, w.seen.Limit, max(0, w.seen.Left)})
+	}
+	return all, nil
+}
+
+// Run keeps what OpenIn and the metric know up to date until ctx ends, which is no error.
+// Take works without it.
+func (b *Budget) Run(ctx context.Context) error {
+	tick := time.NewTicker(refresh)
+	defer tick.Stop()
+	for {
+		if err := b.look(ctx); err != nil && ctx.Err() == nil {
+			b.log.Debug("what remains of the call budget is not known", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (b *Budget) measure(window string, s State) {
+	left := float64(max(0, s.Left))
+	if s.Limit == 0 {
+		left = math.Inf(1)
+	}
+	b.left.WithLabelValues(window).Set(left)
+}

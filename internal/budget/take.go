@@ -1,0 +1,156 @@
+package budget
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// WaitError says that no call can be had for longer than Take holds a caller. Nothing was taken.
+type WaitError struct {
+	For    time.Duration // until a call may be had
+	Closed bool          // closed after a 429, not an exhausted window
+}
+
+func (e *WaitError) Error() string {
+	why := "the rate windows are exhausted"
+	if e.Closed {
+		why = "the API throttles"
+	}
+	return fmt.Sprintf("no call for %v: %s", e.For.Round(time.Millisecond), why)
+}
+
+// Wait is how long until a call may be had.
+func (e *WaitError) Wait() time.Duration { return e.For }
+
+// Take takes one call from every window and returns the instant of the grant, from before anything
+// was taken, with a monotonic reading. The caller asks Fresh right before it sends. Callers are
+// served in their order; use is "unrestrict", which leaves the reserve alone, or "lookup" or "follow".
+//
+// A wait within MaxHold is held here; for a longer one everybody gets a *WaitError at once. Any
+// other error is the store's or ctx's: nothing was granted, and what was perhaps taken is spent.
+func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
+	entered := time.Now()
+	hold := time.NewTimer(b.MaxHold)
+	defer hold.Stop()
+	select {
+	case b.slot <- struct{}{}:
+		defer func() { <-b.slot }()
+	case <-hold.C:
+		return time.Time{}, b.overdue(entered, use)
+	case <-ctx.Done():
+		return time.Time{}, ctx.Err()
+	}
+	if err := b.failedSince(entered); err != nil {
+		return time.Time{}, err // the store failed the caller before us: no need to time out again
+	}
+	for {
+		granted, err := b.try(ctx, use)
+		wait, blocked := err.(*WaitError) //nolint:errorlint // made by try, never wrapped
+		if !blocked {
+			if err != nil && ctx.Err() == nil {
+				b.failed(err)
+			}
+			return granted, err
+		}
+		if time.Since(entered)+wait.For > b.MaxHold {
+			return time.Time{}, wait
+		}
+		select {
+		case <-time.After(wait.For):
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		}
+	}
+}
+
+// try takes a call if there is one, and else returns a *WaitError, however short the wait. Every
+// window is looked at before any is spent: a minute's grant is of no use without the hour's.
+func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
+	if err := b.look(ctx); err != nil {
+		return time.Time{}, err
+	}
+	if _, _, known := b.store.Closed(); !known {
+		return time.Time{}, ErrOutOfTouch
+	}
+	wait, closed, late := b.wait(use == "unrestrict" && b.reserved.Load())
+	if wait == 0 && late {
+		wait = again
+	}
+	if wait > 0 {
+		return time.Time{}, &WaitError{For: wait, Closed: closed}
+	}
+	granted := time.Now()
+	for _, w := range b.windows {
+		ok, err := b.store.Take(ctx, w.Name)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("take a call from the %s window: %w", w.Name, err)
+		}
+		if !ok { // another replica was faster; what was taken of a shorter window is wasted
+			return time.Time{}, &WaitError{For: again}
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, w := range b.windows {
+		w.took(granted)
+		b.measure(w.Name, w.seen)
+	}
+	return granted, nil
+}
+
+// look asks the store for every window, the longest first.
+func (b *Budget) look(ctx context.Context) error {
+	for i := len(b.windows) - 1; i >= 0; i-- {
+		w := b.windows[i]
+		state, err := b.store.Look(ctx, w.Name)
+		if err != nil {
+			return fmt.Errorf("look at the %s window: %w", w.Name, err)
+		}
+		b.mu.Lock()
+		w.told(state, time.Now())
+		b.measure(w.Name, state)
+		b.mu.Unlock()
+	}
+	return nil
+}
+
+// wait is how long until a call may be had as far as is known here, and whether that is for a
+// closure. Late: a window should be open by now, and the store has not said so.
+func (b *Budget) wait(reserved bool) (d time.Duration, closed, late bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	for _, w := range b.windows {
+		wait, l := w.wait(now, reserved)
+		d, late = max(d, wait), late || l
+	}
+	if _, until, _ := b.store.Closed(); until.Sub(now) > d {
+		return until.Sub(now), true, false
+	}
+	return d, false, late
+}
+
+func (b *Budget) failed(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failure, b.failedAt = err, time.Now()
+}
+
+func (b *Budget) failedSince(entered time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failedAt.After(entered) {
+		return b.failure
+	}
+	return nil
+}
+
+// overdue is for a caller whose turn did not come in time.
+func (b *Budget) overdue(entered time.Time, use string) error {
+	if err := b.failedSince(entered); err != nil {
+		return err
+	}
+	wait, closed, _ := b.wait(use == "unrestrict" && b.reserved.Load())
+	return &WaitError{For: max(wait, again), Closed: closed}
+}

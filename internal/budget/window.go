@@ -1,0 +1,65 @@
+package budget
+
+import "time"
+
+// window is what one process knows of a window: what the store last told, and the grants of this
+// process on its own clock. The latter hold the limit, for this process at least, when the store's
+// clock jumps ahead and its grants age out early. Its owner is a Budget, under its lock.
+type window struct {
+	Window
+	seen   State
+	at     time.Time   // when the store told
+	grants []time.Time // of the last Per + Margin, oldest first; empty without a limit
+}
+
+func newWindow(w Window) *window {
+	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now()}
+}
+
+func (w *window) told(s State, now time.Time) {
+	w.seen, w.at = s, now
+	if s.Limit == 0 {
+		w.grants = nil
+	}
+}
+
+func (w *window) took(now time.Time) {
+	if w.seen.Limit == 0 {
+		return
+	}
+	w.prune(now)
+	w.grants = append(w.grants, now)
+	w.seen.Left--
+}
+
+// wait is how long until a call may be had that leaves the reserve untouched. Late: the store has
+// not let go yet of a grant that should have aged out.
+func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool) {
+	limit := w.seen.Limit
+	if limit == 0 {
+		return 0, false
+	}
+	if reserved {
+		limit -= reserve(limit)
+	}
+	if w.seen.Left <= w.seen.Limit-limit {
+		d = w.seen.NextIn - now.Sub(w.at)
+		late = d <= 0
+	}
+	w.prune(now)
+	if over := len(w.grants) - limit; over >= 0 {
+		d = max(d, w.grants[over].Add(w.Per+w.Margin).Sub(now))
+	}
+	return max(d, 0), late && d <= 0
+}
+
+// reserve is how many calls of a window are left to look-ups: 2 %, but never all of it.
+func reserve(limit int) int { return min(max(1, limit/50), limit-1) }
+
+func (w *window) prune(now time.Time) {
+	gone := 0
+	for gone < len(w.grants) && now.Sub(w.grants[gone]) >= w.Per+w.Margin {
+		gone++
+	}
+	w.grants = w.grants[gone:]
+}

@@ -1,0 +1,263 @@
+// Package consumer turns JetStream deliveries into handler calls and their outcomes into acknowledgements. Nothing else acknowledges.
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Config is what a Consumer is made of.
+type Config struct {
+	// Open returns the durable pull consumer, making it anew if it was deleted.
+	Open func(ctx context.Context) (jetstream.Consumer, error)
+	// Handler carries one delivery as far as it can go.
+	Handler remediation.Handler
+	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
+	Admit []func(ctx context.Context) error
+	// Gate is asked last, for it hands out the one probe of a pause.
+	Gate *remediation.Gate
+	// Slots is how many deliveries are in hand at once.
+	Slots int
+	// AckWait is the broker's real one; a delivery in hand is kept alive at a third of it.
+	AckWait time.Duration
+	// Grace is how long deliveries in hand may take to finish after a stop was asked for.
+	Grace time.Duration
+
+	Registerer prometheus.Registerer // nil: none
+	Log        *zap.Logger
+}
+
+// Consumer pulls a message only when it may be handled at once: there is no pile of prefetched messages whose ack
+// timers run.
+type Consumer struct {
+	cfg      Config
+	slots    chan struct{}
+	inHand   sync.WaitGroup
+	inFlight atomic.Int64
+	alive    atomic.Int64 // unix nanoseconds of the loop's last turn
+}
+
+// ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
+var ErrUnfinished = errors.New("calls in flight outlasted the shutdown timeout; the next start looks them up")
+
+// New makes a consumer; it pulls nothing before Run.
+func New(cfg Config) *Consumer {
+	c := &Consumer{cfg: cfg, slots: make(chan struct{}, cfg.Slots)}
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica.",
+		}, func() float64 { return float64(c.InFlight()) }))
+	}
+	c.alive.Store(time.Now().UnixNano())
+	return c
+}
+
+// InFlight is how many deliveries are in hand.
+func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
+
+// Run pulls and handles until ctx ends, then gives back what has not begun, and waits for the rest for the grace.
+func (c *Consumer) Run(ctx context.Context) error {
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	var err error
+	for ctx.Err() == nil {
+		var it jetstream.MessagesContext
+		if it, err = c.open(ctx); err == nil {
+			err = c.pull(ctx, work, it)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
+			sleep(ctx, time.Second)
+		}
+	}
+	return c.finish(cut)
+}
+
+func (c *Consumer) open(ctx context.Context) (jetstream.MessagesContext, error) {
+	cons, err := c.cfg.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open the consumer: %w", err)
+	}
+	// One message a pull request: the next is asked for when there is a slot for it.
+	it, err := cons.Messages(jetstream.PullMaxMessages(1), jetstream.PullExpiry(30*time.Second),
+		jetstream.PullHeartbeat(5*time.Second), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	if err != nil {
+		return nil, fmt.Errorf("pull from the consumer: %w", err)
+	}
+	return it, nil
+}
+
+// pull hands messages out until ctx ends or the iterator breaks.
+func (c *Consumer) pull(ctx, work context.Context, it jetstream.MessagesContext) error {
+	// Drain, not Stop: a message on its way when the stop comes is still received, and given back.
+	stop := context.AfterFunc(ctx, it.Drain)
+	defer stop()
+	defer it.Stop()
+	for {
+		probe, err := c.admitted(ctx)
+		if err != nil {
+			return c.giveBack(it)
+		}
+		msg, err := it.Next()
+		if err != nil {
+			<-c.slots
+			c.probed(probe)
+			return err
+		}
+		if ctx.Err() != nil {
+			<-c.slots
+			c.probed(probe)
+			c.settle(msg, remediation.Later(0, "shutdown"))
+			continue
+		}
+		c.inFlight.Add(1)
+		c.inHand.Go(func() {
+			defer func() { <-c.slots; c.inFlight.Add(-1); c.probed(probe) }()
+			c.handle(ctx, work, msg, probe)
+		})
+	}
+}
+
+// admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
+func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
+	c.alive.Store(time.Now().UnixNano())
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case c.slots <- struct{}{}:
+	}
+	for _, admit := range c.cfg.Admit {
+		if err := admit(ctx); err != nil {
+			<-c.slots
+			return false, err
+		}
+	}
+	if probe, err = c.cfg.Gate.Admit(ctx); err != nil {
+		<-c.slots
+	}
+	return probe, err
+}
+
+func (c *Consumer) probed(probe bool) {
+	if probe {
+		c.cfg.Gate.Probed()
+	}
+}
+
+// giveBack returns at once what the broker had sent when the stop came.
+func (c *Consumer) giveBack(it jetstream.MessagesContext) error {
+	it.Drain()
+	for {
+		msg, err := it.Next()
+		if err != nil {
+			return nil
+		}
+		c.settle(msg, remediation.Later(0, "shutdown"))
+	}
+}
+
+func (c *Consumer) handle(wait, work context.Context, msg jetstream.Msg, probe bool) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		c.cfg.Log.Error("a message that is not JetStream's was left alone", zap.Error(err))
+		return
+	}
+	beat := c.keepAlive(msg)
+	defer beat.stop()
+	c.settle(msg, c.guarded(wait, work, remediation.Delivery{
+		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject(), Header: remediation.Header(msg.Headers()),
+		Data: msg.Data(), Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
+	}))
+}
+
+// guarded keeps a panic over one message from taking the others with it.
+func (c *Consumer) guarded(wait, work context.Context, d remediation.Delivery) (out remediation.Outcome) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.cfg.Log.Error("handler panicked", zap.String("message", d.Ref()), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			out = remediation.Later(time.Minute, "panic")
+		}
+	}()
+	return c.cfg.Handler(wait, work, d)
+}
+
+// heartbeat tells the broker every third of AckWait that a message is being worked on.
+type heartbeat struct {
+	mu    sync.Mutex
+	timer *time.Timer // nil: stopped
+}
+
+func (c *Consumer) keepAlive(msg jetstream.Msg) *heartbeat {
+	every := c.cfg.AckWait / 3
+	h := &heartbeat{}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(every, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.timer != nil {
+			_ = msg.InProgress() // lost: redelivered, which the ledger makes harmless
+			h.timer.Reset(every)
+		}
+	})
+	return h
+}
+
+func (h *heartbeat) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer.Stop()
+	h.timer = nil
+}
+
+// settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
+func (c *Consumer) settle(msg jetstream.Msg, out remediation.Outcome) {
+	var err error
+	switch {
+	case out.Done:
+		err = msg.Ack()
+	case out.After > 0:
+		err = msg.NakWithDelay(out.After)
+	default:
+		err = msg.Nak()
+	}
+	if err != nil {
+		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
+	}
+}
+
+// finish waits for the deliveries in hand; what outlasts the grace is cut off.
+func (c *Consumer) finish(cut func()) error {
+	done := make(chan struct{})
+	go func() { c.inHand.Wait(); close(done) }()
+	grace := time.NewTimer(c.cfg.Grace)
+	defer grace.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-grace.C:
+	}
+	cut()
+	<-done
+	return ErrUnfinished
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

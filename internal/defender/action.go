@@ -1,0 +1,115 @@
+package defender
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// TypeUnrestrict is the type of the actions this client creates.
+const TypeUnrestrict = "UnrestrictCodeExecution"
+
+// MachineAction is one action on one machine: the fields the worker decides by, beside the API's own bytes.
+// Decoding is tolerant: an absent field or one of a wrong type is zero, as long as the id can be read
+// ([doc] machineaction.md; values may be added at any time).
+type MachineAction struct {
+	ID               string // GUID
+	Type             string // UnrestrictCodeExecution, Isolate, ...
+	Status           string // Pending, InProgress, Succeeded, Failed, TimeOut, Cancelled
+	MachineID        string // 40 hexadecimal digits
+	Requestor        string // of an app a GUID or its display name
+	RequestorComment string // the Comment of the call
+	CreationTime     time.Time
+	LastUpdateTime   time.Time // lastUpdateDateTimeUtc, else the older name lastUpdateTimeUtc
+	// Raw is the entity exactly as the API gave it, unknown fields too.
+	Raw json.RawMessage
+}
+
+// Final says that the status is one that no longer changes. Everything else, unknown statuses too, is open.
+func (a MachineAction) Final() bool {
+	switch a.Status {
+	case "Succeeded", "Failed", "TimeOut", "Cancelled", "Canceled":
+		return true
+	}
+	return false
+}
+
+var errNoID = errors.New("the entity has no readable id")
+
+// decodeAction reads one entity. Names are matched exactly: encoding/json would let a field that differs
+// only in case overwrite another.
+func decodeAction(raw json.RawMessage) (MachineAction, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return MachineAction{}, fmt.Errorf("decode the entity: %w", err)
+	}
+	a := MachineAction{
+		ID:               text(fields["id"]),
+		Type:             text(fields["type"]),
+		Status:           text(fields["status"]),
+		MachineID:        text(fields["machineId"]),
+		Requestor:        text(fields["requestor"]),
+		RequestorComment: text(fields["requestorComment"]),
+		CreationTime:     instant(fields["creationDateTimeUtc"]),
+		LastUpdateTime:   instant(fields["lastUpdateDateTimeUtc"]),
+		Raw:              raw,
+	}
+	if a.LastUpdateTime.IsZero() {
+		a.LastUpdateTime = instant(fields["lastUpdateTimeUtc"])
+	}
+	if strings.TrimSpace(a.ID) == "" {
+		return MachineAction{}, errNoID
+	}
+	return a, nil
+}
+
+// decodeList reads a page. An entity whose id can't be read is an error, for the page then proves nothing
+// about what is not on it; the readable ones are returned along with it.
+func decodeList(body []byte) (Page, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return Page{}, fmt.Errorf("decode the list: %w", err)
+	}
+	var value []json.RawMessage
+	if err := json.Unmarshal(fields["value"], &value); err != nil || value == nil {
+		return Page{}, errors.New("the list has no value")
+	}
+	page := Page{More: text(fields["@odata.nextLink"]) != ""}
+	var unreadable error
+	for i, raw := range value {
+		a, err := decodeAction(raw)
+		if err != nil {
+			unreadable = fmt.Errorf("entity %d: %w", i, err)
+			continue
+		}
+		page.Actions = append(page.Actions, a)
+	}
+	return page, unreadable
+}
+
+// entity strips what may stand around a JSON value: a byte order mark and blanks.
+func entity(body []byte) []byte {
+	return bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
+}
+
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// instant reads a DateTimeOffset: 1 to 7 fraction digits, normally with Z.
+func instant(raw json.RawMessage) time.Time {
+	s := text(raw)
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC()
+		}
+	}
+	return time.Time{}
+}

@@ -1,0 +1,142 @@
+package defender
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Envelope is Defender's own error body, {"error":{"code","message","target"}} ([doc] common-errors.md).
+// A code may be empty (an OData error); OAuth's {"error":"invalid_client"} is none.
+type Envelope struct {
+	Code, Message, Target string
+}
+
+// parseEnvelope returns nil for everything that is not Defender's error body.
+func parseEnvelope(body []byte) *Envelope {
+	var outer, inner map[string]json.RawMessage
+	if json.Unmarshal(body, &outer) != nil || json.Unmarshal(outer["error"], &inner) != nil {
+		return nil
+	}
+	if !isString(inner["code"]) && !isString(inner["message"]) {
+		return nil
+	}
+	return &Envelope{Code: text(inner["code"]), Message: text(inner["message"]), Target: text(inner["target"])}
+}
+
+func isString(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '"' }
+
+// Answer is all that Classify decides by.
+type Answer struct {
+	Op            string // "unrestrict", "list", "get"
+	StatusCode    int
+	Header        http.Header
+	Envelope      *Envelope // nil: the body is not Defender's error
+	Truncated     bool      // the body broke off or took too long, so that it can't tell whose it is
+	TokenFresh    bool      // the token was got for this call
+	TokenAccepted bool      // this very token has had a POST accepted
+	Now           time.Time // own clock, for an HTTP date without a Date
+}
+
+// Classify is the retry table: what an answer means that is no acceptance. It is called for a 2xx only
+// where that bears no action, which makes it ambiguous. It knows nothing but its argument.
+func Classify(a Answer) *Error {
+	e := &Error{Op: a.Op, StatusCode: a.StatusCode, Code: fmt.Sprintf("http%d", a.StatusCode), Sent: true}
+	if a.Envelope != nil {
+		e.Message, e.Target = a.Envelope.Message, a.Envelope.Target
+		if a.Envelope.Code != "" {
+			e.Code = a.Envelope.Code
+		}
+	}
+	hintIn := ""
+	if a.StatusCode == http.StatusTooManyRequests {
+		hintIn = e.Message
+	}
+	e.RetryAfter = retryAfter(a.Header, hintIn, a.Now)
+
+	switch status := a.StatusCode; {
+	case status == http.StatusTooManyRequests:
+		e.Class = Throttled
+	case status == http.StatusRequestTimeout, status < 200, status >= 500:
+		e.Class = Ambiguous
+	case status < 300:
+		e.Class, e.Code = Ambiguous, codeNoAction
+	case status < 400:
+		e.Class, e.Code = System, codeRedirect
+		e.Reason = fmt.Sprintf("The API answers with a redirect (HTTP %d), which is never followed: correct DEFENDER_API_URL or the proxy.", status)
+	default:
+		refused(a, e)
+	}
+	return e
+}
+
+// refused decides the 4xx that are left.
+func refused(a Answer, e *Error) {
+	switch {
+	case a.Envelope != nil && a.Envelope.Code == "DisabledFeature":
+		e.Class = System
+		e.Reason = "Defender says that a feature is not enabled in this tenant; enable it or check the licence: " + e.Message
+	case a.StatusCode == http.StatusUnauthorized:
+		unauthorized(a, e)
+	case a.Truncated:
+		e.Class, e.Code = Ambiguous, codeUnreadable
+	case a.Envelope == nil:
+		e.Class, e.Code = System, codeNotDefender
+		e.Message = fmt.Sprintf("HTTP %d without Defender's error body", a.StatusCode)
+		e.Reason = fmt.Sprintf("Something other than Defender answers (HTTP %d without its error body): check DEFENDER_API_URL and the proxy.", a.StatusCode)
+	case a.StatusCode == http.StatusForbidden:
+		forbidden(a, e)
+	case a.StatusCode == http.StatusNotFound:
+		e.Class = NotFound
+	case a.Op == opUnrestrict && underWay(a):
+		e.Class = Conflict
+	default:
+		e.Class = Rejected
+	}
+}
+
+// unauthorized holds without the envelope too: gateways refuse tokens with an empty body.
+func unauthorized(a Answer, e *Error) {
+	e.Class = System
+	if !a.TokenFresh {
+		e.Class = Reauthenticate
+		return
+	}
+	e.Reason = "The API refuses a fresh token (HTTP 401): check DEFENDER_SCOPE, DEFENDER_CLOUD and the tenant that the token is from."
+}
+
+// lacksPermission matches the known wordings ("Missing application roles. API required roles: ...", "does not have
+// any of the required application permissions") and their likely kin: the text is free and can change.
+var lacksPermission = regexp.MustCompile(`(?i)` +
+	`\b(missing|required?|requires|lacks?|lacking|insufficient|not have|n't have|not granted|not assigned|no)\b.*\b(roles?|permissions?|scopes?|privileges?)\b|` +
+	`\b(roles?|permissions?|scopes?|privileges?)\b.*\b(missing|required|insufficient|not granted|not assigned)\b`)
+
+func forbidden(a Answer, e *Error) {
+	named := lacksPermission.MatchString(strings.Join(strings.Fields(a.Envelope.Message), " "))
+	switch {
+	case a.Op != opUnrestrict:
+		e.Class = System
+		e.Reason = "Looking up machine actions is refused (HTTP 403): grant the app Machine.Read.All or Machine.ReadWrite.All and consent to it. " + e.Message
+	case named:
+		e.Class = System
+		e.Reason = "The token lacks a permission (HTTP 403): grant the app Machine.RestrictExecution and consent to it. " + e.Message
+	case !a.TokenAccepted:
+		e.Class = System
+		e.Reason = "The API refuses the call (HTTP 403) and has accepted none with this token yet: " +
+			"check that the app has Machine.RestrictExecution and that the token's audience (DEFENDER_SCOPE) fits. " + e.Message
+	default:
+		e.Class = Rejected
+	}
+}
+
+// underWay: [doc] unrestrict-code-execution.md, run-live-response.md.
+func underWay(a Answer) bool {
+	if a.StatusCode != http.StatusBadRequest && a.StatusCode != http.StatusConflict {
+		return false
+	}
+	return a.Envelope.Code == "ActiveRequestAlreadyExists" ||
+		strings.Contains(strings.ToLower(a.Envelope.Message), "already in progress")
+}

@@ -1,0 +1,252 @@
+package defender
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	dialTimeout = 10 * time.Second // TCP, proxy and TLS together
+	idleFor     = 30 * time.Second // well below what servers and gateways keep an idle connection for
+)
+
+// connections keeps the idle HTTP/1.1 connections to the API. http.Transport's own pool won't do: it sends a GET
+// again by itself on another connection, where one grant of the budget must be one exchange, and it connects after
+// the grant, where the time between grant and write counts. HTTP/2 would add its own repeats for no gain at a
+// hundred calls a minute.
+type connections struct {
+	transport *http.Transport
+	other     http.RoundTripper // instead of transport: not ours, what it writes can't be counted
+	scheme    string
+	address   string
+
+	ctx    context.Context // ends with close
+	cancel context.CancelFunc
+	dials  sync.WaitGroup
+
+	mu   sync.Mutex
+	idle []*connection // the last one used last
+}
+
+// connection carries one exchange at a time.
+type connection struct {
+	http.RoundTripper
+	http *http.ClientConn // nil: not ours
+	wire *wire
+	used time.Time
+}
+
+// wire counts the bytes that left.
+type wire struct {
+	net.Conn
+	written atomic.Int64
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	w.written.Add(int64(n))
+	return n, err
+}
+
+// wireKey is where a dial leaves the wire below TLS, in a context of its own.
+type wireKey struct{}
+
+func newConnections(base *url.URL, rt http.RoundTripper) *connections {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &connections{scheme: base.Scheme, address: base.Host, ctx: ctx, cancel: cancel}
+	if base.Port() == "" {
+		port := map[string]string{"https": "443", "http": "80"}[base.Scheme]
+		c.address = net.JoinHostPort(base.Hostname(), port)
+	}
+	if rt == nil {
+		rt = &http.Transport{Proxy: http.ProxyFromEnvironment}
+	}
+	if t, ok := rt.(*http.Transport); ok {
+		c.transport = counting(t)
+	} else {
+		c.other = rt
+	}
+	return c
+}
+
+// counting is t restricted to HTTP/1.1 and TLS 1.2 or newer, with its connections counted.
+func counting(t *http.Transport) *http.Transport {
+	t = t.Clone()
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.ForceAttemptHTTP2 = false
+	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{}
+	}
+	t.TLSClientConfig.NextProtos = nil
+	t.TLSClientConfig.MinVersion = max(t.TLSClientConfig.MinVersion, tls.VersionTLS12)
+	t.MaxResponseHeaderBytes = 1 << 20
+	if t.DialContext == nil {
+		t.DialContext = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
+	}
+	t.DialContext = wired(t.DialContext)
+	if t.DialTLSContext != nil {
+		t.DialTLSContext = wired(t.DialTLSContext)
+	}
+	return t
+}
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+func wired(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		raw, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		w := ctx.Value(wireKey{}).(*wire)
+		w.Conn = raw
+		return w, nil
+	}
+}
+
+// get returns an idle connection or a new one. A dial that takes longer than wait goes on without the caller, so that
+// a slow way to the API is open when it comes again.
+func (c *connections) get(ctx context.Context, wait time.Duration) (*connection, error) {
+	if c.other != nil {
+		return &connection{RoundTripper: c.other}, nil
+	}
+	if conn := c.takeIdle(); conn != nil {
+		return conn, nil
+	}
+	type dialed struct {
+		conn *connection
+		err  error
+	}
+	result, left := make(chan dialed), make(chan struct{})
+	defer close(left)
+	if !c.begin() {
+		return nil, net.ErrClosed
+	}
+	go func() {
+		defer c.dials.Done()
+		conn, err := c.dial()
+		select {
+		case result <- dialed{conn, err}:
+		case <-left:
+			if err == nil {
+				c.put(conn)
+			}
+		}
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case d := <-result:
+		return d.conn, d.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-timer.C:
+		return nil, os.ErrDeadlineExceeded
+	}
+}
+
+// begin counts a dial, unless all is closed.
+func (c *connections) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return false
+	}
+	c.dials.Add(1)
+	return true
+}
+
+func (c *connections) dial() (*connection, error) {
+	w := &wire{}
+	ctx, cancel := context.WithTimeout(context.WithValue(c.ctx, wireKey{}, w), dialTimeout)
+	defer cancel()
+	var handshake error
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) { handshake = err },
+	})
+	cc, err := c.transport.NewClientConn(traced, c.scheme, c.address)
+	if err != nil {
+		if handshake != nil {
+			err = fmt.Errorf("%w: %w", errHandshake, err)
+		}
+		if w.Conn != nil {
+			_ = w.Close() // a failed proxy or TLS step does not always close what is below
+		}
+		if ctx.Err() != nil && c.ctx.Err() == nil {
+			err = errors.Join(os.ErrDeadlineExceeded, err)
+		}
+		return nil, err
+	}
+	return &connection{RoundTripper: cc, http: cc, wire: w, used: time.Now()}, nil
+}
+
+var errHandshake = errors.New("TLS handshake")
+
+// warm sees to it that there is an idle connection.
+func (c *connections) warm(ctx context.Context) error {
+	conn, err := c.get(ctx, dialTimeout)
+	if err == nil {
+		c.put(conn)
+	}
+	return err
+}
+
+// put takes a connection back. What can't carry another exchange is closed.
+func (c *connections) put(conn *connection) {
+	if conn.http == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil || conn.http.Err() != nil || conn.http.Available() == 0 {
+		_ = conn.http.Close()
+		return
+	}
+	c.idle = append(c.idle, conn)
+}
+
+func (c *connections) takeIdle() *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n := len(c.idle); n > 0; n = len(c.idle) {
+		conn := c.idle[n-1]
+		c.idle = c.idle[:n-1]
+		if conn.http.Err() == nil && time.Since(conn.used) < idleFor {
+			return conn
+		}
+		_ = conn.http.Close()
+	}
+	return nil
+}
+
+// close ends all that is idle or being dialled; an exchange under way ends by itself and its connection is closed then.
+func (c *connections) close() {
+	c.mu.Lock()
+	c.cancel()
+	for _, conn := range c.idle {
+		_ = conn.http.Close()
+	}
+	c.idle = nil
+	c.mu.Unlock()
+	c.dials.Wait()
+}
+
+// sent is how many bytes have left through the connection; one that can't be counted is taken to have sent some.
+func (conn *connection) sent() int64 {
+	if conn.wire == nil {
+		return -1
+	}
+	return conn.wire.written.Load()
+}

@@ -1,0 +1,212 @@
+package defendersim
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Machine says how a machine takes the actions created for it.
+type Machine struct {
+	Outcome string // final status of its actions: Succeeded (also ""), Failed, TimeOut, Cancelled, or one nobody knows
+	Offline bool   // actions stay Pending; registering the machine again without it lets them begin
+	// Pending and InProgress replace the Lifecycle's; 0: they don't, negative: no time at all.
+	Pending, InProgress time.Duration
+	DNSName             string // computerDnsName; "": null
+}
+
+// Action is a machine action as it stands now, times by the API's clock.
+type Action struct {
+	ID         string    `json:"id"`
+	Type       string    `json:"type"`
+	MachineID  string    `json:"machineId"`
+	Comment    string    `json:"requestorComment"`
+	Requestor  string    `json:"requestor"`
+	Status     string    `json:"status"`
+	Created    time.Time `json:"creationDateTimeUtc"`
+	LastUpdate time.Time `json:"lastUpdateDateTimeUtc"`
+}
+
+// action is what never changes about a machine action, and its fate, which
+// does: it is replaced as a whole, so that lists are read without a lock.
+type action struct {
+	id, kind, machineID, requestor, source string
+
+	comment     string
+	commentJSON []byte
+	scopeJSON   string // isolation type, or null
+	dnsJSON     string
+	created     time.Time
+	fate        atomic.Pointer[fate]
+}
+
+// fate is when an action gets on, as far as that is settled; zero times: never.
+type fate struct {
+	begins, ends time.Time
+	final        string // status from ends on
+	cancelledBy  string
+	comment      string // of the cancellation
+}
+
+func (f *fate) over(now time.Time) bool { return !f.ends.IsZero() && !now.Before(f.ends) }
+
+func (f *fate) status(now time.Time) string {
+	switch {
+	case f.over(now):
+		return f.final
+	case !f.begins.IsZero() && !now.Before(f.begins):
+		return "InProgress"
+	}
+	return "Pending"
+}
+
+func (a *action) status(now time.Time) string { return a.fate.Load().status(now) }
+
+func (a *action) lastUpdate(now time.Time) time.Time {
+	f, last := a.fate.Load(), a.created
+	for _, at := range []time.Time{f.begins, f.ends} {
+		if !at.IsZero() && !now.Before(at) && at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
+func (a *action) snapshot(now time.Time) Action {
+	return Action{a.id, a.kind, a.machineID, a.comment, a.requestor, a.status(now), a.created, a.lastUpdate(now)}
+}
+
+// machine is a Machine with its actions that were open when last looked at.
+type machine struct {
+	Machine
+	known      bool // registered, not only named by a call
+	open       []*action
+	duplicates int
+}
+
+// book holds all actions. ordered is ascending by creation time and never
+// changed in place below its length: a reader may keep the slice.
+type book struct {
+	sync.RWMutex
+	machines map[string]*machine
+	byID     map[string]*action
+	ordered  []*action
+	dice     *rand.Rand
+}
+
+// AddMachine registers a machine, or changes one for the actions to come.
+func (s *Server) AddMachine(id string, m Machine) {
+	s.book.Lock()
+	defer s.book.Unlock()
+	mine := s.book.machine(strings.ToLower(id))
+	cameOnline := mine.Offline && !m.Offline
+	mine.Machine, mine.known = m, true
+	if !cameOnline {
+		return
+	}
+	now := s.now()
+	for _, a := range mine.open {
+		if f := a.fate.Load(); f.begins.IsZero() && !f.over(now) {
+			a.fate.Store(s.plan(mine, now))
+		}
+	}
+}
+
+// Restrict adds a RestrictCodeExecution as if an analyst in the console had asked for it.
+func (s *Server) Restrict(machineID, comment string) Action {
+	return s.Put(Action{Type: "RestrictCodeExecution", MachineID: machineID, Comment: comment})
+}
+
+// Put adds an action that no call made, without asking whether another is
+// open. The machine exists from then on. Empty fields are filled in: ID, Type (UnrestrictCodeExecution),
+// Requestor (an analyst), Created (now). With a Status the action is in it
+// from its creation and stays so; without, it takes the machine's way from there.
+func (s *Server) Put(a Action) Action {
+	s.book.Lock()
+	defer s.book.Unlock()
+	now := s.now()
+	m := s.book.machine(strings.ToLower(a.MachineID))
+	m.known = true
+	mine := &action{
+		id: strings.ToLower(a.ID), kind: or(a.Type, "UnrestrictCodeExecution"), comment: a.Comment, source: "Portal",
+		requestor: or(a.Requestor, "analyst@contoso.com"), created: or(a.Created, now).UTC().Truncate(100 * time.Nanosecond),
+	}
+	f := s.plan(m, mine.created)
+	switch a.Status {
+	case "":
+	case "Pending":
+		f = &fate{}
+	case "InProgress":
+		f = &fate{begins: mine.created}
+	default:
+		f = &fate{begins: mine.created, ends: mine.created, final: a.Status}
+	}
+	s.book.add(mine, m, strings.ToLower(a.MachineID), f)
+	return mine.snapshot(now)
+}
+
+// Actions returns all actions in order of creation, as they stand now.
+func (s *Server) Actions() []Action {
+	s.book.RLock()
+	all := s.book.ordered
+	s.book.RUnlock()
+	now := s.now()
+	out := make([]Action, len(all))
+	for i, a := range all {
+		out[i] = a.snapshot(now)
+	}
+	return out
+}
+
+// plan is the fate of an action that the machine can take up from the given time.
+func (s *Server) plan(m *machine, from time.Time) *fate {
+	if m.Offline {
+		return &fate{}
+	}
+	begins := from.Add(max(0, or(m.Pending, s.cfg.Lifecycle.Pending)))
+	ends := begins.Add(max(0, or(m.InProgress, s.cfg.Lifecycle.InProgress)))
+	return &fate{begins: begins, ends: ends, final: or(m.Outcome, "Succeeded")}
+}
+
+// machine returns the machine's entry, made if need be. Caller holds the lock.
+func (b *book) machine(id string) *machine {
+	m := b.machines[id]
+	if m == nil {
+		m = &machine{}
+		b.machines[id] = m
+	}
+	return m
+}
+
+// add enters an action at its place. Caller holds the lock.
+func (b *book) add(a *action, m *machine, machineID string, f *fate) {
+	a.id = or(a.id, newGUID(b.dice.Uint64))
+	a.machineID = machineID
+	a.commentJSON, _ = json.Marshal(a.comment)
+	a.scopeJSON = or(a.scopeJSON, "null")
+	a.dnsJSON = "null"
+	if m.DNSName != "" {
+		name, _ := json.Marshal(m.DNSName)
+		a.dnsJSON = string(name)
+	}
+	a.fate.Store(f)
+	b.byID[a.id] = a
+	m.open = append(m.open, a)
+	if n := len(b.ordered); n == 0 || !a.created.Before(b.ordered[n-1].created) {
+		b.ordered = append(b.ordered, a)
+		return
+	}
+	at := sort.Search(len(b.ordered), func(i int) bool { return b.ordered[i].created.After(a.created) })
+	b.ordered = slices.Insert(slices.Clone(b.ordered), at, a)
+}
+
+// stillOpen drops the machine's finished actions from its open ones. Caller holds the lock.
+func (m *machine) stillOpen(now time.Time) []*action {
+	m.open = slices.DeleteFunc(m.open, func(a *action) bool { return a.fate.Load().over(now) })
+	return m.open
+}

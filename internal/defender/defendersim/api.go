@@ -1,0 +1,270 @@
+package defendersim
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+const maxBody = 1 << 20
+
+// operation is what a request asks for.
+type operation struct {
+	name    string   // as in Fault.Op; "": no such path
+	kind    string   // type of the action to create
+	machine string   // lower case; of get and cancel: the action's
+	action  string   // lower case
+	roles   []string // application roles of which the token needs one
+	success int
+	run     func(*Server, *request) reply
+}
+
+type request struct {
+	op    operation
+	raw   *http.Request
+	body  []byte
+	grant *grant // nil: not signed in
+}
+
+func (q *request) context(of string) string { return baseURL(q.raw) + "/api/$metadata#" + of }
+
+// serveAPI answers one API request: 401, then 429, then faults, then 403, then
+// the operation's own errors.
+func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
+	// The body is read before anything else: only then does net/http notice that the client went away.
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	q := &request{op: s.route(r), raw: r, body: body, grant: s.bearer(r)}
+	call, fault, rep, refused := s.admit(q)
+	if !refused {
+		var ok bool
+		if rep, ok = s.strike(fault, q, s.cfg.Latency, func() reply { return s.perform(q) }); !ok {
+			panic(http.ErrAbortHandler)
+		}
+	}
+	if fault.Cut != "before" {
+		s.gate.answered(call, rep.status)
+	}
+	w.Header().Set("Date", s.now().Format(http.TimeFormat))
+	write(w, rep, fault.Cut)
+}
+
+// perform does what is asked, if the token allows it.
+func (s *Server) perform(q *request) reply {
+	if q.grant.foreign { // the status is reported, the text [composed]
+		return failure(http.StatusForbidden, "Forbidden", "The token's audience is not accepted by this API")
+	}
+	if len(q.op.roles) > 0 && !slices.ContainsFunc(q.op.roles, func(role string) bool { return slices.Contains(q.grant.roles, role) }) {
+		return failure(http.StatusForbidden, "Forbidden", fmt.Sprintf( // [live]
+			"Missing application roles. API required roles: %s, application roles: %s.",
+			strings.Join(q.op.roles, ","), strings.Join(q.grant.roles, ",")))
+	}
+	return q.op.run(s, q)
+}
+
+// route finds the operation. Paths match in any case, with or without v1.0.
+func (s *Server) route(r *http.Request) operation {
+	path := strings.Trim(strings.TrimPrefix(strings.ToLower(r.URL.Path), "/api/"), "/")
+	part := strings.Split(strings.TrimPrefix(path, "v1.0/"), "/")
+	reading := []string{"Machine.Read.All", "Machine.ReadWrite.All"}
+	switch {
+	case r.Method == http.MethodPost && len(part) == 3 && part[0] == "machines":
+		op := operation{machine: part[1], success: http.StatusCreated, run: (*Server).act}
+		switch part[2] {
+		case "unrestrictcodeexecution":
+			op.name, op.kind, op.roles = "unrestrict", "UnrestrictCodeExecution", []string{"Machine.RestrictExecution"}
+			return op
+		case "restrictcodeexecution":
+			op.name, op.kind, op.roles = "restrict", "RestrictCodeExecution", []string{"Machine.RestrictExecution"}
+			return op
+		case "isolate":
+			op.name, op.kind, op.roles = "isolate", "Isolate", []string{"Machine.Isolate"}
+			return op
+		case "unisolate":
+			op.name, op.kind, op.roles = "unisolate", "Unisolate", []string{"Machine.Isolate"}
+			return op
+		}
+	case r.Method == http.MethodGet && len(part) == 2 && part[0] == "machines":
+		return operation{name: "machine", machine: part[1], roles: reading, success: http.StatusOK, run: (*Server).getMachine}
+	case r.Method == http.MethodGet && len(part) == 1 && part[0] == "machineactions":
+		return operation{name: "list", roles: reading, success: http.StatusOK, run: (*Server).list}
+	case r.Method == http.MethodGet && len(part) == 2 && part[0] == "machineactions":
+		return operation{name: "get", action: part[1], machine: s.machineOf(part[1]), roles: reading, success: http.StatusOK, run: (*Server).getAction}
+	case r.Method == http.MethodPost && len(part) == 3 && part[0] == "machineactions" && part[2] == "cancel":
+		return operation{name: "cancel", action: part[1], machine: s.machineOf(part[1]), success: http.StatusOK, run: (*Server).cancel, roles: []string{
+			"Machine.CollectForensics", "Machine.Isolate", "Machine.RestrictExecution", "Machine.Scan", "Machine.Offboard",
+			"Machine.StopAndQuarantine", "Machine.LiveResponse", // [doc] cancel-machine-action.md
+		}}
+	}
+	return operation{success: http.StatusOK, run: func(*Server, *request) reply {
+		return failure(http.StatusNotFound, "NotFound", "No HTTP resource was found that matches the request URI")
+	}}
+}
+
+func (s *Server) machineOf(actionID string) string {
+	if a := s.find(actionID); a != nil {
+		return a.machineID
+	}
+	return ""
+}
+
+func (s *Server) find(actionID string) *action {
+	s.book.RLock()
+	defer s.book.RUnlock()
+	return s.book.byID[actionID]
+}
+
+// act creates an action: (un)restrict and (un)isolate.
+func (s *Server) act(q *request) reply {
+	comment, isolation, bad := q.parameters()
+	if bad != nil {
+		return *bad
+	}
+	s.book.Lock()
+	defer s.book.Unlock()
+	if !s.exists(q.op.machine) {
+		return failure(http.StatusNotFound, "ResourceNotFound", "Machine "+q.op.machine+" was not found")
+	}
+	now, m := s.now(), s.book.machine(q.op.machine)
+	for _, open := range m.stillOpen(now) {
+		if open.kind == q.op.kind || s.cfg.OneAtATime {
+			return s.duplicate(q, m, open, now)
+		}
+	}
+	a := &action{kind: q.op.kind, requestor: q.grant.appID, source: "PublicApi", comment: comment, created: now}
+	if isolation != "" {
+		a.scopeJSON = `"` + isolation + `"`
+	}
+	s.book.add(a, m, q.op.machine, s.plan(m, now))
+	return reply{status: http.StatusCreated, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+}
+
+// duplicate answers a call for a machine with an open action. The code is
+// named by clients and [doc] run-live-response.md, the message by
+// unrestrict-code-execution.md; the open action's id is not in it.
+func (s *Server) duplicate(q *request, m *machine, open *action, now time.Time) reply {
+	m.duplicates++
+	status := 0
+	switch s.cfg.Duplicate {
+	case Duplicate201:
+		status = http.StatusCreated
+	case Duplicate200:
+		status = http.StatusOK
+	case DuplicateAlternate:
+		if m.duplicates%2 == 0 {
+			status = http.StatusCreated
+		}
+	}
+	if status == 0 || open.kind != q.op.kind {
+		return failure(http.StatusBadRequest, "ActiveRequestAlreadyExists", "Action is already in progress")
+	}
+	return reply{status: status, body: open.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+}
+
+// parameters reads the body. Names are case-sensitive ([doc] common-errors.md).
+func (q *request) parameters() (comment, isolation string, bad *reply) {
+	refuse := func(code, message string) (string, string, *reply) {
+		rep := failure(http.StatusBadRequest, code, message)
+		return "", "", &rep
+	}
+	var body map[string]json.RawMessage
+	if len(q.body) > maxBody || json.Unmarshal(q.body, &body) != nil ||
+		!text(body["Comment"], &comment) || !text(body["IsolationType"], &isolation) {
+		return refuse("InvalidRequestBody", "Request body is incorrect")
+	}
+	if strings.TrimSpace(comment) == "" { // empty or blank: [composed]
+		return refuse("MissingRequiredParameter", "Parameter Comment is missing.")
+	}
+	if q.op.kind != "Isolate" {
+		return comment, "", nil
+	}
+	switch isolation {
+	case "Full", "Selective":
+		return comment, isolation, nil
+	case "":
+		return refuse("MissingRequiredParameter", "Parameter IsolationType is missing.")
+	}
+	return refuse("InvalidInput", "IsolationType is neither Full nor Selective") // [composed]
+}
+
+// text decodes an optional string; false: something else is there.
+func text(raw json.RawMessage, into *string) bool {
+	return raw == nil || json.Unmarshal(raw, into) == nil
+}
+
+// exists tells whether calls may name the machine. Caller holds the lock.
+func (s *Server) exists(id string) bool {
+	if m := s.book.machines[id]; m != nil && m.known {
+		return true
+	}
+	return s.cfg.AllowUnknownMachines && len(id) == 40 && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+func (s *Server) getAction(q *request) reply {
+	a, now := s.find(q.op.action), s.now()
+	if a == nil || a.created.Add(s.cfg.ListLag).After(now) {
+		return actionNotFound(q)
+	}
+	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+}
+
+func actionNotFound(q *request) reply {
+	return failure(http.StatusNotFound, "ResourceNotFound", "Machine action "+q.op.action+" was not found")
+}
+
+// cancel ends an open action; the reply bears the same id. The answer for a
+// finished one is [composed].
+func (s *Server) cancel(q *request) reply {
+	comment, _, bad := q.parameters()
+	if bad != nil {
+		return *bad
+	}
+	s.book.Lock()
+	defer s.book.Unlock()
+	a, now := s.book.byID[q.op.action], s.now()
+	if a == nil {
+		return actionNotFound(q)
+	}
+	old := a.fate.Load()
+	if old.over(now) {
+		return failure(http.StatusBadRequest, "BadRequest", "Machine action is already in its final status "+old.final)
+	}
+	begins := old.begins
+	if begins.After(now) {
+		begins = time.Time{}
+	}
+	a.fate.Store(&fate{begins: begins, ends: now, final: "Cancelled", cancelledBy: q.grant.appID, comment: comment})
+	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+}
+
+// getMachine answers with the part of a machine entity that clients read
+// ([doc] machine.md); whether it is restricted is not in it.
+func (s *Server) getMachine(q *request) reply {
+	s.book.RLock()
+	defer s.book.RUnlock()
+	if !s.exists(q.op.machine) {
+		return failure(http.StatusNotFound, "ResourceNotFound", "Machine "+q.op.machine+" was not found")
+	}
+	var m Machine
+	if known := s.book.machines[q.op.machine]; known != nil {
+		m = known.Machine
+	}
+	health, name := "Active", any(nil)
+	if m.Offline {
+		health = "Inactive"
+	}
+	if m.DNSName != "" {
+		name = m.DNSName
+	}
+	return jsonReply(http.StatusOK, map[string]any{
+		"@odata.context": q.context("Machines/$entity"), "id": q.op.machine, "computerDnsName": name,
+		"firstSeen": s.start.UTC(), "lastSeen": s.now(), "osPlatform": "Windows11", "version": "24H2", "healthStatus": health,
+		"onboardingStatus": "Onboarded", "riskScore": "None", "exposureLevel": "Low", "machineTags": []string{}, "aadDeviceId": nil,
+	})
+}

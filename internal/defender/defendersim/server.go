@@ -1,0 +1,176 @@
+// Package defendersim is a Defender API that runs here and misbehaves on request.
+//
+// It is one http.Handler with three parts: the machine-action API under /api/
+// and /api/v1.0/, the authority (openid-configuration and token endpoint under
+// /{tenant}/), and a control API under /sim/, which needs no token:
+//
+//	POST   /sim/faults    adds one fault, see Fault; 204, or 400 with the reason. JSON members are Fault's
+//	                      fields in camelCase, durations as Go durations, body as text:
+//	                      {"op":"unrestrict","times":2,"status":503,"latency":"1s","carriedOut":true}
+//	DELETE /sim/faults    removes all faults; 204
+//	POST   /sim/machines  registers or changes a machine, see Machine; 204:
+//	                      {"id":"40 hex digits","outcome":"Failed","offline":false,"pending":"2s","inProgress":"3s"}
+//	GET    /sim/actions   every machine action, in order of creation: a JSON array of Action
+//	GET    /sim/calls     every API request seen, in order of arrival: a JSON array of Call
+//
+// Nothing runs in the background and nothing is read but time.Now: an action's
+// status is worked out from the clock when it is asked for. So a Server also
+// lives in a testing/synctest bubble, if it is made there.
+//
+// What it answers follows Microsoft's pages ([doc], with the file's name) and
+// bodies seen live ([live]); what neither tells is marked [composed].
+package defendersim
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config says how a Server behaves. The zero value is a well-behaved API with
+// the documented limits that knows no machine.
+type Config struct {
+	// Limits are the sliding windows over all API calls, the authority's not among them. nil: 100 per minute
+	// and 1,500 per hour ([doc] unrestrict-code-execution.md); empty: none. A call refused by them, a 401 and an
+	// injected 401 or 429 do not count; everything else does, whatever is answered.
+	Limits    []Limit
+	Lifecycle Lifecycle
+
+	// ListLag is how long after its creation an action is missing from list and get.
+	ListLag   time.Duration
+	Duplicate DuplicateMode
+	// OneAtATime: an open action of another type refuses the call too, always with 400.
+	OneAtATime bool
+
+	// AllowUnknownMachines: every id of 40 hexadecimal digits exists, not only those registered.
+	AllowUnknownMachines bool
+
+	// ClockOffset is the API's clock minus ours, seen in Date headers and in all times of actions.
+	ClockOffset time.Duration
+	// Latency delays every API answer but 401 and the windows' 429, and the effect with it.
+	Latency time.Duration
+	// PageSize is how many actions a list without $top gives at once; 0: 10,000.
+	PageSize int
+	// CallLog is how many calls Calls remembers; 0: all, negative: none.
+	CallLog int
+	// Seed makes the ids of actions and the dice of Fault.Probability repeatable; 0: random.
+	Seed uint64
+
+	// Roles go into the tokens issued; nil: Machine.RestrictExecution and Machine.Read.All.
+	Roles []string
+	// TokenLifetime of tokens from the token endpoint; 0: one hour.
+	TokenLifetime time.Duration
+	// The client credentials accepted; empty: any. A client assertion stands in for the secret and is not verified.
+	TenantID, ClientID, ClientSecret string
+}
+
+// Lifecycle is how long an action stays Pending, then InProgress. Zero: a
+// second; negative: no time at all.
+type Lifecycle struct{ Pending, InProgress time.Duration }
+
+// DuplicateMode is the answer to a call for a machine that has an open action
+// of the same type. Both forms were seen live; which one comes "may depend on
+// how much time has passed".
+type DuplicateMode int
+
+const (
+	Duplicate400       DuplicateMode = iota // 400 ActiveRequestAlreadyExists
+	Duplicate201                            // 201 with the open action
+	Duplicate200                            // 200 with the open action
+	DuplicateAlternate                      // 400 and 201 in turn, for each machine
+)
+
+// Server is the simulated API. Its methods may be called at any time by any
+// goroutine. It keeps every action, and eight bytes for every accepted call,
+// as long as it lives.
+type Server struct {
+	cfg   Config
+	start time.Time // carries the monotonic clock that everything is measured by
+	done  chan struct{}
+	close sync.Once
+	sim   http.Handler
+
+	gate   gate
+	tokens tokens
+	book   book
+}
+
+// New makes a Server. It starts nothing; Close matters only where requests hang.
+func New(cfg Config) *Server {
+	if cfg.Limits == nil {
+		cfg.Limits = []Limit{{100, time.Minute}, {1500, time.Hour}}
+	}
+	cfg.Lifecycle.Pending = or(cfg.Lifecycle.Pending, time.Second)
+	cfg.Lifecycle.InProgress = or(cfg.Lifecycle.InProgress, time.Second)
+	cfg.TokenLifetime = or(cfg.TokenLifetime, time.Hour)
+	cfg.PageSize = or(cfg.PageSize, maxPage)
+	if cfg.Roles == nil {
+		cfg.Roles = []string{"Machine.RestrictExecution", "Machine.Read.All"}
+	}
+	seed := cfg.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	s := &Server{cfg: cfg, start: time.Now(), done: make(chan struct{})}
+	s.gate.window.limits = cfg.Limits
+	s.gate.dice = rand.New(rand.NewPCG(seed, 1))
+	s.book = book{machines: map[string]*machine{}, byID: map[string]*action{}, dice: rand.New(rand.NewPCG(seed, 2))}
+	s.tokens.init()
+	s.sim = s.control()
+	return s
+}
+
+// Close cuts the requests that hang or wait, and every later one that would.
+func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
+
+// ServeHTTP answers for the API, the authority and the control API.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/api/"):
+		s.serveAPI(w, r)
+	case strings.HasPrefix(r.URL.Path, "/sim/"):
+		s.sim.ServeHTTP(w, r)
+	default:
+		s.serveAuthority(w, r)
+	}
+}
+
+// now is the API's clock: it never runs backwards, and has the seven fraction
+// digits that go over the wire.
+func (s *Server) now() time.Time {
+	return s.start.Add(time.Since(s.start) + s.cfg.ClockOffset).UTC().Truncate(100 * time.Nanosecond)
+}
+
+// sleep tells whether the time has passed; false: client gone or Server closed.
+func (s *Server) sleep(r *http.Request, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.Context().Done():
+	case <-s.done:
+	}
+	return false
+}
+
+func or[T comparable](v, standard T) T {
+	var zero T
+	if v == zero {
+		return standard
+	}
+	return v
+}
+
+// baseURL is how the client reached us.
+func baseURL(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}

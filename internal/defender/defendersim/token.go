@@ -1,0 +1,127 @@
+package defendersim
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// grant is what a token stands for.
+type grant struct {
+	appID   string
+	roles   []string
+	foreign bool          // issued for another audience
+	expires time.Duration // since the Server's start
+}
+
+// tokens knows every token issued and neither expired nor revoked. A token
+// that it does not know is worth nothing, whatever it claims.
+type tokens struct {
+	key [32]byte
+
+	mu    sync.RWMutex
+	known map[string]*grant
+}
+
+func (t *tokens) init() {
+	_, _ = rand.Read(t.key[:]) // never fails
+	t.known = map[string]*grant{}
+}
+
+// IssueToken makes a token for the API that is good for d, with these roles;
+// none given: those of the Config; one empty name: no role at all.
+func (s *Server) IssueToken(d time.Duration, roles ...string) string {
+	if len(roles) == 0 {
+		roles = s.cfg.Roles
+	}
+	roles = slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return role == "" })
+	return s.issue(d, "https://api.securitycenter.microsoft.com", s.tenant(), or(s.cfg.ClientID, "2f48b784-5da5-4e61-9957-012d2630f1e4"), roles)
+}
+
+// RevokeTokens makes the API answer 401 for every token issued so far.
+func (s *Server) RevokeTokens() {
+	s.tokens.mu.Lock()
+	defer s.tokens.mu.Unlock()
+	clear(s.tokens.known)
+}
+
+// tenant is the target of 429 answers and the tid of tokens issued directly.
+func (s *Server) tenant() string {
+	return or(s.cfg.TenantID, "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630")
+}
+
+// issue signs an application token with the claims of a live one; the API
+// gives out v1.0 tokens even when asked at the v2.0 endpoint [live].
+func (s *Server) issue(d time.Duration, audience, tenant, appID string, roles []string) string {
+	now := time.Now()
+	var uti [16]byte
+	_, _ = rand.Read(uti[:])
+	claims := map[string]any{
+		"aud": audience, "iss": "https://sts.windows.net/" + tenant + "/", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(d).Unix(),
+		"appid": appID, "appidacr": "1", "app_displayname": "simulated", "idtyp": "app", "tid": tenant, "uti": hex.EncodeToString(uti[:]), "ver": "1.0",
+	}
+	if len(roles) > 0 { // without any, the claim is missing [doc] v2-oauth2-client-creds-grant-flow
+		claims["roles"] = roles
+	}
+	payload, _ := json.Marshal(claims)
+	enc := base64.RawURLEncoding
+	unsigned := enc.EncodeToString([]byte(`{"typ":"JWT","alg":"HS256"}`)) + "." + enc.EncodeToString(payload)
+	mac := hmac.New(sha256.New, s.tokens.key[:])
+	mac.Write([]byte(unsigned))
+	token := unsigned + "." + enc.EncodeToString(mac.Sum(nil))
+
+	s.tokens.mu.Lock()
+	defer s.tokens.mu.Unlock()
+	elapsed := time.Since(s.start)
+	maps.DeleteFunc(s.tokens.known, func(_ string, g *grant) bool { return g.expires <= elapsed })
+	s.tokens.known[token] = &grant{appID: appID, roles: roles, foreign: !ours(audience), expires: elapsed + d}
+	return token
+}
+
+// bearer returns what the request's token grants, nil if it has no good one.
+func (s *Server) bearer(r *http.Request) *grant {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return nil
+	}
+	s.tokens.mu.RLock()
+	defer s.tokens.mu.RUnlock()
+	g := s.tokens.known[strings.TrimSpace(token)]
+	if g == nil || g.expires <= time.Since(s.start) {
+		return nil
+	}
+	return g
+}
+
+// ours tells whether a resource is one the API was seen to take. A wrong one
+// is answered with 403, not 401 ([doc] exposed-apis-create-app-webapp.md, Tip).
+func ours(resource string) bool {
+	u, err := url.Parse(resource)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return true
+	}
+	for _, known := range []string{
+		"securitycenter.microsoft.com", "securitycenter.windows.com", "securitycenter.microsoft.us", "api.security.microsoft.com",
+		"localhost",
+	} {
+		if host == known || strings.HasSuffix(host, "."+known) {
+			return true
+		}
+	}
+	return host == "securitycenter.onmicrosoft.com" && strings.HasPrefix(u.Path, "/windowsatpservice")
+}

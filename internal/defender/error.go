@@ -1,0 +1,108 @@
+package defender
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Class says what a failed exchange means for the request it was made for.
+type Class int
+
+// The classes of the retry table. All but Ambiguous mean that the call did not take place.
+const (
+	// Transient: nothing was written; connection refused, DNS, TLS handshake, connect time-out.
+	Transient Class = iota + 1
+	// Throttled: 429. The budget has been closed for Error.RetryAfter already.
+	Throttled
+	// Ambiguous: whether the call took place is unknown; time-out after sending, connection cut,
+	// any 5xx, 408, a 2xx that can't be read or bears no action. Look before calling again.
+	Ambiguous
+	// Conflict: the machine has an action under way.
+	Conflict
+	// System: a fault that no request caused and that every request would meet. Error.Reason says what to mend.
+	System
+	// Reauthenticate: 401 with a token that was not fresh. It has been dropped: try again at once.
+	Reauthenticate
+	// NotFound: 404 in Defender's envelope. It has been seen to be passing, so the caller repeats it.
+	NotFound
+	// Rejected: the API refuses this request for good.
+	Rejected
+	// Stale: not sent, for the permit was too old, spent, or the budget had closed meanwhile.
+	Stale
+)
+
+func (c Class) String() string {
+	names := [...]string{
+		Transient: "transient", Throttled: "throttled", Ambiguous: "ambiguous", Conflict: "conflict", System: "system",
+		Reauthenticate: "reauthenticate", NotFound: "notFound", Rejected: "rejected", Stale: "stale",
+	}
+	if c < Transient || int(c) >= len(names) {
+		return fmt.Sprintf("class(%d)", int(c))
+	}
+	return names[c]
+}
+
+// Operations, as they stand in Error.Op and in the metrics' label.
+const (
+	opUnrestrict = "unrestrict"
+	opList       = "list"
+	opGet        = "get"
+	opToken      = "token"
+)
+
+// Codes of our own, in Error.Code where there was no answer or none of the API's.
+const (
+	codeRefused     = "connectionRefused"
+	codeDNS         = "dns"
+	codeTLS         = "tlsHandshake"
+	codeProxy       = "proxy"
+	codeTimeout     = "timeout"
+	codeCut         = "connectionCut"
+	codeConnect     = "connectionFailed"
+	codeCancelled   = "cancelled"
+	codeUnreadable  = "unreadableAnswer"
+	codeNoAction    = "noAction"
+	codeToken       = "token"
+	codeRedirect    = "redirect"
+	codeNotDefender = "notDefender"
+	codeStale       = "stale"
+	codeMachineID   = "machineId"
+	codeActionID    = "actionId"
+)
+
+// Error is what every failed exchange ends in. No text in it holds a token, a secret or an Authorization
+// header, even where the API repeats one.
+type Error struct {
+	Op         string        // "unrestrict", "list", "get", "token"
+	Class      Class         // what to do about it
+	StatusCode int           // HTTP status, 0 if there was no answer
+	Code       string        // error.code; "http404" and the like if the API gives none; a code of our own if there was no answer
+	Message    string        // error.message, free text that may change ([doc] common-errors.md); else what went wrong
+	Target     string        // error.target, the API's correlation id; "" if none
+	RetryAfter time.Duration // how long the answer asks to wait; 0 = it does not say
+	Reason     string        // for System: one sentence that names what is wrong and the fix
+	Sent       bool          // bytes may have left this machine
+	Err        error         // the cause, if there is one beside the answer
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "defender %s: %s: ", e.Op, e.Class)
+	if e.StatusCode != 0 {
+		fmt.Fprintf(&b, "HTTP %d ", e.StatusCode)
+	}
+	b.WriteString(e.Code)
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	if e.Target != "" {
+		b.WriteString(" (target " + e.Target + ")")
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,60 @@
+package defender
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Query selects machine actions. Its parts are joined by "and"; the zero value asks for the API's default page.
+// Field names and operators: [doc] get-machineactions-collection.md, exposed-apis-odata-samples.md.
+type Query struct {
+	MachineID    string
+	Type         string
+	CreatedSince time.Time // creationDateTimeUtc at or after it
+	IDs          []string  // id in (...); missing ones are simply absent from the answer
+	Top          int       // at most 10,000; 0 = not said
+	Newest       bool      // newest first, else oldest first
+}
+
+// apiTime has the API's own resolution of 100 ns; formatting cuts off, so that a lower bound stays one.
+const apiTime = "2006-01-02T15:04:05.0000000Z"
+
+func (q Query) encode() string {
+	var parts []string
+	if q.MachineID != "" {
+		parts = append(parts, "machineId eq "+quote(q.MachineID))
+	}
+	if q.Type != "" {
+		parts = append(parts, "type eq "+quote(q.Type))
+	}
+	if !q.CreatedSince.IsZero() {
+		parts = append(parts, "creationDateTimeUtc ge "+q.CreatedSince.UTC().Format(apiTime))
+	}
+	if len(q.IDs) > 0 {
+		ids := make([]string, len(q.IDs))
+		for i, id := range q.IDs {
+			ids[i] = quote(id)
+		}
+		parts = append(parts, "id in ("+strings.Join(ids, ",")+")")
+	}
+	order := "creationDateTimeUtc asc"
+	if q.Newest {
+		order = "creationDateTimeUtc desc"
+	}
+	out := "$orderby=" + escape(order)
+	if len(parts) > 0 {
+		out = "$filter=" + escape(strings.Join(parts, " and ")) + "&" + out
+	}
+	if q.Top > 0 {
+		out += "&$top=" + strconv.Itoa(q.Top)
+	}
+	return out
+}
+
+// quote makes an OData string literal: a quote in it is doubled.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// escape writes blanks as %20, which every reader of a query takes for a blank.
+func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }

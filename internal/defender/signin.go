@@ -1,0 +1,63 @@
+package defender
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+var (
+	oauthCode = regexp.MustCompile(`^[a-z_]{1,40}$`)
+	entraCode = regexp.MustCompile(`AADSTS(\d{1,10})`)
+)
+
+// fixes are what to do about Entra's commonest refusals, by AADSTS code.
+var fixes = map[string]string{
+	"50034":   "the account is unknown in the tenant",
+	"53003":   "a conditional access policy blocks the sign-in",
+	"70021":   "no federated credential of the app matches the workload's token: check its issuer and subject",
+	"90002":   "the tenant is unknown: check AZURE_TENANT_ID and DEFENDER_CLOUD",
+	"500011":  "the API's resource is unknown in the tenant: check DEFENDER_SCOPE, and that the tenant has Defender for Endpoint",
+	"700016":  "the app is unknown in the tenant: check AZURE_CLIENT_ID and AZURE_TENANT_ID",
+	"700024":  "the client assertion is outside its time: check this machine's clock and the federated token",
+	"700027":  "the certificate is not one of the app's: upload it or correct AZURE_CLIENT_CERTIFICATE_PATH",
+	"7000215": "the client secret is wrong: set AZURE_CLIENT_SECRET to the secret's value, not its id",
+	"7000222": "the client secret has expired: make a new one",
+}
+
+// signInRefused words a token endpoint's answer by its status and codes alone. The description is left out: it repeats
+// parts of the request, the secret among them.
+func signInRefused(status int, content []byte) string {
+	var body struct {
+		Error       any `json:"error"`
+		Description any `json:"error_description"`
+	}
+	_ = json.Unmarshal(content, &body)
+	out := fmt.Sprintf("the sign-in endpoint answers HTTP %d", status)
+	if code, ok := body.Error.(string); ok && oauthCode.MatchString(code) {
+		out += " " + code
+	}
+	description, _ := body.Description.(string)
+	if m := entraCode.FindStringSubmatch(description); m != nil {
+		out += " " + m[0]
+		if fix := fixes[m[1]]; fix != "" {
+			out += ": " + fix
+		}
+	}
+	return out
+}
+
+// firstLines is the first line of an error, or of each error in a chain's: what follows may be the text of an answer.
+func firstLines(s string) string {
+	first, rest, _ := strings.Cut(s, "\n")
+	out := []string{strings.TrimSpace(first)}
+	if strings.HasPrefix(rest, "Attempted credentials:") {
+		for line := range strings.SplitSeq(rest, "\n") {
+			if strings.HasPrefix(line, "\t") && !strings.HasPrefix(line, "\t\t") {
+				out = append(out, strings.TrimSpace(line))
+			}
+		}
+	}
+	return strings.Join(out, "; ")
+}

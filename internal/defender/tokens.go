@@ -1,0 +1,191 @@
+package defender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// Token is a bearer token as a credential hands it out.
+type Token struct {
+	Value     string
+	Expires   time.Time // zero: unknown
+	RefreshOn time.Time // zero: 5 minutes before it expires
+}
+
+// CredentialSource is where tokens come from. Tokens calls it from one goroutine at a time.
+type CredentialSource interface {
+	// Token gets a token. fresh: no cache may answer, for the API has refused what was there. It bounds itself
+	// in time and leaves at once when ctx ends. The text of its error holds no secret and says what to mend.
+	Token(ctx context.Context, scope string, fresh bool) (Token, error)
+	// Changed says that the source has something else to give than last time, and that to ask it is cheap
+	// (a file written anew). It is asked at every use and must not block.
+	Changed() bool
+}
+
+// Tokens keeps the bearer token of one tenant: at most one request for a token is under way, a token is renewed in
+// the background before it expires, and between failures there is a growing pause in which all get the last error.
+type Tokens struct {
+	source CredentialSource
+	scope  string
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	current *bearer    // nil: none in hand
+	last    *bearer    // the latest there was: how the API met it is remembered
+	refused bool       // current was dropped because the API refused it; the next one must be fresh
+	fetch   *fetch     // under way, else nil
+	failure *Error     // of the last fetch, nil if it went well
+	retryAt time.Time  // no fetch before
+	pause   *backoff.ExponentialBackOff
+}
+
+// fetch is one request for a token; bearer and err are set before done is closed.
+type fetch struct {
+	done   chan struct{}
+	bearer *bearer
+	err    *Error
+}
+
+// NewTokens makes the cache for tokens of one scope. Nothing is asked for before the first use.
+func NewTokens(source CredentialSource, scope string) *Tokens {
+	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
+		backoff.WithRandomizationFactor(0), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Tokens{source: source, scope: scope, pause: pause, ctx: ctx, cancel: cancel}
+}
+
+// Close ends a request under way and waits for it. There are no tokens after it.
+func (t *Tokens) Close() {
+	t.mu.Lock()
+	t.cancel() // under mu, so that no fetch starts beside Wait
+	t.mu.Unlock()
+	t.done.Wait()
+}
+
+// Check returns nil if a usable token is in hand or can be got, else an *Error of class System.
+func (t *Tokens) Check(ctx context.Context) error {
+	_, _, err := t.get(ctx)
+	var e *Error
+	if errors.As(err, &e) && e.Class != System {
+		return tokenError("no token yet: " + e.Message)
+	}
+	return err
+}
+
+// get returns the token to use now and whether it was asked for just for this call. The error is an *Error:
+// System without a token, Transient when ctx ends first.
+func (t *Tokens) get(ctx context.Context) (*bearer, bool, error) {
+	t.mu.Lock()
+	now := time.Now()
+	changed := t.source.Changed()
+	if b := t.current; b != nil && !changed && !b.expired(now) {
+		if b.due(now) && t.fetch == nil && !now.Before(t.retryAt) && t.ctx.Err() == nil {
+			t.start()
+		}
+		t.mu.Unlock()
+		return b, false, nil
+	}
+	t.current = nil
+	f := t.fetch
+	if f == nil {
+		if err := t.waiting(now, changed); err != nil {
+			t.mu.Unlock()
+			return nil, false, err
+		}
+		f = t.start()
+	}
+	t.mu.Unlock()
+	select {
+	case <-f.done:
+		if f.err != nil {
+			return nil, false, f.err
+		}
+		return f.bearer, true, nil
+	case <-ctx.Done():
+		return nil, false, cancelled(ctx, opToken, false)
+	}
+}
+
+// waiting is why no fetch may start now; the caller holds mu.
+func (t *Tokens) waiting(now time.Time, changed bool) error {
+	switch {
+	case t.ctx.Err() != nil:
+		return tokenError("closed")
+	case t.failure != nil && !changed && now.Before(t.retryAt):
+		return t.failure
+	}
+	return nil
+}
+
+// start begins a fetch; the caller holds mu.
+func (t *Tokens) start() *fetch {
+	f, fresh := &fetch{done: make(chan struct{})}, t.refused
+	t.fetch = f
+	t.done.Go(func() { t.run(f, fresh) })
+	return f
+}
+
+func (t *Tokens) run(f *fetch, fresh bool) {
+	tok, err := t.source.Token(t.ctx, t.scope, fresh)
+	now := time.Now()
+	if err == nil {
+		err = tok.unusable(now)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil && t.refused && !fresh && t.last != nil && t.last.value == tok.Value {
+		// It was asked for before the API refused it, and a cache gave it again.
+		t.done.Go(func() { t.run(f, true) })
+		return
+	}
+	if err != nil {
+		t.failure = tokenError(redact(err.Error(), 600))
+		t.retryAt = now.Add(t.pause.NextBackOff())
+		f.err = t.failure
+	} else {
+		t.pause.Reset()
+		t.current = newBearer(tok, now, t.last)
+		t.last, t.failure, t.refused = t.current, nil, false
+		t.retryAt = now.Add(time.Second) // for renewals: a source that gives the same again is not asked at every use
+		f.bearer = t.current
+	}
+	t.fetch = nil
+	close(f.done)
+}
+
+// refuse drops a token that the API answered with 401, so that the next use gets a fresh one.
+func (t *Tokens) refuse(b *bearer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b.reception.proven.Store(false)
+	if t.current == b {
+		t.current, t.refused = nil, true
+	}
+}
+
+// unusable says why a token can't be sent at all.
+func (tok Token) unusable(now time.Time) error {
+	if tok.Value == "" {
+		return errors.New("the answer bears no token")
+	}
+	if strings.ContainsFunc(tok.Value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("what was handed out is no bearer token: it has blanks or other characters that no token has")
+	}
+	if exp := expiry(tok); !exp.IsZero() && !now.Before(exp) {
+		return fmt.Errorf("the token handed out expired already, at %s: check the issuer and this machine's clock", exp.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func tokenError(message string) *Error {
+	return &Error{Op: opToken, Class: System, Code: codeToken, Message: message, Reason: "There is no token for the API: " + message}
+}

@@ -1,0 +1,172 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// holdFor is how long attempts that never left this machine are repeated while the message is held; what takes
+// longer is left to the broker's redelivery.
+const holdFor = 3 * time.Second
+
+// mostStale bounds how often a call that could not leave in time is prepared again before the message is given back.
+const mostStale = 5
+
+// call makes the one POST of the run, as soon as it may.
+func (p *passage) call() (Outcome, error) {
+	var held time.Duration
+	var stale, refreshed, retried int
+	started := time.Now()
+	for {
+		if err := p.clear(retried > 0); err != nil {
+			return p.handBack(0, "shutdown")
+		}
+		if out, err := p.prepare(); out != (Outcome{}) || err != nil {
+			return out, err
+		}
+		action, err := p.post()
+		if err == nil {
+			return p.accepted(action)
+		}
+		var answer *defender.Error
+		if !errors.As(err, &answer) {
+			return p.notReady(err)
+		}
+		switch answer.Class {
+		case defender.Stale:
+			if stale++; stale < mostStale {
+				continue
+			}
+			return p.handBack(time.Second, "stale")
+		case defender.Reauthenticate:
+			if refreshed++; refreshed < 2 {
+				continue
+			}
+			return p.faulted(answer)
+		case defender.Transient:
+			delay := p.Config.Backoff.Delay(p.e.Failures + retried)
+			if held += delay; held > holdFor {
+				return p.unreachable(answer, started)
+			}
+			if retried++; retried == 1 {
+				p.Gate.Suspect(true)
+				defer p.Gate.Suspect(false)
+			}
+			p.Metrics.retry("transient")
+			if err := sleep(p.wait, delay); err != nil {
+				return p.handBack(0, "shutdown")
+			}
+			continue
+		}
+		return p.answered(answer)
+	}
+}
+
+// post is the one exchange, once it is permitted and made known.
+func (p *passage) post() (defender.MachineAction, error) {
+	permit, err := p.Defender.Ready(p.wait)
+	if err != nil {
+		return defender.MachineAction{}, err
+	}
+	if err := p.intend(); err != nil {
+		return defender.MachineAction{}, err
+	}
+	action, err := p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
+	var answer *defender.Error
+	if errors.As(err, &answer) && !answer.Sent {
+		p.e.Attempts--
+	}
+	return action, err
+}
+
+// clear waits while another handler finds out whether the API is reachable; the one that does so goes on.
+func (p *passage) clear(finding bool) error {
+	if finding {
+		return nil
+	}
+	return p.Gate.settled(p.wait)
+}
+
+// prepare judges what must hold right before a call. No call of the run can have taken place here: every one made
+// was refused, never left, or was looked for in vain.
+func (p *passage) prepare() (Outcome, error) {
+	if !p.Gate.calm(p.d.Probe) {
+		return p.handBack(p.Gate.HandBack(), "systemFault")
+	}
+	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
+		return p.reject(&Failure{Code: CodeExpired, Origin: OriginRequest, Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds"})
+	}
+	if p.Config.DryRun {
+		p.e.decide(DryRun, nil, false)
+		return p.conclude()
+	}
+	var busy bool
+	var err error
+	if p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.Config.GiveUpAfter); err != nil {
+		return Outcome{}, err
+	}
+	if busy {
+		return p.handBack(time.Second, "machineBusy")
+	}
+	return Outcome{}, nil
+}
+
+// notReady is a call that was not granted: nothing was begun.
+func (p *passage) notReady(err error) (Outcome, error) {
+	var quota interface{ Wait() time.Duration }
+	if errors.As(err, &quota) {
+		p.Notes.waitedForQuota()
+		return p.handBack(quota.Wait(), "quota")
+	}
+	return Outcome{}, err
+}
+
+// intend makes the call known before it is made: first the entry, then the machine. After a crash before the second
+// write the machine has another holder, which proves that there was no call; after it, look-ups must tell.
+func (p *passage) intend() error {
+	e := &p.e
+	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
+	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
+	e.LastCall = time.Now().UTC()
+	if e.CalledAt.IsZero() {
+		e.CalledAt = p.apiTime()
+	}
+	if err := p.save(0); err != nil {
+		return err
+	}
+	err := p.m.take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
+	if err == nil {
+		return nil
+	}
+	e.State, e.Attempts = StateWaiting, e.Attempts-1
+	if back := p.save(0); back != nil {
+		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
+	}
+	return err
+}
+
+// apiTime is the API's time less a margin for the one-second Date header, or a wide one while it was never measured.
+func (p *passage) apiTime() time.Time {
+	now, measured := p.Defender.Clock()
+	if !measured {
+		return now.Add(-10 * time.Minute).UTC()
+	}
+	return now.Add(-clockMargin).UTC()
+}
+
+const clockMargin = 2 * time.Second
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

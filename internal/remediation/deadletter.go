@@ -1,0 +1,115 @@
+package remediation
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// The headers of a dead letter.
+const (
+	deadPrefix       = "Deadletter-"
+	deadHeaderPrefix = "Deadletter-Header-" // and the whole name of an original header that may not stand for itself
+
+	HeaderDeadReason    = "Deadletter-Reason"     // Failure.Code
+	HeaderDeadMessage   = "Deadletter-Message"    // Failure.Message, on one line
+	HeaderDeadRequestID = "Deadletter-Request-Id" // percent-decode it where it has escapes
+	HeaderDeadRun       = "Deadletter-Run"
+	HeaderDeadAttempts  = "Deadletter-Attempts"
+	HeaderDeadTime      = "Deadletter-Time"
+	HeaderDeadSubject   = "Deadletter-Subject"
+	HeaderDeadStream    = "Deadletter-Stream"
+	HeaderDeadSequence  = "Deadletter-Sequence"
+	HeaderDeadPublished = "Deadletter-Published" // by the broker; a derived id can't be told again without it
+	HeaderDeadTruncated = "Deadletter-Truncated"
+)
+
+// maxDeadMessage bounds Deadletter-Message in characters.
+const maxDeadMessage = 1000
+
+// DeadLetter is a request that ended rejected or abandoned, with the message it came in. For a replay, Delivery is
+// what OriginalDelivery gave, so that the original's headers and id survive any number of runs; its Stream and
+// Sequence may be the replay's.
+type DeadLetter struct {
+	Delivery      Delivery
+	Code, Message string
+	RequestID     string
+	Run, Attempts int
+	Time          time.Time
+}
+
+// MessageID is the Nats-Msg-Id, the same for every delivery of the message. The time it was published belongs to it:
+// a stream made anew counts from 1 again.
+func (d DeadLetter) MessageID() string {
+	published := int64(0)
+	if !d.Delivery.Published.IsZero() {
+		published = d.Delivery.Published.UnixNano()
+	}
+	return percentEncode("deadletter:"+d.Delivery.Ref()) + ":" + strconv.Itoa(d.Run) + ":" + strconv.FormatInt(published, 10)
+}
+
+// Render makes the message: the payload byte for byte, the original headers and the worker's own. If it exceeds limit
+// bytes (0: no limit), the payload is left out and Deadletter-Truncated set; if headers alone exceed it, the largest
+// original ones are left out too.
+//
+// An original header may not act on the broker (Nats-...) or pass for the worker's own (Deadletter-...), in any case;
+// such a one, and one whose name not every client can send, becomes Deadletter-Header-NAME.
+func (d DeadLetter) Render(limit int) (Header, []byte) {
+	own, original := d.header(), d.original()
+	whole := maps.Clone(original)
+	maps.Copy(whole, own)
+	if limit <= 0 || whole.size()+len(d.Delivery.Data) <= limit {
+		return whole, d.Delivery.Data
+	}
+	own[HeaderDeadTruncated] = []string{"true"}
+	left := limit - own.size()
+	smallestFirst := slices.SortedFunc(maps.Keys(original), func(a, b string) int {
+		return cmp.Or(headerSize(a, original[a])-headerSize(b, original[b]), cmp.Compare(a, b))
+	})
+	for _, name := range smallestFirst {
+		if left -= headerSize(name, original[name]); left < 0 {
+			break
+		}
+		own[name] = original[name]
+	}
+	return own, nil
+}
+
+func (d DeadLetter) header() Header {
+	return Header{
+		"Nats-Msg-Id":       {d.MessageID()},
+		HeaderDeadReason:    {d.Code},
+		HeaderDeadMessage:   {oneLine(cmp.Or(d.Message, d.Code), maxDeadMessage)},
+		HeaderDeadRequestID: {headerText(d.RequestID)},
+		HeaderDeadRun:       {strconv.Itoa(d.Run)},
+		HeaderDeadAttempts:  {strconv.Itoa(d.Attempts)},
+		HeaderDeadTime:      {d.Time.UTC().Format(time.RFC3339Nano)},
+		HeaderDeadSubject:   {d.Delivery.Subject},
+		HeaderDeadStream:    {d.Delivery.Stream},
+		HeaderDeadSequence:  {strconv.FormatUint(d.Delivery.Sequence, 10)},
+		HeaderDeadPublished: {d.Delivery.Published.UTC().Format(time.RFC3339Nano)},
+	}
+}
+
+func (d DeadLetter) original() Header {
+	h := Header{}
+	for name, values := range d.Delivery.Header {
+		plain := make([]string, len(values))
+		for i, v := range values {
+			plain[i] = noLineEnd(v)
+		}
+		h[deadName(name)] = plain
+	}
+	return h
+}
+
+// deadName is the name that an original header has in a dead letter; liveName is its inverse.
+func deadName(name string) string {
+	sendable := escapeBytes(name, func(i int) bool { return !isNameByte(name[i]) })
+	if sendable == name && !hasPrefix(name, "Nats-") && !hasPrefix(name, deadPrefix) {
+		return name
+	}
+	return deadHeaderPrefix + escapeBytes(name, func(i int) bool { return name[i] == '%' || !isNameByte(name[i]) })
+}

@@ -1,0 +1,154 @@
+package remediation
+
+import (
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// State is how far a run of a request has come.
+type State string
+
+// The states of an entry; ARCHITECTURE.md draws them.
+const (
+	StateWaiting   State = "waiting"   // the run is open and no call of it can be under way
+	StateCalled    State = "called"    // Owner may be calling, or died while it was
+	StateUnknown   State = "unknown"   // the call ended without telling whether it took place
+	StateSubmitted State = "submitted" // accepted, being followed
+	StateFinal     State = "final"     // decided; Published tells whether everybody was told
+)
+
+// Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
+// once the call is accepted. Times are by this machine's clock unless said otherwise.
+type Entry struct {
+	Version int    `json:"v"`
+	State   State  `json:"state"`
+	Run     int    `json:"run"`
+	Owner   string `json:"owner,omitempty"` // the process that wrote StateCalled
+	Nonce   string `json:"nonce"`
+
+	ID          string `json:"id"`
+	Derived     bool   `json:"derived,omitempty"`
+	Print       string `json:"print"` // digest of machine and comment: the same id must mean the same
+	MachineID   string `json:"machineId"`
+	Comment     string `json:"comment,omitempty"`
+	RequestedBy string `json:"requestedBy,omitempty"`
+	Ticket      string `json:"ticket,omitempty"`
+	Batch       string `json:"batch,omitempty"`
+	Metadata    []byte `json:"metadata,omitempty"`
+	ReplyTo     string `json:"replyTo,omitempty"`
+	SignedBy    string `json:"signedBy,omitempty"`
+	TraceParent string `json:"traceparent,omitempty"`
+	TraceState  string `json:"tracestate,omitempty"`
+
+	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
+	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
+	ReceivedAt time.Time `json:"receivedAt"`         // first taken
+
+	CalledAt time.Time `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
+	LastCall time.Time `json:"lastCall,omitzero"`   // the latest call
+	Attempts int       `json:"attempts,omitempty"`  // POSTs sent
+	Looks    int       `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
+	LookFrom time.Time `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
+	NotFound time.Time `json:"notFound,omitzero"`   // the first 404
+	Failures int       `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
+	Failed   Duration  `json:"failed,omitempty"`    // how long it has waited for faults of its own
+	Due      time.Time `json:"notBefore,omitzero"`  // not tried again before
+	LastErr  *Failure  `json:"lastError,omitempty"` // why it waits
+
+	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
+	Adopted  bool      `json:"adopted,omitempty"`
+	ActionID string    `json:"actionId,omitempty"`
+	Created  time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
+	Accepted time.Time `json:"acceptedAt,omitzero"` // when it became submitted
+	Cut      bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
+	Action   []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
+
+	Outcome   string    `json:"outcome,omitempty"`
+	Error     *Failure  `json:"error,omitempty"`
+	Dead      bool      `json:"dead,omitempty"` // needs a dead letter, which only the holder of the message can publish
+	DecidedAt time.Time `json:"decidedAt,omitzero"`
+	Published bool      `json:"published,omitempty"`
+
+	Revision uint64    `json:"-"`
+	Written  time.Time `json:"-"` // by the broker's clock
+}
+
+// Duration is a time.Duration that is written as text.
+type Duration time.Duration
+
+// MarshalText writes a Go duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads a Go duration.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// newEntry opens run 1 of a request.
+func newEntry(r Request, d Delivery) Entry {
+	return Entry{
+		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
+		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
+		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, TraceParent: r.TraceParent, TraceState: r.TraceState,
+		Source: d.Ref(), ReceivedAt: time.Now().UTC(),
+	}
+}
+
+// nextRun is newEntry over an entry that ended: the next run of the same request.
+func nextRun(old Entry, r Request, d Delivery) Entry {
+	e := newEntry(r, d)
+	e.Run, e.Revision = old.Run+1, old.Revision
+	return e
+}
+
+// lookFirst makes a run begin with one more look for the call that the run before could not find.
+func (e *Entry) lookFirst(old Entry) {
+	e.State, e.Looks = StateUnknown, len(looks)-1
+	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
+}
+
+func fingerprint(machine, comment string) string {
+	return digest(machine+"\n"+comment, 10)
+}
+
+func (e *Entry) accept(a defender.MachineAction, limit int) {
+	e.ActionID, e.Created = a.ID, a.CreationTime
+	e.keepAction(a, limit)
+	e.Accepted = time.Now().UTC()
+	e.LastErr, e.Owner = nil, ""
+}
+
+func (e *Entry) keepAction(a defender.MachineAction, limit int) {
+	if e.Action, e.Cut = a.Raw, false; len(a.Raw) > limit {
+		e.Action, e.Cut = nil, true
+	}
+}
+
+func (e *Entry) decide(outcome string, failure *Failure, dead bool) {
+	e.State, e.Outcome, e.Error, e.Dead = StateFinal, outcome, failure, dead
+	e.DecidedAt = time.Now().UTC()
+	e.Owner = ""
+}
+
+// Result renders the entry: the submitted result while it is being followed, the final one once it is decided.
+func (e *Entry) Result() Result {
+	r := Result{
+		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
+		Metadata: e.Metadata, Outcome: Submitted, MachineAction: e.Action, MachineActionTruncated: e.Cut,
+		Attempts: e.Attempts, Adopted: e.Adopted,
+		SignedBy: e.SignedBy, ReceivedAt: e.ReceivedAt, FinishedAt: e.Accepted,
+	}
+	if e.State == StateFinal {
+		r.Outcome, r.Final, r.Error, r.FinishedAt = e.Outcome, true, e.Error, e.DecidedAt
+	}
+	return r
+}
+
+// forget drops what no later result needs, once everybody was told.
+func (e *Entry) forget() {
+	e.Published = true
+	e.Comment, e.Metadata, e.Action, e.ReplyTo = "", nil, nil, ""
+}

@@ -1,0 +1,171 @@
+package remediation
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Fault is why this replica has stopped pulling: something that is no request's own fault.
+type Fault struct {
+	Code   string // a word for unrestrict_paused{reason}
+	Reason string // a sentence that names the fix
+	Since  time.Time
+}
+
+// Gate is the system pause of one replica (contract §6.4). While a fault is on, one message at a time is let through
+// as a probe, with growing delay; an answer that shows the fault gone opens the gate again. It knows nothing of the
+// pause that an operator asks for, nor of the budget.
+type Gate struct {
+	Initial, Max time.Duration // delay before the first probe, and the longest
+
+	mu      sync.Mutex
+	fault   *Fault
+	suspect bool // a first failure is being looked into: nobody else starts a call meanwhile
+	delay   time.Duration
+	probeAt time.Time
+	probing bool
+	changed chan struct{}
+}
+
+// NewGate returns an open gate.
+func NewGate(initial, longest time.Duration) *Gate {
+	return &Gate{Initial: initial, Max: longest, changed: make(chan struct{})}
+}
+
+func (g *Gate) signal() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// Fault closes the gate, or lengthens the delay to the next probe when it is closed already.
+func (g *Gate) Fault(code, reason string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.suspect = false
+	now := time.Now()
+	switch {
+	case g.fault == nil:
+		g.fault = &Fault{Code: code, Reason: reason, Since: now}
+		g.delay = g.Initial
+	case g.probing || now.After(g.probeAt):
+		g.fault.Code, g.fault.Reason = code, reason
+		g.delay = min(2*g.delay, g.Max)
+	default: // another call that was under way when the fault was seen
+		g.signal()
+		return
+	}
+	g.probing = false
+	g.probeAt = now.Add(g.delay)
+	g.signal()
+}
+
+// Healthy opens the gate: an answer showed that the API takes calls of this replica.
+func (g *Gate) Healthy() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fault == nil && !g.suspect {
+		return
+	}
+	g.fault, g.suspect, g.probing = nil, false, false
+	g.signal()
+}
+
+// HealthyAgain opens the gate if the fault has the given code: its cause is known to be gone.
+func (g *Gate) HealthyAgain(code string) {
+	if f, on := g.Current(); on && f.Code == code {
+		g.Healthy()
+	}
+}
+
+// Suspect holds new calls back while the caller finds out, in seconds, whether the API is reachable at all.
+func (g *Gate) Suspect(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.suspect != on {
+		g.suspect = on
+		g.signal()
+	}
+}
+
+// Current is the fault that is on.
+func (g *Gate) Current() (Fault, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fault == nil {
+		return Fault{}, false
+	}
+	return *g.fault, true
+}
+
+// HandBack is how long a message that met the fault stays away: longer than until the next probe, so that the probe
+// is another request where there is one.
+func (g *Gate) HandBack() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(time.Until(g.probeAt), 0) + g.delay/2 + time.Second/2
+}
+
+// Admit blocks until a message may be pulled. probe says that it is the one that tries whether the fault is gone;
+// the caller then calls Probed when its handler has returned.
+func (g *Gate) Admit(ctx context.Context) (probe bool, err error) {
+	for {
+		g.mu.Lock()
+		open := g.fault == nil && !g.suspect
+		due := g.fault != nil && !g.probing && !time.Now().Before(g.probeAt)
+		if due {
+			g.probing = true
+		}
+		wait, changed := time.Until(g.probeAt), g.changed
+		if g.fault == nil || g.probing {
+			wait = time.Hour // until something changes
+		}
+		g.mu.Unlock()
+		if open || due {
+			return due, nil
+		}
+		timer := time.NewTimer(max(wait, time.Millisecond))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false, context.Cause(ctx)
+		case <-changed:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// Probed ends a probe that neither met the fault nor showed it gone (a duplicate, a malformed message): another one may follow.
+func (g *Gate) Probed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.probing {
+		g.probing = false
+		g.signal()
+	}
+}
+
+// Calm reports whether a call may be begun: no fault is on, or this is the probe.
+func (g *Gate) calm(probe bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.fault == nil || probe
+}
+
+// settled waits while somebody else's first failure is being looked into.
+func (g *Gate) settled(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		suspect, changed := g.suspect, g.changed
+		g.mu.Unlock()
+		if !suspect {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package remediation
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// ErrConflict is returned by Ledger.Save when somebody else's write came first.
+var ErrConflict = errors.New("another write came first")
+
+// Record is one value in the ledger.
+type Record struct {
+	Value    []byte    // nil: there is none
+	Revision uint64    // 0: there is none
+	Written  time.Time // by the broker's clock
+}
+
+// Ledger keeps one small value per key, durably, for all replicas.
+//
+// Save is a compare-and-swap: it succeeds only while the key's revision is the given one (0: the key is absent or
+// has expired) and the value is durable when it returns nil. ErrConflict means that the value was not written. Any
+// other error leaves open whether it was, or will be. An acknowledgement that got lost is resolved by reading back,
+// so equal bytes in two writes of one key must not occur (entries carry a nonce). With ttl > 0 the broker removes the
+// key that long after the write. Save does not retry a refused write. Load may be stale: decisions rest on Save.
+// Both are safe for concurrent use.
+type Ledger interface {
+	Load(ctx context.Context, key string) (Record, error)
+	Save(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error)
+}
+
+// keep is how long the ledger remembers a request after its end (contract §3).
+const keep = 7 * 24 * time.Hour
+
+// formatVersion is written into every entry. An entry of a newer version is left alone.
+const formatVersion = 1
+
+// errNewer is an entry written by a newer version of this program.
+var errNewer = errors.New("the ledger entry was written by a newer version of the worker; let that one handle it")
+
+// EntryKey is the ledger's key of a request: digests, for ids may hold anything. The stream keeps two deployments
+// on one account apart. A derived id (STREAM:SEQ) counts from 1 again when the stream is made anew, so the
+// message's time belongs to it.
+func EntryKey(stream string, r Request, published time.Time) string {
+	id := r.ID
+	if r.Derived {
+		id += " " + strconv.FormatInt(published.UnixNano(), 10)
+	}
+	return "e." + digest(stream, 4) + "." + digest(id, 20)
+}
+
+// EntryKeys matches the keys of all requests of a deployment, in the broker's notation.
+func EntryKeys(stream string) string { return "e." + digest(stream, 4) + ".*" }
+
+func machineKey(stream, machine string) string {
+	return "m." + digest(stream, 4) + "." + machine
+}
+
+func digest(s string, size int) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:size])
+}
+
+func nonce() string {
+	var b [9]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// load reads an entry; a zero one (Revision 0) where there is none.
+func load(ctx context.Context, l Ledger, key string) (Entry, error) {
+	rec, err := l.Load(ctx, key)
+	if err != nil {
+		return Entry{}, fmt.Errorf("read the ledger: %w", err)
+	}
+	return DecodeEntry(rec)
+}
+
+// DecodeEntry reads what load and the tracker's watch get from the ledger.
+func DecodeEntry(rec Record) (Entry, error) {
+	e := Entry{Revision: rec.Revision, Written: rec.Written}
+	if rec.Value == nil {
+		return Entry{Revision: rec.Revision}, nil
+	}
+	head, action, _ := bytes.Cut(rec.Value, []byte("\n"))
+	if err := json.Unmarshal(head, &e); err != nil {
+		return Entry{}, fmt.Errorf("decode ledger entry at revision %d: %w", rec.Revision, err)
+	}
+	if len(action) > 0 {
+		e.Action = action
+	}
+	if e.Version > formatVersion {
+		return Entry{}, errNewer
+	}
+	return e, nil
+}
+
+// save writes e over the revision it was read at and moves it to the new one.
+func save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration) error {
+	e.Version, e.Nonce = formatVersion, nonce()
+	value, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode ledger entry: %w", err)
+	}
+	if e.Action != nil {
+		value = append(append(value, '\n'), e.Action...)
+	}
+	rev, err := l.Save(ctx, key, value, e.Revision, ttl)
+	if err != nil {
+		return fmt.Errorf("write the ledger: %w", err)
+	}
+	e.Revision = rev
+	return nil
+}

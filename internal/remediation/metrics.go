@@ -1,0 +1,60 @@
+package remediation
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are the counters of what becomes of requests (contract §7).
+type Metrics struct {
+	requests    *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	retries     *prometheus.CounterVec
+	deadletters *prometheus.CounterVec
+	followed    prometheus.Gauge
+}
+
+// NewMetrics registers the metrics; a nil registerer leaves them uncollected.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unrestrict_requests_total", Help: "Requests that reached a final result, by outcome.",
+		}, []string{"outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "unrestrict_request_duration_seconds", Help: "Time from first taken to the final result, by outcome.",
+			Buckets: []float64{.05, .25, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 72 * 3600},
+		}, []string{"outcome"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unrestrict_retries_total", Help: "Times a request was put off or tried again, by reason.",
+		}, []string{"reason"}),
+		deadletters: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "unrestrict_deadletters_total", Help: "Dead letters, by error code.",
+		}, []string{"code"}),
+		followed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "unrestrict_actions_followed", Help: "Machine actions that this replica follows; 0 on all but one.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.requests, m.duration, m.retries, m.deadletters, m.followed)
+	}
+	for _, outcome := range []string{Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned} {
+		m.requests.WithLabelValues(outcome)
+	}
+	return m
+}
+
+func (m *Metrics) decided(e *Entry) {
+	m.requests.WithLabelValues(e.Outcome).Inc()
+	m.duration.WithLabelValues(e.Outcome).Observe(max(time.Since(e.ReceivedAt).Seconds(), 0))
+	if e.Dead {
+		m.deadletters.WithLabelValues(e.Error.Code).Inc()
+	}
+}
+
+func (m *Metrics) refused(code string) {
+	m.requests.WithLabelValues(Rejected).Inc()
+	m.deadletters.WithLabelValues(code).Inc()
+}
+
+func (m *Metrics) retry(reason string) { m.retries.WithLabelValues(reason).Inc() }

@@ -1,0 +1,142 @@
+package remediation
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// looks are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
+var looks = [...]time.Duration{1, 3, 6}
+
+// reconcile finds out what became of a call before another may be made: it looks for an action of the machine, the
+// type and the comment, created since the run's first call, that is not another request's.
+func (p *passage) reconcile() (Outcome, error) {
+	var err error
+	if p.m, _, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.Config.GiveUpAfter); err != nil {
+		return Outcome{}, err
+	}
+	if p.e.State == StateCalled {
+		if p.m.Holder != p.key {
+			p.e.State, p.e.Attempts = StateWaiting, p.e.Attempts-1
+			return p.call()
+		}
+		p.e.State, p.e.LookFrom = StateUnknown, p.lastPossibleEnd()
+	}
+	if rest := time.Until(p.nextLook()); rest > 50*time.Millisecond {
+		return p.handBack(rest, "unclear")
+	}
+	if !p.Gate.calm(p.d.Probe) {
+		return p.handBack(p.Gate.HandBack(), "systemFault")
+	}
+	actions, err := p.Defender.List(p.wait, "lookup", defender.Query{
+		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: p.e.CalledAt,
+	})
+	if err != nil {
+		return p.lookFailed(err)
+	}
+	p.Notes.mayList(true, "")
+	for _, a := range actions {
+		if p.ours(a) {
+			p.Log.Info("a call whose answer was lost did take place", zap.String("request_id", p.e.ID), zap.String("action_id", a.ID))
+			p.streak.end()
+			return p.adoptAs(a)
+		}
+	}
+	if p.e.Looks++; p.e.Looks < len(looks) {
+		if err := p.save(0); err != nil {
+			return Outcome{}, err
+		}
+		return Later(time.Until(p.nextLook()), "unclear"), nil
+	}
+	return p.callAgain()
+}
+
+// callAgain follows three looks that did not show the call.
+func (p *passage) callAgain() (Outcome, error) {
+	p.e.State = StateWaiting
+	p.e.Failures++
+	p.e.Failed += Duration(time.Since(p.e.LookFrom))
+	if time.Duration(p.e.Failed) > p.Config.GiveUpAfter {
+		return p.giveUp()
+	}
+	return p.call()
+}
+
+func (p *passage) ours(a defender.MachineAction) bool {
+	return a.Type == defender.TypeUnrestrict && a.MachineID == p.e.MachineID &&
+		strings.TrimSpace(a.RequestorComment) == strings.TrimSpace(p.e.Comment) &&
+		!a.CreationTime.Before(p.e.CalledAt) && !p.m.others(a.ID, p.key)
+}
+
+// lastPossibleEnd is when a call whose process died can have ended at the latest; one of this process ended before now.
+func (p *passage) lastPossibleEnd() time.Time {
+	if p.e.Owner == p.Config.Owner {
+		return time.Now().UTC()
+	}
+	return p.e.LastCall.Add(p.Config.StartLimit + p.Config.Timeout)
+}
+
+func (p *passage) nextLook() time.Time {
+	n := min(p.e.Looks, len(looks)-1)
+	at := p.e.LookFrom.Add(looks[n] * p.Config.ReconcileDelay)
+	if past := p.e.LastCall.Add(p.Config.Timeout); n == len(looks)-1 && at.Before(past) {
+		return past
+	}
+	return at
+}
+
+// adopt takes over the unrestrict action that holds the machine, or waits for whatever else does.
+func (p *passage) adopt(conflict *defender.Error) (Outcome, error) {
+	actions, err := p.Defender.List(p.wait, "lookup", defender.Query{
+		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50,
+	})
+	if err != nil {
+		p.e.State = StateWaiting
+		return p.lookFailed(err)
+	}
+	p.Notes.mayList(true, "")
+	for _, a := range actions {
+		if a.Type == defender.TypeUnrestrict && a.MachineID == p.e.MachineID && !a.Final() {
+			p.e.Adopted = !p.ours(a)
+			return p.adoptAs(a)
+		}
+	}
+	return p.fail(p.Config.ReconcileDelay, "conflict", failure(conflict))
+}
+
+// lookFailed counts for nothing towards the looks. A refusal for lack of permission parks the request until the
+// permission is there.
+func (p *passage) lookFailed(err error) (Outcome, error) {
+	var a *defender.Error
+	if !errors.As(err, &a) {
+		return p.notReady(err)
+	}
+	switch {
+	case a.Class == defender.System && a.StatusCode == 403:
+		p.Notes.mayList(false, a.Reason)
+		p.Metrics.retry("mayNotList")
+		return p.handBack(p.Config.Backoff.Delay(p.d.Attempt), "mayNotList")
+	case a.Class == defender.System:
+		return p.faulted(a)
+	case a.Class == defender.Throttled:
+		p.Notes.waitedForQuota()
+		return p.handBack(a.RetryAfter, "throttled")
+	case a.Class == defender.Reauthenticate:
+		return p.handBack(0, "reauthenticate")
+	}
+	delay := p.Config.Backoff.Delay(p.e.Failures)
+	p.e.Failures++
+	p.e.Failed += Duration(delay)
+	if time.Duration(p.e.Failed) > p.Config.GiveUpAfter {
+		return p.giveUp()
+	}
+	if err := p.save(0); err != nil {
+		return Outcome{}, err
+	}
+	return Later(delay, "lookUpFailed"), nil
+}

@@ -1,0 +1,146 @@
+package remediation
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Outcomes of a run.
+const (
+	Submitted = "submitted" // the API accepted the call; final only where actions are not followed
+	Succeeded = "succeeded"
+	Failed    = "failed"
+	TimedOut  = "timedOut"
+	Cancelled = "cancelled"
+	Rejected  = "rejected"
+	Abandoned = "abandoned"
+	DryRun    = "dryRun"
+)
+
+// Failure is what went wrong, in the form that results show.
+type Failure struct {
+	Code       string `json:"code"`
+	Message    string `json:"message"`
+	HTTPStatus int    `json:"httpStatus,omitempty"` // 0: there was no answer
+	Origin     string `json:"origin"`               // request, defender or worker
+}
+
+// Result is one message on the results subject (docs/schemas/result.json).
+type Result struct {
+	RequestID              string          `json:"requestId"`
+	Run                    int             `json:"run"`
+	ClaimedID              string          `json:"claimedId,omitempty"`
+	MachineID              string          `json:"machineId,omitempty"`
+	RequestedBy            string          `json:"requestedBy,omitempty"`
+	Ticket                 string          `json:"ticket,omitempty"`
+	Batch                  string          `json:"batch,omitempty"`
+	Metadata               json.RawMessage `json:"metadata,omitempty"`
+	Outcome                string          `json:"outcome"`
+	Final                  bool            `json:"final"`
+	MachineAction          json.RawMessage `json:"machineAction,omitempty"`
+	MachineActionTruncated bool            `json:"machineActionTruncated,omitempty"`
+	Error                  *Failure        `json:"error,omitempty"`
+	Attempts               int             `json:"attempts"`
+	Adopted                bool            `json:"adopted,omitempty"`
+	SignedBy               string          `json:"signedBy,omitempty"`
+	ReceivedAt             time.Time       `json:"receivedAt"`
+	FinishedAt             time.Time       `json:"finishedAt,omitzero"`
+}
+
+// maxMessage bounds error.message in characters, so that a result without its action fits into any message.
+const maxMessage = 4000
+
+// MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN, the id percent-encoded. No two results of
+// different id, phase or run have the same.
+func (r Result) MessageID() string {
+	phase := "submitted"
+	if r.Final {
+		phase = "final"
+	}
+	return percentEncode(r.RequestID) + ":" + phase + ":" + strconv.Itoa(r.Run)
+}
+
+// Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and the MachineAction
+// stand in it byte for byte. If headers and body exceed limit bytes (0: no limit), the MachineAction is left out and
+// MachineActionTruncated set. It is an error if Metadata or MachineAction is no JSON, or all else is too large still.
+// source names the deployment, a URI reference.
+func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, error) {
+	h := r.header(source, trace)
+	body, err := r.body()
+	if err != nil {
+		return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
+	}
+	if limit > 0 && h.size()+len(body) > limit && r.MachineAction != nil {
+		r.MachineAction, r.MachineActionTruncated = nil, true
+		if body, err = r.body(); err != nil {
+			return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
+		}
+	}
+	if n := h.size() + len(body); limit > 0 && n > limit {
+		return nil, nil, fmt.Errorf("render result %s: %d bytes, more than the %d that fit into a message", r.MessageID(), n, limit)
+	}
+	return h, body, nil
+}
+
+func (r Result) header(source string, trace Trace) Header {
+	h := Header{
+		"Nats-Msg-Id":        {r.MessageID()},
+		"Content-Type":       {"application/json"},
+		"ce-specversion":     {"1.0"},
+		"ce-id":              {r.MessageID()}, // encoded already: a reader that decodes gets the id as it is
+		"ce-source":          {percentEncode(source)},
+		"ce-type":            {"remediation.unrestrict." + r.Outcome},
+		"ce-datacontenttype": {"application/json"},
+	}
+	if r.MachineID != "" {
+		h["ce-subject"] = []string{r.MachineID}
+	}
+	if !r.FinishedAt.IsZero() {
+		h["ce-time"] = []string{r.FinishedAt.UTC().Format(time.RFC3339Nano)}
+	}
+	if trace.Parent != "" {
+		h["traceparent"] = []string{trace.Parent}
+		if trace.State != "" {
+			h["tracestate"] = []string{trace.State}
+		}
+	}
+	return h
+}
+
+// body writes metadata and machineAction by hand: encoding/json would take out their white space.
+func (r Result) body() ([]byte, error) {
+	metadata, action := r.Metadata, r.MachineAction
+	r.Metadata, r.MachineAction = nil, nil
+	r.ReceivedAt, r.FinishedAt = r.ReceivedAt.UTC(), r.FinishedAt.UTC()
+	if r.Error != nil {
+		cut := *r.Error
+		cut.Message = shorten(cut.Message, maxMessage)
+		r.Error = &cut
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return nil, err
+	}
+	b.Truncate(b.Len() - len("}\n"))
+	for _, raw := range []struct {
+		name  string
+		value json.RawMessage
+	}{{"metadata", metadata}, {"machineAction", action}} {
+		if raw.value == nil || string(raw.value) == "null" {
+			continue
+		}
+		if !json.Valid(raw.value) {
+			return nil, errors.New(raw.name + " is no JSON")
+		}
+		b.WriteString(`,"` + raw.name + `":`)
+		b.Write(raw.value)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}

@@ -1,0 +1,254 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Publisher tells the world. Both methods return nil only when the broker has stored the message; both may be called
+// again with the same argument after a crash and then publish nothing twice. since is when the decision was made: past
+// the stream's duplicate window they look for the earlier message before they publish again.
+type Publisher interface {
+	Result(ctx context.Context, r Result, trace Trace, replyTo string, since time.Time) error
+	DeadLetter(ctx context.Context, d DeadLetter, since time.Time) error
+}
+
+// DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one
+// that is gone is no error.
+type DeadLetters interface {
+	Load(ctx context.Context, seq uint64) (h Header, payload []byte, found bool, err error)
+	Drop(ctx context.Context, seq uint64) error
+}
+
+// SubmitConfig is what a Submitter is told by its operator. Durations of 0 mean "off" only where said.
+type SubmitConfig struct {
+	Owner          string        // this process, random
+	Backoff        Backoff       // between attempts at one request
+	GiveUpAfter    time.Duration // of waiting for faults of its own
+	ReconcileDelay time.Duration
+	Timeout        time.Duration // one exchange with the API
+	StartLimit     time.Duration // from intent to the first byte
+	MaxAge         time.Duration // 0: off
+	MaxAction      int           // bytes of a MachineAction that still fit into a message beside all else
+	Track          bool
+	DryRun         bool
+}
+
+// Submitter takes a request from its message to an accepted call or a final decision.
+type Submitter struct {
+	Defender    *defender.Client
+	Ledger      Ledger
+	Publisher   Publisher
+	DeadLetters DeadLetters
+	Rules       Rules
+	Gate        *Gate
+	Config      SubmitConfig
+	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
+	Metrics     *Metrics
+	Notes       *Notes
+	Log         *zap.Logger
+
+	flights flights
+	streak  streak
+}
+
+// flights are the requests that this process is handling: the ledger tells processes apart, this map handlers.
+type flights struct {
+	mu  sync.Mutex
+	now map[string]struct{}
+}
+
+func (f *flights) enter(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, busy := f.now[key]; busy {
+		return false
+	}
+	if f.now == nil {
+		f.now = map[string]struct{}{}
+	}
+	f.now[key] = struct{}{}
+	return true
+}
+
+func (f *flights) leave(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.now, key)
+}
+
+// passage is one delivery on its way through the Submitter.
+type passage struct {
+	*Submitter
+	wait, work context.Context
+	d          Delivery // as it came
+	origin     Delivery // what it says: the same, or for a replay what the dead letter held
+	replay     replay
+	req        Request
+	key        string
+	e          Entry // as it is to become; p.stored is what the ledger has
+	stored     State
+	m          machine
+}
+
+// Handle is the remediation.Handler of the request stream.
+func (s *Submitter) Handle(wait, work context.Context, d Delivery) Outcome {
+	p := &passage{Submitter: s, wait: wait, work: work, d: d, origin: d}
+	out, err := p.run()
+	if err != nil {
+		out = p.stumble(err)
+	}
+	if !out.Done {
+		s.Metrics.retry(out.Cause)
+		s.Log.Debug("request waits", zap.String("request_id", p.e.ID), zap.String("message", d.Ref()),
+			zap.String("cause", out.Cause), zap.Duration("for", out.After), zap.Error(err))
+	}
+	return out
+}
+
+func (p *passage) run() (Outcome, error) {
+	if invalid, err := p.unwrap(); err != nil {
+		return Outcome{}, err
+	} else if invalid != nil {
+		return p.refuse(Request{}, invalid)
+	}
+	req, invalid := p.Rules.Parse(p.origin)
+	if invalid != nil {
+		return p.refuse(req, invalid)
+	}
+	p.req, p.key = req, EntryKey(p.Rules.Stream, req, p.origin.Published)
+	if !p.flights.enter(p.key) {
+		return Later(time.Second, "inHand"), nil
+	}
+	defer p.flights.leave(p.key)
+
+	var err error
+	if p.e, err = load(p.work, p.Ledger, p.key); err != nil {
+		return Outcome{}, err
+	}
+	p.stored = p.e.State
+	if p.e.Revision != 0 && p.e.State != "" && p.e.Print != fingerprint(req.MachineID, req.Comment) {
+		return p.refuse(req, &Invalid{
+			Code: CodeIDConflict, ClaimedID: req.ID,
+			Message: "id: another request with this id, for another machine or with another comment, came first; give each request its own id",
+		})
+	}
+	if done, err := p.open(); done.Done || err != nil {
+		return done, err
+	}
+	return p.step()
+}
+
+// open begins a run where there is none to go on with.
+func (p *passage) open() (Outcome, error) {
+	switch {
+	case p.replay.seq != 0:
+		return p.openReplay()
+	case p.e.State == "":
+		rev := p.e.Revision
+		p.e = newEntry(p.req, p.d)
+		p.e.Revision = rev
+		if p.Config.MaxAge > 0 && p.BrokerNow().Sub(p.origin.Published) > p.Config.MaxAge {
+			return p.reject(&Failure{Code: CodeTooOld, Origin: OriginRequest, Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds"})
+		}
+	case p.e.State == StateFinal && p.e.Outcome == DryRun && !p.Config.DryRun:
+		p.e = nextRun(p.e, p.req, p.d)
+	}
+	return Outcome{}, nil
+}
+
+// step goes on from wherever the run stands.
+func (p *passage) step() (Outcome, error) {
+	switch p.e.State {
+	case StateSubmitted, StateFinal:
+		return p.told()
+	case StateCalled:
+		if rest := p.alive(); rest > 0 {
+			return Later(rest, "inFlight"), nil
+		}
+		return p.reconcile()
+	case StateUnknown:
+		return p.reconcile()
+	}
+	// The slack keeps a delivery that is on time from being sent back for a millisecond.
+	if rest := time.Until(p.e.Due); rest > 50*time.Millisecond {
+		return p.handBack(rest, "notDue")
+	}
+	return p.call()
+}
+
+// alive is how much longer another process may be in the middle of its call; past that it is dead, or its answer lost.
+// A call of this process that no handler is at any more ended without being recorded.
+func (p *passage) alive() time.Duration {
+	if p.e.Owner == p.Config.Owner {
+		return 0
+	}
+	end := p.e.Written.Add(p.Config.StartLimit + p.Config.Timeout + p.Config.ReconcileDelay)
+	return end.Sub(p.BrokerNow())
+}
+
+// save makes the entry durable as it is now.
+func (p *passage) save(ttl time.Duration) error {
+	if err := save(p.work, p.Ledger, p.key, &p.e, ttl); err != nil {
+		return err
+	}
+	p.stored = p.e.State
+	p.Gate.HealthyAgain(faultStore)
+	return nil
+}
+
+// handBack gives the message back for a reason that is not the request's fault. The entry is written if the ledger
+// does not know the run yet (the first of one id is to stay the first) or believes in a call that is not under way.
+func (p *passage) handBack(d time.Duration, cause string) (Outcome, error) {
+	if p.e.State == StateCalled {
+		p.e.State = StateWaiting
+	}
+	if p.e.State != p.stored {
+		if err := p.save(0); err != nil {
+			return Outcome{}, err
+		}
+	}
+	return Later(d, cause), nil
+}
+
+// fail gives the message back for a fault of the request's own, with growing delay, or gives the request up.
+func (p *passage) fail(atLeast time.Duration, cause string, f *Failure) (Outcome, error) {
+	delay := max(p.Config.Backoff.Delay(p.e.Failures), atLeast)
+	p.e.Failures++
+	p.e.Failed += Duration(delay)
+	p.e.LastErr = f
+	if p.e.State == StateCalled {
+		p.e.State = StateWaiting
+	}
+	if time.Duration(p.e.Failed) > p.Config.GiveUpAfter {
+		return p.giveUp()
+	}
+	p.e.Due = time.Now().Add(delay).UTC()
+	if err := p.save(0); err != nil {
+		return Outcome{}, err
+	}
+	return Later(delay, cause), nil
+}
+
+// stumble turns an error that is no answer about the request into what becomes of its message.
+func (p *passage) stumble(err error) Outcome {
+	var quota interface{ Wait() time.Duration }
+	switch {
+	case errors.Is(err, ErrConflict):
+		return Later(100*time.Millisecond, "overtaken")
+	case errors.Is(err, errNewer):
+		return Later(time.Minute, "newerVersion")
+	case p.wait.Err() != nil || p.work.Err() != nil:
+		return Later(0, "shutdown")
+	case errors.As(err, &quota):
+		return Later(quota.Wait(), "quota")
+	}
+	p.Gate.Fault(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+	return Later(p.Gate.HandBack(), faultStore)
+}

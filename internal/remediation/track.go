@@ -1,0 +1,214 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Feed tells of every request entry in the ledger: first of all there are, in any order, then calls synced once, then
+// of each change, in the order of the writes to one key. A deleted or expired entry comes with a nil value. It returns
+// when ctx ends (nil) or when the watch broke (an error); fn is not called concurrently.
+type Feed interface {
+	Entries(ctx context.Context, synced func(), fn func(key string, rec Record)) error
+}
+
+// Window is a limit of the budget, as far as following must know it.
+type Window struct {
+	Calls int
+	Per   time.Duration
+}
+
+// TrackConfig is what a Tracker is told by its operator.
+type TrackConfig struct {
+	Interval  time.Duration // between two looks at all followed actions
+	Timeout   time.Duration // an action that is open for longer gets the outcome timedOut
+	Windows   []Window      // the limits in force; none: no limit
+	MaxAction int           // as in SubmitConfig
+}
+
+// Tracker follows accepted actions to their end. It runs on one replica at a time, but nothing rests on that: every
+// decision is a compare-and-swap in the ledger, so a second tracker only wastes calls.
+type Tracker struct {
+	Defender  *defender.Client
+	Ledger    Ledger
+	Publisher Publisher
+	Feed      Feed
+	Config    TrackConfig
+	Metrics   *Metrics
+	Notes     *Notes
+	Log       *zap.Logger
+
+	mu     sync.Mutex
+	open   map[string]*followed
+	untold map[string]time.Time // decided and not known to be published, and since when
+	fresh  bool                 // something new to follow came since the last look
+}
+
+// followed is one open action; small, for there may be tens of thousands.
+type followed struct {
+	key, action string
+	created     time.Time // in the API's time
+	accepted    time.Time
+	status      string
+	straggler   bool // so old that its page of the list holds little else: asked for by id
+	missed      int  // look-ups by id that did not find it
+	lookAt      time.Time
+}
+
+const (
+	pageSize       = 10_000 // the API's largest page [doc]
+	idsPerCall     = 40
+	stragglerEvery = 3 * time.Minute
+	listLag        = time.Minute // younger actions may be missing from the list
+	vanishedLooks  = 3
+	vanishedEvery  = time.Minute
+	quotaShare     = 0.03
+	tellers        = 16
+)
+
+// Run follows until ctx ends.
+func (t *Tracker) Run(ctx context.Context) error {
+	t.mu.Lock()
+	t.open, t.untold = map[string]*followed{}, map[string]time.Time{}
+	t.mu.Unlock()
+	defer t.forget()
+	synced := make(chan struct{})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return t.Feed.Entries(ctx, func() { close(synced) }, t.learn)
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-synced:
+		}
+		t.follow(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		t.sweep(ctx)
+		return nil
+	})
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (t *Tracker) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open, t.untold = nil, nil
+	t.Metrics.followed.Set(0)
+}
+
+// Following is how many actions this replica follows; 0 on all but one.
+func (t *Tracker) Following() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open)
+}
+
+// Ages are how long ago each followed action was accepted.
+func (t *Tracker) Ages() []time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ages := make([]time.Duration, 0, len(t.open))
+	for _, f := range t.open {
+		ages = append(ages, time.Since(f.accepted))
+	}
+	return ages
+}
+
+// learn keeps in mind what an entry says is to be followed or told.
+func (t *Tracker) learn(key string, rec Record) {
+	e, err := DecodeEntry(rec)
+	if errors.Is(err, errNewer) {
+		return
+	}
+	if err != nil {
+		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.State == StateFinal && !e.Published && !e.Dead {
+		t.untold[key] = time.Now()
+	} else {
+		delete(t.untold, key)
+	}
+	if e.State != StateSubmitted || !e.Follow {
+		delete(t.open, key)
+	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
+		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.Accepted}
+		if f.created.IsZero() {
+			f.created = e.CalledAt
+		}
+		t.open[key] = f
+		t.fresh = true
+	}
+	t.Metrics.followed.Set(float64(len(t.open)))
+}
+
+// follow looks at all followed actions again and again; less often while nothing changes.
+func (t *Tracker) follow(ctx context.Context) {
+	interval := t.Config.Interval
+	for sleep(ctx, interval) == nil {
+		changed, calls, err := t.look(ctx)
+		if err != nil && ctx.Err() == nil {
+			t.Log.Warn("following is held up", zap.Error(err))
+		}
+		if changed {
+			interval = t.Config.Interval
+		} else {
+			interval = min(interval*3/2, 4*t.Config.Interval)
+		}
+		interval = max(interval, t.fairShare(calls))
+	}
+}
+
+// fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
+func (t *Tracker) fairShare(calls int) time.Duration {
+	hit := t.Notes.WaitedForQuota()
+	if hit.IsZero() || time.Since(hit) > 5*time.Minute {
+		return 0
+	}
+	var least time.Duration
+	for _, w := range t.Config.Windows {
+		if w.Calls > 0 {
+			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(quotaShare*float64(w.Calls))))
+		}
+	}
+	return least
+}
+
+// look is one round over everything followed. calls counts the exchanges it took.
+func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error) {
+	r := &round{Tracker: t, ctx: ctx, byAction: map[string][]*followed{}, seen: map[string]bool{}}
+	t.mu.Lock()
+	changed, t.fresh = t.fresh, false
+	for _, f := range t.open {
+		r.open = append(r.open, f)
+		r.byAction[f.action] = append(r.byAction[f.action], f)
+	}
+	t.mu.Unlock()
+	if len(r.open) == 0 {
+		return false, 0, nil
+	}
+	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
+	err = errors.Join(r.list(), r.stragglers())
+	r.tell()
+	if err == nil {
+		err = r.missing()
+	}
+	return changed || r.changed, r.calls, err
+}
