@@ -30,6 +30,7 @@ type parts struct {
 	tally    *broker.Tally
 	present  func() any
 	hadToken atomic.Bool
+	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 }
 
 // Delays of the probes during a system pause.
@@ -74,7 +75,8 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		Defender: p.client, Ledger: ledger, Publisher: publisher, Feed: ledger, Metrics: metrics, Notes: p.notes, Log: s.log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: s.broker.MaxPayload() - besideAction,
-			Windows: []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
+			Contended: p.contended,
+			Windows:   []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
 	}
 	p.consumer = consumer.New(consumer.Config{
@@ -136,14 +138,14 @@ func (s *service) requests(ctx context.Context) (jetstream.Consumer, error) {
 }
 
 // serve runs all parts but the consumer.
-func (p *parts) serve(ctx context.Context) *parallel {
+func (s *service) serve(ctx context.Context, p *parts) *parallel {
 	return runAll(ctx, map[string]func(context.Context) error{
 		"call budget":     p.rates.Run,
 		"budget metrics":  p.budget.Run,
 		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
 		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
 		"token":           p.keepToken,
-		"look-up reserve": p.keepReserve,
+		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s.broker) },
 	})
 }
 
@@ -169,12 +171,23 @@ func (p *parts) keepToken(ctx context.Context) error {
 
 const faultToken = "token"
 
-// keepReserve holds some calls back for look-ups while there is something to follow.
-func (p *parts) keepReserve(ctx context.Context) error {
-	for pause(ctx, tokenLook) {
+// keepReserve holds some calls back for look-ups while there is something to follow, and notes when requests wait
+// in the stream because no call can be had.
+func (p *parts) keepReserve(ctx context.Context, b *broker.Broker) error {
+	for pause(ctx, time.Second) {
 		p.budget.SetReserve(p.tracker.Following() > 0)
+		if p.budget.OpenIn() > 0 && p.tracker.Following() > 0 {
+			if n, err := b.Pending(ctx); err == nil && n > 0 {
+				p.starved.Store(time.Now().UnixNano())
+			}
+		}
 	}
 	return nil
+}
+
+// contended says that requests wait for quota, or did a moment ago.
+func (p *parts) contended() bool {
+	return p.notes.QuotaAwaited() || time.Since(time.Unix(0, p.starved.Load())) < 5*time.Second
 }
 
 // budgetOpen blocks while it is known that no call can be had.

@@ -27,6 +27,7 @@ func (c *RunCmd) Run(ctx context.Context, env *Env) error {
 // run is the life of one worker: admin server first, so that it tells what is waited for; broker; the parts; and the
 // same backwards.
 func (s *service) run(ctx context.Context) error {
+	defer close(s.ended)
 	if err := s.listen(); err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func (s *service) work(ctx context.Context) error {
 	}
 	defer p.close()
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	background := p.serve(serving)
+	background := s.serve(serving, p)
 	defer func() { stop(); background.wait() }()
 
 	consuming, cancel := context.WithCancelCause(ctx)

@@ -30,6 +30,7 @@ type service struct {
 	adminAddr  net.Addr
 	broker     *broker.Broker
 	owner      string // this process, to the others
+	ended      chan struct{}
 
 	mu      sync.Mutex
 	waiting string // what is waited for before requests are taken; "" once they are
@@ -52,7 +53,7 @@ func newService(s Settings, lookup func(string) (string, bool), log *zap.Logger,
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w := &service{
 		settings: s, credential: credential, log: log, registry: registry, owner: randomID(),
-		waiting: "starting", since: time.Now(),
+		waiting: "starting", since: time.Now(), ended: make(chan struct{}),
 	}
 	registry.MustRegister(w.gauges()...)
 	w.admin, err = admin.New(admin.Config{

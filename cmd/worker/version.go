@@ -63,6 +63,3 @@ func (c *VersionCmd) Run(_ context.Context, env *Env) error {
 	_, err := fmt.Fprintf(env.Stdout, "worker %s\ncommit %s\n%s\n", b.Version, known, b.Go)
 	return err
 }
-
-// programVersion is the version for user agents, metrics and pages.
-func programVersion() string { return thisBuild().Version }

@@ -183,38 +183,67 @@ func TestShutdownCutsWhatOutlastsTheGrace(t *testing.T) {
 	src := healthy().sources()
 	src.Status = func(ctx context.Context) (Status, error) { close(asked); <-ctx.Done(); return Status{}, ctx.Err() }
 	s := start(t, Config{}, src, func(l *limits) { l.source, l.write, l.grace = time.Hour, time.Hour, time.Millisecond })
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	conn := s.dial(t, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	<-asked
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := io.ReadAll(conn); isTimeout(err) {
 		t.Error("the connection is still open")
 	}
 }
 
-func TestSlowHeaderIsCutOff(t *testing.T) {
-	s := start(t, Config{}, healthy().sources(), func(l *limits) { l.readHeader = 20 * time.Millisecond; l.read = time.Hour })
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+func TestTimeoutsCloseConnections(t *testing.T) {
+	const soon = 20 * time.Millisecond
+	for name, c := range map[string]struct {
+		edit func(*limits)
+		send string
+	}{
+		"a header that doesn't end": {func(l *limits) { l.readHeader = soon }, "GET /livez HTTP/1.1\r\nHost: localhost\r\n"},
+		"a body that doesn't come":  {func(l *limits) { l.read = soon }, "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"},
+		"nothing more to ask":       {func(l *limits) { l.idle = soon }, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, Config{}, healthy().sources(), func(l *limits) {
+				l.readHeader, l.read, l.idle = time.Hour, time.Hour, time.Hour
+				c.edit(l)
+			})
+			conn := s.dial(t, c.send)
+			if _, err := io.ReadAll(conn); isTimeout(err) {
+				t.Error("the connection is still open")
+			}
+		})
+	}
+}
+
+func TestAnswerNobodyReadsIsCutOff(t *testing.T) {
+	asked := make(chan struct{})
+	src := healthy().sources()
+	src.Status = func(context.Context) (Status, error) {
+		close(asked)
+		return Status{Version: strings.Repeat("v", 16<<20)}, nil // more than the sockets hold
+	}
+	s := start(t, Config{}, src, func(l *limits) { l.write, l.grace = 100*time.Millisecond, time.Hour })
+	s.dial(t, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	<-asked
+	if err := s.stop(); err != nil { // waits for the answer to end
+		t.Error(err)
+	}
+}
+
+// dial opens a connection that can't block a test for good, and sends text.
+func (r running) dial(t *testing.T, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n"); err != nil {
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.WriteString(conn, text); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadAll(conn); isTimeout(err) {
-		t.Error("the connection is still open")
-	}
+	return conn
 }
 
 func isTimeout(err error) bool {

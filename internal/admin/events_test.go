@@ -124,17 +124,11 @@ func TestEventsOutliveTheServersDeadlines(t *testing.T) {
 
 func TestHeadOfEventsEnds(t *testing.T) {
 	s := start(t, Config{}, healthy().sources(), nil)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-	for range 2 { // the second answer shows that the first is over
-		if _, err := io.WriteString(conn, "HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: http.MethodHead})
+	const head = "HEAD /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	conn := s.dial(t, head+head)
+	answers := bufio.NewReader(conn)
+	for range 2 { // the second shows that the first is over
+		resp, err := http.ReadResponse(answers, &http.Request{Method: http.MethodHead})
 		if err != nil || resp.StatusCode != 200 {
 			t.Fatalf("got %v %v", resp, err)
 		}
@@ -181,15 +175,7 @@ func TestViewerThatDoesNotReadLosesItsSlot(t *testing.T) {
 		w.recent.Results = append(w.recent.Results, ResultRow{RequestID: strings.Repeat("i", 256), Message: strings.Repeat("m", 300)})
 	}
 	s := start(t, Config{}, w.sources(), func(l *limits) { l.write = 200 * time.Millisecond })
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-	if _, err := io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	_ = s.dial(t, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").(*net.TCPConn).SetReadBuffer(4 << 10)
 	poll(t, func() bool { return len(s.viewers) == 1 })
 	poll(t, func() bool {
 		w.set(func(w *worker) { w.status.Queue.Pending++ }) // keep the stream busy until its buffers are full

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -283,7 +284,11 @@ func TestProvisionOutlastsTheBrokersAbsence(t *testing.T) {
 	opts := server.Options{Port: freePort(t), JetStream: true, StoreDir: t.TempDir()}
 	s := runServer(t, opts)
 	waits := make(chan string, 100)
-	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, OnWait: func(reason string) { waits <- reason }})
+	b, err := broker.Open(within(t), broker.Config{URL: s.ClientURL(), Provision: true, OnWait: func(reason string) { waits <- reason }}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
 	stopServer(s)
 	eventually(t, "the loss", func() bool { return b.Connected() != nil })
 	done := make(chan error, 1)

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -111,6 +110,13 @@ func TestRateCloseRace(t *testing.T) {
 			synctest.Wait()
 			a.closedFor(d + time.Minute)
 			b.closedFor(d + time.Minute)
+			entry, err := a.store.state.Get(t.Context(), "closed")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if end, err := rateClosureEnd(entry); err != nil || time.Until(end).Round(time.Second) != d+time.Minute {
+				t.Errorf("the key says %v, %v, want %v", time.Until(end), err, d+time.Minute)
+			}
 		}
 	})
 }
@@ -184,42 +190,38 @@ func TestRateCloseWithoutWatch(t *testing.T) {
 
 // A closure made while a replica was cut off is known to it before it may call again.
 func TestRateCloseWhileCutOff(t *testing.T) {
-	w := &rateWorld{tb: t, dir: t.TempDir(), port: server.RANDOM_PORT, storage: jetstream.FileStorage}
-	w.start()
-	gate := &rateGate{}
-	gate.open.Store(true)
-	a, b := w.replica(budget.Limits(5, 0)), w.replicaOver(w.connect(nats.SetCustomDialer(gate)), budget.Limits(5, 0))
-	b.take(1)
-	gate.open.Store(false)
-	if err := b.js.Conn().ForceReconnect(); err != nil {
-		t.Fatal(err)
-	}
-	rateEventually(t, func() error {
-		if _, _, known := b.store.Closed(); known {
-			return errors.New("still in touch")
+	rateBubble(t, func(t *testing.T, w *rateWorld) {
+		line := &rateLine{provider: w.server}
+		a, b := w.replica(budget.Limits(5, 0)), w.replicaOver(w.connect(nats.InProcessServer(line)), budget.Limits(5, 0))
+		b.take(1)
+		line.cut.Store(true)
+		if err := b.js.Conn().ForceReconnect(); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	a.close(time.Hour)
-	gate.open.Store(true)
-	rateEventually(t, func() error {
-		_, until, known := b.store.Closed()
-		if !known {
-			return errors.New("not in touch")
+		synctest.Wait()
+		if _, _, known := b.store.Closed(); known || b.Fresh(time.Now()) {
+			t.Error("cut off, and sure that nobody closes the budget")
 		}
-		if time.Until(until) < 59*time.Minute {
-			t.Errorf("in touch, and closed until %v", until)
+		a.close(time.Hour)
+		line.cut.Store(false)
+		for known := false; !known; time.Sleep(time.Millisecond) {
+			var until time.Time
+			if _, until, known = b.store.Closed(); known && time.Until(until) < 59*time.Minute {
+				t.Errorf("in touch again, and closed for %v", time.Until(until))
+			}
 		}
-		return nil
 	})
 }
 
-// rateGate is a dialer that fails while it is not open.
-type rateGate struct{ open atomic.Bool }
+// rateLine is an in-process line that can be cut.
+type rateLine struct {
+	provider nats.InProcessConnProvider
+	cut      atomic.Bool
+}
 
-func (g *rateGate) Dial(network, address string) (net.Conn, error) {
-	if !g.open.Load() {
+func (l *rateLine) InProcessConn() (net.Conn, error) {
+	if l.cut.Load() {
 		return nil, errors.New("cut off")
 	}
-	return net.Dial(network, address)
+	return l.provider.InProcessConn()
 }

@@ -67,13 +67,13 @@ func (w *rateWorld) stop(srv *server.Server) {
 
 func (w *rateWorld) connect(opts ...nats.Option) jetstream.JetStream {
 	w.tb.Helper()
+	if w.port == 0 {
+		opts = append([]nats.Option{nats.InProcessServer(w.server)}, opts...)
+	}
 	opts = append(opts,
 		nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(20*time.Millisecond),
 		nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	)
-	if w.port == 0 {
-		opts = append(opts, nats.InProcessServer(w.server))
-	}
 	nc, err := nats.Connect(w.server.ClientURL(), opts...)
 	if err != nil {
 		w.tb.Fatal(err)

@@ -36,9 +36,6 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 	info := stream.CachedInfo()
 	taken := int(info.State.Msgs) //nolint:gosec // at most a limit
 	state := budget.State{Limit: limit, Left: max(0, limit-taken)}
-	if info.Config.MaxMsgsPerSubject > int64(limit) {
-		state.Left = 0 // being lowered
-	}
 	// How old something is is a difference of two readings of the broker's clock. Should that jump
 	// back, a grant still ages out at some time; asking again now and then costs little.
 	left := func(since time.Time, age time.Duration) time.Duration {
@@ -46,7 +43,7 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 	}
 	if taken > 0 {
 		oldest := info.State.FirstTime
-		if taken > limit { // what matters is the grant that makes room under the new limit
+		if taken > limit { // being lowered: what matters is the grant that makes room under the new limit
 			oldest = s.granted(ctx, stream, info.State.FirstSeq+uint64(taken-limit), oldest) //nolint:gosec // positive
 		}
 		state.NextIn = left(oldest, info.Config.MaxAge)

@@ -99,10 +99,9 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	return granted, nil
 }
 
-// look asks the store for every window, the longest first.
+// look asks the store for every window.
 func (b *Budget) look(ctx context.Context) error {
-	for i := len(b.windows) - 1; i >= 0; i-- {
-		w := b.windows[i]
+	for _, w := range b.windows {
 		state, err := b.store.Look(ctx, w.Name)
 		if err != nil {
 			return fmt.Errorf("look at the %s window: %w", w.Name, err)

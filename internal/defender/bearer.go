@@ -16,23 +16,20 @@ const (
 
 // bearer is one token in use.
 type bearer struct {
-	value     string
-	obtained  time.Time
-	expires   time.Time // zero: unknown
-	renewAt   time.Time // zero: never
-	reception *reception
+	value    string
+	obtained time.Time
+	expires  time.Time    // zero: unknown
+	renewAt  time.Time    // zero: never
+	proven   atomic.Bool  // the API gave it some answer other than 401
+	accepted *atomic.Bool // a POST with this value was accepted; shared by all that have the value
 }
 
-// reception is how the API has met a token's value; it is kept when the same value is handed out again.
-type reception struct {
-	proven   atomic.Bool // some answer other than 401 since it was got
-	accepted atomic.Bool // a POST was accepted
-}
-
-func newBearer(tok Token, now time.Time, last *bearer) *bearer {
-	b := &bearer{value: tok.Value, obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, reception: &reception{}}
+// newBearer remembers how the API met the last one if the value is the same. A refusal makes it prove itself anew.
+func newBearer(tok Token, now time.Time, last *bearer, refused bool) *bearer {
+	b := &bearer{value: tok.Value, obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
 	if last != nil && last.value == tok.Value {
-		b.reception = last.reception
+		b.accepted = last.accepted
+		b.proven.Store(last.proven.Load() && !refused)
 	}
 	if b.renewAt.IsZero() && !b.expires.IsZero() {
 		b.renewAt = b.expires.Add(-min(renewBefore, b.expires.Sub(now)/2))
@@ -47,7 +44,7 @@ func (b *bearer) due(now time.Time) bool { return !b.renewAt.IsZero() && !now.Be
 // fresh says whether the system is to blame when the API refuses this token now: it was got for this call, or
 // lately, and the API never took it. Otherwise it is worth while to get another one first.
 func (b *bearer) fresh(gotForCall bool, now time.Time) bool {
-	return now.Sub(b.obtained) < freshFor && (gotForCall || !b.reception.proven.Load())
+	return now.Sub(b.obtained) < freshFor && (gotForCall || !b.proven.Load())
 }
 
 // expiry is the earlier of what the credential says and what stands in the token itself.
@@ -89,12 +86,17 @@ func readClaims(token string) TokenClaims {
 	if err != nil || json.Unmarshal(payload, &claims) != nil {
 		return TokenClaims{}
 	}
-	c := TokenClaims{OK: true, AppID: text(claims["appid"]), TenantID: text(claims["tid"]), Scopes: strings.Fields(text(claims["scp"]))}
+	c := TokenClaims{OK: true, AppID: text(claims["appid"]), TenantID: text(claims["tid"])}
 	if c.AppID == "" {
 		c.AppID = text(claims["azp"])
 	}
-	if json.Unmarshal(claims["aud"], &c.Audience) != nil {
-		c.Audience = strings.Fields(text(claims["aud"]))
+	if scopes := text(claims["scp"]); scopes != "" {
+		c.Scopes = strings.Fields(scopes)
+	}
+	if one := text(claims["aud"]); one != "" {
+		c.Audience = []string{one}
+	} else {
+		_ = json.Unmarshal(claims["aud"], &c.Audience)
 	}
 	_ = json.Unmarshal(claims["roles"], &c.Roles)
 	var exp float64

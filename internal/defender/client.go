@@ -140,7 +140,7 @@ func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment st
 	if err != nil {
 		return MachineAction{}, r.noAction(err)
 	}
-	p.token.reception.accepted.Store(true)
+	p.token.accepted.Store(true)
 	return a, nil
 }
 

@@ -103,7 +103,7 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 		envelope.Target = redact(envelope.Target, 200, p.token.value)
 	}
 	if (ok || envelope != nil) && r.status != http.StatusUnauthorized {
-		p.token.reception.proven.Store(true)
+		p.token.proven.Store(true)
 	}
 	if r.status != http.StatusTooManyRequests {
 		c.throttle.over()
@@ -116,7 +116,7 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 	}
 	e := Classify(Answer{
 		Op: r.op, StatusCode: r.status, Header: r.header, Envelope: envelope, Truncated: readErr != nil && !errors.Is(readErr, errTooLarge),
-		TokenFresh: p.token.fresh(p.gotToken, received), TokenAccepted: p.token.reception.accepted.Load(), Now: received,
+		TokenFresh: p.token.fresh(p.gotToken, received), TokenAccepted: p.token.accepted.Load(), Now: received,
 	})
 	if r.status == http.StatusUnauthorized {
 		c.tokens.refuse(p.token)

@@ -52,8 +52,8 @@ func TestReplyLost(t *testing.T) {
 	}{
 		"closed":            {code: codeCut},
 		"reset":             {code: codeCut, reset: true},
-		"in the status":     {reply: "HTTP/1.1 2", code: codeCut},
-		"in the header":     {reply: "HTTP/1.1 201 Created\r\nContent-", code: codeCut},
+		"in the status":     {reply: "HTTP/1.1 2", code: codeUnreadable},
+		"in the header":     {reply: "HTTP/1.1 201 Created\r\nContent-", code: codeUnreadable},
 		"not HTTP":          {reply: "SSH-2.0-OpenSSH_9.2\r\n\r\n", code: codeUnreadable},
 		"in the body":       {reply: "HTTP/1.1 201 Created\r\nContent-Length: 500\r\n\r\n" + `{"id":"a"}`, code: codeUnreadable},
 		"in a chunk":        {reply: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n500\r\n" + `{"id":"a"}`, code: codeUnreadable},

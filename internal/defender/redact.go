@@ -13,7 +13,7 @@ const redacted = "[redacted]"
 // Text from outside is never trusted to hold no secret: servers and proxies do repeat what they were sent.
 var (
 	tokenLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)*`)
-	bearerIs  = regexp.MustCompile(`(?i)\bbearer\s+[^\s"',;]+`)
+	bearerIs  = regexp.MustCompile(`(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{16,}`)
 	userInfo  = regexp.MustCompile(`//[^/@\s]+@`)
 )
 

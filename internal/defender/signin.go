@@ -50,6 +50,7 @@ func signInRefused(status int, content []byte) string {
 
 // firstLines is the first line of an error, or of each error in a chain's: what follows may be the text of an answer.
 func firstLines(s string) string {
+	s = strings.ReplaceAll(s, "server response error:\n", "") // there was none: the transport's error follows
 	first, rest, _ := strings.Cut(s, "\n")
 	out := []string{strings.TrimSpace(first)}
 	if strings.HasPrefix(rest, "Attempted credentials:") {

@@ -33,9 +33,7 @@ func (f *tokenFile) Changed() bool {
 func (f *tokenFile) Token(ctx context.Context, _ string, _ bool) (Token, error) {
 	content, err := f.settled(ctx)
 	if err == nil {
-		if exp := readClaims(content).Expires; !exp.IsZero() && !time.Now().Before(exp) {
-			err = fmt.Errorf("the token in it expired at %s: write a new one", exp.UTC().Format(time.RFC3339))
-		}
+		err = Token{Value: content}.unusable(time.Now())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -153,7 +153,7 @@ func (t *Tokens) run(f *fetch, fresh bool) {
 		f.err = t.failure
 	} else {
 		t.pause.Reset()
-		t.current = newBearer(tok, now, t.last)
+		t.current = newBearer(tok, now, t.last, t.refused)
 		t.last, t.failure, t.refused = t.current, nil, false
 		t.retryAt = now.Add(time.Second) // for renewals: a source that gives the same again is not asked at every use
 		f.bearer = t.current
@@ -166,7 +166,6 @@ func (t *Tokens) run(f *fetch, fresh bool) {
 func (t *Tokens) refuse(b *bearer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b.reception.proven.Store(false)
 	if t.current == b {
 		t.current, t.refused = nil, true
 	}
@@ -175,13 +174,13 @@ func (t *Tokens) refuse(b *bearer) {
 // unusable says why a token can't be sent at all.
 func (tok Token) unusable(now time.Time) error {
 	if tok.Value == "" {
-		return errors.New("the answer bears no token")
+		return errors.New("there is no token in the answer")
 	}
 	if strings.ContainsFunc(tok.Value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return errors.New("what was handed out is no bearer token: it has blanks or other characters that no token has")
+		return errors.New("what was got is no bearer token: it has blanks or other characters that no token has")
 	}
 	if exp := expiry(tok); !exp.IsZero() && !now.Before(exp) {
-		return fmt.Errorf("the token handed out expired already, at %s: check the issuer and this machine's clock", exp.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the token got has expired already, at %s: get a new one, or set this machine's clock", exp.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

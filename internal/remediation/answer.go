@@ -27,7 +27,7 @@ func (p *passage) answered(a *defender.Error) (Outcome, error) {
 	switch a.Class {
 	case defender.Throttled:
 		p.Gate.HealthyAgain(faultUnreachable)
-		p.Notes.waitedForQuota()
+		p.Notes.waitsForQuota(p.key, a.RetryAfter)
 		return p.handBack(a.RetryAfter, "throttled")
 	case defender.Ambiguous:
 		return p.unclear(a)

@@ -119,7 +119,7 @@ func (p *passage) prepare() (Outcome, error) {
 func (p *passage) notReady(err error) (Outcome, error) {
 	var quota interface{ Wait() time.Duration }
 	if errors.As(err, &quota) {
-		p.Notes.waitedForQuota()
+		p.Notes.waitsForQuota(p.key, quota.Wait())
 		return p.handBack(quota.Wait(), "quota")
 	}
 	return Outcome{}, err

@@ -157,7 +157,7 @@ func checkAttributes(a map[string]string, dataType string) error {
 	}
 	e := event.New(event.CloudEventsVersionV1)
 	e.SetID(a["id"])
-	e.SetSource(a["source"])
+	e.SetSource(strings.TrimSpace(a["source"]))
 	e.SetType(a["type"])
 	e.SetSubject(a["subject"])
 	e.SetDataSchema(a["dataschema"])

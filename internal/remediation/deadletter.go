@@ -29,9 +29,8 @@ const (
 // maxDeadMessage bounds Deadletter-Message in characters.
 const maxDeadMessage = 1000
 
-// DeadLetter is a request that ended rejected or abandoned, with the message it came in. For a replay, Delivery is
-// what OriginalDelivery gave, so that the original's headers and id survive any number of runs; its Stream and
-// Sequence may be the replay's.
+// DeadLetter is a request that ended rejected or abandoned, with the message it came in. Of a replay, Delivery may be
+// the replay or what OriginalDelivery made of it: the original's headers survive any number of runs either way.
 type DeadLetter struct {
 	Delivery      Delivery
 	Code, Message string
@@ -95,7 +94,7 @@ func (d DeadLetter) header() Header {
 
 func (d DeadLetter) original() Header {
 	h := Header{}
-	for name, values := range d.Delivery.Header {
+	for name, values := range withoutReplay(d.Delivery.Header) {
 		plain := make([]string, len(values))
 		for i, v := range values {
 			plain[i] = noLineEnd(v)

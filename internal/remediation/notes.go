@@ -7,9 +7,9 @@ import (
 
 // Notes is what the Submitter and the Tracker of one process tell each other and its operator. The zero value is ready.
 type Notes struct {
-	mu       sync.Mutex
-	denied   string    // why actions may not be listed; "" while they may be
-	quotaHit time.Time // when a request last waited for quota
+	mu      sync.Mutex
+	denied  string               // why actions may not be listed; "" while they may be
+	waiting map[string]time.Time // requests that wait for quota, and when they come again at the latest
 }
 
 func (n *Notes) mayList(may bool, reason string) {
@@ -21,10 +21,18 @@ func (n *Notes) mayList(may bool, reason string) {
 	n.denied = reason
 }
 
-func (n *Notes) waitedForQuota() {
+// waitsForQuota notes that a request was given back for want of quota; 0 that it waits no more.
+func (n *Notes) waitsForQuota(key string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.quotaHit = time.Now()
+	if d <= 0 {
+		delete(n.waiting, key)
+		return
+	}
+	if n.waiting == nil {
+		n.waiting = map[string]time.Time{}
+	}
+	n.waiting[key] = time.Now().Add(d + 30*time.Second) // past that another replica has it
 }
 
 // ListingDenied names the permission that look-ups miss, "" if none.
@@ -34,9 +42,15 @@ func (n *Notes) ListingDenied() string {
 	return n.denied
 }
 
-// WaitedForQuota is when a request last had to wait for quota; zero: never.
-func (n *Notes) WaitedForQuota() time.Time {
+// QuotaAwaited reports whether a request that this process has taken waits for quota.
+func (n *Notes) QuotaAwaited() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.quotaHit
+	for key, until := range n.waiting {
+		if time.Now().Before(until) {
+			return true
+		}
+		delete(n.waiting, key)
+	}
+	return false
 }

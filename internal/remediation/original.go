@@ -50,14 +50,27 @@ func replayFault(h Header) error {
 	return nil
 }
 
+// isReplay tells a message made by ReplayHeader from one that only bears the mark.
+func isReplay(h Header) bool {
+	seq, ok, _ := ParseReplay(h)
+	return ok && h.Get("Nats-Msg-Id") == replayMessageID(seq)
+}
+
 // messageID is the Nats-Msg-Id that its sender gave the message. On a replay it is the replay's own, and the
 // original's is kept beside it.
 func messageID(h Header) string {
-	id := h.Get("Nats-Msg-Id")
-	if seq, ok, _ := ParseReplay(h); ok && id == replayMessageID(seq) {
+	if isReplay(h) {
 		return h.Get(deadHeaderPrefix + "Nats-Msg-Id")
 	}
-	return id
+	return h.Get("Nats-Msg-Id")
+}
+
+// withoutReplay are the headers that the replayed message had, where h are those of a replay; else h.
+func withoutReplay(h Header) Header {
+	if !isReplay(h) {
+		return h
+	}
+	return originalHeader(h)
 }
 
 // OriginalDelivery undoes DeadLetter.Render: the delivery as it came, with its headers under their own names, and the
@@ -67,7 +80,7 @@ func OriginalDelivery(dead Header, body []byte) (d Delivery, run int, requestID 
 	if dead.Get(HeaderDeadTruncated) != "" {
 		return Delivery{}, 0, "", errors.New("the payload was left out of the dead letter, for it did not fit; publish the request anew")
 	}
-	d = Delivery{Stream: dead.Get(HeaderDeadStream), Subject: dead.Get(HeaderDeadSubject), Data: body, Header: Header{}, Attempt: 1}
+	d = Delivery{Stream: dead.Get(HeaderDeadStream), Subject: dead.Get(HeaderDeadSubject), Data: body, Header: originalHeader(dead), Attempt: 1}
 	requestID = percentDecode(dead.Get(HeaderDeadRequestID))
 	var errs [3]error
 	d.Sequence, errs[0] = strconv.ParseUint(dead.Get(HeaderDeadSequence), 10, 64)
@@ -82,12 +95,17 @@ func OriginalDelivery(dead Header, body []byte) (d Delivery, run int, requestID 
 			return Delivery{}, 0, "", fmt.Errorf("%s: %w", HeaderDeadRequestID, err)
 		}
 	}
+	return d, run, requestID, nil
+}
+
+func originalHeader(dead Header) Header {
+	h := Header{}
 	for name, values := range dead {
 		if live, ok := liveName(name); ok {
-			d.Header[live] = values
+			h[live] = values
 		}
 	}
-	return d, run, requestID, nil
+	return h
 }
 
 // liveName is the name that a header of a dead letter had before; ok is false for those of the dead letter itself.

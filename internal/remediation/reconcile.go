@@ -124,7 +124,7 @@ func (p *passage) lookFailed(err error) (Outcome, error) {
 	case a.Class == defender.System:
 		return p.faulted(a)
 	case a.Class == defender.Throttled:
-		p.Notes.waitedForQuota()
+		p.Notes.waitsForQuota(p.key, a.RetryAfter)
 		return p.handBack(a.RetryAfter, "throttled")
 	case a.Class == defender.Reauthenticate:
 		return p.handBack(0, "reauthenticate")

@@ -127,6 +127,7 @@ func (p *passage) run() (Outcome, error) {
 		return Later(time.Second, "inHand"), nil
 	}
 	defer p.flights.leave(p.key)
+	p.Notes.waitsForQuota(p.key, 0)
 
 	var err error
 	if p.e, err = load(p.work, p.Ledger, p.key); err != nil {

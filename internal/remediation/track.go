@@ -32,6 +32,7 @@ type TrackConfig struct {
 	Timeout   time.Duration // an action that is open for longer gets the outcome timedOut
 	Windows   []Window      // the limits in force; none: no limit
 	MaxAction int           // as in SubmitConfig
+	Contended func() bool   // requests wait for quota
 }
 
 // Tracker follows accepted actions to their end. It runs on one replica at a time, but nothing rests on that: every
@@ -159,29 +160,34 @@ func (t *Tracker) learn(key string, rec Record) {
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
 
-// follow looks at all followed actions again and again; less often while nothing changes.
+// follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
 func (t *Tracker) follow(ctx context.Context) {
-	interval := t.Config.Interval
-	for sleep(ctx, interval) == nil {
-		changed, calls, err := t.look(ctx)
-		if err != nil && ctx.Err() == nil {
+	interval, calls, last := t.Config.Interval, 1, time.Now()
+	for {
+		due := interval
+		if t.Config.Contended() {
+			due = max(due, t.fairShare(calls))
+		}
+		if rest := time.Until(last.Add(due)); rest > 0 {
+			if sleep(ctx, min(rest, time.Second)) != nil {
+				return
+			}
+			continue
+		}
+		var changed bool
+		var err error
+		changed, calls, err = t.look(ctx)
+		if last = time.Now(); err != nil && ctx.Err() == nil {
 			t.Log.Warn("following is held up", zap.Error(err))
 		}
-		if changed {
+		if interval = min(interval*3/2, 4*t.Config.Interval); changed {
 			interval = t.Config.Interval
-		} else {
-			interval = min(interval*3/2, 4*t.Config.Interval)
 		}
-		interval = max(interval, t.fairShare(calls))
 	}
 }
 
 // fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
 func (t *Tracker) fairShare(calls int) time.Duration {
-	hit := t.Notes.WaitedForQuota()
-	if hit.IsZero() || time.Since(hit) > 5*time.Minute {
-		return 0
-	}
 	var least time.Duration
 	for _, w := range t.Config.Windows {
 		if w.Calls > 0 {

@@ -83,6 +83,12 @@ func TestCancel(t *testing.T) {
 		if got := u.s.Actions()[0].Status; got != "Cancelled" {
 			t.Errorf("later: %s", got)
 		}
+		id = u.unrestrict(2).json(t)["id"].(string)
+		u.post("/api/machineactions/"+id+"/cancel", `{"Comment":"at once"}`).want(t, 200, "") // Pending
+		time.Sleep(time.Hour)
+		if got := u.s.Actions()[1]; got.Status != "Cancelled" || got.LastUpdate != got.Created {
+			t.Errorf("cancelled while Pending: %+v", got)
+		}
 		u.unrestrict(1).want(t, 201, "")
 	})
 }
@@ -157,7 +163,7 @@ func TestSeedRepeatsIDs(t *testing.T) {
 }
 
 func TestCallLog(t *testing.T) {
-	for keep, want := range map[int][]int{0: {1, 2, 3, 4, 5, 6, 7}, 3: {5, 6, 7}, 1: {7}, -1: {}} {
+	for keep, want := range map[int][]int{0: {1, 2, 3, 4, 5, 6, 7}, 4: {4, 5, 6, 7}, 3: {5, 6, 7}, 1: {7}, -1: {}} {
 		u := newUser(t, Config{AllowUnknownMachines: true, CallLog: keep, Limits: []Limit{}})
 		for n := range 7 {
 			u.unrestrict(n + 1)

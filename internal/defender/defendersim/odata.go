@@ -132,9 +132,9 @@ func (p *filterParser) or(depth int) predicate {
 	for p.take("or") {
 		p.count(1)
 		l, r := left, p.and(depth)
-		left = predicate{match: func(a *action, now time.Time) bool { return l.match(a, now) || r.match(a, now) }}
-		if !l.from.IsZero() && !r.from.IsZero() {
-			left.from = earlier(l.from, r.from)
+		left = predicate{
+			match: func(a *action, now time.Time) bool { return l.match(a, now) || r.match(a, now) },
+			from:  earlier(l.from, r.from), // no bound is the earliest
 		}
 		if !l.to.IsZero() && !r.to.IsZero() {
 			left.to = later(l.to, r.to)
@@ -153,7 +153,7 @@ func (p *filterParser) and(depth int) predicate {
 			from:  later(l.from, r.from), to: earlier(l.to, r.to),
 		}
 		if l.to.IsZero() || r.to.IsZero() {
-			left.to = later(l.to, r.to)
+			left.to = later(l.to, r.to) // the one bound there is
 		}
 	}
 	return left

@@ -1,0 +1,111 @@
+# One command is what CI runs: make test, then make check. "make help" lists the rest.
+
+GO       ?= go
+PACKAGES ?= ./...
+FUZZTIME ?= 10s
+# A vulnerability database for govulncheck, such as file:///path/to/db; empty: the public one; none: don't look.
+VULNDB   ?=
+
+TOOL     := $(GO) tool -modfile=tools/go.mod
+LINT     := .bin/golangci-lint-$(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" {print $$2}' tools/golangci-lint.mod)
+# Helm's templates are no YAML; what they make is checked with the chart.
+RULES     = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules.y*ml' -o -name '*alerts.y*ml' \) -print 2>/dev/null)
+RULETESTS = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules_test.y*ml' -o -name '*alerts_test.y*ml' \) -print 2>/dev/null)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/worker
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w" -o bin/worker ./cmd/worker
+
+# Two packages at a time: each starts embedded servers of its own, and the race
+# detector needs several times the memory. A lost fake-time test hangs rather
+# than fails, hence the time-out.
+.PHONY: test
+test: ## Vet, and run every test with the race detector
+	$(GO) vet $(PACKAGES)
+	$(GO) test -race -p 2 -timeout 10m $(PACKAGES)
+
+.PHONY: check
+check: test fmt-check lint tidy-check docs-check generate-check fuzz vuln rules workflow ## Everything that CI looks at
+
+.PHONY: fmt
+fmt: ## Format
+	$(TOOL) gofumpt -w cmd docs internal
+
+.PHONY: fmt-check
+fmt-check:
+	@files=$$($(TOOL) gofumpt -l cmd docs internal); [ -z "$$files" ] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
+
+.PHONY: lint
+lint: $(LINT) ## Lint; the rules and their reasons are in .golangci.yml
+	$(LINT) run
+
+# It links 200 modules, so that it has a module file of its own and is built
+# once: some ten minutes on two cores the first time.
+$(LINT): tools/golangci-lint.mod tools/golangci-lint.sum
+	$(GO) build -modfile=tools/golangci-lint.mod -buildvcs=false -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: tidy-check
+tidy-check:
+	$(GO) mod tidy -diff
+
+.PHONY: docs-check
+docs-check:
+	@for module in $$($(GO) list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all); do \
+		grep -q "$$module" docs/dependencies.md || { echo "docs/dependencies.md doesn't say why $$module is needed"; exit 1; }; \
+	done
+
+.PHONY: generate
+generate: ## Write generated files anew
+	$(GO) generate $(PACKAGES)
+
+.PHONY: generate-check
+generate-check:
+	@state() { { git status --porcelain; git diff; } | sha256sum; }; before=$$(state); $(GO) generate $(PACKAGES) >/dev/null; \
+	[ "$$before" = "$$(state)" ] || { echo "generated files were not up to date; they are now:"; git status --short; exit 1; }
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME
+	@grep -rlE '^func Fuzz' --include='*_test.go' cmd internal | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+			echo "$$target in $$(dirname "$$file")"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")" </dev/null || exit 1; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities that the code reaches
+ifeq ($(VULNDB),none)
+	@echo "vuln: skipped, there is no database"
+else
+	$(TOOL) govulncheck $(if $(VULNDB),-db $(VULNDB)) $(PACKAGES)
+endif
+
+.PHONY: rules
+rules: ## Check and test the alert rules
+ifeq ($(RULES),)
+	@echo "rules: none in deploy"
+else ifeq ($(shell command -v promtool),)
+	@echo "rules: skipped, promtool is not installed"
+else
+	promtool check rules --lint=all --lint-fatal $(RULES)
+	$(if $(RULETESTS),promtool test rules $(RULETESTS))
+endif
+
+.PHONY: workflow
+workflow:
+	$(TOOL) actionlint .github/workflows/*.yml
+
+.PHONY: clean
+clean: ## Delete what make built
+	rm -rf bin .bin
