@@ -19,7 +19,7 @@ type cli struct {
 	Run         RunCmd         `cmd:"" settings:"all" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
 	Demo        DemoCmd        `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    SimulateCmd    `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
-	Submit      SubmitCmd      `cmd:"" settings:"broker embedded names log" help:"Publish one request, or many from a file."`
+	Submit      SubmitCmd      `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
 	Results     ResultsCmd     `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
 	Deadletter  DeadletterCmd  `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
 	Status      StatusCmd      `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
@@ -59,13 +59,13 @@ func (c *SimulateCmd) Run(ctx context.Context, env *Env) error {
 // SubmitCmd is `worker submit`.
 type SubmitCmd struct {
 	Machine      string `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
-	Comment      string `placeholder:"TEXT" help:"With --machine: the comment."`
-	File         string `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields; metadata.KEY for metadata), a .jsonl file, or - for standard input."`
-	Batch        string `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content)."`
-	Wait         bool   `help:"Follow the results to their final outcome; end with a table of counts and the failed rows."`
+	Comment      string `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
+	File         string `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a .jsonl file, or - for standard input, either of the two."`
+	Batch        string `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never submits a row twice."`
+	Wait         bool   `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
 	Report       string `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
-	ValidateOnly bool   `help:"Check everything and publish nothing."`
-	SignWith     string `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file."`
+	ValidateOnly bool   `help:"Check everything and publish nothing; needs no broker."`
+	SignWith     string `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
 }
 
 // Validate is called by kong.
@@ -75,10 +75,10 @@ func (c SubmitCmd) Validate() error {
 		return badInput("give either --machine with --comment, or --file")
 	case c.Machine != "" && c.Comment == "":
 		return badInput("--machine needs --comment")
-	case c.File != "" && c.Comment != "":
-		return badInput("--comment belongs to --machine; the rows of --file have their own")
 	case c.Report != "" && !c.Wait:
 		return badInput("--report needs --wait")
+	case c.ValidateOnly && c.Wait:
+		return badInput("--validate-only publishes nothing to wait for; leave out --wait")
 	}
 	return nil
 }
@@ -91,6 +91,14 @@ type ResultsCmd struct {
 	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h (default: from the oldest kept)."`
 	Follow  bool          `default:"true" negatable:"" help:"Go on with what comes later, until SIGINT (default: ${default}); --follow=false ends at the present."`
 	JSON    bool          `name:"json" help:"One JSON object a line."`
+}
+
+// Validate is called by kong.
+func (c ResultsCmd) Validate() error {
+	if c.Since < 0 {
+		return badInput("--since: give how long ago, such as 1h")
+	}
+	return nil
 }
 
 // DeadletterCmd is `worker deadletter`.

@@ -80,7 +80,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.consumer = consumer.New(consumer.Config{
-		Open:    s.requests,
+		Open: s.requests, Conn: s.broker.Conn(),
 		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
 		Slots: set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
 	})

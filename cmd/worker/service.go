@@ -32,6 +32,8 @@ type service struct {
 	owner      string // this process, to the others
 	ended      chan struct{}
 
+	syncInterval bool // for benchmarks: the embedded broker acknowledges before the disk has it
+
 	mu      sync.Mutex
 	waiting string // what is waited for before requests are taken; "" once they are
 	parts   *parts
@@ -85,7 +87,7 @@ func (s *service) listen() error {
 func (s *service) open(ctx context.Context) error {
 	cfg := brokerConfig(s.settings)
 	cfg.ClientName = "unrestrict-worker " + s.owner
-	cfg.OnWait = s.waitFor
+	cfg.OnWait, cfg.SyncInterval = s.waitFor, s.syncInterval
 	b, err := broker.Open(ctx, cfg, s.log)
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)

@@ -221,10 +221,10 @@ func TestAnswerNobodyReadsIsCutOff(t *testing.T) {
 	src := healthy().sources()
 	src.Status = func(context.Context) (Status, error) {
 		close(asked)
-		return Status{Version: strings.Repeat("v", 16<<20)}, nil // more than the sockets hold
+		return Status{Version: strings.Repeat("v", 8<<20)}, nil // more than the sockets hold
 	}
 	s := start(t, Config{}, src, func(l *limits) { l.write, l.grace = 100*time.Millisecond, time.Hour })
-	s.dial(t, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	_ = s.dial(t, "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n").(*net.TCPConn).SetReadBuffer(4 << 10)
 	<-asked
 	if err := s.stop(); err != nil { // waits for the answer to end
 		t.Error(err)

@@ -127,10 +127,10 @@ func (broken) Collect(ch chan<- prometheus.Metric) {
 }
 
 func TestProfiles(t *testing.T) {
-	s := start(t, Config{}, healthy().sources(), func(l *limits) { l.read, l.write = 100*time.Millisecond, 100*time.Millisecond })
+	s := start(t, Config{}, healthy().sources(), nil)
 	for path, want := range map[string]string{
 		"/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine profile:", "/debug/pprof/symbol": "num_symbols",
-		"/debug/pprof/trace?seconds=0.3": "go 1.", "/debug/pprof/heap": "", // the trace outlasts the deadlines
+		"/debug/pprof/trace?seconds=0.1": "go 1.", "/debug/pprof/profile?seconds=1": "", "/debug/pprof/heap": "",
 	} {
 		if code, body := s.get(t, path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %.200s", path, code, body)

@@ -36,15 +36,18 @@ type part struct{ Series, Y, Height string }
 type count struct {
 	Series string // of which the colour tells
 	Label  string
+	Short  string // heads a column of numbers
 	N      int
 }
 
-// series in the order in which they are stacked, from the ground up.
-var seriesNames = [...]count{
-	{Series: "good", Label: "succeeded"},
-	{Series: "failed", Label: "failed, timed out or cancelled"},
-	{Series: "refused", Label: "rejected or abandoned"},
-	{Series: "other", Label: "submitted, dry run or other"},
+// allSeries come in the order in which they are stacked, from the ground up.
+func allSeries() []count {
+	return []count{
+		{Series: "good", Label: "succeeded", Short: "succeeded"},
+		{Series: "failed", Label: "failed, timed out or cancelled", Short: "failed"},
+		{Series: "refused", Label: "rejected or abandoned", Short: "rejected"},
+		{Series: "other", Label: "submitted, dry run or other", Short: "other"},
+	}
 }
 
 func seriesOf(outcome string) string {
@@ -60,7 +63,7 @@ func seriesOf(outcome string) string {
 }
 
 func bySeries(outcomes map[string]int) []count {
-	list := slices.Clone(seriesNames[:])
+	list := allSeries()
 	for outcome, n := range outcomes {
 		for i := range list {
 			if list[i].Series == seriesOf(outcome) {

@@ -124,7 +124,7 @@ type bar struct {
 func budgetBars(windows []Window) []bar {
 	var list []bar
 	for _, w := range windows {
-		b := bar{Label: "Calls left in the " + w.Window + " window", Value: w.Remaining, Max: w.Limit, Text: fmt.Sprintf("%s of %s", number(w.Remaining), number(w.Limit))}
+		b := bar{Label: "Left in the " + w.Window, Value: w.Remaining, Max: w.Limit, Text: fmt.Sprintf("%s of %s", number(w.Remaining), number(w.Limit))}
 		switch {
 		case w.Limit <= 0:
 			b.Text, b.Unlimited = "no limit", true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -83,9 +84,9 @@ func closeBroker(t *testing.T, b *broker.Broker) {
 }
 
 // client is a connection that is not the worker's.
-func client(t *testing.T, s *server.Server, opts ...nats.Option) jetstream.JetStream {
+func client(t *testing.T, s *server.Server) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(s.ClientURL(), opts...)
+	nc, err := nats.Connect(s.ClientURL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,6 +200,11 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 	cancel(stop)
 	if err := <-done; !errors.Is(err, stop) {
 		t.Errorf("error %v, want %v", err, stop)
+	}
+	// Open is back and the library's attempt goes on until it times out.
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Open returned only after the attempt: %v", err)
 	}
 	_ = c.Close()
 	_ = l.Close()

@@ -140,8 +140,7 @@ func TestProvisionTakenSubject(t *testing.T) {
 	}
 	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
 	err := b.Provision(within(t))
-	var unfit *broker.UnfitError
-	if !errors.As(err, &unfit) {
+	if _, ok := errors.AsType[*broker.UnfitError](err); !ok {
 		t.Errorf("error %v, want unfit", err)
 	}
 	wantError(t, err, "REMEDIATION", "OTHER", "remediation.unrestrict")
@@ -155,8 +154,7 @@ func TestProvisionRivalOnTheWorkQueue(t *testing.T) {
 	}
 	b = open(t, broker.Config{URL: s.ClientURL(), Provision: true, Names: broker.Names{Consumer: "second"}})
 	err := b.Provision(within(t))
-	var unfit *broker.UnfitError
-	if !errors.As(err, &unfit) {
+	if _, ok := errors.AsType[*broker.UnfitError](err); !ok {
 		t.Errorf("error %v, want unfit", err)
 	}
 	wantError(t, err, "second", "unrestrict-worker", "WORKER_CONSUMER")

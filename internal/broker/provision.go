@@ -269,8 +269,10 @@ func ackWait(c jetstream.ConsumerConfig) time.Duration {
 // or zero until Provision has succeeded.
 func (b *Broker) Requests() jetstream.Consumer { return b.found.Load().requests }
 
-// Ledger is the bucket LedgerBucket, LedgerStream the stream that it is.
-func (b *Broker) Ledger() jetstream.KeyValue     { return b.found.Load().ledger }
+// Ledger is the bucket LedgerBucket.
+func (b *Broker) Ledger() jetstream.KeyValue { return b.found.Load().ledger }
+
+// LedgerStream is the stream that LedgerBucket is.
 func (b *Broker) LedgerStream() jetstream.Stream { return b.found.Load().ledgerStream }
 
 // State is the bucket StateBucket.
@@ -279,9 +281,11 @@ func (b *Broker) State() jetstream.KeyValue { return b.found.Load().state }
 // AckWait is the consumer's real one, BackOff considered.
 func (b *Broker) AckWait() time.Duration { return b.found.Load().ackWait }
 
-// ResultsWindow and DeadletterWindow are for how long the streams of results
-// and dead letters really tell a repeated message id.
-func (b *Broker) ResultsWindow() time.Duration    { return b.found.Load().resultsWindow }
+// ResultsWindow is for how long the stream of results really tells a repeated
+// message id.
+func (b *Broker) ResultsWindow() time.Duration { return b.found.Load().resultsWindow }
+
+// DeadletterWindow is the same for the stream of dead letters.
 func (b *Broker) DeadletterWindow() time.Duration { return b.found.Load().deadletterWindow }
 
 // Differences are the settings that are not as they would be provisioned.

@@ -1,9 +1,9 @@
 package broker_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -11,9 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -82,9 +80,7 @@ func TestProvisionFromNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, cfg := range setup(t, reference) {
-		want[name] = cfg
-	}
+	maps.Copy(want, setup(t, reference))
 	if diff := cmp.Diff(want, setup(t, js), noMetadata); diff != "" {
 		t.Error(diff)
 	}
@@ -145,15 +141,21 @@ func TestProvisionOwnNames(t *testing.T) {
 	}
 }
 
+// What each would create differs, as during a roll-out of another configuration.
 func TestProvisionRacing(t *testing.T) {
-	s := runJetStream(t)
-	var brokers []*broker.Broker
-	for range 5 {
-		brokers = append(brokers, open(t, broker.Config{URL: s.ClientURL(), Provision: true}))
+	first := open(t, broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", Provision: true})
+	brokers := []*broker.Broker{first}
+	for i := range 4 {
+		brokers = append(brokers, open(t, broker.Config{URL: first.URL(), Provision: true, AckWait: time.Duration(30+i) * time.Second}))
 	}
 	provisionAtOnce(t, brokers)
-	if got := len(setup(t, client(t, s))); got != len(ownStreams)+1 {
+	if got := len(setup(t, first.JS())); got != len(ownStreams)+1 {
 		t.Errorf("%d streams and consumers", got)
+	}
+	for _, b := range brokers {
+		if b.AckWait() != first.AckWait() {
+			t.Errorf("AckWait %s here, %s there", b.AckWait(), first.AckWait())
+		}
 	}
 }
 
@@ -278,75 +280,4 @@ func TestProvisionFalse(t *testing.T) {
 	if strings.Contains(err.Error(), "REMEDIATION_RESULTS") {
 		t.Errorf("%v names what is there", err)
 	}
-}
-
-func TestProvisionOutlastsTheBrokersAbsence(t *testing.T) {
-	opts := server.Options{Port: freePort(t), JetStream: true, StoreDir: t.TempDir()}
-	s := runServer(t, opts)
-	waits := make(chan string, 100)
-	b, err := broker.Open(within(t), broker.Config{URL: s.ClientURL(), Provision: true, OnWait: func(reason string) { waits <- reason }}, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeBroker(t, b)
-	stopServer(s)
-	eventually(t, "the loss", func() bool { return b.Connected() != nil })
-	done := make(chan error, 1)
-	go func() { done <- b.Provision(within(t)) }()
-	<-waits
-	runServer(t, opts)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestProvisionWithoutJetStream(t *testing.T) {
-	t.Run("on the server", func(t *testing.T) {
-		s := runServer(t, server.Options{})
-		waits := make(chan string, 100)
-		b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, OnWait: func(reason string) { waits <- reason }})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- b.Provision(ctx) }()
-		if reason := <-waits; !strings.Contains(reason, "nats-server -js") {
-			t.Errorf("reason %q", reason)
-		}
-		cancel()
-		err := <-done
-		wantError(t, err, "nats-server -js")
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v", err)
-		}
-	})
-	t.Run("for the account", func(t *testing.T) {
-		opts, creds, _ := newOperator(t)
-		opts.JetStream = true
-		s := runServer(t, opts)
-		b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Auth: broker.Auth{Creds: creds}})
-		wantError(t, b.Provision(within(t)), "not enabled for account", "--js-enable")
-	})
-}
-
-func TestProvisionDenied(t *testing.T) {
-	for name, p := range map[string]*server.Permissions{
-		"STREAM.CREATE": {Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.>"}}},
-		"_INBOX":        {Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "worker", Password: "p", Permissions: p}}})
-			b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Auth: broker.Auth{User: "worker", Password: "p"}})
-			err := b.Provision(within(t))
-			var denied *broker.DeniedError
-			if !errors.As(err, &denied) {
-				t.Errorf("error %v, want a denial", err)
-			}
-			wantError(t, err, name, "WORKER_PROVISION=false")
-		})
-	}
-}
-
-func TestProvisionReplicasNeedACluster(t *testing.T) {
-	s := runJetStream(t)
-	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Replicas: 3})
-	wantError(t, b.Provision(within(t)), "WORKER_REPLICAS", "cluster")
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"example.com/unrestrict-worker/internal/budget"
 )
@@ -62,7 +62,7 @@ func NewRateStore(ctx context.Context, js jetstream.JetStream, state jetstream.K
 	}
 	s := &RateStore{
 		js: js, state: state, bucket: bucket, replicas: replicas, storage: bucket.CachedInfo().Config.Storage,
-		id: nuid.Next(), windows: map[string]budget.Window{},
+		id: rand.Text(), windows: map[string]budget.Window{},
 		touch: make(chan struct{}), failed: errors.New("not started"),
 		limits: map[string]map[string]int{}, marks: map[string]time.Time{}, marked: map[string]time.Time{},
 	}

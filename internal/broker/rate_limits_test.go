@@ -193,8 +193,13 @@ func TestRateStreamCorrected(t *testing.T) {
 		want.Storage, want.Description = other.Storage, other.Description
 		got := stream.CachedInfo().Config
 		for _, pair := range [][2]any{
-			{got.MaxAge, want.MaxAge}, {got.MaxMsgsPerSubject, want.MaxMsgsPerSubject}, {got.Discard, want.Discard},
-			{got.DiscardNewPerSubject, true}, {got.Duplicates, want.Duplicates}, {got.Subjects, want.Subjects}, {got.Description, want.Description},
+			{got.MaxAge, want.MaxAge},
+			{got.MaxMsgsPerSubject, want.MaxMsgsPerSubject},
+			{got.Discard, want.Discard},
+			{got.DiscardNewPerSubject, true},
+			{got.Duplicates, want.Duplicates},
+			{got.Subjects, want.Subjects},
+			{got.Description, want.Description},
 		} {
 			if diff := cmp.Diff(pair[1], pair[0]); diff != "" {
 				t.Errorf("setting (-want +got):\n%s", diff)

@@ -62,7 +62,8 @@ func (s *RateStore) settle(ctx context.Context, window string, limit int) (jetst
 }
 
 // ensure creates a window's stream or corrects the settings of the one that is there, its limit
-// (see settle) and its storage (which can't be changed) excepted.
+// (see settle) and its storage (which can't be changed) excepted. It takes no replicas away, which
+// another process may be configured with.
 func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
 	config := RateStreamConfig(w, s.replicas)
 	config.Storage = s.storage
@@ -82,7 +83,8 @@ func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
 	}
 	have := stream.CachedInfo().Config
 	want := have
-	want.Subjects, want.Replicas, want.MaxAge, want.Duplicates = config.Subjects, config.Replicas, config.MaxAge, config.Duplicates
+	want.Subjects, want.MaxAge, want.Duplicates = config.Subjects, config.MaxAge, config.Duplicates
+	want.Replicas = max(have.Replicas, config.Replicas)
 	want.Discard, want.DiscardNewPerSubject = config.Discard, config.DiscardNewPerSubject
 	if have.MaxMsgsPerSubject <= 0 {
 		want.MaxMsgsPerSubject = config.MaxMsgsPerSubject

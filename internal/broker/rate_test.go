@@ -27,6 +27,8 @@ type rateWorld struct {
 	port    int // server.RANDOM_PORT at first; 0: no listener
 	storage jetstream.StorageType
 	server  *server.Server
+
+	replicas int // of streams; 0: 1
 }
 
 func rateBubble(t *testing.T, f func(t *testing.T, w *rateWorld)) {
@@ -103,7 +105,7 @@ func (w *rateWorld) replica(windows []budget.Window) *rateReplica {
 func (w *rateWorld) bucket(js jetstream.JetStream) jetstream.KeyValue {
 	w.tb.Helper()
 	state, err := js.CreateOrUpdateKeyValue(w.tb.Context(), jetstream.KeyValueConfig{
-		Bucket: StateBucket, History: 1, Storage: w.storage, LimitMarkerTTL: time.Hour,
+		Bucket: StateBucket, History: 1, Storage: w.storage, LimitMarkerTTL: time.Hour, Replicas: max(1, w.replicas),
 	})
 	if err != nil {
 		w.tb.Fatal(err)
@@ -118,7 +120,7 @@ func (w *rateWorld) replicaOver(js jetstream.JetStream, windows []budget.Window)
 
 func (w *rateWorld) replicaWith(js jetstream.JetStream, state jetstream.KeyValue, windows []budget.Window) *rateReplica {
 	w.tb.Helper()
-	store, err := NewRateStore(w.tb.Context(), js, state, windows, 1)
+	store, err := NewRateStore(w.tb.Context(), js, state, windows, max(1, w.replicas))
 	if err != nil {
 		w.tb.Fatal(err)
 	}

@@ -49,7 +49,9 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 		state.NextIn = left(oldest, info.Config.MaxAge)
 	}
 	if since, marked := s.unrecorded(window); marked {
-		state.Left, state.NextIn = 0, max(state.NextIn, left(since, rateMarkTTL(s.windows[window])))
+		if d := left(since, rateMarkTTL(s.windows[window])); d > 0 { // expired, even if the watch is late to say so
+			state.Left, state.NextIn = 0, max(state.NextIn, d)
+		}
 	}
 	return state, nil
 }

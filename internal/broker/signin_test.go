@@ -101,8 +101,7 @@ func TestCertificateOfAnotherName(t *testing.T) {
 	cert := ca.issue(t, "server").pair
 	s := runServer(t, server.Options{TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}})
 	_, err := broker.Open(within(t), broker.Config{URL: strings.Replace(s.ClientURL(), "127.0.0.1", "localhost", 1), Auth: broker.Auth{CA: ca.file}}, zap.NewNop())
-	var refused *broker.RefusedError
-	if !errors.As(err, &refused) {
+	if _, ok := errors.AsType[*broker.RefusedError](err); !ok {
 		t.Errorf("error %v, want a refusal", err)
 	}
 	wantError(t, err, "NATS_URL")

@@ -87,6 +87,23 @@ func TestTakeLooksAtTheHourFirst(t *testing.T) {
 	})
 }
 
+// The broker lets go of a grant when its timer fires, a little after its time.
+func TestTakeWaitsForALateStore(t *testing.T) {
+	in(t, Limits(10, 1), func(t *testing.T, b *Budget, m *memory) {
+		m.late = 300 * time.Millisecond
+		start := time.Now()
+		mustTake(t, b, "unrestrict", 1)
+		time.Sleep(b.OpenIn() - time.Second)
+		mustTake(t, b, "unrestrict", 1)
+		if d := time.Since(start) - time.Hour - 2*time.Second; d < m.late || d > m.late+again {
+			t.Errorf("the second call came %v after the first had aged out, want 300ms", d)
+		}
+		if m.taken["minute"] != 2 {
+			t.Errorf("%d of the minute spent for 2 calls", m.taken["minute"])
+		}
+	})
+}
+
 func TestTakeServesInOrderAndSendsAllAway(t *testing.T) {
 	in(t, Limits(3, 0), func(t *testing.T, b *Budget, _ *memory) {
 		type served struct {

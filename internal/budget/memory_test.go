@@ -21,6 +21,7 @@ type memory struct {
 	fault        func(window string) (carriedOut bool, err error) // nil: none
 	lookFault    error
 	delay        time.Duration // of every Look
+	late         time.Duration // in letting go of a grant
 }
 
 func newMemory(windows []Window) *memory {
@@ -33,7 +34,7 @@ func newMemory(windows []Window) *memory {
 
 func (m *memory) prune(name string) (Window, time.Time) {
 	w, now := m.windows[name], time.Now().Add(m.jump)
-	for len(m.grants[name]) > 0 && now.Sub(m.grants[name][0]) >= w.Per+w.Margin {
+	for len(m.grants[name]) > 0 && now.Sub(m.grants[name][0]) >= w.Per+w.Margin+m.late {
 		m.grants[name] = m.grants[name][1:]
 	}
 	return w, now

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -21,6 +22,8 @@ import (
 type Config struct {
 	// Open returns the durable pull consumer, making it anew if it was deleted.
 	Open func(ctx context.Context) (jetstream.Consumer, error)
+	// Conn is the connection to pull and acknowledge on.
+	Conn *nats.Conn
 	// Handler carries one delivery as far as it can go.
 	Handler remediation.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
@@ -70,13 +73,8 @@ func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	var err error
 	for ctx.Err() == nil {
-		var it jetstream.MessagesContext
-		if it, err = c.open(ctx); err == nil {
-			err = c.pull(ctx, work, it)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
 			sleep(ctx, time.Second)
 		}
@@ -84,47 +82,39 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return c.finish(cut)
 }
 
-func (c *Consumer) open(ctx context.Context) (jetstream.MessagesContext, error) {
+// pull hands messages out until ctx ends or the consumer is gone.
+func (c *Consumer) pull(ctx, work context.Context) error {
 	cons, err := c.cfg.Open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open the consumer: %w", err)
+		return fmt.Errorf("open the consumer: %w", err)
 	}
-	// One message a pull request: the next is asked for when there is a slot for it.
-	it, err := cons.Messages(jetstream.PullMaxMessages(1), jetstream.PullExpiry(30*time.Second),
-		jetstream.PullHeartbeat(5*time.Second), jetstream.WithMessagesErrOnMissingHeartbeat(false))
+	p, err := newPuller(c.cfg.Conn, cons)
 	if err != nil {
-		return nil, fmt.Errorf("pull from the consumer: %w", err)
+		return err
 	}
-	return it, nil
-}
-
-// pull hands messages out until ctx ends or the iterator breaks.
-func (c *Consumer) pull(ctx, work context.Context, it jetstream.MessagesContext) error {
-	// Drain, not Stop: a message on its way when the stop comes is still received, and given back.
-	stop := context.AfterFunc(ctx, it.Drain)
-	defer stop()
-	defer it.Stop()
+	defer func() {
+		for _, msg := range p.close() {
+			c.settle(delivery{c.cfg.Conn, msg}, remediation.Later(0, "shutdown"))
+		}
+	}()
 	for {
 		probe, err := c.admitted(ctx)
 		if err != nil {
-			return c.giveBack(it)
+			return nil //nolint:nilerr // ctx ended
 		}
-		msg, err := it.Next()
-		if err != nil {
+		msg, err := p.next()
+		if msg == nil {
 			<-c.slots
 			c.probed(probe)
-			return err
-		}
-		if ctx.Err() != nil {
-			<-c.slots
-			c.probed(probe)
-			c.settle(msg, remediation.Later(0, "shutdown"))
+			if err != nil {
+				return err
+			}
 			continue
 		}
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
 			defer func() { <-c.slots; c.inFlight.Add(-1); c.probed(probe) }()
-			c.handle(ctx, work, msg, probe)
+			c.handle(ctx, work, delivery{c.cfg.Conn, msg}, probe)
 		})
 	}
 }
@@ -155,29 +145,17 @@ func (c *Consumer) probed(probe bool) {
 	}
 }
 
-// giveBack returns at once what the broker had sent when the stop came.
-func (c *Consumer) giveBack(it jetstream.MessagesContext) error {
-	it.Drain()
-	for {
-		msg, err := it.Next()
-		if err != nil {
-			return nil
-		}
-		c.settle(msg, remediation.Later(0, "shutdown"))
-	}
-}
-
-func (c *Consumer) handle(wait, work context.Context, msg jetstream.Msg, probe bool) {
-	meta, err := msg.Metadata()
+func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool) {
+	meta, err := d.msg.Metadata()
 	if err != nil {
 		c.cfg.Log.Error("a message that is not JetStream's was left alone", zap.Error(err))
 		return
 	}
-	beat := c.keepAlive(msg)
+	beat := c.keepAlive(d)
 	defer beat.stop()
-	c.settle(msg, c.guarded(wait, work, remediation.Delivery{
-		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject(), Header: remediation.Header(msg.Headers()),
-		Data: msg.Data(), Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
+	c.settle(d, c.guarded(wait, work, remediation.Delivery{
+		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: d.msg.Subject, Header: remediation.Header(d.msg.Header),
+		Data: d.msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe, //nolint:gosec // a count
 	}))
 }
 
@@ -198,7 +176,7 @@ type heartbeat struct {
 	timer *time.Timer // nil: stopped
 }
 
-func (c *Consumer) keepAlive(msg jetstream.Msg) *heartbeat {
+func (c *Consumer) keepAlive(d delivery) *heartbeat {
 	every := c.cfg.AckWait / 3
 	h := &heartbeat{}
 	h.mu.Lock()
@@ -207,7 +185,7 @@ func (c *Consumer) keepAlive(msg jetstream.Msg) *heartbeat {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.timer != nil {
-			_ = msg.InProgress() // lost: redelivered, which the ledger makes harmless
+			_ = d.inProgress() // lost: redelivered, which the ledger makes harmless
 			h.timer.Reset(every)
 		}
 	})
@@ -222,17 +200,8 @@ func (h *heartbeat) stop() {
 }
 
 // settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
-func (c *Consumer) settle(msg jetstream.Msg, out remediation.Outcome) {
-	var err error
-	switch {
-	case out.Done:
-		err = msg.Ack()
-	case out.After > 0:
-		err = msg.NakWithDelay(out.After)
-	default:
-		err = msg.Nak()
-	}
-	if err != nil {
+func (c *Consumer) settle(d delivery, out remediation.Outcome) {
+	if err := d.settle(out); err != nil {
 		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
 	}
 }

@@ -10,6 +10,7 @@ import (
 var (
 	oauthCode = regexp.MustCompile(`^[a-z_]{1,40}$`)
 	entraCode = regexp.MustCompile(`AADSTS(\d{1,10})`)
+	noAnswer  = regexp.MustCompile(`server response error:\s+`) // what follows is the transport's error
 )
 
 // fixes are what to do about Entra's commonest refusals, by AADSTS code.
@@ -50,7 +51,7 @@ func signInRefused(status int, content []byte) string {
 
 // firstLines is the first line of an error, or of each error in a chain's: what follows may be the text of an answer.
 func firstLines(s string) string {
-	s = strings.ReplaceAll(s, "server response error:\n", "") // there was none: the transport's error follows
+	s = noAnswer.ReplaceAllString(s, "")
 	first, rest, _ := strings.Cut(s, "\n")
 	out := []string{strings.TrimSpace(first)}
 	if strings.HasPrefix(rest, "Attempted credentials:") {

@@ -102,20 +102,48 @@ func TestStale(t *testing.T) {
 	})
 }
 
-// TestStaleOnEitherClock: a machine that slept moves its wall clock alone, a clock set back the wall clock alone.
+// TestStaleOnEitherClock: while a machine sleeps its wall clock alone goes on; a clock set back tells nothing.
 func TestStaleOnEitherClock(t *testing.T) {
 	c, _ := dialTo(t, serve(t, answer(201, created)).URL)
-	for name, wall := range map[string]int64{"slept": -3, "set back": 3} {
+	for name, age := range map[string]struct {
+		wall, monotonic int64 // seconds
+		stale           bool
+	}{
+		"slept":                  {wall: 3, stale: true},
+		"set back meanwhile":     {monotonic: 3, stale: true},
+		"set back, else at once": {wall: -3},
+	} {
 		p := must(c.Ready(t.Context()))
-		// A time.Time with a monotonic reading keeps the wall's seconds above 30 bits of nanoseconds.
-		*(*int64)(unsafe.Pointer(&p.granted)) += wall << 30
+		// A time.Time with a monotonic reading is the wall's seconds above 30 bits of nanoseconds, then the reading.
+		parts := (*[2]int64)(unsafe.Pointer(&p.granted))
+		parts[0] -= age.wall << 30
+		parts[1] -= age.monotonic * int64(time.Second)
 		_, err := c.Unrestrict(t.Context(), p, machine, "why")
-		if name == "slept" {
+		if age.stale {
 			expect(t, err, Stale, codeStale, false)
 		} else if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestStaleAfterConnecting: the last look is just before the write, and the new connection is not lost by it.
+func TestStaleAfterConnecting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, b := dialTo(t, nearby, piped(t, time.Second, func(http.ResponseWriter, *http.Request) { t.Error("called") }))
+		p := must(c.Ready(t.Context()))
+		_ = c.conns.takeIdle().http.Close()
+		time.AfterFunc(500*time.Millisecond, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.stale = true
+		})
+		_, err := c.Unrestrict(t.Context(), p, machine, "why")
+		expect(t, err, Stale, codeStale, false)
+		if len(c.conns.idle) != 1 {
+			t.Errorf("%d idle connections", len(c.conns.idle))
+		}
+	})
 }
 
 // TestSlowConnect: the grant is not spent on connecting, and what was dialled too slowly for one call is there for the next.
@@ -131,7 +159,7 @@ func TestSlowConnect(t *testing.T) {
 		if _, err := c.Unrestrict(t.Context(), p, machine, "why"); err != nil {
 			t.Fatal(err)
 		}
-		c.conns.takeIdle()
+		_ = c.conns.takeIdle().http.Close()
 		_, err := c.Unrestrict(t.Context(), other, machine, "why")
 		expect(t, err, Transient, codeTimeout, false)
 		if time.Since(start) != 7*time.Second {

@@ -12,22 +12,37 @@ import (
 	"time"
 )
 
-// tokenFile takes the token from a file that something else keeps good. It is read at every use, which costs
-// less than any of our calls and sees every way of replacing it.
+// tokenFile takes the token from a file that something else keeps good. It is looked at at every use, and read when
+// it is another file, or may have been written since it was read.
 type tokenFile struct {
 	path string
 
-	mu   sync.Mutex
-	seen string // content when last handed out, "" if it could not be
+	mu      sync.Mutex
+	seen    string      // content when last handed out, "" if it could not be
+	unmoved os.FileInfo // the file as it was when it was found to hold seen, long enough after it was written; else nil
 }
+
+// settledAfter is how old a file must be when it is read so that a later write shows in its modification time.
+const settledAfter = 2 * time.Second
 
 const maxTokenFile = 64 << 10
 
 func (f *tokenFile) Changed() bool {
-	content, err := f.read()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return err != nil || content != f.seen || f.seen == ""
+	info, err := os.Stat(f.path)
+	if err == nil && f.unmoved != nil && os.SameFile(info, f.unmoved) && info.ModTime().Equal(f.unmoved.ModTime()) && info.Size() == f.unmoved.Size() {
+		return false
+	}
+	f.unmoved = nil
+	content, readErr := f.read()
+	if err != nil || readErr != nil || content != f.seen || f.seen == "" {
+		return true
+	}
+	if time.Since(info.ModTime()) > settledAfter {
+		f.unmoved = info // looked at before it was read: a write in between is seen the next time
+	}
+	return false
 }
 
 func (f *tokenFile) Token(ctx context.Context, _ string, _ bool) (Token, error) {

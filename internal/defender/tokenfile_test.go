@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -103,19 +104,22 @@ func TestTokenFileBeingWritten(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := &tokenFile{path: path}
-	done := make(chan error, 1)
-	go func() {
-		tok, err := f.Token(t.Context(), "", false)
-		if err == nil && tok.Value != "opaque-token" {
-			t.Errorf("%q", tok.Value)
+	synctest.Test(t, func(t *testing.T) {
+		f := &tokenFile{path: path}
+		done := make(chan error, 1)
+		go func() {
+			tok, err := f.Token(t.Context(), "", false)
+			if err == nil && tok.Value != "opaque-token" {
+				t.Errorf("%q", tok.Value)
+			}
+			done <- err
+		}()
+		synctest.Wait() // it has read the empty file
+		if err := os.WriteFile(path, []byte("opaque-token"), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		done <- err
-	}()
-	if err := os.WriteFile(path, []byte("opaque-token"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

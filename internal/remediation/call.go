@@ -104,19 +104,24 @@ func (p *passage) prepare() (Outcome, error) {
 		p.e.decide(DryRun, nil, false)
 		return p.conclude()
 	}
-	var busy bool
-	var err error
-	if p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.Config.GiveUpAfter); err != nil {
-		return Outcome{}, err
+	// The first time the machine is nearly always free, and taking it tells. One that was found busy is asked first, so
+	// that waiting for it costs no call.
+	if p.d.Attempt <= 1 {
+		return Outcome{}, nil
 	}
-	if busy {
-		return p.handBack(time.Second, "machineBusy")
+	if busy, err := p.readMachine(); err != nil {
+		return Outcome{}, err
+	} else if busy {
+		return p.handBack(machineBusyFor, "machineBusy")
 	}
 	return Outcome{}, nil
 }
 
 // notReady is a call that was not granted: nothing was begun.
 func (p *passage) notReady(err error) (Outcome, error) {
+	if errors.Is(err, errMachineBusy) {
+		return p.handBack(machineBusyFor, "machineBusy")
+	}
 	var quota interface{ Wait() time.Duration }
 	if errors.As(err, &quota) {
 		p.Notes.waitsForQuota(p.key, quota.Wait())
@@ -139,6 +144,14 @@ func (p *passage) intend() error {
 		return err
 	}
 	err := p.m.take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
+	if errors.Is(err, ErrConflict) && p.m.revision == 0 {
+		var busy bool
+		if busy, err = p.readMachine(); err == nil && !busy {
+			err = p.m.take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
+		} else if err == nil {
+			err = errMachineBusy
+		}
+	}
 	if err == nil {
 		return nil
 	}
@@ -147,6 +160,16 @@ func (p *passage) intend() error {
 		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
 	}
 	return err
+}
+
+// errMachineBusy is another request's call for the same machine.
+var errMachineBusy = errors.New("another request's call for this machine is under way")
+
+const machineBusyFor = time.Second
+
+func (p *passage) readMachine() (busy bool, err error) {
+	p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.Config.GiveUpAfter)
+	return busy, err
 }
 
 // apiTime is the API's time less a margin for the one-second Date header, or a wide one while it was never measured.

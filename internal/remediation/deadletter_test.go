@@ -251,3 +251,18 @@ func TestOriginalDeliveryRefuses(t *testing.T) {
 		t.Error("taken without headers")
 	}
 }
+
+func TestReadDeadLetter(t *testing.T) {
+	d := sampleDead(sampleDelivery("x", "Nats-Msg-Id", "y"))
+	d.RequestID, d.Run, d.Attempts, d.Message = " odd %41 ", 3, 7, "one line"
+	h, body := d.Render(0)
+	if diff := cmp.Diff(d, ReadDeadLetter(sent(t, h), body)); diff != "" {
+		t.Error(diff)
+	}
+	// One without its payload still tells what it was.
+	h, body = d.Render(1)
+	got := ReadDeadLetter(sent(t, h), body)
+	if got.RequestID != d.RequestID || got.Code != d.Code || got.Delivery.Subject != d.Delivery.Subject || got.Delivery.Stream != d.Delivery.Stream {
+		t.Errorf("%+v", got)
+	}
+}

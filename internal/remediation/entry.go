@@ -21,11 +21,13 @@ const (
 // Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
 // once the call is accepted. Times are by this machine's clock unless said otherwise.
 type Entry struct {
-	Version int    `json:"v"`
-	State   State  `json:"state"`
-	Run     int    `json:"run"`
-	Owner   string `json:"owner,omitempty"` // the process that wrote StateCalled
-	Nonce   string `json:"nonce"`
+	Version int   `json:"v"`
+	State   State `json:"state"`
+	// Published stands up here for the tracker's peek: everybody was told.
+	Published bool   `json:"published,omitempty"`
+	Run       int    `json:"run"`
+	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled
+	Nonce     string `json:"nonce"`
 
 	ID          string `json:"id"`
 	Derived     bool   `json:"derived,omitempty"`
@@ -68,7 +70,6 @@ type Entry struct {
 	Error     *Failure  `json:"error,omitempty"`
 	Dead      bool      `json:"dead,omitempty"` // needs a dead letter, which only the holder of the message can publish
 	DecidedAt time.Time `json:"decidedAt,omitzero"`
-	Published bool      `json:"published,omitempty"`
 
 	Revision uint64    `json:"-"`
 	Written  time.Time `json:"-"` // by the broker's clock

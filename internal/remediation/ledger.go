@@ -102,6 +102,16 @@ func DecodeEntry(rec Record) (Entry, error) {
 	return e, nil
 }
 
+// concerns tells, without decoding all of it, whether an entry may be one to follow or to tell.
+func concerns(rec Record) bool {
+	for _, s := range []State{StateCalled, StateWaiting, StateUnknown} {
+		if bytes.HasPrefix(rec.Value, []byte(`{"v":1,"state":"`+string(s)+`"`)) {
+			return false
+		}
+	}
+	return rec.Value != nil && !bytes.HasPrefix(rec.Value, []byte(`{"v":1,"state":"final","published":true`))
+}
+
 // save writes e over the revision it was read at and moves it to the new one.
 func save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration) error {
 	e.Version, e.Nonce = formatVersion, nonce()

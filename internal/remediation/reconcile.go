@@ -16,8 +16,7 @@ var looks = [...]time.Duration{1, 3, 6}
 // reconcile finds out what became of a call before another may be made: it looks for an action of the machine, the
 // type and the comment, created since the run's first call, that is not another request's.
 func (p *passage) reconcile() (Outcome, error) {
-	var err error
-	if p.m, _, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.Config.GiveUpAfter); err != nil {
+	if _, err := p.readMachine(); err != nil {
 		return Outcome{}, err
 	}
 	if p.e.State == StateCalled {

@@ -51,15 +51,19 @@ func TestParse(t *testing.T) {
 		want Request
 	}{
 		{"the least", sampleDelivery(sampleFields("")), derived},
-		{"everything", sampleDelivery(`{"machineId":"` + strings.ToUpper(sampleMachine) + `","comment":" ünï \"q\" \n 日本 <b>","id":"i-1","requestedBy":"ann","ticket":"T","batch":"B",` +
-			`"metadata": {"n":12345678901234567890, "l":[1.50]} ,"expiresAt":"2099-12-31T23:59:59.999999999+14:00","replyTo":"team.blue","unknown":{"a":1}}`),
+		{
+			"everything", sampleDelivery(`{"machineId":"` + strings.ToUpper(sampleMachine) + `","comment":" ünï \"q\" \n 日本 <b>","id":"i-1","requestedBy":"ann","ticket":"T","batch":"B",` +
+				`"metadata": {"n":12345678901234567890, "l":[1.50]} ,"expiresAt":"2099-12-31T23:59:59.999999999+14:00","replyTo":"team.blue","unknown":{"a":1}}`),
 			Request{
 				ID: "i-1", MachineID: sampleMachine, Comment: " ünï \"q\" \n 日本 <b>", RequestedBy: "ann", Ticket: "T", Batch: "B",
 				Metadata: []byte(`{"n":12345678901234567890, "l":[1.50]}`), ReplyTo: "team.blue",
 				ExpiresAt: time.Date(2099, 12, 31, 9, 59, 59, 999999999, time.UTC),
-			}},
-		{"any case", sampleDelivery(`{"ID":"x","MACHINEID":"` + sampleMachine + `","Comment":"c","RequestedBy":"r","TICKET":"t","bATCH":"b","MetaData":{},"replyto":"a.b"}`),
-			Request{ID: "x", MachineID: sampleMachine, Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", Metadata: []byte("{}"), ReplyTo: "a.b"}},
+			},
+		},
+		{
+			"any case", sampleDelivery(`{"ID":"x","MACHINEID":"` + sampleMachine + `","Comment":"c","RequestedBy":"r","TICKET":"t","bATCH":"b","MetaData":{},"replyto":"a.b"}`),
+			Request{ID: "x", MachineID: sampleMachine, Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", Metadata: []byte("{}"), ReplyTo: "a.b"},
+		},
 		{"null is absent", sampleDelivery(sampleFields(`"id":null,"requestedBy":null,"ticket":null,"batch":null,"metadata":null,"expiresAt":null,"replyTo":null`)), derived},
 		{"other letters are another field", sampleDelivery(sampleFields(`"tic` + "\u212a" + `et":7,"reque` + "\u017f" + `tedBy":8`)), derived},
 		{"unknown fields hold anything", sampleDelivery(sampleFields(`"x":"\u0000","y":1e999,"Z":{"a":{"a":1}},"z":2`)), derived},
@@ -271,9 +275,19 @@ func TestMatches(t *testing.T) {
 		pattern, subject string
 		want             bool
 	}{
-		{"a.b", "a.b", true}, {"a.b", "a.c", false}, {"a.b", "a", false}, {"a.b", "a.b.c", false}, {"a.b", "A.b", false},
-		{"a.*", "a.b", true}, {"a.*", "a", false}, {"a.*", "a.b.c", false}, {"*.b", "a.b", true},
-		{"a.>", "a.b", true}, {"a.>", "a.b.c", true}, {"a.>", "a", false}, {">", "a", true},
+		{"a.b", "a.b", true},
+		{"a.b", "a.c", false},
+		{"a.b", "a", false},
+		{"a.b", "a.b.c", false},
+		{"a.b", "A.b", false},
+		{"a.*", "a.b", true},
+		{"a.*", "a", false},
+		{"a.*", "a.b.c", false},
+		{"*.b", "a.b", true},
+		{"a.>", "a.b", true},
+		{"a.>", "a.b.c", true},
+		{"a.>", "a", false},
+		{">", "a", true},
 	} {
 		if got := matches(c.pattern, c.subject); got != c.want {
 			t.Errorf("matches(%q, %q) = %v", c.pattern, c.subject, got)

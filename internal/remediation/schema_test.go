@@ -159,10 +159,27 @@ func TestResultSchema(t *testing.T) {
 		name  string
 		value any // nil: taken out
 	}{
-		{"requestId", nil}, {"run", nil}, {"outcome", nil}, {"final", nil}, {"attempts", nil}, {"receivedAt", nil}, {"finishedAt", nil},
-		{"run", 0}, {"outcome", "maybe"}, {"final", false}, {"machineId", "x"}, {"claimedId", "x"}, {"attempts", -1}, {"adopted", false},
-		{"receivedAt", "now"}, {"machineAction", "x"}, {"machineActionTruncated", true}, {"outcome", "rejected"}, {"metadata", 1},
-		{"error", map[string]any{"code": "x", "message": "y"}}, {"error", map[string]any{"code": "x", "message": "y", "origin": "nobody"}},
+		{"requestId", nil},
+		{"run", nil},
+		{"outcome", nil},
+		{"final", nil},
+		{"attempts", nil},
+		{"receivedAt", nil},
+		{"finishedAt", nil},
+		{"run", 0},
+		{"outcome", "maybe"},
+		{"final", false},
+		{"machineId", "x"},
+		{"claimedId", "x"},
+		{"attempts", -1},
+		{"adopted", false},
+		{"receivedAt", "now"},
+		{"machineAction", "x"},
+		{"machineActionTruncated", true},
+		{"outcome", "rejected"},
+		{"metadata", 1},
+		{"error", map[string]any{"code": "x", "message": "y"}},
+		{"error", map[string]any{"code": "x", "message": "y", "origin": "nobody"}},
 	} {
 		var m map[string]any
 		if err := json.Unmarshal(good, &m); err != nil {

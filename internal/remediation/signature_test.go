@@ -134,6 +134,9 @@ func TestSignedRequests(t *testing.T) {
 			}
 		})
 	}
+	if got, invalid := rules.Parse(trusted.sign(t, sampleDelivery("{"))); invalid == nil || invalid.Code != CodeMalformed || got.SignedBy != "ann" {
+		t.Errorf("rightly signed nonsense: %+v, %v", got, invalid)
+	}
 	// Nothing of an unverified message is judged but its signature.
 	if _, invalid := rules.Parse(sampleDelivery("{")); invalid.Code != CodeUnsigned {
 		t.Errorf("unsigned and malformed: %v", invalid)

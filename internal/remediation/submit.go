@@ -129,14 +129,36 @@ func (p *passage) run() (Outcome, error) {
 	defer p.flights.leave(p.key)
 	p.Notes.waitsForQuota(p.key, 0)
 
-	var err error
-	if p.e, err = load(p.work, p.Ledger, p.key); err != nil {
-		return Outcome{}, err
+	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
+	// that fails if it does, and then the ledger is read.
+	if p.d.Attempt > 1 || p.replay.seq != 0 {
+		if err := p.read(); err != nil {
+			return Outcome{}, err
+		}
+		return p.proceed()
 	}
+	out, err := p.proceed()
+	if errors.Is(err, ErrConflict) && p.e.Revision == 0 {
+		if err := p.read(); err != nil {
+			return Outcome{}, err
+		}
+		return p.proceed()
+	}
+	return out, err
+}
+
+func (p *passage) read() error {
+	var err error
+	p.e, err = load(p.work, p.Ledger, p.key)
 	p.stored = p.e.State
-	if p.e.Revision != 0 && p.e.State != "" && p.e.Print != fingerprint(req.MachineID, req.Comment) {
-		return p.refuse(req, &Invalid{
-			Code: CodeIDConflict, ClaimedID: req.ID,
+	return err
+}
+
+// proceed carries the request on from what is known of it.
+func (p *passage) proceed() (Outcome, error) {
+	if p.e.State != "" && p.e.Print != fingerprint(p.req.MachineID, p.req.Comment) {
+		return p.refuse(p.req, &Invalid{
+			Code: CodeIDConflict, ClaimedID: p.req.ID,
 			Message: "id: another request with this id, for another machine or with another comment, came first; give each request its own id",
 		})
 	}
@@ -158,7 +180,11 @@ func (p *passage) open() (Outcome, error) {
 		if p.Config.MaxAge > 0 && p.BrokerNow().Sub(p.origin.Published) > p.Config.MaxAge {
 			return p.reject(&Failure{Code: CodeTooOld, Origin: OriginRequest, Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds"})
 		}
-	case p.e.State == StateFinal && p.e.Outcome == DryRun && !p.Config.DryRun:
+	case p.e.State == StateFinal && p.e.Outcome == DryRun && !p.Config.DryRun && p.e.Source != p.d.Ref():
+		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
+		if _, err := p.told(); err != nil {
+			return Outcome{}, err
+		}
 		p.e = nextRun(p.e, p.req, p.d)
 	}
 	return Outcome{}, nil

@@ -132,7 +132,11 @@ func (t *Tracker) Ages() []time.Duration {
 
 // learn keeps in mind what an entry says is to be followed or told.
 func (t *Tracker) learn(key string, rec Record) {
-	e, err := DecodeEntry(rec)
+	var e Entry
+	var err error
+	if concerns(rec) {
+		e, err = DecodeEntry(rec)
+	}
 	if errors.Is(err, errNewer) {
 		return
 	}

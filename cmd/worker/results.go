@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Run shows results, the oldest first, until the present or for ever.
+func (c *ResultsCmd) Run(ctx context.Context, env *Env) error {
+	conn, err := dialForCommand(ctx, env)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	o := broker.FollowOptions{ToPresent: !c.Follow}
+	if c.Since > 0 {
+		o.Since = time.Now().Add(-c.Since)
+	}
+	log, _ := env.Logger()
+	return followResults(ctx, conn, o, func(m broker.Message) error {
+		var r remediation.Result
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			log.Warn("no result", zap.String("stream", conn.Names().ResultsStream), zap.Uint64("sequence", m.Sequence), zap.Error(err))
+			return nil
+		}
+		if !c.asksFor(r) {
+			return nil
+		}
+		line := []byte(resultLineOn(time.Now(), m.Time, r))
+		if c.JSON {
+			line = oneLineJSON(m.Data)
+		}
+		_, err := env.Stdout.Write(append(line, '\n'))
+		return err
+	})
+}
+
+// followResults is Follow, with what to do where no worker has made the stream yet.
+func followResults(ctx context.Context, b *broker.Broker, o broker.FollowOptions, fn func(broker.Message) error) error {
+	err := b.Follow(ctx, b.Names().ResultsStream, o, fn)
+	if broker.IsMissing(err) {
+		return fmt.Errorf("%w: start `worker run`, which creates it, or check WORKER_RESULTS_STREAM", err)
+	}
+	return err
+}
+
+func (c *ResultsCmd) asksFor(r remediation.Result) bool {
+	return (c.Batch == "" || r.Batch == c.Batch) &&
+		(c.Machine == "" || strings.EqualFold(r.MachineID, c.Machine)) &&
+		(len(c.Outcome) == 0 || slices.Contains(c.Outcome, r.Outcome))
+}
+
+// oneLineJSON takes out line ends, which metadata may have brought along. In JSON they are never part of a value.
+func oneLineJSON(data []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' {
+			return ' '
+		}
+		return r
+	}, data)
+}
+
+// resultLineOn is resultLine with its date, where that is not today.
+func resultLineOn(now, at time.Time, r remediation.Result) string {
+	line := resultLine(at, r)
+	const day = "2006-01-02"
+	if date := at.Local().Format(day); date != now.Local().Format(day) {
+		line = date + " " + line
+	}
+	return line
+}
+
+// dialForCommand connects to the broker of a running worker. That it is connected, which the log would say, is shown by
+// what comes then; that it is connected again, by the log alone.
+func dialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
+	cfg := brokerConfig(env.Settings)
+	cfg.ClientName = "unrestrict-worker command"
+	log, level := env.Logger()
+	if usual := level.Level(); usual == zap.InfoLevel {
+		level.SetLevel(zap.WarnLevel)
+		defer level.SetLevel(usual)
+	}
+	return broker.Dial(ctx, cfg, log)
+}
+
+func closeAfterCommand(b *broker.Broker) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeIn)
+	defer cancel()
+	_ = b.Close(ctx) // nothing is waiting to be sent: what was published was acknowledged
+}

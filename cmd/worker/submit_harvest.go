@@ -1,0 +1,207 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// fate is what is known of a row.
+type fate struct {
+	line        int
+	id, machine string
+	seq         uint64 // of its message in the request stream; 0: not published
+	told        uint64 // sequence of the result that the rest is from; 0: none
+	run         int
+	outcome     string
+	final       bool
+	again       bool // an earlier dry run ended it, and whether this is a new run is not known yet
+	code        string
+	message     string
+	action      string // id of the machine action
+	received    time.Time
+	finished    time.Time
+	claims      []claim
+}
+
+// claim is a result of a message that bore a row's id in vain. Whether it was the row's own message is known once that
+// is published.
+type claim struct {
+	request string // STREAM:SEQ
+	told    uint64
+	result  remediation.Result
+}
+
+// harvest collects the results of a bulk's rows. Its methods may be called at the same time.
+type harvest struct {
+	stream string // of requests
+
+	mu     sync.Mutex
+	fates  []*fate
+	byID   map[string]*fate
+	open   int    // rows without a final result
+	seen   uint64 // sequence of the last result looked at
+	counts map[string]int
+}
+
+func newHarvest(stream string) *harvest {
+	return &harvest{stream: stream, byID: map[string]*fate{}, counts: map[string]int{}}
+}
+
+// add makes a row known, before any result.
+func (h *harvest) add(p prepared) {
+	f := &fate{line: p.line, id: p.message.ID, machine: strings.ToLower(p.message.MachineID)}
+	h.fates = append(h.fates, f)
+	h.byID[f.id] = f
+	h.open++
+}
+
+// take looks at one message of the results stream; Enough when no row is open.
+func (h *harvest) take(m broker.Message) error {
+	var r remediation.Result
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seen = max(h.seen, m.Sequence)
+	if json.Unmarshal(m.Data, &r) != nil {
+		return nil // somebody else's
+	}
+	if f := h.byID[r.RequestID]; f != nil && f.machine == r.MachineID {
+		h.learn(f, m.Sequence, r)
+	}
+	if f := h.byID[r.ClaimedID]; f != nil {
+		if f.seq == 0 {
+			f.claims = append(f.claims, claim{r.RequestID, m.Sequence, r})
+		} else if r.RequestID == h.ref(f.seq) {
+			h.learn(f, m.Sequence, r)
+		}
+	}
+	if h.open == 0 {
+		return broker.Enough()
+	}
+	return nil
+}
+
+func (h *harvest) ref(seq uint64) string { return h.stream + ":" + strconv.FormatUint(seq, 10) }
+
+// learn goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
+// late, when a crash came between.
+func (h *harvest) learn(f *fate, told uint64, r remediation.Result) {
+	if told <= f.told || f.final && !r.Final && r.Run <= f.run {
+		return
+	}
+	h.close(f, false)
+	f.told, f.run, f.outcome, f.received, f.finished = told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
+	f.code, f.message, f.again = "", "", false
+	if r.Error != nil {
+		f.code, f.message = r.Error.Code, r.Error.Message
+	}
+	var action struct {
+		ID string `json:"id"`
+	}
+	if json.Unmarshal(r.MachineAction, &action) == nil && action.ID != "" {
+		f.action = action.ID
+	}
+	h.close(f, r.Final)
+}
+
+// close or opens a row.
+func (h *harvest) close(f *fate, final bool) {
+	if final == f.final {
+		return
+	}
+	if f.final = final; final {
+		h.open--
+		h.counts[f.outcome]++
+	} else {
+		h.open++
+		h.counts[f.outcome]--
+	}
+}
+
+// published notes where a row's message is.
+func (h *harvest) published(f *fate, seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f.seq = seq
+	for _, c := range f.claims {
+		if c.request == h.ref(seq) {
+			h.learn(f, c.told, c.result)
+		}
+	}
+	f.claims = nil
+}
+
+// reopen opens the rows that an earlier dry run ended: coming again with dry run off they are new runs.
+func (h *harvest) reopen() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.fates {
+		if f.final && f.outcome == remediation.DryRun {
+			h.close(f, false)
+			f.again = true
+		}
+	}
+}
+
+// undecided are the rows that reopen has opened and no result has come for since.
+func (h *harvest) undecided() (rows []*fate) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.fates {
+		if f.again {
+			rows = append(rows, f)
+		}
+	}
+	return rows
+}
+
+// confirm takes an earlier dry run for the end of a row, unless a new run has begun.
+func (h *harvest) confirm(f *fate) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f.again {
+		f.again = false
+		h.close(f, true)
+	}
+}
+
+// last is the sequence of the last result looked at.
+func (h *harvest) last() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.seen
+}
+
+// standing is how far the rows have come.
+type standing struct {
+	open, underWay int
+	counts         map[string]int // of final rows, by outcome
+}
+
+func (h *harvest) standing() standing {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := standing{open: h.open, counts: map[string]int{}}
+	for outcome, n := range h.counts {
+		if n > 0 {
+			s.counts[outcome] = n
+		}
+	}
+	for _, f := range h.fates {
+		if !f.final && f.outcome == remediation.Submitted {
+			s.underWay++
+		}
+	}
+	return s
+}
+
+// succeeded tells whether a row got what it asked for: where actions are not followed, that the API accepted the call.
+func (f *fate) succeeded() bool {
+	return f.final && slices.Contains([]string{remediation.Succeeded, remediation.Submitted, remediation.DryRun}, f.outcome)
+}

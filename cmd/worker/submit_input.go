@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// input is what is to be submitted, in a private copy: it is read twice, first to check it and then to publish it, and
+// must not change in between. Its owner closes it.
+type input struct {
+	name   string // how mistakes call it
+	digest string // of the content
+	jsonl  bool   // else CSV
+	copy   *os.File
+}
+
+// openInput copies a file, or standard input for "-". Mistakes about the file are bad input.
+func openInput(ctx context.Context, path string, stdin io.Reader) (*input, error) {
+	in, source := &input{name: path}, stdin
+	if path == "-" {
+		in.name = "standard input"
+	} else {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, badInput("--file: %w", err)
+		}
+		defer f.Close()
+		source = f
+	}
+	var err error
+	if in.copy, err = os.CreateTemp("", "worker-submit-"); err != nil {
+		return nil, fmt.Errorf("copy %s: %w", in.name, err)
+	}
+	_ = os.Remove(in.copy.Name()) // where a file can be removed while it is open: nothing is left behind, whatever happens
+	if err = in.read(ctx, source); err == nil {
+		err = in.detect(path)
+	}
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
+}
+
+// read ends with ctx, though reading from a terminal or a pipe does not: that goes on until the process ends.
+func (in *input) read(ctx context.Context, source io.Reader) error {
+	sum := sha256.New()
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.MultiWriter(in.copy, sum), source)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return badInput("read %s: %w", in.name, err)
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("read %s: %w", in.name, context.Cause(ctx))
+	}
+	in.digest = hex.EncodeToString(sum.Sum(nil)[:8])
+	return nil
+}
+
+// detect tells JSONL from CSV, by the file's name or else by how it begins.
+func (in *input) detect(path string) error {
+	content, err := in.content()
+	if err != nil {
+		return err
+	}
+	head, _ := content.Peek(512)
+	first := bytes.TrimLeft(head, " \t\r\n")
+	switch ext := strings.ToLower(filepath.Ext(path)); {
+	case bytes.HasPrefix(first, []byte("[")):
+		return badInput("%s, line 1: is a JSON array; write one object a line (jq -c '.[]' does that)", in.name)
+	case ext == ".jsonl" || ext == ".ndjson":
+		in.jsonl = true
+	case ext != ".csv":
+		in.jsonl = bytes.HasPrefix(first, []byte("{"))
+	}
+	return nil
+}
+
+// content is the copy from its beginning, without a byte order mark.
+func (in *input) content() (*bufio.Reader, error) {
+	if _, err := in.copy.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read %s: %w", in.name, err)
+	}
+	r := bufio.NewReader(in.copy)
+	if mark, _ := r.Peek(3); string(mark) == "\ufeff" {
+		_, _ = r.Discard(3)
+	}
+	return r, nil
+}
+
+// rows reads the copy once more. comment is that of all rows, "" if they have their own.
+func (in *input) rows(comment string, rules remediation.Rules) iter.Seq[row] {
+	return func(yield func(row) bool) {
+		content, err := in.content()
+		switch {
+		case err != nil:
+			yield(row{line: 1, err: err})
+		case in.jsonl:
+			jsonRows(content, comment, rules)(yield)
+		default:
+			csvRows(content, comment)(yield)
+		}
+	}
+}
+
+func (in *input) close() {
+	_ = in.copy.Close()
+	_ = os.Remove(in.copy.Name())
+}
+
+// row is one request of the input, or what is wrong with it.
+type row struct {
+	line    int // where it begins
+	message message
+	err     error
+}

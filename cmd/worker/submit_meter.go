@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+const (
+	meterInterval = 5 * time.Second // between two lines, where there is no terminal
+	meterSilence  = time.Minute     // a line even though nothing has changed
+)
+
+// meter shows how far a bulk has come: a bar on a terminal, else a line now and then. It uses no colours. Whoever makes
+// one ends it.
+type meter struct {
+	out   io.Writer
+	what  string // "published"
+	total int
+	began time.Time
+
+	bars *mpb.Progress // nil: no terminal
+	bar  *mpb.Bar
+	text atomic.Pointer[string] // beside the bar
+
+	printed time.Time
+	last    string
+}
+
+func newMeter(out io.Writer, terminal bool, what string, total int) *meter {
+	m := &meter{out: out, what: what, total: total, began: time.Now(), printed: time.Now()}
+	m.text.Store(new(string))
+	if !terminal {
+		return m
+	}
+	m.bars = mpb.New(mpb.WithOutput(out), mpb.WithAutoRefresh())
+	m.bar = m.bars.New(int64(total), mpb.BarStyle(),
+		mpb.PrependDecorators(decor.Name(what+" "), decor.CountersNoUnit("%d of %d ")),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *m.text.Load() })))
+	return m
+}
+
+// show says that so many are done; notes come behind.
+func (m *meter) show(done int, notes ...string) {
+	var said []string
+	if done > 0 {
+		said = append(said, rate(done, time.Since(m.began)))
+	}
+	for _, note := range notes {
+		if note != "" {
+			said = append(said, note)
+		}
+	}
+	text := strings.Join(said, "; ")
+	if m.bars != nil {
+		m.text.Store(&text)
+		m.bar.SetCurrent(int64(done))
+		return
+	}
+	// What changes by itself as time passes is no news.
+	news := fmt.Sprint(done, notes)
+	if since := time.Since(m.printed); since < meterInterval || news == m.last && since < meterSilence {
+		return
+	}
+	m.printed, m.last = time.Now(), news
+	fmt.Fprintf(m.out, "%s %d of %d; %s\n", m.what, done, m.total, text)
+}
+
+// end leaves the bar as it is.
+func (m *meter) end() {
+	if m.bars != nil {
+		m.bar.Abort(false)
+		m.bars.Wait()
+	}
+}
+
+func rate(n int, in time.Duration) string {
+	each := float64(n) / max(in, time.Millisecond).Seconds()
+	if each < 1 {
+		return fmt.Sprintf("%.0f/min", each*60)
+	}
+	return fmt.Sprintf("%.0f/s", each)
+}
+
+// expectedEnd is when the quota will have let out all the requests that are queued, which is when the last of them is
+// called; machines take their time after that. ok: there is such a time.
+func expectedEnd(now time.Time, o broker.Overview, windows []budget.Window) (end time.Time, ok bool) {
+	queued := o.Pending + o.InFlight
+	if queued == 0 || o.Pause != nil {
+		return time.Time{}, false
+	}
+	var wait time.Duration
+	for i, w := range o.Budget {
+		if over := queued - w.Remaining; w.Limit > 0 && over > 0 {
+			wait = max(wait, time.Duration(over)*windows[i].Per/time.Duration(w.Limit))
+		}
+	}
+	return now.Add(wait), true
+}

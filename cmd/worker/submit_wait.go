@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+const (
+	// remembered is for how long the worker knows an id after its end (contract §3): an older result is not this
+	// request's, which is carried out anew.
+	remembered = 7 * 24 * time.Hour
+
+	awaitLook  = 250 * time.Millisecond
+	awaitQuota = 10 * time.Second // between two looks at queue and quota
+)
+
+// earlier reads the results that are there before anything is published, and returns where to go on. It finds those of
+// an earlier run of the same rows, and that results can't be read while there is still time to say so.
+func (s *submission) earlier(ctx context.Context) (broker.FollowOptions, error) {
+	o := broker.FollowOptions{Since: time.Now().Add(-remembered)}
+	if s.bulk.single != "" { // its id is new
+		last, err := s.broker.Latest(ctx, s.broker.Names().ResultsStream, 1)
+		if err == nil && len(last) > 0 {
+			o.From = last[0].Sequence + 1
+		}
+		return o, err
+	}
+	o.ToPresent = true
+	err := followResults(ctx, s.broker, o, func(m broker.Message) error {
+		_ = s.harvest.take(m) // enough is only what is enough to the end
+		return ctx.Err()
+	})
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	s.harvest.reopen()
+	return s.goOn(), err
+}
+
+// goOn is where to go on reading results.
+func (s *submission) goOn() broker.FollowOptions {
+	if last := s.harvest.last(); last > 0 {
+		return broker.FollowOptions{From: last + 1}
+	}
+	return broker.FollowOptions{Since: time.Now().Add(-remembered)}
+}
+
+// await follows the results until each row has its final one, and sums them up.
+func (s *submission) await(ctx context.Context, from broker.FollowOptions) error {
+	err := s.follow(ctx, from)
+	sum := writeSummary(s.env.Stdout, s.harvest.fates)
+	open := s.harvest.standing().open
+	switch {
+	case err != nil || sum != nil:
+		return errors.Join(err, sum)
+	case open > 0:
+		return s.interrupted(open)
+	}
+	for _, f := range s.harvest.fates {
+		if !f.succeeded() {
+			return ExitStatus(1)
+		}
+	}
+	return nil
+}
+
+func (s *submission) interrupted(open int) error {
+	how := "Run the same command again to go on waiting: no row is submitted twice"
+	if s.bulk.single != "" {
+		how = "What becomes of it: worker why " + s.bulk.single
+	}
+	return fmt.Errorf("interrupted while %s no final result yet. %s", count(open, "request had", "requests had"), how)
+}
+
+// follow returns when no row is open or ctx has ended.
+func (s *submission) follow(ctx context.Context, from broker.FollowOptions) error {
+	if s.harvest.standing().open == 0 {
+		return nil
+	}
+	m := s.meter("finished")
+	defer m.end()
+	following, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- followResults(following, s.broker, from, s.harvest.take) }()
+	defer stop()
+	look := time.NewTicker(awaitLook)
+	defer look.Stop()
+	quota := quotaNote{s: s}
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-look.C:
+		}
+		s.confirmDryRuns(following)
+		now := s.harvest.standing()
+		m.show(s.rows-now.open, now.note(), quota.note(ctx, now))
+		if now.open == 0 {
+			stop()
+		}
+	}
+}
+
+// confirmDryRuns finds out whether rows that an earlier dry run ended are run again: the worker tells of a new run before
+// it is done with the message that asks for it.
+func (s *submission) confirmDryRuns(ctx context.Context) {
+	var taken []*fate
+	for _, f := range s.harvest.undecided() {
+		if ok, err := s.broker.Taken(ctx, f.seq); err != nil || !ok {
+			break
+		}
+		taken = append(taken, f)
+	}
+	if len(taken) == 0 {
+		return
+	}
+	o := s.goOn()
+	o.ToPresent = true
+	if err := followResults(ctx, s.broker, o, s.harvest.take); err != nil || ctx.Err() != nil {
+		return
+	}
+	for _, f := range taken {
+		s.harvest.confirm(f)
+	}
+}
+
+// note is the standing in words.
+func (s standing) note() string {
+	text := ""
+	for _, outcome := range outcomes() {
+		if n := s.counts[outcome]; n > 0 {
+			text += fmt.Sprintf(", %s %d", outcome, n)
+		}
+	}
+	if s.underWay > 0 {
+		text += fmt.Sprintf(", under way %d", s.underWay)
+	}
+	if text == "" {
+		return ""
+	}
+	return text[2:]
+}
+
+// quotaNote tells when the last request will have been called, as far as the quota goes.
+type quotaNote struct {
+	s     *submission
+	asked time.Time
+	text  string
+}
+
+func (q *quotaNote) note(ctx context.Context, now standing) string {
+	if now.open == now.underWay {
+		return "" // all are called: only their machines know
+	}
+	if time.Since(q.asked) < awaitQuota {
+		return q.text
+	}
+	q.asked, q.text = time.Now(), ""
+	limits := windows(q.s.env.Settings.Rates)
+	o, err := q.s.broker.Overview(ctx, limits)
+	if err != nil {
+		return "" // a courtesy, which asks for more rights than submitting does
+	}
+	switch end, ok := expectedEnd(time.Now(), o, limits); {
+	case o.Pause != nil:
+		q.text = "the worker is paused: " + plain(o.Pause.Reason)
+	case ok && time.Until(end) > time.Minute:
+		q.text = "last call at about " + end.Local().Format("Jan 2 15:04")
+	}
+	return q.text
+}

@@ -1,0 +1,234 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+const (
+	// bulkInFlight bounds what PublishAll has sent and not yet seen stored, and with it its memory: a request is at
+	// most 64 KiB.
+	bulkInFlight = 256
+	// bulkPatience is how long one message may wait for a connection or an answer.
+	bulkPatience = time.Minute
+)
+
+// Outgoing is a message on its way to the request subject.
+type Outgoing struct {
+	Name      string // how an error calls it, such as "machines.csv, line 8"
+	MessageID string // Nats-Msg-Id: the broker stores a message once within the stream's duplicate window
+	Header    remediation.Header
+	Payload   []byte
+}
+
+// Stored is the broker's word that it has a message.
+type Stored struct {
+	Sequence  uint64
+	Duplicate bool // it had it already, under that sequence
+}
+
+// UnpublishedError is the first message that PublishAll could not get stored. Those before it are stored; of the few
+// after it that were under way nothing is known, so that the same messages are to be published again.
+type UnpublishedError struct {
+	Name string
+	Err  error
+}
+
+func (e *UnpublishedError) Error() string { return fmt.Sprintf("publish %s: %v", e.Name, e.Err) }
+func (e *UnpublishedError) Unwrap() error { return e.Err }
+
+// PublishAll publishes requests in their order without waiting for each, and calls stored for each, in the same order,
+// once the broker has it. A connection or an answer that is lost is waited for, and the message sent again under its
+// id. It ends at the first message that can't be stored (*UnpublishedError) or the first error of requests. When ctx
+// ends it sends nothing more, sees to what is under way, and returns ctx's cause if something was left.
+func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, error], stored func(Stored)) error {
+	js, err := jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout),
+		jetstream.WithPublishAsyncMaxPending(bulkInFlight), jetstream.WithPublishAsyncTimeout(apiTimeout))
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	defer js.CleanupPublisher()
+	// What was sent is seen to for a while after ctx has ended, so that the caller knows what became of it.
+	settling, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(apiTimeout, func() { cancel(context.Cause(ctx)) })
+	})()
+	b.denied.Store(&cancel)
+	defer b.denied.Store(nil)
+
+	p := &bulk{b: b, js: js, stored: stored}
+	var cut error
+	for o, err := range requests {
+		if cut = cmp.Or(err, context.Cause(ctx)); cut != nil {
+			break
+		}
+		if len(p.flights) == bulkInFlight {
+			if err := p.settle(settling); err != nil {
+				return err
+			}
+		}
+		p.send(o)
+	}
+	for len(p.flights) > 0 {
+		if err := p.settle(settling); err != nil {
+			return err
+		}
+	}
+	return cut
+}
+
+// bulk is one PublishAll.
+type bulk struct {
+	b       *Broker
+	js      jetstream.JetStream
+	stored  func(Stored)
+	flights []flight // sent, in order
+	begun   bool     // the broker has stored one
+}
+
+type flight struct {
+	name   string
+	msg    *nats.Msg
+	future jetstream.PubAckFuture
+	err    error // of sending it
+}
+
+func (p *bulk) send(o Outgoing) {
+	h := nats.Header{}
+	for name, values := range o.Header {
+		h[name] = values
+	}
+	h.Set(jetstream.MsgIDHeader, o.MessageID)
+	f := flight{name: o.Name, msg: &nats.Msg{Subject: p.b.cfg.Names.Subject, Header: h, Data: o.Payload}}
+	f.future, f.err = p.js.PublishMsgAsync(f.msg)
+	p.flights = append(p.flights, f)
+}
+
+// settle waits until the oldest message under way is stored.
+func (p *bulk) settle(ctx context.Context) error {
+	f := p.flights[0]
+	p.flights = p.flights[1:]
+	ack, err := f.wait(ctx)
+	if err != nil {
+		ack, err = p.insist(ctx, f, err)
+	}
+	if err != nil {
+		return &UnpublishedError{Name: f.name, Err: err}
+	}
+	p.begun = true
+	p.stored(Stored{Sequence: ack.Sequence, Duplicate: ack.Duplicate})
+	return nil
+}
+
+func (f flight) wait(ctx context.Context) (*jetstream.PubAck, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	select {
+	case ack := <-f.future.Ok():
+		return ack, nil
+	case err := <-f.future.Err():
+		return nil, err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// insist publishes a message again, as long as what is wrong may pass by itself.
+func (p *bulk) insist(ctx context.Context, f flight, err error) (ack *jetstream.PubAck, _ error) {
+	if err = p.fault(err); !isAgain(err) {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, bulkPatience, errors.New("no answer within "+bulkPatience.String()))
+	defer cancel()
+	err = p.b.persist(ctx, "publish "+f.name, func(ctx context.Context) error {
+		ack, err = within(ctx, func(ctx context.Context) (*jetstream.PubAck, error) { return p.js.PublishMsg(ctx, f.msg) })
+		return p.fault(err)
+	})
+	var denied *DeniedError
+	if errors.As(context.Cause(ctx), &denied) {
+		return nil, denied
+	}
+	return ack, err
+}
+
+// fault says what to do about a message that was not stored, and whether it may pass by itself.
+func (p *bulk) fault(err error) error {
+	n := p.b.cfg.Names
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jetstream.ErrNoStreamResponse) && !p.begun:
+		return fmt.Errorf("no stream takes what is published on %s (%w): start `worker run` once, which creates it, or check WORKER_SUBJECT", n.Subject, err)
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
+		return again{err}
+	case isFull(err):
+		return fmt.Errorf("the stream %s is full (%w): wait until the worker has taken some of its requests, or raise its limits", n.Stream, err)
+	}
+	return explain(err)
+}
+
+func isAgain(err error) bool {
+	var wait again
+	return errors.As(err, &wait)
+}
+
+// isFull tells a stream or an account at its limits. [doc] nats-server errors.json: 10077 is any failure to store,
+// told apart by its text; 10023 and 10047 are the account's.
+func isFull(err error) bool {
+	api := apiError(err)
+	return api.ErrorCode == codeStoreFailed && strings.Contains(api.Description, "maximum") ||
+		api.ErrorCode == codeNoMemory || api.ErrorCode == codeNoStorage
+}
+
+const (
+	codeNoMemory    jetstream.ErrorCode = 10023
+	codeNoStorage   jetstream.ErrorCode = 10047
+	codeStoreFailed jetstream.ErrorCode = 10077
+)
+
+// Taken tells whether the worker is done with the message of the request stream under a sequence.
+func (b *Broker) Taken(ctx context.Context, seq uint64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	n := b.cfg.Names
+	s, err := b.js.Stream(ctx, n.Stream)
+	if err != nil {
+		return false, fmt.Errorf("stream %s: %w", n.Stream, err)
+	}
+	if _, err = s.GetMsg(ctx, seq); errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", n.Stream, err)
+	}
+	// A stream that others made may keep what was acknowledged.
+	cons, err := s.Consumer(ctx, n.Consumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("consumer %s: %w", n.Consumer, err)
+	}
+	return cons.CachedInfo().AckFloor.Stream >= seq, nil
+}
+
+// IsMissing tells an error about a stream that is not there.
+func IsMissing(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }
+
+// OwnSubjects are the subjects, some with wildcards, that belong to the worker: no request's replyTo.
+func (n Names) OwnSubjects() []string {
+	n = n.withDefaults()
+	return []string{n.Subject, n.ResultsSubject, n.DeadletterSubject, auditSubject, ownSubjects, "$KV.>"}
+}

@@ -1,0 +1,202 @@
+package remediation_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// unclear are all answers that do not tell whether the call took place.
+var unclear = map[string]defendersim.Fault{
+	"408":              {Status: 408},
+	"500":              {Status: 500},
+	"502 of a proxy":   {Status: 502, Body: []byte("<html>Bad Gateway</html>")},
+	"503":              {Status: 503},
+	"504":              {Status: 504},
+	"599":              {Status: 599},
+	"cut before":       {Cut: "before"},
+	"cut headers":      {Cut: "headers"},
+	"cut body":         {Cut: "body"},
+	"hangs":            {Hang: true},
+	"unreadable":       {Body: []byte("<html>all is well</html>")},
+	"bears no action":  {Body: []byte("{}")},
+	"empty":            {Status: 201, Body: []byte(" ")},
+	"another's action": {Body: []byte(`{"id":"1","machineId":"` + strings.Repeat("f", 40) + `","type":"UnrestrictCodeExecution"}`)},
+}
+
+const (
+	refused    = 1 // machine whose call is refused with an unclear answer
+	carriedOut = 2 // machine whose call takes place although the answer is unclear
+)
+
+// lookUps are the lists that ask for a machine's actions.
+func (w *world) lookUps(n int) (calls []defendersim.Call) {
+	for _, c := range w.called("list") {
+		if strings.Contains(c.Query, machine(n)) {
+			calls = append(calls, c)
+		}
+	}
+	return calls
+}
+
+// TestUnclearAnswerIsLookedUp: each unclear answer in both forms, and a list that shows an action only after a while.
+func TestUnclearAnswerIsLookedUp(t *testing.T) {
+	for name, f := range unclear {
+		for _, lag := range []time.Duration{0, 3 * time.Second, 20 * time.Second} {
+			t.Run(fmt.Sprintf("%s, listed after %v", name, lag), func(t *testing.T) {
+				inWorld(t, setup{api: defendersim.Config{ListLag: lag}}, func(w *world) {
+					f.Op, f.Times = "unrestrict", 1
+					f.Machine = machine(refused)
+					w.api.Inject(f)
+					f.Machine, f.CarriedOut = machine(carriedOut), true
+					w.api.Inject(f)
+					w.ask("refused", refused)
+					w.ask("carried out", carriedOut)
+					w.until("the calls", time.Minute, func() bool { return len(w.posts(refused)) == 1 && len(w.posts(carriedOut)) == 1 })
+					first := w.entry("refused").CalledAt
+					w.settled(5 * time.Minute)
+
+					if r := w.wantFinal("carried out", "succeeded"); r.Attempts != 1 || r.Adopted {
+						t.Errorf("carried out: attempts %d, adopted %v", r.Attempts, r.Adopted)
+					}
+					w.wantPosts(carriedOut, 1)
+					if r := w.wantFinal("refused", "succeeded"); r.Attempts != 2 || r.Adopted {
+						t.Errorf("refused: attempts %d, adopted %v", r.Attempts, r.Adopted)
+					}
+					w.wantPosts(refused, 2)
+					if e := w.entry("refused"); !e.CalledAt.Equal(first) {
+						t.Errorf("the run's first call was at %v, later at %v", first, e.CalledAt)
+					}
+					w.wantLooksBefore(refused, f.Hang)
+				})
+			})
+		}
+	}
+}
+
+// wantLooksBefore: between the first and the second call there were three looks, 1, 3 and 6 delays after the answer.
+func (w *world) wantLooksBefore(n int, hung bool) {
+	w.t.Helper()
+	posts, looks := w.posts(n), w.lookUps(n)
+	if len(looks) != 3 || len(posts) != 2 {
+		w.t.Fatalf("%d looks before %d calls, want 3 before the second\n%s", len(looks), len(posts), w.dump())
+	}
+	answered := posts[0].At
+	if hung {
+		answered = answered.Add(timeout)
+	}
+	const slack = 100 * time.Millisecond
+	for i, delays := range []time.Duration{1, 3, 6} {
+		if after := looks[i].At.Sub(answered); after < delays*reconcileDelay-slack {
+			w.t.Errorf("look %d came %v after the answer, want %v", i+1, after, delays*reconcileDelay)
+		}
+	}
+	if posts[1].At.Before(looks[2].At) || posts[1].At.Sub(posts[0].At) < timeout-slack {
+		w.t.Errorf("called again %v after the first call", posts[1].At.Sub(posts[0].At))
+	}
+}
+
+// A request that expires while it is looked for ends as what the look shows; only a further call is not made.
+func TestExpiryIsNotJudgedWhileACallIsLookedFor(t *testing.T) {
+	inWorld(t, setup{api: defendersim.Config{ListLag: 20 * time.Second}}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(refused), Times: 1, Status: 503})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(carriedOut), Times: 1, Status: 503, CarriedOut: true})
+		w.ask("refused", refused, expiresIn(8*time.Second))
+		w.ask("carried out", carriedOut, expiresIn(8*time.Second))
+		w.settled(5 * time.Minute)
+		w.wantFinal("carried out", "succeeded")
+		w.wantFinal("refused", "rejected expired")
+		w.wantPosts(refused, 1)
+		w.wantPosts(carriedOut, 1)
+		if n := len(w.lookUps(refused)); n != 3 {
+			t.Errorf("%d looks before it was given up", n)
+		}
+	})
+}
+
+// An action that is listed later than all looks is still found after the next unclear call.
+func TestFirstCallIsKeptInMindForTheWholeRun(t *testing.T) {
+	api := defendersim.Config{ListLag: 40 * time.Second, Lifecycle: defendersim.Lifecycle{Pending: time.Hour}}
+	inWorld(t, setup{api: api}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: true})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503})
+		w.ask("r1", 1)
+		w.until("the action to be found", 5*time.Minute, func() bool { return w.entry("r1").State == remediation.StateSubmitted })
+		e := w.entry("r1")
+		if a := w.api.Actions()[0]; e.ActionID != a.ID || e.Adopted || e.Attempts != 2 {
+			t.Errorf("entry %+v, want action %s of its own after 2 calls", e, a.ID)
+		}
+		w.wantPosts(1, 2)
+		w.settled(2 * time.Hour)
+	})
+}
+
+func TestFailedLookCountsForNothing(t *testing.T) {
+	for name, f := range map[string]defendersim.Fault{
+		"500": {Status: 500}, "cut": {Cut: "before"}, "cut body": {Cut: "body"}, "hangs": {Hang: true},
+		"unreadable": {Body: []byte("<html>")}, "an entity without id": {Body: []byte(`{"value":[{"type":"UnrestrictCodeExecution"}]}`)},
+		"429": {Status: 429, RetryAfter: time.Minute}, "401": {Status: 401}, "400": {Status: 400}, "not Defender": {Status: 404, Body: []byte("<html>")},
+	} {
+		for _, done := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, carried out %v", name, done), func(t *testing.T) {
+				inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
+					w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: done})
+					f.Op, f.Times = "list", 4
+					w.api.Inject(f)
+					w.ask("r1", 1)
+					w.settled(time.Hour)
+					w.wantFinal("r1", "submitted")
+					posts, good := 2, 0
+					if done {
+						posts = 1
+					}
+					w.wantPosts(1, posts)
+					for _, c := range w.lookUps(1)[4:] {
+						if c.Status == 200 {
+							good++
+						}
+					}
+					if want := map[bool]int{true: 1, false: 3}[done]; good != want {
+						t.Errorf("%d looks that count, want %d\n%s", good, want, w.dump())
+					}
+				})
+			})
+		}
+	}
+}
+
+// Without the permission to list, a request whose call is in doubt waits for it, however long; all others go on.
+func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
+	for _, done := range []bool{false, true} {
+		t.Run(fmt.Sprintf("carried out %v", done), func(t *testing.T) {
+			inWorld(t, setup{free: true, untended: true, submit: untracked}, func(w *world) {
+				w.tokens.grant("Machine.RestrictExecution")
+				w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: done})
+				w.ask("in doubt", 1)
+				w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
+				w.passes(10 * time.Second)
+				w.ask("other", 2)
+				w.ends("other", time.Minute)
+				w.passes(2 * giveUpAfter)
+				w.wantPosts(1, 1)
+				if _, ended := w.final("in doubt"); ended {
+					t.Errorf("it did not wait\n%s", w.dump())
+				}
+				if w.replicas[0].notes.ListingDenied() == "" {
+					t.Error("nobody says that a permission is missing")
+				}
+				w.tokens.grant()
+				w.settled(time.Hour)
+				w.wantFinal("in doubt", "submitted")
+				w.wantPosts(1, map[bool]int{true: 1, false: 2}[done])
+				if w.replicas[0].notes.ListingDenied() != "" {
+					t.Error("the permission is still said to be missing")
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,247 @@
+package remediation_test
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/consumer"
+	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+const (
+	timeout        = 30 * time.Second // DEFENDER_TIMEOUT
+	startLimit     = 2 * time.Second
+	reconcileDelay = 5 * time.Second
+	giveUpAfter    = 24 * time.Hour
+	pollInterval   = 15 * time.Second
+	leaseLife      = 8 * time.Second // of a dead replica's lease
+)
+
+// replica is one process of the worker.
+type replica struct {
+	w  *world
+	id string
+
+	gate      *remediation.Gate
+	notes     *remediation.Notes
+	rates     *broker.RateStore // nil: calls are free
+	budget    *budget.Budget
+	tokens    *defender.Tokens
+	client    *defender.Client
+	submitter *remediation.Submitter
+	tracker   *remediation.Tracker
+	consumer  *consumer.Consumer
+	shared    *broker.Replicas
+	conn      *nats.Conn // of the consumer: a dead process acknowledges nothing
+
+	ctx      context.Context // of all that serves the consumer
+	leave    context.CancelFunc
+	pulling  context.Context
+	stopPull context.CancelFunc
+	cut      chan struct{} // closed when the process is killed
+	dead     atomic.Bool
+	tracking atomic.Bool
+	parts    sync.WaitGroup
+	drained  chan struct{} // closed when the consumer has ended
+	ended    error         // of the consumer
+}
+
+func (w *world) newReplica(id string) *replica {
+	r := &replica{w: w, id: id, gate: remediation.NewGate(time.Second, 15*time.Second), notes: &remediation.Notes{},
+		cut: make(chan struct{}), drained: make(chan struct{})}
+	r.ctx, r.leave = context.WithCancel(w.ctx)
+	r.pulling, r.stopPull = context.WithCancel(w.ctx)
+	r.tokens = defender.NewTokens(&credential{tokenSource: &w.tokens}, "scope")
+	var err error
+	r.client, err = defender.New(defender.Config{
+		BaseURL: "http://127.0.0.1", UserAgent: id, Timeout: timeout, StartLimit: startLimit,
+		Transport: &http.Transport{DialContext: w.net.dial},
+	}, r.tokens, r.newBudget())
+	w.must(err)
+	store, err := w.broker.NewLedger(w.ctx)
+	w.must(err)
+	r.shared, err = w.broker.NewReplicas(w.ctx, id)
+	w.must(err)
+	w.must(r.shared.Measure(w.ctx))
+	own := w.broker.NewPublisher()
+	public, metrics := publisher{own, own, r}, remediation.NewMetrics(nil)
+	r.submitter = &remediation.Submitter{
+		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Gate: r.gate, Notes: r.notes,
+		Metrics: metrics, Log: w.log.Named(id), BrokerNow: r.shared.Now,
+		Rules: remediation.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
+		Config: remediation.SubmitConfig{
+			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
+			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,
+			MaxAction: 512 << 10, Track: true,
+		},
+	}
+	r.tracker = &remediation.Tracker{
+		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Feed: store, Metrics: metrics, Notes: r.notes, Log: w.log.Named(id),
+		Config: remediation.TrackConfig{
+			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.notes.QuotaAwaited,
+		},
+	}
+	for _, limit := range w.set.limits {
+		r.tracker.Config.Windows = append(r.tracker.Config.Windows, remediation.Window{Calls: limit.Limit, Per: limit.Per})
+	}
+	if w.set.submit != nil {
+		w.set.submit(&r.submitter.Config)
+	}
+	if w.set.follow != nil {
+		w.set.follow(&r.tracker.Config)
+	}
+	if w.set.rules != nil {
+		w.set.rules(&r.submitter.Rules)
+	}
+	r.conn, err = nats.Connect("", nats.InProcessServer(w.broker.Conn().Opts.InProcessServer))
+	w.must(err)
+	r.consumer = consumer.New(consumer.Config{
+		Open: r.open, Conn: r.conn, Handler: r.handle, Gate: r.gate, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
+		Slots: cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
+	})
+	return r
+}
+
+func (r *replica) newBudget() defender.Budget {
+	if r.w.set.free {
+		return free{}
+	}
+	limits := r.w.set.limits
+	if limits == nil {
+		limits = budget.Limits(0, 0)
+	}
+	var err error
+	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1)
+	r.w.must(err)
+	r.budget = budget.New(r.rates, limits, zap.NewNop(), nil)
+	return r.budget
+}
+
+// free is a budget without end.
+type free struct{}
+
+func (free) Take(context.Context, string) (time.Time, error) { return time.Now(), nil }
+func (free) Fresh(time.Time) bool                            { return true }
+func (free) Close(context.Context, time.Duration) error      { return nil }
+
+func (r *replica) open(ctx context.Context) (jetstream.Consumer, error) {
+	if err := r.w.broker.Provision(ctx); err != nil {
+		return nil, err
+	}
+	return r.w.broker.Requests(), nil
+}
+
+// handle is the Submitter as long as the process lives. An acknowledgement that is lost is one that is never sent:
+// the message then comes again when AckWait has passed.
+func (r *replica) handle(wait, work context.Context, d remediation.Delivery) remediation.Outcome {
+	wait, stop := r.mortal(wait)
+	defer stop()
+	work, cut := r.mortal(work)
+	defer cut()
+	out := r.submitter.Handle(wait, work, d)
+	if !out.Done {
+		return out
+	}
+	switch f := r.meet(atAck); {
+	case f == nil:
+	case f.dies && f.done:
+		time.AfterFunc(time.Millisecond, r.kill)
+	case f.dies:
+		r.kill()
+	case !f.done:
+		return remediation.Later(r.w.broker.AckWait(), "acknowledgement lost")
+	}
+	return out
+}
+
+func (r *replica) mortal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-r.cut:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// budgetOpen blocks while it is known that no call can be had, as the service does.
+func (r *replica) budgetOpen(ctx context.Context) error {
+	for r.budget != nil {
+		d := r.budget.OpenIn()
+		if d <= 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(min(d, time.Second)):
+		}
+	}
+	return nil
+}
+
+func (r *replica) run() {
+	if r.rates != nil {
+		r.parts.Go(func() { _ = r.rates.Run(r.ctx) })
+	}
+	if !r.w.set.untended {
+		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
+	}
+	r.parts.Go(func() {
+		defer close(r.drained)
+		r.ended = r.consumer.Run(r.pulling)
+	})
+}
+
+func (r *replica) track(ctx context.Context) error {
+	r.tracking.Store(true)
+	defer r.tracking.Store(false)
+	return r.tracker.Run(ctx)
+}
+
+// stop is a shutdown as the service does it: first the consumer drains, then the rest ends.
+func (r *replica) stop() {
+	r.stopPull()
+	<-r.drained
+	r.leave()
+	r.wait()
+}
+
+// kill ends the process there and then: from here on nothing of it is written, acknowledged or sent. Its lease stays
+// behind until it expires. It may be called from within any operation of the replica.
+func (r *replica) kill() {
+	if r.dead.Swap(true) {
+		return
+	}
+	if r.tracking.Load() {
+		_, err := r.w.broker.JS().PublishMsg(r.w.ctx, &nats.Msg{Subject: "$KV." + broker.StateBucket + ".lease.tracker", Data: []byte("left by " + r.id)}, jetstream.WithMsgTTL(leaseLife))
+		if err != nil {
+			r.w.t.Error(err)
+		}
+	}
+	r.conn.Close()
+	close(r.cut)
+	r.stopPull()
+	r.leave()
+}
+
+// wait returns when nothing of a stopped or killed replica runs any more.
+func (r *replica) wait() {
+	r.parts.Wait()
+	r.conn.Close()
+	r.client.Close()
+	r.tokens.Close()
+}
