@@ -49,11 +49,11 @@ func TestUnclearAnswerIsLookedUp(t *testing.T) {
 		for _, lag := range []time.Duration{0, 3 * time.Second, 20 * time.Second} {
 			t.Run(fmt.Sprintf("%s, listed after %v", name, lag), func(t *testing.T) {
 				inWorld(t, setup{api: defendersim.Config{ListLag: lag}}, func(w *world) {
-					f.Op, f.Times = "unrestrict", 1
-					f.Machine = machine(refused)
-					w.api.Inject(f)
-					f.Machine, f.CarriedOut = machine(carriedOut), true
-					w.api.Inject(f)
+					for n, done := range map[int]bool{refused: false, carriedOut: true} {
+						f := f
+						f.Op, f.Times, f.Machine, f.CarriedOut = "unrestrict", 1, machine(n), done
+						w.api.Inject(f)
+					}
 					w.ask("refused", refused)
 					w.ask("carried out", carriedOut)
 					w.until("the calls", time.Minute, func() bool { return len(w.posts(refused)) == 1 && len(w.posts(carriedOut)) == 1 })
