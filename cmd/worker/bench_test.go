@@ -62,10 +62,14 @@ func benchRun(b *testing.B, sync bool, work func(*testing.B, *service, string)) 
 	if err := os.WriteFile(token, []byte(sim.IssueToken(time.Hour)), 0o600); err != nil {
 		b.Fatal(err)
 	}
+	old := time.Now().Add(-time.Minute) // as a file that is not being written
+	if err := os.Chtimes(token, old, old); err != nil {
+		b.Fatal(err)
+	}
 	settings, err := settingsFrom(map[string]string{
 		"WORKER_DATA_DIR": dir, "WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0",
 		"WORKER_RATE_PER_MINUTE": "0", "WORKER_RATE_PER_HOUR": "0", "WORKER_CONCURRENCY": fmt.Sprint(benchInFlight),
-		"WORKER_TRACK": "false", "DEFENDER_API_URL": api.URL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": token,
+		"DEFENDER_API_URL": api.URL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": token,
 	})
 	if err != nil {
 		b.Fatal(err)

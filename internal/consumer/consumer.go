@@ -41,8 +41,8 @@ type Config struct {
 	Log        *zap.Logger
 }
 
-// Consumer pulls a message only when it may be handled at once: there is no pile of prefetched messages whose ack
-// timers run.
+// Consumer pulls a message only when there is a slot to handle it in at once: there is no pile of prefetched messages
+// whose ack timers run.
 type Consumer struct {
 	cfg      Config
 	slots    chan struct{}
@@ -102,21 +102,52 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
+		if err := c.batch(ctx, work, p, probe); err != nil {
+			return err
+		}
+	}
+}
+
+// batch asks for a message for each slot that is free, and hands out what comes of that request.
+func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error {
+	n := 1
+	if !probe {
+		n += c.moreSlots(pullMost - 1)
+	}
+	defer func() {
+		for ; n > 0; n-- { // slots that no message came for
+			<-c.slots
+		}
+	}()
+	if err := p.ask(n); err != nil {
+		c.probed(probe)
+		return err
+	}
+	for n > 0 {
 		msg, err := p.next()
 		if msg == nil {
-			<-c.slots
 			c.probed(probe)
-			if err != nil {
-				return err
-			}
-			continue
+			return err
 		}
+		n--
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
 			defer func() { <-c.slots; c.inFlight.Add(-1); c.probed(probe) }()
 			c.handle(ctx, work, delivery{c.cfg.Conn, msg}, probe)
 		})
 	}
+	return nil
+}
+
+func (c *Consumer) moreSlots(most int) (n int) {
+	for ; n < most; n++ {
+		select {
+		case c.slots <- struct{}{}:
+		default:
+			return n
+		}
+	}
+	return n
 }
 
 // admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.

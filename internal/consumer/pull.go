@@ -1,7 +1,6 @@
 package consumer
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -16,16 +15,19 @@ import (
 // be called back, and a message that it brought to nobody would come again only after AckWait.
 const pullExpiry = time.Second
 
-// puller asks the broker for one message at a time, when it is asked for one itself. The client library's iterator
-// prefetches, and with a prefetch of one it can miss to ask (nats.go v1.55.0: a pull that is still marked as being sent
-// when its message arrives suppresses the next one, until the missing heartbeats are noticed).
+// pullMost bounds how many messages are asked for at once.
+const pullMost = 16
+
+// puller asks the broker for as many messages as it is told to, with one request at a time. The client library's
+// iterator prefetches, and with a prefetch of one it can miss to ask (nats.go v1.55.0: a pull that is still marked as
+// being sent when its message arrives suppresses the next one, until the missing heartbeats are noticed).
 type puller struct {
 	nc      *nats.Conn
 	subject string // of the pull requests
 	inbox   string
-	request []byte
 	sub     *nats.Subscription
 	ch      chan *nats.Msg
+	lost    *time.Timer
 }
 
 // errConsumerGone is a consumer that was deleted under us.
@@ -33,39 +35,32 @@ var errConsumerGone = errors.New("the consumer is gone")
 
 func newPuller(nc *nats.Conn, cons jetstream.Consumer) (*puller, error) {
 	info := cons.CachedInfo()
-	request, err := json.Marshal(map[string]any{"batch": 1, "expires": pullExpiry})
-	if err != nil {
-		return nil, err
-	}
 	p := &puller{
-		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name, inbox: nc.NewInbox(), request: request,
-		ch: make(chan *nats.Msg, 64),
+		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name, inbox: nc.NewInbox(),
+		ch: make(chan *nats.Msg, 64), lost: time.NewTimer(0),
 	}
+	var err error
 	if p.sub, err = nc.ChanSubscribe(p.inbox, p.ch); err != nil {
 		return nil, fmt.Errorf("subscribe to deliveries: %w", err)
 	}
 	return p, nil
 }
 
-// next returns a message, or nil if none came for a while: the caller looks around and asks again.
+// ask asks for up to n messages; the caller keeps a slot for each.
+func (p *puller) ask(n int) error {
+	if err := p.nc.PublishRequest(p.subject, p.inbox, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, pullExpiry)); err != nil {
+		return fmt.Errorf("ask for messages: %w", err)
+	}
+	p.lost.Reset(pullExpiry + time.Second) // past its expiry a request was lost, with a broker that went away perhaps
+	return nil
+}
+
+// next returns a message, or nil when the request under way brings no more.
 func (p *puller) next() (*nats.Msg, error) {
-	select {
-	case m := <-p.ch: // it came after its pull was given up
-		if m.Header.Get("Status") == "" {
-			return m, nil
-		}
-	default:
-	}
-	if err := p.nc.PublishRequest(p.subject, p.inbox, p.request); err != nil {
-		return nil, fmt.Errorf("ask for a message: %w", err)
-	}
-	// Past the expiry the request was lost, with a broker that went away perhaps.
-	lost := time.NewTimer(pullExpiry + time.Second)
-	defer lost.Stop()
 	select {
 	case m := <-p.ch:
 		return p.classify(m)
-	case <-lost.C:
+	case <-p.lost.C:
 		return nil, nil
 	}
 }
@@ -87,6 +82,7 @@ func (p *puller) classify(m *nats.Msg) (*nats.Msg, error) {
 
 // close unsubscribes, and returns what came after its pull was given up.
 func (p *puller) close() (left []*nats.Msg) {
+	p.lost.Stop()
 	_ = p.sub.Unsubscribe() // the connection is gone otherwise, and with it the subscription
 	for {
 		select {

@@ -173,7 +173,7 @@ func TestFailedLookCountsForNothing(t *testing.T) {
 func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 	for _, done := range []bool{false, true} {
 		t.Run(fmt.Sprintf("carried out %v", done), func(t *testing.T) {
-			inWorld(t, setup{free: true, untended: true, submit: untracked}, func(w *world) {
+			inWorld(t, setup{free: true, untended: true, submit: impatient}, func(w *world) {
 				w.tokens.grant("Machine.RestrictExecution")
 				w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: done})
 				w.ask("in doubt", 1)
@@ -181,7 +181,7 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 				w.passes(10 * time.Second)
 				w.ask("other", 2)
 				w.ends("other", time.Minute)
-				w.passes(2 * giveUpAfter)
+				w.passes(5 * impatience)
 				w.wantPosts(1, 1)
 				if _, ended := w.final("in doubt"); ended {
 					t.Errorf("it did not wait\n%s", w.dump())
@@ -200,3 +200,8 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 		})
 	}
 }
+
+// impatience is a short WORKER_GIVE_UP_AFTER: the promises about it hold for any.
+const impatience = 15 * time.Minute
+
+func impatient(c *remediation.SubmitConfig) { c.Track, c.GiveUpAfter = false, impatience }

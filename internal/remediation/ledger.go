@@ -104,12 +104,11 @@ func DecodeEntry(rec Record) (Entry, error) {
 
 // concerns tells, without decoding all of it, whether an entry may be one to follow or to tell.
 func concerns(rec Record) bool {
-	for _, s := range []State{StateCalled, StateWaiting, StateUnknown} {
-		if bytes.HasPrefix(rec.Value, []byte(`{"v":1,"state":"`+string(s)+`"`)) {
-			return false
-		}
+	head, known := bytes.CutPrefix(rec.Value, []byte(`{"v":1,"state":"`))
+	if !known {
+		return rec.Value != nil
 	}
-	return rec.Value != nil && !bytes.HasPrefix(rec.Value, []byte(`{"v":1,"state":"final","published":true`))
+	return bytes.HasPrefix(head, []byte(StateSubmitted)) || bytes.HasPrefix(head, []byte(StateFinal)) && !bytes.HasPrefix(head, []byte(`final","published":true`))
 }
 
 // save writes e over the revision it was read at and moves it to the new one.

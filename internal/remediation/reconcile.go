@@ -59,7 +59,8 @@ func (p *passage) reconcile() (Outcome, error) {
 func (p *passage) callAgain() (Outcome, error) {
 	p.e.State = StateWaiting
 	p.e.Failures++
-	p.e.Failed += Duration(time.Since(p.e.LookFrom))
+	// Only the time that the looks take: for a permission or for quota it waited at no cost.
+	p.e.Failed += Duration(p.nextLook().Sub(p.e.LookFrom))
 	if time.Duration(p.e.Failed) > p.Config.GiveUpAfter {
 		return p.giveUp()
 	}

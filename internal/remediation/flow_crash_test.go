@@ -1,0 +1,176 @@
+package remediation_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// ways are the ways a request goes, with every point where something becomes durable on them.
+var ways = []struct {
+	name    string
+	points  []point
+	fault   defendersim.Fault // of the API; the zero one: none
+	set     setup
+	outcome string
+}{
+	{
+		name: "followed", outcome: "succeeded",
+		points: []point{atIntent, atMachine, atPost, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
+	},
+	{
+		name: "untracked", outcome: "submitted", set: setup{submit: untracked},
+		points: []point{atIntent, atMachine, atPost, atDecision, atFinal, atMark, atAck},
+	},
+	{
+		name: "rejected", outcome: "rejected ClientVersionNotSupported",
+		fault:  defendersim.Fault{Op: "unrestrict", Status: 400, Code: "ClientVersionNotSupported"},
+		points: []point{atIntent, atMachine, atDecision, atLetter, atFinal, atMark, atAck},
+	},
+	{
+		name: "rejected untaken", outcome: "rejected tooOld", set: setup{submit: func(c *remediation.SubmitConfig) { c.MaxAge = time.Nanosecond }},
+		points: []point{atDecision, atLetter, atFinal, atMark, atAck},
+	},
+	{
+		name: "unclear, carried out", outcome: "succeeded",
+		fault:  defendersim.Fault{Op: "unrestrict", Status: 500, CarriedOut: true, Times: 1},
+		points: []point{atUnknown, atRecord, atSubmitted, atAck},
+	},
+	{
+		name: "unclear, refused", outcome: "succeeded",
+		fault:  defendersim.Fault{Op: "unrestrict", Status: 500, Times: 1},
+		points: []point{atUnknown, atIntent, atMachine, atPost, atRecord},
+	},
+	{
+		name: "throttled", outcome: "succeeded",
+		fault:  defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 10 * time.Second, Times: 1},
+		points: []point{atWaiting, atIntent, atMachine, atPost, atRecord},
+	},
+}
+
+// eachPoint runs a test at every point of every way, in both forms: refused before, and done with the reply lost.
+func eachPoint(t *testing.T, dies bool, replicas int, test func(w *world, f fault, outcome string)) {
+	for _, way := range ways {
+		for _, at := range way.points {
+			for _, done := range []bool{false, true} {
+				f := fault{at: at, done: done, dies: dies, times: 1}
+				t.Run(fmt.Sprintf("%s, %s", way.name, f), func(t *testing.T) {
+					set := way.set
+					set.replicas = replicas
+					inWorld(t, set, func(w *world) {
+						if way.fault.Op != "" {
+							w.api.Inject(way.fault)
+						}
+						w.faults.inject(f)
+						test(w, f, way.outcome)
+					})
+				})
+			}
+		}
+	}
+}
+
+// A replica that dies at any point leaves nothing behind that another one can't finish.
+func TestDeathAtAnyPointIsSurvived(t *testing.T) {
+	eachPoint(t, true, 2, func(w *world, f fault, outcome string) {
+		w.ask("r1", 1)
+		w.settled(10 * time.Minute)
+		w.wantFinal("r1", outcome)
+		if w.faults.armed() != 0 || w.living() != 1 {
+			w.t.Errorf("nobody came to the point: %d replicas live", w.living())
+		}
+		// Whoever comes after is not held up by what was left behind.
+		w.faults.clear()
+		w.api.ClearFaults()
+		w.ask("r2", 1, field{"comment", `"another"`})
+		w.settled(10 * time.Minute)
+	})
+}
+
+// A broker that refuses one write, or loses one reply, costs nothing but time.
+func TestFaultAtAnyPointIsSurvived(t *testing.T) {
+	eachPoint(t, false, 1, func(w *world, f fault, outcome string) {
+		w.ask("r1", 1)
+		w.settled(10 * time.Minute)
+		w.wantFinal("r1", outcome)
+		if w.faults.armed() != 0 {
+			w.t.Error("nobody came to the point")
+		}
+		w.until("the pause to end", time.Minute, func() bool { _, on := w.replicas[0].gate.Current(); return !on })
+	})
+}
+
+// A process that dies once the call is made known, and before it is made, has made no call: another one makes it.
+func TestDeathBeforeTheCallCostsNoLookWhereNoneIsNeeded(t *testing.T) {
+	for _, f := range []fault{{at: atIntent, done: true}, {at: atMachine}} {
+		t.Run(f.String(), func(t *testing.T) {
+			inWorld(t, setup{replicas: 2, untended: true, submit: untracked}, func(w *world) {
+				f.dies, f.times = true, 1
+				w.faults.inject(f)
+				w.ask("r1", 1)
+				w.settled(10 * time.Minute)
+				w.wantPosts(1, 1)
+				if n := len(w.lookUps(1)); n != 0 {
+					t.Errorf("%d looks for a call that nobody can have made", n)
+				}
+				if r := w.wantFinal("r1", "submitted"); r.Attempts != 1 {
+					t.Errorf("%d attempts", r.Attempts)
+				}
+			})
+		})
+	}
+}
+
+// living is how many replicas were not killed.
+func (w *world) living() (n int) {
+	for _, r := range w.replicas {
+		if !r.dead.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// A live process is left alone as long as it can be calling.
+func TestLiveCallIsNotTakenOver(t *testing.T) {
+	inWorld(t, setup{replicas: 2, api: defendersim.Config{Latency: 28 * time.Second}, untended: true, submit: untracked}, func(w *world) {
+		w.ask("r1", 1)
+		w.passes(time.Second)
+		w.ask("r1", 1) // the second replica gets it while the first one calls
+		w.settled(10 * time.Minute)
+		w.wantPosts(1, 1)
+		if n := len(w.lookUps(1)); n != 0 {
+			t.Errorf("%d looks for the call of a live process", n)
+		}
+	})
+}
+
+// The answer of a replica that could not write for so long that another one took over is not lost.
+func TestLateAnswerIsMerged(t *testing.T) {
+	for _, listed := range []time.Duration{0, 10 * time.Minute} {
+		t.Run(fmt.Sprintf("listed after %v", listed), func(t *testing.T) {
+			api := defendersim.Config{ListLag: listed, Lifecycle: defendersim.Lifecycle{Pending: 15 * time.Minute}}
+			inWorld(t, setup{api: api, replicas: -1}, func(w *world) {
+				first := w.start()
+				w.faults.inject(fault{at: atRecord, who: first}) // until cleared
+				w.ask("r1", 1)
+				w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
+				second := w.start()
+				w.ask("r1", 1) // of which the second replica hears
+				w.until("the second replica to look", 5*time.Minute, func() bool { return len(w.lookUps(1)) > 0 })
+				w.passes(2 * time.Minute)
+				w.faults.clear()
+				w.until("the answer to be recorded", time.Minute, func() bool { return w.entry("r1").State == remediation.StateSubmitted })
+				if e, a := w.entry("r1"), w.api.Actions(); e.ActionID != a[0].ID || len(a) != 1 || e.Adopted {
+					t.Errorf("entry %+v, actions %+v", e, a)
+				}
+				_ = second
+				w.settled(time.Hour)
+				w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
+			})
+		})
+	}
+}
