@@ -23,7 +23,7 @@ type cli struct {
 	Results     ResultsCmd     `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
 	Deadletter  DeadletterCmd  `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
 	Status      StatusCmd      `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
-	Pause       PauseCmd       `cmd:"" settings:"broker embedded names log" help:"Stop consumption on every replica; nothing in flight is lost."`
+	Pause       PauseCmd       `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd      `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
 	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests or results, or the AsyncAPI document."`
@@ -119,10 +119,16 @@ type DeadletterListCmd struct {
 type DeadletterShowCmd struct{ DeadletterSelection }
 
 // DeadletterReplayCmd is `worker deadletter replay`.
-type DeadletterReplayCmd struct{ DeadletterSelection }
+type DeadletterReplayCmd struct {
+	DeadletterSelection
+	Yes bool `help:"Do not ask, as it does on a terminal alone."`
+}
 
 // DeadletterDropCmd is `worker deadletter drop`.
-type DeadletterDropCmd struct{ DeadletterSelection }
+type DeadletterDropCmd struct {
+	DeadletterSelection
+	Yes bool `help:"Do not ask, as it does on a terminal alone."`
+}
 
 // DeadletterSelection says which dead letters are meant: those that match
 // everything given. At least one thing is given, so that all are meant only
@@ -164,7 +170,8 @@ type CheckCmd struct{}
 
 // WhyCmd is `worker why`.
 type WhyCmd struct {
-	ID string `arg:"" help:"Id of the request."`
+	ID   string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ."`
+	JSON bool   `name:"json" help:"One JSON object."`
 }
 
 // settingGroups titles the groups of settingFlags, in the order of the help.

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/consumer"
@@ -80,9 +78,10 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.consumer = consumer.New(consumer.Config{
-		Open: s.requests, Conn: s.broker.Conn(),
+		Open: s.broker.OpenRequests, Conn: s.broker.Conn(),
 		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
-		Slots: set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
+		Paused: func() bool { return p.replicas.Paused() != nil },
+		Slots:  set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
 	})
 	p.present = s.presence
 	s.mu.Lock()
@@ -127,14 +126,6 @@ func (s *service) assembleClient(p *parts) error {
 		Registerer: s.registry,
 	}, p.tokens, p.budget)
 	return err
-}
-
-// requests is the consumer, made anew if it was deleted.
-func (s *service) requests(ctx context.Context) (jetstream.Consumer, error) {
-	if err := s.broker.Provision(ctx); err != nil {
-		return nil, err
-	}
-	return s.broker.Requests(), nil
 }
 
 // serve runs all parts but the consumer.

@@ -127,7 +127,7 @@ func brokerConfig(s Settings) broker.Config {
 		},
 		DataDir: s.DataDir, EmbeddedAddr: s.Embedded.Addr, EmbeddedToken: s.Embedded.Token.Reveal(),
 		Names:     broker.Names(s.Names),
-		Provision: s.Provision, Replicas: s.Replicas, AckWait: s.AckWait,
+		Provision: s.Provision, Replicas: s.Replicas, AckWait: s.AckWait, Windows: windows(s.Rates),
 	}
 }
 

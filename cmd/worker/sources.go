@@ -12,13 +12,21 @@ import (
 )
 
 func (s *service) sources() admin.Sources {
-	return admin.Sources{Alive: func() error { return nil }, Ready: s.readiness, Status: s.status, Recent: s.recent}
+	return admin.Sources{Alive: s.alive, Ready: s.readiness, Status: s.status, Recent: s.recent}
 }
 
 func (s *service) current() (b *broker.Broker, p *parts, waiting string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broker, s.parts, s.waiting
+}
+
+// alive is about this process alone: a broker or an API that is away is no reason to restart it.
+func (s *service) alive() error {
+	if _, p, _ := s.current(); p != nil {
+		return p.consumer.Alive()
+	}
+	return nil
 }
 
 // readiness says why this replica takes no requests, and what an operator should know besides.

@@ -18,35 +18,32 @@ const signFor = 24 * time.Hour
 
 // Run checks everything first, and then publishes it, or nothing.
 func (c *SubmitCmd) Run(ctx context.Context, env *Env) error {
-	b, done, err := c.bulk(ctx, env)
+	s, done, err := c.prepare(ctx, env)
 	if err != nil {
 		return err
 	}
 	defer done()
-	s := &submission{cmd: c, env: env, bulk: b}
-	if c.Wait {
-		s.harvest = newHarvest(b.rules.Stream)
-	}
-	if s.rows, err = b.check(s.harvest); err != nil {
-		return err
-	}
 	if c.ValidateOnly {
-		fmt.Fprintf(env.Stdout, "%s; nothing was published.\n", count(s.rows, "request", "requests")+" in good form")
+		fmt.Fprintf(env.Stdout, "%s in good form; nothing was published.\n", count(s.rows, "request", "requests"))
 		return nil
 	}
-	out, err := openReport(c.Report)
-	if err != nil {
-		return err
+	return s.carryOut(ctx, c.Report)
+}
+
+// prepare reads and checks. The caller calls done at the end.
+func (c *SubmitCmd) prepare(ctx context.Context, env *Env) (_ *submission, done func(), err error) {
+	s := &submission{env: env}
+	if s.bulk, done, err = c.bulk(ctx, env); err != nil {
+		return nil, nil, err
 	}
-	if s.broker, err = dialForCommand(ctx, env); err != nil {
-		return err
+	if c.Wait {
+		s.harvest = newHarvest(s.bulk.rules.Stream)
 	}
-	defer closeAfterCommand(s.broker)
-	err = s.run(ctx)
-	if s.harvest != nil {
-		err = errors.Join(err, out.write(s.harvest.fates))
+	if s.rows, err = s.bulk.check(s.harvest); err != nil {
+		done()
+		return nil, nil, err
 	}
-	return err
+	return s, done, nil
 }
 
 // bulk is what the command line asks for. The caller calls done at the end.
@@ -103,7 +100,6 @@ func (c *SubmitCmd) signWith(b *bulk) (err error) {
 
 // submission is one bulk on its way to the broker.
 type submission struct {
-	cmd     *SubmitCmd
 	env     *Env
 	bulk    *bulk
 	broker  *broker.Broker
@@ -111,6 +107,33 @@ type submission struct {
 	harvest *harvest // nil: not waited for
 
 	stored, duplicates int
+}
+
+// carryOut publishes and waits. The report is written whatever happens, with what is known by then.
+func (s *submission) carryOut(ctx context.Context, reportPath string) error {
+	out, err := openReport(reportPath)
+	if err != nil {
+		return err
+	}
+	err = s.dialAndRun(ctx)
+	if s.harvest == nil {
+		return err
+	}
+	if failed := out.write(s.harvest.fates); failed != nil {
+		if _, said := errors.AsType[ExitStatus](err); said {
+			err = nil
+		}
+		return errors.Join(err, failed)
+	}
+	return err
+}
+
+func (s *submission) dialAndRun(ctx context.Context) (err error) {
+	if s.broker, err = dialForCommand(ctx, s.env); err != nil {
+		return err
+	}
+	defer closeAfterCommand(s.broker)
+	return s.run(ctx)
 }
 
 func (s *submission) run(ctx context.Context) error {
@@ -137,7 +160,7 @@ func (s *submission) publish(ctx context.Context) error {
 	defer m.end()
 	return s.broker.PublishAll(ctx, s.outgoing(), func(r broker.Stored) {
 		if s.harvest != nil {
-			s.harvest.published(s.harvest.fates[s.stored], r.Sequence)
+			s.harvest.published(s.harvest.fates[s.stored], r)
 		}
 		s.stored++
 		if r.Duplicate {
@@ -152,8 +175,8 @@ func (s *submission) outgoing() iter.Seq2[broker.Outgoing, error] {
 		i := 0
 		for p := range s.bulk.requests() {
 			again := 0
-			if s.harvest != nil && s.harvest.fates[i].again {
-				again = s.harvest.fates[i].run + 1
+			if s.harvest != nil {
+				again = s.harvest.fates[i].rerun()
 			}
 			if i++; !yield(s.bulk.outgoing(p, again), p.err) {
 				return
@@ -190,6 +213,9 @@ func (s *submission) cut(ctx context.Context, err error) error {
 }
 
 func (s *submission) meter(what string) *meter {
+	if s.bulk.single != "" {
+		return nil
+	}
 	term, _ := s.env.Lookup("TERM")
 	return newMeter(s.env.Stderr, isTerminal(s.env.Stderr) && term != "dumb", what, s.rows)
 }

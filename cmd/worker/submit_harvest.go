@@ -21,7 +21,7 @@ type fate struct {
 	run         int
 	outcome     string
 	final       bool
-	again       bool // an earlier dry run ended it, and whether this is a new run is not known yet
+	asked       bool // final, but its message has gone out anew since: what the worker makes of that is not known yet
 	code        string
 	message     string
 	action      string // id of the machine action
@@ -97,7 +97,7 @@ func (h *harvest) learn(f *fate, told uint64, r remediation.Result) {
 	}
 	h.close(f, false)
 	f.told, f.run, f.outcome, f.received, f.finished = told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
-	f.code, f.message, f.again = "", "", false
+	f.code, f.message, f.asked = "", "", false
 	if r.Error != nil {
 		f.code, f.message = r.Error.Code, r.Error.Message
 	}
@@ -124,50 +124,45 @@ func (h *harvest) close(f *fate, final bool) {
 	}
 }
 
-// published notes where a row's message is.
-func (h *harvest) published(f *fate, seq uint64) {
+// published notes where a row's message is. What a row came to before holds if the broker recognised the message. Else
+// the worker decides anew whether it is the same request, and a row of a dry run may be run in earnest.
+func (h *harvest) published(f *fate, s broker.Stored) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.seq = seq
+	f.seq = s.Sequence
 	for _, c := range f.claims {
-		if c.request == h.ref(seq) {
+		if c.request == h.ref(f.seq) {
 			h.learn(f, c.told, c.result)
 		}
 	}
 	f.claims = nil
-}
-
-// reopen opens the rows that an earlier dry run ended: coming again with dry run off they are new runs.
-func (h *harvest) reopen() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, f := range h.fates {
-		if f.final && f.outcome == remediation.DryRun {
-			h.close(f, false)
-			f.again = true
-		}
+	if f.final && (!s.Duplicate || f.outcome == remediation.DryRun) {
+		h.close(f, false)
+		f.asked = true
 	}
 }
 
-// undecided are the rows that reopen has opened and no result has come for since.
-func (h *harvest) undecided() (rows []*fate) {
+// undecided are the rows that were final before and whose message went out anew.
+func (h *harvest) undecided() (rows []*fate, seqs []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range h.fates {
-		if f.again {
-			rows = append(rows, f)
+		if f.asked {
+			rows, seqs = append(rows, f), append(seqs, f.seq)
 		}
 	}
-	return rows
+	return rows, seqs
 }
 
-// confirm takes an earlier dry run for the end of a row, unless a new run has begun.
-func (h *harvest) confirm(f *fate) {
+// confirm takes what rows came to before for their end, where nothing else was told meanwhile.
+func (h *harvest) confirm(rows []*fate) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if f.again {
-		f.again = false
-		h.close(f, true)
+	for _, f := range rows {
+		if f.asked {
+			f.asked = false
+			h.close(f, true)
+		}
 	}
 }
 
@@ -199,6 +194,14 @@ func (h *harvest) standing() standing {
 		}
 	}
 	return s
+}
+
+// rerun is the run that a row of an earlier dry run asks for, else 0.
+func (f *fate) rerun() int {
+	if f.final && f.outcome == remediation.DryRun {
+		return f.run + 1
+	}
+	return 0
 }
 
 // succeeded tells whether a row got what it asked for: where actions are not followed, that the API accepted the call.

@@ -19,8 +19,8 @@ const (
 	meterSilence  = time.Minute     // a line even though nothing has changed
 )
 
-// meter shows how far a bulk has come: a bar on a terminal, else a line now and then. It uses no colours. Whoever makes
-// one ends it.
+// meter shows how far a bulk has come: a bar on a terminal, else a line now and then. It uses no colours, so that there
+// are none for NO_COLOR to turn off. Whoever makes one ends it. A nil one shows nothing.
 type meter struct {
 	out   io.Writer
 	what  string // "published"
@@ -50,6 +50,9 @@ func newMeter(out io.Writer, terminal bool, what string, total int) *meter {
 
 // show says that so many are done; notes come behind.
 func (m *meter) show(done int, notes ...string) {
+	if m == nil {
+		return
+	}
 	var said []string
 	if done > 0 {
 		said = append(said, rate(done, time.Since(m.began)))
@@ -76,7 +79,7 @@ func (m *meter) show(done int, notes ...string) {
 
 // end leaves the bar as it is.
 func (m *meter) end() {
-	if m.bars != nil {
+	if m != nil && m.bars != nil {
 		m.bar.Abort(false)
 		m.bars.Wait()
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -93,7 +92,7 @@ func (r *report) write(fates []*fate) error {
 		}
 	}
 	w := csv.NewWriter(r.file)
-	rows := slices.Concat([][]string{{"line", "id", "machineId", "outcome", "final", "code", "message", "actionId", "run", "receivedAt", "finishedAt"}})
+	rows := [][]string{{"line", "id", "machineId", "outcome", "final", "code", "message", "actionId", "run", "receivedAt", "finishedAt"}}
 	for _, f := range fates {
 		rows = append(rows, f.record())
 	}
@@ -104,12 +103,15 @@ func (r *report) write(fates []*fate) error {
 }
 
 func (f *fate) record() []string {
-	run := ""
+	run, message := "", f.message
 	if f.run > 0 {
 		run = strconv.Itoa(f.run)
 	}
+	if f.seq == 0 && f.told == 0 {
+		message = "not published"
+	}
 	return []string{
-		strconv.Itoa(f.line), f.id, f.machine, f.outcome, strconv.FormatBool(f.final), f.code, f.message, f.action, run,
+		strconv.Itoa(f.line), f.id, f.machine, f.outcome, strconv.FormatBool(f.final), f.code, message, f.action, run,
 		reportTime(f.received), reportTime(f.finished),
 	}
 }

@@ -27,7 +27,7 @@ func (s *submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 		if err == nil && len(last) > 0 {
 			o.From = last[0].Sequence + 1
 		}
-		return o, err
+		return o, adviseMissing(err)
 	}
 	o.ToPresent = true
 	err := followResults(ctx, s.broker, o, func(m broker.Message) error {
@@ -37,7 +37,6 @@ func (s *submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	if err == nil {
 		err = context.Cause(ctx)
 	}
-	s.harvest.reopen()
 	return s.goOn(), err
 }
 
@@ -93,10 +92,12 @@ func (s *submission) follow(ctx context.Context, from broker.FollowOptions) erro
 	for {
 		select {
 		case err := <-ended:
+			now := s.harvest.standing()
+			m.show(s.rows-now.open, now.note())
 			return err
 		case <-look.C:
 		}
-		s.confirmDryRuns(following)
+		s.confirmEarlier(following)
 		now := s.harvest.standing()
 		m.show(s.rows-now.open, now.note(), quota.note(ctx, now))
 		if now.open == 0 {
@@ -105,26 +106,21 @@ func (s *submission) follow(ctx context.Context, from broker.FollowOptions) erro
 	}
 }
 
-// confirmDryRuns finds out whether rows that an earlier dry run ended are run again: the worker tells of a new run before
-// it is done with the message that asks for it.
-func (s *submission) confirmDryRuns(ctx context.Context) {
-	var taken []*fate
-	for _, f := range s.harvest.undecided() {
-		if ok, err := s.broker.Taken(ctx, f.seq); err != nil || !ok {
-			break
-		}
-		taken = append(taken, f)
+// confirmEarlier finds out whether what rows came to before is their end: the worker tells of a new run, or of a message
+// it refuses, before it is done with the message.
+func (s *submission) confirmEarlier(ctx context.Context) {
+	rows, seqs := s.harvest.undecided()
+	if len(rows) == 0 {
+		return
 	}
-	if len(taken) == 0 {
+	taken, err := s.broker.Taken(ctx, seqs)
+	if err != nil || taken == 0 {
 		return
 	}
 	o := s.goOn()
 	o.ToPresent = true
-	if err := followResults(ctx, s.broker, o, s.harvest.take); err != nil || ctx.Err() != nil {
-		return
-	}
-	for _, f := range taken {
-		s.harvest.confirm(f)
+	if err := followResults(ctx, s.broker, o, s.harvest.take); err == nil && ctx.Err() == nil {
+		s.harvest.confirm(rows[:taken])
 	}
 }
 

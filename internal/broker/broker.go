@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"example.com/unrestrict-worker/internal/budget"
 )
 
 // apiTimeout bounds one call of the JetStream API.
@@ -32,10 +34,11 @@ type Config struct {
 	SyncInterval  bool   // for benchmarks: acknowledge before the disk has it
 
 	Names      Names
-	Provision  bool          // create what is missing
-	Replicas   int           // of what is created, default 1
-	AckWait    time.Duration // of the consumer, if it is created; default 20 s
-	ClientName string        // how the broker's own lists call this connection
+	Provision  bool            // create what is missing
+	Windows    []budget.Window // of the call budget; their streams, which RateStore makes, are asked for where nothing is created
+	Replicas   int             // of what is created, default 1
+	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
+	ClientName string          // how the broker's own lists call this connection
 
 	// OnWait is told why Open, Dial or Provision waits, whenever the reason changes.
 	OnWait func(reason string)

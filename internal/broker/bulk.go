@@ -38,7 +38,7 @@ type Stored struct {
 }
 
 // UnpublishedError is the first message that PublishAll could not get stored. Those before it are stored; of the few
-// after it that were under way nothing is known, so that the same messages are to be published again.
+// after it that were under way some may be: the same messages are to be published again.
 type UnpublishedError struct {
 	Name string
 	Err  error
@@ -68,6 +68,30 @@ func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, er
 	defer b.denied.Store(nil)
 
 	p := &bulk{b: b, js: js, stored: stored}
+	err = p.all(ctx, settling, requests)
+	for _, f := range p.flights { // after an error: so that nothing is stored any more once this has returned
+		_, _ = f.wait(settling)
+	}
+	return err
+}
+
+// bulk is one PublishAll.
+type bulk struct {
+	b       *Broker
+	js      jetstream.JetStream
+	stored  func(Stored)
+	flights []flight // sent, in order
+	begun   bool     // the broker has stored one
+}
+
+type flight struct {
+	name   string
+	msg    *nats.Msg
+	future jetstream.PubAckFuture
+	err    error // of sending it
+}
+
+func (p *bulk) all(ctx, settling context.Context, requests iter.Seq2[Outgoing, error]) error {
 	var cut error
 	for o, err := range requests {
 		if cut = cmp.Or(err, context.Cause(ctx)); cut != nil {
@@ -86,22 +110,6 @@ func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, er
 		}
 	}
 	return cut
-}
-
-// bulk is one PublishAll.
-type bulk struct {
-	b       *Broker
-	js      jetstream.JetStream
-	stored  func(Stored)
-	flights []flight // sent, in order
-	begun   bool     // the broker has stored one
-}
-
-type flight struct {
-	name   string
-	msg    *nats.Msg
-	future jetstream.PubAckFuture
-	err    error // of sending it
 }
 
 func (p *bulk) send(o Outgoing) {
@@ -198,30 +206,34 @@ const (
 	codeStoreFailed jetstream.ErrorCode = 10077
 )
 
-// Taken tells whether the worker is done with the message of the request stream under a sequence.
-func (b *Broker) Taken(ctx context.Context, seq uint64) (bool, error) {
+// Taken is how many messages of the request stream, counted from the first of seqs on, the worker is done with.
+func (b *Broker) Taken(ctx context.Context, seqs []uint64) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	n := b.cfg.Names
-	s, err := b.js.Stream(ctx, n.Stream)
+	names := b.cfg.Names
+	s, err := b.js.Stream(ctx, names.Stream)
 	if err != nil {
-		return false, fmt.Errorf("stream %s: %w", n.Stream, err)
-	}
-	if _, err = s.GetMsg(ctx, seq); errors.Is(err, jetstream.ErrMsgNotFound) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", n.Stream, err)
+		return 0, fmt.Errorf("stream %s: %w", names.Stream, err)
 	}
 	// A stream that others made may keep what was acknowledged.
-	cons, err := s.Consumer(ctx, n.Consumer)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return false, nil
+	done := s.CachedInfo().State.FirstSeq
+	cons, err := s.Consumer(ctx, names.Consumer)
+	if err == nil {
+		done = max(done, cons.CachedInfo().AckFloor.Stream+1)
+	} else if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return 0, fmt.Errorf("consumer %s: %w", names.Consumer, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("consumer %s: %w", n.Consumer, err)
+	for n, seq := range seqs {
+		if seq < done {
+			continue
+		}
+		if _, err := s.GetMsg(ctx, seq); err == nil {
+			return n, nil
+		} else if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return n, fmt.Errorf("read %s: %w", names.Stream, err)
+		}
 	}
-	return cons.CachedInfo().AckFloor.Stream >= seq, nil
+	return len(seqs), nil
 }
 
 // IsMissing tells an error about a stream that is not there.

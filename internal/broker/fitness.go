@@ -14,7 +14,7 @@ import (
 func (t topology) missing(there present) (missing []string) {
 	for _, spec := range t.streams() {
 		if there.streams[spec.cfg.Name] == nil {
-			missing = append(missing, fmt.Sprintf("stream %s: nats stream add --config FILE, where FILE has: %s", spec.cfg.Name, settings(spec.cfg)))
+			missing = append(missing, missingStream(spec.cfg))
 		}
 	}
 	if there.consumer == nil {
@@ -22,6 +22,10 @@ func (t topology) missing(there present) (missing []string) {
 			t.consumer.Durable, t.requests.cfg.Name, settings(t.consumer)))
 	}
 	return missing
+}
+
+func missingStream(cfg jetstream.StreamConfig) string {
+	return fmt.Sprintf("stream %s: nats stream add --config FILE, where FILE has: %s", cfg.Name, settings(cfg))
 }
 
 // unfit lists what would break a promise.

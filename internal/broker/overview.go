@@ -52,7 +52,7 @@ func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overvie
 		return Overview{}, fmt.Errorf("stream %s: %w", b.cfg.Names.DeadletterStream, err)
 	}
 	if err == nil {
-		o.DeadLetters = int(dead.CachedInfo().State.Msgs) //nolint:gosec // a count
+		o.DeadLetters = int(dead.CachedInfo().State.Msgs)
 	}
 	if o.Budget, err = RateRemaining(ctx, b.js, windows); err != nil {
 		return Overview{}, err
@@ -77,7 +77,7 @@ func (b *Broker) queue(ctx context.Context, o *Overview) error {
 		return fmt.Errorf("consumer %s: %w", n.Consumer, err)
 	}
 	info := cons.CachedInfo()
-	o.Pending = int(info.NumPending) + info.NumAckPending //nolint:gosec // a count
+	o.Pending = int(info.NumPending) + info.NumAckPending
 	if st := s.CachedInfo().State; st.Msgs > 0 {
 		o.Oldest = st.FirstTime
 	}

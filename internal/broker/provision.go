@@ -59,6 +59,13 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			return nil, err
 		}
 		missing := b.topology.missing(there)
+		if !b.cfg.Provision {
+			windows, err := b.missingWindows(ctx)
+			if err != nil {
+				return nil, err
+			}
+			missing = append(missing, windows...)
+		}
 		var errs []error
 		if unfit := b.topology.unfit(there); len(unfit) > 0 {
 			errs = append(errs, &UnfitError{Reasons: unfit})
@@ -77,6 +84,25 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 		}
 	}
 	return nil, again{errors.New("what was created is not there yet")}
+}
+
+// missingWindows lists the streams of the call budget that are not there. Provisioning leaves them to the RateStore,
+// which knows what a stream that was removed may have forgotten.
+func (b *Broker) missingWindows(ctx context.Context) (missing []string, err error) {
+	for _, w := range b.cfg.Windows {
+		if w.Limit == 0 {
+			continue
+		}
+		cfg := RateStreamConfig(w, b.cfg.Replicas)
+		_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, cfg.Name) })
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			missing = append(missing, missingStream(cfg))
+		case err != nil:
+			return nil, fmt.Errorf("look up stream %s: %w", cfg.Name, err)
+		}
+	}
+	return missing, nil
 }
 
 // present is what a look at the broker showed; nil: missing.
@@ -263,6 +289,14 @@ func ackWait(c jetstream.ConsumerConfig) time.Duration {
 		wait = min(wait, d)
 	}
 	return wait
+}
+
+// OpenRequests provisions and returns the consumer: made anew if it was deleted under us.
+func (b *Broker) OpenRequests(ctx context.Context) (jetstream.Consumer, error) {
+	if err := b.Provision(ctx); err != nil {
+		return nil, err
+	}
+	return b.Requests(), nil
 }
 
 // Requests is the shared consumer of the requests. This and what follows is nil

@@ -93,7 +93,7 @@ func (s *RateStore) Run(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rateTimeout)
 			defer cancel()
 			if s.limited() {
-				_, _ = s.put(ctx, rateLimits+s.id, []byte("{}"), time.Second)
+				_ = s.put(ctx, rateLimits+s.id, []byte("{}"), time.Second)
 			}
 			return nil
 		case <-time.After(250 * time.Millisecond):
@@ -112,7 +112,7 @@ func (s *RateStore) announce(ctx context.Context) error {
 	}
 	value, err := json.Marshal(limits)
 	if err == nil {
-		_, err = s.put(ctx, rateLimits+s.id, value, rateLimitTTL)
+		err = s.put(ctx, rateLimits+s.id, value, rateLimitTTL)
 	}
 	if err != nil {
 		return fmt.Errorf("announce the rate limits: %w", err)
@@ -143,15 +143,12 @@ func (s *RateStore) smallest(window string) int {
 }
 
 // put writes a key that the broker expires; no kv method does that to a key that is there.
-func (s *RateStore) put(ctx context.Context, key string, value []byte, ttl time.Duration, opts ...jetstream.PublishOpt) (uint64, error) {
+func (s *RateStore) put(ctx context.Context, key string, value []byte, ttl time.Duration, opts ...jetstream.PublishOpt) error {
 	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
 	defer cancel()
 	msg := &nats.Msg{Subject: "$KV." + s.state.Bucket() + "." + key, Data: value}
-	ack, err := s.js.PublishMsg(ctx, msg, append(opts, jetstream.WithMsgTTL(rateCeil(ttl)), jetstream.WithRetryAttempts(0))...)
-	if err != nil {
-		return 0, err
-	}
-	return ack.Sequence, nil
+	_, err := s.js.PublishMsg(ctx, msg, append(opts, jetstream.WithMsgTTL(rateCeil(ttl)), jetstream.WithRetryAttempts(0))...)
+	return err
 }
 
 // rateCeil rounds up to what the broker can expire: whole seconds, and not for ever.

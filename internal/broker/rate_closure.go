@@ -84,7 +84,7 @@ func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
 		if revision == 0 {
 			_, err = s.state.Create(ctx, rateClosed, value, jetstream.KeyTTL(rateCeil(d)))
 		} else {
-			_, err = s.put(ctx, rateClosed, value, d, jetstream.WithExpectLastSequencePerSubject(revision))
+			err = s.put(ctx, rateClosed, value, d, jetstream.WithExpectLastSequencePerSubject(revision))
 		}
 		if err == nil || !rateConflict(err) {
 			return err

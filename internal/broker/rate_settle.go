@@ -50,7 +50,7 @@ func (s *RateStore) settle(ctx context.Context, window string, limit int) (jetst
 		return nil, err
 	}
 	config := stream.CachedInfo().Config
-	is, want, taken := config.MaxMsgsPerSubject, int64(limit), int64(stream.CachedInfo().State.Msgs) //nolint:gosec // at most a limit
+	is, want, taken := config.MaxMsgsPerSubject, int64(limit), int64(stream.CachedInfo().State.Msgs)
 	if is == want || is > want && taken > want {
 		return stream, nil
 	}

@@ -34,7 +34,7 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 		return budget.State{}, err
 	}
 	info := stream.CachedInfo()
-	taken := int(info.State.Msgs) //nolint:gosec // at most a limit
+	taken := int(info.State.Msgs)
 	state := budget.State{Limit: limit, Left: max(0, limit-taken)}
 	// How old something is is a difference of two readings of the broker's clock. Should that jump
 	// back, a grant still ages out at some time; asking again now and then costs little.
@@ -44,7 +44,7 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 	if taken > 0 {
 		oldest := info.State.FirstTime
 		if taken > limit { // being lowered: what matters is the grant that makes room under the new limit
-			oldest = s.granted(ctx, stream, info.State.FirstSeq+uint64(taken-limit), oldest) //nolint:gosec // positive
+			oldest = s.granted(ctx, stream, info.State.FirstSeq+uint64(taken-limit), oldest)
 		}
 		state.NextIn = left(oldest, info.Config.MaxAge)
 	}
@@ -108,7 +108,7 @@ func (s *RateStore) takeUnrecorded(ctx context.Context, window string) error {
 
 func (s *RateStore) mark(ctx context.Context, w budget.Window) error {
 	now := time.Now()
-	if _, err := s.put(ctx, rateUnrecorded+w.Name, nil, rateMarkTTL(w)); err != nil {
+	if err := s.put(ctx, rateUnrecorded+w.Name, nil, rateMarkTTL(w)); err != nil {
 		return fmt.Errorf("mark the %s window as incomplete: %w", w.Name, err)
 	}
 	s.mu.Lock()
@@ -143,7 +143,7 @@ func RateRemaining(ctx context.Context, js jetstream.JetStream, windows []budget
 			default:
 				info := stream.CachedInfo()
 				status.Limit = int(info.Config.MaxMsgsPerSubject)
-				status.Remaining = max(0, status.Limit-int(info.State.Msgs)) //nolint:gosec // at most a limit
+				status.Remaining = max(0, status.Limit-int(info.State.Msgs))
 			}
 		}
 		all = append(all, status)

@@ -45,6 +45,7 @@ type Replicas struct {
 	log   *zap.Logger
 
 	mu      sync.Mutex
+	known   bool // whether there is a pause was read at least once
 	pause   *Pause
 	changed chan struct{}
 	offset  time.Duration // broker's clock less ours
@@ -65,14 +66,17 @@ func (b *Broker) NewReplicas(ctx context.Context, id string) (*Replicas, error) 
 
 // Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
 func (r *Replicas) Run(ctx context.Context, present func() any) error {
-	go r.beThere(ctx, present)
-	for ctx.Err() == nil {
+	var there sync.WaitGroup
+	there.Go(func() { r.beThere(ctx, present) })
+	defer there.Wait()
+	for {
 		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("the operator's pause is not followed for the moment", zap.Error(err))
 		}
-		wait(ctx, time.Second)
+		if wait(ctx, time.Second) != nil {
+			return nil
+		}
 	}
-	return nil
 }
 
 func (r *Replicas) follow(ctx context.Context) error {
@@ -116,7 +120,7 @@ func (r *Replicas) learn(e jetstream.KeyValueEntry) {
 func (r *Replicas) setPause(p *Pause) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.pause = p
+	r.known, r.pause = true, p
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -131,12 +135,15 @@ func (r *Replicas) Paused() *Pause {
 	return nil
 }
 
-// Unpaused blocks while the operator's pause is on.
+// Unpaused blocks while the operator's pause is on, and until it is known whether it is: a replica may start amid one.
 func (r *Replicas) Unpaused(ctx context.Context) error {
-	for r.Paused() != nil {
+	for {
 		r.mu.Lock()
-		changed := r.changed
+		known, changed := r.known, r.changed
 		r.mu.Unlock()
+		if known && r.Paused() == nil {
+			return nil
+		}
 		tick := time.NewTimer(time.Second) // a pause with an end
 		select {
 		case <-ctx.Done():
@@ -147,7 +154,6 @@ func (r *Replicas) Unpaused(ctx context.Context) error {
 		}
 		tick.Stop()
 	}
-	return nil
 }
 
 // Pause stops consumption on every replica, also on those that start later.
@@ -218,15 +224,16 @@ func (r *Replicas) beThere(ctx context.Context, present func() any) {
 // Hold runs do while this replica holds the named lease, again and again until ctx ends. Of all replicas one at a time
 // holds it, but for the seconds in which a frozen one doesn't know that it lost it: do must do no harm then.
 func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Context) error) error {
-	for ctx.Err() == nil {
+	for {
 		if revision, ok := r.acquire(ctx, leasePre+name); ok {
 			if err := r.held(ctx, leasePre+name, revision, do); err != nil && ctx.Err() == nil {
 				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
 			}
 		}
-		wait(ctx, leaseRenew/2)
+		if wait(ctx, leaseRenew/2) != nil {
+			return nil
+		}
 	}
-	return nil
 }
 
 func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, ok bool) {

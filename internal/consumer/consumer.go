@@ -28,6 +28,8 @@ type Config struct {
 	Handler remediation.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
 	Admit []func(ctx context.Context) error
+	// Paused tells whether the operator's pause is on, for a message that came to a pull from before it; nil: never.
+	Paused func() bool
 	// Gate is asked last, for it hands out the one probe of a pause.
 	Gate *remediation.Gate
 	// Slots is how many deliveries are in hand at once.
@@ -48,7 +50,8 @@ type Consumer struct {
 	slots    chan struct{}
 	inHand   sync.WaitGroup
 	inFlight atomic.Int64
-	alive    atomic.Int64 // unix nanoseconds of the loop's last turn
+	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
+	idle     atomic.Bool  // waiting for a slot, or for what Admit and Gate wait for
 }
 
 // ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
@@ -62,18 +65,30 @@ func New(cfg Config) *Consumer {
 			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica.",
 		}, func() float64 { return float64(c.InFlight()) }))
 	}
-	c.alive.Store(time.Now().UnixNano())
+	c.turned.Store(time.Now().UnixNano())
 	return c
 }
 
 // InFlight is how many deliveries are in hand.
 func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 
+// stuckAfter is many times what one turn of the loop can take.
+const stuckAfter = time.Minute
+
+// Alive is nil while the loop makes progress or waits for something that it knows of.
+func (c *Consumer) Alive() error {
+	if d := time.Since(time.Unix(0, c.turned.Load())); !c.idle.Load() && d > stuckAfter {
+		return fmt.Errorf("the pull loop has not turned for %s", d.Round(time.Second))
+	}
+	return nil
+}
+
 // Run pulls and handles until ctx ends, then gives back what has not begun, and waits for the rest for the grace.
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	for ctx.Err() == nil {
+		c.turned.Store(time.Now().UnixNano())
 		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
 			sleep(ctx, time.Second)
@@ -129,6 +144,13 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 			c.probed(probe)
 			return err
 		}
+		if c.cfg.Paused != nil && c.cfg.Paused() {
+			c.settle(delivery{c.cfg.Conn, msg}, remediation.Later(0, "paused"))
+			n--
+			<-c.slots
+			c.probed(probe)
+			continue
+		}
 		n--
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
@@ -152,7 +174,11 @@ func (c *Consumer) moreSlots(most int) (n int) {
 
 // admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
 func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
-	c.alive.Store(time.Now().UnixNano())
+	c.idle.Store(true)
+	defer func() {
+		c.turned.Store(time.Now().UnixNano())
+		c.idle.Store(false)
+	}()
 	select {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
@@ -186,7 +212,7 @@ func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool) {
 	defer beat.stop()
 	c.settle(d, c.guarded(wait, work, remediation.Delivery{
 		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: d.msg.Subject, Header: remediation.Header(d.msg.Header),
-		Data: d.msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe, //nolint:gosec // a count
+		Data: d.msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
 	}))
 }
 

@@ -89,7 +89,7 @@ func (p *passage) foreign(a defender.MachineAction) bool {
 	if !measured || a.CreationTime.IsZero() {
 		return false
 	}
-	called := p.e.LastCall.Add(now.Sub(time.Now())).Add(-clockMargin)
+	called := p.e.LastCall.Add(time.Until(now)).Add(-clockMargin)
 	if p.e.CalledAt.Before(called) {
 		called = p.e.CalledAt // an earlier call of this run may have made it
 	}
@@ -152,7 +152,7 @@ func (p *passage) unclear(a *defender.Error) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if p.streak.unclear(p.e.MachineID) {
-		p.Gate.Fault(faultAmbiguous, fmt.Sprintf("several calls in a row got no clear answer (last: %s); see whether the Defender API or a proxy before it is in trouble. Every one is looked up before it is made again", a.Error()))
+		p.Gate.Fault(faultAmbiguous, unclearReason(a))
 	}
 	if !wrote {
 		return p.step()
@@ -163,11 +163,19 @@ func (p *passage) unclear(a *defender.Error) (Outcome, error) {
 // unreachable ends an attempt that never left this machine in some seconds.
 func (p *passage) unreachable(a *defender.Error, since time.Time) (Outcome, error) {
 	if p.Defender.Answered().Before(since) {
-		p.Gate.Fault(faultUnreachable, "the Defender API cannot be reached: "+a.Error()+"; check DEFENDER_API_URL, name resolution, the proxy and the firewall")
-		p.e.LastErr = failure(a)
-		return p.handBack(p.Gate.HandBack(), faultUnreachable)
+		return p.outOfReach(a)
 	}
 	return p.fail(0, "transient", failure(a))
+}
+
+func (p *passage) outOfReach(a *defender.Error) (Outcome, error) {
+	p.Gate.Fault(faultUnreachable, "the Defender API cannot be reached: "+a.Error()+"; check DEFENDER_API_URL, name resolution, the proxy and the firewall")
+	p.e.LastErr = failure(a)
+	return p.handBack(p.Gate.HandBack(), faultUnreachable)
+}
+
+func unclearReason(a *defender.Error) string {
+	return fmt.Sprintf("several calls in a row got no clear answer (last: %s); see whether the Defender API or a proxy before it is in trouble. Every one is looked up before it is made again", a.Error())
 }
 
 // faulted gives the message back because of a fault of the system: it costs the request nothing.

@@ -1,3 +1,5 @@
+// Package remediation says what a request is and how it goes from received to final. It knows no NATS: what it needs of
+// the broker are the interfaces Ledger, Publisher, DeadLetters and Feed.
 package remediation
 
 import (

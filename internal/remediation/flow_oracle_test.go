@@ -168,15 +168,15 @@ func (w *world) check() {
 
 // onceEach: of each request there is at most one action.
 func (w *world) onceEach() error {
-	seen := map[string]string{}
+	seen := map[string][]string{}
 	for _, a := range w.api.Actions() {
 		if a.Requestor == analyst || a.Type != "UnrestrictCodeExecution" {
 			continue
 		}
-		if other, twice := seen[a.Comment]; twice {
-			return fmt.Errorf("two actions for %q: %s and %s", a.Comment, other, a.ID)
+		seen[a.Comment] = append(seen[a.Comment], a.ID)
+		if len(seen[a.Comment]) > max(w.sharing[a.Comment], 1) {
+			return fmt.Errorf("several actions for %q: %v", a.Comment, seen[a.Comment])
 		}
-		seen[a.Comment] = a.ID
 	}
 	return nil
 }
@@ -230,7 +230,8 @@ func (w *world) nothingLost(pending []uint64, entries map[string]remediation.Ent
 			continue
 		}
 		e, known := entries[p.id]
-		over := known && (e.State == remediation.StateSubmitted || e.State == remediation.StateFinal && e.Published || e.Run > 1)
+		// A followed action's end is told by whoever follows, without the message.
+		over := known && (e.State == remediation.StateSubmitted || e.State == remediation.StateFinal && (e.Published || e.Follow) || e.Run > 1)
 		answered := slices.ContainsFunc(w.told, func(r remediation.Result) bool {
 			return r.Final && (r.RequestID == p.id || r.RequestID == w.ref(p.seq))
 		})

@@ -59,6 +59,7 @@ type world struct {
 	nextTold  uint64               // sequences read so far
 	nextDead  uint64
 	watched   sync.WaitGroup
+	sharing   map[string]int // how many requests have a comment, where more than one
 
 	mu       sync.Mutex // guards what the goroutines of the world share
 	replicas []*replica

@@ -25,6 +25,7 @@ type Gate struct {
 	delay   time.Duration
 	probeAt time.Time
 	probing bool
+	served  time.Time // when an answer last showed that the API takes calls
 	changed chan struct{}
 }
 
@@ -64,6 +65,21 @@ func (g *Gate) Fault(code, reason string) {
 func (g *Gate) Healthy() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.served = time.Now()
+	g.open()
+}
+
+// HealthyAgain opens the gate if the fault has the given code: its cause is known to be gone.
+func (g *Gate) HealthyAgain(code string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fault != nil && g.fault.Code == code {
+		g.open()
+	}
+}
+
+// open ends whatever holds calls back; the caller holds mu.
+func (g *Gate) open() {
 	if g.fault == nil && !g.suspect {
 		return
 	}
@@ -71,11 +87,11 @@ func (g *Gate) Healthy() {
 	g.signal()
 }
 
-// HealthyAgain opens the gate if the fault has the given code: its cause is known to be gone.
-func (g *Gate) HealthyAgain(code string) {
-	if f, on := g.Current(); on && f.Code == code {
-		g.Healthy()
-	}
+// servedWithin reports whether the API took a call of this replica, anybody's, in the last d.
+func (g *Gate) servedWithin(d time.Duration) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.served.IsZero() && time.Since(g.served) < d
 }
 
 // Suspect holds new calls back while the caller finds out, in seconds, whether the API is reachable at all.

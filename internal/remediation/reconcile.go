@@ -42,6 +42,7 @@ func (p *passage) reconcile() (Outcome, error) {
 	for _, a := range actions {
 		if p.ours(a) {
 			p.Log.Info("a call whose answer was lost did take place", zap.String("request_id", p.e.ID), zap.String("action_id", a.ID))
+			p.Gate.Healthy()
 			p.streak.end()
 			return p.adoptAs(a)
 		}
@@ -129,9 +130,25 @@ func (p *passage) lookFailed(err error) (Outcome, error) {
 	case a.Class == defender.Reauthenticate:
 		return p.handBack(0, "reauthenticate")
 	}
+	return p.lookAgain(a)
+}
+
+// lookAgain follows a look-up that got no answer to go by. It brings the request nearer to being given up only if others
+// were served since it was last put off: an API that is away costs nobody anything.
+func (p *passage) lookAgain(a *defender.Error) (Outcome, error) {
+	switch {
+	case p.wait.Err() != nil:
+		return p.handBack(0, "shutdown")
+	case a.Class == defender.Transient && time.Since(p.Defender.Answered()) > holdFor:
+		return p.outOfReach(a)
+	case a.Class == defender.Ambiguous && p.streak.unclear(p.e.MachineID):
+		p.Gate.Fault(faultAmbiguous, unclearReason(a))
+	}
 	delay := p.Config.Backoff.Delay(p.e.Failures)
 	p.e.Failures++
-	p.e.Failed += Duration(delay)
+	if p.Gate.servedWithin(p.BrokerNow().Sub(p.e.Written)) {
+		p.e.Failed += Duration(delay)
+	}
 	if time.Duration(p.e.Failed) > p.Config.GiveUpAfter {
 		return p.giveUp()
 	}

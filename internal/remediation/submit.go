@@ -103,6 +103,8 @@ func (s *Submitter) Handle(wait, work context.Context, d Delivery) Outcome {
 	out, err := p.run()
 	if err != nil {
 		out = p.stumble(err)
+	} else if out.Done {
+		s.Gate.HealthyAgain(faultStore) // perhaps nothing had to be written, and no other message comes for long
 	}
 	if !out.Done {
 		s.Metrics.retry(out.Cause)
@@ -150,7 +152,7 @@ func (p *passage) run() (Outcome, error) {
 func (p *passage) read() error {
 	var err error
 	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored = p.e.State
+	p.stored, p.m = p.e.State, machine{}
 	return err
 }
 

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// letter is one dead letter as the commands see it.
+type letter struct {
+	seq    uint64
+	dead   remediation.DeadLetter
+	header remediation.Header // as it is kept
+	data   []byte
+}
+
+// Run lists dead letters.
+func (c *DeadletterListCmd) Run(ctx context.Context, env *Env) error {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	letters, err := readLetters(ctx, conn, func(l letter) bool { return c.Code == "" || l.dead.Code == c.Code })
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		for _, l := range letters {
+			if err := writeJSONLine(env.Stdout, l.view(conn.Names())); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(letters) == 0 {
+		_, err := fmt.Fprintln(env.Stdout, "No dead letters.")
+		return err
+	}
+	t := newTable("SEQ", "TIME", "REQUEST", "RUN", "CODE", "MESSAGE")
+	for _, l := range letters {
+		t.row(strconv.FormatUint(l.seq, 10), l.dead.Time.Local().Format(time.DateTime), l.dead.RequestID,
+			strconv.Itoa(l.dead.Run), l.dead.Code, l.dead.Message)
+	}
+	return t.fit(env.Stdout)
+}
+
+// Run shows dead letters in full.
+func (c *DeadletterShowCmd) Run(ctx context.Context, env *Env) error {
+	return c.each(ctx, env, nil, func(conn *broker.Broker, l letter) error {
+		if c.JSON {
+			v := l.view(conn.Names())
+			v.Headers = l.shownHeaders()
+			return writeJSONLine(env.Stdout, v)
+		}
+		return l.show(env.Stdout)
+	})
+}
+
+// Run publishes the requests of dead letters again.
+func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
+	say := sayer{env: env, json: c.JSON, done: "replayed"}
+	before := func(conn *broker.Broker, letters []letter) (bool, error) {
+		return say.before(c.Yes, fmt.Sprintf("Replaying %s: %s carried out again.",
+			count(len(letters), "dead letter", "dead letters"), pick(len(letters), "its request is", "their requests are")), len(letters))
+	}
+	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
+		if why := l.hopeless(conn.Names(), time.Now()); why != "" {
+			return say.after(l, why)
+		}
+		if _, err := conn.Publish(ctx, remediation.ReplayHeader(l.seq, l.header), l.data); err != nil {
+			return say.after(l, err.Error())
+		}
+		return say.after(l, "")
+	})
+	return say.failed(err)
+}
+
+// Run deletes dead letters.
+func (c *DeadletterDropCmd) Run(ctx context.Context, env *Env) error {
+	say := sayer{env: env, json: c.JSON, done: "dropped"}
+	before := func(_ *broker.Broker, letters []letter) (bool, error) {
+		return say.before(c.Yes, fmt.Sprintf("Dropping %s for good.", count(len(letters), "dead letter", "dead letters")), len(letters))
+	}
+	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
+		if err := conn.NewPublisher().Drop(ctx, l.seq); err != nil {
+			return say.after(l, err.Error())
+		}
+		return say.after(l, "")
+	})
+	return say.failed(err)
+}
+
+// each does something about each dead letter that is meant. before is told of all of them first and can refuse; where
+// it is given, an id alone must mean one of them. Ids that mean none are named at the end, with exit status 1.
+func (s DeadletterSelection) each(ctx context.Context, env *Env, before func(*broker.Broker, []letter) (bool, error), do func(*broker.Broker, letter) error) error {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	letters, err := readLetters(ctx, conn, s.means)
+	if err != nil {
+		return err
+	}
+	unknown := s.unknown(letters)
+	if before != nil {
+		if err := s.ambiguous(letters); err != nil {
+			return err
+		}
+		if goOn, err := before(conn, letters); err != nil || !goOn {
+			return errors.Join(err, unknown)
+		}
+	}
+	for _, l := range letters {
+		if err := ctx.Err(); err != nil {
+			return errors.New("interrupted; run the same command again to go on")
+		}
+		if err := do(conn, l); err != nil {
+			return err
+		}
+	}
+	return unknown
+}
+
+func (s DeadletterSelection) means(l letter) bool {
+	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.dead.RequestID)) &&
+		(s.Code == "" || l.dead.Code == s.Code) && (s.Seq == 0 || l.seq == s.Seq)
+}
+
+// unknown names the ids and the sequence that no dead letter has.
+func (s DeadletterSelection) unknown(letters []letter) error {
+	var names []string
+	for _, id := range s.IDs {
+		if !slices.ContainsFunc(letters, func(l letter) bool { return l.dead.RequestID == id }) {
+			names = append(names, plain(id))
+		}
+	}
+	if s.Seq > 0 && len(letters) == 0 && len(names) == 0 {
+		names = append(names, fmt.Sprintf("sequence %d", s.Seq))
+	}
+	if names == nil {
+		return nil
+	}
+	return fmt.Errorf("no such dead letter: %s (worker deadletter list shows those there are)", strings.Join(names, ", "))
+}
+
+// ambiguous refuses an id of several dead letters: one may be of another message, or out of date.
+func (s DeadletterSelection) ambiguous(letters []letter) error {
+	for _, id := range s.IDs {
+		var seqs []string
+		for _, l := range letters {
+			if l.dead.RequestID == id {
+				seqs = append(seqs, strconv.FormatUint(l.seq, 10))
+			}
+		}
+		if len(seqs) > 1 {
+			return fmt.Errorf("there are %d dead letters of %s: say which with --seq, one of %s", len(seqs), plain(id), strings.Join(seqs, ", "))
+		}
+	}
+	return nil
+}
+
+func readLetters(ctx context.Context, conn *broker.Broker, means func(letter) bool) ([]letter, error) {
+	var letters []letter
+	for m, err := range conn.DeadLetters(ctx) {
+		if broker.IsMissing(err) {
+			return nil, fmt.Errorf("%w: start `worker run`, which creates it, or check WORKER_DEADLETTER_STREAM", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if l := (letter{seq: m.Sequence, dead: remediation.ReadDeadLetter(m.Header, m.Data), header: m.Header, data: m.Data}); means(l) {
+			letters = append(letters, l)
+		}
+	}
+	return letters, nil
+}
+
+// hopeless is why a replay would be rejected whatever happens, "" if it need not be. Signatures and policy are the
+// worker's to judge, which knows the signers of today.
+func (l letter) hopeless(n broker.Names, now time.Time) string {
+	original, _, _, err := remediation.OriginalDelivery(l.header, l.data)
+	if err != nil {
+		return err.Error()
+	}
+	r, invalid := remediation.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
+	switch {
+	case invalid != nil:
+		return "it would be rejected again: " + invalid.Error() + "; publish a corrected request"
+	case !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt):
+		return "it expired at " + r.ExpiresAt.Local().Format(time.DateTime) + "; publish the request anew"
+	}
+	return ""
+}
+
+// sayer tells what becomes of the dead letters that something is done about.
+type sayer struct {
+	env     *Env
+	json    bool
+	done    string // "replayed"
+	refused int
+}
+
+// before says what is about to happen and, on a terminal, asks.
+func (s *sayer) before(yes bool, what string, n int) (bool, error) {
+	out := s.env.Stdout
+	if s.json {
+		out = s.env.Stderr
+	}
+	if n == 0 {
+		what = "No dead letter to be " + s.done + "."
+	}
+	if _, err := fmt.Fprintln(out, what); err != nil || n == 0 {
+		return false, err
+	}
+	if yes || !isTerminalInput(s.env.Stdin) {
+		return true, nil
+	}
+	fmt.Fprint(s.env.Stderr, "Go on? [y/N] ")
+	answer := readLine(s.env.Stdin)
+	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))) {
+		return false, errors.New("nothing was done")
+	}
+	return true, nil
+}
+
+// after says of one whether it was done, or why not; "": it was.
+func (s *sayer) after(l letter, why string) error {
+	if why != "" {
+		s.refused++
+	}
+	if s.json {
+		return writeJSONLine(s.env.Stdout, struct {
+			Seq       uint64 `json:"seq"`
+			RequestID string `json:"requestId"`
+			Run       int    `json:"run"`
+			Done      bool   `json:"done"`
+			Reason    string `json:"reason,omitempty"`
+		}{l.seq, l.dead.RequestID, l.dead.Run, why == "", why})
+	}
+	what := s.done
+	if why != "" {
+		what = "not " + s.done + ": " + plain(why)
+	} else if s.done == "replayed" {
+		what += fmt.Sprintf(", as run %d", l.dead.Run+1)
+	}
+	_, err := fmt.Fprintf(s.env.Stdout, "%d  %s  %s\n", l.seq, plain(l.dead.RequestID), what)
+	return err
+}
+
+// failed is err, else exit status 1 if something was not done.
+func (s *sayer) failed(err error) error {
+	if err == nil && s.refused > 0 {
+		return ExitStatus(1)
+	}
+	return err
+}
+
+func pick(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// readLine reads to the line's end and no further: what comes then is not ours.
+func readLine(r io.Reader) string {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		n, err := r.Read(b)
+		if n > 0 && b[0] != '\n' {
+			line = append(line, b[0])
+		}
+		if err != nil || n > 0 && b[0] == '\n' {
+			return string(line)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// letterView is a dead letter in JSON. The payload is as it was where it is JSON (encoding json), a string where it
+// is other text (text), else a string in base64; it is absent where it was left out (truncated).
+type letterView struct {
+	Seq             uint64              `json:"seq"`
+	RequestID       string              `json:"requestId"`
+	Run             int                 `json:"run"`
+	Code            string              `json:"code"`
+	Message         string              `json:"message"`
+	Attempts        int                 `json:"attempts"`
+	Time            time.Time           `json:"time"`
+	MachineID       string              `json:"machineId,omitempty"` // where it can be read
+	Subject         string              `json:"subject,omitempty"`
+	Source          string              `json:"source,omitempty"` // STREAM:SEQ of the message
+	Truncated       bool                `json:"truncated,omitempty"`
+	PayloadEncoding string              `json:"payloadEncoding,omitempty"` // json, text, base64
+	Payload         json.RawMessage     `json:"payload,omitempty"`
+	Headers         map[string][]string `json:"headers,omitempty"`
+}
+
+func (l letter) view(n broker.Names) letterView {
+	v := letterView{
+		Seq: l.seq, RequestID: l.dead.RequestID, Run: l.dead.Run, Code: l.dead.Code, Message: l.dead.Message,
+		Attempts: l.dead.Attempts, Time: l.dead.Time, Subject: l.dead.Delivery.Subject, Truncated: l.truncated(),
+		Source: l.header.Get(remediation.HeaderDeadStream) + ":" + l.header.Get(remediation.HeaderDeadSequence),
+	}
+	if original, _, _, err := remediation.OriginalDelivery(l.header, l.data); err == nil {
+		r, _ := remediation.Rules{Stream: n.Stream}.Parse(original)
+		v.MachineID = r.MachineID
+	}
+	if !v.Truncated {
+		v.PayloadEncoding, v.Payload = payloadJSON(l.data)
+	}
+	return v
+}
+
+func (l letter) truncated() bool { return l.header.Get(remediation.HeaderDeadTruncated) != "" }
+
+func payloadJSON(data []byte) (encoding string, value json.RawMessage) {
+	text := utf8.Valid(data)
+	if text && json.Valid(data) {
+		return "json", data
+	}
+	if text {
+		value, _ = json.Marshal(string(data)) // a string always can be
+		return "text", value
+	}
+	value, _ = json.Marshal(data)
+	return "base64", value
+}
+
+// writeJSONLine writes v as one line.
+func writeJSONLine(out io.Writer, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := out.Write(b.Bytes())
+	return err
+}
+
+// notShown stands for a signature, which is nobody's to read but the worker's.
+const notShown = "(not shown)"
+
+func (l letter) shownHeaders() map[string][]string {
+	shown := map[string][]string{}
+	for name, values := range l.header {
+		if strings.EqualFold(name, remediation.HeaderSignature) {
+			values = []string{notShown}
+		}
+		shown[name] = values
+	}
+	return shown
+}
+
+// show writes a dead letter for people: what it says of itself, the other headers, and the payload.
+func (l letter) show(out io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Dead letter %d: request %s, run %d, %s after %s\n", l.seq, plain(l.dead.RequestID), l.dead.Run,
+		plain(l.dead.Code), count(l.dead.Attempts, "call", "calls"))
+	fmt.Fprintf(&b, "%s  %s\n\n", l.dead.Time.Local().Format(time.DateTime), plain(l.dead.Message))
+	headers := l.shownHeaders()
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		for _, value := range headers[name] {
+			fmt.Fprintf(&b, "%s: %s\n", plain(name), plain(value))
+		}
+	}
+	b.WriteByte('\n')
+	b.WriteString(l.payloadText())
+	b.WriteString("\n\n")
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// payloadText is the payload as it is, unless it would do something to a terminal.
+func (l letter) payloadText() string {
+	unsafe := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' }
+	switch {
+	case l.truncated():
+		return "(The payload was too large to be kept.)"
+	case len(l.data) == 0:
+		return "(The payload is empty.)"
+	case utf8.Valid(l.data) && bytes.IndexFunc(l.data, unsafe) < 0:
+		return strings.ReplaceAll(strings.TrimRight(string(l.data), "\r\n"), "\r", "")
+	}
+	return fmt.Sprintf("(%s that are no text, in base64:)\n%s", count(len(l.data), "byte", "bytes"), base64.StdEncoding.EncodeToString(l.data))
+}

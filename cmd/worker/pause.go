@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+// Run stops consumption on every replica, those that start later too.
+func (c *PauseCmd) Run(ctx context.Context, env *Env) error {
+	reason := strings.TrimSpace(c.Reason)
+	if reason == "" {
+		return badInput("--reason: say why, for those who find it paused")
+	}
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	replicas, err := conn.OpenReplicas(ctx)
+	if broker.IsMissing(err) {
+		return fmt.Errorf("%w: WORKER_PROVISION is false, so that the pause can't be left there; start `worker run` once", err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := replicas.Pause(ctx, broker.Pause{Reason: reason, Since: time.Now().UTC()}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.Stdout, "Paused: no replica takes another request. What is in hand is finished. `worker resume` ends it.")
+	return err
+}
+
+// Run ends the pause, if there is one.
+func (c *ResumeCmd) Run(ctx context.Context, env *Env) error {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	o, err := conn.Overview(ctx, nil)
+	if err != nil {
+		return err
+	}
+	// Also where none is seen: what there is may be an entry that is not understood.
+	replicas, err := conn.OpenReplicas(ctx)
+	switch {
+	case broker.IsMissing(err):
+	case err != nil:
+		return err
+	default:
+		if err := replicas.Resume(ctx); err != nil {
+			return err
+		}
+	}
+	said := "Resumed: every replica takes requests again."
+	if o.Pause == nil {
+		said = "It was not paused."
+	}
+	_, err = fmt.Fprintln(env.Stdout, said)
+	return err
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+)
+
+// Run shows how the deployment stands. Exit status 1: requests are not being taken.
+func (c *StatusCmd) Run(ctx context.Context, env *Env) error {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	status, err := deploymentStatus(ctx, conn, conn.NewTally(), env.Settings.Rates)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		enc := json.NewEncoder(env.Stdout)
+		enc.SetEscapeHTML(false)
+		err = enc.Encode(status)
+	} else {
+		err = writeStatus(newScreen(env), status, time.Now())
+	}
+	if err == nil && !status.Healthy {
+		return ExitStatus(1)
+	}
+	return err
+}
+
+// noWorker is why a deployment is not healthy that nothing stops.
+const noWorker = "no worker is running: start `worker run`"
+
+func writeStatus(s screen, status admin.Status, now time.Time) error {
+	health, colour := "healthy", green
+	switch {
+	case status.Paused != nil:
+		health, colour = "not taking requests", red
+	case !status.Healthy:
+		health, colour = noWorker, red
+	}
+	var err error
+	field := func(name, colour, text string) {
+		if err == nil {
+			err = s.field(name, colour, text)
+		}
+	}
+	field("state", colour, health)
+	if p := status.Paused; p != nil {
+		field("why", "", pauseText(*p, now))
+	}
+	field("queue", "", queueText(status.Queue))
+	field("budget", "", budgetText(status.Budget))
+	field("followed", "", count(status.Followed, "action", "actions"))
+	letters, colour := "none", ""
+	if n := status.DeadLetters; n > 0 {
+		letters, colour = fmt.Sprintf("%d (worker deadletter list)", n), yellow
+	}
+	field("dead letters", colour, letters)
+	field("results", "", resultsText(status.Results))
+	field("version", "", status.Version)
+	return err
+}
+
+func pauseText(p admin.Pause, now time.Time) string {
+	text := p.Reason
+	if !p.Since.IsZero() {
+		text += ", for " + roughly(now.Sub(p.Since))
+	}
+	if p.Until != nil {
+		text += ", until " + p.Until.Local().Format(time.DateTime)
+	}
+	return text
+}
+
+func queueText(q admin.Queue) string {
+	text := fmt.Sprintf("%d waiting, %d in hand", q.Pending, q.InFlight)
+	if q.OldestSeconds > 0 {
+		text += ", the oldest for " + roughly(time.Duration(q.OldestSeconds*float64(time.Second)))
+	}
+	return text
+}
+
+func budgetText(windows []admin.Window) string {
+	if len(windows) == 0 {
+		return "no limit"
+	}
+	var parts []string
+	for _, w := range windows {
+		parts = append(parts, fmt.Sprintf("%d of %d calls left this %s", w.Remaining, w.Limit, w.Window))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func resultsText(counts map[string]int) string {
+	var parts []string
+	for _, outcome := range outcomes() {
+		if n := counts[outcome]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, outcome))
+		}
+	}
+	if parts == nil {
+		return "none in 24 hours"
+	}
+	return strings.Join(parts, ", ") + " in 24 hours"
+}
+
+// roughly is a duration in its two largest units.
+func roughly(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "a moment"
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < time.Hour:
+		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	case d < 24*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	d = d.Round(time.Hour)
+	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// story is all that is known of one request.
+type story struct {
+	id      string
+	entry   *remediation.Entry // the ledger's; nil: it has none
+	queued  []queued           // messages of it that are not acknowledged
+	queue   int                // how many messages there are in all
+	results []told
+	letters []letter
+	notes   []string // what was found out on the way
+	waits   []string // what it waits for; nil: for nothing
+}
+
+// queued is a message in the request stream.
+type queued struct {
+	broker.Message
+	place  int    // 1: the oldest
+	replay uint64 // the dead letter that it replays; 0: none
+	req    remediation.Request
+}
+
+// told is a published result.
+type told struct {
+	at     time.Time
+	result remediation.Result
+}
+
+// Run tells everything that happened to one request and what it waits for.
+func (c *WhyCmd) Run(ctx context.Context, env *Env) error {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	s, err := gather(ctx, conn, c.ID)
+	if err != nil {
+		return err
+	}
+	if s.unknown() {
+		return fmt.Errorf("nothing is known of %s: it is neither in the queue, nor in the ledger, which forgets a request 7 days after its end, nor in a result or dead letter that is kept", plain(c.ID))
+	}
+	if s.waits, err = waitsFor(ctx, conn, s, env.Settings.Rates); err != nil {
+		return err
+	}
+	if c.JSON {
+		return writeJSONLine(env.Stdout, s.view(conn.Names()))
+	}
+	return s.write(newScreen(env))
+}
+
+func (s *story) unknown() bool {
+	return s.entry == nil && s.queued == nil && s.results == nil && s.letters == nil
+}
+
+// gather looks everywhere. A message whose own id is another one leads to the request of that id.
+func gather(ctx context.Context, conn *broker.Broker, id string) (*story, error) {
+	s := &story{id: id}
+	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
+	seq, err := strconv.ParseUint(digits, 10, 64)
+	place = place && err == nil
+	if err := s.readQueue(ctx, conn, func(q queued) bool { return q.req.ID == s.id || place && q.Sequence == seq }); err != nil {
+		return nil, err
+	}
+	if place && len(s.queued) > 0 && !s.queued[0].req.Derived {
+		s.follow(s.queued[0].req.ID)
+		place = false
+	}
+	if err := s.readLedger(ctx, conn, place); err != nil {
+		return nil, err
+	}
+	if s.entry != nil && s.entry.ID != s.id {
+		s.follow(s.entry.ID)
+	}
+	if err := s.readResults(ctx, conn); err != nil {
+		return nil, err
+	}
+	s.letters, err = readLetters(ctx, conn, func(l letter) bool { return l.dead.RequestID == s.id })
+	if broker.IsMissing(err) {
+		err = nil
+	}
+	return s, err
+}
+
+// follow goes on with the request that a message turned out to bear.
+func (s *story) follow(id string) {
+	s.notes = append(s.notes, fmt.Sprintf("%s is a message of the request %s.", plain(s.id), plain(id)))
+	s.id = id
+}
+
+func (s *story) readQueue(ctx context.Context, conn *broker.Broker, mine func(queued) bool) error {
+	rules := remediation.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
+	for m, err := range conn.Queue(ctx) {
+		if broker.IsMissing(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.queue++
+		q := queued{Message: m, place: s.queue}
+		d := remediation.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		q.req, _ = rules.Parse(d)
+		if seq, is, _ := remediation.ParseReplay(m.Header); is {
+			if _, _, id, err := remediation.OriginalDelivery(m.Header, m.Data); err == nil {
+				q.replay, q.req.ID, q.req.Derived = seq, id, false
+			}
+		}
+		if mine(q) {
+			s.queued = append(s.queued, q)
+		}
+	}
+	return nil
+}
+
+// readLedger finds the entry. The key of a request that is known by its message's place needs the time of that
+// message, and a message that is gone took it along: then the ledger is searched.
+func (s *story) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
+	ledger, err := conn.OpenLedger(ctx)
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if place {
+		return ledger.Search(ctx, func(e remediation.Entry) {
+			if (e.ID == s.id || e.Source == s.id) && (s.entry == nil || e.ReceivedAt.After(s.entry.ReceivedAt)) {
+				s.entry = &e
+			}
+		})
+	}
+	rec, err := ledger.Load(ctx, remediation.EntryKey(conn.Names().Stream, remediation.Request{ID: s.id}, time.Time{}))
+	if err != nil {
+		return err
+	}
+	e, err := remediation.DecodeEntry(rec)
+	if err != nil || e.State == "" {
+		return err
+	}
+	s.entry = &e
+	return nil
+}
+
+func (s *story) readResults(ctx context.Context, conn *broker.Broker) error {
+	o := broker.FollowOptions{ToPresent: true}
+	err := conn.Follow(ctx, conn.Names().ResultsStream, o, func(m broker.Message) error {
+		var r remediation.Result
+		if json.Unmarshal(m.Data, &r) == nil && (r.RequestID == s.id || r.ClaimedID == s.id) {
+			s.results = append(s.results, told{m.Time, r})
+		}
+		return nil
+	})
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// ended is the last run's final result, if it was decided and everybody was told.
+func (s *story) ended() (told, bool) {
+	for _, t := range slices.Backward(s.results) {
+		if t.result.RequestID == s.id {
+			return t, t.result.Final && (s.entry == nil || s.entry.State == remediation.StateFinal && s.entry.Run <= t.result.Run)
+		}
+	}
+	return told{}, false
+}

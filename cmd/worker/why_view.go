@@ -1,0 +1,215 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// event is one thing that happened.
+type event struct {
+	Time time.Time `json:"time"`
+	Run  int       `json:"run,omitempty"`
+	What string    `json:"what"` // published, taken, called, notFound, accepted, decided, result, deadLetter
+	Text string    `json:"text"`
+}
+
+// events are all that can still be told, the oldest first. What a later run has overwritten in the ledger is known
+// from its results and dead letters alone.
+func (s *story) events() []event {
+	var all []event
+	add := func(at time.Time, run int, what, format string, args ...any) {
+		if !at.IsZero() {
+			all = append(all, event{at, run, what, fmt.Sprintf(format, args...)})
+		}
+	}
+	for _, q := range s.queued {
+		if q.replay > 0 {
+			add(q.Time, 0, "published", "published again as message %d, a replay of dead letter %d", q.Sequence, q.replay)
+		} else {
+			add(q.Time, 0, "published", "published as message %d", q.Sequence)
+		}
+	}
+	if e := s.entry; e != nil {
+		add(e.ReceivedAt, e.Run, "taken", "taken from %s", e.Source)
+		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
+		add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
+		if e.State == remediation.StateSubmitted || e.State == remediation.StateFinal {
+			add(e.Accepted, e.Run, "accepted", "%s", acceptance(e))
+		}
+		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, because(e.Error))
+	}
+	for _, t := range s.results {
+		r := t.result
+		switch {
+		case r.RequestID != s.id:
+			add(t.at, 0, "result", "the message %s claimed this id and was %s%s", r.RequestID, r.Outcome, because(r.Error))
+		case r.Final:
+			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, because(r.Error))
+		default:
+			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
+		}
+	}
+	for _, l := range s.letters {
+		add(l.dead.Time, l.dead.Run, "deadLetter", "became dead letter %d (%s); worker deadletter replay carries it out again", l.seq, l.dead.Code)
+	}
+	slices.SortStableFunc(all, func(a, b event) int { return a.Time.Compare(b.Time) })
+	return all
+}
+
+func acceptance(e *remediation.Entry) string {
+	if e.Adopted {
+		return "an action that was under way was adopted: " + e.ActionID
+	}
+	return "accepted as action " + e.ActionID
+}
+
+func ordinal(n int) string {
+	if n == 1 {
+		return "for the first time"
+	}
+	return fmt.Sprintf("the latest of %d times", n)
+}
+
+func because(f *remediation.Failure) string {
+	if f == nil {
+		return ""
+	}
+	return " (" + f.Code + ": " + f.Message + ")"
+}
+
+// storyView is the same in JSON.
+type storyView struct {
+	RequestID string               `json:"requestId"`
+	State     string               `json:"state"`
+	Run       int                  `json:"run,omitempty"`
+	MachineID string               `json:"machineId,omitempty"`
+	ActionID  string               `json:"actionId,omitempty"`
+	Attempts  int                  `json:"attempts"`
+	Looks     int                  `json:"looks,omitempty"`
+	NotBefore *time.Time           `json:"notBefore,omitempty"`
+	LastError *remediation.Failure `json:"lastError,omitempty"`
+	Outcome   string               `json:"outcome,omitempty"`
+	WaitsFor  []string             `json:"waitsFor"`
+	Queue     []placeView          `json:"queue"`
+	Events    []event              `json:"events"`
+	Letters   []letterView         `json:"deadLetters"`
+}
+
+type placeView struct {
+	Sequence uint64    `json:"sequence"`
+	Time     time.Time `json:"time"`
+	Place    int       `json:"place"`
+	Of       int       `json:"of"`
+}
+
+func (s *story) view(n broker.Names) storyView {
+	v := storyView{
+		RequestID: s.id, State: s.state(), MachineID: s.machine(), WaitsFor: slices.Concat([]string{}, s.waits),
+		Queue: []placeView{}, Events: s.events(), Letters: []letterView{},
+	}
+	if e := s.entry; e != nil {
+		v.Run, v.ActionID, v.Attempts, v.Looks, v.LastError, v.Outcome = e.Run, e.ActionID, e.Attempts, e.Looks, e.LastErr, e.Outcome
+		if !e.Due.IsZero() {
+			v.NotBefore = &e.Due
+		}
+	} else if t, ended := s.ended(); ended {
+		v.Run, v.Attempts, v.Outcome = t.result.Run, t.result.Attempts, t.result.Outcome
+	}
+	for _, q := range s.queued {
+		v.Queue = append(v.Queue, placeView{q.Sequence, q.Time, q.place, s.queue})
+	}
+	for _, l := range s.letters {
+		v.Letters = append(v.Letters, l.view(n))
+	}
+	return v
+}
+
+// state is one word: queued, the ledger's, or final.
+func (s *story) state() string {
+	switch {
+	case s.entry != nil:
+		return string(s.entry.State)
+	case len(s.queued) > 0:
+		return "queued"
+	}
+	return string(remediation.StateFinal)
+}
+
+func (s *story) machine() string {
+	switch {
+	case s.entry != nil:
+		return s.entry.MachineID
+	case len(s.queued) > 0:
+		return s.queued[0].req.MachineID
+	case len(s.results) > 0:
+		return s.results[0].result.MachineID
+	}
+	return ""
+}
+
+// write tells the story to people.
+func (s *story) write(out screen) error {
+	var err error
+	field := func(name, colour, text string) { err = cmp.Or(err, out.field(name, colour, text)) }
+	for _, note := range s.notes {
+		field("note", "", note)
+	}
+	field("request", "", s.id)
+	field("machine", "", cmp.Or(s.machine(), "not readable"))
+	field("state", "", s.stateText())
+	switch {
+	case len(s.waits) > 0:
+		for i, w := range s.waits {
+			field([]string{"waits for", ""}[min(i, 1)], yellow, w)
+		}
+	default:
+		field("waits for", "", "nothing: it has ended")
+	}
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	b.WriteByte('\n')
+	run := 0
+	for _, e := range s.events() {
+		if e.Run > 1 && e.Run != run {
+			fmt.Fprintf(&b, "run %d\n", e.Run)
+		}
+		run = max(run, e.Run)
+		text := wrap(plain(e.Text), max(out.width-21, 30))
+		fmt.Fprintf(&b, "%s  %s\n", clock(e.Time), strings.Join(text, "\n"+strings.Repeat(" ", 21)))
+	}
+	_, err = fmt.Fprint(out.out, b.String())
+	return err
+}
+
+// stateText is the state in words.
+func (s *story) stateText() string {
+	e := s.entry
+	if e == nil {
+		if t, ended := s.ended(); ended {
+			return "ended: " + t.result.Outcome
+		}
+		if len(s.queued) > 0 {
+			return "queued; nobody has taken it yet, or whoever did has not begun"
+		}
+		return "ended; the ledger has forgotten it"
+	}
+	run := ""
+	if e.Run > 1 {
+		run = fmt.Sprintf(", run %d", e.Run)
+	}
+	return map[remediation.State]string{
+		remediation.StateWaiting:   "waiting to be called",
+		remediation.StateCalled:    "being called",
+		remediation.StateUnknown:   "called; whether the call took place is not known yet",
+		remediation.StateSubmitted: "accepted by the API",
+		remediation.StateFinal:     "ended: " + e.Outcome,
+	}[e.State] + run
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// waitsFor says what must happen before the request goes on; nil: it has ended.
+func waitsFor(ctx context.Context, conn *broker.Broker, s *story, rates Rates) ([]string, error) {
+	own, taking := s.own(time.Now())
+	if !taking {
+		return own, nil
+	}
+	shared, err := holdUps(ctx, conn, rates)
+	return append(own, shared...), err
+}
+
+// own is what the request itself waits for. taking: it also needs somebody who takes requests.
+func (s *story) own(now time.Time) (waits []string, taking bool) {
+	e := s.entry
+	if e == nil || e.State == remediation.StateFinal && e.Published {
+		if len(s.queued) == 0 {
+			return nil, false
+		}
+		q := s.queued[len(s.queued)-1]
+		return []string{fmt.Sprintf("being taken: it is number %d of %d in the queue", q.place, s.queue)}, true
+	}
+	switch e.State {
+	case remediation.StateSubmitted:
+		if !e.Follow {
+			return nil, false
+		}
+		return []string{fmt.Sprintf("the end of action %s, which is looked up regularly", e.ActionID)}, true
+	case remediation.StateFinal:
+		return []string{"its result to be published; it is decided: " + e.Outcome}, true
+	case remediation.StateCalled:
+		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", clock(e.LastCall))}, true
+	case remediation.StateUnknown:
+		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", clock(e.LastCall), e.Looks))
+	default:
+		waits = append(waits, "its next attempt")
+	}
+	if e.Due.After(now) {
+		waits = append(waits, "its time: not tried again before "+clock(e.Due))
+	}
+	if e.LastErr != nil {
+		waits = append(waits, "an end of this fault: "+e.LastErr.Code+": "+e.LastErr.Message)
+	}
+	return waits, true
+}
+
+// holdUps are what keeps all requests waiting.
+func holdUps(ctx context.Context, conn *broker.Broker, rates Rates) (all []string, err error) {
+	o, err := conn.Overview(ctx, windows(rates))
+	if err != nil {
+		return nil, err
+	}
+	if o.Pause != nil {
+		all = append(all, "the end of the pause: "+o.Pause.Reason+" (`worker resume` ends it)")
+	}
+	if len(o.Replicas) == 0 {
+		all = append(all, "a worker: "+noWorker)
+	}
+	for _, r := range o.Replicas {
+		if !r.Ready && o.Pause == nil {
+			all = append(all, "a worker that is ready: "+r.Reason)
+		}
+	}
+	visitor, err := conn.VisitRates(ctx, windows(rates))
+	if err != nil {
+		return nil, err
+	}
+	closed, err := visitor.ClosedFor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if closed > 0 {
+		all = append(all, "the API, which throttles for another "+roughly(closed))
+	}
+	for _, w := range o.Budget {
+		if w.Limit > 0 && w.Remaining == 0 {
+			all = append(all, fmt.Sprintf("a free call: all %d of the %s are taken", w.Limit, w.Window))
+		}
+	}
+	return all, nil
+}
+
+func clock(t time.Time) string { return t.Local().Format(time.DateTime) }

@@ -1,0 +1,83 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Permission is something that the broker must let this user do.
+type Permission struct {
+	What string // "publish results"
+	// Own is false for what the worker itself does not do: publishing requests.
+	Own bool
+	try func(ctx context.Context, b *Broker) error
+}
+
+// Permissions are what can be tried without leaving a trace.
+func (b *Broker) Permissions() []Permission {
+	n := b.cfg.Names
+	publish := func(what, subject string, own bool) Permission {
+		return Permission{what + " (" + subject + ")", own, func(ctx context.Context, b *Broker) error { return b.tryPublish(ctx, subject) }}
+	}
+	pull := "$JS.API.CONSUMER.MSG.NEXT." + n.Stream + "." + n.Consumer
+	return []Permission{
+		{"take requests (" + pull + ")", true, func(ctx context.Context, b *Broker) error { return b.tryPull(ctx, pull) }},
+		publish("publish results", n.ResultsSubject, true),
+		publish("publish dead letters", n.DeadletterSubject, true),
+		publish("write the ledger", "$KV."+LedgerBucket+".check", true),
+		publish("write the shared state", "$KV."+StateBucket+".check", true),
+		publish("publish requests", n.Subject, false),
+	}
+}
+
+// Try tries it: nil, a *DeniedError, ErrUntried where what it needs is not there, or what went wrong.
+func (p Permission) Try(ctx context.Context, b *Broker) error {
+	ctx, stop := context.WithTimeout(ctx, apiTimeout)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b.denied.Store(&cancel)
+	defer b.denied.Store(nil)
+	err := p.try(ctx, b)
+	if denied := (*DeniedError)(nil); err != nil && errors.As(context.Cause(ctx), &denied) {
+		return denied
+	}
+	return err
+}
+
+// ErrUntried is that of a permission whose stream or consumer is not there.
+var ErrUntried = errors.New("what it is for is not there")
+
+// nowhere is no stream's name: a publish that expects it is refused once it was let through.
+const nowhere = "none-this-only-tries-the-permission"
+
+func (b *Broker) tryPublish(ctx context.Context, subject string) error {
+	_, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: subject}, jetstream.WithExpectStream(nowhere), jetstream.WithRetryAttempts(0))
+	switch {
+	case err == nil:
+		return fmt.Errorf("a stream took a message on %s that was not for it", subject)
+	case apiError(err).ErrorCode != 0:
+		return nil
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return ErrUntried
+	}
+	return err
+}
+
+// tryPull asks for messages in a way that the broker does not understand.
+func (b *Broker) tryPull(ctx context.Context, subject string) error {
+	reply, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return ErrUntried
+	case err != nil:
+		return err
+	case reply.Header.Get("Status") == "":
+		return fmt.Errorf("an answer to %s that is none", subject)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package remediation_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+)
+
+func TestNotFoundIsFinalOnlyWhenItComesTwice(t *testing.T) {
+	for _, times := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d times", times), func(t *testing.T) {
+			inWorld(t, setup{}, func(w *world) {
+				w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: times, Status: 404})
+				w.ask("r1", 1)
+				w.settled(5 * time.Minute)
+				if times == 1 {
+					w.wantFinal("r1", "succeeded")
+				} else if r := w.wantFinal("r1", "rejected ResourceNotFound"); r.Error.HTTPStatus != 404 || r.Error.Origin != "defender" || len(w.dead("r1")) != 1 {
+					t.Errorf("%+v, %d dead letters", r.Error, len(w.dead("r1")))
+				}
+				w.wantPosts(1, 2)
+				if calls := w.posts(1); calls[1].At.Sub(calls[0].At) < 5*time.Second {
+					t.Errorf("asked again after %v", calls[1].At.Sub(calls[0].At))
+				}
+			})
+		})
+	}
+}
+
+func TestOtherRefusalsAreFinalAtOnce(t *testing.T) {
+	for _, f := range []defendersim.Fault{
+		{Status: 400, Code: "OsPlatformNotSupported"}, {Status: 400, Code: "InvalidInput"}, {Status: 405, Code: "X"},
+		{Status: 409, Code: "Conflict"}, {Status: 413, Code: "X"}, {Status: 451, Code: "X"},
+	} {
+		t.Run(fmt.Sprint(f.Status, f.Code), func(t *testing.T) {
+			inWorld(t, setup{}, func(w *world) {
+				f.Op, f.Machine = "unrestrict", machine(1)
+				w.api.Inject(f)
+				w.ask("r1", 1)
+				w.settled(time.Minute)
+				w.wantFinal("r1", "rejected "+f.Code)
+				w.wantPosts(1, 1)
+			})
+		})
+	}
+}
+
+// A 403 is a request's own once this token has had a call accepted, unless it names a permission.
+func TestForbiddenIsTheRequestsOwnOnlyAfterAnAcceptedCall(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		own := defendersim.Fault{Op: "unrestrict", Machine: machine(1), Status: 403, Code: "DisallowedOperation", Message: "the machine is not managed"}
+		w.api.Inject(own)
+		w.ask("r1", 1)
+		w.passes(10 * time.Minute)
+		w.wantOutcomes("r1")
+		if _, on := w.replicas[0].gate.Current(); !on {
+			t.Error("no pause, though no call was accepted yet")
+		}
+		// The probe is another request; its acceptance ends the pause, and then the refusal is the first one's own.
+		calls := len(w.posts(1))
+		w.ask("r2", 2)
+		w.settled(5 * time.Minute)
+		w.wantFinal("r2", "succeeded")
+		w.wantFinal("r1", "rejected DisallowedOperation")
+		if more := len(w.posts(1)) - calls; more < 1 || more > 3 {
+			t.Errorf("%d more calls for the refused one", more)
+		}
+		w.ask("r3", 3) // a proven token
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(3), Times: 2, Status: 403, Message: "Missing application roles. API required roles: Machine.RestrictExecution."})
+		w.settled(5 * time.Minute)
+		w.wantFinal("r3", "succeeded")
+	})
+}
+
+// A new token has to prove itself again.
+func TestForbiddenWithANewTokenPauses(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.ask("r1", 1)
+		w.settled(time.Minute)
+		w.tokens.grant()
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 5, Status: 403, Code: "Forbidden", Message: "no"})
+		w.ask("r2", 2)
+		w.settled(10 * time.Minute)
+		w.wantFinal("r2", "succeeded")
+	})
+}
+
+// outages are faults of the system: how each begins and ends.
+var outages = map[string]struct {
+	begin, end func(w *world)
+}{
+	"token endpoint down": {func(w *world) { w.tokens.setDown(true) }, func(w *world) { w.tokens.setDown(false) }},
+	"unreachable":         {func(w *world) { w.net.setDown(true) }, func(w *world) { w.net.setDown(false) }},
+	"permission missing":  {func(w *world) { w.tokens.grant("Machine.Read.All") }, func(w *world) { w.tokens.grant() }},
+	"broker refuses writes": {
+		func(w *world) {
+			w.faults.inject(fault{at: atIntent}, fault{at: atWaiting}, fault{at: atUnknown}, fault{at: atRecord}, fault{at: atDecision})
+		},
+		func(w *world) { w.faults.clear() },
+	},
+	"broker refuses results": {
+		func(w *world) { w.faults.inject(fault{at: atSubmitted}, fault{at: atFinal}, fault{at: atLetter}) },
+		func(w *world) { w.faults.clear() },
+	},
+	"401":                                    answering(defendersim.Fault{Status: 401}),
+	"403":                                    answering(defendersim.Fault{Status: 403}),
+	"disabled feature":                       answering(defendersim.Fault{Status: 403, Code: "DisabledFeature"}),
+	"redirect":                               answering(defendersim.Fault{Status: 302}),
+	"proxy's 403":                            answering(defendersim.Fault{Status: 403, Body: []byte("<html>Forbidden</html>")}),
+	"proxy's 404":                            answering(defendersim.Fault{Status: 404, Body: []byte("<html>Not Found</html>")}),
+	"proxy's 407":                            answering(defendersim.Fault{Status: 407, Body: []byte("<html>Sign in</html>")}),
+	"API answers 503":                        answering(defendersim.Fault{Status: 503}),
+	"API answers 500":                        answering(defendersim.Fault{Status: 500}),
+	"proxy answers 502":                      answering(defendersim.Fault{Status: 502, Body: []byte("<html>Bad Gateway</html>")}),
+	"API answers 503 to what it carries out": answering(defendersim.Fault{Status: 503, CarriedOut: true}),
+	"API hangs":                              answering(defendersim.Fault{Hang: true}),
+	"API cuts every connection":              answering(defendersim.Fault{Cut: "before"}),
+}
+
+func answering(f defendersim.Fault) struct{ begin, end func(w *world) } {
+	return struct{ begin, end func(w *world) }{func(w *world) { w.api.Inject(f) }, func(w *world) { w.api.ClearFaults() }}
+}
+
+// An outage costs no request, however long it lasts, and however many wait for its end.
+func TestOutageCostsNoRequest(t *testing.T) {
+	for name, o := range outages {
+		for _, requests := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%s, %d requests", name, requests), func(t *testing.T) {
+				set := setup{submit: impatient, untended: true}
+				inWorld(t, set, func(w *world) {
+					o.begin(w)
+					for n := range requests {
+						w.ask(fmt.Sprint("r", n), n)
+					}
+					w.passes(6 * impatience)
+					for n := range requests {
+						if r, ended := w.final(fmt.Sprint("r", n)); ended {
+							t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
+						}
+					}
+					if _, on := w.replicas[0].gate.Current(); !on && requests > 1 { // one unclear answer shows nothing
+						t.Errorf("nobody is told of the outage\n%s", w.dump())
+					}
+					before := len(w.api.Calls())
+					if most := int(6*impatience/(10*time.Second)) * 3; before > most {
+						t.Errorf("%d calls during the outage", before)
+					}
+					o.end(w)
+					w.settled(15 * time.Minute)
+					for n := range requests {
+						w.wantFinal(fmt.Sprint("r", n), "submitted")
+					}
+					if f, on := w.replicas[0].gate.Current(); on {
+						t.Errorf("still paused: %+v", f)
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,267 @@
+package crash_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// oracle judges the whole state.
+type oracle struct {
+	world *world
+	asked map[string]*request
+	told  map[string][]remediation.Result // by request id
+	read  uint64                          // last sequence of the results that was read
+}
+
+// finish waits until everything asked for has ended, and judges the state.
+func (o *oracle) finish(limit time.Duration) {
+	t := o.world.t
+	t.Helper()
+	until(t, limit, func() string {
+		missing := o.missing()
+		if len(missing) == 0 {
+			return ""
+		}
+		report := fmt.Sprintf("%d are missing: %s", len(missing), strings.Join(missing[:min(len(missing), 20)], "; "))
+		if id, _, found := strings.Cut(missing[0], " "); found {
+			report += "\n" + o.world.logs(id, 60)
+		}
+		return report
+	})
+	for _, err := range []error{o.actionsOnce(), o.resultsOnce(), o.deadLettersAgree(), o.ledgerAgrees()} {
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// missing is what must still happen.
+func (o *oracle) missing() (what []string) {
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
+	defer cancel()
+	if err := o.readResults(ctx); err != nil {
+		return []string{err.Error()}
+	}
+	for id := range o.asked {
+		if _, ok := o.final(id); !ok {
+			what = append(what, id+" has no final result")
+		}
+	}
+	if len(what) > 0 {
+		slices.Sort(what)
+		return what
+	}
+	entries, err := o.entries(ctx)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for _, e := range entries {
+		if e.State != remediation.StateFinal || !e.Published {
+			what = append(what, fmt.Sprintf("%s is %s in the ledger (published: %v)", e.ID, e.State, e.Published))
+		}
+	}
+	s, err := o.world.own.JS().Stream(ctx, o.world.own.Names().Stream)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if n := s.CachedInfo().State.Msgs; n > 0 {
+		what = append(what, fmt.Sprintf("(queue) has %d unacknowledged requests", n))
+	}
+	return what
+}
+
+func (o *oracle) readResults(ctx context.Context) error {
+	return o.messages(ctx, o.world.own.Names().ResultsStream, &o.read, func(m *jetstream.RawStreamMsg) error {
+		var r remediation.Result
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			return err
+		}
+		if o.told == nil {
+			o.told = map[string][]remediation.Result{}
+		}
+		o.told[r.RequestID] = append(o.told[r.RequestID], r)
+		return nil
+	})
+}
+
+// messages reads on in a stream.
+func (o *oracle) messages(ctx context.Context, stream string, last *uint64, fn func(*jetstream.RawStreamMsg) error) error {
+	s, err := o.world.own.JS().Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	for end := s.CachedInfo().State.LastSeq; *last < end; *last++ {
+		m, err := s.GetMsg(ctx, *last+1)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *oracle) final(id string) (remediation.Result, bool) {
+	i := slices.IndexFunc(o.told[id], func(r remediation.Result) bool { return r.Final })
+	if i < 0 {
+		return remediation.Result{}, false
+	}
+	return o.told[id][i], true
+}
+
+// actionsOnce: at most one action for each request, and exactly the one that its result shows.
+func (o *oracle) actionsOnce() error {
+	made := map[string]defendersim.Action{}
+	for _, a := range o.world.api.Actions() {
+		if other, twice := made[a.Comment]; twice {
+			return fmt.Errorf("two actions for %q: %s at %s and %s at %s\n%s", a.Comment, other.ID, other.Created, a.ID, a.Created,
+				o.world.logs(strings.TrimPrefix(a.Comment, "crash "), 80))
+		}
+		made[a.Comment] = a
+	}
+	for id, r := range o.asked {
+		f, _ := o.final(id)
+		var shown struct{ ID, MachineID, RequestorComment string }
+		if f.MachineAction != nil {
+			if err := json.Unmarshal(f.MachineAction, &shown); err != nil {
+				return err
+			}
+		}
+		own, called := made[r.comment]
+		switch {
+		case f.Outcome == remediation.Rejected && r.comment != "" && (called || shown.ID != ""):
+			return fmt.Errorf("%s was rejected and has an action\n%s", id, o.world.logs(id, 40))
+		case f.Outcome == remediation.Rejected:
+		case shown.MachineID != r.machine:
+			return fmt.Errorf("%s is for machine %s and its result shows an action of %s", id, r.machine, shown.MachineID)
+		case f.Adopted == called || f.Adopted == (shown.RequestorComment == r.comment):
+			return fmt.Errorf("%s: adopted %v, own action %q, shown %q\n%s", id, f.Adopted, own.ID, shown.ID, o.world.logs(id, 40))
+		}
+	}
+	return nil
+}
+
+// resultsOnce: one final result, the one expected; at most one before it; and none for what nobody asked.
+func (o *oracle) resultsOnce() error {
+	for id, all := range o.told {
+		r := o.asked[id]
+		if r == nil {
+			return fmt.Errorf("a result for %s, which nobody asked for: %+v", id, all)
+		}
+		var final, submitted int
+		for _, one := range all {
+			if one.Final {
+				final++
+			} else {
+				submitted++
+			}
+		}
+		f, _ := o.final(id)
+		accepted := f.Outcome != remediation.Rejected && f.Outcome != remediation.Submitted
+		if final != 1 || submitted > 1 || accepted != (submitted == 1) || f.Outcome != r.want || f.Run != 1 {
+			return fmt.Errorf("%s, of which %q is expected, has these results: %+v\n%s", id, r.want, all, o.world.logs(id, 60))
+		}
+	}
+	return nil
+}
+
+// deadLettersAgree: exactly one for what was rejected, with its bytes.
+func (o *oracle) deadLettersAgree() error {
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
+	defer cancel()
+	seen := map[string]bool{}
+	var from uint64
+	err := o.messages(ctx, o.world.own.Names().DeadletterStream, &from, func(m *jetstream.RawStreamMsg) error {
+		id := m.Header.Get(remediation.HeaderDeadRequestID)
+		r := o.asked[id]
+		if r == nil || seen[id] || r.want != remediation.Rejected || !bytes.Equal(m.Data, r.payload) {
+			return fmt.Errorf("dead letter of %q (seen before: %v): %s\n%s", id, seen[id], m.Data, o.world.logs(id, 40))
+		}
+		seen[id] = true
+		return nil
+	})
+	for id, r := range o.asked {
+		if r.want == remediation.Rejected && !seen[id] {
+			err = errors.Join(err, fmt.Errorf("%s was rejected without a dead letter", id))
+		}
+	}
+	return err
+}
+
+// ledgerAgrees: the ledger says of each request what its result says.
+func (o *oracle) ledgerAgrees() error {
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
+	defer cancel()
+	entries, err := o.entries(ctx)
+	if err != nil {
+		return err
+	}
+	for id, r := range o.asked {
+		e, known := entries[id]
+		if r.comment == "" { // malformed: it has no claim on anything
+			if known {
+				return fmt.Errorf("%s is malformed and is in the ledger", id)
+			}
+			continue
+		}
+		f, _ := o.final(id)
+		if e.Outcome != f.Outcome || e.Attempts != f.Attempts || e.Adopted != f.Adopted {
+			return fmt.Errorf("the ledger says of %s: %+v; its result: %+v", id, e, f)
+		}
+	}
+	return nil
+}
+
+// entries is the ledger by request id.
+func (o *oracle) entries(ctx context.Context) (map[string]remediation.Entry, error) {
+	kv, err := o.world.own.JS().KeyValue(ctx, broker.LedgerBucket)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := kv.Watch(ctx, remediation.EntryKeys(o.world.own.Names().Stream), jetstream.IgnoreDeletes())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = watch.Stop() }()
+	all := map[string]remediation.Entry{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case kv := <-watch.Updates():
+			if kv == nil {
+				return all, nil
+			}
+			e, err := remediation.DecodeEntry(remediation.Record{Value: kv.Value(), Revision: kv.Revision(), Written: kv.Created()})
+			if err != nil {
+				return nil, err
+			}
+			all[e.ID] = e
+		}
+	}
+}
+
+// logs are what all replicas wrote with a word in it.
+func (w *world) logs(word string, most int) string {
+	var all []string
+	for _, r := range w.replicas {
+		all = append(all, r.lines(word, most))
+	}
+	return strings.Join(all, "\n")
+}

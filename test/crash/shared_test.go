@@ -1,0 +1,110 @@
+package crash_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Three replicas share a limit to the full, and everything is killed and started anew within the window.
+func TestSharedBudget(t *testing.T) {
+	t.Parallel()
+	const limit, asked = 50, 75
+	w := newWorld(t, options{
+		env: []string{fmt.Sprint("WORKER_RATE_PER_MINUTE=", limit), "WORKER_TRACK=false"},
+		api: defendersim.Config{Limits: []defendersim.Limit{{Calls: limit, Per: time.Minute}}},
+	})
+	w.readiness("")
+	for n := range asked {
+		w.ask(fmt.Sprint("budget-", n), defendersim.Machine{}, remediation.Submitted, nil)
+	}
+	until(t, time.Minute, func() string {
+		if left := w.missing(); len(left) > asked-limit {
+			return fmt.Sprintf("%d left", len(left))
+		}
+		return ""
+	})
+	for _, r := range w.replicas {
+		r.kill()
+	}
+	w.brokers[0].kill()
+	w.brokers[0].run()
+	w.startAll()
+	w.finish(3 * time.Minute)
+
+	calls := w.api.Calls()
+	if n := w.api.Throttled(); n > 0 || len(calls) != asked {
+		t.Errorf("%d calls, of which %d were refused, want %d and none", len(calls), n, asked)
+	}
+	// The least is a minute: the fifty-first call can't be earlier than a minute after the first.
+	if took := calls[len(calls)-1].At.Sub(calls[0].At); took > time.Minute*103/100 {
+		t.Errorf("%d calls took %v", asked, took)
+	}
+}
+
+// A pause stops every replica, those too that start during it, and loses nothing that was under way.
+func TestPauseOverAllReplicas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, options{api: defendersim.Config{Latency: time.Second}})
+	w.readiness("")
+	for n := range 30 {
+		sane(w, fmt.Sprint("running-", n))
+	}
+	until(t, time.Minute, func() string { // amid the calls
+		if w.posts() == 0 {
+			return "no call"
+		}
+		return ""
+	})
+	replicas, err := w.own.NewReplicas(t.Context(), "operator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replicas.Pause(t.Context(), broker.Pause{Reason: "maintenance", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	w.readiness("paused")
+	for n := range 15 {
+		sane(w, fmt.Sprint("paused-", n))
+	}
+	// What a replica had in hand it finishes; nothing else is begun, by whomever.
+	for _, r := range w.replicas {
+		r.stop()
+		r.start()
+		until(t, time.Minute, func() string {
+			if r.readiness() != "paused" {
+				return r.name + " does not say that it is paused"
+			}
+			return ""
+		})
+	}
+	w.brokers[0].kill()
+	w.brokers[0].run()
+	for _, r := range w.replicas {
+		r.kill()
+	}
+	w.startAll()
+	w.readiness("paused")
+	if n := slices.IndexFunc(w.api.Actions(), func(a defendersim.Action) bool { return a.Comment[:len("crash paused")] == "crash paused" }); n >= 0 {
+		t.Errorf("carried out during the pause: %v", w.api.Actions()[n])
+	}
+	if err := replicas.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.readiness("")
+	w.finish(3 * time.Minute)
+}
+
+func (w *world) posts() (n int) {
+	for _, c := range w.api.Calls() {
+		if c.Op == "unrestrict" {
+			n++
+		}
+	}
+	return n
+}
