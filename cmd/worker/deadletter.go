@@ -69,8 +69,16 @@ func (c *DeadletterShowCmd) Run(ctx context.Context, env *Env) error {
 func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 	say := sayer{env: env, json: c.JSON, done: "replayed"}
 	before := func(conn *broker.Broker, letters []letter) (bool, error) {
-		return say.before(c.Yes, fmt.Sprintf("Replaying %s: %s carried out again.",
-			count(len(letters), "dead letter", "dead letters"), pick(len(letters), "its request is", "their requests are")), len(letters))
+		what, hopeful := "", 0
+		for _, l := range letters {
+			if l.hopeless(conn.Names(), time.Now()) == "" {
+				hopeful++
+			}
+		}
+		if left := len(letters) - hopeful; left > 0 {
+			what = fmt.Sprintf(" (and %d that can't be)", left)
+		}
+		return say.before(c.Yes, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
 		if why := l.hopeless(conn.Names(), time.Now()); why != "" {
@@ -263,13 +271,6 @@ func (s *sayer) failed(err error) error {
 		return ExitStatus(1)
 	}
 	return err
-}
-
-func pick(n int, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }
 
 // readLine reads to the line's end and no further: what comes then is not ours.

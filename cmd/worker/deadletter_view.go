@@ -123,5 +123,5 @@ func (l letter) payloadText() string {
 	case utf8.Valid(l.data) && bytes.IndexFunc(l.data, unsafe) < 0:
 		return strings.ReplaceAll(strings.TrimRight(string(l.data), "\r\n"), "\r", "")
 	}
-	return fmt.Sprintf("(%s that are no text, in base64:)\n%s", count(len(l.data), "byte", "bytes"), base64.StdEncoding.EncodeToString(l.data))
+	return fmt.Sprintf("(%s, no text; in base64:)\n%s", count(len(l.data), "byte", "bytes"), base64.StdEncoding.EncodeToString(l.data))
 }

@@ -42,20 +42,16 @@ const (
 func (s *service) assemble(ctx context.Context) (*parts, error) {
 	set := s.settings
 	p := &parts{gate: remediation.NewGate(probeFirst, probeLongest), notes: &remediation.Notes{}, tally: s.broker.NewTally()}
-	if err := s.assembleBudget(ctx, p); err != nil {
-		return nil, err
-	}
-	if err := s.assembleClient(p); err != nil {
-		return nil, err
-	}
-	ledger, err := s.broker.NewLedger(ctx)
+	var ledger *broker.Ledger
+	err := s.broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
+		ledger, err = s.openStores(ctx, p)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if p.replicas, err = s.broker.NewReplicas(ctx, s.owner); err != nil {
-		return nil, err
-	}
-	if err := p.replicas.Measure(ctx); err != nil {
+	p.budget = budget.New(p.rates, windows(set.Rates), s.log.Named("budget"), s.registry)
+	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
 	publisher, metrics := s.broker.NewPublisher(), remediation.NewMetrics(s.registry)
@@ -96,15 +92,20 @@ const besideAction = 128 << 10
 // startLimit is how old a grant may be when its call leaves (design: contract §6.2, the process frozen in between).
 const startLimit = 2 * time.Second
 
-func (s *service) assembleBudget(ctx context.Context, p *parts) error {
+// openStores opens what the broker keeps for the parts; it may be repeated.
+func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
-	limits := windows(s.settings.Rates)
-	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), limits, s.settings.Replicas)
+	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas)
 	if err != nil {
-		return fmt.Errorf("call budget: %w", err)
+		return nil, fmt.Errorf("call budget: %w", err)
 	}
-	p.budget = budget.New(p.rates, limits, s.log.Named("budget"), s.registry)
-	return nil
+	if p.replicas, err = s.broker.NewReplicas(ctx, s.owner); err != nil {
+		return nil, err
+	}
+	if err := p.replicas.Measure(ctx); err != nil {
+		return nil, err
+	}
+	return s.broker.NewLedger(ctx)
 }
 
 func (s *service) assembleClient(p *parts) error {

@@ -20,7 +20,7 @@ func (c *PauseCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer closeAfterCommand(conn)
-	replicas, err := conn.OpenReplicas(ctx)
+	replicas, err := conn.OpenReplicas(ctx, env.Settings.Provision)
 	if broker.IsMissing(err) {
 		return fmt.Errorf("%w: WORKER_PROVISION is false, so that the pause can't be left there; start `worker run` once", err)
 	}
@@ -46,7 +46,7 @@ func (c *ResumeCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	// Also where none is seen: what there is may be an entry that is not understood.
-	replicas, err := conn.OpenReplicas(ctx)
+	replicas, err := conn.OpenReplicas(ctx, false)
 	switch {
 	case broker.IsMissing(err):
 	case err != nil:

@@ -41,7 +41,7 @@ func (s screen) paint(colour, text string) string {
 
 // field writes a name and a text that is wrapped beside it; colour may be "".
 func (s screen) field(name, colour, text string) error {
-	const indent = 12
+	const indent = 14
 	lines := wrap(plain(text), max(s.width-indent, 20))
 	for i, line := range lines {
 		lines[i] = s.paint(colour, line)

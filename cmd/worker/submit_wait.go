@@ -113,8 +113,8 @@ func (s *submission) confirmEarlier(ctx context.Context) {
 	if len(rows) == 0 {
 		return
 	}
-	taken, err := s.broker.Taken(ctx, seqs)
-	if err != nil || taken == 0 {
+	taken, _ := s.broker.Taken(ctx, seqs) // an error only says that no more is known yet
+	if taken == 0 {
 		return
 	}
 	o := s.goOn()

@@ -50,6 +50,9 @@ func (s *story) events() []event {
 		case r.RequestID != s.id:
 			add(t.at, 0, "result", "the message %s claimed this id and was %s%s", r.RequestID, r.Outcome, because(r.Error))
 		case r.Final:
+			if s.entry == nil || s.entry.Run != r.Run { // of that run the ledger tells nothing any more
+				add(r.ReceivedAt, r.Run, "taken", "taken")
+			}
 			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, because(r.Error))
 		default:
 			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
@@ -110,7 +113,7 @@ type placeView struct {
 
 func (s *story) view(n broker.Names) storyView {
 	v := storyView{
-		RequestID: s.id, State: s.state(), MachineID: s.machine(), WaitsFor: slices.Concat([]string{}, s.waits),
+		RequestID: s.id, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
 		Queue: []placeView{}, Events: s.events(), Letters: []letterView{},
 	}
 	if e := s.entry; e != nil {

@@ -12,11 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and where that is allowed
-// makes, the state bucket alone. One that is missing and must not be made is IsMissing.
-func (b *Broker) OpenReplicas(ctx context.Context) (*Replicas, error) {
+// OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so,
+// the state bucket alone. One that is missing and is not made is IsMissing.
+func (b *Broker) OpenReplicas(ctx context.Context, create bool) (*Replicas, error) {
 	kv, err := b.bucket(ctx, StateBucket)
-	if IsMissing(err) && b.cfg.Provision {
+	if IsMissing(err) && create {
 		_, err = within(ctx, func(ctx context.Context) (jetstream.Stream, error) {
 			return b.js.CreateStream(ctx, b.topology.state.cfg)
 		})

@@ -75,6 +75,16 @@ func (b *Broker) persist(ctx context.Context, what string, try func(context.Cont
 	}
 }
 
+// Await tries until try succeeds, waiting out the faults of the broker that Open and Provision wait out, until ctx ends.
+func (b *Broker) Await(ctx context.Context, what string, try func(context.Context) error) error {
+	return b.persist(ctx, what, func(ctx context.Context) error {
+		if err := try(ctx); err != nil {
+			return explain(err)
+		}
+		return nil
+	})
+}
+
 // Codes that the client library has no name for. [doc] nats-server errors.json
 const (
 	codeNoSuitablePeers  jetstream.ErrorCode = 10005

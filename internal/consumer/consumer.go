@@ -144,14 +144,13 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 			c.probed(probe)
 			return err
 		}
+		n--
 		if c.cfg.Paused != nil && c.cfg.Paused() {
 			c.settle(delivery{c.cfg.Conn, msg}, remediation.Later(0, "paused"))
-			n--
 			<-c.slots
 			c.probed(probe)
 			continue
 		}
-		n--
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
 			defer func() { <-c.slots; c.inFlight.Add(-1); c.probed(probe) }()

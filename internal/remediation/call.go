@@ -18,6 +18,9 @@ const mostStale = 5
 
 // call makes the one POST of the run, as soon as it may.
 func (p *passage) call() (Outcome, error) {
+	if out, err := p.permitted(); out != (Outcome{}) || err != nil {
+		return out, err
+	}
 	var held time.Duration
 	var stale, refreshed, retried int
 	started := time.Now()
@@ -72,6 +75,9 @@ func (p *passage) post() (defender.MachineAction, error) {
 	if err != nil {
 		return defender.MachineAction{}, err
 	}
+	if err := p.count(); err != nil {
+		return defender.MachineAction{}, err
+	}
 	if err := p.intend(); err != nil {
 		return defender.MachineAction{}, err
 	}
@@ -100,19 +106,24 @@ func (p *passage) prepare() (Outcome, error) {
 	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
 		return p.reject(&Failure{Code: CodeExpired, Origin: OriginRequest, Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds"})
 	}
+	// The first time the machine is nearly always free, and taking it tells. One that was found busy is asked first, so
+	// that waiting for it costs no call.
+	if p.d.Attempt > 1 && !p.Config.DryRun {
+		if busy, err := p.readMachine(); err != nil {
+			return Outcome{}, err
+		} else if busy {
+			return p.handBack(machineBusyFor, "machineBusy")
+		}
+	}
+	if _, _, err := p.inRate(); err != nil {
+		return p.notReady(err)
+	}
+	if out, err := p.guard(); out != (Outcome{}) || err != nil {
+		return out, err
+	}
 	if p.Config.DryRun {
 		p.e.decide(DryRun, nil, false)
 		return p.conclude()
-	}
-	// The first time the machine is nearly always free, and taking it tells. One that was found busy is asked first, so
-	// that waiting for it costs no call.
-	if p.d.Attempt <= 1 {
-		return Outcome{}, nil
-	}
-	if busy, err := p.readMachine(); err != nil {
-		return Outcome{}, err
-	} else if busy {
-		return p.handBack(machineBusyFor, "machineBusy")
 	}
 	return Outcome{}, nil
 }
@@ -121,6 +132,10 @@ func (p *passage) prepare() (Outcome, error) {
 func (p *passage) notReady(err error) (Outcome, error) {
 	if errors.Is(err, errMachineBusy) {
 		return p.handBack(machineBusyFor, "machineBusy")
+	}
+	var over overRate
+	if errors.As(err, &over) {
+		return p.reject(over.failure)
 	}
 	var quota interface{ Wait() time.Duration }
 	if errors.As(err, &quota) {

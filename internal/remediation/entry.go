@@ -45,6 +45,7 @@ type Entry struct {
 
 	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
 	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
+	Asked      time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
 	ReceivedAt time.Time `json:"receivedAt"`         // first taken
 
 	CalledAt time.Time `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
@@ -57,6 +58,9 @@ type Entry struct {
 	Failed   Duration  `json:"failed,omitempty"`    // how long it has waited for faults of its own
 	Due      time.Time `json:"notBefore,omitzero"`  // not tried again before
 	LastErr  *Failure  `json:"lastError,omitempty"` // why it waits
+
+	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
+	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
 
 	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
 	Adopted  bool      `json:"adopted,omitempty"`
@@ -88,19 +92,19 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// newEntry opens run 1 of a request.
-func newEntry(r Request, d Delivery) Entry {
+// newEntry opens run 1 of a request that was published first at asked.
+func newEntry(r Request, d Delivery, asked time.Time) Entry {
 	return Entry{
 		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, TraceParent: r.TraceParent, TraceState: r.TraceState,
-		Source: d.Ref(), ReceivedAt: time.Now().UTC(),
+		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
 	}
 }
 
 // nextRun is newEntry over an entry that ended: the next run of the same request.
-func nextRun(old Entry, r Request, d Delivery) Entry {
-	e := newEntry(r, d)
+func nextRun(old Entry, r Request, d Delivery, asked time.Time) Entry {
+	e := newEntry(r, d, asked)
 	e.Run, e.Revision = old.Run+1, old.Revision
 	return e
 }

@@ -109,7 +109,7 @@ func (p *passage) told() (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
-	if err := p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, since); err != nil {
+	if err := p.publish(e, since); err != nil {
 		return Outcome{}, err
 	}
 	if e.State == StateSubmitted {
@@ -120,6 +120,21 @@ func (p *passage) told() (Outcome, error) {
 		return Outcome{}, err
 	}
 	return Done(), nil
+}
+
+// publish does not give way to a broker that is away for a moment: by the time that the message comes again the tracker
+// may have ended the run, and nobody tells any more that it was submitted.
+func (p *passage) publish(e *Entry, since time.Time) error {
+	for n := 0; ; n++ {
+		err := p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, since)
+		if err == nil || e.State != StateSubmitted {
+			return err
+		}
+		p.Gate.Fault(faultStore, "a result could not be published: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+		if sleep(p.wait, min(p.Config.Backoff.Delay(n), 5*time.Second)) != nil {
+			return err
+		}
+	}
 }
 
 func (p *passage) deadLetter() DeadLetter {

@@ -108,6 +108,7 @@ func (w *world) newReplica(id string) *replica {
 	w.must(err)
 	r.consumer = consumer.New(consumer.Config{
 		Open: r.open, Conn: r.conn, Handler: r.handle, Gate: r.gate, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
+		Paused: func() bool { return r.shared.Paused() != nil },
 		Slots: cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
 	})
 	return r
@@ -197,6 +198,7 @@ func (r *replica) run() {
 	if r.rates != nil {
 		r.parts.Go(func() { _ = r.rates.Run(r.ctx) })
 	}
+	r.parts.Go(func() { _ = r.shared.Run(r.ctx, func() any { return broker.Presence{} }) })
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
 	}

@@ -115,6 +115,8 @@ var outages = map[string]struct {
 	"API answers 500":                        answering(defendersim.Fault{Status: 500}),
 	"proxy answers 502":                      answering(defendersim.Fault{Status: 502, Body: []byte("<html>Bad Gateway</html>")}),
 	"API answers 503 to what it carries out": answering(defendersim.Fault{Status: 503, CarriedOut: true}),
+	"only calls answer 503":                  answering(defendersim.Fault{Op: "unrestrict", Status: 503}),
+	"only calls hang":                        answering(defendersim.Fault{Op: "unrestrict", Hang: true}),
 	"API hangs":                              answering(defendersim.Fault{Hang: true}),
 	"API cuts every connection":              answering(defendersim.Fault{Cut: "before"}),
 }

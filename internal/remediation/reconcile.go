@@ -60,8 +60,10 @@ func (p *passage) reconcile() (Outcome, error) {
 func (p *passage) callAgain() (Outcome, error) {
 	p.e.State = StateWaiting
 	p.e.Failures++
-	// Only the time that the looks take: for a permission or for quota it waited at no cost.
-	p.e.Failed += Duration(p.nextLook().Sub(p.e.LookFrom))
+	if p.Gate.servedWithin(time.Since(p.e.LastCall)) {
+		// Only the time that the looks take: for a permission or for quota it waited at no cost.
+		p.e.Failed += Duration(p.nextLook().Sub(p.e.LookFrom))
+	}
 	if time.Duration(p.e.Failed) > p.Config.GiveUpAfter {
 		return p.giveUp()
 	}

@@ -53,7 +53,7 @@ func (p *passage) openReplay() (Outcome, error) {
 		})
 	case old.State == "", ended && old.Run == p.replay.run:
 		old.Run = p.replay.run
-		p.e = nextRun(old, p.req, p.d)
+		p.e = nextRun(old, p.req, p.d, p.origin.Published)
 		p.e.ReplayOf = p.replay.seq
 		if old.Error != nil && old.Error.Code == CodeFateUnknown {
 			p.e.lookFirst(old)

@@ -35,6 +35,7 @@ type SubmitConfig struct {
 	Timeout        time.Duration // one exchange with the API
 	StartLimit     time.Duration // from intent to the first byte
 	MaxAge         time.Duration // 0: off
+	GuardAfter     time.Duration // 0: every request is held against the machine's newer actions
 	MaxAction      int           // bytes of a MachineAction that still fit into a message beside all else
 	Track          bool
 	DryRun         bool
@@ -47,6 +48,7 @@ type Submitter struct {
 	Publisher   Publisher
 	DeadLetters DeadLetters
 	Rules       Rules
+	Policy      *Policy // nil: none; needs signers
 	Gate        *Gate
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
@@ -95,6 +97,7 @@ type passage struct {
 	e          Entry // as it is to become; p.stored is what the ledger has
 	stored     State
 	m          machine
+	guarded    bool // the guard was asked in this passage, and let the run through
 }
 
 // Handle is the remediation.Handler of the request stream.
@@ -152,7 +155,7 @@ func (p *passage) run() (Outcome, error) {
 func (p *passage) read() error {
 	var err error
 	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored, p.m = p.e.State, machine{}
+	p.stored, p.m, p.guarded = p.e.State, machine{}, false
 	return err
 }
 
@@ -177,7 +180,7 @@ func (p *passage) open() (Outcome, error) {
 		return p.openReplay()
 	case p.e.State == "":
 		rev := p.e.Revision
-		p.e = newEntry(p.req, p.d)
+		p.e = newEntry(p.req, p.d, p.origin.Published)
 		p.e.Revision = rev
 		if p.Config.MaxAge > 0 && p.BrokerNow().Sub(p.origin.Published) > p.Config.MaxAge {
 			return p.reject(&Failure{Code: CodeTooOld, Origin: OriginRequest, Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds"})
@@ -187,7 +190,7 @@ func (p *passage) open() (Outcome, error) {
 		if _, err := p.told(); err != nil {
 			return Outcome{}, err
 		}
-		p.e = nextRun(p.e, p.req, p.d)
+		p.e = nextRun(p.e, p.req, p.d, p.origin.Published)
 	}
 	return Outcome{}, nil
 }

@@ -123,7 +123,7 @@ func TestBrokerIsAbsentAtStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{late: true})
 	w.startAll()
-	w.readiness("starting")
+	w.readiness("broker")
 	for _, r := range w.replicas {
 		until(t, time.Minute, func() string {
 			if r.lines("waiting to connect to the broker", 1) == "" {

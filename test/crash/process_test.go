@@ -110,6 +110,13 @@ type replica struct {
 	broker *proxy
 	api    http.Server
 	admin  string
+	deaths *atomic.Int64
+}
+
+// kill counts.
+func (r *replica) kill() {
+	r.deaths.Add(1)
+	r.process.kill()
 }
 
 // readiness is the code of the first reason why the replica isn't ready; "" if it is, "gone" if nobody answers.

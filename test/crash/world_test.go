@@ -37,6 +37,7 @@ type world struct {
 	replicas []*replica
 	own      *broker.Broker // our connection, past the proxies
 	trap     atomic.Pointer[trap]
+	deaths   atomic.Int64 // of replicas
 	oracle
 }
 
@@ -105,7 +106,7 @@ func (w *world) connect() {
 }
 
 func (w *world) newReplica(i int, token string) *replica {
-	r := &replica{admin: freeAddr(w.t)}
+	r := &replica{admin: freeAddr(w.t), deaths: &w.deaths}
 	url := strings.Join(w.addrs(), ",")
 	if w.options.brokers == 1 {
 		r.broker = newProxy(w.t, w.brokers[0].addr, func(f frame) *trap { return w.sprung(r, f) })

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+// dialForCommand connects to the broker of a running worker. That it is connected, which the log would say, is shown by
+// what comes then; that it is connected again, by the log alone.
+func dialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
+	cfg := brokerConfig(env.Settings)
+	cfg.ClientName = "unrestrict-worker command"
+	log, level := env.Logger()
+	if usual := level.Level(); usual == zap.InfoLevel {
+		level.SetLevel(zap.WarnLevel)
+		defer level.SetLevel(usual)
+	}
+	return broker.Dial(ctx, cfg, log)
+}
+
+func closeAfterCommand(b *broker.Broker) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeIn)
+	defer cancel()
+	_ = b.Close(ctx) // nothing is waiting to be sent: what was published was acknowledged
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// TestResultsGoOn: over a restart of the broker, until they are interrupted, which is their right end.
+func TestResultsGoOn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	s := runSystem(t, map[string]string{"WORKER_EMBEDDED_ADDR": addr})
+	lookup := func(name string) (string, bool) { return addr, name == "WORKER_EMBEDDED_ADDR" }
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, in := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		code := run(ctx, []string{"results", "--outcome", "succeeded"}, lookup, strings.NewReader(""), in, io.Discard)
+		_ = in.Close()
+		status <- code
+	}()
+	lines := bufio.NewScanner(out)
+	next := func(machine string) {
+		t.Helper()
+		if _, err := s.work.broker.Publish(t.Context(), nil, []byte(`{"machineId":"`+machine+`","comment":"c"}`)); err != nil {
+			t.Fatal(err)
+		}
+		if !lines.Scan() || !strings.HasSuffix(lines.Text(), "  succeeded  machine "+machine) {
+			t.Errorf("got %q", lines.Text())
+		}
+	}
+	next(testMachine(1))
+	s.stop()
+	if err := s.start(context.WithoutCancel(t.Context()), map[string]string{"WORKER_EMBEDDED_ADDR": addr}); err != nil {
+		t.Fatal(err)
+	}
+	next(testMachine(2))
+	cancel()
+	if lines.Scan() {
+		t.Errorf("and %q", lines.Text())
+	}
+	if code := <-status; code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}
+
+func TestResultsWithoutAWorkerEver(t *testing.T) {
+	status, _, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": runSystem(t, nil).addr(), "WORKER_RESULTS_STREAM": "NONE"}, "results", "--follow=false")
+	if status != 1 || !strings.Contains(stderr, "read NONE: ") || !strings.Contains(stderr, "start `worker run`") || !strings.Contains(stderr, "WORKER_RESULTS_STREAM") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+}
+
+func TestOneLineJSON(t *testing.T) {
+	if got := string(oneLineJSON([]byte("{\"a\":\r\n \"\\n\"}"))); got != `{"a":   "\n"}` {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestResultLineOfAnotherDay(t *testing.T) {
+	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.Local)
+	r := remediation.Result{RequestID: "a", Outcome: remediation.Succeeded}
+	for want, now := range map[string]time.Time{"18:00:00  a  succeeded": at.Add(time.Hour), "2026-11-24 18:00:00  a  succeeded": at.Add(24 * time.Hour)} {
+		if got := resultLineOn(now, at, r); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

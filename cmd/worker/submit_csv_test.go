@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+const goodMachine = "00000000000000000000000000000000000000aB"
+
+func collect(rows func(func(row) bool)) (all []row) {
+	rows(func(r row) bool { all = append(all, r); return true })
+	return all
+}
+
+func TestCSVRows(t *testing.T) {
+	for _, c := range []struct {
+		name, content, comment string
+		want                   []row
+	}{
+		{
+			name:    "columns in any order and case",
+			content: "Ticket,COMMENT, machineid ,metadata.Site,METADATA.lot\nSOC-1,c, " + goodMachine + " ,\"Ulm, 2\",7\n",
+			want:    []row{{line: 2, message: message{MachineID: goodMachine, Comment: "c", Ticket: "SOC-1", Metadata: json.RawMessage(`{"Site":"Ulm, 2","lot":"7"}`)}}},
+		},
+		{
+			name:    "lines over several lines, CRLF, no end of line at the end",
+			content: "machineId,comment\r\n\r\na,\"one\r\n\"\"two\"\"\"\r\nb,c",
+			want:    []row{{line: 3, message: message{MachineID: "a", Comment: "one\n\"two\""}}, {line: 5, message: message{MachineID: "b", Comment: "c"}}},
+		},
+		{
+			name:    "a comment stays as it is, empty fields are absent",
+			content: "machineId,comment,ticket,metadata.a,expiresAt\na,\" <c> & \",,,\n",
+			want:    []row{{line: 2, message: message{MachineID: "a", Comment: " <c> & "}}},
+		},
+		{
+			name:    "one comment for all",
+			content: "machineId,id\na,x\nb,\n", comment: "for all",
+			want: []row{{line: 2, message: message{MachineID: "a", ID: "x", Comment: "for all"}}, {line: 3, message: message{MachineID: "b", Comment: "for all"}}},
+		},
+		{
+			name:    "metadata as an object, longer than it would be with escapes",
+			content: "machineId,comment,metadata\na,c,\"{\"\"a\"\":\"\"<>\"\"}\"\n",
+			want:    []row{{line: 2, message: message{MachineID: "a", Comment: "c", Metadata: json.RawMessage(`{"a":"<>"}`)}}},
+		},
+		{
+			name:    "the reader goes on after a mistake",
+			content: "machineId,comment\na\nb,\xff\nc,c\n",
+			want: []row{
+				{line: 2, err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
+				{line: 3, err: errors.New("comment: is not UTF-8; save the file as UTF-8")},
+				{line: 4, message: message{MachineID: "c", Comment: "c"}},
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := collect(csvRows(strings.NewReader(c.content), c.comment))
+			for i := range got {
+				if got[i].err != nil {
+					got[i].message = message{}
+				}
+			}
+			compareErrors := cmp.Comparer(func(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) })
+			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(row{}), compareErrors); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// inputOf is a file's content as the command reads it.
+func inputOf(t testing.TB, name string, content []byte) *input {
+	t.Helper()
+	in, err := openInput(t.Context(), writeTestFile(t, name, string(content)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(in.close)
+	return in
+}
+
+func TestInput(t *testing.T) {
+	csv, jsonl := "machineId,comment\na,c\n", `{"machineId":"`+goodMachine+`","comment":"c"}`
+	for _, c := range []struct {
+		file, content string
+		jsonl         bool
+	}{
+		{"a.csv", csv, false},
+		{"a.CSV", "\ufeff" + csv, false},
+		{"a.jsonl", jsonl, true},
+		{"a.ndjson", "\ufeff\r\n" + jsonl, true},
+		{"a", "\n " + jsonl, true},
+		{"a.txt", csv, false},
+	} {
+		in := inputOf(t, c.file, []byte(c.content))
+		if in.jsonl != c.jsonl {
+			t.Errorf("%s: jsonl is %t", c.file, in.jsonl)
+		}
+		for range 2 { // it is read twice
+			if rows := collect(in.rows("", remediation.Rules{Stream: "S"})); len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "c" {
+				t.Errorf("%s %q: got %+v", c.file, c.content, rows)
+			}
+		}
+	}
+	if one, other := inputOf(t, "a.csv", []byte(csv)), inputOf(t, "b.csv", []byte(csv)); one.digest != other.digest || len(one.digest) != 16 {
+		t.Errorf("digests %q and %q of the same content", one.digest, other.digest)
+	}
+	if one, other := inputOf(t, "a.csv", []byte(csv)), inputOf(t, "a.csv", []byte(csv+"b,c\n")); one.digest == other.digest {
+		t.Errorf("the same digest of different content")
+	}
+}
+
+// TestInputIsACopy: what was checked is what is published, and nothing is left behind.
+func TestInputIsACopy(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	path := writeTestFile(t, "a.csv", "machineId,comment\na,c\n")
+	in, err := openInput(t.Context(), path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("machineId,comment\nb,d\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if rows := collect(in.rows("", remediation.Rules{})); len(rows) != 1 || rows[0].message.MachineID != "a" {
+		t.Errorf("got %+v", rows)
+	}
+	in.close()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func testBulk(rows func(func(row) bool)) *bulk {
+	return &bulk{
+		name: "file", rows: rows, batch: "batch", subject: "remediation.unrestrict",
+		rules: remediation.Rules{Stream: "REMEDIATION", OwnSubjects: broker.Names{}.OwnSubjects()},
+	}
+}
+
+func TestMistakesAreCapped(t *testing.T) {
+	in := inputOf(t, "a.csv", []byte("machineId,comment\n"+strings.Repeat("a,c\n", shownMistakes+7)))
+	_, err := testBulk(in.rows("", remediation.Rules{})).check(nil)
+	if err == nil || strings.Count(err.Error(), "machineId: is not") != shownMistakes || !strings.HasSuffix(err.Error(), "\n  and 7 more") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzCSVRows(f *testing.F) {
+	for _, seed := range []string{
+		"machineId,comment\n" + goodMachine + ",c\n",
+		"\ufeffComment,MACHINEID,id,metadata.a,metadata.B\r\n\"a\r\nb\"," + goodMachine + ",x,1,\"\"\"\"\r\n",
+		"machineId,comment,metadata,expiresAt,replyTo\n" + goodMachine + ",c,\"{\"\"a\"\":[1, 2]}\",2026-11-24T18:00:00Z,a.b\n",
+		"machineId,comment,id\n" + goodMachine + ",c,REMEDIATION:1\n" + goodMachine + ",c,batch:4\n" + goodMachine + ",c,\n",
+		"machineId,comment\n\"" + goodMachine + "\n",
+		"machineId;comment\n",
+		"\n\n,\n",
+		"machineId,comment\r" + goodMachine + ",a\x00b\r",
+		"machineId,comment\n" + goodMachine + ",\"a\"b\n" + goodMachine + "\n\"\",\xff\n",
+		"machineId,comment,metadata.,metadata.a,metadata.a\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		fuzzRows(t, content, func(yield func(row) bool) { csvRows(bytes.NewReader(content), "")(yield) })
+	})
+}
+
+// fuzzRows checks what holds for whatever is in a file.
+func fuzzRows(t *testing.T, content []byte, rows func(func(row) bool)) {
+	lines, last := bytes.Count(content, []byte("\n"))+1, 0
+	ids := map[string]bool{}
+	b := testBulk(rows)
+	n, err := b.check(nil)
+	for p := range b.requests() {
+		if p.line < max(last, 1) || p.line > lines {
+			t.Fatalf("line %d after %d of %d", p.line, last, lines)
+		}
+		last = p.line
+		if err != nil || p.err != nil {
+			continue
+		}
+		r, invalid := b.rules.Parse(remediation.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: p.payload})
+		if invalid != nil {
+			t.Fatalf("%s: %v", p.payload, invalid)
+		}
+		if r.ID != p.message.ID || r.Derived || ids[r.ID] || r.Comment != p.message.Comment || !strings.EqualFold(r.MachineID, p.message.MachineID) {
+			t.Fatalf("%s: read as %+v", p.payload, r)
+		}
+		ids[r.ID] = true
+	}
+	if err == nil && len(ids) != n {
+		t.Fatalf("%d rows checked, %d published", n, len(ids))
+	}
+}

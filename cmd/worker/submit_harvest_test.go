@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// happening is one in the life of a row "a" of machine 1: a result, or that it was published.
+type happening struct {
+	request, claims string
+	machine, run    int
+	outcome         string
+	final           bool
+
+	stored    uint64
+	duplicate bool
+}
+
+func result(run int, outcome string) happening {
+	return happening{request: "a", machine: 1, run: run, outcome: outcome, final: outcome != remediation.Submitted}
+}
+
+func refused(seq int) happening {
+	return happening{request: fmt.Sprintf("REMEDIATION:%d", seq), claims: "a", machine: 1, run: 1, outcome: remediation.Rejected, final: true}
+}
+
+func (e happening) message(seq uint64) broker.Message {
+	data, _ := json.Marshal(remediation.Result{
+		RequestID: e.request, ClaimedID: e.claims, MachineID: testMachine(e.machine), Run: e.run, Outcome: e.outcome, Final: e.final,
+	})
+	return broker.Message{Sequence: seq, Data: data}
+}
+
+func TestHarvest(t *testing.T) {
+	const (
+		succeeded, submitted, rejected, dryRun = remediation.Succeeded, remediation.Submitted, remediation.Rejected, remediation.DryRun
+		open                                   = "" // not final
+	)
+	stored, known := happening{stored: 7}, happening{stored: 7, duplicate: true}
+	for _, c := range []struct {
+		name   string
+		events []happening
+		want   string // final outcome
+		asks   bool   // what the worker makes of the message that went out anew
+	}{
+		{"nothing yet", []happening{stored}, open, false},
+		{"its way", []happening{stored, result(1, submitted), result(1, succeeded)}, succeeded, false},
+		{"under way", []happening{stored, result(1, submitted)}, open, false},
+		{"submitted comes late", []happening{stored, result(1, succeeded), result(1, submitted)}, succeeded, false},
+		{"not followed", []happening{stored, {request: "a", machine: 1, run: 1, outcome: submitted, final: true}}, submitted, false},
+		{"of an earlier run of the command", []happening{result(1, succeeded), known}, succeeded, false},
+		{"the same, past the broker's memory", []happening{result(1, succeeded), stored}, open, true},
+		{"replayed since", []happening{result(1, rejected), result(2, submitted), result(2, succeeded), known}, succeeded, false},
+		{"a replay under way", []happening{result(1, rejected), result(2, submitted), known}, open, false},
+		{"somebody else's request of the same id", []happening{{request: "a", machine: 2, run: 1, outcome: succeeded, final: true}, stored}, open, false},
+		{"refused", []happening{stored, refused(7)}, rejected, false},
+		{"refused, and told before it was known to be stored", []happening{refused(7), known}, rejected, false},
+		{"another message with the same id was refused", []happening{refused(6), stored, refused(8)}, open, false},
+		{"succeeded before, but is refused with another comment", []happening{result(1, succeeded), stored, refused(7)}, rejected, false},
+		{"an earlier dry run", []happening{result(1, dryRun), known}, open, true},
+		{"an earlier dry run, now in earnest", []happening{result(1, dryRun), stored, result(2, submitted), result(2, succeeded)}, succeeded, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarvest("REMEDIATION")
+			h.add(prepared{line: 2, message: message{ID: "a", MachineID: testMachine(1)}})
+			f, enough := h.fates[0], false
+			for i, e := range c.events {
+				if e.stored > 0 {
+					h.published(f, broker.Stored{Sequence: e.stored, Duplicate: e.duplicate})
+					continue
+				}
+				err := h.take(e.message(uint64(i + 1)))
+				enough = errors.Is(err, broker.Enough())
+				if again := h.take(e.message(uint64(i + 1))); again != nil && !enough {
+					t.Errorf("the same message again: %v", again)
+				}
+			}
+			rows, seqs := h.undecided()
+			if asks := len(rows) == 1 && seqs[0] == 7; asks != c.asks || f.final != (c.want != open) || f.final && f.outcome != c.want {
+				t.Errorf("final %t, outcome %s, asked %t", f.final, f.outcome, len(rows) == 1)
+			}
+			s := h.standing()
+			if s.open == 0 != f.final || f.final && s.counts[c.want] != 1 || !f.final && len(s.counts) > 0 {
+				t.Errorf("standing %+v", s)
+			}
+			if h.confirm(rows); f.final != (c.want != open || c.asks) || h.standing().open == 0 != f.final {
+				t.Errorf("confirmed: final %t, %+v", f.final, h.standing())
+			}
+		})
+	}
+}
+
+func TestHarvestPassesOverWhatIsNoResult(t *testing.T) {
+	h := newHarvest("REMEDIATION")
+	h.add(prepared{line: 2, message: message{ID: "a", MachineID: testMachine(1)}})
+	if err := h.take(broker.Message{Sequence: 9, Data: []byte("hello")}); err != nil || h.last() != 9 {
+		t.Errorf("%v, at %d", err, h.last())
+	}
+}
+
+func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
+	h := newHarvest("REMEDIATION")
+	h.add(prepared{line: 12, message: message{ID: "a", MachineID: testMachine(1)}})
+	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC)
+	data, _ := json.Marshal(remediation.Result{
+		RequestID: "a", MachineID: testMachine(1), Run: 2, Outcome: remediation.TimedOut, Final: true, ReceivedAt: at, FinishedAt: at.Add(time.Minute),
+		MachineAction: json.RawMessage(`{"id":"action-1"}`), Error: &remediation.Failure{Code: "trackTimeout", Message: "not, final"},
+	})
+	_ = h.take(broker.Message{Sequence: 1, Data: data})
+	want := []string{"12", "a", testMachine(1), "timedOut", "true", "trackTimeout", "not, final", "action-1", "2", "2026-11-24T18:00:00Z", "2026-11-24T18:01:00Z"}
+	if diff := cmp.Diff(want, h.fates[0].record()); diff != "" {
+		t.Error(diff)
+	}
+}

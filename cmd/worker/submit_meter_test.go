@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// TestMeterLines: a line every five seconds while something changes, else every minute.
+func TestMeterLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		m := newMeter(&out, false, "finished", 10)
+		defer m.end()
+		for second := range 180 {
+			done := min(second/4, 3)
+			m.show(done, fmt.Sprintf("succeeded %d", done), "")
+			time.Sleep(time.Second)
+		}
+		want := "finished 1 of 10; 12/min; succeeded 1\nfinished 2 of 10; 12/min; succeeded 2\nfinished 3 of 10; 12/min; succeeded 3\n" +
+			"finished 3 of 10; 2/min; succeeded 3\nfinished 3 of 10; 1/min; succeeded 3\n"
+		if out.String() != want {
+			t.Errorf("got\n%swant\n%s", out.String(), want)
+		}
+	})
+}
+
+func TestMeterIsSilentForAMoment(t *testing.T) {
+	var out bytes.Buffer
+	m := newMeter(&out, false, "published", 10)
+	m.show(10)
+	m.end()
+	var none *meter
+	none.show(1)
+	none.end()
+	if out.Len() > 0 {
+		t.Errorf("got %q", out.String())
+	}
+}
+
+// TestMeterBar: what a terminal gets, which is no colour.
+func TestMeterBar(t *testing.T) {
+	var out bytes.Buffer
+	m := newMeter(&out, true, "finished", 10)
+	m.show(4, "succeeded 3, failed 1", "last call at about Nov 24 18:00")
+	m.end()
+	for _, want := range []string{"finished 4 of 10 ", "succeeded 3, failed 1; last call"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in %q", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "\x1b[3") || strings.Contains(out.String(), "m\x1b") {
+		t.Errorf("colours in %q", out.String())
+	}
+}
+
+func TestRate(t *testing.T) {
+	for want, c := range map[string]struct {
+		n  int
+		in time.Duration
+	}{"1500/s": {3000, 2 * time.Second}, "25/min": {50, 2 * time.Minute}, "1000/s": {1, 0}} {
+		if got := rate(c.n, c.in); got != want {
+			t.Errorf("%d in %s: %s, want %s", c.n, c.in, got, want)
+		}
+	}
+}
+
+func TestExpectedEnd(t *testing.T) {
+	limits := budget.Limits(100, 1500)
+	left := func(minute, hour int) []budget.WindowStatus {
+		return []budget.WindowStatus{{Window: "minute", Limit: 100, Remaining: minute}, {Window: "hour", Limit: 1500, Remaining: hour}}
+	}
+	for _, c := range []struct {
+		name string
+		o    broker.Overview
+		in   time.Duration
+		ok   bool
+	}{
+		{"nothing queued", broker.Overview{Budget: left(100, 1500)}, 0, false},
+		{"at once", broker.Overview{Pending: 90, InFlight: 10, Budget: left(100, 1500)}, 0, true},
+		{"by the minute", broker.Overview{Pending: 300, Budget: left(100, 1500)}, 2 * time.Minute, true},
+		{"by the hour: 25 a minute", broker.Overview{Pending: 10_000, Budget: left(100, 1500)}, 340 * time.Minute, true},
+		{"no limits", broker.Overview{Pending: 10_000, Budget: []budget.WindowStatus{{}, {}}}, 0, true},
+		{"paused", broker.Overview{Pending: 1, Budget: left(100, 1500), Pause: &broker.Pause{}}, 0, false},
+	} {
+		now := time.Now()
+		end, ok := expectedEnd(now, c.o, limits)
+		if ok != c.ok || ok && end.Sub(now) != c.in {
+			t.Errorf("%s: in %s, %t", c.name, end.Sub(now), ok)
+		}
+	}
+}
+
+func TestSummaryOfManyFailures(t *testing.T) {
+	var fates []*fate
+	for i := range shownFailures + 3 {
+		fates = append(fates, &fate{line: i + 2, id: "\x1b[31mid", machine: testMachine(i), outcome: remediation.Abandoned, final: true, code: "gaveUp", message: "two\nlines"})
+	}
+	fates = append(fates, &fate{line: 1000, id: "open"})
+	var out bytes.Buffer
+	if err := writeSummary(&out, fates); err != nil {
+		t.Fatal(err)
+	}
+	text := out.String()
+	if !strings.HasPrefix(text, "OUTCOME        ROWS\nabandoned      103\nnot final yet  1\n\nLINE ") || !strings.HasSuffix(text, "\nand 3 more; --report FILE has all\n") ||
+		strings.Count(text, "gaveUp: two lines\n") != shownFailures || strings.Contains(text, "\x1b") {
+		t.Errorf("got %s", text)
+	}
+}
+
+func TestReportThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	path := writeTestFile(t, "machines.csv", csvOf(1))
+	status, _, stderr := command(t, nil, "submit", "--file", path, "--wait", "--report", filepath.Join(dir, "none", "report.csv"))
+	if status != 2 || !strings.Contains(stderr, "--report: ") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	// What is in the file stays until there is something to write.
+	report := filepath.Join(dir, "report.csv")
+	if err := os.WriteFile(report, []byte("the last report, which is longer than the next\n"+strings.Repeat("x\n", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := openReport(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, err := os.ReadFile(report); err != nil || !strings.HasPrefix(string(content), "the last report") {
+		t.Errorf("%q, %v", content, err)
+	}
+	if err := r.write([]*fate{{line: 2, id: "a", machine: "m"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := "line,id,machineId,outcome,final,code,message,actionId,run,receivedAt,finishedAt\n2,a,m,,false,,not published,,,,\n"
+	if content, err := os.ReadFile(report); err != nil || string(content) != want {
+		t.Errorf("%q, %v", content, err)
+	}
+}

@@ -1,0 +1,298 @@
+package broker_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// TestQueueReadsEveryMessage: more than a batch, in order, as they were sent, beside a consumer and other subjects;
+// whether somebody made the stream with direct reads or without.
+func TestQueueReadsEveryMessage(t *testing.T) {
+	const n = 600
+	for _, direct := range []bool{true, false} {
+		t.Run(fmt.Sprint("direct=", direct), func(t *testing.T) {
+			s := runJetStream(t)
+			js := client(t, s)
+			if _, err := js.CreateStream(within(t), jetstream.StreamConfig{
+				Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}, Retention: jetstream.WorkQueuePolicy, AllowDirect: direct,
+			}); err != nil {
+				t.Fatal(err)
+			}
+			b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
+			if err := b.Provision(within(t)); err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				subject := "remediation.unrestrict"
+				if i%3 == 0 {
+					subject = "remediation.isolate"
+				}
+				msg := &nats.Msg{Subject: subject, Data: []byte{0, 0xff, byte(i)}, Header: nats.Header{"Nats-Sequence": {"7"}, "colour": {"red", fmt.Sprint(i)}}}
+				if _, err := js.PublishMsgAsync(msg); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-js.PublishAsyncComplete()
+			i, count := 0, 0
+			for m, err := range b.Queue(within(t)) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i%3 == 0 {
+					i++
+				}
+				want := broker.Message{
+					Sequence: uint64(i + 1), Time: m.Time, Data: []byte{0, 0xff, byte(i)},
+					Header: remediation.Header{"Nats-Sequence": {"7"}, "colour": {"red", fmt.Sprint(i)}},
+				}
+				if diff := cmp.Diff(want, m); diff != "" {
+					t.Fatal(diff)
+				}
+				if age := time.Since(m.Time); age < 0 || age > time.Minute {
+					t.Fatalf("message of %s", m.Time)
+				}
+				i++
+				count++
+			}
+			if count != n*2/3 {
+				t.Errorf("%d messages, want %d", count, n*2/3)
+			}
+			for range b.Queue(within(t)) {
+				break // ends it, and nothing is left waiting
+			}
+		})
+	}
+}
+
+func TestDeadLettersAreTheWorkersAlone(t *testing.T) {
+	s := runJetStream(t)
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
+	read := func() (codes []string, err error) {
+		for m, err := range b.DeadLetters(within(t)) {
+			if err != nil {
+				return codes, err
+			}
+			codes = append(codes, m.Header.Get(remediation.HeaderDeadReason))
+		}
+		return codes, nil
+	}
+	if _, err := read(); !broker.IsMissing(err) {
+		t.Errorf("before there is a stream: %v", err)
+	}
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	publisher := b.NewPublisher()
+	for i, code := range []string{"gaveUp", "malformed", "expired"} {
+		d := remediation.DeadLetter{
+			Code: code, RequestID: code, Run: 1, Time: time.Now(),
+			Delivery: remediation.Delivery{Stream: "REMEDIATION", Subject: "remediation.unrestrict", Sequence: uint64(i + 1), Published: time.Now(), Data: []byte{0xff}},
+		}
+		if err := publisher.DeadLetter(within(t), d, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client(t, s).Publish(within(t), "remediation.deadletter", []byte("somebody else's")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := publisher.Drop(within(t), 3); err != nil {
+		t.Fatal(err)
+	}
+	codes, err := read()
+	if diff := cmp.Diff([]string{"gaveUp", "expired"}, codes); err != nil || diff != "" {
+		t.Errorf("%v, %s", err, diff)
+	}
+}
+
+func TestPauseNeedsTheStateBucketAlone(t *testing.T) {
+	s := runJetStream(t)
+	b, err := broker.Dial(within(t), broker.Config{URL: s.ClientURL()}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	if _, err := b.OpenReplicas(within(t), false); !broker.IsMissing(err) {
+		t.Errorf("a bucket that must not be made: %v", err)
+	}
+	for range 2 { // the second finds it there
+		if _, err := b.OpenReplicas(within(t), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var names []string
+	for name := range client(t, s).StreamNames(within(t)).Name() {
+		names = append(names, name)
+	}
+	if diff := cmp.Diff([]string{"KV_" + broker.StateBucket}, names); diff != "" {
+		t.Error(diff)
+	}
+	replicas, err := b.OpenReplicas(within(t), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := replicas.Pause(within(t), broker.Pause{Reason: "freeze", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	// A worker that is given the rest later finds the bucket as it makes it, and the pause.
+	worker := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
+	if err := worker.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if d := worker.Differences(); d != nil {
+		t.Errorf("differences: %v", d)
+	}
+	if o, err := worker.Overview(within(t), nil); err != nil || o.Pause == nil || o.Pause.Reason != "freeze" {
+		t.Errorf("%v, %+v", err, o.Pause)
+	}
+}
+
+func TestLedgerSearch(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	if _, err := b.OpenLedger(within(t)); !broker.IsMissing(err) {
+		t.Errorf("before there is a bucket: %v", err)
+	}
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	ledger, err := b.OpenLedger(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	search := func() {
+		clear(found)
+		if err := ledger.Search(within(t), func(e remediation.Entry) { found[e.ID] = true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if search(); len(found) > 0 {
+		t.Errorf("in an empty ledger: %v", found)
+	}
+	for _, id := range []string{"a", "b"} {
+		key := remediation.EntryKey("REMEDIATION", remediation.Request{ID: id}, time.Time{})
+		if _, err := ledger.Save(within(t), key, fmt.Appendf(nil, `{"v":1,"state":"waiting","id":%q}`, id), 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := remediation.EntryKey("ANOTHER", remediation.Request{ID: "c"}, time.Time{})
+	if _, err := ledger.Save(within(t), other, []byte(`{"v":1,"state":"waiting","id":"c"}`), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	search()
+	if diff := cmp.Diff(map[string]bool{"a": true, "b": true}, found); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRateVisitor(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	limits := budget.Limits(0, 2)
+	visit := func() *broker.RateVisitor {
+		t.Helper()
+		v, err := b.VisitRates(within(t), limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	free := visit() // nobody has made a window, nor the bucket
+	if at, err := free.Take(within(t), ""); err != nil || !free.Fresh(at) {
+		t.Errorf("without windows: %v", err)
+	}
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := broker.NewRateStore(within(t), b.JS(), b.State(), limits, 1); err != nil {
+		t.Fatal(err)
+	}
+	// Its own limits are nobody's business: those hold that the workers have set.
+	limits = budget.Limits(50, 50)
+	v := visit()
+	for range 2 {
+		if at, err := v.Take(within(t), ""); err != nil || !v.Fresh(at) || v.Fresh(at.Add(-3*time.Second)) {
+			t.Errorf("a free call: %v", err)
+		}
+	}
+	var wait *budget.WaitError
+	if _, err := v.Take(within(t), ""); !errors.As(err, &wait) || wait.Closed {
+		t.Errorf("a window that is used up: %v", err)
+	}
+	if left, err := broker.RateRemaining(within(t), b.JS(), budget.Limits(0, 2)); err != nil || left[1].Remaining != 0 {
+		t.Errorf("%v, %+v", err, left)
+	}
+	if err := v.Close(within(t), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := visit().ClosedFor(within(t)); err != nil || d < 59*time.Minute || d > time.Hour {
+		t.Errorf("closed for %s, %v", d, err)
+	}
+	if _, err := visit().Take(within(t), ""); !errors.As(err, &wait) || !wait.Closed {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+func TestPermissionsLeaveNoTrace(t *testing.T) {
+	deny := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"remediation.results", "$JS.API.CONSUMER.MSG.NEXT.>", "$KV.UNRESTRICT_LEDGER.>"}}}
+	s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "admin", Password: "p"}, {Username: "worker", Password: "p", Permissions: deny}}})
+	b, err := broker.Dial(within(t), broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "worker", Password: "p"}}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	verdicts := func(b *broker.Broker) (all []string) {
+		for _, p := range b.Permissions() {
+			verdict := "may"
+			err := p.Try(within(t), b)
+			if _, denied := errors.AsType[*broker.DeniedError](err); denied {
+				verdict = "may not"
+			} else if errors.Is(err, broker.ErrUntried) {
+				verdict = "untried"
+			} else if err != nil {
+				t.Error(err)
+			}
+			all = append(all, fmt.Sprintf("%t %s", p.Own, verdict))
+		}
+		return all
+	}
+	if diff := cmp.Diff([]string{"true may not", "true may not", "true untried", "true may not", "true untried", "false untried"}, verdicts(b)); diff != "" {
+		t.Errorf("before there is anything: %s", diff)
+	}
+	admin := open(t, broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "admin", Password: "p"}, Provision: true})
+	if err := admin.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Publish(within(t), nil, []byte("a request that waits")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"true may not", "true may not", "true may", "true may not", "true may", "false may"}, verdicts(b)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"true may", "true may", "true may", "true may", "true may", "false may"}, verdicts(admin)); diff != "" {
+		t.Error(diff)
+	}
+	for name, want := range map[string]uint64{"REMEDIATION": 1, "REMEDIATION_RESULTS": 0, "REMEDIATION_DEADLETTER": 0, "KV_UNRESTRICT_LEDGER": 0, "KV_UNRESTRICT_STATE": 0} {
+		stream, err := admin.JS().Stream(within(t), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := stream.CachedInfo().State.LastSeq; n != want {
+			t.Errorf("%s has %d messages, want %d", name, n, want)
+		}
+	}
+	info, err := admin.Requests().Info(within(t))
+	if err != nil || info.NumAckPending != 0 || info.Delivered.Consumer != 0 {
+		t.Errorf("the consumer was touched: %v, %+v", err, info)
+	}
+}

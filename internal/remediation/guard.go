@@ -1,0 +1,69 @@
+package remediation
+
+import (
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Types of the actions that a release would undo, or come too early for ([doc] machineaction.md).
+const (
+	typeRestrict = "RestrictCodeExecution"
+	typeIsolate  = "Isolate"
+)
+
+// guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
+// who restricted or isolated it later knew more than the request does. It is asked right before a call, once a passage;
+// a call that may have taken place is looked for first.
+func (p *passage) guard() (Outcome, error) {
+	if p.guarded || !p.old() {
+		return Outcome{}, nil
+	}
+	actions, err := p.Defender.List(p.wait, defender.UseLookup, defender.Query{
+		MachineID: p.e.MachineID, CreatedSince: p.askedByAPI(), Newest: true,
+	})
+	if err != nil {
+		return p.lookFailed(err)
+	}
+	p.Notes.mayList(true, "")
+	since := p.askedByAPI() // the answer has told the API's time, if it was not known
+	for _, a := range actions {
+		if a.MachineID == p.e.MachineID && restricts(a, since) {
+			return p.reject(&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
+				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
+				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))})
+		}
+	}
+	p.guarded = true
+	return Outcome{}, nil
+}
+
+// old says whether the request is one for the guard.
+func (p *passage) old() bool {
+	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.asked()) > p.Config.GuardAfter
+}
+
+// asked is when the request was published first, by the broker's clock. The entry's word comes first: the dead letter
+// that a replay's was read from is gone once the run is open. Entries of earlier versions have none.
+func (p *passage) asked() time.Time {
+	if p.e.Asked.IsZero() {
+		return p.origin.Published
+	}
+	return p.e.Asked
+}
+
+// askedByAPI is that instant in the API's time, less the margin of apiTime: an action that is created before it was
+// certainly there before the request.
+func (p *passage) askedByAPI() time.Time {
+	return p.apiTime().Add(p.asked().Sub(p.BrokerNow()))
+}
+
+// restricts says whether an action holds the machine back since then. One that ended without success did not; one that
+// is open, or in a status nobody knows, may; and so may one whose time can't be read, for the API was asked for newer ones.
+func restricts(a defender.MachineAction, since time.Time) bool {
+	if a.Type != typeRestrict && a.Type != typeIsolate || a.Final() && a.Status != "Succeeded" {
+		return false
+	}
+	return a.CreationTime.IsZero() || !a.CreationTime.Before(since)
+}

@@ -1,0 +1,151 @@
+package remediation
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"sync"
+)
+
+// Policy is what each signer may ask, read from a file (docs/policy.md). A nil *Policy allows everything. It is safe for
+// concurrent use.
+type Policy struct {
+	path string
+
+	mu    sync.Mutex
+	seen  os.FileInfo // the file that was read last, whether it was good or not
+	rules policyRules // never changed, only replaced
+	err   error
+}
+
+// policyRules is the content of a policy file.
+type policyRules struct {
+	signers map[string]*policyRule // by name or public nkey
+	others  *policyRule            // nil: whoever is not named may ask nothing
+}
+
+// policyRule is what one signer may ask. The zero value: everything.
+type policyRule struct {
+	comment  *regexp.Regexp
+	ticket   bool // required
+	perHour  int  // machines; 0: no limit
+	machines map[string]bool
+}
+
+// maxPolicy bounds the file, in bytes: some ten thousand machines.
+const maxPolicy = 1 << 20
+
+// LoadPolicy reads a policy file. The file is looked at again whenever a request is judged, and read when it has changed;
+// if it can't be read then, or is wrong anywhere, the rules read last stay and Err says so. The error joins all mistakes
+// (Unwrap() []error), each with file and line.
+func LoadPolicy(path string) (*Policy, error) {
+	p := &Policy{path: path}
+	p.reload()
+	if p.err != nil {
+		return nil, p.err
+	}
+	return p, nil
+}
+
+// Err is why the file's present content is not in use; nil if it is.
+func (p *Policy) Err() error {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reload()
+	return p.err
+}
+
+// reload reads the file if it is not the one seen last; the caller holds mu. It is looked at before it is read: a change
+// in between is seen the next time.
+func (p *Policy) reload() {
+	info, err := os.Stat(p.path)
+	if err == nil && p.seen != nil && os.SameFile(p.seen, info) && p.seen.ModTime().Equal(info.ModTime()) && p.seen.Size() == info.Size() {
+		return
+	}
+	var data []byte
+	if err == nil {
+		data, err = readPolicy(p.path)
+	}
+	if err != nil {
+		p.seen, p.err = nil, fmt.Errorf("policy file: %w", err)
+		return
+	}
+	rules, mistakes := parsePolicy(data)
+	for i, m := range mistakes {
+		mistakes[i] = fmt.Errorf("%s, %w", p.path, m)
+	}
+	p.seen = info
+	if p.err = errors.Join(mistakes...); p.err == nil {
+		p.rules = rules
+	}
+}
+
+func readPolicy(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	if err == nil && len(data) > maxPolicy {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxPolicy)
+	}
+	return data, err
+}
+
+// rule is the one for a signer: by nkey, else by name, else for all others; nil if there is none. who is what the rate is
+// counted by: keys that go by one name share it.
+func (p *Policy) rule(name, key string) (who string, r *policyRule) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reload()
+	if r = p.rules.signers[key]; r != nil {
+		return key, r
+	}
+	if r = p.rules.signers[name]; r != nil {
+		return name, r
+	}
+	return name, p.rules.others
+}
+
+// forbids is why a signer may not ask that, "" if it may. It knows nothing of the rate.
+func (r *policyRule) forbids(req Request) string {
+	switch {
+	case r == nil:
+		return "the policy names no signer " + req.SignedBy + " and has no default; have one of them added"
+	case r.comment != nil && !r.comment.MatchString(req.Comment):
+		return "comment: does not match " + r.comment.String() + ", which the policy asks of signer " + req.SignedBy
+	case r.ticket && req.Ticket == "":
+		return "ticket: is required of signer " + req.SignedBy + " by the policy"
+	case r.machines != nil && !r.machines[req.MachineID]:
+		return "machineId: is none of those that the policy names for signer " + req.SignedBy
+	}
+	return ""
+}
+
+// permitted holds a run against the policy when it is taken first, not again for each attempt. What has to be looked
+// for comes first, so a run is judged when it is about to call.
+func (p *passage) permitted() (Outcome, error) {
+	if p.Policy == nil || p.e.Allowed {
+		return Outcome{}, nil
+	}
+	_, rule := p.Policy.rule(p.signer())
+	if why := rule.forbids(p.req); why != "" {
+		return p.reject(&Failure{Code: CodePolicy, Origin: OriginRequest, Message: why})
+	}
+	p.e.Allowed = true
+	if p.stored == "" {
+		return Outcome{}, nil // the first write takes it along
+	}
+	return Outcome{}, p.save(0)
+}
+
+// signer is whose request it is: the name, and the nkey that it was verified with.
+func (p *passage) signer() (name, key string) {
+	return p.req.SignedBy, p.origin.Header.Get(HeaderSigner)
+}
