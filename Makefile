@@ -30,16 +30,20 @@ test: ## Vet, and run every test with the race detector
 	$(GO) vet $(PACKAGES)
 	$(GO) test -race -p 2 -timeout 10m $(PACKAGES)
 
+.PHONY: soak
+soak: ## Kill replicas a thousand times over 5,000 requests, and run the rest of the crash matrix
+	CRASH_REQUESTS=5000 CRASH_KILLS=1000 $(GO) test -race -v -count 1 -timeout 3h ./test/crash
+
 .PHONY: check
 check: test fmt-check lint tidy-check docs-check generate-check fuzz vuln rules workflow ## Everything that CI looks at
 
 .PHONY: fmt
 fmt: ## Format
-	$(TOOL) gofumpt -w cmd docs internal
+	$(TOOL) gofumpt -w cmd docs internal test
 
 .PHONY: fmt-check
 fmt-check:
-	@files=$$($(TOOL) gofumpt -l cmd docs internal); [ -z "$$files" ] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
+	@files=$$($(TOOL) gofumpt -l cmd docs internal test); [ -z "$$files" ] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
 
 .PHONY: lint
 lint: $(LINT) ## Lint; the rules and their reasons are in .golangci.yml

@@ -36,8 +36,11 @@ func (k *checkup) broker(ctx context.Context) *broker.Broker {
 	if err != nil {
 		do := "check " + brokerVariable(k.env.Settings) + " and what the broker's own log says"
 		text := err.Error()
-		if refused := (*broker.RefusedError)(nil); errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*broker.RefusedError](err); ok {
 			text, do = fmt.Sprintf("%s: %v", refused.URL, refused.Err), refused.Advice
+		}
+		if variables, found := strings.CutPrefix(do, "it refuses the sign-in ("); found {
+			do = "correct " + strings.TrimSuffix(variables, ")") + ", or let this user in there"
 		}
 		k.fail("broker sign-in", text, do)
 		k.skip("streams, permissions", "not tried without a connection")
@@ -47,7 +50,7 @@ func (k *checkup) broker(ctx context.Context) *broker.Broker {
 	if _, err := conn.Conn().TLSConnectionState(); err == nil {
 		secured = "with TLS"
 	}
-	k.ok("broker sign-in", "accepted %s by %s, NATS %s", secured, conn.URL(), conn.Conn().ConnectedServerVersion())
+	k.ok("broker sign-in", "accepted %s by %s, NATS %s", secured, conn.Conn().ConnectedAddr(), conn.Conn().ConnectedServerVersion())
 	return conn
 }
 
@@ -91,9 +94,9 @@ func (k *checkup) reach(ctx context.Context, addr string) (text, do string) {
 		return "", ""
 	}
 	variable := brokerVariable(k.env.Settings)
-	var dns *net.DNSError
+	dns, isDNS := errors.AsType[*net.DNSError](err)
 	switch {
-	case errors.As(err, &dns):
+	case isDNS:
 		return "the name is not found: " + dns.Err, "correct the host in " + variable + ", or this machine's DNS"
 	case variable == "NATS_URL":
 		return err.Error(), "start the broker, correct NATS_URL, or open the way to it (firewall, network policy)"
@@ -130,29 +133,37 @@ func (k *checkup) streams(ctx context.Context, conn *broker.Broker) {
 		}
 		return
 	}
-	var missing *broker.MissingError
-	var unfit *broker.UnfitError
-	var denied *broker.DeniedError
-	if errors.As(err, &unfit) {
+	unfit, isUnfit := errors.AsType[*broker.UnfitError](err)
+	missing, isMissing := errors.AsType[*broker.MissingError](err)
+	if isUnfit {
 		for _, reason := range unfit.Reasons {
 			k.fail(what, reason, "change or delete it, or choose another name in the configuration")
 		}
 	}
-	if errors.As(err, &missing) {
-		for _, m := range missing.Missing {
-			name, how, _ := strings.Cut(m, ": ")
-			if k.env.Settings.Provision {
-				k.warn(what, name+" is missing", "nothing: `worker run` creates it (WORKER_PROVISION)")
-			} else {
-				k.fail(what, name+" is missing and WORKER_PROVISION is false", how)
-			}
+	if isMissing {
+		k.missing(what, missing.Missing)
+	}
+	denied, isDenied := errors.AsType[*broker.DeniedError](err)
+	switch {
+	case isDenied:
+		k.fail(what, fmt.Sprint(denied.Err), "grant this user that subject")
+	case !isUnfit && !isMissing:
+		k.fail(what, err.Error(), "see that JetStream is on for this account and has its quorum")
+	}
+}
+
+// missing says what is not there, each with how to create it where the worker must not.
+func (k *checkup) missing(what string, all []string) {
+	var names []string
+	for _, m := range all {
+		name, how, _ := strings.Cut(m, ": ")
+		names = append(names, name)
+		if !k.env.Settings.Provision {
+			k.fail(what, name+" is missing and WORKER_PROVISION is false", how)
 		}
 	}
-	switch {
-	case errors.As(err, &denied):
-		k.fail(what, fmt.Sprint(denied.Err), "grant this user that subject")
-	case unfit == nil && missing == nil:
-		k.fail(what, err.Error(), "see that JetStream is on for this account and has its quorum")
+	if k.env.Settings.Provision {
+		k.warn(what, "missing: "+strings.Join(names, ", "), "nothing: `worker run` creates what is missing (WORKER_PROVISION)")
 	}
 }
 
@@ -171,7 +182,7 @@ func (k *checkup) permissions(ctx context.Context, conn *broker.Broker) {
 		}
 		denied++
 		text := p.What + ": " + err.Error()
-		if refused := (*broker.DeniedError)(nil); errors.As(err, &refused) {
+		if refused, ok := errors.AsType[*broker.DeniedError](err); ok {
 			text = p.What + ": " + refused.Err.Error()
 		}
 		if p.Own {

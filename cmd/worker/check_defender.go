@@ -129,14 +129,14 @@ func (k *checkup) api(ctx context.Context, conn *broker.Broker, tokens *defender
 
 // answer says what the API's answer to the list means.
 func (k *checkup) answer(what, apiURL string, err error) {
-	var wait *budget.WaitError
-	var e *defender.Error
+	_, waits := errors.AsType[*budget.WaitError](err)
+	e, answered := errors.AsType[*defender.Error](err)
 	switch {
 	case err == nil:
 		k.ok(what, "%s lets this app list machine actions", apiURL)
-	case errors.As(err, &wait):
+	case waits:
 		k.warn(what, "not asked: "+err.Error(), "nothing: the workers use the call budget up; check again later")
-	case !errors.As(err, &e):
+	case !answered:
 		k.fail(what, err.Error(), "try again")
 	case e.Class == defender.Throttled:
 		k.warn(what, "it answers, but throttles (429)", "nothing, unless it goes on: then other programs use up the app's calls")

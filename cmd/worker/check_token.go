@@ -29,7 +29,7 @@ func (k *checkup) token(ctx context.Context, scope string) *defender.Tokens {
 	if err != nil {
 		tokens.Close()
 		text := err.Error()
-		if e := (*defender.Error)(nil); errors.As(err, &e) {
+		if e, ok := errors.AsType[*defender.Error](err); ok {
 			text = e.Message
 		}
 		k.fail(what, text, "check the sign-in: DEFENDER_AUTH="+d.Auth+" and the variables that it uses")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -67,14 +68,7 @@ func printable(s string) string { return strings.Join(strings.Fields(plain(s)), 
 
 // mistaken tells whether a setting of one of the groups has no value.
 func (k *checkup) mistaken(groups ...string) bool {
-	for _, m := range k.env.Mistakes {
-		for _, g := range groups {
-			if m.Group == g {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(k.env.Mistakes, func(m Mistake) bool { return slices.Contains(groups, m.Group) })
 }
 
 func (k *checkup) configuration() {

@@ -21,6 +21,9 @@ func dialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
 	return broker.Dial(ctx, cfg, log)
 }
 
+// closeAfterCommand closes a connection of dialForCommand.
+//
+//nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck heeds this where it is called
 func closeAfterCommand(b *broker.Broker) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeIn)
 	defer cancel()

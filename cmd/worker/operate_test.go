@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -26,6 +28,7 @@ import (
 //	broker-runs [FILE]                starts a broker apart from the worker, at NATS_URL; FILE: what its user may do
 //	token ROLE...                     gives the worker a token with these roles alone
 //	refuses ID, allows                makes the API refuse the machine; any machine is taken again
+//	fails ID                          makes the API answer 503 for the machine
 //	publishes FILE [HEADER=VALUE...]  puts a message on the request subject
 //	final ID RUN OUTCOME              waits for a final result
 //	letters N                         waits until there are so many dead letters
@@ -61,7 +64,10 @@ func TestOperateScripts(t *testing.T) {
 			"token":        scriptToken,
 			"worker-stops": func(ts *testscript.TestScript, _ bool, _ []string) { systemOf(ts).stop() },
 			"refuses":      func(ts *testscript.TestScript, _ bool, args []string) { systemOf(ts).refuse(args[0]) },
-			"allows":       func(ts *testscript.TestScript, _ bool, _ []string) { systemOf(ts).sim.ClearFaults() },
+			"fails": func(ts *testscript.TestScript, _ bool, args []string) {
+				systemOf(ts).sim.Inject(defendersim.Fault{Op: "unrestrict", Machine: args[0], Status: http.StatusServiceUnavailable})
+			},
+			"allows": func(ts *testscript.TestScript, _ bool, _ []string) { systemOf(ts).sim.ClearFaults() },
 		},
 	})
 }
@@ -162,6 +168,7 @@ func scriptBroker(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("the broker takes no connections")
 	}
 	addr := strings.TrimPrefix(s.ClientURL(), "nats://")
+	ts.Setenv("BROKER", addr)
 	ts.Setenv("NATS_URL", "nats://worker:p@"+addr)
 	ts.Setenv("ADMIN_URL", "nats://admin:p@"+addr)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"runtime"
 	"testing"
@@ -26,7 +27,7 @@ func BenchmarkSubmit(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env := &Env{Settings: settings, Lookup: os.LookupEnv, Stdout: b.Output(), Stderr: b.Output()}
+	env := &Env{Settings: settings, Lookup: os.LookupEnv, Stdout: io.Discard, Stderr: io.Discard}
 	env.Settings.NATS.URLs = []string{conn.URL()}
 	b.ReportAllocs()
 	most := uint64(0)

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -138,6 +140,17 @@ func TestInputIsACopy(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// TestInputEndsWithItsContext: nobody types anything, and Ctrl-C is pressed.
+func TestInputEndsWithItsContext(t *testing.T) {
+	silent, typist := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := openInput(ctx, "-", silent); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "read standard input") {
+		t.Errorf("got %v", err)
+	}
+	_ = typist.Close()
 }
 
 func testBulk(rows func(func(row) bool)) *bulk {

@@ -272,7 +272,9 @@ func TestSubmitInterruptedWhileWaiting(t *testing.T) {
 	}
 	want := [][]string{
 		{"line", "outcome", "final"},
-		{"2", "succeeded", "true"}, {"3", "succeeded", "true"}, {"4", "submitted", "false"},
+		{"2", "succeeded", "true"},
+		{"3", "succeeded", "true"},
+		{"4", "submitted", "false"},
 	}
 	if diff := cmp.Diff(want, reportColumns(t, report, 0, 3, 4)); diff != "" {
 		t.Error(diff)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -126,19 +127,16 @@ func (s *submission) confirmEarlier(ctx context.Context) {
 
 // note is the standing in words.
 func (s standing) note() string {
-	text := ""
+	var said []string
 	for _, outcome := range outcomes() {
 		if n := s.counts[outcome]; n > 0 {
-			text += fmt.Sprintf(", %s %d", outcome, n)
+			said = append(said, fmt.Sprintf("%s %d", outcome, n))
 		}
 	}
 	if s.underWay > 0 {
-		text += fmt.Sprintf(", under way %d", s.underWay)
+		said = append(said, fmt.Sprintf("under way %d", s.underWay))
 	}
-	if text == "" {
-		return ""
-	}
-	return text[2:]
+	return strings.Join(said, ", ")
 }
 
 // quotaNote tells when the last request will have been called, as far as the quota goes.

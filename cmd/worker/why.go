@@ -136,14 +136,19 @@ func (s *story) readLedger(ctx context.Context, conn *broker.Broker, place bool)
 	if err != nil {
 		return err
 	}
-	if place {
+	request, published := remediation.Request{ID: s.id, Derived: place}, time.Time{}
+	switch {
+	case !place:
+	case len(s.queued) > 0:
+		published = s.queued[0].Time
+	default:
 		return ledger.Search(ctx, func(e remediation.Entry) {
 			if (e.ID == s.id || e.Source == s.id) && (s.entry == nil || e.ReceivedAt.After(s.entry.ReceivedAt)) {
 				s.entry = &e
 			}
 		})
 	}
-	rec, err := ledger.Load(ctx, remediation.EntryKey(conn.Names().Stream, remediation.Request{ID: s.id}, time.Time{}))
+	rec, err := ledger.Load(ctx, remediation.EntryKey(conn.Names().Stream, request, published))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"strings"
 	"time"
 
@@ -114,9 +115,7 @@ func (p *bulk) all(ctx, settling context.Context, requests iter.Seq2[Outgoing, e
 
 func (p *bulk) send(o Outgoing) {
 	h := nats.Header{}
-	for name, values := range o.Header {
-		h[name] = values
-	}
+	maps.Copy(h, nats.Header(o.Header))
 	h.Set(jetstream.MsgIDHeader, o.MessageID)
 	f := flight{name: o.Name, msg: &nats.Msg{Subject: p.b.cfg.Names.Subject, Header: h, Data: o.Payload}}
 	f.future, f.err = p.js.PublishMsgAsync(f.msg)
@@ -164,8 +163,7 @@ func (p *bulk) insist(ctx context.Context, f flight, err error) (ack *jetstream.
 		ack, err = within(ctx, func(ctx context.Context) (*jetstream.PubAck, error) { return p.js.PublishMsg(ctx, f.msg) })
 		return p.fault(err)
 	})
-	var denied *DeniedError
-	if errors.As(context.Cause(ctx), &denied) {
+	if denied, ok := errors.AsType[*DeniedError](context.Cause(ctx)); ok {
 		return nil, denied
 	}
 	return ack, err

@@ -160,8 +160,7 @@ func TestPublishAllDenied(t *testing.T) {
 	b := open(t, broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "guest", Password: "g"}})
 	err := b.PublishAll(within(t), numbered(3), new(tally).count)
 	wantError(t, err, "row 1", "denies", "remediation.unrestrict")
-	var denied *broker.DeniedError
-	if !errors.As(err, &denied) {
+	if _, ok := errors.AsType[*broker.DeniedError](err); !ok {
 		t.Errorf("got %#v", err)
 	}
 }

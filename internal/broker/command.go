@@ -28,7 +28,7 @@ func (b *Broker) OpenReplicas(ctx context.Context, create bool) (*Replicas, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Replicas{kv: kv, log: b.log, changed: make(chan struct{})}, nil
+	return &Replicas{kv: kv, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
 }
 
 func (b *Broker) bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {

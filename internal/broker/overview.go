@@ -93,7 +93,8 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w", StateBucket, err)
 	}
-	w, err := kv.WatchFiltered(ctx, []string{pauseKey, replicaPre + "*"}, jetstream.IgnoreDeletes())
+	keys := b.cfg.Names.stateKeys()
+	w, err := kv.WatchFiltered(ctx, []string{keys.pause, keys.replica + "*"}, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("read %s: %w", StateBucket, err)
 	}
@@ -107,13 +108,13 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 				o.Pending = max(o.Pending-o.InFlight, 0)
 				return nil
 			}
-			o.learn(e)
+			o.learn(e, keys)
 		}
 	}
 }
 
-func (o *Overview) learn(e jetstream.KeyValueEntry) {
-	if e.Key() == pauseKey {
+func (o *Overview) learn(e jetstream.KeyValueEntry, keys stateKeys) {
+	if e.Key() == keys.pause {
 		p := &Pause{}
 		if json.Unmarshal(e.Value(), p) == nil && (p.Until == nil || time.Now().Before(*p.Until)) {
 			o.Pause = p

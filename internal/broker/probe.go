@@ -43,7 +43,7 @@ func (p Permission) Try(ctx context.Context, b *Broker) error {
 	b.denied.Store(&cancel)
 	defer b.denied.Store(nil)
 	err := p.try(ctx, b)
-	if denied := (*DeniedError)(nil); err != nil && errors.As(context.Cause(ctx), &denied) {
+	if denied, ok := errors.AsType[*DeniedError](context.Cause(ctx)); ok && err != nil {
 		return denied
 	}
 	return err

@@ -14,12 +14,14 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// Keys in UNRESTRICT_STATE beside the budget's.
-const (
-	pauseKey   = "pause"
-	leasePre   = "lease."
-	replicaPre = "replica."
-)
+// stateKeys are a deployment's keys in UNRESTRICT_STATE. The budget's stand beside them and are the account's.
+type stateKeys struct{ pause, lease, replica string }
+
+// stateKeys keeps two deployments on one account apart, as their request streams do.
+func (n Names) stateKeys() stateKeys {
+	d := remediation.DeploymentDigest(n.Stream)
+	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: "replica." + d + "."}
+}
 
 const (
 	leaseTTL   = 8 * time.Second // how soon another replica takes over from one that was killed
@@ -42,6 +44,7 @@ type Replicas struct {
 	kv    jetstream.KeyValue
 	state jetstream.Stream
 	id    string
+	keys  stateKeys
 	log   *zap.Logger
 
 	mu      sync.Mutex
@@ -61,7 +64,7 @@ func (b *Broker) NewReplicas(ctx context.Context, id string) (*Replicas, error) 
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", StateBucket, err)
 	}
-	return &Replicas{store: store, kv: b.State(), state: stream, id: id, log: b.log, changed: make(chan struct{})}, nil
+	return &Replicas{store: store, kv: b.State(), state: stream, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
 }
 
 // Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
@@ -80,7 +83,7 @@ func (r *Replicas) Run(ctx context.Context, present func() any) error {
 }
 
 func (r *Replicas) follow(ctx context.Context) error {
-	w, err := r.kv.Watch(ctx, pauseKey)
+	w, err := r.kv.Watch(ctx, r.keys.pause)
 	if err != nil {
 		return fmt.Errorf("watch the pause: %w", err)
 	}
@@ -162,7 +165,7 @@ func (r *Replicas) Pause(ctx context.Context, p Pause) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.kv.Put(ctx, pauseKey, value); err != nil {
+	if _, err := r.kv.Put(ctx, r.keys.pause, value); err != nil {
 		return fmt.Errorf("write the pause: %w", err)
 	}
 	return nil
@@ -170,7 +173,7 @@ func (r *Replicas) Pause(ctx context.Context, p Pause) error {
 
 // Resume ends the operator's pause.
 func (r *Replicas) Resume(ctx context.Context) error {
-	if err := r.kv.Purge(ctx, pauseKey); err != nil {
+	if err := r.kv.Purge(ctx, r.keys.pause); err != nil {
 		return fmt.Errorf("remove the pause: %w", err)
 	}
 	return nil
@@ -204,10 +207,10 @@ func (r *Replicas) beThere(ctx context.Context, present func() any) {
 		if err := r.Measure(ctx); err == nil {
 			value, err := json.Marshal(present())
 			if err == nil {
-				revision, err = r.store.Save(ctx, replicaPre+r.id, value, revision, presentTTL)
+				revision, err = r.store.Save(ctx, r.keys.replica+r.id, value, revision, presentTTL)
 			}
 			if errors.Is(err, remediation.ErrConflict) { // the broker lost it, or an acknowledgement was lost
-				if rec, err := r.store.Load(ctx, replicaPre+r.id); err == nil {
+				if rec, err := r.store.Load(ctx, r.keys.replica+r.id); err == nil {
 					revision = rec.Revision
 				}
 			}
@@ -215,7 +218,7 @@ func (r *Replicas) beThere(ctx context.Context, present func() any) {
 		if wait(ctx, presence) != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_ = r.store.remove(last, replicaPre+r.id, revision) // lost: it expires
+			_ = r.store.remove(last, r.keys.replica+r.id, revision) // lost: it expires
 			return
 		}
 	}
@@ -225,8 +228,8 @@ func (r *Replicas) beThere(ctx context.Context, present func() any) {
 // holds it, but for the seconds in which a frozen one doesn't know that it lost it: do must do no harm then.
 func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Context) error) error {
 	for {
-		if revision, ok := r.acquire(ctx, leasePre+name); ok {
-			if err := r.held(ctx, leasePre+name, revision, do); err != nil && ctx.Err() == nil {
+		if revision, ok := r.acquire(ctx, r.keys.lease+name); ok {
+			if err := r.held(ctx, r.keys.lease+name, revision, do); err != nil && ctx.Err() == nil {
 				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
 			}
 		}

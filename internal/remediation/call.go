@@ -150,7 +150,7 @@ func (p *passage) notReady(err error) (Outcome, error) {
 func (p *passage) intend() error {
 	e := &p.e
 	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
+	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
 	e.LastCall = time.Now().UTC()
 	if e.CalledAt.IsZero() {
 		e.CalledAt = p.apiTime()

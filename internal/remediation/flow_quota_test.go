@@ -106,7 +106,7 @@ func TestRequestIsGivenUpForFaultsOfItsOwn(t *testing.T) {
 		"another action holds its machine": {[]defendersim.Fault{{Op: "unrestrict", Status: 400, Code: "ActiveRequestAlreadyExists"}}, "abandoned gaveUp"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, setup{untended: true, submit: impatient}, func(w *world) {
+			inWorld(t, setup{untended: true, free: true, submit: impatient}, func(w *world) {
 				for _, f := range c.faults {
 					f.Machine = machine(mine)
 					w.api.Inject(f)

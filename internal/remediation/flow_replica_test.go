@@ -52,6 +52,7 @@ type replica struct {
 	cut      chan struct{} // closed when the process is killed
 	dead     atomic.Bool
 	tracking atomic.Bool
+	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 	parts    sync.WaitGroup
 	drained  chan struct{} // closed when the consumer has ended
 	ended    error         // of the consumer
@@ -83,13 +84,13 @@ func (w *world) newReplica(id string) *replica {
 		Config: remediation.SubmitConfig{
 			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
 			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,
-			MaxAction: 512 << 10, Track: true,
+			MaxAction: 512 << 10, Track: true, GuardAfter: time.Hour,
 		},
 	}
 	r.tracker = &remediation.Tracker{
 		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Feed: store, Metrics: metrics, Notes: r.notes, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
-			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.notes.QuotaAwaited,
+			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.contended,
 		},
 	}
 	for _, limit := range w.set.limits {
@@ -109,7 +110,7 @@ func (w *world) newReplica(id string) *replica {
 	r.consumer = consumer.New(consumer.Config{
 		Open: r.open, Conn: r.conn, Handler: r.handle, Gate: r.gate, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
 		Paused: func() bool { return r.shared.Paused() != nil },
-		Slots: cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
+		Slots:  cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
 	})
 	return r
 }
@@ -194,9 +195,34 @@ func (r *replica) budgetOpen(ctx context.Context) error {
 	return nil
 }
 
+// keepReserve is what the service does each second about the quota.
+func (r *replica) keepReserve() {
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+		following := r.tracker.Following() > 0
+		r.budget.SetReserve(following)
+		if following && r.budget.OpenIn() > 0 {
+			if n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
+				r.starved.Store(time.Now().UnixNano())
+			}
+		}
+	}
+}
+
+func (r *replica) contended() bool {
+	return r.notes.QuotaAwaited() || time.Since(time.Unix(0, r.starved.Load())) < 5*time.Second
+}
+
 func (r *replica) run() {
 	if r.rates != nil {
 		r.parts.Go(func() { _ = r.rates.Run(r.ctx) })
+	}
+	if r.w.set.limits != nil {
+		r.parts.Go(r.keepReserve)
 	}
 	r.parts.Go(func() { _ = r.shared.Run(r.ctx, func() any { return broker.Presence{} }) })
 	if !r.w.set.untended {

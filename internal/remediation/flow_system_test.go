@@ -130,7 +130,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 	for name, o := range outages {
 		for _, requests := range []int{1, 4} {
 			t.Run(fmt.Sprintf("%s, %d requests", name, requests), func(t *testing.T) {
-				set := setup{submit: impatient, untended: true}
+				set := setup{submit: impatient, untended: true, free: true}
 				inWorld(t, set, func(w *world) {
 					o.begin(w)
 					for n := range requests {

@@ -14,10 +14,13 @@ const (
 )
 
 // guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
-// who restricted or isolated it later knew more than the request does. It is asked right before a call, once a passage;
-// a call that may have taken place is looked for first.
+// who restricted or isolated it later knew more than the request does. It is asked right before a call, once a passage,
+// and again for each further call; a call that may have taken place is looked for first.
+//
+// What it found stays good while the request waits for quota. Otherwise requests that wait would spend all the quota on
+// looking, and none would be left for their calls.
 func (p *passage) guard() (Outcome, error) {
-	if p.guarded || !p.old() {
+	if p.guarded || !p.old() || p.BrokerNow().Sub(p.e.Guarded) <= max(p.Config.GuardAfter, leastGuarded) {
 		return Outcome{}, nil
 	}
 	actions, err := p.Defender.List(p.wait, defender.UseLookup, defender.Query{
@@ -35,9 +38,12 @@ func (p *passage) guard() (Outcome, error) {
 				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))})
 		}
 	}
-	p.guarded = true
+	p.guarded, p.e.Guarded = true, p.BrokerNow().UTC()
 	return Outcome{}, nil
 }
+
+// leastGuarded is how long a look is good at least. A request younger than GuardAfter is not looked at either.
+const leastGuarded = 5 * time.Minute
 
 // old says whether the request is one for the guard.
 func (p *passage) old() bool {

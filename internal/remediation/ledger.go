@@ -53,15 +53,18 @@ func EntryKey(stream string, r Request, published time.Time) string {
 	if r.Derived {
 		id += " " + strconv.FormatInt(published.UnixNano(), 10)
 	}
-	return "e." + digest(stream, 4) + "." + digest(id, 20)
+	return "e." + DeploymentDigest(stream) + "." + digest(id, 20)
 }
 
 // EntryKeys matches the keys of all requests of a deployment, in the broker's notation.
-func EntryKeys(stream string) string { return "e." + digest(stream, 4) + ".*" }
+func EntryKeys(stream string) string { return "e." + DeploymentDigest(stream) + ".*" }
 
 func machineKey(stream, machine string) string {
-	return "m." + digest(stream, 4) + "." + machine
+	return "m." + DeploymentDigest(stream) + "." + machine
 }
+
+// DeploymentDigest stands for a deployment, which its request stream names, in keys that several deployments share.
+func DeploymentDigest(stream string) string { return digest(stream, 4) }
 
 func digest(s string, size int) string {
 	sum := sha256.Sum256([]byte(s))

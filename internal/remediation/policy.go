@@ -131,10 +131,10 @@ func (r *policyRule) forbids(req Request) string {
 // permitted holds a run against the policy when it is taken first, not again for each attempt. What has to be looked
 // for comes first, so a run is judged when it is about to call.
 func (p *passage) permitted() (Outcome, error) {
-	if p.Policy == nil || p.e.Allowed {
+	if p.Rules.Policy == nil || p.e.Allowed {
 		return Outcome{}, nil
 	}
-	_, rule := p.Policy.rule(p.signer())
+	_, rule := p.Rules.Policy.rule(p.signer())
 	if why := rule.forbids(p.req); why != "" {
 		return p.reject(&Failure{Code: CodePolicy, Origin: OriginRequest, Message: why})
 	}

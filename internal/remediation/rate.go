@@ -106,10 +106,10 @@ func (p *passage) count() error {
 // inRate holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is
 // taken from the budget too, so that who asks too much uses up no calls.
 func (p *passage) inRate() (c called, key string, err error) {
-	if p.Policy == nil || p.e.Counted {
+	if p.Rules.Policy == nil || p.e.Counted {
 		return called{}, "", nil
 	}
-	who, rule := p.Policy.rule(p.signer())
+	who, rule := p.Rules.Policy.rule(p.signer())
 	if rule == nil || rule.perHour == 0 {
 		return called{}, "", nil // a rule that was taken away since the run was allowed
 	}

@@ -62,6 +62,7 @@ type Rules struct {
 	Stream      string   // the request stream; its name, a colon and digits is nobody's id
 	OwnSubjects []string // the worker's own subjects, wildcards allowed; no replyTo
 	Signers     *Signers // nil: requests need no signature
+	Policy      *Policy  // nil: a signer may ask anything
 }
 
 // Parse reads a request from a message, plain or a CloudEvent of either mode. It looks at the payload's size first,

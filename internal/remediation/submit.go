@@ -48,7 +48,6 @@ type Submitter struct {
 	Publisher   Publisher
 	DeadLetters DeadLetters
 	Rules       Rules
-	Policy      *Policy // nil: none; needs signers
 	Gate        *Gate
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
@@ -236,12 +235,13 @@ func (p *passage) save(ttl time.Duration) error {
 }
 
 // handBack gives the message back for a reason that is not the request's fault. The entry is written if the ledger
-// does not know the run yet (the first of one id is to stay the first) or believes in a call that is not under way.
+// does not know the run yet (the first of one id is to stay the first), believes in a call that is not under way, or
+// has not heard what the guard found.
 func (p *passage) handBack(d time.Duration, cause string) (Outcome, error) {
 	if p.e.State == StateCalled {
 		p.e.State = StateWaiting
 	}
-	if p.e.State != p.stored {
+	if p.e.State != p.stored || p.guarded {
 		if err := p.save(0); err != nil {
 			return Outcome{}, err
 		}

@@ -25,7 +25,7 @@ func TestSharedBudget(t *testing.T) {
 	}
 	until(t, time.Minute, func() string {
 		if left := w.missing(); len(left) > asked-limit {
-			return fmt.Sprintf("%d left", len(left))
+			return fmt.Sprintf("%d left\n%s", len(left), w.logs("", 60))
 		}
 		return ""
 	})

@@ -1,0 +1,238 @@
+package remediation_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+func TestFinalStatusesAreToldApart(t *testing.T) {
+	want := map[string]string{"Succeeded": "succeeded", "Failed": "failed", "TimeOut": "timedOut", "Cancelled": "cancelled"}
+	inWorld(t, setup{}, func(w *world) {
+		machines := map[string]int{}
+		for status := range want {
+			machines[status] = 1 + len(machines)
+			w.api.AddMachine(machine(machines[status]), defendersim.Machine{Outcome: status})
+			w.ask(status, machines[status])
+		}
+		w.api.AddMachine(machine(9), defendersim.Machine{Outcome: "Whatever"}) // a status nobody knows is not final
+		w.ask("unknown", 9)
+		w.passes(2 * time.Minute)
+		for status, outcome := range want {
+			r := w.wantFinal(status, outcome)
+			var action struct {
+				Status string
+				Future json.RawMessage `json:"futureField"`
+			}
+			w.must(json.Unmarshal(r.MachineAction, &action))
+			if action.Status != status || !strings.Contains(string(action.Future), "123456789012345678901234567890") {
+				t.Errorf("machineAction of %s: %s", status, r.MachineAction)
+			}
+		}
+		w.wantOutcomes("unknown", "1 submitted")
+	})
+}
+
+// All actions together cost one list call per interval, which widens to four times while nothing changes.
+func TestManyActionsCostOneListPerInterval(t *testing.T) {
+	inWorld(t, setup{api: defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: 20 * time.Minute, InProgress: 2 * time.Minute}}}, func(w *world) {
+		const many = 60
+		for n := range many {
+			w.ask(fmt.Sprint("r", n), n)
+		}
+		w.passes(19 * time.Minute)
+		if n := len(w.api.Calls()) - len(w.called("unrestrict")) - len(w.called("list")); n != 0 {
+			t.Errorf("%d calls that are neither a call for a machine nor a list", n)
+		}
+		var gaps []time.Duration
+		lists := w.called("list")
+		for i := 1; i < len(lists); i++ {
+			gaps = append(gaps, lists[i].At.Sub(lists[i-1].At))
+		}
+		for i, gap := range gaps {
+			if gap < pollInterval || gap > 4*pollInterval+time.Second || i > 0 && gap < gaps[i-1] {
+				t.Errorf("lists after %v", gaps)
+				break
+			}
+		}
+		if len(gaps) < 15 || gaps[len(gaps)-1] < 4*pollInterval {
+			t.Errorf("lists after %v", gaps)
+		}
+		// A change brings the interval back.
+		w.passes(3 * time.Minute)
+		w.settled(2 * time.Minute)
+		var shortest time.Duration
+		for more := w.called("list"); len(lists) < len(more); lists = more[:len(lists)+1] {
+			if gap := more[len(lists)].At.Sub(lists[len(lists)-1].At); shortest == 0 || gap < shortest {
+				shortest = gap
+			}
+		}
+		if shortest > pollInterval+time.Second {
+			t.Errorf("at least %v between lists, though statuses changed", shortest)
+		}
+		n := len(lists)
+		w.passes(10 * time.Minute)
+		if more := len(w.called("list")) - n; more != 0 {
+			t.Errorf("%d lists though nothing is followed", more)
+		}
+	})
+}
+
+// While requests wait for quota, following takes no more than 3 % of it.
+func TestFollowingLeavesTheQuotaToWaitingRequests(t *testing.T) {
+	limits := budget.Limits(0, 60)
+	api := defendersim.Config{Limits: []defendersim.Limit{{Calls: 60, Per: time.Hour}}, Lifecycle: defendersim.Lifecycle{Pending: 10 * time.Hour}}
+	inWorld(t, setup{limits: limits, api: api}, func(w *world) {
+		for n := range 150 {
+			w.ask(fmt.Sprint("r", n), n)
+		}
+		w.passes(2 * time.Hour) // the first 120 calls
+		t.Log(w.dump())
+		if lists := len(w.called("list")); lists > 2*60*3/100+1 || lists == 0 {
+			t.Errorf("%d lists of %d calls", lists, len(w.api.Calls()))
+		}
+		if calls := len(w.called("unrestrict")); calls < 2*60*90/100 {
+			t.Errorf("%d calls in two hours, of 120 allowed", calls)
+		}
+	})
+}
+
+func TestActionThatStaysOpenTimesOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		hidden  bool // from the list
+		offline bool
+		want    string
+	}{
+		"still open":                         {false, true, "timedOut trackTimeout"},
+		"final, but the list never shows it": {true, false, "succeeded"},
+		"open, and the list never shows it":  {true, true, "timedOut trackTimeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, setup{follow: func(c *remediation.TrackConfig) { c.Timeout = 30 * time.Minute }}, func(w *world) {
+				w.api.AddMachine(machine(1), defendersim.Machine{Offline: c.offline, Pending: 10 * time.Minute})
+				if c.hidden {
+					w.api.Inject(defendersim.Fault{Op: "list", Body: []byte(`{"value":[]}`)})
+				}
+				w.ask("r1", 1)
+				w.passes(9 * time.Minute)
+				w.wantOutcomes("r1", "1 submitted")
+				w.settled(35 * time.Minute)
+				r := w.wantFinal("r1", c.want)
+				if strings.HasPrefix(c.want, "timedOut") {
+					if took := r.FinishedAt.Sub(r.ReceivedAt); took < 30*time.Minute || len(r.MachineAction) == 0 || r.Error.Origin != "worker" {
+						t.Errorf("after %v: %+v, action %s", took, r.Error, r.MachineAction)
+					}
+				}
+				if n := len(w.called("get")); !c.hidden && n != 1 {
+					t.Errorf("%d looks at the action by its id before it was given up", n)
+				}
+			})
+		})
+	}
+}
+
+func TestActionThatTheAPIForgetsHasVanished(t *testing.T) {
+	for name, c := range map[string]struct {
+		gone int // how many looks by id don't find it; 0: all
+		want string
+	}{
+		"gone for good": {0, "failed actionVanished"},
+		"gone twice":    {2, "succeeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, setup{api: defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: 8 * time.Minute}}}, func(w *world) {
+				w.api.Inject(defendersim.Fault{Op: "list", Body: []byte(`{"value":[]}`)})
+				w.api.Inject(defendersim.Fault{Op: "get", Status: 404, Times: c.gone})
+				w.ask("r1", 1)
+				w.settled(30 * time.Minute)
+				r := w.wantFinal("r1", c.want)
+				gets := w.called("get")
+				if c.gone == 0 && (len(gets) != 3 || gets[2].At.Sub(gets[0].At) < 2*time.Minute || r.Error.HTTPStatus != 404) {
+					t.Errorf("looks by id: %+v, error %+v", gets, r.Error)
+				}
+			})
+		})
+	}
+}
+
+// An old action that would cost a page of others' actions at each look is asked for by its id instead.
+func TestStragglersAreAskedForByID(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.api.AddMachine(machine(1), defendersim.Machine{Offline: true})
+		w.ask("old", 1)
+		w.until("the old action", time.Minute, func() bool { return len(w.api.Actions()) == 1 })
+		w.passes(2 * time.Second)
+		for n := range 10_100 {
+			w.api.Put(defendersim.Action{MachineID: machine(10_000 + n), Comment: "by hand", Requestor: analyst, Status: "Succeeded"})
+		}
+		w.passes(2 * time.Second)
+		w.ask("new", 2)
+		w.ends("new", 2*time.Minute) // on the second page
+		w.wantFinal("new", "succeeded")
+		pages := len(w.called("list"))
+		w.passes(20 * time.Minute)
+		byID := 0
+		for _, c := range w.called("list")[pages:] {
+			if !strings.Contains(c.Query, "id%20in%20") {
+				t.Errorf("a page for a straggler alone: %s", c.Query)
+			}
+			byID++
+		}
+		if byID < 4 || byID > 8 {
+			t.Errorf("asked by id %d times in 20 minutes", byID)
+		}
+		w.api.AddMachine(machine(1), defendersim.Machine{})
+		w.settled(10 * time.Minute)
+		w.wantFinal("old", "succeeded")
+	})
+}
+
+// Following goes on by itself after whatever its list call met.
+func TestFailedListOnlyDelaysTheEnd(t *testing.T) {
+	for name, f := range map[string]defendersim.Fault{
+		"500": {Status: 500}, "cut": {Cut: "body"}, "hangs": {Hang: true}, "unreadable": {Body: []byte("<html>")}, "429": {Status: 429, RetryAfter: 2 * time.Minute},
+		"401": {Status: 401}, "empty": {Body: []byte(`{"value":[]}`)}, "without ids": {Body: []byte(`{"value":[{"status":"Failed"}]}`)}, "proxy": {Status: 404, Body: []byte("<html>")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, setup{}, func(w *world) {
+				f.Op, f.Times = "list", 3
+				w.api.Inject(f)
+				w.ask("r1", 1)
+				w.settled(10 * time.Minute)
+				w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
+			})
+		})
+	}
+}
+
+// Without the permission to list, actions are followed as soon as it is granted; calls go on meanwhile.
+func TestFollowingWaitsForThePermissionToList(t *testing.T) {
+	inWorld(t, setup{free: true}, func(w *world) {
+		w.tokens.grant("Machine.RestrictExecution")
+		w.ask("r1", 1)
+		w.passes(30 * time.Minute)
+		w.ask("r2", 2)
+		w.passes(2 * time.Minute)
+		w.wantOutcomes("r1", "1 submitted")
+		w.wantOutcomes("r2", "1 submitted")
+		if w.replicas[0].notes.ListingDenied() == "" {
+			t.Error("nobody says that a permission is missing")
+		}
+		if _, on := w.replicas[0].gate.Current(); on {
+			t.Error("consumption is paused")
+		}
+		w.tokens.grant()
+		w.settled(5 * time.Minute)
+		w.wantFinal("r1", "succeeded")
+		w.wantFinal("r2", "succeeded")
+		if denied := w.replicas[0].notes.ListingDenied(); denied != "" {
+			t.Errorf("still said: %s", denied)
+		}
+	})
+}
