@@ -55,7 +55,7 @@ func check(settings []*setting, f *settingFlags) (Settings, []Mistake) {
 			Timeout:      c.duration(&f.Following.TrackTimeout, positive),
 		},
 		Accept: AcceptSettings{
-			Signers: c.signers(&a.TrustedSigners, &a.TrustedSignersFile), PolicyFile: c.file(&a.PolicyFile),
+			Signers: c.signers(&a.TrustedSigners, &a.TrustedSignersFile), Policy: c.policy(&a.PolicyFile),
 			MaxRequestAge: c.duration(&a.MaxRequestAge, 0), GuardAfter: c.duration(&a.GuardAfter, 0),
 		},
 		Defender: DefenderSettings{
@@ -82,6 +82,9 @@ func (c *checker) together(f *settingFlags, s Settings) {
 	}
 	if s.Backoff.Max > 0 && s.Backoff.Max < s.Backoff.Initial {
 		c.mistake(&f.Work.BackoffMax, "give at least WORKER_BACKOFF_INITIAL, "+s.Backoff.Initial.String())
+	}
+	if f.Acceptance.PolicyFile != "" && f.Acceptance.TrustedSigners == "" && f.Acceptance.TrustedSignersFile == "" {
+		c.mistake(&f.Acceptance.PolicyFile, "it says what each signer may ask, and without WORKER_TRUSTED_SIGNERS nobody signs: give the signers, or leave the policy out")
 	}
 	if s.Defender.Auth == "token-file" && s.Defender.TokenFile == "" {
 		c.mistake(&f.Defender.TokenFile, "DEFENDER_AUTH=token-file needs it; give the path of a file with a bearer token")

@@ -61,3 +61,20 @@ func (c *checker) signers(field, file *string) *remediation.Signers {
 	}
 	return nil
 }
+
+// policy reads what each signer may ask; the file is looked at again whenever it changes. Each mistake in it is one of
+// the setting's.
+func (c *checker) policy(file *string) *remediation.Policy {
+	if *file == "" {
+		return nil
+	}
+	p, err := remediation.LoadPolicy(*file)
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, m := range all.Unwrap() {
+			c.mistake(file, m.Error())
+		}
+	} else if err != nil {
+		c.mistake(file, err.Error())
+	}
+	return p
+}

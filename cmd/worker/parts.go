@@ -58,11 +58,11 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Gate: p.gate, Notes: p.notes,
 		Metrics: metrics, Log: s.log, BrokerNow: p.replicas.Now,
-		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers},
+		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy},
 		Config: remediation.SubmitConfig{
 			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
 			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: startLimit,
-			MaxAge: set.Accept.MaxRequestAge, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
+			MaxAge: set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
 	p.tracker = &remediation.Tracker{

@@ -78,9 +78,9 @@ type TrackSettings struct {
 // AcceptSettings says which requests are carried out.
 type AcceptSettings struct {
 	Signers       *remediation.Signers // nil: signatures are not asked for
-	PolicyFile    string               // empty: no policy
+	Policy        *remediation.Policy  // nil: a signer may ask anything; else there are Signers
 	MaxRequestAge time.Duration        // 0: no limit
-	GuardAfter    time.Duration
+	GuardAfter    time.Duration        // 0: every request is held against newer actions
 }
 
 // DefenderSettings says where the API is and how to sign in.

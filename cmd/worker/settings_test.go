@@ -79,7 +79,7 @@ func TestDefaults(t *testing.T) {
 // TestEverySetting gives each variable a value of its own and looks where it
 // ends up: none is forgotten on its way, none swapped with another.
 func TestEverySetting(t *testing.T) {
-	file := write(t, "file", "from-file\n")
+	file, policy := write(t, "file", "from-file\n"), write(t, "policy.yaml", "default: {}\n")
 	got, mistakes := load(t, map[string]string{
 		"NATS_URL": "a:4222, tls://b", "NATS_USER": "user", "NATS_PASSWORD_FILE": file,
 		"WORKER_EMBEDDED_ADDR": "0.0.0.0:1", "WORKER_EMBEDDED_TOKEN": "embedded",
@@ -91,7 +91,7 @@ func TestEverySetting(t *testing.T) {
 		"WORKER_DRY_RUN": "TRUE", "WORKER_SHUTDOWN_TIMEOUT": "0",
 		"WORKER_RATE_PER_MINUTE": "0", "WORKER_RATE_PER_HOUR": "7",
 		"WORKER_TRACK": "false", "WORKER_POLL_INTERVAL": "8s", "WORKER_TRACK_TIMEOUT": "9s",
-		"WORKER_TRUSTED_SIGNERS": signerA + " soar=" + signerB, "WORKER_POLICY_FILE": file, "WORKER_MAX_REQUEST_AGE": "10s", "WORKER_GUARD_AFTER": "11s",
+		"WORKER_TRUSTED_SIGNERS": signerA + " soar=" + signerB, "WORKER_POLICY_FILE": policy, "WORKER_MAX_REQUEST_AGE": "10s", "WORKER_GUARD_AFTER": "11s",
 		"DEFENDER_CLOUD": "GCC-High", "DEFENDER_API_URL": "http://localhost:8443/", "DEFENDER_SCOPE": "scope", "DEFENDER_AUTH": "token-file",
 		"DEFENDER_TOKEN_FILE": "/not/there/yet", "DEFENDER_DISABLE_INSTANCE_DISCOVERY": "1", "DEFENDER_TIMEOUT": "12s",
 		"WORKER_ADMIN_ADDR": ":9", "WORKER_ADMIN_TOKEN_FILE": file, "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "console",
@@ -102,7 +102,10 @@ func TestEverySetting(t *testing.T) {
 	if diff := cmp.Diff([]string{signerA, "soar"}, got.Accept.Signers.Names()); diff != "" {
 		t.Error(diff)
 	}
-	got.Accept.Signers = nil
+	if got.Accept.Policy == nil {
+		t.Error("the policy was not loaded")
+	}
+	got.Accept.Signers, got.Accept.Policy = nil, nil
 	want := Settings{
 		NATS:     NATSSettings{URLs: []string{"nats://a:4222", "tls://b"}, User: "user", Password: Secret{"from-file"}},
 		Embedded: EmbeddedSettings{Addr: "0.0.0.0:1", Token: Secret{"embedded"}},
@@ -115,7 +118,7 @@ func TestEverySetting(t *testing.T) {
 		GiveUpAfter: 5 * time.Second, ReconcileDelay: 6 * time.Second, DryRun: true,
 		Rates:    Rates{PerHour: 7},
 		Track:    TrackSettings{PollInterval: 8 * time.Second, Timeout: 9 * time.Second},
-		Accept:   AcceptSettings{PolicyFile: file, MaxRequestAge: 10 * time.Second, GuardAfter: 11 * time.Second},
+		Accept:   AcceptSettings{MaxRequestAge: 10 * time.Second, GuardAfter: 11 * time.Second},
 		Defender: DefenderSettings{Cloud: "gcc-high", APIURL: "http://localhost:8443", Scope: "scope", Auth: "token-file", TokenFile: "/not/there/yet", DisableInstanceDiscovery: true, Timeout: 12 * time.Second},
 		Admin:    AdminSettings{Addr: ":9", Token: Secret{"from-file"}},
 		Log:      LogSettings{Level: "debug", Format: "console"},
@@ -142,6 +145,7 @@ func TestPrecedence(t *testing.T) {
 
 func TestMistakes(t *testing.T) {
 	empty, seeds, folder := write(t, "empty", "\n"), write(t, "seeds", "# none\n"), t.TempDir()
+	policy := write(t, "policy.yaml", "default: {}\n") // good, but there are no signers
 	for _, one := range []string{
 		"NATS_URL=http://a:4222", "NATS_URL=nats://", "NATS_URL=,", "NATS_CREDS=/not/there", "NATS_NKEY=" + folder, "NATS_CA=" + empty,
 		"NATS_CERT=" + empty + " NATS_KEY=" + empty, "NATS_KEY NATS_CERT=" + empty, "NATS_CERT NATS_KEY=" + empty,
@@ -157,7 +161,7 @@ func TestMistakes(t *testing.T) {
 		"WORKER_TRUSTED_SIGNERS=nobody", "WORKER_TRUSTED_SIGNERS=,", "WORKER_TRUSTED_SIGNERS=" + signerA + "," + signerA,
 		"WORKER_TRUSTED_SIGNERS=" + seed, "WORKER_TRUSTED_SIGNERS_FILE=" + seeds,
 		"WORKER_TRUSTED_SIGNERS WORKER_TRUSTED_SIGNERS=" + signerA + " WORKER_TRUSTED_SIGNERS_FILE=" + seeds,
-		"WORKER_POLICY_FILE=/not/there", "WORKER_MAX_REQUEST_AGE=-1s", "WORKER_GUARD_AFTER=-1s", "WORKER_DRY_RUN=2",
+		"WORKER_POLICY_FILE=/not/there", "WORKER_POLICY_FILE=" + policy, "WORKER_MAX_REQUEST_AGE=-1s", "WORKER_GUARD_AFTER=-1s", "WORKER_DRY_RUN=2",
 		"DEFENDER_CLOUD=mars", "DEFENDER_AUTH=magic", "DEFENDER_TIMEOUT=30", "DEFENDER_TOKEN_FILE DEFENDER_AUTH=token-file", "DEFENDER_DISABLE_INSTANCE_DISCOVERY=x",
 		"DEFENDER_API_URL=http://api.example.com", "DEFENDER_API_URL=http://127.0.0.1.example.com", "DEFENDER_API_URL=http://user@example.com", "DEFENDER_API_URL=ftp://127.0.0.1",
 		"DEFENDER_API_URL=127.0.0.1:80", "DEFENDER_API_URL=https://", "DEFENDER_API_URL=https://api.example.com/base", "DEFENDER_API_URL=https://api.example.com?a=b",
@@ -182,6 +186,20 @@ func TestMistakes(t *testing.T) {
 		}
 		if text := fmt.Sprint(mistakes); strings.Contains(text, "opensesame") || strings.Contains(text, seed) {
 			t.Errorf("%s: a secret is shown: %s", one, text)
+		}
+	}
+}
+
+// TestPolicyFileMistakes: all of them at once, by file and line.
+func TestPolicyFileMistakes(t *testing.T) {
+	path := write(t, "policy.yaml", "signers:\n  soar:\n    tickets: true\n    machines_per_hour: many\n")
+	_, mistakes := load(t, map[string]string{"WORKER_TRUSTED_SIGNERS": signerA, "WORKER_POLICY_FILE": path}, "run")
+	if len(mistakes) != 2 {
+		t.Fatal(mistakes)
+	}
+	for i, want := range []string{path + ", line 3: unknown key tickets", path + ", line 4: machines_per_hour must be"} {
+		if m := mistakes[i]; m.Name != "WORKER_POLICY_FILE" || !strings.Contains(m.Text, want) {
+			t.Errorf("got %v, want %q", m, want)
 		}
 	}
 }

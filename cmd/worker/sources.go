@@ -49,6 +49,12 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 	if denied := p.notes.ListingDenied(); denied != "" {
 		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
 	}
+	// What the files said last stays in force meanwhile.
+	for code, err := range map[string]error{"signers": s.settings.Accept.Signers.Err(), "policy": s.settings.Accept.Policy.Err()} {
+		if err != nil {
+			details = append(details, admin.Reason{Code: code, Message: err.Error()})
+		}
+	}
 	for _, d := range b.Differences() {
 		details = append(details, admin.Reason{Code: "settings", Message: d})
 	}

@@ -225,6 +225,5 @@ func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }
 
 // OwnSubjects are the subjects, some with wildcards, that belong to the worker.
 func (b *Broker) OwnSubjects() []string {
-	n := b.cfg.Names
-	return []string{n.Subject, n.ResultsSubject, n.DeadletterSubject, auditSubject, ownSubjects, "$KV.>"}
+	return b.cfg.Names.OwnSubjects()
 }

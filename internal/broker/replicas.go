@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -201,27 +202,53 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
+// beThere speaks every few seconds, and at once when it becomes ready or ceases to be: who asks for the status right
+// after a start or a resume is to hear the truth.
 func (r *Replicas) beThere(ctx context.Context, present func() any) {
 	var revision uint64
+	var said string
+	var at time.Time
 	for {
-		if err := r.Measure(ctx); err == nil {
-			value, err := json.Marshal(present())
-			if err == nil {
-				revision, err = r.store.Save(ctx, r.keys.replica+r.id, value, revision, presentTTL)
-			}
-			if errors.Is(err, remediation.ErrConflict) { // the broker lost it, or an acknowledgement was lost
-				if rec, err := r.store.Load(ctx, r.keys.replica+r.id); err == nil {
-					revision = rec.Revision
-				}
-			}
+		now := present()
+		if word := readiness(now); word != said || time.Since(at) >= presence {
+			revision = r.speak(ctx, now, revision)
+			said, at = word, time.Now()
 		}
-		if wait(ctx, presence) != nil {
+		if wait(ctx, presence/20) != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			_ = r.store.remove(last, r.keys.replica+r.id, revision) // lost: it expires
 			return
 		}
 	}
+}
+
+func readiness(present any) string {
+	if p, ok := present.(Presence); ok {
+		return strconv.FormatBool(p.Ready) + p.Reason
+	}
+	return ""
+}
+
+// speak writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
+func (r *Replicas) speak(ctx context.Context, present any, revision uint64) uint64 {
+	if r.Measure(ctx) != nil {
+		return revision
+	}
+	value, err := json.Marshal(present)
+	if err != nil {
+		return revision
+	}
+	next, err := r.store.Save(ctx, r.keys.replica+r.id, value, revision, presentTTL)
+	if errors.Is(err, remediation.ErrConflict) { // the broker lost it, or an acknowledgement was lost
+		if rec, err := r.store.Load(ctx, r.keys.replica+r.id); err == nil {
+			return rec.Revision
+		}
+	}
+	if err != nil {
+		return revision
+	}
+	return next
 }
 
 // Hold runs do while this replica holds the named lease, again and again until ctx ends. Of all replicas one at a time

@@ -266,7 +266,7 @@ func (w *world) dump() string {
 		fmt.Fprintf(&b, "action: %s %s %q %s %s\n", a.ID, a.Status, a.Comment, a.Requestor, a.Created.Format(time.RFC3339))
 	}
 	for i, c := range w.api.Calls() {
-		if i < 400 {
+		if i < 60 {
 			fmt.Fprintf(&b, "call: %s %s %s %d\n", c.At.UTC().Format("15:04:05.000"), c.Op, c.Machine, c.Status)
 		}
 	}

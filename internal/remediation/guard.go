@@ -20,17 +20,23 @@ const (
 // What it found stays good while the request waits for quota. Otherwise requests that wait would spend all the quota on
 // looking, and none would be left for their calls.
 func (p *passage) guard() (Outcome, error) {
-	if p.guarded || !p.old() || p.BrokerNow().Sub(p.e.Guarded) <= max(p.Config.GuardAfter, leastGuarded) {
+	if p.guarded || !p.old() || p.BrokerNow().Sub(p.e.Guarded) <= p.guardGood() {
 		return Outcome{}, nil
 	}
-	actions, err := p.Defender.List(p.wait, defender.UseLookup, defender.Query{
-		MachineID: p.e.MachineID, CreatedSince: p.askedByAPI(), Newest: true,
-	})
+	_, measured := p.Defender.Clock()
+	since := p.askedByAPI()
+	actions, err := p.newerThan(since)
+	if err == nil && !measured {
+		// The answer has told the API's time. Of a clock far behind ours too little was asked for.
+		from := since
+		if since = p.askedByAPI(); since.Before(from) {
+			actions, err = p.newerThan(since)
+		}
+	}
 	if err != nil {
 		return p.lookFailed(err)
 	}
 	p.Notes.mayList(true, "")
-	since := p.askedByAPI() // the answer has told the API's time, if it was not known
 	for _, a := range actions {
 		if a.MachineID == p.e.MachineID && restricts(a, since) {
 			return p.reject(&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
@@ -42,8 +48,14 @@ func (p *passage) guard() (Outcome, error) {
 	return Outcome{}, nil
 }
 
-// leastGuarded is how long a look is good at least. A request younger than GuardAfter is not looked at either.
-const leastGuarded = 5 * time.Minute
+func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
+	return p.Defender.List(p.wait, defender.UseLookup, defender.Query{MachineID: p.e.MachineID, CreatedSince: since, Newest: true})
+}
+
+// guardGood is how old the guard's last look may be: as old as a request that is not looked at, within bounds.
+func (p *passage) guardGood() time.Duration {
+	return min(max(p.Config.GuardAfter, 5*time.Minute), time.Hour)
+}
 
 // old says whether the request is one for the guard.
 func (p *passage) old() bool {

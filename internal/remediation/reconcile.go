@@ -60,7 +60,8 @@ func (p *passage) reconcile() (Outcome, error) {
 func (p *passage) callAgain() (Outcome, error) {
 	p.e.State = StateWaiting
 	p.e.Failures++
-	if p.Gate.servedWithin(time.Since(p.e.LastCall)) {
+	// The looks were answered, so the API is there; a fault that is on says that it takes nobody's calls.
+	if _, on := p.Gate.Current(); !on {
 		// Only the time that the looks take: for a permission or for quota it waited at no cost.
 		p.e.Failed += Duration(p.nextLook().Sub(p.e.LookFrom))
 	}
