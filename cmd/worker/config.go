@@ -91,9 +91,9 @@ type followingFlags struct {
 type acceptanceFlags struct {
 	TrustedSigners     string `env:"WORKER_TRUSTED_SIGNERS" unset:"signatures are not asked for" help:"Public nkeys, comma-separated, each bare or as NAME=KEY; a request not signed by one of them is rejected."`
 	TrustedSignersFile string `env:"WORKER_TRUSTED_SIGNERS_FILE" help:"File of trusted signers, one NKEY NAME a line; read anew when it changes."`
-	PolicyFile         string `env:"WORKER_POLICY_FILE" help:"YAML file that says what each signer may ask."`
+	PolicyFile         string `env:"WORKER_POLICY_FILE" help:"YAML file that says what each signer may ask; needs trusted signers, and is read anew when it changes."`
 	MaxRequestAge      string `env:"WORKER_MAX_REQUEST_AGE" default:"0" help:"A request older than this when it is first taken is rejected as expired; 0 for no limit."`
-	GuardAfter         string `env:"WORKER_GUARD_AFTER" default:"1h" help:"A request older than this when its call is due, and every replay, is rejected if the machine was restricted or isolated after it was published."`
+	GuardAfter         string `env:"WORKER_GUARD_AFTER" default:"1h" help:"A request older than this when its call is due, and every replay, is rejected if the machine was restricted or isolated after it was published; 0 for every request."`
 }
 
 type defenderFlags struct {

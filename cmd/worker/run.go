@@ -35,7 +35,12 @@ func (s *service) run(ctx context.Context) error {
 	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx))
 	adminDone := make(chan error, 1)
 	go func() { adminDone <- s.admin.Run(adminCtx) }()
-	defer func() { stopAdmin(); <-adminDone }()
+	defer func() {
+		stopAdmin()
+		if err := <-adminDone; err != nil {
+			s.log.Warn("the admin server did not end cleanly", zap.Error(err))
+		}
+	}()
 
 	if err := s.open(ctx); err != nil {
 		if ctx.Err() != nil {

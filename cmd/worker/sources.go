@@ -50,10 +50,11 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
 	}
 	// What the files said last stays in force meanwhile.
-	for code, err := range map[string]error{"signers": s.settings.Accept.Signers.Err(), "policy": s.settings.Accept.Policy.Err()} {
-		if err != nil {
-			details = append(details, admin.Reason{Code: code, Message: err.Error()})
-		}
+	if err := s.settings.Accept.Signers.Err(); err != nil {
+		details = append(details, admin.Reason{Code: "signers", Message: err.Error()})
+	}
+	if err := s.settings.Accept.Policy.Err(); err != nil {
+		details = append(details, admin.Reason{Code: "policy", Message: err.Error()})
 	}
 	for _, d := range b.Differences() {
 		details = append(details, admin.Reason{Code: "settings", Message: d})

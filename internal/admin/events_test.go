@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -143,7 +144,7 @@ func TestEventsEndOnShutdown(t *testing.T) {
 		t.Error(err)
 	}
 	for {
-		if _, _, err := v.next(); err == io.EOF {
+		if _, _, err := v.next(); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			t.Fatalf("got %v, want an orderly end", err)

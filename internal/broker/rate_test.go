@@ -153,8 +153,7 @@ func (r *rateReplica) exhaust() (int, *budget.WaitError) {
 	r.tb.Helper()
 	for n := range 5000 {
 		_, err := r.Take(r.tb.Context(), "unrestrict")
-		var wait *budget.WaitError
-		if errors.As(err, &wait) {
+		if wait, ok := errors.AsType[*budget.WaitError](err); ok {
 			return n, wait
 		} else if err != nil {
 			r.tb.Fatalf("call %d: %v", n+1, err)
@@ -249,8 +248,7 @@ func TestRateFullUse(t *testing.T) {
 				for range 25 {
 					for {
 						_, err := r.Take(t.Context(), "unrestrict")
-						var wait *budget.WaitError
-						if errors.As(err, &wait) {
+						if wait, ok := errors.AsType[*budget.WaitError](err); ok {
 							time.Sleep(wait.Wait())
 							continue
 						} else if err != nil {

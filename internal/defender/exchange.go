@@ -74,7 +74,7 @@ func (c *Client) exchange(ctx context.Context, op string, p Permit, path string,
 	}
 	before, start := conn.sent(), time.Now()
 	conn.used = start
-	resp, err := conn.RoundTrip(req)
+	resp, err := conn.RoundTrip(req) //nolint:bodyclose // what reads the answer closes it, within the time that is left
 	if err != nil {
 		e := c.unanswered(ctx, op, err, before < 0 || conn.sent() != before, p.token.value)
 		c.count(e, start)

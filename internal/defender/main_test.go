@@ -184,8 +184,7 @@ func noSecret(t *testing.T, err error, secrets ...string) {
 	shown := []string{fmt.Sprintf("%v %+v %#v", err, err, err)}
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		shown = append(shown, e.Error())
-		var own *Error
-		if errors.As(e, &own) {
+		if own, ok := errors.AsType[*Error](e); ok {
 			shown = append(shown, own.Code, own.Message, own.Target, own.Reason)
 		}
 	}

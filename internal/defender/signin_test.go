@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -100,9 +101,7 @@ func (a *authority) signIn(t *testing.T, mode string, env map[string]string) Cre
 
 func (a *authority) config(mode string, env map[string]string) CredentialConfig {
 	all := map[string]string{"AZURE_AUTHORITY_HOST": a.srv.URL + "/", "AZURE_TENANT_ID": tenant, "AZURE_CLIENT_ID": client}
-	for k, v := range env {
-		all[k] = v
-	}
+	maps.Copy(all, env)
 	return CredentialConfig{
 		Mode: mode, Cloud: "commercial", DisableInstanceDiscovery: true, Getenv: func(k string) string { return all[k] }, Transport: a.srv.Client(),
 	}

@@ -95,8 +95,7 @@ func (f *tokenFile) read() (string, error) {
 
 // pathless drops the path, which the caller names with the variable that gave it.
 func pathless(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -95,6 +95,23 @@ func TestPolicyMistakes(t *testing.T) {
 	}
 }
 
+// TestPolicySample: the file that the documentation shows is good.
+func TestPolicySample(t *testing.T) {
+	page, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sample, _ := strings.Cut(string(page), "```yaml\n")
+	sample, _, _ = strings.Cut(sample, "```")
+	p, err := LoadPolicy(writePolicy(t, "", sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, r := p.rule("soar", ""); r.perHour != 20 || !r.ticket || r.comment == nil {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestPolicyFileMustBeReadable(t *testing.T) {
 	large := writePolicy(t, "", "default: {}\n"+strings.Repeat("#", maxPolicy))
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), large} {

@@ -75,6 +75,7 @@ type Lifecycle struct{ Pending, InProgress time.Duration }
 // how much time has passed".
 type DuplicateMode int
 
+// The modes.
 const (
 	Duplicate400       DuplicateMode = iota // 400 ActiveRequestAlreadyExists
 	Duplicate201                            // 201 with the open action
