@@ -82,7 +82,7 @@ func runSimulate(ctx context.Context, o SimulateOptions, stdout io.Writer, log *
 			if server.Shutdown(grace) != nil {
 				_ = server.Close()
 			}
-			_ = <-ended // http.ErrServerClosed
+			<-ended //nolint:errcheck // http.ErrServerClosed
 			return nil
 		}
 	}

@@ -134,6 +134,6 @@ func (s *Server) Run(ctx context.Context) error {
 	if server.Shutdown(grace) != nil {
 		_ = server.Close() // whoever still reads is cut off; that is no failure of the worker
 	}
-	_ = <-served // http.ErrServerClosed
+	<-served //nolint:errcheck // http.ErrServerClosed
 	return nil
 }

@@ -173,7 +173,7 @@ func TestForgedReplayIsRefused(t *testing.T) {
 			w.publish("", mark("99", "replay:99x"), payload("r1", 1)),                                                  // nor here
 			w.publish("", mark("0", "a"), payload("r1", 1)),                                                            // no sequence
 			w.publish("", mark("nonsense", "b"), payload("r1", 1)),                                                     // nor here
-			w.publish("", remediation.ReplayHeader(99, remediation.Header{}), payload("r2", 2, field{"id", `"r2"`})),   // of nothing
+			w.publish("", remediation.ReplayHeader(98, remediation.Header{}), payload("r2", 2, field{"id", `"r2"`})),   // of nothing
 			w.publish("", remediation.Header{remediation.HeaderReplay: {"99"}}, payload("", 3)),                        // without any id
 			w.publish("", remediation.Header{remediation.HeaderReplay: {fmt.Sprint(dead.seq)}}, []byte(`{"id":"r1"}`)), // altered
 		}

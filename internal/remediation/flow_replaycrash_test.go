@@ -19,9 +19,11 @@ func TestDeathDuringAReplayIsSurvived(t *testing.T) {
 						w.faults.inject(f)
 						w.replayLetter("r1", dead)
 						w.settled(10 * time.Minute)
-						w.wantOutcomes("r1", "1 rejected.", "2 submitted", "2 succeeded.")
-						if w.faults.armed() != 0 || w.kept() != 0 || len(w.told) != 3 {
-							t.Errorf("%d faults left, %d dead letters kept, %d results\n%s", w.faults.armed(), w.kept(), len(w.told), w.dump())
+						if r := w.wantFinal("r1", "succeeded"); r.Run != 2 || r.Attempts > 2 {
+							t.Errorf("%+v", r)
+						}
+						if w.faults.armed() != 0 || w.kept() != 0 || len(w.resultsOf(w.ref(2))) != 0 {
+							t.Errorf("%d faults left, %d dead letters kept\n%s", w.faults.armed(), w.kept(), w.dump())
 						}
 					})
 				})

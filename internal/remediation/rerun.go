@@ -1,6 +1,9 @@
 package remediation
 
-import "bytes"
+import (
+	"bytes"
+	"time"
+)
 
 // replay is the dead letter that a message asks to be carried out again (contract §5).
 type replay struct {
@@ -51,6 +54,9 @@ func (p *passage) openReplay() (Outcome, error) {
 			Code: CodeMalformed, ClaimedID: p.req.ID,
 			Message: "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped",
 		})
+	case old.State == StateFinal && !old.Published && old.Run == p.replay.run:
+		// The letter was seen before its run's own message has told all of it.
+		return Later(2*time.Second, "told"), nil
 	case old.State == "", ended && old.Run == p.replay.run:
 		old.Run = p.replay.run
 		p.e = nextRun(old, p.req, p.d, p.origin.Published)

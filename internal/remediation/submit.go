@@ -166,8 +166,8 @@ func (p *passage) proceed() (Outcome, error) {
 			Message: "id: another request with this id, for another machine or with another comment, came first; give each request its own id",
 		})
 	}
-	if done, err := p.open(); done.Done || err != nil {
-		return done, err
+	if out, err := p.open(); out != (Outcome{}) || err != nil {
+		return out, err
 	}
 	return p.step()
 }

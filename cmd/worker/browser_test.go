@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestBrowser looks at the status page of `worker demo --stay` as a person would, in headless Chromium, and keeps a
+// picture in the folder that BROWSER_ARTIFACTS names. Without Chromium it is skipped, but never on CI.
+func TestBrowser(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skip("chromium is not installed")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &watched{}
+	env := map[string]string{"WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0"}
+	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	status := make(chan int, 1)
+	go func() { status <- run(ctx, []string{"demo", "--stay"}, lookup, strings.NewReader(""), out, io.Discard) }()
+	defer func() { cancel(); <-status }()
+	for !strings.Contains(out.String(), "Everything keeps running") {
+		select {
+		case s := <-status:
+			status <- s
+			t.Fatalf("demo ended with %d: %s", s, out.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	page := regexp.MustCompile(`Status page: (http://\S+)`).FindStringSubmatch(out.String())
+	if page == nil {
+		t.Fatalf("no address of the page in %s", out.String())
+	}
+
+	folder := os.Getenv("BROWSER_ARTIFACTS")
+	if folder == "" {
+		folder = t.TempDir()
+	}
+	for name, size := range map[string]string{"desktop": "1280,1600", "phone": "390,1600"} {
+		picture := filepath.Join(folder, "status-"+name+".png")
+		cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+			"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(),
+			"--window-size="+size, "--timeout=5000", "--dump-dom", "--screenshot="+picture, page[1])
+		dom, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, want := range []string{"Healthy", "demo-1", "succeeded", "ResourceNotFound", "REMEDIATION:"} {
+			if !strings.Contains(string(dom), want) {
+				t.Errorf("%s: the page does not show %q", name, want)
+			}
+		}
+		if info, err := os.Stat(picture); err != nil || info.Size() < 10_000 {
+			t.Errorf("%s: no picture: %v", name, err)
+		}
+	}
+}
+
+// watched is output that is looked at while it grows.
+type watched struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
