@@ -28,7 +28,7 @@ build: ## Build bin/worker
 .PHONY: test
 test: ## Vet, and run every test with the race detector
 	$(GO) vet $(PACKAGES)
-	$(GO) test -race -p 2 -timeout 10m $(PACKAGES)
+	$(GO) test -race -p 2 -timeout 20m $(PACKAGES)
 
 .PHONY: soak
 soak: ## Kill replicas a thousand times over 5,000 requests, and run the rest of the crash matrix

@@ -159,7 +159,7 @@ func (p *passage) unclear(a *defender.Error) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if p.streak.unclear(p.e.MachineID) {
-		p.Gate.Fault(faultAmbiguous, unclearReason(a))
+		p.fault(faultAmbiguous, unclearReason(a))
 	}
 	if !wrote {
 		return p.step()
@@ -176,9 +176,25 @@ func (p *passage) unreachable(a *defender.Error, since time.Time) (Outcome, erro
 }
 
 func (p *passage) outOfReach(a *defender.Error) (Outcome, error) {
-	p.Gate.Fault(faultUnreachable, "the Defender API cannot be reached: "+a.Error()+"; check DEFENDER_API_URL, name resolution, the proxy and the firewall")
+	p.fault(faultUnreachable, "the Defender API cannot be reached: "+a.Error()+"; check DEFENDER_API_URL, name resolution, the proxy and the firewall")
 	p.e.LastErr = failure(a)
 	return p.handBack(p.Gate.HandBack(), faultUnreachable)
+}
+
+// fault closes the gate over what this request met.
+func (p *passage) fault(code, reason string) {
+	p.Gate.Fault(code, reason)
+	p.Gate.meets(p.key)
+}
+
+// calm says whether a call may be begun now, else how long the message is to stay away.
+func (p *passage) calm() (wait time.Duration, ok bool) {
+	if p.probing {
+		return 0, true
+	}
+	wait, ok = p.Gate.permits(p.key, p.d.Probe)
+	p.probing = ok && p.d.Probe
+	return wait, ok
 }
 
 func unclearReason(a *defender.Error) string {
@@ -191,7 +207,7 @@ func (p *passage) faulted(a *defender.Error) (Outcome, error) {
 	if a.Op == "token" {
 		code = "token"
 	}
-	p.Gate.Fault(code, a.Reason)
+	p.fault(code, a.Reason)
 	p.e.LastErr = failure(a)
 	return p.handBack(p.Gate.HandBack(), "systemFault")
 }

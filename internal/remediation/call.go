@@ -100,8 +100,8 @@ func (p *passage) clear(finding bool) error {
 // prepare judges what must hold right before a call. No call of the run can have taken place here: every one made
 // was refused, never left, or was looked for in vain.
 func (p *passage) prepare() (Outcome, error) {
-	if !p.Gate.calm(p.d.Probe) {
-		return p.handBack(p.Gate.HandBack(), "systemFault")
+	if wait, ok := p.calm(); !ok {
+		return p.handBack(wait, "systemFault")
 	}
 	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
 		return p.reject(&Failure{Code: CodeExpired, Origin: OriginRequest, Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds"})

@@ -52,9 +52,20 @@ func misfortune(w *world, dice *rand.Rand) {
 	points := []point{atIntent, atMachine, atPost, atUnknown, atWaiting, atRecord, atDecision, atSubmitted, atFinal, atMark, atAck}
 	w.faults.inject(fault{at: points[dice.IntN(len(points))], done: dice.IntN(2) == 0, dies: dice.IntN(3) == 0, times: 1})
 	calls := []defendersim.Fault{
-		{Status: 503}, {Status: 500}, {Cut: "before"}, {Cut: "headers"}, {Cut: "body"}, {Hang: true}, {Latency: 40 * time.Second},
-		{Body: []byte("<html>")}, {Status: 401}, {Status: 429, RetryAfter: 5 * time.Second}, {Status: 429},
-		{Status: 403, Message: "Missing application roles."}, {Status: 502, Body: []byte("<html>")}, {Status: 404, Body: []byte("<html>")},
+		{Status: 503},
+		{Status: 500},
+		{Cut: "before"},
+		{Cut: "headers"},
+		{Cut: "body"},
+		{Hang: true},
+		{Latency: 40 * time.Second},
+		{Body: []byte("<html>")},
+		{Status: 401},
+		{Status: 429, RetryAfter: 5 * time.Second},
+		{Status: 429},
+		{Status: 403, Message: "Missing application roles."},
+		{Status: 502, Body: []byte("<html>")},
+		{Status: 404, Body: []byte("<html>")},
 	}
 	f := calls[dice.IntN(len(calls))]
 	f.Op, f.Times = "unrestrict", 1

@@ -59,8 +59,10 @@ type replica struct {
 }
 
 func (w *world) newReplica(id string) *replica {
-	r := &replica{w: w, id: id, gate: remediation.NewGate(time.Second, 15*time.Second), notes: &remediation.Notes{},
-		cut: make(chan struct{}), drained: make(chan struct{})}
+	r := &replica{
+		w: w, id: id, gate: remediation.NewGate(time.Second, 15*time.Second), notes: &remediation.Notes{},
+		cut: make(chan struct{}), drained: make(chan struct{}),
+	}
 	r.ctx, r.leave = context.WithCancel(w.ctx)
 	r.pulling, r.stopPull = context.WithCancel(w.ctx)
 	r.tokens = defender.NewTokens(&credential{tokenSource: &w.tokens}, "scope")

@@ -31,8 +31,12 @@ func TestNotFoundIsFinalOnlyWhenItComesTwice(t *testing.T) {
 
 func TestOtherRefusalsAreFinalAtOnce(t *testing.T) {
 	for _, f := range []defendersim.Fault{
-		{Status: 400, Code: "OsPlatformNotSupported"}, {Status: 400, Code: "InvalidInput"}, {Status: 405, Code: "X"},
-		{Status: 409, Code: "Conflict"}, {Status: 413, Code: "X"}, {Status: 451, Code: "X"},
+		{Status: 400, Code: "OsPlatformNotSupported"},
+		{Status: 400, Code: "InvalidInput"},
+		{Status: 405, Code: "X"},
+		{Status: 409, Code: "Conflict"},
+		{Status: 413, Code: "X"},
+		{Status: 451, Code: "X"},
 	} {
 		t.Run(fmt.Sprint(f.Status, f.Code), func(t *testing.T) {
 			inWorld(t, setup{}, func(w *world) {
@@ -85,6 +89,31 @@ func TestForbiddenWithANewTokenPauses(t *testing.T) {
 		w.settled(10 * time.Minute)
 		w.wantFinal("r2", "succeeded")
 	})
+}
+
+// However many requests are refused for their own sake before the token is proven, the probes come to the others.
+func TestProbesComeToThoseThatCanBeServed(t *testing.T) {
+	for _, bad := range []int{2, 20} {
+		t.Run(fmt.Sprintf("%d refused first", bad), func(t *testing.T) {
+			inWorld(t, setup{free: true, untended: true, submit: untracked}, func(w *world) {
+				for n := range bad {
+					w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(n), Status: 403, Code: "DisallowedOperation", Message: "not this machine"})
+					w.ask(fmt.Sprint("bad", n), n)
+				}
+				w.passes(10 * time.Minute)
+				for n := range 3 {
+					w.ask(fmt.Sprint("good", n), 100+n)
+				}
+				w.settled(5 * time.Minute)
+				for n := range bad {
+					w.wantFinal(fmt.Sprint("bad", n), "rejected DisallowedOperation")
+				}
+				for n := range 3 {
+					w.wantFinal(fmt.Sprint("good", n), "submitted")
+				}
+			})
+		})
+	}
 }
 
 // outages are faults of the system: how each begins and ends.

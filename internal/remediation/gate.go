@@ -25,13 +25,15 @@ type Gate struct {
 	delay   time.Duration
 	probeAt time.Time
 	probing bool
-	served  time.Time // when an answer last showed that the API takes calls
+	met     map[string]struct{} // requests that met the fault
+	passed  int                 // how many of those were passed over since the last probe that tried
+	served  time.Time           // when an answer last showed that the API takes calls
 	changed chan struct{}
 }
 
 // NewGate returns an open gate.
 func NewGate(initial, longest time.Duration) *Gate {
-	return &Gate{Initial: initial, Max: longest, changed: make(chan struct{})}
+	return &Gate{Initial: initial, Max: longest, met: map[string]struct{}{}, changed: make(chan struct{})}
 }
 
 func (g *Gate) signal() {
@@ -83,7 +85,8 @@ func (g *Gate) open() {
 	if g.fault == nil && !g.suspect {
 		return
 	}
-	g.fault, g.suspect, g.probing = nil, false, false
+	g.fault, g.suspect, g.probing, g.passed = nil, false, false, 0
+	clear(g.met)
 	g.signal()
 }
 
@@ -119,6 +122,10 @@ func (g *Gate) Current() (Fault, bool) {
 func (g *Gate) HandBack() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.away()
+}
+
+func (g *Gate) away() time.Duration {
 	return max(time.Until(g.probeAt), 0) + g.delay/2 + time.Second/2
 }
 
@@ -162,12 +169,39 @@ func (g *Gate) Probed() {
 	}
 }
 
-// Calm reports whether a call may be begun: no fault is on, or this is the probe.
-func (g *Gate) calm(probe bool) bool {
+// permits says whether a call for a request may be begun, else how long its message is to stay away. While a fault is
+// on only the probe's may. A probe that met the fault before is passed over until all those were: it may be the
+// request's own, and the broker gives out messages that come again before those that wait.
+func (g *Gate) permits(key string, probe bool) (wait time.Duration, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.fault == nil || probe
+	switch _, met := g.met[key]; {
+	case g.fault == nil:
+		return 0, true
+	case !probe:
+		return g.away(), false
+	case met && g.passed < len(g.met):
+		g.passed++
+		return min(time.Duration(len(g.met))*time.Second, g.Max), false
+	}
+	g.passed = 0
+	return 0, true
 }
+
+// meets notes that a request met the fault that is on.
+func (g *Gate) meets(key string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fault == nil {
+		return
+	}
+	if len(g.met) >= mostMet {
+		clear(g.met)
+	}
+	g.met[key] = struct{}{}
+}
+
+const mostMet = 1000
 
 // settled waits while somebody else's first failure is being looked into.
 func (g *Gate) settled(ctx context.Context) error {

@@ -29,8 +29,8 @@ func (p *passage) reconcile() (Outcome, error) {
 	if rest := time.Until(p.nextLook()); rest > 50*time.Millisecond {
 		return p.handBack(rest, "unclear")
 	}
-	if !p.Gate.calm(p.d.Probe) {
-		return p.handBack(p.Gate.HandBack(), "systemFault")
+	if wait, ok := p.calm(); !ok {
+		return p.handBack(wait, "systemFault")
 	}
 	actions, err := p.Defender.List(p.wait, "lookup", defender.Query{
 		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: p.e.CalledAt,
@@ -60,8 +60,9 @@ func (p *passage) reconcile() (Outcome, error) {
 func (p *passage) callAgain() (Outcome, error) {
 	p.e.State = StateWaiting
 	p.e.Failures++
-	// The looks were answered, so the API is there; a fault that is on says that it takes nobody's calls.
-	if _, on := p.Gate.Current(); !on {
+	// The looks were answered, so the API is there. Whether it takes calls at all shows in others' since this request was
+	// first taken, and in there being no fault now.
+	if _, on := p.Gate.Current(); !on && p.Gate.servedWithin(time.Since(p.e.ReceivedAt)) {
 		// Only the time that the looks take: for a permission or for quota it waited at no cost.
 		p.e.Failed += Duration(p.nextLook().Sub(p.e.LookFrom))
 	}
@@ -145,7 +146,7 @@ func (p *passage) lookAgain(a *defender.Error) (Outcome, error) {
 	case a.Class == defender.Transient && time.Since(p.Defender.Answered()) > holdFor:
 		return p.outOfReach(a)
 	case a.Class == defender.Ambiguous && p.streak.unclear(p.e.MachineID):
-		p.Gate.Fault(faultAmbiguous, unclearReason(a))
+		p.fault(faultAmbiguous, unclearReason(a))
 	}
 	delay := p.Config.Backoff.Delay(p.e.Failures)
 	p.e.Failures++

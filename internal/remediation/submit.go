@@ -96,6 +96,7 @@ type passage struct {
 	e          Entry // as it is to become; p.stored is what the ledger has
 	stored     State
 	m          machine
+	probing    bool // it may call though the gate is closed
 	guarded    bool // the guard was asked in this passage, and let the run through
 }
 

@@ -1,0 +1,332 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/consumer"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+func TestDeliveryIsWhatTheBrokerHas(t *testing.T) {
+	inBench(t, func(b *bench) {
+		at := time.Now()
+		seq := b.publish("data", remediation.Header{"X-Mine": {"a"}})
+		b.start(consumer.Config{Slots: 1}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.passes(time.Second)
+		want := remediation.Delivery{
+			Stream: "REMEDIATION", Sequence: seq, Subject: "remediation.unrestrict", Header: remediation.Header{"X-Mine": {"a"}},
+			Data: []byte("data"), Published: at, Attempt: 1,
+		}
+		if diff := cmp.Diff([]remediation.Delivery{want}, b.deliveries(), cmp.Comparer(time.Time.Equal)); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		b.wantPending(0)
+	})
+}
+
+// What is out at the broker is in hand here: there is no pile of messages whose ack timers run.
+func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
+	inBench(t, func(b *bench) {
+		const slots = 3
+		for n := range 20 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		registry := prometheus.NewPedanticRegistry()
+		c := b.start(consumer.Config{Slots: slots, Registerer: registry}, b.handle(func(remediation.Delivery) remediation.Outcome {
+			time.Sleep(3 * ackWait / 2)
+			return remediation.Done()
+		}))
+		for range 10 {
+			b.passes(ackWait / 2)
+			if out := b.info().NumAckPending; out != slots || c.InFlight() != slots {
+				t.Errorf("%d messages out, %d in flight, with %d slots", out, c.InFlight(), slots)
+			}
+		}
+		if n, err := testutil.GatherAndCount(registry, "unrestrict_in_flight"); n != 1 || err != nil {
+			t.Errorf("%d metrics, %v", n, err)
+		}
+		b.passes(time.Hour)
+		b.wantPending(0)
+		for _, d := range b.deliveries() {
+			if d.Attempt != 1 {
+				t.Errorf("message %d was delivered %d times", d.Sequence, d.Attempt)
+			}
+		}
+	})
+}
+
+func TestMessageInHandIsKept(t *testing.T) {
+	inBench(t, func(b *bench) {
+		b.publish("long", nil)
+		slow := b.handle(func(remediation.Delivery) remediation.Outcome {
+			time.Sleep(10*ackWait + time.Second)
+			return remediation.Done()
+		})
+		for range 2 { // of which one is free all the time
+			b.start(consumer.Config{Slots: 2}, slow)
+		}
+		b.passes(time.Hour)
+		if n := len(b.deliveries()); n != 1 {
+			t.Errorf("delivered %d times", n)
+		}
+		b.wantPending(0)
+	})
+}
+
+func TestLaterIsHonoured(t *testing.T) {
+	inBench(t, func(b *bench) {
+		b.publish("again", nil)
+		began := time.Now()
+		var at []time.Duration
+		delays := []time.Duration{7 * time.Second, 1500 * time.Millisecond, 0, time.Hour}
+		b.start(consumer.Config{Slots: 1}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+			at = append(at, time.Since(began).Round(time.Millisecond))
+			if len(at) > len(delays) {
+				return remediation.Done()
+			}
+			return remediation.Later(delays[len(at)-1], "test")
+		}))
+		b.passes(2 * time.Hour)
+		b.wantPending(0)
+		sum, want := time.Duration(0), []time.Duration{0}
+		for _, d := range delays {
+			sum += d
+			want = append(want, sum)
+		}
+		near := cmp.Comparer(func(a, b time.Duration) bool { return (a - b).Abs() < 10*time.Millisecond })
+		if diff := cmp.Diff(want, at, near); diff != "" {
+			t.Errorf("delivered after (-want +got):\n%s", diff)
+		}
+		if last := b.deliveries()[len(delays)]; last.Attempt != len(delays)+1 {
+			t.Errorf("attempt %d", last.Attempt)
+		}
+	})
+}
+
+func TestPanicHoldsNothingElseUp(t *testing.T) {
+	inBench(t, func(b *bench) {
+		for n := range 5 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		c := b.start(consumer.Config{Slots: 1}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+			if string(d.Data) == "2" && d.Attempt == 1 {
+				panic("for the test")
+			}
+			return remediation.Done()
+		}))
+		b.passes(time.Second)
+		b.wantPending(1)
+		if c.InFlight() != 0 {
+			t.Errorf("%d in flight", c.InFlight())
+		}
+		b.passes(2 * time.Minute)
+		b.wantPending(0)
+	})
+}
+
+// A stop ends the waits at once, and what was not finished goes straight to another replica.
+func TestStopGivesBackAtOnce(t *testing.T) {
+	inBench(t, func(b *bench) {
+		stopped := b.start(consumer.Config{Slots: 4}, func(wait, work context.Context, d remediation.Delivery) remediation.Outcome {
+			<-wait.Done()
+			if work.Err() != nil {
+				t.Error("work was cut off before the grace had passed")
+			}
+			return remediation.Later(0, "shutdown")
+		})
+		for n := range 3 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		b.passes(time.Second)
+		began := time.Now()
+		if err := b.stop(stopped); err != nil || time.Since(began) != 0 {
+			t.Errorf("stopped after %v: %v", time.Since(began), err)
+		}
+		b.start(consumer.Config{Slots: 4}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.publish("3", nil) // nobody asks for it any more but the one that is there
+		b.passes(100 * time.Millisecond)
+		if n := len(b.deliveries()); n != 4 {
+			t.Errorf("%d of 4 messages went to the other replica at once", n)
+		}
+		b.wantPending(0)
+	})
+}
+
+func TestStopWaitsForWhatIsInHand(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes, want time.Duration
+		err         error
+	}{
+		"within the grace": {10 * time.Second, 10 * time.Second, nil},
+		"past the grace":   {time.Hour, grace, consumer.ErrUnfinished},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, func(b *bench) {
+				b.publish("long", nil)
+				cons := b.start(consumer.Config{Slots: 1}, func(_, work context.Context, _ remediation.Delivery) remediation.Outcome {
+					select {
+					case <-time.After(c.takes):
+						return remediation.Done()
+					case <-work.Done():
+						return remediation.Later(0, "cut off")
+					}
+				})
+				b.passes(0)
+				began := time.Now()
+				if err := b.stop(cons); !errors.Is(err, c.err) || time.Since(began) != c.want {
+					t.Errorf("stopped after %v: %v", time.Since(began), err)
+				}
+				b.passes(time.Second)
+				b.wantPending(map[bool]int{true: 0, false: 1}[c.err == nil])
+			})
+		})
+	}
+}
+
+func TestDeletedConsumerIsOpenedAnew(t *testing.T) {
+	inBench(t, func(b *bench) {
+		b.start(consumer.Config{Slots: 2}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.publish("before", nil)
+		b.passes(time.Minute)
+		b.must(b.requests.DeleteConsumer(b.ctx, b.broker.Names().Consumer))
+		b.passes(time.Second)
+		b.publish("after", nil)
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+		if n := len(b.deliveries()); n != 2 {
+			t.Errorf("%d deliveries", n)
+		}
+	})
+}
+
+// While the gate is closed one message at a time is let through, with growing delay; once it opens all are.
+func TestClosedGateLetsOneProbeThroughAtATime(t *testing.T) {
+	inBench(t, func(b *bench) {
+		gate := remediation.NewGate(time.Second, 8*time.Second)
+		gate.Fault("test", "for the test")
+		for n := range 6 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		began, down := time.Now(), true
+		var at []time.Duration
+		b.start(consumer.Config{Slots: 4, Gate: gate}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+			if !down {
+				gate.Healthy()
+				return remediation.Done()
+			}
+			at = append(at, time.Since(began))
+			time.Sleep(500 * time.Millisecond) // another one would come now
+			gate.Fault("test", "still")
+			return remediation.Later(gate.HandBack(), "test")
+		}))
+		b.passes(40 * time.Second)
+		for i, d := range b.deliveries() {
+			if !d.Probe || i > 0 && i < 6 && slices.ContainsFunc(b.deliveries()[:i], func(e remediation.Delivery) bool { return e.Sequence == d.Sequence }) {
+				t.Errorf("delivery %d: message %d, probe %v; the probe should be one that did not meet the fault yet", i, d.Sequence, d.Probe)
+			}
+		}
+		for i := 1; i < len(at); i++ {
+			if gap, want := at[i]-at[i-1], min(time.Second<<i, 8*time.Second)+500*time.Millisecond; (gap - want).Abs() > 100*time.Millisecond {
+				t.Errorf("probes at %v: gap %d is %v, want %v", at, i, gap, want)
+			}
+		}
+		if len(at) < 5 {
+			t.Errorf("probes at %v", at)
+		}
+		down = false
+		b.passes(time.Minute)
+		b.wantPending(0)
+	})
+}
+
+// A probe that shows nothing does not keep the next one away.
+func TestProbeThatShowsNothingIsFollowedByAnother(t *testing.T) {
+	inBench(t, func(b *bench) {
+		gate := remediation.NewGate(time.Second, 8*time.Second)
+		gate.Fault("test", "for the test")
+		for n := range 5 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		b.start(consumer.Config{Slots: 4, Gate: gate}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+	})
+}
+
+// Admissions stand before the gate, so that a probe is never handed out that can't be used.
+func TestNothingIsPulledThatIsNotAdmitted(t *testing.T) {
+	inBench(t, func(b *bench) {
+		open := make(chan struct{})
+		gate := remediation.NewGate(time.Second, time.Second)
+		gate.Fault("test", "for the test")
+		b.publish("1", nil)
+		c := b.start(consumer.Config{Slots: 4, Gate: gate, Admit: []func(context.Context) error{func(ctx context.Context) error {
+			select {
+			case <-open:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.passes(time.Hour)
+		if out := b.info().NumAckPending; out != 0 || b.info().NumWaiting != 0 {
+			t.Errorf("%d messages out, %d pulls waiting", out, b.info().NumWaiting)
+		}
+		if err := c.Alive(); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+		defer cancel()
+		if probe, err := gate.Admit(ctx); !probe || err != nil {
+			t.Errorf("the probe was taken: %v, %v", probe, err)
+		}
+		gate.Healthy()
+		close(open)
+		b.passes(time.Minute)
+		b.wantPending(0)
+		if err := b.stop(c); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A message that comes to a pull from before the pause is given back as it is.
+func TestPausedConsumerGivesBackWhatItHadAskedFor(t *testing.T) {
+	inBench(t, func(b *bench) {
+		paused := true
+		b.start(consumer.Config{Slots: 1, Paused: func() bool { return paused }, Admit: []func(context.Context) error{func(ctx context.Context) error {
+			time.Sleep(time.Second)
+			return ctx.Err()
+		}}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.publish("1", nil)
+		b.passes(time.Minute)
+		b.wantPending(1)
+		paused = false
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+	})
+}
+
+// The loop goes on when Open fails for a while.
+func TestOpenIsTriedAgain(t *testing.T) {
+	inBench(t, func(b *bench) {
+		cons := consumer.New(b.config(consumer.Config{Slots: 1, Log: zap.NewNop()}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() })))
+		b.away(5)
+		b.publish("1", nil)
+		b.run(cons)
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+		synctest.Wait()
+	})
+}

@@ -1,0 +1,14 @@
+package consumer_test
+
+import (
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server/ats"
+	"go.uber.org/goleak"
+)
+
+// The server's clock goroutine has to start outside any synctest bubble.
+func TestMain(m *testing.M) {
+	ats.Register()
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
+}
