@@ -133,8 +133,7 @@ func (p *passage) notReady(err error) (Outcome, error) {
 	if errors.Is(err, errMachineBusy) {
 		return p.handBack(machineBusyFor, "machineBusy")
 	}
-	var over overRate
-	if errors.As(err, &over) {
+	if over, ok := errors.AsType[overRate](err); ok {
 		return p.reject(over.failure)
 	}
 	var quota interface{ Wait() time.Duration }

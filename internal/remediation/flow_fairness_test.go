@@ -142,7 +142,7 @@ func TestPauseStopsConsumptionOnEveryReplica(t *testing.T) {
 			w.ask(fmt.Sprint("r", n), 10+n)
 		}
 		w.start() // one that comes later knows too
-		w.passes(time.Hour)
+		w.passes(5 * time.Minute)
 		w.wantFinal("in flight", "submitted")
 		if n := len(w.called("unrestrict")); n != 1 {
 			t.Errorf("%d calls during the pause", n-1)

@@ -75,13 +75,6 @@ func (f *faults) armed() int {
 	return len(f.list)
 }
 
-// times is how often a point was come to.
-func (f *faults) times(at point) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.count[at]
-}
-
 // meet is the fault that strikes r at a point, nil if none.
 func (r *replica) meet(at point) *fault {
 	f := &r.w.faults

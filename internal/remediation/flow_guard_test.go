@@ -18,8 +18,8 @@ import (
 func always(c *remediation.SubmitConfig) { c.GuardAfter = 0 }
 
 // analystDoes puts an action of somebody else on machine n.
-func (w *world) analystDoes(n int, kind, status string) defendersim.Action {
-	return w.api.Put(defendersim.Action{Type: kind, MachineID: machine(n), Comment: "seen again", Requestor: analyst, Status: status})
+func (w *world) analystDoes(n int, kind, status string) {
+	w.api.Put(defendersim.Action{Type: kind, MachineID: machine(n), Comment: "seen again", Requestor: analyst, Status: status})
 }
 
 // looks are the guard's: they ask for a machine's actions of every type.

@@ -226,15 +226,15 @@ func TestExpiredRequestIsNotCalledFor(t *testing.T) {
 func untracked(c *remediation.SubmitConfig) { c.Track = false }
 
 func TestAgeIsJudgedWhenARequestIsFirstTaken(t *testing.T) {
-	inWorld(t, setup{replicas: -1, submit: func(c *remediation.SubmitConfig) { c.MaxAge = time.Hour }}, func(w *world) {
+	inWorld(t, setup{replicas: -1, submit: func(c *remediation.SubmitConfig) { c.MaxAge = 10 * time.Minute }}, func(w *world) {
 		w.ask("old", 1)
-		w.passes(2 * time.Hour)
+		w.passes(15 * time.Minute)
 		w.ask("young", 2)
-		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(2), Times: 1, Status: 429, RetryAfter: 3 * time.Hour})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(2), Times: 1, Status: 429, RetryAfter: 20 * time.Minute})
 		w.start()
 		w.ends("old", time.Minute)
 		w.wantFinal("old", "rejected tooOld")
-		w.settled(5 * time.Hour)
+		w.settled(time.Hour)
 		w.wantFinal("young", "succeeded")
 		w.wantPosts(1, 0)
 		w.wantPosts(2, 2)

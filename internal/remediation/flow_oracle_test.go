@@ -59,19 +59,18 @@ func (w *world) resultsOf(id string) (all []remediation.Result) {
 func (w *world) final(id string) (r remediation.Result, ok bool) {
 	w.t.Helper()
 	all := w.resultsOf(id)
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Final {
-			return all[i], true
+	for _, a := range slices.Backward(all) {
+		if a.Final {
+			return a, true
 		}
 	}
 	return r, false
 }
 
 // ends waits for the final result of a request.
-func (w *world) ends(id string, limit time.Duration) (r remediation.Result) {
+func (w *world) ends(id string, limit time.Duration) {
 	w.t.Helper()
-	w.until("the end of "+id, limit, func() (ok bool) { r, ok = w.final(id); return ok })
-	return r
+	w.until("the end of "+id, limit, func() bool { _, ok := w.final(id); return ok })
 }
 
 // wantFinal compares the final result's outcome, and its error code where there is one: "rejected expired".

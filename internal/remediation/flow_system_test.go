@@ -154,10 +154,19 @@ func answering(f defendersim.Fault) struct{ begin, end func(w *world) } {
 	return struct{ begin, end func(w *world) }{func(w *world) { w.api.Inject(f) }, func(w *world) { w.api.ClearFaults() }}
 }
 
+// alone are the outages in which a single request is no like several: they show only in more than one.
+var alone = map[string]bool{
+	"API answers 503": true, "API hangs": true, "API cuts every connection": true, "only calls answer 503": true,
+	"API answers 503 to what it carries out": true, "unreachable": true, "broker refuses writes": true,
+}
+
 // An outage costs no request, however long it lasts, and however many wait for its end.
 func TestOutageCostsNoRequest(t *testing.T) {
 	for name, o := range outages {
 		for _, requests := range []int{1, 4} {
+			if requests == 1 && !alone[name] {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, %d requests", name, requests), func(t *testing.T) {
 				set := setup{submit: impatient, untended: true, free: true}
 				inWorld(t, set, func(w *world) {
@@ -165,7 +174,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 					for n := range requests {
 						w.ask(fmt.Sprint("r", n), n)
 					}
-					w.passes(6 * impatience)
+					w.passes(4 * impatience)
 					for n := range requests {
 						if r, ended := w.final(fmt.Sprint("r", n)); ended {
 							t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
@@ -175,7 +184,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 						t.Errorf("nobody is told of the outage\n%s", w.dump())
 					}
 					before := len(w.api.Calls())
-					if most := int(6*impatience/(10*time.Second)) * 3; before > most {
+					if most := int(4*impatience/(10*time.Second)) * 3; before > most {
 						t.Errorf("%d calls during the outage", before)
 					}
 					o.end(w)

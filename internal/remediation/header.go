@@ -93,10 +93,10 @@ func percentEncode(s string) string {
 // control characters, spaces at the ends, and a per cent sign that reads as an escape. percentDecode undoes it.
 func headerText(s string) string {
 	return escapeBytes(s, func(i int) bool {
-		switch c := s[i]; {
-		case c == ' ':
+		switch c := s[i]; c {
+		case ' ':
 			return i == 0 || i == len(s)-1
-		case c == '%':
+		case '%':
 			return i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0
 		default:
 			return c < ' ' || c == 0x7f

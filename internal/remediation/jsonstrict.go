@@ -42,8 +42,7 @@ func textFault(data []byte) error {
 }
 
 func syntaxFault(data []byte) error {
-	var syntax *json.SyntaxError
-	if errors.As(json.Unmarshal(data, new(json.RawMessage)), &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(data, new(json.RawMessage))); ok {
 		return fmt.Errorf("is no JSON object: %s (byte %d); send one object in braces", syntax.Error(), syntax.Offset)
 	}
 	return errors.New("is no JSON object; send one object in braces")

@@ -2,7 +2,6 @@ package remediation
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -102,7 +101,7 @@ func FuzzReadObject(f *testing.F) {
 			t.Fatalf("took %q as %d members; encoding/json: %v, %d", data, len(got), jsonErr, len(want))
 		}
 		for _, m := range got {
-			if fmt.Sprintf("%s", want[m.name]) != string(m.value) {
+			if string(want[m.name]) != string(m.value) {
 				t.Fatalf("%q: %q is %q, encoding/json says %q", data, m.name, m.value, want[m.name])
 			}
 		}

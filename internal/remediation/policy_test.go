@@ -10,11 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func writePolicy(t testing.TB, path, text string) string {
+func writePolicy(t testing.TB, text string) string {
 	t.Helper()
-	if path == "" {
-		path = filepath.Join(t.TempDir(), "policy.yaml")
-	}
+	path := filepath.Join(t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +68,7 @@ func TestPolicyMistakes(t *testing.T) {
 		{"default:\n  " + seed + ": 1\n", "line 2: unknown key (a seed)"},
 		{"default: \"x\n", "not YAML"},
 	} {
-		path := writePolicy(t, "", c.text)
+		path := writePolicy(t, c.text)
 		_, err := LoadPolicy(path)
 		if c.want == "" {
 			if err != nil {
@@ -103,7 +101,7 @@ func TestPolicySample(t *testing.T) {
 	}
 	_, sample, _ := strings.Cut(string(page), "```yaml\n")
 	sample, _, _ = strings.Cut(sample, "```")
-	p, err := LoadPolicy(writePolicy(t, "", sample))
+	p, err := LoadPolicy(writePolicy(t, sample))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +111,7 @@ func TestPolicySample(t *testing.T) {
 }
 
 func TestPolicyFileMustBeReadable(t *testing.T) {
-	large := writePolicy(t, "", "default: {}\n"+strings.Repeat("#", maxPolicy))
+	large := writePolicy(t, "default: {}\n"+strings.Repeat("#", maxPolicy))
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), large} {
 		if _, err := LoadPolicy(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
@@ -127,11 +125,11 @@ func TestPolicyFileMustBeReadable(t *testing.T) {
 
 func TestPolicyRules(t *testing.T) {
 	const key = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
-	p, err := LoadPolicy(writePolicy(t, "", samplePolicy))
+	p, err := LoadPolicy(writePolicy(t, samplePolicy))
 	if err != nil {
 		t.Fatal(err)
 	}
-	without, err := LoadPolicy(writePolicy(t, "", "signers:\n  ann: {}\n  "+key+": {machines_per_hour: 3}\n"))
+	without, err := LoadPolicy(writePolicy(t, "signers:\n  ann: {}\n  "+key+": {machines_per_hour: 3}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +179,7 @@ func TestPolicyRules(t *testing.T) {
 }
 
 func TestPolicyIsReadAnew(t *testing.T) {
-	path := writePolicy(t, "", "default: {machines_per_hour: 1}\n")
+	path := writePolicy(t, "default: {machines_per_hour: 1}\n")
 	p, err := LoadPolicy(path)
 	if err != nil {
 		t.Fatal(err)

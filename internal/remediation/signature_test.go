@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"encoding/base64"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,9 +33,7 @@ func (k keyPair) sign(t testing.TB, d Delivery) Delivery {
 		t.Fatal(err)
 	}
 	h := Header{HeaderSigner: {signer}, HeaderSignature: {signature}}
-	for name, values := range d.Header {
-		h[name] = values
-	}
+	maps.Copy(h, d.Header)
 	d.Header = h
 	return d
 }
@@ -64,9 +63,7 @@ func TestSignedRequests(t *testing.T) {
 	good := trusted.sign(t, plain)
 	header := func(d Delivery, name, value string) Delivery {
 		h := Header{}
-		for k, v := range d.Header {
-			h[k] = v
-		}
+		maps.Copy(h, d.Header)
 		h[name] = []string{value}
 		d.Header = h
 		return d

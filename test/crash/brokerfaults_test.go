@@ -104,12 +104,12 @@ func TestResultsSurviveAReconnect(t *testing.T) {
 		for m := range 5 {
 			sane(w, fmt.Sprintf("cut-%d-%d", n, m))
 		}
-		told := w.oracle.read
+		told := w.read
 		until(t, time.Minute, func() string { // results are on their way
 			if err := w.readResults(t.Context()); err != nil {
 				return err.Error()
 			}
-			if w.oracle.read == told {
+			if w.read == told {
 				return "no result"
 			}
 			return ""

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
@@ -104,9 +105,7 @@ func (w *world) publish(r *request, more map[string]any) {
 	if r.payload == nil {
 		r.comment = "crash " + r.id
 		fields := map[string]any{"id": r.id, "machineId": r.machine, "comment": r.comment}
-		for k, v := range more {
-			fields[k] = v
-		}
+		maps.Copy(fields, more)
 		var err error
 		if r.payload, err = json.Marshal(fields); err != nil {
 			w.t.Fatal(err)

@@ -1,0 +1,121 @@
+package consumer_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/consumer"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// While the gate is closed one message at a time is let through, with growing delay; once it opens all are.
+func TestClosedGateLetsOneProbeThroughAtATime(t *testing.T) {
+	inBench(t, func(b *bench) {
+		gate := remediation.NewGate(time.Second, 8*time.Second)
+		gate.Fault("test", "for the test")
+		for n := range 6 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		began := time.Now()
+		var up atomic.Bool
+		var at []time.Duration // of one handler at a time
+		b.start(consumer.Config{Slots: 4, Gate: gate}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+			if up.Load() {
+				gate.Healthy()
+				return remediation.Done()
+			}
+			at = append(at, time.Since(began))
+			time.Sleep(500 * time.Millisecond) // another one would come now
+			gate.Fault("test", "still")
+			return remediation.Later(gate.HandBack(), "test")
+		}))
+		b.passes(40 * time.Second)
+		if i := slices.IndexFunc(b.deliveries(), func(d remediation.Delivery) bool { return !d.Probe }); i >= 0 {
+			t.Errorf("delivery %d is no probe", i)
+		}
+		for i := 1; i < len(at); i++ {
+			if gap, want := at[i]-at[i-1], min(time.Second<<i, 8*time.Second)+500*time.Millisecond; (gap - want).Abs() > 100*time.Millisecond {
+				t.Errorf("probes at %v: gap %d is %v, want %v", at, i, gap, want)
+			}
+		}
+		if len(at) < 5 {
+			t.Errorf("probes at %v", at)
+		}
+		up.Store(true)
+		b.passes(time.Minute)
+		b.wantPending(0)
+	})
+}
+
+// A probe that shows nothing does not keep the next one away.
+func TestProbeThatShowsNothingIsFollowedByAnother(t *testing.T) {
+	inBench(t, func(b *bench) {
+		gate := remediation.NewGate(time.Second, 8*time.Second)
+		gate.Fault("test", "for the test")
+		for n := range 5 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		b.start(consumer.Config{Slots: 4, Gate: gate}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+	})
+}
+
+// Admissions stand before the gate, so that a probe is never handed out that can't be used.
+func TestNothingIsPulledThatIsNotAdmitted(t *testing.T) {
+	inBench(t, func(b *bench) {
+		open := make(chan struct{})
+		gate := remediation.NewGate(time.Second, time.Second)
+		gate.Fault("test", "for the test")
+		b.publish("1", nil)
+		c := b.start(consumer.Config{Slots: 4, Gate: gate, Admit: []func(context.Context) error{func(ctx context.Context) error {
+			select {
+			case <-open:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.passes(time.Hour)
+		if out := b.info().NumAckPending; out != 0 || b.info().NumWaiting != 0 {
+			t.Errorf("%d messages out, %d pulls waiting", out, b.info().NumWaiting)
+		}
+		if err := c.Alive(); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+		defer cancel()
+		if probe, err := gate.Admit(ctx); !probe || err != nil {
+			t.Errorf("the probe was taken: %v, %v", probe, err)
+		}
+		gate.Healthy()
+		close(open)
+		b.passes(time.Minute)
+		b.wantPending(0)
+		if err := b.stop(c); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A message that comes to a pull from before the pause is given back as it is.
+func TestPausedConsumerGivesBackWhatItHadAskedFor(t *testing.T) {
+	inBench(t, func(b *bench) {
+		var paused atomic.Bool
+		paused.Store(true)
+		b.start(consumer.Config{Slots: 1, Paused: paused.Load, Admit: []func(context.Context) error{func(ctx context.Context) error {
+			time.Sleep(time.Second)
+			return ctx.Err()
+		}}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.publish("1", nil)
+		b.passes(time.Minute)
+		b.wantPending(1)
+		paused.Store(false)
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+	})
+}
