@@ -16,11 +16,16 @@ import (
 // TestBrowser looks at the status page of `worker demo --stay` as a person would, in headless Chromium, and keeps a
 // picture in the folder that BROWSER_ARTIFACTS names. Without Chromium it is skipped, but never on CI.
 func TestBrowser(t *testing.T) {
-	chromium, err := exec.LookPath("chromium")
-	if err != nil && os.Getenv("CI") == "" {
+	var chromium string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil && chromium == "" {
+			chromium = path
+		}
+	}
+	if chromium == "" && os.Getenv("CI") == "" {
 		t.Skip("chromium is not installed")
-	} else if err != nil {
-		t.Fatal(err)
+	} else if chromium == "" {
+		t.Fatal("chromium is not installed; .ci/run installs it")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := &watched{}

@@ -226,7 +226,7 @@ func TestExpiredRequestIsNotCalledFor(t *testing.T) {
 func untracked(c *remediation.SubmitConfig) { c.Track = false }
 
 func TestAgeIsJudgedWhenARequestIsFirstTaken(t *testing.T) {
-	inWorld(t, setup{replicas: -1, submit: func(c *remediation.SubmitConfig) { c.MaxAge = 10 * time.Minute }}, func(w *world) {
+	inWorld(t, setup{replicas: -1, untended: true, submit: func(c *remediation.SubmitConfig) { c.MaxAge, c.Track = 10*time.Minute, false }}, func(w *world) {
 		w.ask("old", 1)
 		w.passes(15 * time.Minute)
 		w.ask("young", 2)
@@ -235,7 +235,7 @@ func TestAgeIsJudgedWhenARequestIsFirstTaken(t *testing.T) {
 		w.ends("old", time.Minute)
 		w.wantFinal("old", "rejected tooOld")
 		w.settled(time.Hour)
-		w.wantFinal("young", "succeeded")
+		w.wantFinal("young", "submitted")
 		w.wantPosts(1, 0)
 		w.wantPosts(2, 2)
 	})

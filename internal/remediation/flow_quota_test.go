@@ -19,7 +19,7 @@ func TestRetryAfterHoldsForAllReplicas(t *testing.T) {
 		"call, one hour": {"unrestrict", time.Hour}, "look-up, ten minutes": {"list", 10 * time.Minute}, "call, ten seconds": {"unrestrict", 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, setup{replicas: 2, submit: impatient}, func(w *world) {
+			inWorld(t, setup{replicas: 2, untended: true, submit: impatient}, func(w *world) {
 				w.ask("r0", 10)
 				w.settled(time.Minute)
 				if c.op == "list" { // something to look up
@@ -64,7 +64,7 @@ func TestRetryAfterHoldsForAllReplicas(t *testing.T) {
 func TestReplicasShareTheWindows(t *testing.T) {
 	limits := budget.Limits(10, 20)
 	api := defendersim.Config{Limits: []defendersim.Limit{{Calls: 10, Per: time.Minute}, {Calls: 20, Per: time.Hour}}, Latency: 50 * time.Millisecond}
-	inWorld(t, setup{replicas: 2, limits: limits, api: api, submit: impatient}, func(w *world) {
+	inWorld(t, setup{replicas: 2, untended: true, limits: limits, api: api, submit: impatient}, func(w *world) {
 		for n := range 25 {
 			w.ask(fmt.Sprint("r", n), n)
 		}
