@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -202,15 +201,15 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
-// beThere speaks every few seconds, and at once when it becomes ready or ceases to be: who asks for the status right
-// after a start or a resume is to hear the truth.
+// beThere speaks every few seconds, and soon after something changed: who asks for the status right after a start, a
+// resume or the last result is to hear the truth.
 func (r *Replicas) beThere(ctx context.Context, present func() any) {
 	var revision uint64
 	var said string
 	var at time.Time
 	for {
 		now := present()
-		if word := readiness(now); word != said || time.Since(at) >= presence {
+		if word := fmt.Sprint(now); time.Since(at) >= presence || word != said && time.Since(at) >= presence/10 {
 			revision = r.speak(ctx, now, revision)
 			said, at = word, time.Now()
 		}
@@ -221,13 +220,6 @@ func (r *Replicas) beThere(ctx context.Context, present func() any) {
 			return
 		}
 	}
-}
-
-func readiness(present any) string {
-	if p, ok := present.(Presence); ok {
-		return strconv.FormatBool(p.Ready) + p.Reason
-	}
-	return ""
 }
 
 // speak writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.

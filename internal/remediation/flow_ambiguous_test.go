@@ -202,6 +202,6 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 }
 
 // impatience is a short WORKER_GIVE_UP_AFTER: the promises about it hold for any.
-const impatience = 4 * time.Minute
+const impatience = 2 * time.Minute
 
 func impatient(c *remediation.SubmitConfig) { c.Track, c.GiveUpAfter = false, impatience }

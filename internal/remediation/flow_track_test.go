@@ -86,19 +86,19 @@ func TestManyActionsCostOneListPerInterval(t *testing.T) {
 
 // While requests wait for quota, following takes no more than 3 % of it.
 func TestFollowingLeavesTheQuotaToWaitingRequests(t *testing.T) {
-	limits := budget.Limits(0, 60)
-	api := defendersim.Config{Limits: []defendersim.Limit{{Calls: 60, Per: time.Hour}}, Lifecycle: defendersim.Lifecycle{Pending: 10 * time.Hour}}
-	unguarded := func(c *remediation.SubmitConfig) { c.GuardAfter = 100 * time.Hour } // its looks need quota too
-	inWorld(t, setup{limits: limits, api: api, submit: unguarded}, func(w *world) {
-		for n := range 150 {
+	limits := budget.Limits(20, 0)
+	api := defendersim.Config{Limits: []defendersim.Limit{{Calls: 20, Per: time.Minute}}, Lifecycle: defendersim.Lifecycle{Pending: time.Hour}}
+	inWorld(t, setup{limits: limits, api: api}, func(w *world) {
+		for n := range 200 {
 			w.ask(fmt.Sprint("r", n), n)
 		}
-		w.passes(70 * time.Minute) // two windows
-		if lists := len(w.called("list")); lists > 2*60*3/100 || lists == 0 {
-			t.Errorf("%d lists of %d calls", lists, len(w.api.Calls()))
+		w.passes(8 * time.Minute)
+		lists, calls := len(w.called("list")), len(w.called("unrestrict"))
+		if most := 8*20*3/100 + 1; lists > most || lists == 0 {
+			t.Errorf("%d lists beside %d calls, want at most %d", lists, calls, most)
 		}
-		if calls := len(w.called("unrestrict")); calls < 2*60*9/10 {
-			t.Errorf("%d calls, of 120 allowed", calls)
+		if calls < 8*20*9/10 {
+			t.Errorf("%d calls, of %d allowed", calls, 8*20)
 		}
 	})
 }
