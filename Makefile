@@ -2,7 +2,7 @@
 
 GO       ?= go
 PACKAGES ?= ./...
-FUZZTIME ?= 10s
+FUZZTIME ?= 20000x
 # A vulnerability database for govulncheck, such as file:///path/to/db; empty: the public one; none: don't look.
 VULNDB   ?=
 
@@ -75,7 +75,7 @@ generate-check:
 	[ "$$before" = "$$(state)" ] || { echo "generated files were not up to date; they are now:"; git status --short; exit 1; }
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME
+fuzz: ## Run every fuzz target FUZZTIME
 	@grep -rlE '^func Fuzz' --include='*_test.go' cmd internal | while read -r file; do \
 		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
 			echo "$$target in $$(dirname "$$file")"; \

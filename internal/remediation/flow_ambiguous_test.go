@@ -100,6 +100,20 @@ func (w *world) wantLooksBefore(n int, hung bool) {
 	}
 }
 
+// However short the delay, no second call is made before the first one must have timed out.
+func TestNoSecondCallBeforeTheFirstCanHaveTimedOut(t *testing.T) {
+	hasty := func(c *remediation.SubmitConfig) { c.ReconcileDelay, c.Track = time.Second, false }
+	inWorld(t, setup{submit: hasty, untended: true}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Cut: "before"})
+		w.ask("r1", 1)
+		w.settled(5 * time.Minute)
+		posts := w.posts(1)
+		if len(posts) != 2 || posts[1].At.Sub(posts[0].At) < timeout || len(w.lookUps(1)) != 3 {
+			t.Errorf("calls %+v, %d looks", posts, len(w.lookUps(1)))
+		}
+	})
+}
+
 // A request that expires while it is looked for ends as what the look shows; only a further call is not made.
 func TestExpiryIsNotJudgedWhileACallIsLookedFor(t *testing.T) {
 	inWorld(t, setup{api: defendersim.Config{ListLag: 20 * time.Second}}, func(w *world) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
@@ -103,6 +104,37 @@ func TestShutdownGivesTheRestBackAtOnce(t *testing.T) {
 		w.wantFinal("r1", "submitted")
 		w.wantFinal("r2", "submitted")
 		w.settled(time.Minute)
+	})
+}
+
+// A request that is held until a call is free goes back too, and the stop is no fault of the system.
+func TestShutdownGivesBackWhatIsHeldForQuota(t *testing.T) {
+	inWorld(t, setup{limits: budget.Limits(10, 0), untended: true, submit: untracked}, func(w *world) {
+		first := w.replicas[0]
+		for n := range 8 {
+			w.ask(fmt.Sprint("early", n), 10+n)
+		}
+		w.passes(57 * time.Second)
+		for n := range 6 { // of which four have to wait for some seconds
+			w.ask(fmt.Sprint("r", n), n)
+		}
+		w.passes(time.Second)
+		if n := first.consumer.InFlight(); n != 4 {
+			t.Fatalf("%d requests are held", n)
+		}
+		asked := time.Now()
+		first.stop()
+		if took := time.Since(asked); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if f, on := first.gate.Current(); on {
+			t.Errorf("the stop counts as a fault: %+v", f)
+		}
+		w.start()
+		w.settled(5 * time.Minute)
+		for n := range 6 {
+			w.wantFinal(fmt.Sprint("r", n), "submitted")
+		}
 	})
 }
 
