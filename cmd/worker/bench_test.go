@@ -127,7 +127,7 @@ func benchChain(b *testing.B, s *service, _ string) {
 		select {
 		case err := <-done:
 			b.Fatal(err)
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(25 * time.Millisecond):
 		}
 	}
 	cancel()

@@ -182,12 +182,12 @@ func TestLedgerSearch(t *testing.T) {
 	}
 	for _, id := range []string{"a", "b"} {
 		key := remediation.EntryKey("REMEDIATION", remediation.Request{ID: id}, time.Time{})
-		if _, err := ledger.Save(within(t), key, fmt.Appendf(nil, `{"v":1,"state":"waiting","id":%q}`, id), 0, 0); err != nil {
+		if _, err := ledger.Save(within(t), remediation.Write{Key: key, Value: fmt.Appendf(nil, `{"v":1,"state":"waiting","id":%q}`, id)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	other := remediation.EntryKey("ANOTHER", remediation.Request{ID: "c"}, time.Time{})
-	if _, err := ledger.Save(within(t), other, []byte(`{"v":1,"state":"waiting","id":"c"}`), 0, 0); err != nil {
+	if _, err := ledger.Save(within(t), remediation.Write{Key: other, Value: []byte(`{"v":1,"state":"waiting","id":"c"}`)}); err != nil {
 		t.Fatal(err)
 	}
 	search()

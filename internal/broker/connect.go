@@ -145,7 +145,7 @@ func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
 	}
 	b.log.Info("connected to the broker", zap.String("url", b.url), zap.String("server", b.nc.ConnectedServerName()),
 		zap.String("version", b.nc.ConnectedServerVersion()))
-	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout))
+	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(2*apiTimeout))
 	if err != nil {
 		b.nc.Close()
 		return fmt.Errorf("use JetStream: %w", err)

@@ -113,29 +113,47 @@ func record(h nats.Header, data []byte, seq uint64, at time.Time) remediation.Re
 	return r
 }
 
-// Save implements remediation.Ledger. There is never a Nats-Msg-Id on it: at three replicas the broker would tell the
-// loser of two writers that it won.
-func (b *bucketStore) Save(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error) {
+// Save implements remediation.Ledger.
+func (b *bucketStore) Save(ctx context.Context, w remediation.Write) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(revision), jetstream.WithRetryAttempts(0)}
-	if ttl > 0 {
-		opts = append(opts, jetstream.WithMsgTTL(rateCeil(ttl)))
+	s := b.outcome(ctx, w, b.begin(w))
+	return s.Revision, s.Err
+}
+
+// SaveBoth implements remediation.Ledger: one connection keeps the order, and one stream, which holds the bucket.
+func (b *bucketStore) SaveBoth(ctx context.Context, first, second remediation.Write) (remediation.Saved, remediation.Saved) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	one, two := b.begin(first), b.begin(second)
+	return b.outcome(ctx, first, one), b.outcome(ctx, second, two)
+}
+
+// begin sends a write. There is never a Nats-Msg-Id on it: at three replicas the broker would tell the loser of two
+// writers that it won.
+func (b *bucketStore) begin(w remediation.Write) func(context.Context) (*jetstream.PubAck, error) {
+	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
+	if w.TTL > 0 {
+		opts = append(opts, jetstream.WithMsgTTL(rateCeil(w.TTL)))
 	}
-	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.prefix + key, Data: value}, opts...)
+	return publishing(b.js, &nats.Msg{Subject: b.prefix + w.Key, Data: w.Value}, opts...)
+}
+
+func (b *bucketStore) outcome(ctx context.Context, w remediation.Write, ack func(context.Context) (*jetstream.PubAck, error)) remediation.Saved {
+	stored, err := ack(ctx)
 	switch {
 	case err == nil:
-		return ack.Sequence, nil
+		return remediation.Saved{Revision: stored.Sequence}
 	case rateConflict(err):
-		return 0, fmt.Errorf("%s: %w", key, remediation.ErrConflict)
+		return remediation.Saved{Err: fmt.Errorf("%s: %w", w.Key, remediation.ErrConflict)}
 	}
 	// The write may have taken place: its bytes are like no other's.
 	readCtx, cancelRead := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelRead()
-	if now, readErr := b.Load(readCtx, key); readErr == nil && bytes.Equal(now.Value, value) {
-		return now.Revision, nil
+	if now, readErr := b.Load(readCtx, w.Key); readErr == nil && bytes.Equal(now.Value, w.Value) {
+		return remediation.Saved{Revision: now.Revision}
 	}
-	return 0, fmt.Errorf("%s: %w", key, err)
+	return remediation.Saved{Err: fmt.Errorf("%s: %w", w.Key, err)}
 }
 
 // remove deletes a key if its revision is still the given one.

@@ -231,7 +231,7 @@ func (r *Replicas) speak(ctx context.Context, present any, revision uint64) uint
 	if err != nil {
 		return revision
 	}
-	next, err := r.store.Save(ctx, r.keys.replica+r.id, value, revision, presentTTL)
+	next, err := r.store.Save(ctx, remediation.Write{Key: r.keys.replica + r.id, Value: value, Revision: revision, TTL: presentTTL})
 	if errors.Is(err, remediation.ErrConflict) { // the broker lost it, or an acknowledgement was lost
 		if rec, err := r.store.Load(ctx, r.keys.replica+r.id); err == nil {
 			return rec.Revision
@@ -263,7 +263,7 @@ func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, ok
 	if err != nil || rec.Value != nil {
 		return 0, false
 	}
-	revision, err = r.store.Save(ctx, key, r.leaseValue(), rec.Revision, leaseTTL)
+	revision, err = r.store.Save(ctx, remediation.Write{Key: key, Value: r.leaseValue(), Revision: rec.Revision, TTL: leaseTTL})
 	return revision, err == nil
 }
 
@@ -288,7 +288,7 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 			return err
 		case <-time.After(leaseRenew):
 		}
-		next, err := r.store.Save(ctx, key, r.leaseValue(), revision, leaseTTL)
+		next, err := r.store.Save(ctx, remediation.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {
 		case err == nil:
 			revision, renewed = next, time.Now()

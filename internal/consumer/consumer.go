@@ -178,10 +178,8 @@ func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 		c.turned.Store(time.Now().UnixNano())
 		c.idle.Store(false)
 	}()
-	select {
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	case c.slots <- struct{}{}:
+	if err := c.slot(ctx); err != nil {
+		return false, err
 	}
 	for _, admit := range c.cfg.Admit {
 		if err := admit(ctx); err != nil {
@@ -194,6 +192,32 @@ func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	}
 	return probe, err
 }
+
+// slot takes a slot. Where all were in use it gives others a moment to come free too: then the deliveries are short and
+// many, and one pull request for several of them costs the broker and us a fraction of one for each.
+func (c *Consumer) slot(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case c.slots <- struct{}{}:
+	}
+	if !sleep(ctx, gather) {
+		<-c.slots
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// gather is well below what one call to the API takes.
+const gather = time.Millisecond
 
 func (c *Consumer) probed(probe bool) {
 	if probe {
@@ -278,11 +302,14 @@ func (c *Consumer) finish(cut func()) error {
 	return ErrUnfinished
 }
 
-func sleep(ctx context.Context, d time.Duration) {
+// sleep is false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
+		return false
 	case <-t.C:
+		return true
 	}
 }

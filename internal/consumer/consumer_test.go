@@ -44,7 +44,7 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 		}
 		registry := prometheus.NewPedanticRegistry()
 		c := b.start(consumer.Config{Slots: slots, Registerer: registry}, b.handle(func(remediation.Delivery) remediation.Outcome {
-			time.Sleep(3 * ackWait / 2)
+			time.Sleep(3*ackWait/2 - time.Second) // never over at a moment that is looked at
 			return remediation.Done()
 		}))
 		for range 10 {
@@ -62,6 +62,28 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 			if d.Attempt != 1 {
 				t.Errorf("message %d was delivered %d times", d.Sequence, d.Attempt)
 			}
+		}
+	})
+}
+
+// Once the request under way has expired, a stopped consumer pulls no more, whatever comes.
+func TestAStopPullsNoMore(t *testing.T) {
+	inBench(t, func(b *bench) {
+		for n := range 10 {
+			c := b.start(consumer.Config{Slots: 2}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+			b.passes(100 * time.Millisecond)
+			b.running[c].stop()
+			b.passes(1200 * time.Millisecond)
+			b.publish(fmt.Sprint(n), nil)
+			b.passes(5 * time.Second)
+			if err := b.stop(c); err != nil {
+				t.Error(err)
+			}
+			b.wantPending(1)
+			b.must(b.requests.Purge(b.ctx))
+		}
+		if n := len(b.deliveries()); n != 0 {
+			t.Errorf("%d messages were handed out after the stop", n)
 		}
 	})
 }

@@ -92,8 +92,11 @@ var errTimeout = fmt.Errorf("DEFENDER_TIMEOUT has passed: %w", context.DeadlineE
 
 // judge tells a 2xx from the rest, and does what the rest asks for.
 func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, start, received time.Time) (*reply, *Error) {
-	envelope := parseEnvelope(r.body)
 	ok := r.status >= 200 && r.status < 300
+	var envelope *Envelope
+	if !ok {
+		envelope = parseEnvelope(r.body)
+	}
 	if ok || envelope != nil {
 		c.clock.saw(r.header, start, received)
 	}

@@ -145,7 +145,8 @@ func (p *passage) notReady(err error) (Outcome, error) {
 }
 
 // intend makes the call known before it is made: first the entry, then the machine. After a crash before the second
-// write the machine has another holder, which proves that there was no call; after it, look-ups must tell.
+// write the machine has another holder, which proves that there was no call; after it, look-ups must tell. Where the
+// entry's write fails and the machine's does not, the machine has a holder that is not calling, which is free.
 func (p *passage) intend() error {
 	e := &p.e
 	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
@@ -154,10 +155,19 @@ func (p *passage) intend() error {
 	if e.CalledAt.IsZero() {
 		e.CalledAt = p.apiTime()
 	}
-	if err := p.save(0); err != nil {
+	intent, err := e.write(p.key, 0)
+	if err != nil {
 		return err
 	}
-	err := p.m.take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
+	hold, err := p.m.write(p.Rules.Stream, e.MachineID, p.key)
+	if err != nil {
+		return err
+	}
+	entry, machine := p.Ledger.SaveBoth(p.work, intent, hold)
+	if err := p.saved(entry); err != nil {
+		return err
+	}
+	err = p.m.wrote(machine)
 	if errors.Is(err, ErrConflict) && p.m.revision == 0 {
 		var busy bool
 		if busy, err = p.readMachine(); err == nil && !busy {

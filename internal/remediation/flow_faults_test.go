@@ -138,16 +138,23 @@ func (l ledger) Load(ctx context.Context, key string) (remediation.Record, error
 	return l.Ledger.Load(ctx, key)
 }
 
-func (l ledger) Save(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (next uint64, err error) {
-	err = l.r.do(pointOf(key, value), func() error {
+func (l ledger) Save(ctx context.Context, w remediation.Write) (next uint64, err error) {
+	err = l.r.do(pointOf(w.Key, w.Value), func() error {
 		var err error
-		next, err = l.Ledger.Save(ctx, key, value, revision, ttl)
+		next, err = l.Ledger.Save(ctx, w)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	return next, nil
+}
+
+// SaveBoth is one after the other here, so that a fault can strike at either.
+func (l ledger) SaveBoth(ctx context.Context, first, second remediation.Write) (a, b remediation.Saved) {
+	a.Revision, a.Err = l.Save(ctx, first)
+	b.Revision, b.Err = l.Save(ctx, second)
+	return a, b
 }
 
 func pointOf(key string, value []byte) point {

@@ -30,10 +30,29 @@ type Record struct {
 // other error leaves open whether it was, or will be. An acknowledgement that got lost is resolved by reading back,
 // so equal bytes in two writes of one key must not occur (entries carry a nonce). With ttl > 0 the broker removes the
 // key that long after the write. Save does not retry a refused write. Load may be stale: decisions rest on Save.
-// Both are safe for concurrent use.
+//
+// SaveBoth is two Saves of different keys, the second sent right behind the first: the broker comes to them in this
+// order, and each succeeds or fails by itself. It saves the wait between them.
+//
+// All are safe for concurrent use.
 type Ledger interface {
 	Load(ctx context.Context, key string) (Record, error)
-	Save(ctx context.Context, key string, value []byte, revision uint64, ttl time.Duration) (uint64, error)
+	Save(ctx context.Context, w Write) (revision uint64, err error)
+	SaveBoth(ctx context.Context, first, second Write) (Saved, Saved)
+}
+
+// Write is one compare-and-swap: Value over Revision, gone after TTL (0: never).
+type Write struct {
+	Key      string
+	Value    []byte
+	Revision uint64
+	TTL      time.Duration
+}
+
+// Saved is what Save returns.
+type Saved struct {
+	Revision uint64
+	Err      error
 }
 
 // keep is how long the ledger remembers a request after its end (contract §3).
@@ -116,18 +135,30 @@ func concerns(rec Record) bool {
 
 // save writes e over the revision it was read at and moves it to the new one.
 func save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration) error {
+	w, err := e.write(key, ttl)
+	if err != nil {
+		return err
+	}
+	rev, err := l.Save(ctx, w)
+	return e.wrote(Saved{rev, err})
+}
+
+func (e *Entry) write(key string, ttl time.Duration) (Write, error) {
 	e.Version, e.Nonce = formatVersion, nonce()
 	value, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("encode ledger entry: %w", err)
+		return Write{}, fmt.Errorf("encode ledger entry: %w", err)
 	}
 	if e.Action != nil {
 		value = append(append(value, '\n'), e.Action...)
 	}
-	rev, err := l.Save(ctx, key, value, e.Revision, ttl)
-	if err != nil {
-		return fmt.Errorf("write the ledger: %w", err)
+	return Write{key, value, e.Revision, ttl}, nil
+}
+
+func (e *Entry) wrote(s Saved) error {
+	if s.Err != nil {
+		return fmt.Errorf("write the ledger: %w", s.Err)
 	}
-	e.Revision = rev
+	e.Revision = s.Revision
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 // one call at a time per machine, so that a look-up after a lost answer is unambiguous, and never taking another
 // request's action for one's own.
 //
-// It is taken after the intent is written and before the call, and never given back: it is free as soon as its
+// It is taken behind the intent and before the call, and never given back: it is free as soon as its
 // holder's entry says that no call is under way. In this order whoever finds a holder that is not calling may take
 // the machine, for the holder would have to take it again; and an intent whose machine has another holder was never
 // followed by a call. A crash anywhere between leaves nothing to clean up.
@@ -80,15 +80,27 @@ func (m *machine) others(action, self string) bool {
 
 // take makes self the holder; ErrConflict when another took the machine meanwhile.
 func (m *machine) take(ctx context.Context, l Ledger, stream, id, self string) error {
+	w, err := m.write(stream, id, self)
+	if err != nil {
+		return err
+	}
+	rev, err := l.Save(ctx, w)
+	return m.wrote(Saved{rev, err})
+}
+
+func (m *machine) write(stream, id, self string) (Write, error) {
 	m.Version, m.Nonce, m.Holder = formatVersion, nonce(), self
 	value, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("encode the machine's record: %w", err)
+		return Write{}, fmt.Errorf("encode the machine's record: %w", err)
 	}
-	rev, err := l.Save(ctx, machineKey(stream, id), value, m.revision, keep)
-	if err != nil {
-		return fmt.Errorf("take machine %s: %w", id, err)
+	return Write{machineKey(stream, id), value, m.revision, keep}, nil
+}
+
+func (m *machine) wrote(s Saved) error {
+	if s.Err != nil {
+		return fmt.Errorf("take the machine: %w", s.Err)
 	}
-	m.revision = rev
+	m.revision = s.Revision
 	return nil
 }

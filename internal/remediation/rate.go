@@ -67,7 +67,7 @@ func (c *called) save(ctx context.Context, l Ledger, key string, memory time.Dur
 	if err != nil {
 		return fmt.Errorf("encode a signer's rate: %w", err)
 	}
-	if _, err := l.Save(ctx, key, value, c.revision, 2*memory); err != nil {
+	if _, err := l.Save(ctx, Write{key, value, c.revision, 2 * memory}); err != nil {
 		return fmt.Errorf("count a call for a signer: %w", err)
 	}
 	return nil

@@ -227,7 +227,16 @@ func (p *passage) alive() time.Duration {
 
 // save makes the entry durable as it is now.
 func (p *passage) save(ttl time.Duration) error {
-	if err := save(p.work, p.Ledger, p.key, &p.e, ttl); err != nil {
+	w, err := p.e.write(p.key, ttl)
+	if err != nil {
+		return err
+	}
+	rev, err := p.Ledger.Save(p.work, w)
+	return p.saved(Saved{rev, err})
+}
+
+func (p *passage) saved(s Saved) error {
+	if err := p.e.wrote(s); err != nil {
 		return err
 	}
 	p.stored = p.e.State
