@@ -48,8 +48,31 @@ func BenchmarkChain(b *testing.B) {
 
 type spent struct{ each, cpu time.Duration }
 
-// benchRun queues b.N requests, lets work take them all, and measures from the first to the last result.
-func benchRun(b *testing.B, sync bool, work func(*testing.B, *service, string)) spent {
+// stopwatch measures from begin, when the first request is taken, to end, when the last is acknowledged: what it takes to
+// start and to stop is not a request's.
+type stopwatch struct {
+	b           *testing.B
+	start, stop time.Time
+	cpu         time.Duration
+}
+
+func (m *stopwatch) begin() {
+	m.b.ResetTimer()
+	m.start, m.cpu = time.Now(), cpuTime()
+}
+
+func (m *stopwatch) end() {
+	m.b.StopTimer()
+	m.stop, m.cpu = time.Now(), cpuTime()-m.cpu
+}
+
+func (m *stopwatch) each() spent {
+	n := time.Duration(m.b.N)
+	return spent{m.stop.Sub(m.start) / n, m.cpu / n}
+}
+
+// benchRun queues b.N requests and lets work take them all.
+func benchRun(b *testing.B, sync bool, work func(*stopwatch, *service, string)) spent {
 	b.Helper()
 	sim := defendersim.New(defendersim.Config{
 		Limits: []defendersim.Limit{}, AllowUnknownMachines: true, CallLog: -1, Latency: benchLatency,
@@ -85,19 +108,15 @@ func benchRun(b *testing.B, sync bool, work func(*testing.B, *service, string)) 
 	defer s.close()
 	benchQueue(b, s.broker)
 
-	before := cpuTime()
-	b.ResetTimer()
-	start := time.Now()
-	work(b, s, api.URL)
-	took := time.Since(start)
-	b.StopTimer()
-	cpu := cpuTime() - before
+	m := &stopwatch{b: b}
+	work(m, s, api.URL)
 	if n := len(sim.Actions()); n != b.N {
 		b.Fatalf("%d actions for %d requests", n, b.N)
 	}
-	b.ReportMetric(float64(b.N)/took.Seconds(), "req/s")
-	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "cpu-us/req")
-	return spent{took / time.Duration(b.N), cpu / time.Duration(b.N)}
+	each := m.each()
+	b.ReportMetric(float64(time.Second)/float64(each.each), "req/s")
+	b.ReportMetric(float64(each.cpu.Nanoseconds())/1000, "cpu-us/req")
+	return each
 }
 
 func benchQueue(b *testing.B, br *broker.Broker) {
@@ -112,24 +131,40 @@ func benchQueue(b *testing.B, br *broker.Broker) {
 }
 
 // benchChain is the worker itself.
-func benchChain(b *testing.B, s *service, _ string) {
+func benchChain(m *stopwatch, s *service, _ string) {
+	b := m.b
 	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- s.work(ctx) }()
-	stream, err := s.broker.JS().Stream(ctx, s.broker.Names().Stream)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for {
-		if info, err := stream.Info(ctx); err != nil || info.State.Msgs == 0 {
-			break
+	inFlight := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.parts == nil {
+			return 0
 		}
-		select {
-		case err := <-done:
+		return s.parts.consumer.InFlight()
+	}
+	pending := func() int {
+		n, err := s.broker.Pending(ctx)
+		if err != nil {
 			b.Fatal(err)
-		case <-time.After(25 * time.Millisecond):
+		}
+		return n
+	}
+	every := func(d time.Duration, ready func() bool) {
+		for !ready() {
+			select {
+			case err := <-done:
+				b.Fatal(err)
+			case <-time.After(d):
+			}
 		}
 	}
+	every(time.Millisecond, func() bool { return inFlight() > 0 })
+	m.begin()
+	every(5*time.Millisecond, func() bool { return inFlight() == 0 && pending() == 0 })
+	m.end()
 	cancel()
 	if err := <-done; err != nil {
 		b.Fatal(err)
@@ -137,7 +172,8 @@ func benchChain(b *testing.B, s *service, _ string) {
 }
 
 // benchLoop is what one writes by hand in an afternoon.
-func benchLoop(b *testing.B, s *service, apiURL string) {
+func benchLoop(m *stopwatch, s *service, apiURL string) {
+	b := m.b
 	js, names := s.broker.JS(), s.broker.Names()
 	token, err := os.ReadFile(s.settings.Defender.TokenFile)
 	if err != nil {
@@ -152,6 +188,7 @@ func benchLoop(b *testing.B, s *service, apiURL string) {
 	defer it.Stop()
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, benchInFlight)
+	m.begin()
 	for range b.N {
 		slots <- struct{}{}
 		msg, err := it.Next()
@@ -189,6 +226,7 @@ func benchLoop(b *testing.B, s *service, apiURL string) {
 		})
 	}
 	wg.Wait()
+	m.end()
 }
 
 func cpuTime() time.Duration {
