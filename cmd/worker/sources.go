@@ -90,7 +90,17 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 	if b == nil || p == nil {
 		return admin.Status{}, errNoBroker
 	}
-	status, err := deploymentStatus(ctx, b, p.tally, s.settings.Rates)
+	o, err := b.Overview(ctx, windows(s.settings.Rates))
+	if err != nil {
+		return admin.Status{}, err
+	}
+	for _, said := range o.Replicas {
+		if said.ID == s.owner {
+			o.Followed += p.tracker.Following() - said.Followed
+			o.InFlight += p.consumer.InFlight() - said.InFlight
+		}
+	}
+	status, err := statusOf(ctx, o, p.tally)
 	if err != nil {
 		return admin.Status{}, err
 	}
@@ -115,6 +125,10 @@ func deploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally
 	if err != nil {
 		return admin.Status{}, err
 	}
+	return statusOf(ctx, o, tally)
+}
+
+func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
 	results, _, err := tally.Counts(ctx)
 	if err != nil {
 		return admin.Status{}, err

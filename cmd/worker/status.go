@@ -17,6 +17,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer closeAfterCommand(conn)
+	conn.Settle(ctx)
 	status, err := deploymentStatus(ctx, conn, conn.NewTally(), env.Settings.Rates)
 	if err != nil {
 		return err

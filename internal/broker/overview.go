@@ -16,6 +16,7 @@ import (
 
 // Presence is what a replica says of itself every few seconds.
 type Presence struct {
+	ID       string    `json:"-"` // whose word it is
 	Ready    bool      `json:"ready"`
 	Reason   string    `json:"reason,omitempty"` // why not
 	Since    time.Time `json:"since,omitzero"`   // not ready since
@@ -113,6 +114,46 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	}
 }
 
+// Settle waits, for a second at most, until every replica that has something in hand or follows something has spoken since
+// the latest result: a replica says what changed within that time, and who saw the result is to see the rest too.
+func (b *Broker) Settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	s, err := b.js.Stream(ctx, b.cfg.Names.ResultsStream)
+	if err != nil {
+		return // whoever asks next is told
+	}
+	kv, err := b.js.KeyValue(ctx, StateBucket)
+	if err != nil {
+		return
+	}
+	w, err := kv.Watch(ctx, b.cfg.Names.stateKeys().replica+"*")
+	if err != nil {
+		return
+	}
+	defer func() { _ = w.Stop() }()
+	busy, known := map[string]bool{}, false // whose word is older, once all are known
+	for !known || len(busy) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return
+			case e == nil:
+				known = true
+			default:
+				var p Presence
+				delete(busy, e.Key())
+				if json.Unmarshal(e.Value(), &p) == nil && p.InFlight+p.Followed > 0 && e.Created().Before(s.CachedInfo().State.LastTime) {
+					busy[e.Key()] = true
+				}
+			}
+		}
+	}
+}
+
 func (o *Overview) learn(e jetstream.KeyValueEntry, keys stateKeys) {
 	if e.Key() == keys.pause {
 		p := &Pause{}
@@ -121,8 +162,9 @@ func (o *Overview) learn(e jetstream.KeyValueEntry, keys stateKeys) {
 		}
 		return
 	}
-	var p Presence
+	p := Presence{}
 	if json.Unmarshal(e.Value(), &p) == nil {
+		p.ID = strings.TrimPrefix(e.Key(), keys.replica)
 		o.Replicas = append(o.Replicas, p)
 		o.InFlight += p.InFlight
 		o.Followed += p.Followed

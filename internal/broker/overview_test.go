@@ -1,0 +1,57 @@
+package broker_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+// Whoever saw the last result and asks then sees that nothing is followed any more, though a replica tells the others
+// only some time after a change.
+func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	replicas, err := b.NewReplicas(within(t), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var followed atomic.Int64
+	followed.Store(1)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- replicas.Run(ctx, func() any { return broker.Presence{Ready: true, Followed: int(followed.Load())} })
+	}()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	for n := 0; n != 1; {
+		o, err := b.Overview(within(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = o.Followed
+	}
+	for range 3 {
+		b.Settle(within(t)) // there is nothing to wait for
+	}
+	followed.Store(0)
+	if _, err := b.JS().Publish(within(t), "remediation.results", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	b.Settle(within(t))
+	o, err := b.Overview(within(t), nil)
+	if err != nil || o.Followed != 0 {
+		t.Errorf("%d followed, %v", o.Followed, err)
+	}
+	if len(o.Replicas) != 1 || o.Replicas[0].ID != "one" {
+		t.Errorf("replicas %+v", o.Replicas)
+	}
+}
