@@ -70,7 +70,6 @@ func (c *AuditChain) Add(sequence uint64, payload []byte) error {
 	if sequence <= c.last {
 		return &AuditBreak{Sequence: sequence, What: fmt.Sprintf("comes after sequence %d", c.last)}
 	}
-	c.last = sequence
 	var line auditLine
 	switch err := json.Unmarshal(payload, &line); {
 	case err != nil:
@@ -94,7 +93,7 @@ func (c *AuditChain) Add(sequence uint64, payload []byte) error {
 		return broken(head, "is not the one whose digest was kept: it was altered, or messages before it were added or removed")
 	}
 	delete(c.kept, id)
-	c.heads[head.Writer] = head
+	c.heads[head.Writer], c.last = head, sequence
 	c.recent[sequence%uint64(len(c.recent))] = auditPoint{sequence, head.SHA256}
 	return nil
 }
