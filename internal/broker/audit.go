@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -90,6 +91,15 @@ type auditLine struct {
 	remediation.AuditRecord
 }
 
+// encode leaves < and > as they are: people search in records.
+func (l auditLine) encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(l)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 const (
 	auditVersion = 1
 	auditOpened  = "opened" // the kind of a writer's first record
@@ -140,10 +150,10 @@ func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
 func (a *Auditor) append(ctx context.Context, w *auditWriter, line auditLine) error {
 	line.V, line.Writer, line.N, line.Time = auditVersion, w.id, w.n+1, time.Now().UTC()
 	line.Prev, line.PrevSequence = w.last.SHA256, w.last.Sequence
-	data, err := json.Marshal(line)
+	data, err := line.encode()
 	if err == nil && len(data) > a.b.MaxPayload()-room {
 		line.AuditRecord = line.Shorten()
-		data, err = json.Marshal(line)
+		data, err = line.encode()
 	}
 	if err != nil {
 		return err

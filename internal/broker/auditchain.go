@@ -134,7 +134,8 @@ func (c *AuditChain) saw(r AuditHead, seen auditPoint) error {
 		there = auditPoint{seen.Sequence, digestOf(payload)}
 	}
 	if there != seen {
-		return broken(r, "names sequence %d as the last message when it began, with another content: that one was altered, or messages before it were added or removed", seen.Sequence)
+		return &AuditBreak{Sequence: seen.Sequence, What: fmt.Sprintf(
+			"is not the message that writer %q saw there when it began (sequence %d): it was altered, or messages before it were added or removed", r.Writer, r.Sequence)}
 	}
 	return nil
 }
