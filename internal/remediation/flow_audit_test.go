@@ -21,12 +21,23 @@ type auditTrail struct {
 	chain   *broker.AuditChain
 	broken  error
 	records []remediation.AuditRecord // without those that only open a chain
+
+	decisions     map[decision]bool // recorded
+	told, letters int               // how many of those that were told have been compared
+}
+
+type decision struct {
+	id      string
+	run     int
+	outcome string // "": any
+	final   bool
 }
 
 func (w *world) openTrail() {
 	var err error
 	w.trail.stream, err = w.broker.JS().Stream(w.ctx, broker.AuditStream)
 	w.must(err)
+	w.trail.decisions = map[decision]bool{}
 	w.trail.chain = broker.NewAuditChain(1, nil, func(seq uint64) ([]byte, error) {
 		m, err := w.trail.stream.GetMsg(w.ctx, seq)
 		if err != nil {
@@ -47,6 +58,9 @@ func (w *world) readTrail() {
 		w.must(json.Unmarshal(m.Data, &r))
 		if r.Kind != "opened" {
 			w.trail.records = append(w.trail.records, r)
+			final := r.Kind == remediation.AuditDecided || r.Kind == remediation.AuditRefused
+			w.trail.decisions[decision{r.RequestID, r.Run, r.Outcome, final}] = true
+			w.trail.decisions[decision{r.RequestID, r.Run, "", final}] = true
 		}
 	})
 	if err := w.trail.chain.End(w.trail.last); err != nil && w.trail.broken == nil {
@@ -73,30 +87,18 @@ func (w *world) auditAgrees() error {
 	if w.trail.broken != nil {
 		return fmt.Errorf("the audit trail is broken: %w", w.trail.broken)
 	}
-	type decision struct {
-		id      string
-		run     int
-		outcome string
-		final   bool
-	}
-	known := map[decision]bool{}
-	ended := map[string]bool{}
-	for _, r := range w.trail.records {
-		known[decision{r.RequestID, r.Run, r.Outcome, r.Kind != remediation.AuditAccepted}] = true
-		if r.Kind == remediation.AuditDecided || r.Kind == remediation.AuditRefused {
-			ended[fmt.Sprintf("%s %d", r.RequestID, r.Run)] = true
-		}
-	}
-	for _, r := range w.told {
-		if !known[decision{r.RequestID, r.Run, r.Outcome, r.Final}] {
+	for _, r := range w.told[w.trail.told:] {
+		if !w.trail.decisions[decision{r.RequestID, r.Run, r.Outcome, r.Final}] {
 			return fmt.Errorf("%s was told as %s and is not in the audit trail", r.MessageID(), r.Outcome)
 		}
 	}
-	for _, l := range w.letters {
-		if id, run := l.header.Get(remediation.HeaderDeadRequestID), l.header.Get(remediation.HeaderDeadRun); !ended[id+" "+run] {
-			return fmt.Errorf("the dead letter of %s (run %s) is there and its decision is not in the audit trail", id, run)
+	for _, l := range w.letters[w.trail.letters:] {
+		d := remediation.ReadDeadLetter(l.header, l.payload)
+		if !w.trail.decisions[decision{d.RequestID, d.Run, "", true}] {
+			return fmt.Errorf("the dead letter of %s (run %d) is there and its decision is not in the audit trail", d.RequestID, d.Run)
 		}
 	}
+	w.trail.told, w.trail.letters = len(w.told), len(w.letters)
 	return nil
 }
 

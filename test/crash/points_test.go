@@ -31,7 +31,6 @@ func TestDeathOnTheWayToTheCall(t *testing.T) {
 		{"its dead letter", "remediation.deadletter", nil, expired},
 		{"a rejection's result", results, []string{`"outcome":"rejected"`}, unknown},
 		{"a rejection's mark", entries, []string{`"state":"final","published":true`, `"outcome":"rejected"`}, unknown},
-		{"a chain's beginning", "remediation.audit", []string{`"kind":"opened"`}, sane},
 		{"a rejection's audit record", "remediation.audit", []string{`"outcome":"rejected"`}, expired},
 		{"a malformed request's audit record", "remediation.audit", []string{`"kind":"refused"`}, malformed},
 		{"a malformed request's dead letter", "remediation.deadletter", nil, malformed},
