@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +96,35 @@ func TestPermissions(t *testing.T) {
 	// It tries more than a worker does, such as to publish requests.
 	succeeds(t, as("worker", "WORKER_PROVISION=false"), "worker", "check")
 	sim.stop(t)
+}
+
+// TestAuditPermissions verifies and exports the audit trail with no more than docs/operations.md names for it.
+func TestAuditPermissions(t *testing.T) {
+	_, named, _ := strings.Cut(pages(t)["docs/operations.md"], "verifies or exports the audit trail needs")
+	named, _, _ = strings.Cut(named, "Who may publish")
+	subjects := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(named, -1)
+	if len(subjects) != 4 {
+		t.Fatalf("docs/operations.md names %q", subjects)
+	}
+	var allow []string
+	for _, s := range subjects {
+		allow = append(allow, strconv.Quote(s[1]))
+	}
+	s, refused := startNATS(t, "publish: { allow: ["+strings.Join(allow, ", ")+"] }\nsubscribe: { allow: [\"_INBOX.>\"] }")
+	dir := t.TempDir()
+	sim, pasted := startSimulator(t, terminal(dir), []string{"worker", "simulate"})
+	as := func(user string) []string {
+		return append(terminal(dir, "NATS_URL="+s.ClientURL(), "NATS_USER="+user, "NATS_PASSWORD=secret"), pasted...)
+	}
+	run, _, _ := startRun(t, as("creator"), []string{"worker", "run"})
+	succeeds(t, as("creator"), "worker", "submit", "--machine", "1e5bc9d7e413ddd7902c2932e418702b84d0cc07", "--comment", "c", "--wait")
+	run.stop(t)
+	sim.stop(t)
+	succeeds(t, as("worker"), "worker", "audit", "verify")
+	succeeds(t, as("worker"), "worker", "audit", "export")
+	if all := refused(); len(all) > 0 {
+		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
+	}
 }
 
 // startNATS is a broker with a user that may do everything, and one with the given permissions. refused tells what it
