@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -154,6 +155,28 @@ func (p *Publisher) published(ctx context.Context, stream, subject, id string, s
 		left = meta.NumPending
 	}
 	return false, nil
+}
+
+// Waits implements remediation.Publisher.
+func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	i := strings.LastIndexByte(message, ':')
+	seq, err := strconv.ParseUint(message[i+1:], 10, 64)
+	if i < 0 || err != nil {
+		return false, nil //nolint:nilerr // no message has that name
+	}
+	s, err := p.b.js.Stream(ctx, message[:i])
+	if err == nil {
+		_, err = s.GetMsg(ctx, seq)
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for message %s: %w", message, err)
+	}
+	return true, nil
 }
 
 // Load implements remediation.DeadLetters.

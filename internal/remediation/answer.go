@@ -64,22 +64,12 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	} else {
 		p.e.decide(Submitted, nil, false)
 	}
-	mine := p.e
 	wrote, err := p.record()
 	if err != nil {
 		return Outcome{}, err
 	}
 	if !wrote {
-		// Mostly it is our own write, of which we did not hear, and the tracker may have ended the run since.
-		if mine.State == StateSubmitted && p.e.State == StateFinal && p.e.Run == mine.Run && p.e.ActionID == mine.ActionID {
-			if err := p.audited(&mine); err != nil {
-				return Outcome{}, err
-			}
-			if err := p.publish(&mine, mine.Accepted); err != nil {
-				return Outcome{}, err
-			}
-		}
-		return p.step()
+		return p.step() // mostly it is our own write, of which we did not hear
 	}
 	p.Log.Info("call accepted", zap.String("request_id", p.e.ID), zap.String("machine_id", p.e.MachineID),
 		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),

@@ -157,6 +157,21 @@ func (e *Entry) Result() Result {
 	return r
 }
 
+// acceptance is the entry as what it was when its call was accepted, if it was and is followed.
+func (e *Entry) acceptance() (Entry, bool) {
+	accepted := *e
+	accepted.State = StateSubmitted
+	return accepted, e.Follow && e.ActionID != ""
+}
+
+// since is when what the entry tells was decided.
+func (e *Entry) since() time.Time {
+	if e.State == StateSubmitted {
+		return e.Accepted
+	}
+	return e.DecidedAt
+}
+
 // forget drops what no later result needs, once everybody was told.
 func (e *Entry) forget() {
 	e.Published = true

@@ -100,26 +100,19 @@ func (p *passage) told() (Outcome, error) {
 	if e.Published {
 		return Done(), nil
 	}
-	since := e.DecidedAt
-	if e.State == StateSubmitted {
-		since = e.Accepted
-	}
 	if e.Dead && e.Source != p.d.Ref() {
 		return Later(2*time.Second, "told"), nil
 	}
-	if err := p.audited(e); err != nil {
-		return Outcome{}, err
-	}
-	if e.Dead {
-		if err := p.Publisher.DeadLetter(p.work, p.deadLetter(), since); err != nil {
+	if accepted, was := e.acceptance(); was {
+		if err := p.tell(&accepted); err != nil {
 			return Outcome{}, err
 		}
 	}
-	if err := p.publish(e, since); err != nil {
-		return Outcome{}, err
-	}
 	if e.State == StateSubmitted {
 		return Done(), nil // the tracker goes on from the ledger
+	}
+	if err := p.tell(e); err != nil {
+		return Outcome{}, err
 	}
 	e.forget()
 	if err := p.save(keep); err != nil {
@@ -128,32 +121,17 @@ func (p *passage) told() (Outcome, error) {
 	return Done(), nil
 }
 
-// audited puts what was decided into the audit trail. Nothing of it is told before.
-func (p *passage) audited(e *Entry) error {
-	return p.insist(e, "a decision could not be put into the audit trail", func() error {
-		return p.Audit.Record(p.work, e.audit())
-	})
-}
-
-func (p *passage) publish(e *Entry, since time.Time) error {
-	return p.insist(e, "a result could not be published", func() error {
-		return p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, since)
-	})
-}
-
-// insist does not give way, of an acceptance, to a broker that is away for a moment: by the time that the message comes
-// again the tracker may have ended the run, and nobody tells any more that it was submitted.
-func (p *passage) insist(e *Entry, failed string, do func() error) error {
-	for n := 0; ; n++ {
-		err := do()
-		if err == nil || e.State != StateSubmitted {
-			return err
-		}
-		p.Gate.Fault(faultStore, failed+": "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
-		if sleep(p.wait, min(p.Config.Backoff.Delay(n), 5*time.Second)) != nil {
+// tell records and publishes what e says. Nothing is told that is not in the audit trail.
+func (p *passage) tell(e *Entry) error {
+	if err := p.Audit.Record(p.work, e.audit()); err != nil {
+		return err
+	}
+	if e.Dead {
+		if err := p.Publisher.DeadLetter(p.work, p.deadLetter(), e.since()); err != nil {
 			return err
 		}
 	}
+	return p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, e.since())
 }
 
 func (p *passage) deadLetter() DeadLetter {

@@ -73,6 +73,31 @@ func TestTwoFollowersTellOnce(t *testing.T) {
 	})
 }
 
+// An acceptance that its replica did not come to tell is told before the end is, and once, though the message comes
+// again only long after.
+func TestAcceptanceIsToldThoughItsReplicaDied(t *testing.T) {
+	for _, f := range []fault{{at: atRecord, done: true}, {at: atSubmitted}, {at: atSubmitted, done: true}, {at: atAck}} {
+		t.Run(f.String(), func(t *testing.T) {
+			inWorld(t, setup{ackWait: 30 * time.Minute}, func(w *world) {
+				f.dies, f.times = true, 1
+				w.faults.inject(f)
+				w.ask("r1", 1)
+				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
+				w.start()
+				w.until("the end", 5*time.Minute, func() bool { return w.entry("r1").Published })
+				w.passes(time.Second)
+				if len(w.pending()) != 1 {
+					t.Fatal("the message is not waiting any more, so that nothing is shown")
+				}
+				w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
+				w.settled(time.Hour)
+				w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
+				w.wantPosts(1, 1)
+			})
+		})
+	}
+}
+
 // What was decided and not told when its replica died is told by whoever comes next, without another look at the API.
 func TestSweepTellsWhatWasDecided(t *testing.T) {
 	for _, f := range []fault{{at: atDecision, done: true}, {at: atFinal}, {at: atFinal, done: true}, {at: atMark}} {

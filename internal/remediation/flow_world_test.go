@@ -1,6 +1,7 @@
 package remediation_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -30,6 +31,7 @@ type setup struct {
 	free     bool               // calls cost nothing and nothing closes them: for days of fake time
 	slots    int                // 0: 16
 	untended bool               // nobody follows actions or sweeps
+	ackWait  time.Duration      // 0: 20 s
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
@@ -114,7 +116,7 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	w.net = serve(http.HandlerFunc(w.serveAPI))
 	w.ctx, w.end = context.WithCancel(t.Context())
 	var err error
-	w.broker, err = broker.Open(w.ctx, broker.Config{DataDir: dir, SyncInterval: true, Provision: true, AckWait: 20 * time.Second}, zap.NewNop())
+	w.broker, err = broker.Open(w.ctx, broker.Config{DataDir: dir, SyncInterval: true, Provision: true, AckWait: cmp.Or(w.set.ackWait, 20*time.Second)}, zap.NewNop())
 	w.must(err)
 	w.must(w.broker.Provision(w.ctx))
 	w.shared, err = w.broker.NewReplicas(w.ctx, "operator")

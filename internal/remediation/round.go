@@ -201,12 +201,21 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 	}
 }
 
-// told records a decision, publishes it and marks it.
+// told records a decision, publishes it and marks it. That the call was accepted is told by whoever has the message; if
+// that one died, and the message has not come again yet, it is told here, for after the end nobody would.
 func (t *Tracker) told(ctx context.Context, key string, e Entry) error {
-	if err := t.Audit.Record(ctx, e.audit()); err != nil {
-		return err
+	if accepted, was := e.acceptance(); was {
+		waits, err := t.Publisher.Waits(ctx, e.Source)
+		if err != nil {
+			return err
+		}
+		if waits {
+			if err := t.tell(ctx, accepted); err != nil {
+				return err
+			}
+		}
 	}
-	if err := t.Publisher.Result(ctx, e.Result(), e.trace(), e.ReplyTo, e.DecidedAt); err != nil {
+	if err := t.tell(ctx, e); err != nil {
 		return err
 	}
 	e.forget()
@@ -215,6 +224,13 @@ func (t *Tracker) told(ctx context.Context, key string, e Entry) error {
 		return nil
 	}
 	return err
+}
+
+func (t *Tracker) tell(ctx context.Context, e Entry) error {
+	if err := t.Audit.Record(ctx, e.audit()); err != nil {
+		return err
+	}
+	return t.Publisher.Result(ctx, e.Result(), e.trace(), e.ReplyTo, e.since())
 }
 
 const sweepEvery = 5 * time.Second

@@ -11,12 +11,15 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Publisher tells the world. Both methods return nil only when the broker has stored the message; both may be called
-// again with the same argument after a crash and then publish nothing twice. since is when the decision was made: past
-// the stream's duplicate window they look for the earlier message before they publish again.
+// Publisher tells the world. Result and DeadLetter return nil only when the broker has stored the message; both may be
+// called again with the same argument after a crash and then publish nothing twice. since is when the decision was made:
+// past the stream's duplicate window they look for the earlier message before they publish again. Waits says whether the
+// message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream that keeps
+// acknowledged messages too it says so for longer, and of one that is gone it says no.
 type Publisher interface {
 	Result(ctx context.Context, r Result, trace Trace, replyTo string, since time.Time) error
 	DeadLetter(ctx context.Context, d DeadLetter, since time.Time) error
+	Waits(ctx context.Context, message string) (bool, error)
 }
 
 // DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one
