@@ -152,6 +152,22 @@ func withAccounts(t *testing.T) *guarded {
 	return g
 }
 
+// withNSC is what nsc.sh has made in a folder.
+func withNSC(dir string) func(t *testing.T) *guarded {
+	return func(t *testing.T) *guarded {
+		g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
+		for _, role := range roles {
+			file := filepath.Join(dir, role+".creds")
+			g.signIn[role] = []string{"NATS_CREDS=" + file}
+			g.option[role] = nats.UserCredentials(file)
+		}
+		opts := readConfig(t, filepath.Join(dir, "resolver.conf"))
+		opts.JetStream, opts.StoreDir = true, t.TempDir()
+		g.start(t, opts)
+		return g
+	}
+}
+
 // accountClaims are an account's exports and imports, as permissions.conf has them.
 func accountClaims(t *testing.T, name string, lists map[string]any, accounts map[string]nkeys.KeyPair) *jwt.AccountClaims {
 	t.Helper()
@@ -169,7 +185,7 @@ func accountClaims(t *testing.T, name string, lists map[string]any, accounts map
 			export.Type, export.ResponseType = jwt.Stream, ""
 			subject = e["stream"].(string)
 		}
-		export.Name, export.Subject = subject, jwt.Subject(subject)
+		export.Name, export.Subject, export.TokenReq = subject, jwt.Subject(subject), true
 		c.Exports.Add(export)
 	}
 	for _, e := range entries("IMPORTS") {
@@ -183,14 +199,24 @@ func accountClaims(t *testing.T, name string, lists map[string]any, accounts map
 		subject := source["subject"].(string)
 		c.Imports.Add(&jwt.Import{
 			Name: subject, Type: kind, Account: publicKey(t, accounts[source["account"].(string)]),
-			Subject: jwt.Subject(subject), LocalSubject: renaming(to),
+			Subject: jwt.Subject(subject), LocalSubject: jwt.RenamingSubject(to),
+			Token: activation(t, c.Subject, subject, kind, accounts[source["account"].(string)]),
 		})
 	}
 	return c
 }
 
-// renaming is a local subject as a JWT writes it: the remote one's wildcards by number, where there are any but the last.
-func renaming(to string) jwt.RenamingSubject { return jwt.RenamingSubject(to) }
+// activation lets one account import what another exports to nobody else.
+func activation(t *testing.T, importer, subject string, kind jwt.ExportType, exporter nkeys.KeyPair) string {
+	t.Helper()
+	c := jwt.NewActivationClaims(importer)
+	c.ImportSubject, c.ImportType = jwt.Subject(subject), kind
+	token, err := c.Encode(exporter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
 
 // credentials is the file of a new user with the permissions of permissions.conf.
 func credentials(t *testing.T, account nkeys.KeyPair, may map[string]any) string {

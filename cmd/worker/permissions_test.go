@@ -21,7 +21,11 @@ import (
 // TestPermissions runs a broker from the files in deploy/nats, with each way to sign in, and on it a worker and the
 // commands, each as its role: the lists are enough for all that a role is for, and for nothing else.
 func TestPermissions(t *testing.T) {
-	for name, start := range map[string]func(*testing.T) *guarded{"users": withUsers, "nkeys": withNkeys, "accounts": withAccounts} {
+	ways := map[string]func(*testing.T) *guarded{"users": withUsers, "nkeys": withNkeys, "accounts": withAccounts}
+	if dir := os.Getenv("NSC_DIR"); dir != "" { // by make check-nsc, which needs nsc
+		ways = map[string]func(*testing.T) *guarded{"nsc": withNSC(dir)}
+	}
+	for name, start := range ways {
 		t.Run(name, func(t *testing.T) {
 			g := start(t)
 			sim, pasted := startSimulator(t, terminal(t.TempDir()), []string{"worker", "simulate"})
@@ -114,12 +118,12 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 	for _, c := range []struct{ words, want string }{
 		{"results --follow=false", id[1]},
 		{"why " + id[1], "succeeded"},
+		{"status", "healthy"},
 		{"pause --reason change", "Paused"},
 		{"resume", "Resumed"},
 		{"deadletter list", "later"},
 		{"deadletter show late", "expired"},
 		{"deadletter drop later --yes", "dropped"},
-		{"status", "healthy"},
 	} {
 		words := append([]string{"worker"}, strings.Fields(c.words)...)
 		if out := succeeds(t, g.as(t, "operator"), words...); !strings.Contains(strings.ToLower(out), strings.ToLower(c.want)) {
