@@ -295,6 +295,11 @@ func (g *guarded) start(t *testing.T, opts *server.Options) {
 		t.Fatal("the broker takes no connections")
 	}
 	g.url = s.ClientURL()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the broker refused:\n%s", strings.Join(g.refused(), "\n"))
+		}
+	})
 }
 
 func getPage(t *testing.T, url string) {

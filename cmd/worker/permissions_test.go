@@ -188,8 +188,10 @@ func acts() (all []act) {
 		"$JS.API.META.LEADER.STEPDOWN", "anything.else")
 	pub([]string{"provisioner"}, "$JS.API.CONSUMER.CREATE.REMEDIATION.mine", "$JS.API.CONSUMER.CREATE.REMEDIATION.mine.remediation.unrestrict")
 	read := map[string][]string{"REMEDIATION_RESULTS": {"reader"}, "REMEDIATION_AUDIT": {"auditor"}}
-	for _, s := range []string{"REMEDIATION", "REMEDIATION_RESULTS", "REMEDIATION_DEADLETTER", "REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER",
-		"KV_UNRESTRICT_STATE", "UNRESTRICT_RATE_MINUTE", "UNRESTRICT_RATE_HOUR"} {
+	for _, s := range []string{
+		"REMEDIATION", "REMEDIATION_RESULTS", "REMEDIATION_DEADLETTER", "REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER",
+		"KV_UNRESTRICT_STATE", "UNRESTRICT_RATE_MINUTE", "UNRESTRICT_RATE_HOUR",
+	} {
 		for _, verb := range []string{"PURGE", "DELETE", "SNAPSHOT", "RESTORE", "LEADER.STEPDOWN", "PEER.REMOVE"} {
 			pub(nil, "$JS.API.STREAM."+verb+"."+s)
 		}
@@ -223,8 +225,10 @@ func acts() (all []act) {
 	pub([]string{"operator", "auditor"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_AUDIT.mine")
 	pub(worker, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine")
 	pub(staff, "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
-	for _, s := range []string{">", "*.>", "remediation.>", "remediation.*", "remediation.unrestrict", "remediation.results", "remediation.audit",
-		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>"} {
+	for _, s := range []string{
+		">", "*.>", "remediation.>", "remediation.*", "remediation.unrestrict", "remediation.results", "remediation.audit",
+		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>",
+	} {
 		all = append(all, act{subscribe: true, subject: s})
 	}
 	return append(all, act{subscribe: true, subject: "remediation.replies.publisher.>", by: []string{"publisher"}})
