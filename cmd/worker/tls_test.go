@@ -43,8 +43,8 @@ func TestBrokerCertificates(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := map[string]string{"NATS_URL": c.url, "NATS_CA": c.ca, "NATS_CERT": c.client.cert, "NATS_KEY": c.client.key}
-			if status, _, stderr := command(t, env, "status"); status != 1 || !strings.Contains(stderr, c.says) {
-				t.Errorf("exit status %d, want 1 and %s: %s", status, c.says, stderr)
+			if status, _, stderr := command(t, env, "status"); status == 0 || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit status %d and no %s: %s", status, c.says, stderr)
 			}
 			// The same broker takes what is right: it was not refused for something else.
 			if c.url == good {
