@@ -22,6 +22,7 @@ type cli struct {
 	Submit      SubmitCmd      `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
 	Results     ResultsCmd     `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
 	Deadletter  DeadletterCmd  `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
+	Audit       AuditCmd       `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
 	Status      StatusCmd      `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
 	Pause       PauseCmd       `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd      `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
@@ -148,6 +149,33 @@ func (s DeadletterSelection) Validate() error {
 	}
 	if s.All && (len(s.IDs) > 0 || s.Code != "" || s.Seq != 0) {
 		return badInput("--all means every dead letter: leave out request ids, --seq and --code")
+	}
+	return nil
+}
+
+// AuditCmd is `worker audit`.
+type AuditCmd struct {
+	Verify AuditVerifyCmd `cmd:"" help:"Walk the audit trail and name the first record that was altered or is missing."`
+	Export AuditExportCmd `cmd:"" help:"Write the audit trail as JSON lines."`
+}
+
+// AuditVerifyCmd is `worker audit verify`.
+type AuditVerifyCmd struct {
+	File  string `placeholder:"FILE" help:"Verify an export instead; needs no broker."`
+	Heads string `placeholder:"FILE" help:"What --json wrote at an earlier time: the last records of then must still be there."`
+	JSON  bool   `name:"json" help:"One JSON object."`
+}
+
+// AuditExportCmd is `worker audit export`.
+type AuditExportCmd struct {
+	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h (default: from the first)."`
+	Out   string        `placeholder:"FILE" default:"-" help:"Where to write; - is standard output (default: ${default}). A file must not exist."`
+}
+
+// Validate is called by kong.
+func (c AuditExportCmd) Validate() error {
+	if c.Since < 0 {
+		return badInput("--since: give how long ago, such as 24h")
 	}
 	return nil
 }

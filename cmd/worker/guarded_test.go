@@ -296,8 +296,8 @@ func (g *guarded) start(t *testing.T, opts *server.Options) {
 	}
 	g.url = s.ClientURL()
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the broker refused:\n%s", strings.Join(g.refused(), "\n"))
+		if all := g.refused(); t.Failed() {
+			t.Logf("the broker refused, first of all:\n%s", strings.Join(all[:min(len(all), 10)], "\n"))
 		}
 	})
 }

@@ -54,9 +54,9 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
-	publisher, metrics := s.broker.NewPublisher(), remediation.NewMetrics(s.registry)
+	publisher, auditor, metrics := s.broker.NewPublisher(), s.broker.NewAuditor(s.owner), remediation.NewMetrics(s.registry)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Gate: p.gate, Notes: p.notes,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes,
 		Metrics: metrics, Log: s.log, BrokerNow: p.replicas.Now,
 		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy},
 		Config: remediation.SubmitConfig{
@@ -66,7 +66,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, Feed: ledger, Metrics: metrics, Notes: p.notes, Log: s.log,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Log: s.log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: s.broker.MaxPayload() - besideAction,
 			Contended: p.contended,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,6 +116,14 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 	if out := succeeds(t, g.as(t, "reader"), "worker", "results", "--follow=false"); !strings.Contains(out, id[1]) {
 		t.Errorf("worker results as reader: %s", out)
 	}
+	g.copied(t, "auditor", "REMEDIATION_AUDIT", `"requestId":"good"`)
+	out = succeeds(t, g.as(t, "auditor"), "worker", "audit", "export")
+	if !strings.Contains(out, `"requestId":"good"`) {
+		t.Errorf("worker audit export as auditor: %s", out)
+	}
+	if out := succeeds(t, g.as(t, "auditor"), "worker", "audit", "verify"); !strings.Contains(out, "Whole") {
+		t.Errorf("worker audit verify as auditor: %s", out)
+	}
 	for _, c := range []struct{ words, want string }{
 		{"results --follow=false", id[1]},
 		{"why " + id[1], "succeeded"},
@@ -124,6 +133,7 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 		{"deadletter list", "later"},
 		{"deadletter show late", "expired"},
 		{"deadletter drop later --yes", "dropped"},
+		{"audit verify", "Whole"},
 	} {
 		words := append([]string{"worker"}, strings.Fields(c.words)...)
 		if out := succeeds(t, g.as(t, "operator"), words...); !strings.Contains(strings.ToLower(out), strings.ToLower(c.want)) {
@@ -133,6 +143,31 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 	g.replays(t, operator)
 	for _, path := range []string{"/status", "/"} {
 		getPage(t, "http://"+admin+path)
+	}
+}
+
+// copied waits until a role's stream has a message with this in it.
+func (g *guarded) copied(t *testing.T, role, stream, part string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cons, err := g.jetStream(t, role).OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, err := cons.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Stop()
+	for {
+		msg, err := it.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			t.Fatalf("%s in %s: %v", part, stream, err)
+		}
+		if strings.Contains(string(msg.Data()), part) {
+			return
+		}
 	}
 }
 

@@ -144,6 +144,7 @@ func (t topology) differences(there present) []string {
 		d.compare("max_consumers", got.MaxConsumers, want.MaxConsumers)
 		d.compare("deny_delete", got.DenyDelete, want.DenyDelete)
 		d.compare("deny_purge", got.DenyPurge, want.DenyPurge)
+		d.compare("allow_rollup_hdrs", got.AllowRollup, want.AllowRollup)
 		d.compare("allow_direct", got.AllowDirect, want.AllowDirect)
 	}
 	got, want := there.consumer.Config, t.consumer

@@ -28,6 +28,7 @@ func (b *Broker) Permissions() []Permission {
 		{"take requests (" + pull + ")", true, func(ctx context.Context, b *Broker) error { return b.tryPull(ctx, pull) }},
 		publish("publish results", n.ResultsSubject, true),
 		publish("publish dead letters", n.DeadletterSubject, true),
+		publish("write the audit trail", AuditSubject, true),
 		publish("write the ledger", "$KV."+LedgerBucket+".check", true),
 		publish("write the shared state", "$KV."+StateBucket+".check", true),
 		publish("publish requests", n.Subject, false),

@@ -17,7 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 )
 
-var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
+var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_AUDIT", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
 
 // setup is all the settings on a server, by stream name and STREAM/CONSUMER.
 func setup(t *testing.T, js jetstream.JetStream) map[string]any {
@@ -68,6 +68,8 @@ func TestProvisionFromNothing(t *testing.T) {
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour, MaxAge: 30 * 24 * time.Hour}),
 		"REMEDIATION_DEADLETTER": stream("REMEDIATION_DEADLETTER", "remediation.deadletter",
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour}),
+		"REMEDIATION_AUDIT": stream("REMEDIATION_AUDIT", "remediation.audit",
+			jetstream.StreamConfig{Duplicates: 2 * time.Minute, DenyDelete: true, DenyPurge: true}),
 		"REMEDIATION/unrestrict-worker": jetstream.ConsumerConfig{
 			Name: "unrestrict-worker", Durable: "unrestrict-worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 20 * time.Second,
 			MaxDeliver: -1, MaxAckPending: -1, FilterSubject: "remediation.unrestrict", MaxWaiting: 512,
@@ -131,7 +133,7 @@ func TestProvisionOwnNames(t *testing.T) {
 		got = append(got, name)
 	}
 	slices.Sort(got)
-	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "SOC", "SOC/releaser", "SOC_DEAD", "SOC_DONE"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION_AUDIT", "SOC", "SOC/releaser", "SOC_DEAD", "SOC_DONE"}, got); diff != "" {
 		t.Error(diff)
 	}
 	for _, subject := range []string{"soc.release", "soc.done", "soc.dead", "remediation.audit", "unrestrict.>"} {
@@ -183,6 +185,7 @@ func TestProvisionNeverAlters(t *testing.T) {
 		{Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}, MaxAge: 24 * time.Hour, Duplicates: time.Minute, MaxMsgs: 1000},
 		{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}, MaxBytes: 1 << 20, Duplicates: 30 * time.Second, Compression: jetstream.S2Compression},
 		{Name: "REMEDIATION_DEADLETTER", Subjects: []string{"remediation.deadletter"}, MaxMsgs: 5, DenyDelete: true, Duplicates: time.Hour},
+		{Name: "REMEDIATION_AUDIT", Subjects: []string{"remediation.audit"}, MaxMsgs: 7, MaxAge: time.Hour, AllowRollup: true},
 	} {
 		if _, err := js.CreateStream(within(t), cfg); err != nil {
 			t.Fatal(err)
@@ -219,6 +222,8 @@ func TestProvisionNeverAlters(t *testing.T) {
 		"stream REMEDIATION: discard", "stream REMEDIATION: max_msgs", "stream REMEDIATION_RESULTS: duplicate_window is 30s, would be 24h0m0s", "stream REMEDIATION_RESULTS: max_bytes",
 		"stream REMEDIATION_DEADLETTER: deny_delete is true, would be false", "consumer unrestrict-worker: max_ack_pending is 50, would be -1",
 		"consumer unrestrict-worker: backoff",
+		"stream REMEDIATION_AUDIT: deny_delete is false, would be true", "stream REMEDIATION_AUDIT: deny_purge is false, would be true",
+		"stream REMEDIATION_AUDIT: max_msgs is 7, would be -1", "stream REMEDIATION_AUDIT: max_age is 1h0m0s", "stream REMEDIATION_AUDIT: allow_rollup_hdrs",
 	} {
 		if !strings.Contains(named, want) {
 			t.Errorf("differences %s\nwant %q among them", named, want)
@@ -235,8 +240,8 @@ func TestProvisionFalse(t *testing.T) {
 	b := open(t, broker.Config{URL: s.ClientURL()})
 	err := b.Provision(within(t))
 	var missing *broker.MissingError
-	if !errors.As(err, &missing) || len(missing.Missing) != 6 {
-		t.Fatalf("error %v, want all six missing", err)
+	if !errors.As(err, &missing) || len(missing.Missing) != 7 {
+		t.Fatalf("error %v, want all seven missing", err)
 	}
 	if got := setup(t, js); len(got) > 0 {
 		t.Errorf("created %v", got)

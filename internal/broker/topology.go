@@ -15,8 +15,13 @@ const (
 
 // Subjects that the worker uses besides those of Names.
 const (
-	auditSubject = "remediation.audit"
-	ownSubjects  = "unrestrict.>" // budget windows and whatever else is the worker's own
+	ownSubjects = "unrestrict.>" // budget windows and whatever else is the worker's own
+)
+
+// The audit trail's names are not configurable: who looks for it must not have to ask a worker's configuration.
+const (
+	AuditStream  = "REMEDIATION_AUDIT"
+	AuditSubject = "remediation.audit"
 )
 
 const (
@@ -28,6 +33,8 @@ const (
 	// resultDuplicates is what the result's documentation promises to readers.
 	resultDuplicates = 24 * time.Hour
 	resultMaxAge     = 30 * 24 * time.Hour
+	// auditDuplicates is the server's own default; no record has a message id.
+	auditDuplicates = 2 * time.Minute
 
 	// embeddedMaxStore bounds the embedded broker's disk use, and
 	// embeddedRequestBytes the requests in it: together with DiscardNew a flood
@@ -72,12 +79,12 @@ type streamSpec struct {
 
 // topology is everything that must exist before the first request is taken.
 type topology struct {
-	requests, results, deadletters, ledger, state streamSpec
-	consumer                                      jetstream.ConsumerConfig
+	requests, results, deadletters, audit, ledger, state streamSpec
+	consumer                                             jetstream.ConsumerConfig
 }
 
 func (t topology) streams() []streamSpec {
-	return []streamSpec{t.requests, t.results, t.deadletters, t.ledger, t.state}
+	return []streamSpec{t.requests, t.results, t.deadletters, t.audit, t.ledger, t.state}
 }
 
 func newTopology(cfg Config) topology {
@@ -86,6 +93,7 @@ func newTopology(cfg Config) topology {
 		requests:    shared(n.Stream, n.Subject, "requests to release machines from code-execution restriction"),
 		results:     shared(n.ResultsStream, n.ResultsSubject, "results of those requests"),
 		deadletters: shared(n.DeadletterStream, n.DeadletterSubject, "requests that were rejected or abandoned"),
+		audit:       shared(AuditStream, AuditSubject, "every release decision, hash-chained"),
 		ledger:      bucket(LedgerBucket, "what was done about each request"),
 		state:       bucket(StateBucket, "pause, closure, lease and readiness of the replicas"),
 		consumer: jetstream.ConsumerConfig{
@@ -111,7 +119,9 @@ func newTopology(cfg Config) topology {
 	t.results.cfg.MaxAge = resultMaxAge
 	t.results.cfg.Duplicates = resultDuplicates
 	t.deadletters.cfg.Duplicates = resultDuplicates
-	for _, s := range []*streamSpec{&t.requests, &t.results, &t.deadletters, &t.ledger, &t.state} {
+	t.audit.cfg.DenyDelete, t.audit.cfg.DenyPurge = true, true
+	t.audit.cfg.Duplicates = auditDuplicates
+	for _, s := range []*streamSpec{&t.requests, &t.results, &t.deadletters, &t.audit, &t.ledger, &t.state} {
 		s.cfg.Replicas = cfg.Replicas
 	}
 	return t

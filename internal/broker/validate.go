@@ -47,6 +47,8 @@ func (n Names) validate() (errs []error) {
 			errs = append(errs, fmt.Errorf("%s: %q: a name has no space and none of . * > / \\", s[0], s[1]))
 		}
 	}
+	subjects = append(subjects, [2]string{"the audit trail", AuditSubject})
+	streams = append(streams, [2]string{"the audit trail", AuditStream})
 	for _, names := range [][][2]string{subjects, streams} {
 		for i, s := range names {
 			if j := slices.IndexFunc(names[:i], func(t [2]string) bool { return t[1] == s[1] }); j >= 0 {

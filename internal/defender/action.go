@@ -26,6 +26,8 @@ type MachineAction struct {
 	LastUpdateTime   time.Time // lastUpdateDateTimeUtc, else the older name lastUpdateTimeUtc
 	// Raw is the entity exactly as the API gave it, unknown fields too.
 	Raw json.RawMessage
+	// Exchange gave it; zero for an entity of a Page, which has its own.
+	Exchange Exchange
 }
 
 // Final says that the status is one that no longer changes. Everything else, unknown statuses too, is open.

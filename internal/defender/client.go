@@ -141,6 +141,7 @@ func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment st
 		return MachineAction{}, r.noAction(err)
 	}
 	p.token.accepted.Store(true)
+	a.Exchange = r.Exchange
 	return a, nil
 }
 
@@ -160,13 +161,15 @@ func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, err
 	if err != nil {
 		return MachineAction{}, r.noAction(err)
 	}
+	a.Exchange = r.Exchange
 	return a, nil
 }
 
 // Page is one page of a list.
 type Page struct {
-	Actions []MachineAction
-	More    bool // the API cut the page short: there is more that matches, whatever Top was
+	Exchange Exchange
+	Actions  []MachineAction
+	More     bool // the API cut the page short: there is more that matches, whatever Top was
 }
 
 // List looks one page of actions up; see Page for what List leaves out.
@@ -184,6 +187,7 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 		return Page{}, err
 	}
 	page, err := decodeList(r.body)
+	page.Exchange = r.Exchange
 	if err != nil {
 		return page, r.unreadable(err)
 	}

@@ -74,12 +74,14 @@ const (
 // Error is what every failed exchange ends in. No text in it holds a token, a secret or an Authorization
 // header, even where the API repeats one.
 type Error struct {
-	Op         string        // "unrestrict", "list", "get", "token"
-	Class      Class         // what to do about it
-	StatusCode int           // HTTP status, 0 if there was no answer
-	Code       string        // error.code; "http404" and the like if the API gives none; a code of our own if there was no answer
-	Message    string        // error.message, free text that may change ([doc] common-errors.md); else what went wrong
-	Target     string        // error.target, the API's correlation id; "" if none
+	Op         string // "unrestrict", "list", "get", "token"
+	Class      Class  // what to do about it
+	StatusCode int    // HTTP status, 0 if there was no answer
+	Code       string // error.code; "http404" and the like if the API gives none; a code of our own if there was no answer
+	Message    string // error.message, free text that may change ([doc] common-errors.md); else what went wrong
+	Target     string // error.target, the API's correlation id; "" if none
+	// Exchange is when it began, and what the service calls it. Zero where nothing was sent.
+	Exchange   Exchange
 	RetryAfter time.Duration // how long the answer asks to wait; 0 = it does not say
 	Reason     string        // for System: one sentence that names what is wrong and the fix
 	Sent       bool          // bytes may have left this machine

@@ -25,8 +25,7 @@ const (
 
 // reply is a 2xx, its body read to the end.
 type reply struct {
-	op     string
-	status int
+	Exchange
 	header http.Header
 	body   []byte
 }
@@ -41,8 +40,8 @@ func (r *reply) noAction(err error) *Error {
 }
 
 func (r *reply) unreadable(err error) *Error {
-	e := Classify(Answer{Op: r.op, StatusCode: r.status, Header: r.header})
-	e.Code, e.Message = codeUnreadable, redact(err.Error(), 300)
+	e := Classify(Answer{Op: r.Op, StatusCode: r.StatusCode, Header: r.header})
+	e.Code, e.Message, e.Exchange = codeUnreadable, redact(err.Error(), 300), r.Exchange
 	return e
 }
 
@@ -78,13 +77,19 @@ func (c *Client) exchange(ctx context.Context, op string, p Permit, path string,
 	if err != nil {
 		e := c.unanswered(ctx, op, err, before < 0 || conn.sent() != before, p.token.value)
 		c.count(e, start)
+		if e.Sent {
+			e.Exchange = Exchange{At: start, Op: op}
+		}
 		return nil, e
 	}
 	received := time.Now()
 	content, readErr := readBody(resp, op)
 	conn.used = time.Now()
 	c.metrics.observe(op, strconv.Itoa(resp.StatusCode), time.Since(start))
-	r := &reply{op: op, status: resp.StatusCode, header: resp.Header, body: entity(redactBody(content, p.token.value))}
+	r := &reply{
+		Exchange: Exchange{At: start, Op: op, StatusCode: resp.StatusCode, CorrelationID: correlationID(resp.Header, p.token.value)},
+		header:   resp.Header, body: entity(redactBody(content, p.token.value)),
+	}
 	return c.judge(ctx, p, r, readErr, start, received)
 }
 
@@ -93,7 +98,7 @@ var errTimeout = fmt.Errorf("DEFENDER_TIMEOUT has passed: %w", context.DeadlineE
 // judge tells a 2xx from the rest, and does what the rest asks for.
 func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, start, received time.Time) (*reply, *Error) {
 	envelope := parseEnvelope(r.body)
-	ok := r.status >= 200 && r.status < 300
+	ok := r.StatusCode >= 200 && r.StatusCode < 300
 	if ok || envelope != nil {
 		c.clock.saw(r.header, start, received)
 	}
@@ -102,10 +107,10 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 		envelope.Message = redact(envelope.Message, 4096, p.token.value)
 		envelope.Target = redact(envelope.Target, 200, p.token.value)
 	}
-	if (ok || envelope != nil) && r.status != http.StatusUnauthorized {
+	if (ok || envelope != nil) && r.StatusCode != http.StatusUnauthorized {
 		p.token.proven.Store(true)
 	}
-	if r.status != http.StatusTooManyRequests {
+	if r.StatusCode != http.StatusTooManyRequests {
 		c.throttle.over()
 	}
 	switch {
@@ -115,10 +120,16 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 		return nil, r.unreadable(readErr)
 	}
 	e := Classify(Answer{
-		Op: r.op, StatusCode: r.status, Header: r.header, Envelope: envelope, Truncated: readErr != nil && !errors.Is(readErr, errTooLarge),
+		Op: r.Op, StatusCode: r.StatusCode, Header: r.header, Envelope: envelope, Truncated: readErr != nil && !errors.Is(readErr, errTooLarge),
 		TokenFresh: p.token.fresh(p.gotToken, received), TokenAccepted: p.token.accepted.Load(), Now: received,
 	})
-	if r.status == http.StatusUnauthorized {
+	e.Exchange = r.Exchange
+	if envelope != nil && e.Class != Throttled { // a 429's target is the tenant
+		if id := printable(envelope.Target); id != "" {
+			e.Exchange.CorrelationID = id
+		}
+	}
+	if r.StatusCode == http.StatusUnauthorized {
 		c.tokens.refuse(p.token)
 	}
 	if e.Class == Throttled {

@@ -72,6 +72,9 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	if !wrote {
 		// Mostly it is our own write, of which we did not hear, and the tracker may have ended the run since.
 		if mine.State == StateSubmitted && p.e.State == StateFinal && p.e.Run == mine.Run && p.e.ActionID == mine.ActionID {
+			if err := p.audited(&mine); err != nil {
+				return Outcome{}, err
+			}
 			if err := p.publish(&mine, mine.Accepted); err != nil {
 				return Outcome{}, err
 			}
@@ -79,7 +82,8 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 		return p.step()
 	}
 	p.Log.Info("call accepted", zap.String("request_id", p.e.ID), zap.String("machine_id", p.e.MachineID),
-		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts))
+		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
+		zap.String("correlation_id", p.e.correlationID()))
 	if p.e.State == StateFinal {
 		p.Metrics.decided(&p.e)
 	}
@@ -207,7 +211,11 @@ func (p *passage) faulted(a *defender.Error) (Outcome, error) {
 	if a.Op == "token" {
 		code = "token"
 	}
-	p.fault(code, a.Reason)
+	reason := a.Reason
+	if id := a.Exchange.CorrelationID; id != "" {
+		reason += " (correlation id " + id + ")"
+	}
+	p.fault(code, reason)
 	p.e.LastErr = failure(a)
 	return p.handBack(p.Gate.HandBack(), "systemFault")
 }

@@ -86,6 +86,7 @@ func (p *passage) post() (defender.MachineAction, error) {
 	if errors.As(err, &answer) && !answer.Sent {
 		p.e.Attempts--
 	}
+	p.e.called(action.Exchange, err)
 	return action, err
 }
 
@@ -151,6 +152,7 @@ func (p *passage) intend() error {
 	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
 	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
 	e.LastCall = time.Now().UTC()
+	e.calls(e.LastCall)
 	if e.CalledAt.IsZero() {
 		e.CalledAt = p.apiTime()
 	}
@@ -170,6 +172,7 @@ func (p *passage) intend() error {
 		return nil
 	}
 	e.State, e.Attempts = StateWaiting, e.Attempts-1
+	e.neverCalled()
 	if back := p.save(0); back != nil {
 		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
 	}

@@ -40,6 +40,7 @@ type Entry struct {
 	Metadata    []byte `json:"metadata,omitempty"`
 	ReplyTo     string `json:"replyTo,omitempty"`
 	SignedBy    string `json:"signedBy,omitempty"`
+	Signer      string `json:"signer,omitempty"` // the nkey of SignedBy
 	TraceParent string `json:"traceparent,omitempty"`
 	TraceState  string `json:"tracestate,omitempty"`
 
@@ -71,6 +72,9 @@ type Entry struct {
 	Cut      bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
 	Action   []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
 
+	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
+	CallsOmitted int    `json:"callsOmitted,omitempty"`
+
 	Outcome   string    `json:"outcome,omitempty"`
 	Error     *Failure  `json:"error,omitempty"`
 	Dead      bool      `json:"dead,omitempty"` // needs a dead letter, which only the holder of the message can publish
@@ -98,7 +102,7 @@ func newEntry(r Request, d Delivery, asked time.Time) Entry {
 	return Entry{
 		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
-		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, TraceParent: r.TraceParent, TraceState: r.TraceState,
+		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, TraceParent: r.TraceParent, TraceState: r.TraceState,
 		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
 	}
 }
@@ -156,5 +160,5 @@ func (e *Entry) Result() Result {
 // forget drops what no later result needs, once everybody was told.
 func (e *Entry) forget() {
 	e.Published = true
-	e.Comment, e.Metadata, e.Action, e.ReplyTo = "", nil, nil, ""
+	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil
 }

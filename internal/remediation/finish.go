@@ -31,14 +31,17 @@ const (
 func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
 	now := time.Now().UTC()
 	f := &Failure{Code: why.Code, Message: why.Message, Origin: OriginRequest}
-	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), Run: 1, Time: now}
-	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
-		return Outcome{}, err
-	}
 	result := Result{
 		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
 		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: Rejected, Final: true, Error: f,
 		SignedBy: r.SignedBy, ReceivedAt: p.d.Published, FinishedAt: now,
+	}
+	if err := p.Audit.Record(p.work, p.auditRefusal(r, result)); err != nil {
+		return Outcome{}, err
+	}
+	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), Run: 1, Time: now}
+	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
+		return Outcome{}, err
 	}
 	if err := p.Publisher.Result(p.work, result, Trace{r.TraceParent, r.TraceState}, r.ReplyTo, p.d.Published); err != nil {
 		return Outcome{}, err
@@ -90,8 +93,8 @@ func (p *passage) conclude() (Outcome, error) {
 	return p.told()
 }
 
-// told sees to it that what the ledger has decided was published, and acknowledges. After a crash anywhere in here it
-// runs again; the broker and the publisher recognise what was published already.
+// told sees to it that what the ledger has decided was recorded and published, and acknowledges. After a crash anywhere in
+// here it runs again; the broker and the publisher recognise what was published already, and the record comes twice.
 func (p *passage) told() (Outcome, error) {
 	e := &p.e
 	if e.Published {
@@ -101,10 +104,13 @@ func (p *passage) told() (Outcome, error) {
 	if e.State == StateSubmitted {
 		since = e.Accepted
 	}
+	if e.Dead && e.Source != p.d.Ref() {
+		return Later(2*time.Second, "told"), nil
+	}
+	if err := p.audited(e); err != nil {
+		return Outcome{}, err
+	}
 	if e.Dead {
-		if e.Source != p.d.Ref() {
-			return Later(2*time.Second, "told"), nil
-		}
 		if err := p.Publisher.DeadLetter(p.work, p.deadLetter(), since); err != nil {
 			return Outcome{}, err
 		}
@@ -122,15 +128,28 @@ func (p *passage) told() (Outcome, error) {
 	return Done(), nil
 }
 
-// publish does not give way to a broker that is away for a moment: by the time that the message comes again the tracker
-// may have ended the run, and nobody tells any more that it was submitted.
+// audited puts what was decided into the audit trail. Nothing of it is told before.
+func (p *passage) audited(e *Entry) error {
+	return p.insist(e, "a decision could not be put into the audit trail", func() error {
+		return p.Audit.Record(p.work, e.audit())
+	})
+}
+
 func (p *passage) publish(e *Entry, since time.Time) error {
+	return p.insist(e, "a result could not be published", func() error {
+		return p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, since)
+	})
+}
+
+// insist does not give way, of an acceptance, to a broker that is away for a moment: by the time that the message comes
+// again the tracker may have ended the run, and nobody tells any more that it was submitted.
+func (p *passage) insist(e *Entry, failed string, do func() error) error {
 	for n := 0; ; n++ {
-		err := p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, since)
+		err := do()
 		if err == nil || e.State != StateSubmitted {
 			return err
 		}
-		p.Gate.Fault(faultStore, "a result could not be published: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+		p.Gate.Fault(faultStore, failed+": "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
 		if sleep(p.wait, min(p.Config.Backoff.Delay(n), 5*time.Second)) != nil {
 			return err
 		}
@@ -158,6 +177,9 @@ func logDecision(log *zap.Logger, e *Entry) {
 	}
 	if e.SignedBy != "" {
 		fields = append(fields, zap.String("signed_by", e.SignedBy))
+	}
+	if id := e.correlationID(); id != "" {
+		fields = append(fields, zap.String("correlation_id", id))
 	}
 	if e.Error != nil {
 		fields = append(fields, zap.String("code", e.Error.Code), zap.String("why", e.Error.Message))

@@ -27,6 +27,7 @@ const (
 	atLetter    point = "dead letter"    // dead letter
 	atDrop      point = "dead letter dropped"
 	atMark      point = "mark" // entry: everybody was told
+	atAudit     point = "audit record"
 	atAck       point = "ack"
 )
 
@@ -165,6 +166,16 @@ func pointOf(key string, value []byte) point {
 		remediation.StateWaiting: atWaiting, remediation.StateCalled: atIntent, remediation.StateUnknown: atUnknown,
 		remediation.StateSubmitted: atRecord, remediation.StateFinal: atDecision,
 	}[e.State]
+}
+
+// auditor is a replica's way to the audit trail.
+type auditor struct {
+	remediation.Auditor
+	r *replica
+}
+
+func (a auditor) Record(ctx context.Context, rec remediation.AuditRecord) error {
+	return a.r.do(atAudit, func() error { return a.Auditor.Record(ctx, rec) })
 }
 
 // publisher is a replica's way to the results and the dead letters.

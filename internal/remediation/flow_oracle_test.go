@@ -158,7 +158,7 @@ func (w *world) check() {
 	pending := w.pending()
 	entries := w.entries()
 	w.refresh()
-	for _, err := range []error{w.onceEach(), w.finalOnce(), w.ledgerAgrees(entries), w.nothingLost(pending, entries), w.withinLimits()} {
+	for _, err := range []error{w.onceEach(), w.finalOnce(), w.ledgerAgrees(entries), w.nothingLost(pending, entries), w.withinLimits(), w.auditAgrees()} {
 		if err != nil {
 			w.t.Fatalf("%v\n%s", err, w.dump())
 		}

@@ -78,9 +78,9 @@ func (w *world) newReplica(id string) *replica {
 	w.must(err)
 	w.must(r.shared.Measure(w.ctx))
 	own := w.broker.NewPublisher()
-	public, metrics := publisher{own, own, r}, remediation.NewMetrics(nil)
+	public, trail, metrics := publisher{own, own, r}, auditor{w.broker.NewAuditor(id), r}, remediation.NewMetrics(nil)
 	r.submitter = &remediation.Submitter{
-		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Gate: r.gate, Notes: r.notes,
+		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Gate: r.gate, Notes: r.notes,
 		Metrics: metrics, Log: w.log.Named(id), BrokerNow: r.shared.Now,
 		Rules: remediation.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
 		Config: remediation.SubmitConfig{
@@ -90,7 +90,7 @@ func (w *world) newReplica(id string) *replica {
 		},
 	}
 	r.tracker = &remediation.Tracker{
-		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Feed: store, Metrics: metrics, Notes: r.notes, Log: w.log.Named(id),
+		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
 			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.contended,
 		},

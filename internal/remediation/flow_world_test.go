@@ -52,6 +52,7 @@ type world struct {
 	tokens tokenSource
 
 	requests, results, letterbox jetstream.Stream
+	trail                        auditTrail
 
 	published []request
 	told      []remediation.Result // of the results stream, in order
@@ -123,6 +124,7 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 		*s, err = w.broker.JS().Stream(w.ctx, name)
 		w.must(err)
 	}
+	w.openTrail()
 	w.watch()
 	return w
 }

@@ -49,7 +49,7 @@ func (p *passage) guard() (Outcome, error) {
 }
 
 func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
-	return p.Defender.List(p.wait, defender.UseLookup, defender.Query{MachineID: p.e.MachineID, CreatedSince: since, Newest: true})
+	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since, Newest: true})
 }
 
 // guardGood is how old the guard's last look may be: as old as a request that is not looked at, within bounds.

@@ -22,6 +22,7 @@ func (p *passage) reconcile() (Outcome, error) {
 	if p.e.State == StateCalled {
 		if p.m.Holder != p.key {
 			p.e.State, p.e.Attempts = StateWaiting, p.e.Attempts-1
+			p.e.neverCalled()
 			return p.call()
 		}
 		p.e.State, p.e.LookFrom = StateUnknown, p.lastPossibleEnd()
@@ -32,7 +33,7 @@ func (p *passage) reconcile() (Outcome, error) {
 	if wait, ok := p.calm(); !ok {
 		return p.handBack(wait, "systemFault")
 	}
-	actions, err := p.Defender.List(p.wait, "lookup", defender.Query{
+	actions, err := p.look(defender.Query{
 		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: p.e.CalledAt,
 	})
 	if err != nil {
@@ -97,7 +98,7 @@ func (p *passage) nextLook() time.Time {
 
 // adopt takes over the unrestrict action that holds the machine, or waits for whatever else does.
 func (p *passage) adopt(conflict *defender.Error) (Outcome, error) {
-	actions, err := p.Defender.List(p.wait, "lookup", defender.Query{
+	actions, err := p.look(defender.Query{
 		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50,
 	})
 	if err != nil {

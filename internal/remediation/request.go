@@ -44,6 +44,7 @@ type Request struct {
 	ExpiresAt   time.Time       // zero: never
 	ReplyTo     string          // a subject, or ""
 	SignedBy    string          // the signer's name; "" where no signers are configured
+	Signer      string          // its public nkey
 	TraceParent string          // "" or valid
 	TraceState  string
 }
@@ -92,12 +93,14 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	if err != nil {
 		return bare, invalid(code, err.Error())
 	}
-	bare.SignedBy = signer
+	if bare.SignedBy = signer; r.Signers != nil {
+		bare.Signer = d.Header.Get(HeaderSigner)
+	}
 	if formFault != nil {
 		return bare, invalid(CodeMalformed, formFault.Error())
 	}
 	payloadID := req.ID
-	req.ID, req.Derived, req.SignedBy = bare.ID, true, signer
+	req.ID, req.Derived, req.SignedBy, req.Signer = bare.ID, true, signer, bare.Signer
 	req.TraceParent, req.TraceState = bare.TraceParent, bare.TraceState
 	if err := joined(fieldFault, idFault, replayFault(d.Header)); err != nil {
 		return req, invalid(CodeMalformed, err.Error())

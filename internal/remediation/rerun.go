@@ -74,5 +74,8 @@ func (p *passage) openReplay() (Outcome, error) {
 	if !p.replay.found {
 		return Outcome{}, nil
 	}
+	if err := p.Audit.Record(p.work, p.auditReplay()); err != nil {
+		return Outcome{}, err
+	}
 	return Outcome{}, p.DeadLetters.Drop(p.work, p.replay.seq)
 }

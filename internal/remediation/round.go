@@ -39,7 +39,7 @@ func (r *round) list() error {
 	q := defender.Query{Type: defender.TypeUnrestrict, CreatedSince: since.Add(-time.Second).Truncate(time.Second), Top: pageSize}
 	for first := true; ; first = false {
 		page, err := r.ask(q)
-		mine := r.observe(page.Actions)
+		mine := r.observe(page)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (r *round) stragglers() error {
 		return nil
 	}
 	page, err := r.ask(defender.Query{IDs: ids})
-	r.observe(page.Actions)
+	r.observe(page)
 	return err
 }
 
@@ -91,8 +91,8 @@ func (r *round) ask(q defender.Query) (defender.Page, error) {
 }
 
 // observe notes the status of each action that is followed and returns those.
-func (r *round) observe(page []defender.MachineAction) (mine []*followed) {
-	for _, a := range page {
+func (r *round) observe(page defender.Page) (mine []*followed) {
+	for _, a := range page.Actions {
 		fs := r.byAction[a.ID]
 		if len(fs) == 0 || r.seen[a.ID] {
 			continue
@@ -108,6 +108,7 @@ func (r *round) observe(page []defender.MachineAction) (mine []*followed) {
 		mine = append(mine, fs...)
 		if a.Final() {
 			r.changed = true
+			a.Exchange = page.Exchange
 			r.finals = append(r.finals, a)
 		}
 	}
@@ -162,7 +163,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 		f.missed, f.created = 0, a.CreationTime
 	case errors.As(err, &answer) && answer.Class == defender.NotFound:
 		if f.missed++; f.missed >= vanishedLooks {
-			r.end(r.ctx, f.key, defender.MachineAction{}, Failed, &Failure{
+			r.end(r.ctx, f.key, defender.MachineAction{Exchange: answer.Exchange}, Failed, &Failure{
 				Code: CodeActionVanished, Origin: OriginWorker, HTTPStatus: answer.StatusCode,
 				Message: "the API accepted the call but no longer knows the action; see the machine in the portal",
 			})
@@ -183,6 +184,7 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 		if a.Raw != nil {
 			e.keepAction(a, t.Config.MaxAction)
 		}
+		e.looked(a.Exchange, nil)
 		e.decide(outcome, f, false)
 		err = save(ctx, t.Ledger, key, &e, 0)
 	}
@@ -199,8 +201,11 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 	}
 }
 
-// told publishes a decision and marks it.
+// told records a decision, publishes it and marks it.
 func (t *Tracker) told(ctx context.Context, key string, e Entry) error {
+	if err := t.Audit.Record(ctx, e.audit()); err != nil {
+		return err
+	}
 	if err := t.Publisher.Result(ctx, e.Result(), e.trace(), e.ReplyTo, e.DecidedAt); err != nil {
 		return err
 	}

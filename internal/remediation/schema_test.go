@@ -287,7 +287,7 @@ func TestMessagesPage(t *testing.T) {
 			t.Errorf("%v in %s", invalid, text)
 		}
 	}
-	if count["request"] < 3 || count["result"] < 4 || len(count) != 2 {
+	if count["request"] < 3 || count["result"] < 4 || count["audit"] < 2 || len(count) != 3 {
 		t.Errorf("examples: %v", count)
 	}
 	for _, name := range []string{HeaderDeadReason, HeaderDeadMessage, HeaderDeadRequestID, HeaderDeadRun, HeaderDeadAttempts, HeaderDeadTime, HeaderDeadSubject, HeaderDeadStream, HeaderDeadSequence, HeaderDeadPublished, HeaderDeadTruncated, HeaderReplay, HeaderSigner, HeaderSignature} {

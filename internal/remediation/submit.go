@@ -47,6 +47,7 @@ type Submitter struct {
 	Ledger      Ledger
 	Publisher   Publisher
 	DeadLetters DeadLetters
+	Audit       Auditor
 	Rules       Rules
 	Gate        *Gate
 	Config      SubmitConfig

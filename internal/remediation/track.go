@@ -41,6 +41,7 @@ type Tracker struct {
 	Defender  *defender.Client
 	Ledger    Ledger
 	Publisher Publisher
+	Audit     Auditor
 	Feed      Feed
 	Config    TrackConfig
 	Metrics   *Metrics

@@ -40,7 +40,7 @@ func (o *oracle) finish(limit time.Duration) {
 		}
 		return report
 	})
-	for _, err := range []error{o.actionsOnce(), o.resultsOnce(), o.deadLettersAgree(), o.ledgerAgrees()} {
+	for _, err := range []error{o.actionsOnce(), o.resultsOnce(), o.deadLettersAgree(), o.ledgerAgrees(), o.auditAgrees()} {
 		if err != nil {
 			t.Errorf("%v", err)
 		}
@@ -232,6 +232,39 @@ func (o *oracle) ledgerAgrees() error {
 		f, _ := o.final(id)
 		if e.Outcome != f.Outcome || e.Attempts != f.Attempts || e.Adopted != f.Adopted {
 			return fmt.Errorf("the ledger says of %s: %+v; its result: %+v", id, e, f)
+		}
+	}
+	return nil
+}
+
+// auditAgrees: the chains of the audit trail are whole, and each final result is recorded.
+func (o *oracle) auditAgrees() error {
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), 30*time.Second)
+	defer cancel()
+	trail, err := o.world.own.OpenAuditTrail(ctx)
+	if err != nil {
+		return err
+	}
+	chain := broker.NewAuditChain(1, nil, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
+	recorded := map[string]bool{}
+	if err := trail.Each(ctx, time.Time{}, func(m broker.Message) error {
+		var r remediation.AuditRecord
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			return err
+		}
+		if r.Kind == remediation.AuditDecided || r.Kind == remediation.AuditRefused {
+			recorded[r.RequestID+" "+r.Outcome] = true
+		}
+		return chain.Add(m.Sequence, m.Data)
+	}); err != nil {
+		return fmt.Errorf("the audit trail: %w", err)
+	}
+	if err := chain.End(trail.Last()); err != nil {
+		return fmt.Errorf("the audit trail: %w", err)
+	}
+	for id := range o.asked {
+		if f, _ := o.final(id); !recorded[f.RequestID+" "+f.Outcome] {
+			return fmt.Errorf("%s ended %s, which is not in the audit trail", id, f.Outcome)
 		}
 	}
 	return nil

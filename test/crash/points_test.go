@@ -21,6 +21,7 @@ func TestDeathOnTheWayToTheCall(t *testing.T) {
 		{"the call", "POST /api/machines/", nil, sane},
 		{"the second call", "POST /api/machines/", nil, pair},
 		{"the acceptance", entries, []string{`"state":"submitted"`}, sane},
+		{"its audit record", "remediation.audit", []string{`"kind":"accepted"`}, sane},
 		{"its result", results, []string{`"outcome":"submitted"`}, sane},
 		{"the acknowledgement", acknowledgements, []string{"+ACK"}, twice},
 		{"an unclear answer", entries, []string{`"state":"unknown"`}, unclear},
@@ -30,6 +31,8 @@ func TestDeathOnTheWayToTheCall(t *testing.T) {
 		{"its dead letter", "remediation.deadletter", nil, expired},
 		{"a rejection's result", results, []string{`"outcome":"rejected"`}, unknown},
 		{"a rejection's mark", entries, []string{`"state":"final","published":true`, `"outcome":"rejected"`}, unknown},
+		{"a rejection's audit record", "remediation.audit", []string{`"outcome":"rejected"`}, expired},
+		{"a malformed request's audit record", "remediation.audit", []string{`"kind":"refused"`}, malformed},
 		{"a malformed request's dead letter", "remediation.deadletter", nil, malformed},
 		{"a malformed request's result", results, []string{`"code":"malformed"`}, malformed},
 	})
@@ -43,6 +46,7 @@ func TestDeathOfTheFollower(t *testing.T) {
 	w.perish([]point{
 		{"the lease", "$KV.UNRESTRICT_STATE.lease.", nil, sane},
 		{"the decision", entries, []string{`"state":"final","run"`, `"outcome":"succeeded"`}, sane},
+		{"the audit record", "remediation.audit", []string{`"kind":"decided"`, `"outcome":"succeeded"`}, sane},
 		{"the final result", results, []string{`"outcome":"succeeded"`}, sane},
 		{"the mark", entries, []string{`"state":"final","published":true`, `"outcome":"failed"`}, failing},
 	})

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+)
+
+// auditReport is what `worker audit verify` found.
+type auditReport struct {
+	Whole   bool               `json:"whole"`
+	Broken  *broker.AuditBreak `json:"broken,omitempty"`
+	Records uint64             `json:"records"` // verified, up to the break
+	First   uint64             `json:"first,omitempty"`
+	Last    uint64             `json:"last,omitempty"`
+	Heads   []broker.AuditHead `json:"heads"` // the last record of each writer
+}
+
+// Run verifies the trail. Exit status 1: it is not whole.
+func (c *AuditVerifyCmd) Run(ctx context.Context, env *Env) error {
+	kept, err := c.kept()
+	if err != nil {
+		return err
+	}
+	var chain *broker.AuditChain
+	if c.File != "" {
+		chain, err = verifyExport(ctx, c.File, kept)
+	} else {
+		chain, err = verifyTrail(ctx, env, kept)
+	}
+	found, isBreak := errors.AsType[*broker.AuditBreak](err)
+	if err != nil && !isBreak {
+		return err
+	}
+	report := auditReport{Whole: !isBreak, Broken: found, Heads: []broker.AuditHead{}}
+	if first, last := chain.Range(); last >= first {
+		report.Records, report.First, report.Last = last-first+1, first, last
+		report.Heads = chain.Heads()
+	}
+	if c.JSON {
+		err = writeJSONLine(env.Stdout, report)
+	} else {
+		err = report.write(env.Stdout)
+	}
+	if err == nil && !report.Whole {
+		return ExitStatus(1)
+	}
+	return err
+}
+
+func (c *AuditVerifyCmd) kept() ([]broker.AuditHead, error) {
+	if c.Heads == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.Heads)
+	var earlier auditReport
+	if err == nil {
+		err = json.Unmarshal(text, &earlier)
+	}
+	if err == nil && len(earlier.Heads) == 0 {
+		err = errors.New("has no heads: give what `worker audit verify --json` wrote")
+	}
+	if err != nil {
+		return nil, badInput("--heads: %w", err)
+	}
+	return earlier.Heads, nil
+}
+
+func (r auditReport) write(out io.Writer) error {
+	if r.Broken != nil {
+		_, err := fmt.Fprintf(out, "BROKEN at %s.\nWhat comes before it is whole. The runbook says what to do (A break in the audit trail).\n", plain(r.Broken.Error()))
+		return err
+	}
+	if r.Records == 0 {
+		_, err := fmt.Fprintln(out, "Whole: there is no record yet.")
+		return err
+	}
+	what := fmt.Sprintf("Whole: %d records, sequences %d to %d, of %s.", r.Records, r.First, r.Last, count(len(r.Heads), "writer", "writers"))
+	if r.First > 1 {
+		what += " What was before is not in it."
+	}
+	if _, err := fmt.Fprintln(out, what+" Their last records:"); err != nil {
+		return err
+	}
+	t := newTable("SEQ", "WRITER", "N", "SHA256")
+	for _, h := range r.Heads {
+		t.row(strconv.FormatUint(h.Sequence, 10), h.Writer, strconv.FormatUint(h.N, 10), h.SHA256)
+	}
+	return t.write(out)
+}
+
+func openAuditTrail(ctx context.Context, conn *broker.Broker) (*broker.AuditTrail, error) {
+	trail, err := conn.OpenAuditTrail(ctx)
+	if broker.IsMissing(err) {
+		return nil, fmt.Errorf("%w: start `worker run`, which creates it", err)
+	}
+	return trail, err
+}
+
+func verifyTrail(ctx context.Context, env *Env, kept []broker.AuditHead) (*broker.AuditChain, error) {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAfterCommand(conn)
+	trail, err := openAuditTrail(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	chain := broker.NewAuditChain(1, kept, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
+	err = trail.Each(ctx, time.Time{}, func(m broker.Message) error { return chain.Add(m.Sequence, m.Data) })
+	if err == nil {
+		err = chain.End(trail.Last())
+	}
+	return chain, err
+}
+
+// verifyExport verifies from the file's first line on: what was before is not in it.
+func verifyExport(ctx context.Context, path string, kept []broker.AuditHead) (*broker.AuditChain, error) {
+	chain := broker.NewAuditChain(1, kept, nil)
+	begun, last := false, uint64(0)
+	err := eachExported(ctx, path, func(seq uint64, payload []byte) error {
+		if !begun {
+			begun = true
+			chain = broker.NewAuditChain(seq, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
+		}
+		last = seq
+		return chain.Add(seq, payload)
+	})
+	if err == nil {
+		err = chain.End(last)
+	}
+	return chain, err
+}
+
+// exported looks one payload up in an export.
+func exported(ctx context.Context, path string, seq uint64) (found []byte, err error) {
+	enough := errors.New("enough")
+	err = eachExported(ctx, path, func(at uint64, payload []byte) error {
+		if at != seq {
+			return nil
+		}
+		found = payload
+		return enough
+	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return found, err
+}
+
+func eachExported(ctx context.Context, path string, fn func(seq uint64, payload []byte) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return badInput("--file: %w", err)
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	for n := 1; ; n++ {
+		line, err := r.ReadBytes('\n')
+		if err == io.EOF && len(line) == 0 {
+			return nil
+		}
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+		seq, payload, err := broker.ImportAudit(line)
+		if err != nil {
+			return badInput("%s, line %d: %w", path, n, err)
+		}
+		if err := fn(seq, payload); err != nil {
+			return err
+		}
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Run exports the trail up to the present.
+func (c *AuditExportCmd) Run(ctx context.Context, env *Env) error {
+	conn, err := dialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer closeAfterCommand(conn)
+	trail, err := openAuditTrail(ctx, conn)
+	if err != nil {
+		return err
+	}
+	var since time.Time
+	if c.Since > 0 {
+		since = time.Now().Add(-c.Since)
+	}
+	if c.Out == "-" {
+		return exportTrail(ctx, trail, since, env.Stdout)
+	}
+	f, err := os.OpenFile(c.Out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return badInput("--out: %w", err)
+	}
+	err = exportTrail(ctx, trail, since, f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(c.Out)) // half an export would pass for a whole one
+	}
+	return nil
+}
+
+func exportTrail(ctx context.Context, trail *broker.AuditTrail, since time.Time, out io.Writer) error {
+	w := bufio.NewWriter(out)
+	err := trail.Each(ctx, since, func(m broker.Message) error {
+		line, err := broker.ExportAudit(m)
+		if err == nil {
+			_, err = w.Write(line)
+		}
+		return err
+	})
+	return errors.Join(err, w.Flush())
+}

@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Auditor is remediation's Auditor on the stream REMEDIATION_AUDIT.
+//
+// Its records stand in chains, each of one writer. A writer has one record on its way at a time, so that what a chain
+// names as its last record is known to be stored. One whose acknowledgement does not come is a writer's last, whether it
+// was stored or not: the next record is another writer's. So no fault leaves a gap in a chain, or a number twice; and
+// callers do not wait for one another, for there are as many writers as records on their way (ADR 10).
+type Auditor struct {
+	b       *Broker
+	process string
+	slots   chan struct{} // bounds the writers
+
+	mu     sync.Mutex
+	idle   []*auditWriter // the one that wrote last is the next to write, so that there are few
+	opened int
+}
+
+var _ remediation.Auditor = (*Auditor)(nil)
+
+// maxAuditWriters is how many records of one process are on their way at most.
+const maxAuditWriters = 16
+
+// NewAuditor writes to the audit trail, after Provision; process tells this one from all others, for good.
+func (b *Broker) NewAuditor(process string) *Auditor {
+	return &Auditor{b: b, process: process, slots: make(chan struct{}, maxAuditWriters)}
+}
+
+// Record implements remediation.Auditor.
+func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-ctx.Done():
+		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
+	}
+	w, err := a.writer(ctx)
+	if err != nil {
+		return fmt.Errorf("open a chain of the audit trail: %w", err)
+	}
+	if err := a.append(ctx, w, auditLine{AuditRecord: r}); err != nil {
+		return fmt.Errorf("write to the audit trail: %w", err) // w is not heard of again
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.idle = append(a.idle, w)
+	return nil
+}
+
+// auditWriter is one chain, as far as it is stored.
+type auditWriter struct {
+	id   string
+	n    uint64 // of its last record
+	last auditPoint
+}
+
+// auditPoint is one message of the trail.
+type auditPoint struct {
+	Sequence uint64 `json:"sequence"`
+	SHA256   string `json:"sha256"` // of its payload
+}
+
+// auditLine is a record as it is stored. Who changes what a reader relies on raises V.
+type auditLine struct {
+	V            int         `json:"v"`
+	Writer       string      `json:"writer"`
+	N            uint64      `json:"n"`                      // 1, 2, 3, ... of the writer
+	Prev         string      `json:"prev,omitempty"`         // SHA-256 of the writer's record before, of its exact bytes
+	PrevSequence uint64      `json:"prevSequence,omitempty"` // where that one is
+	Seen         *auditPoint `json:"seen,omitempty"`         // of a first record: the last message then, anybody's
+	Time         time.Time   `json:"time"`
+	remediation.AuditRecord
+}
+
+// encode leaves < and > as they are: people search in records.
+func (l auditLine) encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(l)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+const (
+	auditVersion = 1
+	auditOpened  = "opened" // the kind of a writer's first record
+)
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// writer is one that nobody else has, opened if need be.
+func (a *Auditor) writer(ctx context.Context) (*auditWriter, error) {
+	a.mu.Lock()
+	if n := len(a.idle); n > 0 {
+		w := a.idle[n-1]
+		a.idle = a.idle[:n-1]
+		a.mu.Unlock()
+		return w, nil
+	}
+	a.opened++
+	w := &auditWriter{id: fmt.Sprintf("%s-%d", a.process, a.opened)}
+	a.mu.Unlock()
+	seen, err := a.lastStored(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w, a.append(ctx, w, auditLine{Seen: seen, AuditRecord: remediation.AuditRecord{Kind: auditOpened}})
+}
+
+// lastStored is the trail's last message, nil if there is none. With it in the chain, the last records of writers that
+// are dead by then can't go missing either.
+func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
+	s, err := a.b.js.Stream(ctx, AuditStream)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.GetLastMsgForSubject(ctx, AuditSubject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &auditPoint{Sequence: m.Sequence, SHA256: digestOf(m.Data)}, nil
+}
+
+// append stores the writer's next record. After an error the writer must not be used: whether it is stored is not known.
+func (a *Auditor) append(ctx context.Context, w *auditWriter, line auditLine) error {
+	line.V, line.Writer, line.N, line.Time = auditVersion, w.id, w.n+1, time.Now().UTC()
+	line.Prev, line.PrevSequence = w.last.SHA256, w.last.Sequence
+	data, err := line.encode()
+	if err == nil && len(data) > a.b.MaxPayload()-room {
+		line.AuditRecord = line.Shorten()
+		data, err = line.encode()
+	}
+	if err != nil {
+		return err
+	}
+	ack, err := a.b.js.PublishMsg(ctx, &nats.Msg{Subject: AuditSubject, Data: data},
+		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0)) // a second attempt could store it twice
+	if err != nil {
+		return err
+	}
+	w.n, w.last = line.N, auditPoint{Sequence: ack.Sequence, SHA256: digestOf(data)}
+	return nil
+}

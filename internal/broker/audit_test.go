@@ -1,0 +1,353 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// auditWorld is a broker and a way to it that fails when told to.
+type auditWorld struct {
+	t      *testing.T
+	b      *Broker
+	faulty *auditFaults
+}
+
+func newAuditWorld(t *testing.T) *auditWorld {
+	t.Helper()
+	b, err := Open(t.Context(), Config{DataDir: t.TempDir(), SyncInterval: true, Provision: true}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &auditWorld{t: t, b: b, faulty: &auditFaults{JetStream: b.js}}
+	t.Cleanup(func() {
+		w.faulty.late.Wait()
+		if err := b.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := b.Provision(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// auditor is one process.
+func (w *auditWorld) auditor(process string) *Auditor {
+	b := *newBroker(w.b.cfg, zap.NewNop())
+	b.nc, b.js = w.b.nc, w.faulty
+	return b.NewAuditor(process)
+}
+
+// auditFaults strikes what is published next to the audit trail.
+type auditFaults struct {
+	jetstream.JetStream
+	late sync.WaitGroup
+
+	mu   sync.Mutex
+	next []string // "", "refused", "reply lost", "stored late"
+}
+
+func (f *auditFaults) strike(forms ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = forms
+}
+
+func (f *auditFaults) PublishMsg(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	f.mu.Lock()
+	form := ""
+	if len(f.next) > 0 {
+		form, f.next = f.next[0], f.next[1:]
+	}
+	f.mu.Unlock()
+	switch form {
+	case "refused":
+		return nil, &jetstream.APIError{Code: 503, ErrorCode: 10077, Description: "insufficient storage"}
+	case "stored late":
+		f.late.Go(func() {
+			time.Sleep(50 * time.Millisecond)
+			_, _ = f.JetStream.PublishMsg(context.WithoutCancel(ctx), m, opts...)
+		})
+		return nil, nats.ErrTimeout
+	}
+	ack, err := f.JetStream.PublishMsg(ctx, m, opts...)
+	if form == "reply lost" && err == nil {
+		return nil, nats.ErrTimeout
+	}
+	return ack, err
+}
+
+type stored struct {
+	seq  uint64
+	data []byte
+}
+
+func (s stored) line(t *testing.T) (l auditLine) {
+	t.Helper()
+	if err := json.Unmarshal(s.data, &l); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (w *auditWorld) trail() (all []stored) {
+	w.t.Helper()
+	w.faulty.late.Wait()
+	trail, err := w.b.OpenAuditTrail(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := trail.Each(w.t.Context(), time.Time{}, func(m Message) error {
+		all = append(all, stored{m.Sequence, m.Data})
+		return nil
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	if n := len(all); n > 0 && all[n-1].seq != trail.Last() {
+		w.t.Errorf("read to %d, want %d", all[n-1].seq, trail.Last())
+	}
+	return all
+}
+
+func verify(all []stored, last uint64, kept ...AuditHead) (*AuditChain, error) {
+	c := NewAuditChain(1, kept, func(seq uint64) ([]byte, error) {
+		for _, s := range all {
+			if s.seq == seq {
+				return s.data, nil
+			}
+		}
+		return nil, nil
+	})
+	for _, s := range all {
+		if err := c.Add(s.seq, s.data); err != nil {
+			return c, err
+		}
+	}
+	return c, c.End(last)
+}
+
+// wantWhole verifies the trail and says how often it has each request.
+func (w *auditWorld) wantWhole() map[string]int {
+	w.t.Helper()
+	all := w.trail()
+	if _, err := verify(all, uint64(len(all))); err != nil {
+		w.t.Errorf("the trail is broken: %v", err)
+	}
+	times := map[string]int{}
+	for _, s := range all {
+		if l := s.line(w.t); l.Kind != auditOpened {
+			times[l.RequestID]++
+		}
+	}
+	return times
+}
+
+func of(id string) remediation.AuditRecord {
+	return remediation.AuditRecord{Kind: remediation.AuditDecided, RequestID: id, Outcome: "succeeded"}
+}
+
+func TestAuditIsChained(t *testing.T) {
+	w := newAuditWorld(t)
+	a := w.auditor("p")
+	for n := range 5 {
+		if err := a.Record(t.Context(), of(fmt.Sprint("r", n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.wantWhole()
+	all := w.trail()
+	for i, s := range all {
+		l := s.line(t)
+		if l.Writer != "p-1" || l.N != uint64(i+1) || i > 0 && (l.Prev != digestOf(all[i-1].data) || l.PrevSequence != all[i-1].seq) {
+			t.Errorf("message %d: %s", i+1, s.data)
+		}
+	}
+	if len(all) != 6 {
+		t.Errorf("%d messages, want an opening and five records", len(all))
+	}
+}
+
+// TestAuditAtOnce: many write at once, several processes, and nobody waits for all the others.
+func TestAuditAtOnce(t *testing.T) {
+	w := newAuditWorld(t)
+	var all sync.WaitGroup
+	for p := range 2 {
+		a := w.auditor(fmt.Sprint("process", p))
+		for n := range 64 {
+			all.Go(func() {
+				for m := range 5 {
+					if err := a.Record(t.Context(), of(fmt.Sprintf("r-%d-%d-%d", p, n, m))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	if times := w.wantWhole(); len(times) != 2*64*5 {
+		t.Errorf("%d requests recorded", len(times))
+	}
+	writers := map[string]bool{}
+	for _, s := range w.trail() {
+		writers[s.line(t).Writer] = true
+	}
+	if n := len(writers); n < 4 || n > 2*maxAuditWriters {
+		t.Errorf("%d writers", n)
+	}
+}
+
+// TestAuditFaults: whatever becomes of an append, the caller who repeats it has his record, and no chain has a gap.
+func TestAuditFaults(t *testing.T) {
+	for _, strikes := range [][]string{
+		{"refused"}, {"reply lost"}, {"stored late"}, // the opening
+		{"", "refused"}, {"", "reply lost"}, {"", "stored late"}, // the first record
+		{"", "", "refused"}, {"", "", "reply lost"}, {"", "", "stored late"}, // amid a chain
+		{"", "", "reply lost", "refused", "stored late", "", "reply lost", "", "", "refused"},
+	} {
+		t.Run(strings.Join(strikes, ","), func(t *testing.T) {
+			w := newAuditWorld(t)
+			a := w.auditor("p")
+			w.faulty.strike(strikes...)
+			failed := 0
+			for n := range 6 {
+				for a.Record(t.Context(), of(fmt.Sprint("r", n))) != nil {
+					failed++
+				}
+			}
+			if failed == 0 {
+				t.Error("no append has failed")
+			}
+			times := w.wantWhole()
+			for n := range 6 {
+				if times[fmt.Sprint("r", n)] == 0 {
+					t.Errorf("r%d is not recorded", n)
+				}
+			}
+		})
+	}
+}
+
+// TestAuditFaultsAtOnce: faults among many that write at once.
+func TestAuditFaultsAtOnce(t *testing.T) {
+	w := newAuditWorld(t)
+	a := w.auditor("p")
+	var strikes []string
+	for n := range 300 {
+		strikes = append(strikes, []string{"", "", "refused", "", "reply lost", "", "", "stored late"}[n%8])
+	}
+	w.faulty.strike(strikes...)
+	var all sync.WaitGroup
+	for n := range 32 {
+		all.Go(func() {
+			for m := range 5 {
+				for a.Record(t.Context(), of(fmt.Sprintf("r-%d-%d", n, m))) != nil {
+				}
+			}
+		})
+	}
+	all.Wait()
+	if times := w.wantWhole(); len(times) != 32*5 {
+		t.Errorf("%d requests recorded", len(times))
+	}
+}
+
+// TestAuditAfterDeath: who begins names the last message of whoever was before, and goes on in a chain of its own.
+func TestAuditAfterDeath(t *testing.T) {
+	w := newAuditWorld(t)
+	for _, process := range []string{"first", "second"} {
+		for n := range 2 {
+			if err := w.auditor(process).Record(t.Context(), of(fmt.Sprint(process, n))); err != nil {
+				t.Fatal(err)
+			}
+			process += "-again"
+		}
+	}
+	w.wantWhole()
+	all := w.trail()
+	if l := all[0].line(t); l.Seen != nil {
+		t.Errorf("the first saw %+v", l.Seen)
+	}
+	for i := 2; i < len(all); i += 2 {
+		if l := all[i].line(t); l.Kind != auditOpened || l.Seen == nil || *l.Seen != (auditPoint{all[i-1].seq, digestOf(all[i-1].data)}) {
+			t.Errorf("message %d: %s", i+1, all[i].data)
+		}
+	}
+}
+
+func TestAuditShortensWhatDoesNotFit(t *testing.T) {
+	w := newAuditWorld(t)
+	a := w.auditor("p")
+	long := of("r")
+	long.Comment, long.Ticket = strings.Repeat("ü", w.b.MaxPayload()/2), "T-1"
+	if err := a.Record(t.Context(), long); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.trail()[1].line(t); !got.Shortened || len([]rune(got.Comment)) != 200 || got.Ticket != "T-1" || got.RequestID != "r" {
+		t.Errorf("%+v", got)
+	}
+	w.wantWhole()
+}
+
+// TestAuditCantBeDeleted: the broker itself refuses to take a record out.
+func TestAuditCantBeDeleted(t *testing.T) {
+	w := newAuditWorld(t)
+	if err := w.auditor("p").Record(t.Context(), of("r")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.b.js.Stream(t.Context(), AuditStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"delete": s.DeleteMsg(t.Context(), 1), "secure delete": s.SecureDeleteMsg(t.Context(), 1), "purge": s.Purge(t.Context()),
+	} {
+		if err == nil {
+			t.Errorf("%s was let through", what)
+		}
+	}
+	cfg := s.CachedInfo().Config
+	cfg.DenyDelete, cfg.DenyPurge = false, false
+	if _, err := w.b.js.UpdateStream(t.Context(), cfg); err == nil {
+		t.Error("the stream's settings could be changed so that it can be deleted from")
+	}
+	w.wantWhole()
+}
+
+func TestAuditEndsWithItsCaller(t *testing.T) {
+	w := newAuditWorld(t)
+	a := w.auditor("p")
+	for range maxAuditWriters {
+		a.slots <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Record(ctx, of("r")); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestAuditWithoutAStream(t *testing.T) {
+	w := newAuditWorld(t)
+	a := w.auditor("p")
+	if err := w.b.js.DeleteStream(t.Context(), AuditStream); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Record(t.Context(), of("r")); !IsMissing(err) {
+		t.Error(err)
+	}
+	if _, err := w.b.OpenAuditTrail(t.Context()); !IsMissing(err) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,120 @@
+package remediation
+
+import (
+	"context"
+	"time"
+)
+
+// Auditor keeps a record of each decision for good.
+//
+// Record returns nil only when the record is durable; nothing is told to anybody before that. An error leaves open
+// whether it is. After a crash or an error it is called again with the same decision, which then is recorded twice: that
+// is no fault. It is safe for concurrent use, and callers do not wait for one another's write.
+type Auditor interface {
+	Record(ctx context.Context, r AuditRecord) error
+}
+
+// Kinds of an AuditRecord.
+const (
+	AuditAccepted = "accepted" // the API accepted the call, or an action was adopted; it is followed
+	AuditDecided  = "decided"  // the run has ended
+	AuditRefused  = "refused"  // a message without a claim on an id
+	AuditReplayed = "replayed" // a dead letter has opened the run
+)
+
+// Verdicts of the policy.
+const (
+	policyAllowed = "allowed"
+	policyRefused = "refused"
+)
+
+// AuditRecord is one decision and what it rests on (docs/messages.md, docs/schemas/audit.json).
+type AuditRecord struct {
+	Kind        string `json:"kind"`
+	RequestID   string `json:"requestId,omitempty"`
+	Run         int    `json:"run,omitempty"`
+	ClaimedID   string `json:"claimedId,omitempty"`
+	Message     string `json:"message,omitempty"`  // STREAM:SEQ of the one that opened the run
+	ReplayOf    uint64 `json:"replayOf,omitempty"` // the dead letter's sequence
+	MachineID   string `json:"machineId,omitempty"`
+	Comment     string `json:"comment,omitempty"`
+	RequestedBy string `json:"requestedBy,omitempty"`
+	Ticket      string `json:"ticket,omitempty"`
+	Batch       string `json:"batch,omitempty"`
+	SignedBy    string `json:"signedBy,omitempty"` // the signer's name
+	Signer      string `json:"signer,omitempty"`   // its public nkey
+	Policy      string `json:"policy,omitempty"`   // allowed, refused; "" if none was asked
+
+	Outcome      string   `json:"outcome,omitempty"`
+	Error        *Failure `json:"error,omitempty"`
+	Attempts     int      `json:"attempts,omitempty"`
+	Adopted      bool     `json:"adopted,omitempty"`
+	ActionID     string   `json:"actionId,omitempty"`
+	Calls        []Call   `json:"calls,omitempty"`
+	CallsOmitted int      `json:"callsOmitted,omitempty"` // earlier ones
+	Shortened    bool     `json:"shortened,omitempty"`
+
+	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
+	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
+	DecidedAt   time.Time `json:"decidedAt,omitzero"`
+}
+
+// Shorten makes a record fit where one of that size did not: texts keep 200 characters.
+func (r AuditRecord) Shorten() AuditRecord {
+	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID} {
+		*s = shorten(*s, 200)
+	}
+	if r.Error != nil {
+		e := *r.Error
+		e.Message = shorten(e.Message, 200)
+		r.Error = &e
+	}
+	r.Shortened = true
+	return r
+}
+
+// audit is the record of what was decided of a run, or of its acceptance.
+func (e *Entry) audit() AuditRecord {
+	r := AuditRecord{
+		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
+		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer,
+		Outcome: Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
+		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.Asked, ReceivedAt: e.ReceivedAt, DecidedAt: e.Accepted,
+	}
+	if e.Allowed {
+		r.Policy = policyAllowed
+	}
+	if e.State == StateFinal {
+		r.Kind, r.Outcome, r.Error, r.DecidedAt = AuditDecided, e.Outcome, shortError(e.Error), e.DecidedAt
+		if e.Error != nil && e.Error.Code == CodePolicy {
+			r.Policy = policyRefused
+		}
+	}
+	return r
+}
+
+// auditReplay is the record of a run that a dead letter has opened.
+func (p *passage) auditReplay() AuditRecord {
+	r := p.e.audit()
+	r.Kind, r.Outcome, r.DecidedAt = AuditReplayed, "", time.Now().UTC()
+	return r
+}
+
+// auditRefusal is the record of a message that has no claim on an id: of what it says it has what its result has.
+func (p *passage) auditRefusal(r Request, told Result) AuditRecord {
+	return AuditRecord{
+		Kind: AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
+		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
+		SignedBy: r.SignedBy, Signer: r.Signer, Outcome: told.Outcome, Error: shortError(told.Error),
+		PublishedAt: p.d.Published.UTC(), ReceivedAt: told.ReceivedAt.UTC(), DecidedAt: told.FinishedAt,
+	}
+}
+
+func shortError(f *Failure) *Failure {
+	if f == nil {
+		return nil
+	}
+	short := *f
+	short.Message = shorten(short.Message, maxMessage)
+	return &short
+}

@@ -1,0 +1,81 @@
+package remediation
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Call is one exchange with the API for a run, as the audit trail has it.
+type Call struct {
+	Time          time.Time `json:"time"`                    // when it began, by this machine's clock
+	Operation     string    `json:"operation"`               // unrestrict, list, get
+	Class         string    `json:"class,omitempty"`         // answered, or a defender.Class; "": nobody knows how it ended
+	HTTPStatus    int       `json:"httpStatus,omitempty"`    // 0: no answer
+	Code          string    `json:"code,omitempty"`          // of the error
+	CorrelationID string    `json:"correlationId,omitempty"` // the service's own
+}
+
+// maxCalls bounds what an entry remembers: a run that waits long has had many. The latest are kept.
+const maxCalls = 16
+
+// classAnswered is a Call that got what it asked for.
+const classAnswered = "answered"
+
+// calls notes a POST along with the intent, before it is made: of one whose answer nobody heard at least this is known.
+func (e *Entry) calls(at time.Time) {
+	e.addCall(Call{Time: at, Operation: "unrestrict"})
+}
+
+// neverCalled takes the note of a POST back that did not leave this machine.
+func (e *Entry) neverCalled() {
+	if n := len(e.Calls); n > 0 && e.Calls[n-1].Class == "" {
+		e.Calls = e.Calls[:n-1]
+	}
+}
+
+// called notes how the POST that calls announced has ended.
+func (e *Entry) called(x defender.Exchange, err error) {
+	e.neverCalled()
+	e.looked(x, err)
+}
+
+// looked notes an exchange that has ended.
+func (e *Entry) looked(x defender.Exchange, err error) {
+	c := Call{Class: classAnswered}
+	if answer, ok := errors.AsType[*defender.Error](err); ok {
+		x, c.Class, c.Code = answer.Exchange, answer.Class.String(), answer.Code
+	}
+	if x.At.IsZero() {
+		return // nothing was sent
+	}
+	c.Time, c.Operation, c.HTTPStatus, c.CorrelationID = x.At.UTC(), x.Op, x.StatusCode, x.CorrelationID
+	e.addCall(c)
+}
+
+func (e *Entry) addCall(c Call) {
+	if n := len(e.Calls) - maxCalls + 1; n > 0 {
+		e.Calls = slices.Clone(e.Calls[n:])
+		e.CallsOmitted += n
+	}
+	e.Calls = append(e.Calls, c)
+}
+
+// correlationID is that of the last exchange that has one, for whoever asks Microsoft's support.
+func (e *Entry) correlationID() string {
+	for _, c := range slices.Backward(e.Calls) {
+		if c.CorrelationID != "" {
+			return c.CorrelationID
+		}
+	}
+	return ""
+}
+
+// look is one page of the list of actions, noted.
+func (p *passage) look(q defender.Query) ([]defender.MachineAction, error) {
+	page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
+	p.e.looked(page.Exchange, err)
+	return page.Actions, err
+}
