@@ -106,6 +106,13 @@ else
 	$(if $(RULETESTS),promtool test rules $(RULETESTS))
 endif
 
+.PHONY: check-nsc
+check-nsc: ## Try deploy/nats/nsc.sh: needs nsc
+	@dir=$$(mktemp -d) && export XDG_CONFIG_HOME=$$dir XDG_DATA_HOME=$$dir NKEYS_PATH=$$dir/keys NSC_HOME=$$dir && \
+	nsc add operator --name test --sys >$$dir/log 2>&1 && sh deploy/nats/nsc.sh $$dir/out >>$$dir/log 2>&1 && \
+	NSC_DIR=$$dir/out $(GO) test -count=1 -run '^TestPermissions$$' ./cmd/worker; status=$$?; \
+	if [ $$status != 0 ]; then cat $$dir/log; fi; rm -rf $$dir; exit $$status
+
 .PHONY: workflow
 workflow:
 	$(TOOL) actionlint .github/workflows/*.yml

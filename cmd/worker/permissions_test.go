@@ -1,65 +1,200 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// TestPermissions runs a worker with the permissions that docs/operations.md lists: they are enough for a request that
-// succeeds, one that is rejected and replayed, and a change of the limits.
+// TestPermissions runs a broker from the files in deploy/nats, with each way to sign in, and on it a worker and the
+// commands, each as its role: the lists are enough for all that a role is for, and for nothing else.
 func TestPermissions(t *testing.T) {
-	list := blocks(pages(t)["docs/operations.md"], "conf")
-	if len(list) != 1 {
-		t.Fatalf("docs/operations.md has %d lists of permissions", len(list))
+	ways := map[string]func(*testing.T) *guarded{"users": withUsers, "nkeys": withNkeys, "accounts": withAccounts}
+	if dir := os.Getenv("NSC_DIR"); dir != "" { // by make check-nsc, which needs nsc
+		ways = map[string]func(*testing.T) *guarded{"nsc": withNSC(dir)}
 	}
-	s, refused := startNATS(t, list[0])
-	dir := t.TempDir()
-	sim, pasted := startSimulator(t, terminal(dir), []string{"worker", "simulate"})
-	as := func(user string, more ...string) []string {
-		env := append(terminal(dir, "NATS_URL="+s.ClientURL(), "NATS_USER="+user, "NATS_PASSWORD=secret"), pasted...)
-		return append(env, more...)
+	for name, start := range ways {
+		t.Run(name, func(t *testing.T) {
+			g := start(t)
+			sim, pasted := startSimulator(t, terminal(t.TempDir()), []string{"worker", "simulate"})
+			g.pasted = pasted
+			creator, _, _ := startRun(t, g.as(t, "provisioner"), []string{"worker", "run"})
+			creator.stop(t)
+			g.makesCopies(t)
+			dir := t.TempDir()
+			run, _, admin := startRun(t, g.as(t, "worker", "WORKER_DATA_DIR="+dir+"/data", "WORKER_PROVISION=false", "WORKER_RATE_PER_HOUR=1000", "WORKER_RATE_PER_MINUTE=50"), []string{"worker", "run"})
+			g.rolesDoTheirWork(t, admin)
+			if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
+				t.Error("a worker with NATS_URL made a store of its own")
+			}
+			if all := g.refused(); len(all) > 0 {
+				t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
+			}
+			// It tries more than a worker does, such as to publish requests.
+			succeeds(t, g.as(t, "worker", "WORKER_PROVISION=false"), "worker", "check")
+			g.rolesDoNothingElse(t)
+			g.answersStayInTheAccount(t)
+			if log := run.stop(t); strings.Contains(log, "Violation") {
+				t.Errorf("the worker was refused something:\n%s", log)
+			}
+			sim.stop(t)
+		})
 	}
+}
 
-	creator, _, _ := startRun(t, as("creator"), []string{"worker", "run"})
-	creator.stop(t)
-	run, _, admin := startRun(t, as("worker", "WORKER_PROVISION=false", "WORKER_RATE_PER_HOUR=1000", "WORKER_RATE_PER_MINUTE=50"), []string{"worker", "run"})
+// makesCopies makes the streams that reader and auditor read.
+func (g *guarded) makesCopies(t *testing.T) {
+	t.Helper()
+	for role, file := range map[string]string{"reader-provisioner": "results-copy.json", "auditor-provisioner": "audit-copy.json"} {
+		var cfg jetstream.StreamConfig
+		text, err := os.ReadFile(filepath.Join(natsFiles, file))
+		if err == nil {
+			err = json.Unmarshal(text, &cfg)
+		}
+		if err == nil {
+			_, err = g.jetStream(t, role).CreateStream(t.Context(), cfg)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+}
 
-	nc, err := nats.Connect(s.ClientURL(), nats.UserInfo("creator", "secret"))
+const permissionMachine = "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"
+
+// rolesDoTheirWork types what each role is for.
+func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
+	t.Helper()
+	publisher := g.jetStream(t, "publisher")
+	replies, err := publisher.Conn().SubscribeSync("remediation.replies.publisher.good")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	publish := func(payload string, header nats.Header) {
-		if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: "remediation.unrestrict", Data: []byte(payload), Header: header}); err != nil {
+	publish := func(payload string) {
+		if _, err := publisher.Publish(t.Context(), "remediation.unrestrict", []byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	publish(`{"id":"good","machineId":"1e5bc9d7e413ddd7902c2932e418702b84d0cc07","comment":"c"}`, nil)
-	if r := finalResult(t, js, "good", 1); r.Outcome != remediation.Succeeded {
+	publish(`{"id":"good","machineId":"` + permissionMachine + `","comment":"c","replyTo":"remediation.replies.publisher.good"}`)
+	operator := g.jetStream(t, "operator")
+	if r := finalResult(t, operator, "good", 1); r.Outcome != remediation.Succeeded {
 		t.Errorf("ended %s: %+v", r.Outcome, r.Error)
 	}
-	const late = `{"id":"late","machineId":"1e5bc9d7e413ddd7902c2932e418702b84d0cc07","comment":"c","expiresAt":"2020-01-01T00:00:00Z"}`
-	publish(late, nil)
-	finalResult(t, js, "late", 1)
-	dead, err := js.Stream(t.Context(), "REMEDIATION_DEADLETTER")
+	for final := false; !final; {
+		msg, err := replies.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatalf("replyTo: %v", err)
+		}
+		final = strings.Contains(string(msg.Data), `"final":true`)
+	}
+	for _, id := range []string{"late", "later"} {
+		publish(`{"id":"` + id + `","machineId":"` + permissionMachine + `","comment":"c","expiresAt":"2020-01-01T00:00:00Z"}`)
+		finalResult(t, operator, id, 1)
+	}
+
+	// The publisher can submit, and the reader read; the rest is the operator's.
+	out := succeeds(t, g.as(t, "publisher"), "worker", "submit", "--machine", permissionMachine, "--comment", "submitted")
+	id := regexp.MustCompile(`Published as (\S+)\.`).FindStringSubmatch(out)
+	if id == nil {
+		t.Fatalf("worker submit: %s", out)
+	}
+	finalResult(t, operator, id[1], 1)
+	finalResult(t, g.jetStream(t, "reader"), id[1], 1)
+	if out := succeeds(t, g.as(t, "reader"), "worker", "results", "--follow=false"); !strings.Contains(out, id[1]) {
+		t.Errorf("worker results as reader: %s", out)
+	}
+	g.copied(t, "auditor", "REMEDIATION_AUDIT", `"requestId":"good"`)
+	g.healthy(t)
+	out = succeeds(t, g.as(t, "auditor"), "worker", "audit", "export")
+	if !strings.Contains(out, `"requestId":"good"`) {
+		t.Errorf("worker audit export as auditor: %s", out)
+	}
+	if out := succeeds(t, g.as(t, "auditor"), "worker", "audit", "verify"); !strings.Contains(out, "Whole") {
+		t.Errorf("worker audit verify as auditor: %s", out)
+	}
+	for _, c := range []struct{ words, want string }{
+		{"results --follow=false", id[1]},
+		{"why " + id[1], "succeeded"},
+		{"pause --reason change", "Paused"},
+		{"resume", "Resumed"},
+		{"deadletter list", "later"},
+		{"deadletter show late", "expired"},
+		{"deadletter drop later --yes", "dropped"},
+		{"audit verify", "Whole"},
+	} {
+		words := append([]string{"worker"}, strings.Fields(c.words)...)
+		if out := succeeds(t, g.as(t, "operator"), words...); !strings.Contains(strings.ToLower(out), strings.ToLower(c.want)) {
+			t.Errorf("%q as operator: %s", words, out)
+		}
+	}
+	g.replays(t, operator)
+	for _, path := range []string{"/status", "/"} {
+		getPage(t, "http://"+admin+path)
+	}
+}
+
+// healthy waits until the operator hears that all is well: what a replica that has ended said of itself last counts for
+// some seconds more.
+func (g *guarded) healthy(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		status := exec.CommandContext(ctx, "worker", "status")
+		status.Env = g.as(t, "operator")
+		out, err := status.CombinedOutput()
+		if err == nil {
+			return
+		}
+		if !pause(ctx, 200*time.Millisecond) {
+			t.Fatalf("worker status: %v\n%s", err, out)
+		}
+	}
+}
+
+// copied waits until a role's stream has a message with this in it.
+func (g *guarded) copied(t *testing.T, role, stream, part string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cons, err := g.jetStream(t, role).OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, err := cons.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Stop()
+	for {
+		msg, err := it.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			t.Fatalf("%s in %s: %v", part, stream, err)
+		}
+		if strings.Contains(string(msg.Data()), part) {
+			return
+		}
+	}
+}
+
+// replays publishes the dead letter of late again, as worker deadletter replay does for one that has hope.
+func (g *guarded) replays(t *testing.T, operator jetstream.JetStream) {
+	t.Helper()
+	dead, err := operator.Stream(t.Context(), "REMEDIATION_DEADLETTER")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,113 +202,180 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	letter.Header.Set("Unrestrict-Replay", "1")
-	letter.Header.Set("Nats-Msg-Id", "replay:1")
-	publish(late, letter.Header)
-	finalResult(t, js, "late", 2)
+	header := nats.Header(remediation.ReplayHeader(1, remediation.Header(letter.Header)))
+	if _, err := operator.PublishMsg(t.Context(), &nats.Msg{Subject: "remediation.unrestrict", Data: letter.Data, Header: header}); err != nil {
+		t.Fatal(err)
+	}
+	finalResult(t, operator, "late", 2)
 	if _, err := dead.GetMsg(t.Context(), 1); !errors.Is(err, jetstream.ErrMsgNotFound) {
 		t.Errorf("the replayed dead letter: %v", err)
 	}
-	nc.Close()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for _, path := range []string{"/status", "/"} {
-		answer, err := client.Get("http://" + admin + path)
+}
+
+// act is something that a user may try.
+type act struct {
+	subscribe bool
+	subject   string
+	by        []string // the roles that may
+}
+
+// acts are what would undo something, or show what is not one's own.
+func acts() (all []act) {
+	worker := []string{"worker", "provisioner"}
+	staff := append([]string{"operator"}, worker...)
+	pub := func(by []string, subjects ...string) {
+		for _, s := range subjects {
+			all = append(all, act{subject: s, by: by})
+		}
+	}
+	pub([]string{"publisher", "operator"}, "remediation.unrestrict")
+	pub(worker, "remediation.results", "remediation.deadletter", "remediation.audit", "remediation.replies.publisher.x",
+		"unrestrict.rate.minute", "unrestrict.rate.hour", "$KV.UNRESTRICT_LEDGER.e.0.1", "$KV.UNRESTRICT_LEDGER.m.0.1",
+		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.limits.1",
+		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
+	pub(staff, "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
+	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.LIST.REMEDIATION")
+	pub(nil, "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.NAMES.REMEDIATION", "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO",
+		"_INBOX.somebody.else", "JS.remediation.API.CONSUMER.CREATE.REMEDIATION_RESULTS.x", "copy.results.x", "copy.audit.x",
+		"$JS.API.CONSUMER.DELETE.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.PAUSE.REMEDIATION.unrestrict-worker",
+		"$JS.API.CONSUMER.RESET.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.UNPIN.REMEDIATION.unrestrict-worker",
+		"$JS.API.CONSUMER.DURABLE.CREATE.REMEDIATION.mine", "$JS.API.CONSUMER.CREATE.REMEDIATION", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.mine",
+		"$JS.API.META.LEADER.STEPDOWN", "anything.else")
+	pub([]string{"provisioner"}, "$JS.API.CONSUMER.CREATE.REMEDIATION.mine", "$JS.API.CONSUMER.CREATE.REMEDIATION.mine.remediation.unrestrict")
+	read := map[string][]string{"REMEDIATION_RESULTS": {"reader"}, "REMEDIATION_AUDIT": {"auditor"}}
+	for _, s := range []string{
+		"REMEDIATION", "REMEDIATION_RESULTS", "REMEDIATION_DEADLETTER", "REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER",
+		"KV_UNRESTRICT_STATE", "UNRESTRICT_RATE_MINUTE", "UNRESTRICT_RATE_HOUR",
+	} {
+		for _, verb := range []string{"PURGE", "DELETE", "SNAPSHOT", "RESTORE", "LEADER.STEPDOWN", "PEER.REMOVE"} {
+			pub(nil, "$JS.API.STREAM."+verb+"."+s)
+		}
+		create := []string{"provisioner"}
+		for _, copier := range read[s] {
+			create = append(create, copier+"-provisioner")
+		}
+		pub(create, "$JS.API.STREAM.CREATE."+s)
+		var update []string
+		switch {
+		case strings.HasPrefix(s, "UNRESTRICT_RATE"):
+			update = worker
+		case strings.HasPrefix(s, "KV_"):
+			update = []string{"provisioner"}
+		}
+		pub(update, "$JS.API.STREAM.UPDATE."+s)
+		var drop []string
+		if s == "REMEDIATION_DEADLETTER" {
+			drop = staff
+		}
+		pub(drop, "$JS.API.STREAM.MSG.DELETE."+s)
+		readers := append(slices.Clone(staff), read[s]...)
+		pub(readers, "$JS.API.STREAM.MSG.GET."+s, "$JS.API.DIRECT.GET."+s)
+		pub(staff, "$JS.API.DIRECT.GET."+s+".$KV.UNRESTRICT_LEDGER.e.0.1")
+		for _, copier := range read[s] {
+			readers = append(readers, copier+"-provisioner")
+		}
+		pub(readers, "$JS.API.STREAM.INFO."+s)
+	}
+	pub([]string{"operator", "worker", "provisioner", "reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine")
+	pub([]string{"operator", "auditor"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_AUDIT.mine")
+	pub(worker, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine")
+	pub(staff, "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
+	for _, s := range []string{
+		">", "*.>", "remediation.>", "remediation.*", "remediation.unrestrict", "remediation.results", "remediation.audit",
+		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>",
+	} {
+		all = append(all, act{subscribe: true, subject: s})
+	}
+	return append(all, act{subscribe: true, subject: "remediation.replies.publisher.>", by: []string{"publisher"}})
+}
+
+// rolesDoNothingElse has every role try what it may not.
+func (g *guarded) rolesDoNothingElse(t *testing.T) {
+	t.Helper()
+	for _, role := range roles {
+		nc := g.connect(t, role)
+		for _, a := range acts() {
+			if slices.Contains(a.by, role) {
+				continue
+			}
+			what := "publish"
+			if a.subscribe {
+				what = "subscribe"
+				if _, err := nc.SubscribeSync(a.subject); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := nc.PublishRequest(a.subject, nc.NewInbox(), []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			if err := nc.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			// The broker's refusal comes before its answer to the flush.
+			if err := nc.LastError(); !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), fmt.Sprintf("%q", a.subject)) {
+				t.Errorf("%s may %s %s: %v", role, what, a.subject, err)
+			}
+		}
+	}
+}
+
+// answersStayInTheAccount has those in accounts of their own send answers where they may not publish, and listen to
+// those of others.
+func (g *guarded) answersStayInTheAccount(t *testing.T) {
+	t.Helper()
+	operator := g.jetStream(t, "operator")
+	last := func(stream string) uint64 {
+		s, err := operator.Stream(t.Context(), stream)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = answer.Body.Close()
-		if answer.StatusCode != http.StatusOK {
-			t.Errorf("%s: %s", path, answer.Status)
+		return s.CachedInfo().State.LastSeq
+	}
+	requests, ledger, hour := last("REMEDIATION"), last("KV_UNRESTRICT_LEDGER"), last("UNRESTRICT_RATE_HOUR")
+	pause := "$KV.UNRESTRICT_STATE.pause." + remediation.DeploymentDigest("REMEDIATION")
+	for role, asks := range map[string]string{
+		"publisher": "remediation.unrestrict", "reader": "$JS.API.DIRECT.GET.REMEDIATION_RESULTS", "auditor": "$JS.API.STREAM.INFO.REMEDIATION_AUDIT",
+	} {
+		nc := g.connect(t, role)
+		inboxes, err := nc.SubscribeSync("_INBOX.>")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range []string{"remediation.unrestrict", "remediation.results", "$KV.UNRESTRICT_LEDGER.e.0.1", pause, "unrestrict.rate.hour"} {
+			if role == "publisher" && target == "remediation.unrestrict" {
+				continue // which it may
+			}
+			if err := nc.PublishRequest(asks, target, []byte(`{"seq":1}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.healthy(t) // which makes answers for the operator, and the worker has its own
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if n, _, err := inboxes.Pending(); n > 0 || err != nil {
+			t.Errorf("%s hears %d answers to others (%v)", role, n, err)
 		}
 	}
-	log := run.stop(t)
-	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
-		t.Error("a worker with NATS_URL made a store of its own")
-	}
-	if all := refused(); len(all) > 0 {
-		t.Errorf("the broker refused:\n%s\nthe worker's log:\n%s", strings.Join(all, "\n"), log)
-	}
-	// It tries more than a worker does, such as to publish requests.
-	succeeds(t, as("worker", "WORKER_PROVISION=false"), "worker", "check")
-	sim.stop(t)
-}
-
-// TestAuditPermissions verifies and exports the audit trail with no more than docs/operations.md names for it.
-func TestAuditPermissions(t *testing.T) {
-	_, named, _ := strings.Cut(pages(t)["docs/operations.md"], "verifies or exports the audit trail needs")
-	named, _, _ = strings.Cut(named, "Who may publish")
-	subjects := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(named, -1)
-	if len(subjects) != 4 {
-		t.Fatalf("docs/operations.md names %q", subjects)
-	}
-	var allow []string
-	for _, s := range subjects {
-		allow = append(allow, strconv.Quote(s[1]))
-	}
-	s, refused := startNATS(t, "publish: { allow: ["+strings.Join(allow, ", ")+"] }\nsubscribe: { allow: [\"_INBOX.>\"] }")
-	dir := t.TempDir()
-	sim, pasted := startSimulator(t, terminal(dir), []string{"worker", "simulate"})
-	as := func(user string) []string {
-		return append(terminal(dir, "NATS_URL="+s.ClientURL(), "NATS_USER="+user, "NATS_PASSWORD=secret"), pasted...)
-	}
-	run, _, _ := startRun(t, as("creator"), []string{"worker", "run"})
-	succeeds(t, as("creator"), "worker", "submit", "--machine", "1e5bc9d7e413ddd7902c2932e418702b84d0cc07", "--comment", "c", "--wait")
-	run.stop(t)
-	sim.stop(t)
-	succeeds(t, as("worker"), "worker", "audit", "verify")
-	succeeds(t, as("worker"), "worker", "audit", "export")
-	if all := refused(); len(all) > 0 {
-		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
-	}
-}
-
-// startNATS is a broker with a user that may do everything, and one with the given permissions. refused tells what it
-// has refused to anybody.
-func startNATS(t *testing.T, permissions string) (s *server.Server, refused func() []string) {
-	t.Helper()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "nats.conf")
-	conf := fmt.Sprintf("jetstream: { store_dir: %q }\nauthorization: { users: [\n{user: creator, password: secret}\n{user: worker, password: secret, permissions: {\n%s\n}}\n] }\n", dir, permissions)
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+	// What the publisher published on the way is malformed. When the last of it is rejected, all answers have been sent.
+	publisher := g.jetStream(t, "publisher")
+	if _, err := publisher.Publish(t.Context(), "remediation.unrestrict", []byte(`{"id":"after"}`)); err != nil {
 		t.Fatal(err)
 	}
-	opts, err := server.ProcessConfigFile(file)
+	finalResult(t, operator, fmt.Sprintf("REMEDIATION:%d", requests+5), 1)
+	if got := last("REMEDIATION"); got != requests+5 {
+		t.Errorf("%d requests were published instead of 5", got-requests)
+	}
+	if got := last("UNRESTRICT_RATE_HOUR"); got != hour {
+		t.Errorf("%d calls were taken from the budget", got-hour)
+	}
+	entry, err := operator.Stream(t.Context(), "KV_UNRESTRICT_LEDGER")
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts.Host, opts.Port, opts.NoSigs = "127.0.0.1", server.RANDOM_PORT, true
-	if s, err = server.NewServer(opts); err != nil {
-		t.Fatal(err)
+	if msg, err := entry.GetLastMsgForSubject(t.Context(), "$KV.UNRESTRICT_LEDGER.e.0.1"); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("the ledger, which stood at %d, has %v (%v)", ledger, msg, err)
 	}
-	log := &refusals{}
-	s.SetLoggerV2(log, false, false, false)
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	return s, log.all
-}
-
-// refusals is a server's log, of which it keeps what was refused.
-type refusals struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (r *refusals) all() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lines
-}
-
-func (r *refusals) Errorf(format string, v ...any) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if line := fmt.Sprintf(format, v...); strings.Contains(line, "Violation") {
-		r.lines = append(r.lines, line)
+	if out := succeeds(t, g.as(t, "operator"), "worker", "status", "--json"); !strings.Contains(out, `"paused":null`) {
+		t.Errorf("somebody paused the worker: %s", out)
 	}
 }
-
-func (r *refusals) Noticef(string, ...any) {}
-func (r *refusals) Warnf(string, ...any)   {}
-func (r *refusals) Fatalf(string, ...any)  {}
-func (r *refusals) Debugf(string, ...any)  {}
-func (r *refusals) Tracef(string, ...any)  {}

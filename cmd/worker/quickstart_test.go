@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -225,7 +226,7 @@ func runPages(t *testing.T, env []string) {
 // finalResult waits for the final result of a run.
 func finalResult(t *testing.T, js jetstream.JetStream, id string, run int) (r remediation.Result) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cons, err := js.OrderedConsumer(ctx, "REMEDIATION_RESULTS", jetstream.OrderedConsumerConfig{})
 	if err != nil {
@@ -237,9 +238,9 @@ func finalResult(t *testing.T, js jetstream.JetStream, id string, run int) (r re
 	}
 	defer it.Stop()
 	for r.RequestID != id || r.Run != run || !r.Final {
-		msg, err := it.Next()
+		msg, err := it.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("no final result of %s, run %d: %v", id, run, err)
 		}
 		r = remediation.Result{}
 		if err := json.Unmarshal(msg.Data(), &r); err != nil {

@@ -145,6 +145,9 @@ func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
 	}
 	b.log.Info("connected to the broker", zap.String("url", b.url), zap.String("server", b.nc.ConnectedServerName()),
 		zap.String("version", b.nc.ConnectedServerVersion()))
+	if _, err := b.nc.TLSConnectionState(); err != nil && b.cfg.tellsSecret() && !onLoopback(b.nc.ConnectedAddr()) {
+		b.log.Warn("the sign-in crosses the network in clear: use tls:// in NATS_URL, or NATS_NKEY or NATS_CREDS, which send no secret", zap.String("url", b.url))
+	}
 	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(2*apiTimeout))
 	if err != nil {
 		b.nc.Close()
@@ -187,18 +190,36 @@ func (b *Broker) refusal(err error) string {
 	}
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	var remote *net.OpError
 	switch {
 	case errors.As(err, &unknown):
 		return "set NATS_CA to a file with the authority that signed its certificate"
 	case errors.As(err, &name):
 		return "use a name in NATS_URL that its certificate bears"
+	case errors.As(err, &invalid):
+		return "have the certificate of the server in NATS_URL renewed, or correct this machine's clock or NATS_CA, against which it is checked"
 	case errors.As(err, &remote) && remote.Op == "remote error" && strings.Contains(remote.Err.Error(), "certificate"):
 		return "it refuses the client certificate: check NATS_CERT and NATS_KEY"
 	case errors.Is(err, nats.ErrSecureConnWanted):
 		return "it offers no TLS: take NATS_CA, NATS_CERT and tls:// out of the configuration, or turn TLS on there"
 	}
 	return ""
+}
+
+// tellsSecret is whether the sign-in sends a password or a token, instead of a signature.
+func (c Config) tellsSecret() bool {
+	return c.URL != "" && (c.Auth.Password != "" || c.Auth.Token != "" || c.Auth.User != "" || strings.Contains(c.URL, "@"))
+}
+
+// onLoopback is whether an address is on this machine; "", as of a server in this process, is.
+func onLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	ip := net.ParseIP(host)
+	return ip == nil || ip.IsLoopback()
 }
 
 // signIn names the variables that the sign-in came from.

@@ -31,8 +31,11 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 		Authorization:          cfg.EmbeddedToken,
 	}
 	if !opts.DontListen {
-		if opts.Host, opts.Port, err = listenAddr(cfg.EmbeddedAddr); err != nil {
+		if opts.Host, opts.Port, err = listenAddr(cfg.EmbeddedAddr, cfg.EmbeddedToken); err != nil {
 			return nil, err
+		}
+		if ip := net.ParseIP(opts.Host); !ip.IsLoopback() {
+			log.Warn("the embedded broker has no TLS: its token and all requests cross the network in clear; use a NATS server of your own", zap.String("addr", cfg.EmbeddedAddr))
 		}
 	}
 	lock, err := lockStore(cfg.DataDir)
@@ -76,9 +79,10 @@ func (e *embedded) stop() {
 	_ = e.lock.Close()
 }
 
-// listenAddr makes the server's host and port of addr, having tried that they
-// are free: the server itself tells a taken port only to its log.
-func listenAddr(addr string) (host string, port int, err error) {
+// listenAddr makes the server's host, an address, and port of addr, having tried
+// that they are free: the server itself tells a taken port only to its log. A
+// name is looked up once, here: what it stands for is judged and then listened at.
+func listenAddr(addr, token string) (host string, port int, err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return "", 0, fmt.Errorf("the embedded broker can't listen at %s (WORKER_EMBEDDED_ADDR; NATS_URL for a broker that is there): %w", addr, err)
@@ -88,8 +92,14 @@ func listenAddr(addr string) (host string, port int, err error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("WORKER_EMBEDDED_ADDR: %w", err)
 	}
-	if host == "" {
+	switch at, ok := l.Addr().(*net.TCPAddr); {
+	case host == "":
 		host = "0.0.0.0"
+	case ok:
+		host = at.IP.String()
+	}
+	if token == "" && !net.ParseIP(host).IsLoopback() {
+		return "", 0, notLoopback(addr)
 	}
 	if port, err = strconv.Atoi(digits); err != nil {
 		return "", 0, fmt.Errorf("WORKER_EMBEDDED_ADDR: %w", err)
@@ -123,9 +133,13 @@ func CheckEmbeddedAddr(addr, token string) error {
 		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %q is no port number", port)
 	}
 	if ip := net.ParseIP(host); token == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %s is not loopback: set WORKER_EMBEDDED_TOKEN, so that clients must sign in, or listen at 127.0.0.1", addr)
+		return notLoopback(addr)
 	}
 	return nil
+}
+
+func notLoopback(addr string) error {
+	return fmt.Errorf("WORKER_EMBEDDED_ADDR: %s is not loopback: set WORKER_EMBEDDED_TOKEN, so that clients must sign in, or listen at 127.0.0.1", addr)
 }
 
 // serverLog is the server's log. The server says why it could not start

@@ -100,6 +100,8 @@ func TestEmbeddedSyncsBeforeItAcknowledges(t *testing.T) {
 func TestEmbeddedOffLoopback(t *testing.T) {
 	for addr, refused := range map[string]bool{
 		"127.0.0.1:4222": false, "127.0.0.9:0": false, "[::1]:4222": false, "localhost:4222": false,
+		"[::ffff:127.0.0.1]:4222": false, "[::ffff:0.0.0.0]:4222": true, "[::ffff:192.0.2.1]:4222": true, "[0:0:0:0:0:0:0:1]:4222": false,
+		"[::1%lo]:4222": true, "[fe80::1%eth0]:4222": true, "0:4222": true, "127.1:4222": true, "2130706433:4222": true, "localhost.example.com:4222": true,
 		":4222": true, "0.0.0.0:4222": true, "[::]:4222": true, "192.0.2.1:4222": true, "broker.example.com:4222": true,
 	} {
 		if err := broker.CheckEmbeddedAddr(addr, ""); (err != nil) != refused {
@@ -116,7 +118,15 @@ func TestEmbeddedOffLoopback(t *testing.T) {
 	_, err := broker.Open(within(t), broker.Config{DataDir: dir, EmbeddedAddr: "0.0.0.0:0"}, zap.NewNop())
 	wantError(t, err, "WORKER_EMBEDDED_ADDR", "WORKER_EMBEDDED_TOKEN")
 
-	b := open(t, broker.Config{DataDir: dir, EmbeddedAddr: "0.0.0.0:0", EmbeddedToken: "secret"})
+	log, logs := observed()
+	b, err := broker.Open(within(t), broker.Config{DataDir: dir, EmbeddedAddr: "0.0.0.0:0", EmbeddedToken: "secret"}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	if logs.FilterMessageSnippet("in clear").Len() != 1 {
+		t.Errorf("no warning that the token is in clear: %v", logs.All())
+	}
 	if !strings.HasPrefix(b.URL(), "nats://127.0.0.1:") {
 		t.Errorf("URL %s", b.URL())
 	}

@@ -36,6 +36,9 @@ func TestSignIn(t *testing.T) {
 	mutualTLS := serverTLS.Clone()
 	mutualTLS.ClientAuth, mutualTLS.ClientCAs = tls.RequireAndVerifyClientCert, ca.pool
 	known, stranger := ca.issue(t, "client"), newAuthority(t).issue(t, "client")
+	old := ca.issue(t, "old", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	oldTLS := &tls.Config{Certificates: []tls.Certificate{old.pair}, MinVersion: tls.VersionTLS12}
+	forServers := ca.issue(t, "not for clients", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 
 	const password, token = "hunter2-password", "hunter2-token"
 	users := server.Options{Username: "user", Password: password}
@@ -47,26 +50,30 @@ func TestSignIn(t *testing.T) {
 		userURL *url.Userinfo
 		refused string // else it is taken
 	}{
-		"user":                {server: users, auth: broker.Auth{User: "user", Password: password}},
-		"user in the URL":     {server: users, userURL: url.UserPassword("user", password)},
-		"user before creds":   {server: users, auth: broker.Auth{User: "user", Password: password, Creds: credsFile}},
-		"user, wrong":         {server: users, auth: broker.Auth{User: "user", Password: "wrong-" + password}, refused: "NATS_USER, NATS_PASSWORD"},
-		"none":                {server: users, refused: "NATS_CREDS"},
-		"token":               {server: server.Options{Authorization: token}, auth: broker.Auth{Token: token}},
-		"user alone":          {server: server.Options{Authorization: token}, auth: broker.Auth{User: token}},
-		"token in the URL":    {server: server.Options{Authorization: token}, userURL: url.User(token)},
-		"token, wrong":        {server: server.Options{Authorization: token}, auth: broker.Auth{Token: "wrong-" + token}, refused: "NATS_TOKEN"},
-		"URL, wrong":          {server: server.Options{Authorization: token}, userURL: url.User("wrong-" + token), refused: "NATS_URL"},
-		"nkey":                {server: nkey, auth: broker.Auth{NKey: seedFile}},
-		"nkey, wrong":         {server: nkey, auth: broker.Auth{NKey: otherSeedFile}, refused: "NATS_NKEY"},
-		"creds":               {server: operator, auth: broker.Auth{Creds: credsFile}},
-		"creds, expired":      {server: operator, auth: broker.Auth{Creds: expiredFile}, refused: "NATS_CREDS"},
-		"TLS":                 {server: server.Options{TLSConfig: serverTLS}, auth: broker.Auth{CA: ca.file}},
-		"TLS, unknown CA":     {server: server.Options{TLSConfig: serverTLS}, refused: "NATS_CA"},
-		"TLS, none offered":   {auth: broker.Auth{CA: ca.file}, refused: "TLS"},
-		"mutual TLS":          {server: mutual, auth: broker.Auth{CA: ca.file, Cert: known.cert, Key: known.key}},
-		"mutual TLS, none":    {server: mutual, auth: broker.Auth{CA: ca.file}, refused: "NATS_CERT"},
-		"mutual TLS, strange": {server: mutual, auth: broker.Auth{CA: ca.file, Cert: stranger.cert, Key: stranger.key}, refused: "NATS_CERT"},
+		"user":                 {server: users, auth: broker.Auth{User: "user", Password: password}},
+		"user in the URL":      {server: users, userURL: url.UserPassword("user", password)},
+		"user before creds":    {server: users, auth: broker.Auth{User: "user", Password: password, Creds: credsFile}},
+		"user, wrong":          {server: users, auth: broker.Auth{User: "user", Password: "wrong-" + password}, refused: "NATS_USER, NATS_PASSWORD"},
+		"none":                 {server: users, refused: "NATS_CREDS"},
+		"token":                {server: server.Options{Authorization: token}, auth: broker.Auth{Token: token}},
+		"user alone":           {server: server.Options{Authorization: token}, auth: broker.Auth{User: token}},
+		"token in the URL":     {server: server.Options{Authorization: token}, userURL: url.User(token)},
+		"token, wrong":         {server: server.Options{Authorization: token}, auth: broker.Auth{Token: "wrong-" + token}, refused: "NATS_TOKEN"},
+		"URL, wrong":           {server: server.Options{Authorization: token}, userURL: url.User("wrong-" + token), refused: "NATS_URL"},
+		"nkey":                 {server: nkey, auth: broker.Auth{NKey: seedFile}},
+		"nkey, wrong":          {server: nkey, auth: broker.Auth{NKey: otherSeedFile}, refused: "NATS_NKEY"},
+		"creds":                {server: operator, auth: broker.Auth{Creds: credsFile}},
+		"creds, expired":       {server: operator, auth: broker.Auth{Creds: expiredFile}, refused: "NATS_CREDS"},
+		"TLS":                  {server: server.Options{TLSConfig: serverTLS}, auth: broker.Auth{CA: ca.file}},
+		"TLS, unknown CA":      {server: server.Options{TLSConfig: serverTLS}, refused: "NATS_CA"},
+		"TLS, another CA":      {server: server.Options{TLSConfig: serverTLS}, auth: broker.Auth{CA: newAuthority(t).file}, refused: "NATS_CA"},
+		"TLS, expired":         {server: server.Options{TLSConfig: oldTLS}, auth: broker.Auth{CA: ca.file}, refused: "NATS_URL renewed"},
+		"TLS, none offered":    {auth: broker.Auth{CA: ca.file}, refused: "TLS"},
+		"mutual TLS":           {server: mutual, auth: broker.Auth{CA: ca.file, Cert: known.cert, Key: known.key}},
+		"mutual TLS, none":     {server: mutual, auth: broker.Auth{CA: ca.file}, refused: "NATS_CERT"},
+		"mutual TLS, expired":  {server: mutual, auth: broker.Auth{CA: ca.file, Cert: old.cert, Key: old.key}, refused: "NATS_CERT"},
+		"mutual TLS, server's": {server: mutual, auth: broker.Auth{CA: ca.file, Cert: forServers.cert, Key: forServers.key}, refused: "NATS_CERT"},
+		"mutual TLS, strange":  {server: mutual, auth: broker.Auth{CA: ca.file, Cert: stranger.cert, Key: stranger.key}, refused: "NATS_CERT"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := runServer(t, c.server)
@@ -230,19 +237,23 @@ func newAuthority(t *testing.T) authority {
 	return authority{cert: cert, key: key, pool: pool, file: writeFile(t, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
 }
 
-// issue issues a certificate for 127.0.0.1, for servers and clients.
-func (a authority) issue(t *testing.T, name string) issued {
+// issue issues a certificate for 127.0.0.1, for servers and clients; change alters what it says first.
+func (a authority) issue(t *testing.T, name string, change ...func(*x509.Certificate)) issued {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, &key.PublicKey, a.key)
+	}
+	for _, c := range change {
+		c(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		t.Fatal(err)
 	}
