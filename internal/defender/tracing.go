@@ -19,8 +19,11 @@ func (c *Client) traced(ctx context.Context, op string, p Permit, path string, b
 		return c.exchange(ctx, op, p, path, body)
 	}
 	ctx, span := c.span(ctx, op, time.Now())
-	defer span.End()
 	r, e := c.exchange(ctx, op, p, path, body)
+	if e != nil && !e.Sent && (e.Class == Stale || e.Code == codeCancelled) {
+		return r, e // there was no exchange, and a span that is not ended is none
+	}
+	defer span.End()
 	if !span.IsRecording() {
 		return r, e
 	}

@@ -158,6 +158,15 @@ func (t Tracing) device(ctx context.Context, e *Entry) context.Context {
 	return ctx
 }
 
+// About are the fields of a line about a message of which no more is known: its name, its trace, and the line's own.
+func (d Delivery) About(own ...zap.Field) []zap.Field {
+	fields := []zap.Field{zap.String("message", d.Ref())}
+	if parent, _ := traceFrom(d.Header, content{}); parent != "" {
+		fields = append(fields, zap.String("trace_id", traceID(parent)))
+	}
+	return append(fields, own...)
+}
+
 // about are the fields of a line about this request: its id, where it is in its trace, and the line's own.
 func (p *passage) about(id string, own ...zap.Field) []zap.Field {
 	if p.span != nil {
