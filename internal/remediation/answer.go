@@ -27,8 +27,7 @@ func (p *passage) answered(a *defender.Error) (Outcome, error) {
 	switch a.Class {
 	case defender.Throttled:
 		p.Gate.HealthyAgain(faultUnreachable)
-		p.Notes.waitsForQuota(p.key, a.RetryAfter)
-		return p.handBack(a.RetryAfter, "throttled")
+		return p.awaitQuota(a.RetryAfter, "throttled")
 	case defender.Ambiguous:
 		return p.unclear(a)
 	case defender.Conflict:
@@ -71,9 +70,10 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	if !wrote {
 		return p.step() // mostly it is our own write, of which we did not hear
 	}
-	p.Log.Info("call accepted", zap.String("request_id", p.e.ID), zap.String("machine_id", p.e.MachineID),
+	p.Metrics.accepted(&p.e)
+	p.Log.Info("call accepted", p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
 		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
-		zap.String("correlation_id", p.e.correlationID()))
+		zap.String("correlation_id", p.e.correlationID()))...)
 	if p.e.State == StateFinal {
 		p.Metrics.decided(&p.e)
 	}
@@ -137,8 +137,8 @@ func (p *passage) merge() (over bool, err error) {
 	}
 	if now.ActionID != p.e.ActionID {
 		p.Log.Error("an action was accepted for a run that another replica has ended or given another action; see the machine in the portal",
-			zap.String("request_id", p.e.ID), zap.String("machine_id", p.e.MachineID), zap.String("action_id", p.e.ActionID),
-			zap.String("recorded_action_id", now.ActionID), zap.String("state", string(now.State)))
+			p.about(p.e.ID, zap.String("machine_id", p.e.MachineID), zap.String("action_id", p.e.ActionID),
+				zap.String("recorded_action_id", now.ActionID), zap.String("state", string(now.State)))...)
 	}
 	p.e, p.stored = now, now.State
 	return false, nil

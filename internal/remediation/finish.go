@@ -29,6 +29,9 @@ const (
 // refuse answers a message that has no claim on an id: it is known by its place in the stream. Nothing is written to
 // the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
 func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
+	p.refused = why.Code
+	p.begin()
+	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
 	now := time.Now().UTC()
 	f := &Failure{Code: why.Code, Message: why.Message, Origin: OriginRequest}
 	result := Result{
@@ -52,8 +55,8 @@ func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
 		}
 	}
 	p.Metrics.refused(f.Code)
-	p.Log.Info("message rejected", zap.String("message", p.d.Ref()), zap.String("claimed_id", why.ClaimedID),
-		zap.String("code", f.Code), zap.String("why", f.Message))
+	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
+		zap.String("code", f.Code), zap.String("why", f.Message))...)
 	return Done(), nil
 }
 
@@ -89,7 +92,7 @@ func (p *passage) conclude() (Outcome, error) {
 		return Outcome{}, err
 	}
 	p.Metrics.decided(&p.e)
-	logDecision(p.Log, &p.e)
+	p.Log.Info("request decided", p.about(p.e.ID, decision(&p.e)...)...)
 	return p.told()
 }
 
@@ -131,7 +134,7 @@ func (p *passage) tell(e *Entry) error {
 			return err
 		}
 	}
-	return p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, e.since())
+	return p.Publisher.Result(p.telling(e), e.Result(), e.trace(), e.ReplyTo, e.since())
 }
 
 func (p *passage) deadLetter() DeadLetter {
@@ -145,9 +148,10 @@ func (p *passage) deadLetter() DeadLetter {
 
 func (e *Entry) trace() Trace { return Trace{Parent: e.TraceParent, State: e.TraceState} }
 
-func logDecision(log *zap.Logger, e *Entry) {
+// decision are the fields of the line "request decided".
+func decision(e *Entry) []zap.Field {
 	fields := []zap.Field{
-		zap.String("request_id", e.ID), zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
+		zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
 		zap.String("outcome", e.Outcome), zap.Int("attempts", e.Attempts),
 	}
 	if e.ActionID != "" {
@@ -162,5 +166,5 @@ func logDecision(log *zap.Logger, e *Entry) {
 	if e.Error != nil {
 		fields = append(fields, zap.String("code", e.Error.Code), zap.String("why", e.Error.Message))
 	}
-	log.Info("request decided", fields...)
+	return fields
 }

@@ -14,6 +14,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
@@ -32,6 +36,7 @@ type setup struct {
 	slots    int                // 0: 16
 	untended bool               // nobody follows actions or sweeps
 	ackWait  time.Duration      // 0: 20 s
+	traced   bool               // spans are recorded
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
@@ -52,6 +57,10 @@ type world struct {
 	log    *zap.Logger
 	faults faults
 	tokens tokenSource
+	spans  *tracetest.SpanRecorder // nil: not traced
+
+	registry *prometheus.Registry
+	metrics  *remediation.Metrics // of all replicas together
 
 	requests, results, letterbox jetstream.Stream
 	trail                        auditTrail
@@ -108,7 +117,8 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	if set.api.Limits == nil {
 		set.api.Limits = []defendersim.Limit{}
 	}
-	w := &world{t: t, set: set, api: defendersim.New(set.api), log: zap.NewNop(), ledger: map[string]remediation.Entry{}}
+	w := &world{t: t, set: set, api: defendersim.New(set.api), log: zap.NewNop(), ledger: map[string]remediation.Entry{}, registry: prometheus.NewRegistry()}
+	w.metrics = remediation.NewMetrics(w.registry)
 	if testing.Verbose() {
 		w.log = zaptest.NewLogger(t, zaptest.Level(zap.DebugLevel), zaptest.WrapOptions(zap.AddStacktrace(zap.DPanicLevel)))
 	}
@@ -116,7 +126,9 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	w.net = serve(http.HandlerFunc(w.serveAPI))
 	w.ctx, w.end = context.WithCancel(t.Context())
 	var err error
-	w.broker, err = broker.Open(w.ctx, broker.Config{DataDir: dir, SyncInterval: true, Provision: true, AckWait: cmp.Or(w.set.ackWait, 20*time.Second)}, zap.NewNop())
+	w.broker, err = broker.Open(w.ctx, broker.Config{
+		DataDir: dir, SyncInterval: true, Provision: true, AckWait: cmp.Or(w.set.ackWait, 20*time.Second), TracerProvider: w.provider(),
+	}, zap.NewNop())
 	w.must(err)
 	w.must(w.broker.Provision(w.ctx))
 	w.shared, err = w.broker.NewReplicas(w.ctx, "operator")
@@ -129,6 +141,17 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	w.openTrail()
 	w.watch()
 	return w
+}
+
+// provider records the spans of all replicas, if the world is traced.
+func (w *world) provider() trace.TracerProvider {
+	if !w.set.traced {
+		return nil
+	}
+	if w.spans == nil {
+		w.spans = tracetest.NewSpanRecorder()
+	}
+	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans))
 }
 
 func (w *world) must(err error) {

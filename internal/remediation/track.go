@@ -46,6 +46,7 @@ type Tracker struct {
 	Config    TrackConfig
 	Metrics   *Metrics
 	Notes     *Notes
+	Tracing   Tracing
 	Log       *zap.Logger
 
 	mu     sync.Mutex
