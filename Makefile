@@ -106,6 +106,10 @@ else
 	$(if $(RULETESTS),promtool test rules $(RULETESTS))
 endif
 
+.PHONY: monitoring-test
+monitoring-test: ## Ask a real Prometheus for every expression of the alerts and the dashboard
+	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./cmd/worker
+
 .PHONY: workflow
 workflow:
 	$(TOOL) actionlint .github/workflows/*.yml
