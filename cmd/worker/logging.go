@@ -10,7 +10,13 @@ import (
 
 // newLogger makes the program's logger and the level that can be changed while
 // it runs. Without a format it writes lines for people on a terminal and JSON
-// elsewhere; times are RFC 3339 in UTC, every line is written, none sampled.
+// elsewhere; times are RFC 3339 in UTC.
+//
+// Warnings alone are sampled: they are about what goes on until it ends, such as
+// a broker that is away, and may come once for each of 10,000 requests. Of equal
+// ones the first ten in a second are written, then each hundredth. Outcomes,
+// decisions and changes of state are Info or Error, and every one is written; so
+// is Debug, which somebody has asked for.
 func newLogger(s LogSettings, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	level := zap.NewAtomicLevel()
 	_ = level.UnmarshalText([]byte(s.Level)) // checked with the settings; else info
@@ -25,5 +31,11 @@ func newLogger(s LogSettings, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 		config.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), level
+	out := zapcore.Lock(zapcore.AddSync(w))
+	at := func(warnings bool) zapcore.Core {
+		return zapcore.NewCore(encoder.Clone(), out, zap.LevelEnablerFunc(func(l zapcore.Level) bool {
+			return (l == zapcore.WarnLevel) == warnings && level.Enabled(l)
+		}))
+	}
+	return zap.New(zapcore.NewTee(at(false), zapcore.NewSamplerWithOptions(at(true), time.Second, 10, 100))), level
 }

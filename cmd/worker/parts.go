@@ -41,7 +41,9 @@ const (
 // assemble builds the parts and waits until the first token is there or refused.
 func (s *service) assemble(ctx context.Context) (*parts, error) {
 	set := s.settings
-	p := &parts{gate: remediation.NewGate(probeFirst, probeLongest), notes: &remediation.Notes{}, tally: s.broker.NewTally()}
+	gate := remediation.NewGate(probeFirst, probeLongest)
+	gate.Log = s.log
+	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally()}
 	var ledger *broker.Ledger
 	err := s.broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		ledger, err = s.openStores(ctx, p)
@@ -55,9 +57,10 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		return nil, err
 	}
 	publisher, metrics := s.broker.NewPublisher(), remediation.NewMetrics(s.registry)
+	tracing := remediation.NewTracing(s.tracing.spans(), s.broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Gate: p.gate, Notes: p.notes,
-		Metrics: metrics, Log: s.log, BrokerNow: p.replicas.Now,
+		Metrics: metrics, Tracing: tracing, Log: s.log, BrokerNow: p.replicas.Now,
 		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy},
 		Config: remediation.SubmitConfig{
 			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
@@ -66,7 +69,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, Feed: ledger, Metrics: metrics, Notes: p.notes, Log: s.log,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: s.broker.MaxPayload() - besideAction,
 			Contended: p.contended,
@@ -124,7 +127,7 @@ func (s *service) assembleClient(p *parts) error {
 	p.tokens = defender.NewTokens(s.credential, scope)
 	p.client, err = defender.New(defender.Config{
 		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: startLimit,
-		Registerer: s.registry,
+		Registerer: s.registry, TracerProvider: s.tracing.spans(),
 	}, p.tokens, p.budget)
 	return err
 }

@@ -42,13 +42,14 @@ func (s *service) run(ctx context.Context) error {
 		}
 	}()
 
+	s.tracing = newTracing(s.lookup, s.owner, s.log)
+	defer s.close()
 	if err := s.open(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // asked to stop while it waited for the broker: nothing was begun
 		}
 		return err
 	}
-	defer s.close()
 	return s.work(ctx)
 }
 

@@ -24,6 +24,8 @@ import (
 type service struct {
 	settings   Settings
 	credential defender.CredentialSource
+	lookup     func(string) (string, bool) // of the environment
+	tracing    tracing
 	log        *zap.Logger
 	registry   *prometheus.Registry
 	admin      *admin.Server
@@ -54,7 +56,7 @@ func newService(s Settings, lookup func(string) (string, bool), log *zap.Logger,
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w := &service{
-		settings: s, credential: credential, log: log, registry: registry, owner: randomID(),
+		settings: s, credential: credential, lookup: lookup, log: log, registry: registry, owner: randomID(),
 		waiting: "starting", since: time.Now(), ended: make(chan struct{}),
 	}
 	registry.MustRegister(w.gauges()...)
@@ -87,6 +89,7 @@ func (s *service) listen() error {
 func (s *service) open(ctx context.Context) error {
 	cfg := brokerConfig(s.settings)
 	cfg.ClientName = "unrestrict-worker " + s.owner
+	cfg.TracerProvider = s.tracing.spans()
 	cfg.OnWait, cfg.SyncInterval = s.waitFor, s.syncInterval
 	b, err := broker.Open(ctx, cfg, s.log)
 	if err != nil {
@@ -107,9 +110,12 @@ func (s *service) open(ctx context.Context) error {
 func (s *service) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeIn)
 	defer cancel()
-	if err := s.broker.Close(ctx); err != nil {
-		s.log.Warn("the broker's connection did not close cleanly", zap.Error(err))
+	if s.broker != nil {
+		if err := s.broker.Close(ctx); err != nil {
+			s.log.Warn("the broker's connection did not close cleanly", zap.Error(err))
+		}
 	}
+	s.tracing.close(ctx)
 }
 
 func (s *service) waitFor(reason string) {

@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +30,8 @@ type system struct {
 	dir  string
 	sim  *defendersim.Server
 	api  *httptest.Server
-	work *service // nil: stopped
+	log  io.Writer // nil: none
+	work *service  // nil: stopped
 	stop func()
 }
 
@@ -60,7 +62,11 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 	if err != nil {
 		return err
 	}
-	if s.work, err = newService(settings, os.LookupEnv, zap.NewNop(), zap.NewAtomicLevel()); err != nil {
+	log, level := zap.NewNop(), zap.NewAtomicLevel()
+	if s.log != nil {
+		log, level = newLogger(LogSettings{Level: "info", Format: "json"}, s.log)
+	}
+	if s.work, err = newService(settings, os.LookupEnv, log, level); err != nil {
 		return err
 	}
 	s.work.syncInterval = true
@@ -198,7 +204,12 @@ func writeTestFile(t testing.TB, name, content string) string {
 // requestsPublished is how many messages the request stream has ever had.
 func requestsPublished(t testing.TB, b *broker.Broker) uint64 {
 	t.Helper()
-	s, err := b.JS().Stream(t.Context(), b.Names().Stream)
+	return lastSequence(t, b, b.Names().Stream)
+}
+
+func lastSequence(t testing.TB, b *broker.Broker, stream string) uint64 {
+	t.Helper()
+	s, err := b.JS().Stream(t.Context(), stream)
 	if err != nil {
 		t.Fatal(err)
 	}

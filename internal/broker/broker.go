@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -39,6 +40,9 @@ type Config struct {
 	Replicas   int             // of what is created, default 1
 	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
 	ClientName string          // how the broker's own lists call this connection
+
+	// TracerProvider makes a span of each message that is published for a request; nil: none.
+	TracerProvider trace.TracerProvider
 
 	// OnWait is told why Open, Dial or Provision waits, whenever the reason changes.
 	OnWait func(reason string)

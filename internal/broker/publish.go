@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -18,7 +19,8 @@ import (
 // Publisher is remediation's Publisher and DeadLetters on the streams of results and dead letters.
 type Publisher struct {
 	b      *Broker
-	source string // ce-source
+	source string       // ce-source
+	tracer trace.Tracer // nil: no spans
 }
 
 var (
@@ -28,15 +30,25 @@ var (
 
 // NewPublisher publishes on the Broker's subjects, after Provision.
 func (b *Broker) NewPublisher() *Publisher {
-	return &Publisher{b: b, source: "urn:unrestrict-worker:" + b.cfg.Names.Stream}
+	p := &Publisher{b: b, source: "urn:unrestrict-worker:" + b.cfg.Names.Stream}
+	if b.cfg.TracerProvider != nil {
+		p.tracer = b.cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/broker")
+	}
+	return p
 }
 
 // room is what a message may have less than the broker's limit, for what the client library adds to the headers.
 const room = 512
 
-// Result implements remediation.Publisher.
-func (p *Publisher) Result(ctx context.Context, r remediation.Result, trace remediation.Trace, replyTo string, since time.Time) error {
-	h, body, err := r.Render(p.source, trace, p.b.MaxPayload()-room)
+// Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
+func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent remediation.Trace, replyTo string, since time.Time) (err error) {
+	if p.tracer != nil {
+		var span trace.Span
+		ctx, span = p.publishing(ctx, p.b.cfg.Names.ResultsSubject, r.MessageID(), r.RequestID)
+		defer func() { published(span, err) }()
+		parent = remediation.TraceIn(ctx)
+	}
+	h, body, err := r.Render(p.source, parent, p.b.MaxPayload()-room)
 	if err != nil {
 		return fmt.Errorf("render the result of %s: %w", r.RequestID, err)
 	}
@@ -65,8 +77,13 @@ func sameRun(a, b []byte) bool {
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && x.ReceivedAt.Equal(y.ReceivedAt)
 }
 
-// DeadLetter implements remediation.Publisher.
-func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, since time.Time) error {
+// DeadLetter implements remediation.Publisher. The message keeps its own trace context in it.
+func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, since time.Time) (err error) {
+	if p.tracer != nil {
+		var span trace.Span
+		ctx, span = p.publishing(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
+		defer func() { published(span, err) }()
+	}
 	h, body := d.Render(p.b.MaxPayload() - room)
 	n := p.b.cfg.Names
 	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}

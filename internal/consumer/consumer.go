@@ -219,7 +219,7 @@ func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool) {
 func (c *Consumer) guarded(wait, work context.Context, d remediation.Delivery) (out remediation.Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
-			c.cfg.Log.Error("handler panicked", zap.String("message", d.Ref()), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			c.cfg.Log.Error("handler panicked", d.About(zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))...)
 			out = remediation.Later(time.Minute, "panic")
 		}
 	}()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config is how to reach the API. Only BaseURL is required.
@@ -27,6 +28,8 @@ type Config struct {
 	Timeout    time.Duration         // one exchange, the body included; default 30 s
 	StartLimit time.Duration         // how old a permit may be when its call starts; default 2 s
 	Registerer prometheus.Registerer // nil: no metrics
+	// TracerProvider makes a span of each exchange; nil: none. The API is not told of traces.
+	TracerProvider trace.TracerProvider
 	// Transport is nil for a transport of our own. Of an *http.Transport the settings are taken (proxy, TLS, dialling);
 	// with any other, every call that ends without an answer counts as sent.
 	Transport http.RoundTripper
@@ -42,6 +45,7 @@ type Client struct {
 	budget     Budget
 	conns      *connections
 	metrics    *metrics
+	tracer     trace.Tracer // nil: no spans
 	clock      clock
 	throttle   throttle
 }
@@ -59,6 +63,9 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	c := &Client{
 		base: base.String(), userAgent: cfg.UserAgent, timeout: cfg.Timeout, startLimit: cfg.StartLimit,
 		tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), metrics: m,
+	}
+	if cfg.TracerProvider != nil {
+		c.tracer = cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/defender")
 	}
 	if c.userAgent == "" {
 		c.userAgent = "unrestrict-worker"
@@ -82,11 +89,15 @@ type Permit struct {
 	token    *bearer
 	gotToken bool // the token was asked for by this very permit
 	granted  time.Time
+	waited   time.Duration
 	spent    *atomic.Bool
 }
 
 // Granted is the instant of the grant.
 func (p Permit) Granted() time.Time { return p.granted }
+
+// Waited is how long the budget was waited for.
+func (p Permit) Waited() time.Duration { return p.waited }
 
 // Ready gets what a POST needs, the slow and the free things first: a token, a connection, then one call from the
 // budget. Without a token the error is an *Error with Op "token" (System); where the API can't be reached, one with Op
@@ -104,17 +115,20 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 	if err := c.conns.warm(ctx); err != nil {
 		e := fault(ctx, op, err, false, before.value)
 		c.count(e, began)
+		c.unsent(ctx, op, e, began)
 		return Permit{}, e
 	}
+	asked := time.Now()
 	granted, err := c.budget.Take(ctx, use)
 	if err != nil {
 		return Permit{}, fmt.Errorf("take a call from the budget: %w", err)
 	}
+	waited := time.Since(asked)
 	token, again, err := c.tokens.get(ctx) // the wait may have outlived the first
 	if err != nil {
 		return Permit{}, err
 	}
-	return Permit{token: token, gotToken: again || got && token == before, granted: granted, spent: new(atomic.Bool)}, nil
+	return Permit{token: token, gotToken: again || got && token == before, granted: granted, waited: waited, spent: new(atomic.Bool)}, nil
 }
 
 // Unrestrict sends the one POST that p permits, unless p has become too old on the wall or the monotonic clock or the
@@ -129,7 +143,7 @@ func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment st
 	if err != nil {
 		return MachineAction{}, &Error{Op: opUnrestrict, Class: Rejected, Code: codeUnreadable, Err: err}
 	}
-	r, e := c.exchange(ctx, opUnrestrict, p, "/api/machines/"+machineID+"/unrestrictCodeExecution", body)
+	r, e := c.traced(ctx, opUnrestrict, p, "/api/machines/"+machineID+"/unrestrictCodeExecution", body)
 	if e != nil {
 		return MachineAction{}, e
 	}
@@ -196,7 +210,7 @@ func (c *Client) look(ctx context.Context, op, use, path string) (*reply, error)
 	if err != nil {
 		return nil, err
 	}
-	r, e := c.exchange(ctx, op, p, path, nil)
+	r, e := c.traced(ctx, op, p, path, nil)
 	if e != nil {
 		return nil, e
 	}

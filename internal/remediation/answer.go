@@ -27,8 +27,7 @@ func (p *passage) answered(a *defender.Error) (Outcome, error) {
 	switch a.Class {
 	case defender.Throttled:
 		p.Gate.HealthyAgain(faultUnreachable)
-		p.Notes.waitsForQuota(p.key, a.RetryAfter)
-		return p.handBack(a.RetryAfter, "throttled")
+		return p.awaitQuota(a.RetryAfter, "throttled")
 	case defender.Ambiguous:
 		return p.unclear(a)
 	case defender.Conflict:
@@ -78,8 +77,9 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 		}
 		return p.step()
 	}
-	p.Log.Info("call accepted", zap.String("request_id", p.e.ID), zap.String("machine_id", p.e.MachineID),
-		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts))
+	p.Metrics.accepted(&p.e)
+	p.Log.Info("call accepted", p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
+		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts))...)
 	if p.e.State == StateFinal {
 		p.Metrics.decided(&p.e)
 	}
@@ -143,8 +143,8 @@ func (p *passage) merge() (over bool, err error) {
 	}
 	if now.ActionID != p.e.ActionID {
 		p.Log.Error("an action was accepted for a run that another replica has ended or given another action; see the machine in the portal",
-			zap.String("request_id", p.e.ID), zap.String("machine_id", p.e.MachineID), zap.String("action_id", p.e.ActionID),
-			zap.String("recorded_action_id", now.ActionID), zap.String("state", string(now.State)))
+			p.about(p.e.ID, zap.String("machine_id", p.e.MachineID), zap.String("action_id", p.e.ActionID),
+				zap.String("recorded_action_id", now.ActionID), zap.String("state", string(now.State)))...)
 	}
 	p.e, p.stored = now, now.State
 	return false, nil

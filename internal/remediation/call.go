@@ -75,13 +75,16 @@ func (p *passage) post() (defender.MachineAction, error) {
 	if err != nil {
 		return defender.MachineAction{}, err
 	}
+	p.e.Stages.granted(permit.Waited())
 	if err := p.count(); err != nil {
 		return defender.MachineAction{}, err
 	}
 	if err := p.intend(); err != nil {
 		return defender.MachineAction{}, err
 	}
+	sent := time.Now()
 	action, err := p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
+	p.e.Stages.API += Duration(time.Since(sent))
 	var answer *defender.Error
 	if errors.As(err, &answer) && !answer.Sent {
 		p.e.Attempts--
@@ -138,8 +141,7 @@ func (p *passage) notReady(err error) (Outcome, error) {
 	}
 	var quota interface{ Wait() time.Duration }
 	if errors.As(err, &quota) {
-		p.Notes.waitsForQuota(p.key, quota.Wait())
-		return p.handBack(quota.Wait(), "quota")
+		return p.awaitQuota(quota.Wait(), "quota")
 	}
 	return Outcome{}, err
 }

@@ -76,6 +76,8 @@ type Entry struct {
 	Dead      bool      `json:"dead,omitempty"` // needs a dead letter, which only the holder of the message can publish
 	DecidedAt time.Time `json:"decidedAt,omitzero"`
 
+	Stages Stages `json:"stages,omitzero"`
+
 	Revision uint64    `json:"-"`
 	Written  time.Time `json:"-"` // by the broker's clock
 }
@@ -93,19 +95,20 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// newEntry opens run 1 of a request that was published first at asked.
-func newEntry(r Request, d Delivery, asked time.Time) Entry {
+// newEntry opens run 1 of a request that was published first at asked; asked and now are by the broker's clock.
+func newEntry(r Request, d Delivery, asked, now time.Time) Entry {
 	return Entry{
 		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, TraceParent: r.TraceParent, TraceState: r.TraceState,
 		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
+		Stages: Stages{Queue: Duration(max(now.Sub(d.Published), 0))},
 	}
 }
 
 // nextRun is newEntry over an entry that ended: the next run of the same request.
-func nextRun(old Entry, r Request, d Delivery, asked time.Time) Entry {
-	e := newEntry(r, d, asked)
+func nextRun(old Entry, r Request, d Delivery, asked, now time.Time) Entry {
+	e := newEntry(r, d, asked, now)
 	e.Run, e.Revision = old.Run+1, old.Revision
 	return e
 }

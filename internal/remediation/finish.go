@@ -29,6 +29,9 @@ const (
 // refuse answers a message that has no claim on an id: it is known by its place in the stream. Nothing is written to
 // the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
 func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
+	p.refused = why.Code
+	p.begin()
+	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
 	now := time.Now().UTC()
 	f := &Failure{Code: why.Code, Message: why.Message, Origin: OriginRequest}
 	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), Run: 1, Time: now}
@@ -49,8 +52,8 @@ func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
 		}
 	}
 	p.Metrics.refused(f.Code)
-	p.Log.Info("message rejected", zap.String("message", p.d.Ref()), zap.String("claimed_id", why.ClaimedID),
-		zap.String("code", f.Code), zap.String("why", f.Message))
+	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
+		zap.String("code", f.Code), zap.String("why", f.Message))...)
 	return Done(), nil
 }
 
@@ -86,7 +89,7 @@ func (p *passage) conclude() (Outcome, error) {
 		return Outcome{}, err
 	}
 	p.Metrics.decided(&p.e)
-	logDecision(p.Log, &p.e)
+	p.Log.Info("request decided", p.about(p.e.ID, decision(&p.e)...)...)
 	return p.told()
 }
 
@@ -126,7 +129,7 @@ func (p *passage) told() (Outcome, error) {
 // may have ended the run, and nobody tells any more that it was submitted.
 func (p *passage) publish(e *Entry, since time.Time) error {
 	for n := 0; ; n++ {
-		err := p.Publisher.Result(p.work, e.Result(), e.trace(), e.ReplyTo, since)
+		err := p.Publisher.Result(p.telling(e), e.Result(), e.trace(), e.ReplyTo, since)
 		if err == nil || e.State != StateSubmitted {
 			return err
 		}
@@ -148,9 +151,10 @@ func (p *passage) deadLetter() DeadLetter {
 
 func (e *Entry) trace() Trace { return Trace{Parent: e.TraceParent, State: e.TraceState} }
 
-func logDecision(log *zap.Logger, e *Entry) {
+// decision are the fields of the line "request decided".
+func decision(e *Entry) []zap.Field {
 	fields := []zap.Field{
-		zap.String("request_id", e.ID), zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
+		zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
 		zap.String("outcome", e.Outcome), zap.Int("attempts", e.Attempts),
 	}
 	if e.ActionID != "" {
@@ -162,5 +166,5 @@ func logDecision(log *zap.Logger, e *Entry) {
 	if e.Error != nil {
 		fields = append(fields, zap.String("code", e.Error.Code), zap.String("why", e.Error.Message))
 	}
-	log.Info("request decided", fields...)
+	return fields
 }

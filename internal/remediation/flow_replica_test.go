@@ -69,7 +69,7 @@ func (w *world) newReplica(id string) *replica {
 	var err error
 	r.client, err = defender.New(defender.Config{
 		BaseURL: "http://127.0.0.1", UserAgent: id, Timeout: timeout, StartLimit: startLimit,
-		Transport: &http.Transport{DialContext: w.net.dial},
+		Transport: &http.Transport{DialContext: w.net.dial}, TracerProvider: w.provider(),
 	}, r.tokens, r.newBudget())
 	w.must(err)
 	store, err := w.broker.NewLedger(w.ctx)
@@ -78,10 +78,10 @@ func (w *world) newReplica(id string) *replica {
 	w.must(err)
 	w.must(r.shared.Measure(w.ctx))
 	own := w.broker.NewPublisher()
-	public, metrics := publisher{own, own, r}, remediation.NewMetrics(nil)
+	public, metrics, tracing := publisher{own, own, r}, w.metrics, remediation.NewTracing(w.provider(), w.broker.SpanAttributes()...)
 	r.submitter = &remediation.Submitter{
 		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Gate: r.gate, Notes: r.notes,
-		Metrics: metrics, Log: w.log.Named(id), BrokerNow: r.shared.Now,
+		Metrics: metrics, Tracing: tracing, Log: w.log.Named(id), BrokerNow: r.shared.Now,
 		Rules: remediation.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
 		Config: remediation.SubmitConfig{
 			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
@@ -90,7 +90,7 @@ func (w *world) newReplica(id string) *replica {
 		},
 	}
 	r.tracker = &remediation.Tracker{
-		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Feed: store, Metrics: metrics, Notes: r.notes, Log: w.log.Named(id),
+		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
 			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.contended,
 		},

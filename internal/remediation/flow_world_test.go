@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
@@ -30,6 +34,7 @@ type setup struct {
 	free     bool               // calls cost nothing and nothing closes them: for days of fake time
 	slots    int                // 0: 16
 	untended bool               // nobody follows actions or sweeps
+	traced   bool               // spans are recorded
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
@@ -50,6 +55,10 @@ type world struct {
 	log    *zap.Logger
 	faults faults
 	tokens tokenSource
+	spans  *tracetest.SpanRecorder // nil: not traced
+
+	registry *prometheus.Registry
+	metrics  *remediation.Metrics // of all replicas together
 
 	requests, results, letterbox jetstream.Stream
 
@@ -105,7 +114,8 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	if set.api.Limits == nil {
 		set.api.Limits = []defendersim.Limit{}
 	}
-	w := &world{t: t, set: set, api: defendersim.New(set.api), log: zap.NewNop(), ledger: map[string]remediation.Entry{}}
+	w := &world{t: t, set: set, api: defendersim.New(set.api), log: zap.NewNop(), ledger: map[string]remediation.Entry{}, registry: prometheus.NewRegistry()}
+	w.metrics = remediation.NewMetrics(w.registry)
 	if testing.Verbose() {
 		w.log = zaptest.NewLogger(t, zaptest.Level(zap.DebugLevel), zaptest.WrapOptions(zap.AddStacktrace(zap.DPanicLevel)))
 	}
@@ -113,7 +123,9 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	w.net = serve(http.HandlerFunc(w.serveAPI))
 	w.ctx, w.end = context.WithCancel(t.Context())
 	var err error
-	w.broker, err = broker.Open(w.ctx, broker.Config{DataDir: dir, SyncInterval: true, Provision: true, AckWait: 20 * time.Second}, zap.NewNop())
+	w.broker, err = broker.Open(w.ctx, broker.Config{
+		DataDir: dir, SyncInterval: true, Provision: true, AckWait: 20 * time.Second, TracerProvider: w.provider(),
+	}, zap.NewNop())
 	w.must(err)
 	w.must(w.broker.Provision(w.ctx))
 	w.shared, err = w.broker.NewReplicas(w.ctx, "operator")
@@ -125,6 +137,17 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	}
 	w.watch()
 	return w
+}
+
+// provider records the spans of all replicas, if the world is traced.
+func (w *world) provider() trace.TracerProvider {
+	if !w.set.traced {
+		return nil
+	}
+	if w.spans == nil {
+		w.spans = tracetest.NewSpanRecorder()
+	}
+	return sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans))
 }
 
 func (w *world) must(err error) {

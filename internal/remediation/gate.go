@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Fault is why this replica has stopped pulling: something that is no request's own fault.
@@ -18,6 +20,7 @@ type Fault struct {
 // pause that an operator asks for, nor of the budget.
 type Gate struct {
 	Initial, Max time.Duration // delay before the first probe, and the longest
+	Log          *zap.Logger   // of what closes and opens it
 
 	mu      sync.Mutex
 	fault   *Fault
@@ -33,7 +36,7 @@ type Gate struct {
 
 // NewGate returns an open gate.
 func NewGate(initial, longest time.Duration) *Gate {
-	return &Gate{Initial: initial, Max: longest, met: map[string]struct{}{}, changed: make(chan struct{})}
+	return &Gate{Initial: initial, Max: longest, Log: zap.NewNop(), met: map[string]struct{}{}, changed: make(chan struct{})}
 }
 
 func (g *Gate) signal() {
@@ -51,8 +54,13 @@ func (g *Gate) Fault(code, reason string) {
 	case g.fault == nil:
 		g.fault = &Fault{Code: code, Reason: reason, Since: now}
 		g.delay = g.Initial
+		g.tell()
 	case g.probing || now.After(g.probeAt):
+		changed := g.fault.Code != code
 		g.fault.Code, g.fault.Reason = code, reason
+		if changed {
+			g.tell()
+		}
 		g.delay = min(2*g.delay, g.Max)
 	default: // another call that was under way when the fault was seen
 		g.signal()
@@ -61,6 +69,11 @@ func (g *Gate) Fault(code, reason string) {
 	g.probing = false
 	g.probeAt = now.Add(g.delay)
 	g.signal()
+}
+
+// tell logs the fault that is on; the caller holds mu, so that the lines come in the order of what they tell.
+func (g *Gate) tell() {
+	g.Log.Error("no requests are taken but for probes", zap.String("fault", g.fault.Code), zap.String("why", g.fault.Reason))
 }
 
 // Healthy opens the gate: an answer showed that the API takes calls of this replica.
@@ -84,6 +97,9 @@ func (g *Gate) HealthyAgain(code string) {
 func (g *Gate) open() {
 	if g.fault == nil && !g.suspect {
 		return
+	}
+	if g.fault != nil {
+		g.Log.Info("the fault is gone: requests are taken again", zap.String("fault", g.fault.Code), zap.Duration("after", time.Since(g.fault.Since)))
 	}
 	g.fault, g.suspect, g.probing, g.passed = nil, false, false, 0
 	clear(g.met)

@@ -12,6 +12,7 @@ type Metrics struct {
 	duration    *prometheus.HistogramVec
 	retries     *prometheus.CounterVec
 	deadletters *prometheus.CounterVec
+	stages      *prometheus.HistogramVec
 	followed    prometheus.Gauge
 }
 
@@ -31,12 +32,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		deadletters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unrestrict_deadletters_total", Help: "Dead letters, by error code.",
 		}, []string{"code"}),
+		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "unrestrict_stage_duration_seconds",
+			Help: "Time that a run spent in each stage, told once a run. queue: published to first taken; " +
+				"quota: waited for the call budget, in hand or given back; api: its POSTs, from sending to the answer read; " +
+				"device: accepted to final on the machine.",
+			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 10, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 72 * 3600},
+		}, []string{"stage"}),
 		followed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "unrestrict_actions_followed", Help: "Machine actions that this replica follows; 0 on all but one.",
 		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.duration, m.retries, m.deadletters, m.followed)
+		reg.MustRegister(m.requests, m.duration, m.retries, m.deadletters, m.stages, m.followed)
 	}
 	for _, outcome := range []string{Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned} {
 		m.requests.WithLabelValues(outcome)
@@ -45,7 +53,23 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
+// accepted tells the stages up to the action. Whoever made it durable calls it: once a run.
+func (m *Metrics) accepted(e *Entry) {
+	m.stages.WithLabelValues("queue").Observe(time.Duration(e.Stages.Queue).Seconds())
+	if quota, called := e.Stages.quota(time.Now()), e.Attempts > 0; called || quota > 0 {
+		m.stages.WithLabelValues("quota").Observe(quota.Seconds())
+	}
+	if e.Stages.API > 0 {
+		m.stages.WithLabelValues("api").Observe(time.Duration(e.Stages.API).Seconds())
+	}
+}
+
 func (m *Metrics) decided(e *Entry) {
+	if e.ActionID == "" {
+		m.accepted(e) // it never was: this is where those stages ended
+	} else if e.Follow {
+		m.stages.WithLabelValues("device").Observe(max(e.DecidedAt.Sub(e.Accepted).Seconds(), 0))
+	}
 	m.requests.WithLabelValues(e.Outcome).Inc()
 	m.duration.WithLabelValues(e.Outcome).Observe(max(time.Since(e.ReceivedAt).Seconds(), 0))
 	if e.Dead {

@@ -41,7 +41,7 @@ func (p *passage) reconcile() (Outcome, error) {
 	p.Notes.mayList(true, "")
 	for _, a := range actions {
 		if p.ours(a) {
-			p.Log.Info("a call whose answer was lost did take place", zap.String("request_id", p.e.ID), zap.String("action_id", a.ID))
+			p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", a.ID))...)
 			p.Gate.Healthy()
 			p.streak.end()
 			return p.adoptAs(a)
@@ -129,8 +129,7 @@ func (p *passage) lookFailed(err error) (Outcome, error) {
 	case a.Class == defender.System:
 		return p.faulted(a)
 	case a.Class == defender.Throttled:
-		p.Notes.waitsForQuota(p.key, a.RetryAfter)
-		return p.handBack(a.RetryAfter, "throttled")
+		return p.awaitQuota(a.RetryAfter, "throttled")
 	case a.Class == defender.Reauthenticate:
 		return p.handBack(0, "reauthenticate")
 	}

@@ -59,7 +59,7 @@ func (p *passage) openReplay() (Outcome, error) {
 		return Later(2*time.Second, "told"), nil
 	case old.State == "", ended && old.Run == p.replay.run:
 		old.Run = p.replay.run
-		p.e = nextRun(old, p.req, p.d, p.origin.Published)
+		p.e = nextRun(old, p.req, p.d, p.origin.Published, p.BrokerNow())
 		p.e.ReplayOf = p.replay.seq
 		if old.Error != nil && old.Error.Code == CodeFateUnknown {
 			p.e.lookFirst(old)

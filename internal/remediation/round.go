@@ -191,11 +191,11 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 	}
 	if err == nil {
 		t.Metrics.decided(&e)
-		logDecision(t.Log, &e)
-		err = t.told(ctx, key, e)
+		t.Log.Info("request decided", e.about(decision(&e)...)...)
+		err = t.told(t.Tracing.device(ctx, &e), key, e)
 	}
 	if err != nil && ctx.Err() == nil {
-		t.Log.Warn("the end of a followed action is put off", zap.String("key", key), zap.Error(err))
+		t.Log.Warn("the end of a followed action is put off", e.about(zap.String("key", key), zap.Error(err))...)
 	}
 }
 
@@ -220,10 +220,10 @@ func (t *Tracker) sweep(ctx context.Context) {
 		for _, key := range t.overdue() {
 			e, err := load(ctx, t.Ledger, key)
 			if err == nil && e.State == StateFinal && !e.Published && !e.Dead {
-				err = t.told(ctx, key, e)
+				err = t.told(t.Tracing.resume(ctx, &e), key, e)
 			}
 			if err != nil && ctx.Err() == nil {
-				t.Log.Warn("a decided result is not told yet", zap.String("key", key), zap.Error(err))
+				t.Log.Warn("a decided result is not told yet", e.about(zap.String("key", key), zap.Error(err))...)
 				break
 			}
 		}

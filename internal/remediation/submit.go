@@ -1,11 +1,13 @@
 package remediation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
@@ -53,6 +55,7 @@ type Submitter struct {
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
+	Tracing     Tracing
 	Log         *zap.Logger
 
 	flights flights
@@ -98,11 +101,17 @@ type passage struct {
 	m          machine
 	probing    bool // it may call though the gate is closed
 	guarded    bool // the guard was asked in this passage, and let the run through
+	queued     bool // the wait for quota began in this passage
+
+	began   time.Time
+	span    trace.Span // nil: not traced
+	refused string     // the code, of a message without a claim on an entry
 }
 
 // Handle is the remediation.Handler of the request stream.
-func (s *Submitter) Handle(wait, work context.Context, d Delivery) Outcome {
-	p := &passage{Submitter: s, wait: wait, work: work, d: d, origin: d}
+func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome) {
+	p := &passage{Submitter: s, wait: wait, work: work, d: d, origin: d, began: time.Now()}
+	defer func() { p.end(out) }()
 	out, err := p.run()
 	if err != nil {
 		out = p.stumble(err)
@@ -111,8 +120,10 @@ func (s *Submitter) Handle(wait, work context.Context, d Delivery) Outcome {
 	}
 	if !out.Done {
 		s.Metrics.retry(out.Cause)
-		s.Log.Debug("request waits", zap.String("request_id", p.e.ID), zap.String("message", d.Ref()),
-			zap.String("cause", out.Cause), zap.Duration("for", out.After), zap.Error(err))
+		if line := s.Log.Check(zap.DebugLevel, "request waits"); line != nil {
+			line.Write(p.about(cmp.Or(p.e.ID, p.req.ID), zap.String("message", d.Ref()),
+				zap.String("cause", out.Cause), zap.Duration("for", out.After), zap.Error(err))...)
+		}
 	}
 	return out
 }
@@ -121,13 +132,15 @@ func (p *passage) run() (Outcome, error) {
 	if invalid, err := p.unwrap(); err != nil {
 		return Outcome{}, err
 	} else if invalid != nil {
-		return p.refuse(Request{}, invalid)
+		p.req.TraceParent, p.req.TraceState = traceFrom(p.d.Header, content{})
+		return p.refuse(p.req, invalid)
 	}
 	req, invalid := p.Rules.Parse(p.origin)
+	p.req = req
 	if invalid != nil {
 		return p.refuse(req, invalid)
 	}
-	p.req, p.key = req, EntryKey(p.Rules.Stream, req, p.origin.Published)
+	p.key = EntryKey(p.Rules.Stream, req, p.origin.Published)
 	if !p.flights.enter(p.key) {
 		return Later(time.Second, "inHand"), nil
 	}
@@ -155,12 +168,13 @@ func (p *passage) run() (Outcome, error) {
 func (p *passage) read() error {
 	var err error
 	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored, p.m, p.guarded = p.e.State, machine{}, false
+	p.stored, p.m, p.guarded, p.queued = p.e.State, machine{}, false, false
 	return err
 }
 
 // proceed carries the request on from what is known of it.
 func (p *passage) proceed() (Outcome, error) {
+	p.begin()
 	if p.e.State != "" && p.e.Print != fingerprint(p.req.MachineID, p.req.Comment) {
 		return p.refuse(p.req, &Invalid{
 			Code: CodeIDConflict, ClaimedID: p.req.ID,
@@ -180,7 +194,7 @@ func (p *passage) open() (Outcome, error) {
 		return p.openReplay()
 	case p.e.State == "":
 		rev := p.e.Revision
-		p.e = newEntry(p.req, p.d, p.origin.Published)
+		p.e = newEntry(p.req, p.d, p.origin.Published, p.BrokerNow())
 		p.e.Revision = rev
 		if p.Config.MaxAge > 0 && p.BrokerNow().Sub(p.origin.Published) > p.Config.MaxAge {
 			return p.reject(&Failure{Code: CodeTooOld, Origin: OriginRequest, Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds"})
@@ -190,7 +204,7 @@ func (p *passage) open() (Outcome, error) {
 		if _, err := p.told(); err != nil {
 			return Outcome{}, err
 		}
-		p.e = nextRun(p.e, p.req, p.d, p.origin.Published)
+		p.e = nextRun(p.e, p.req, p.d, p.origin.Published, p.BrokerNow())
 	}
 	return Outcome{}, nil
 }
@@ -237,12 +251,12 @@ func (p *passage) save(ttl time.Duration) error {
 
 // handBack gives the message back for a reason that is not the request's fault. The entry is written if the ledger
 // does not know the run yet (the first of one id is to stay the first), believes in a call that is not under way, or
-// has not heard what the guard found.
+// has not heard what the guard found or since when the run waits for quota.
 func (p *passage) handBack(d time.Duration, cause string) (Outcome, error) {
 	if p.e.State == StateCalled {
 		p.e.State = StateWaiting
 	}
-	if p.e.State != p.stored || p.guarded {
+	if p.e.State != p.stored || p.guarded || p.queued {
 		if err := p.save(0); err != nil {
 			return Outcome{}, err
 		}

@@ -45,6 +45,7 @@ type Tracker struct {
 	Config    TrackConfig
 	Metrics   *Metrics
 	Notes     *Notes
+	Tracing   Tracing
 	Log       *zap.Logger
 
 	mu     sync.Mutex

@@ -1,0 +1,94 @@
+package defender
+
+import (
+	"context"
+	"net/url"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// traced is exchange within a client span, by OpenTelemetry's conventions for HTTP. What is secret or somebody's words,
+// the token and the comment, stands in no attribute. No trace context goes to the API: it is not ours to say who may know.
+func (c *Client) traced(ctx context.Context, op string, p Permit, path string, body []byte) (*reply, *Error) {
+	if c.tracer == nil {
+		return c.exchange(ctx, op, p, path, body)
+	}
+	ctx, span := c.span(ctx, op, time.Now())
+	r, e := c.exchange(ctx, op, p, path, body)
+	if e != nil && !e.Sent && (e.Class == Stale || e.Code == codeCancelled) {
+		return r, e // there was no exchange, and a span that is not ended is none
+	}
+	defer span.End()
+	if !span.IsRecording() {
+		return r, e
+	}
+	span.SetAttributes(semconv.URLFull(c.base + path))
+	if e != nil {
+		e.mark(span)
+	} else {
+		span.SetAttributes(semconv.HTTPResponseStatusCode(r.status))
+	}
+	return r, e
+}
+
+// unsent is the span of an exchange that ended before it could begin, for the API could not be reached.
+func (c *Client) unsent(ctx context.Context, op string, e *Error, began time.Time) {
+	if c.tracer == nil {
+		return
+	}
+	_, span := c.span(ctx, op, began)
+	defer span.End()
+	if span.IsRecording() {
+		e.mark(span)
+	}
+}
+
+func (c *Client) span(ctx context.Context, op string, began time.Time) (context.Context, trace.Span) {
+	method, template := semconv.HTTPRequestMethodGet, "/api/machineactions"
+	switch op {
+	case opUnrestrict:
+		method, template = semconv.HTTPRequestMethodPost, "/api/machines/{id}/unrestrictCodeExecution"
+	case opGet:
+		template = "/api/machineactions/{id}"
+	}
+	ctx, span := c.tracer.Start(ctx, method.Value.AsString()+" "+template, trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(began))
+	if span.IsRecording() {
+		span.SetAttributes(method, semconv.URLTemplate(template))
+		span.SetAttributes(serverOf(c.base)...)
+	}
+	return ctx, span
+}
+
+// serverOf is where a base URL leads.
+func serverOf(base string) []attribute.KeyValue {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil
+	}
+	port := 443
+	if u.Scheme == "http" {
+		port = 80
+	}
+	if n, err := strconv.Atoi(u.Port()); err == nil {
+		port = n
+	}
+	return []attribute.KeyValue{semconv.ServerAddress(u.Hostname()), semconv.ServerPort(port)}
+}
+
+// mark says on a span what e is, by codes alone.
+func (e *Error) mark(span trace.Span) {
+	code := e.Code
+	if e.StatusCode != 0 {
+		span.SetAttributes(semconv.HTTPResponseStatusCode(e.StatusCode))
+	}
+	if e.StatusCode >= 400 {
+		code = strconv.Itoa(e.StatusCode)
+	}
+	span.SetAttributes(semconv.ErrorTypeKey.String(code))
+	span.SetStatus(codes.Error, e.Class.String())
+}

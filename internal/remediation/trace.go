@@ -1,0 +1,196 @@
+package remediation
+
+import (
+	"cmp"
+	"context"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+)
+
+// Attributes of spans that OpenTelemetry has no name for (docs/observability.md).
+const (
+	attrMachine = attribute.Key("unrestrict.machine.id")
+	attrAction  = attribute.Key("unrestrict.action.id")
+	attrOutcome = attribute.Key("unrestrict.outcome")
+	attrRun     = attribute.Key("unrestrict.run")
+	attrAttempt = attribute.Key("unrestrict.attempts")
+	attrMessage = attribute.Key("unrestrict.message")
+	attrPutOff  = attribute.Key("unrestrict.put_off")
+)
+
+// Tracing makes the spans of requests. The zero value makes none, and costs nothing.
+type Tracing struct {
+	tracer  trace.Tracer         // nil: no spans
+	message []attribute.KeyValue // of each span of a message: what the broker's side alone knows
+}
+
+// NewTracing makes spans with p; nil: none.
+func NewTracing(p trace.TracerProvider, message ...attribute.KeyValue) Tracing {
+	if p == nil {
+		return Tracing{}
+	}
+	return Tracing{p.Tracer("example.com/unrestrict-worker/internal/remediation"), message}
+}
+
+// TraceIn is the trace context that ctx has; zero if none.
+func TraceIn(ctx context.Context) Trace {
+	c := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, c)
+	return Trace{Parent: c["traceparent"], State: c["tracestate"]}
+}
+
+// under makes t the parent of the spans that begin in the context.
+func (t Trace) under(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": t.Parent, "tracestate": t.State})
+}
+
+// begin starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
+// request that brought none gets this one as what the later ones go on from: the entry keeps it, so that they are in one
+// trace too when the next delivery goes to another process.
+func (p *passage) begin() {
+	if p.Tracing.tracer == nil || p.span != nil {
+		return
+	}
+	t := Trace{p.req.TraceParent, p.req.TraceState}
+	if t.Parent == "" {
+		t = p.e.trace()
+	}
+	ctx, opts := p.work, []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(p.began)}
+	if t.Parent != "" {
+		ctx = t.under(ctx)
+		opts = append(opts, trace.WithLinks(trace.LinkFromContext(ctx)))
+	}
+	ctx, p.span = p.Tracing.tracer.Start(ctx, "process "+p.d.Subject, opts...)
+	p.wait, p.work = trace.ContextWithSpan(p.wait, p.span), trace.ContextWithSpan(p.work, p.span)
+	if t.Parent == "" {
+		t = TraceIn(ctx)
+	}
+	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
+}
+
+// end is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
+func (p *passage) end(out Outcome) {
+	if p.span == nil {
+		return
+	}
+	defer p.span.End()
+	if !p.span.IsRecording() {
+		return
+	}
+	p.span.SetAttributes(p.Tracing.message...)
+	p.span.SetAttributes(
+		semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess, semconv.MessagingDestinationName(p.d.Subject),
+		attrMessage.String(p.d.Ref()),
+	)
+	if id := p.d.Header.Get("Nats-Msg-Id"); id != "" {
+		p.span.SetAttributes(semconv.MessagingMessageID(id))
+	}
+	e := &p.e
+	if p.refused != "" { // it had no claim on the entry, if there is one
+		e = &Entry{ID: p.d.Ref(), MachineID: p.req.MachineID, Run: 1, State: StateFinal, Outcome: Rejected, Error: &Failure{Code: p.refused}}
+	}
+	p.span.SetAttributes(e.attributes(cmp.Or(e.ID, p.req.ID))...)
+	switch {
+	case !out.Done:
+		p.span.SetAttributes(attrPutOff.String(cmp.Or(out.Cause, "panic")))
+	case e.Error != nil:
+		p.span.SetAttributes(semconv.ErrorTypeKey.String(e.Error.Code))
+		p.span.SetStatus(codes.Error, e.Error.Code)
+	}
+}
+
+func (e *Entry) attributes(id string) []attribute.KeyValue {
+	a := []attribute.KeyValue{semconv.MessagingMessageConversationID(id), attrRun.Int(e.Run), attrAttempt.Int(e.Attempts)}
+	if e.MachineID != "" {
+		a = append(a, attrMachine.String(e.MachineID))
+	}
+	if e.ActionID != "" {
+		a = append(a, attrAction.String(e.ActionID))
+	}
+	switch e.State {
+	case StateFinal:
+		a = append(a, attrOutcome.String(e.Outcome))
+	case StateSubmitted:
+		a = append(a, attrOutcome.String(Submitted))
+	}
+	return a
+}
+
+// telling is the context to publish e's results in: they belong to e's trace, also where this message is another one
+// with the same id and a trace of its own.
+func (p *passage) telling(e *Entry) context.Context {
+	if p.span == nil || e.TraceParent == "" || traceID(e.TraceParent) == p.span.SpanContext().TraceID().String() {
+		return p.work
+	}
+	return e.trace().under(p.work)
+}
+
+// resume is ctx in the trace of a request of which no message is in hand.
+func (t Tracing) resume(ctx context.Context, e *Entry) context.Context {
+	if t.tracer == nil {
+		return ctx
+	}
+	return e.trace().under(ctx)
+}
+
+// device makes the span of what happened on the machine, from accepted to final, now that both are known. A process that
+// dies between the decision and here takes the span with it, never the result.
+func (t Tracing) device(ctx context.Context, e *Entry) context.Context {
+	if t.tracer == nil {
+		return ctx
+	}
+	ctx, span := t.tracer.Start(e.trace().under(ctx), "follow machine action", trace.WithTimestamp(e.Accepted))
+	if span.IsRecording() {
+		span.SetAttributes(e.attributes(e.ID)...)
+		if e.Error != nil {
+			span.SetAttributes(semconv.ErrorTypeKey.String(e.Error.Code))
+		}
+		if e.Outcome != Succeeded {
+			span.SetStatus(codes.Error, e.Outcome)
+		}
+	}
+	span.End(trace.WithTimestamp(e.DecidedAt))
+	return ctx
+}
+
+// About are the fields of a line about a message of which no more is known: its name, its trace, and the line's own.
+func (d Delivery) About(own ...zap.Field) []zap.Field {
+	fields := []zap.Field{zap.String("message", d.Ref())}
+	if parent, _ := traceFrom(d.Header, content{}); parent != "" {
+		fields = append(fields, zap.String("trace_id", traceID(parent)))
+	}
+	return append(fields, own...)
+}
+
+// about are the fields of a line about this request: its id, where it is in its trace, and the line's own.
+func (p *passage) about(id string, own ...zap.Field) []zap.Field {
+	if p.span != nil {
+		sc := p.span.SpanContext()
+		return about(id, sc.TraceID().String(), append(own, zap.Stringer("span_id", sc.SpanID())))
+	}
+	return about(id, traceID(cmp.Or(p.e.TraceParent, p.req.TraceParent)), own)
+}
+
+// about is passage.about for whoever has no message in hand.
+func (e *Entry) about(own ...zap.Field) []zap.Field { return about(e.ID, traceID(e.TraceParent), own) }
+
+func about(id, traceID string, own []zap.Field) []zap.Field {
+	fields := append(make([]zap.Field, 0, len(own)+2), zap.String("request_id", id))
+	if traceID != "" {
+		fields = append(fields, zap.String("trace_id", traceID))
+	}
+	return append(fields, own...)
+}
+
+// traceID is the trace id in a traceparent that is valid (validTraceParent) or "".
+func traceID(parent string) string {
+	if parent == "" {
+		return ""
+	}
+	return parent[3:35]
+}
