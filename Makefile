@@ -113,6 +113,10 @@ check-nsc: ## Try deploy/nats/nsc.sh: needs nsc
 	NSC_DIR=$$dir/out $(GO) test -count=1 -run '^TestPermissions$$' ./cmd/worker; status=$$?; \
 	if [ $$status != 0 ]; then cat $$dir/log; fi; rm -rf $$dir; exit $$status
 
+.PHONY: monitoring-test
+monitoring-test: ## Ask a real Prometheus for every expression of the alerts and the dashboard
+	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./cmd/worker
+
 .PHONY: workflow
 workflow:
 	$(TOOL) actionlint .github/workflows/*.yml

@@ -68,9 +68,9 @@ func everyOutcome(t *testing.T, s *system, requests map[string]string) {
 }
 
 // scrape is what Prometheus gets from a worker.
-func scrape(t *testing.T, s *system) string {
+func scrape(t *testing.T, addr string) string {
 	t.Helper()
-	resp, err := http.Get("http://" + s.work.adminAddr.String() + "/metrics")
+	resp, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestMetricsAfterEveryOutcome(t *testing.T) {
 		"succeeded": request(1), "failed": request(2), "timedOut": request(3), "cancelled": request(4), "rejected": request(5), "abandoned": request(6),
 	})
 	everyOutcome(t, s, map[string]string{"rejected": `{"machineId":"none"}`})
-	all := scrape(t, s)
+	all := scrape(t, s.work.adminAddr.String())
 	wantSamples(t, all, map[string]string{
 		`unrestrict_requests_total{outcome="succeeded"}`: "1", `unrestrict_requests_total{outcome="failed"}`: "1",
 		`unrestrict_requests_total{outcome="timedOut"}`: "1", `unrestrict_requests_total{outcome="cancelled"}`: "1",
@@ -142,12 +142,12 @@ func TestMetricsAfterEveryOutcome(t *testing.T) {
 
 	start(map[string]string{"WORKER_DRY_RUN": "true"})
 	everyOutcome(t, s, map[string]string{"dryRun": request(7)})
-	dry := scrape(t, s)
+	dry := scrape(t, s.work.adminAddr.String())
 	wantSamples(t, dry, map[string]string{`unrestrict_requests_total{outcome="dryRun"}`: "1", `unrestrict_stage_duration_seconds_count{stage="queue"}`: "1"})
 
 	start(map[string]string{"WORKER_TRACK": "false"})
 	everyOutcome(t, s, map[string]string{"submitted": request(8)})
-	untracked := scrape(t, s)
+	untracked := scrape(t, s.work.adminAddr.String())
 	wantSamples(t, untracked, map[string]string{`unrestrict_requests_total{outcome="submitted"}`: "1", `unrestrict_stage_duration_seconds_count{stage="api"}`: "1"})
 
 	for _, text := range []string{all, dry, untracked} {

@@ -32,6 +32,7 @@ type Budget struct {
 	store    Store
 	log      *zap.Logger
 	left     *prometheus.GaugeVec
+	limit    *prometheus.GaugeVec
 	slot     chan struct{} // held by the one caller that talks to the store; the others queue
 	reserved atomic.Bool
 
@@ -49,13 +50,16 @@ func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Register
 			Name: "unrestrict_budget_remaining",
 			Help: "Calls that the API's window still has for all replicas together; +Inf without a limit.",
 		}, []string{"window"}),
+		limit: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "unrestrict_budget_limit", Help: "Calls that the window grants in all, the smallest of what the replicas have set; +Inf without a limit.",
+		}, []string{"window"}),
 	}
 	for _, w := range windows {
 		b.windows = append(b.windows, newWindow(w))
 		b.measure(w.Name, State{Limit: w.Limit, Left: w.Limit})
 	}
 	if reg != nil {
-		reg.MustRegister(b.left)
+		reg.MustRegister(b.left, b.limit)
 	}
 	return b
 }
@@ -148,9 +152,10 @@ func (b *Budget) Run(ctx context.Context) error {
 }
 
 func (b *Budget) measure(window string, s State) {
-	left := float64(max(0, s.Left))
+	left, limit := float64(max(0, s.Left)), float64(s.Limit)
 	if s.Limit == 0 {
-		left = math.Inf(1)
+		left, limit = math.Inf(1), math.Inf(1)
 	}
 	b.left.WithLabelValues(window).Set(left)
+	b.limit.WithLabelValues(window).Set(limit)
 }

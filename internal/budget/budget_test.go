@@ -497,6 +497,11 @@ func TestRemaining(t *testing.T) {
 		if left := testutil.ToFloat64(b.left.WithLabelValues("minute")); !math.IsInf(left, 1) {
 			t.Errorf("minute: %v left, want +Inf without a limit", left)
 		}
+		for window, want := range map[string]float64{"hour": 100, "minute": math.Inf(1)} {
+			if limit := testutil.ToFloat64(b.limit.WithLabelValues(window)); limit != want {
+				t.Errorf("%s: limit %v, want %v", window, limit, want)
+			}
+		}
 		if problems, err := testutil.GatherAndLint(reg); err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v %v", problems, err)
 		}

@@ -56,7 +56,7 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the API's address: %w", err)
 	}
-	m, err := newMetrics(cfg.Registerer)
+	m, err := newMetrics(cfg.Registerer, tokens.expires)
 	if err != nil {
 		return nil, fmt.Errorf("register the API's metrics: %w", err)
 	}

@@ -1,6 +1,7 @@
 package defender
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,8 +12,8 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 }
 
-// newMetrics registers with reg; a nil reg leaves the metrics to themselves.
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+// newMetrics registers with reg; a nil reg leaves the metrics to themselves. expires is when the token in hand ends, zero: unknown.
+func newMetrics(reg prometheus.Registerer, expires func() time.Time) (*metrics, error) {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unrestrict_api_calls_total",
@@ -27,10 +28,21 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	if err := reg.Register(m.calls); err != nil {
-		return nil, err
+	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unrestrict_token_expiry_timestamp_seconds",
+		Help: "When the token in hand expires, in seconds since 1970; NaN without a token, or if its end is not known.",
+	}, func() float64 {
+		if at := expires(); !at.IsZero() {
+			return float64(at.Unix())
+		}
+		return math.NaN() // no comparison with it holds, so that no alert fires for what is not known
+	})
+	for _, c := range []prometheus.Collector{m.calls, m.duration, expiry} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
 	}
-	return m, reg.Register(m.duration)
+	return m, nil
 }
 
 func (m *metrics) observe(op, code string, took time.Duration) {

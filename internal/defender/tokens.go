@@ -171,6 +171,16 @@ func (t *Tokens) refuse(b *bearer) {
 	}
 }
 
+// expires is when the token in hand ends; zero without one, or if that is not known.
+func (t *Tokens) expires() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current == nil {
+		return time.Time{}
+	}
+	return t.current.expires
+}
+
 // unusable says why a token can't be sent at all.
 func (tok Token) unusable(now time.Time) error {
 	if tok.Value == "" {

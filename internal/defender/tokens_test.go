@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // value is the token in hand, or "" and the error.
@@ -22,6 +24,45 @@ func value(t *testing.T, tokens *Tokens) (string, error) {
 		return "", err
 	}
 	return b.value, nil
+}
+
+// TestTokenExpiryMetric: it tells of the token in hand alone, whatever took its place.
+func TestTokenExpiryMetric(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		life := time.Hour
+		tokens := tokensOf(t, &issuer{next: func(n int, _ bool) (Token, error) {
+			tok := Token{Value: fmt.Sprint("opaque-token-", n)}
+			if life > 0 {
+				tok.Expires = time.Now().Add(life)
+			}
+			return tok, nil
+		}})
+		reg := prometheus.NewRegistry()
+		if _, err := newMetrics(reg, tokens.expires); err != nil {
+			t.Fatal(err)
+		}
+		expect := func(when, want string) {
+			t.Helper()
+			want = "# HELP unrestrict_token_expiry_timestamp_seconds When the token in hand expires, in seconds since 1970; NaN without a token, or if its end is not known.\n" +
+				"# TYPE unrestrict_token_expiry_timestamp_seconds gauge\nunrestrict_token_expiry_timestamp_seconds " + want + "\n"
+			if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "unrestrict_token_expiry_timestamp_seconds"); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		expect("before the first", "NaN")
+		b, _, err := tokens.get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect("with one", fmt.Sprint(time.Now().Add(life).Unix()))
+		tokens.refuse(b)
+		expect("refused by the API", "NaN")
+		life = 0
+		if err := tokens.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		expect("with one that does not say", "NaN")
+	})
 }
 
 func TestTokenSingleFlight(t *testing.T) {

@@ -48,6 +48,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	for _, outcome := range []string{Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned} {
 		m.requests.WithLabelValues(outcome)
+		m.duration.WithLabelValues(outcome) // from 0 on, so that rate() sees the first
 	}
 	return m
 }
