@@ -30,6 +30,7 @@ type setup struct {
 	free     bool               // calls cost nothing and nothing closes them: for days of fake time
 	slots    int                // 0: 16
 	untended bool               // nobody follows actions or sweeps
+	newer    dialect            // of the replicas that startNewer starts
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
@@ -154,10 +155,17 @@ func (w *world) close() {
 
 func (w *world) start() *replica {
 	w.t.Helper()
+	return w.launch(func(*replica) {})
+}
+
+// launch starts a replica, changed before.
+func (w *world) launch(change func(*replica)) *replica {
+	w.t.Helper()
 	r := w.newReplica(fmt.Sprintf("replica-%d", len(w.replicas)))
 	w.mu.Lock()
 	w.replicas = append(w.replicas, r)
 	w.mu.Unlock()
+	change(r)
 	r.run()
 	return r
 }
