@@ -115,18 +115,18 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 
 func (o *Overview) learn(e jetstream.KeyValueEntry, keys stateKeys) {
 	if e.Key() == keys.pause {
-		p := &Pause{}
-		if json.Unmarshal(e.Value(), p) == nil && (p.Until == nil || time.Now().Before(*p.Until)) {
+		if p := readPause(e); !p.over() {
 			o.Pause = p
 		}
 		return
 	}
 	var p Presence
-	if json.Unmarshal(e.Value(), &p) == nil {
-		o.Replicas = append(o.Replicas, p)
-		o.InFlight += p.InFlight
-		o.Followed += p.Followed
+	if json.Unmarshal(e.Value(), &p) != nil {
+		p = Presence{Reason: "a replica says what is not understood; ask with its version of the worker", Since: e.Created()}
 	}
+	o.Replicas = append(o.Replicas, p)
+	o.InFlight += p.InFlight
+	o.Followed += p.Followed
 }
 
 // Pending is how many requests the stream has, whether somebody has them in hand or not.

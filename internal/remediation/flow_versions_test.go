@@ -224,7 +224,10 @@ func (w *world) goOn(values map[string][]byte) {
 		posts int
 		end   string
 	}{
-		{"waiting", 1, "succeeded"}, {"called", 0, "succeeded"}, {"unknown", 1, "succeeded"}, {"submitted", 0, "succeeded"},
+		{"waiting", 1, "succeeded"},
+		{"called", 0, "succeeded"},
+		{"unknown", 1, "succeeded"},
+		{"submitted", 0, "succeeded"},
 		{"decided", 0, "failed actionVanished"},
 	}
 	stream := w.broker.Names().Stream
