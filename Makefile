@@ -121,6 +121,14 @@ monitoring-test: ## Ask a real Prometheus for every expression of the alerts and
 workflow:
 	$(TOOL) actionlint .github/workflows/*.yml
 
+.PHONY: release-notes
+release-notes: ## Print what CHANGELOG.md says of VERSION
+	@awk -v version='$(patsubst v%,%,$(VERSION))' ' \
+		/^## / {on = $$2 == "[" version "]"; next} \
+		/^\[.*\]: / {next} \
+		on {print; if (NF) found = 1} \
+		END {if (!found) {print "CHANGELOG.md says nothing of version " version > "/dev/stderr"; exit 1}}' CHANGELOG.md
+
 .PHONY: clean
 clean: ## Delete what make built
-	rm -rf bin .bin
+	rm -rf bin .bin dist

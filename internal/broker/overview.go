@@ -156,19 +156,19 @@ func (b *Broker) Settle(ctx context.Context) {
 
 func (o *Overview) learn(e jetstream.KeyValueEntry, keys stateKeys) {
 	if e.Key() == keys.pause {
-		p := &Pause{}
-		if json.Unmarshal(e.Value(), p) == nil && (p.Until == nil || time.Now().Before(*p.Until)) {
+		if p := readPause(e); !p.over() {
 			o.Pause = p
 		}
 		return
 	}
-	p := Presence{}
-	if json.Unmarshal(e.Value(), &p) == nil {
-		p.ID = strings.TrimPrefix(e.Key(), keys.replica)
-		o.Replicas = append(o.Replicas, p)
-		o.InFlight += p.InFlight
-		o.Followed += p.Followed
+	var p Presence
+	if json.Unmarshal(e.Value(), &p) != nil {
+		p = Presence{Reason: "a replica says what is not understood; ask with its version of the worker", Since: e.Created()}
 	}
+	p.ID = strings.TrimPrefix(e.Key(), keys.replica)
+	o.Replicas = append(o.Replicas, p)
+	o.InFlight += p.InFlight
+	o.Followed += p.Followed
 }
 
 // Pending is how many requests the stream has, whether somebody has them in hand or not.

@@ -42,7 +42,7 @@ type RateStore struct {
 	mu     sync.Mutex // guards all below
 	touch  chan struct{}
 	failed error                     // why touch is not closed
-	limits map[string]map[string]int // announced by others: key -> window -> limit
+	limits map[string]map[string]int // announced by others: key -> window -> limit; nil: not understood
 	marks  map[string]time.Time      // rateUnrecorded: window -> the broker's time of it
 	marked map[string]time.Time      // when this process last wrote one
 	since  time.Time                 // closure: learned
@@ -140,6 +140,18 @@ func (s *RateStore) smallest(window string) int {
 		}
 	}
 	return limit
+}
+
+// unread reports whether another replica's limits are not understood: the smallest may be one of those.
+func (s *RateStore) unread() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, limits := range s.limits {
+		if limits == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // put writes a key that the broker expires; no kv method does that to a key that is there.

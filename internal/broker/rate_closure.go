@@ -19,14 +19,17 @@ type rateClosure struct {
 	For   string    `json:"for"`   // a Go duration
 }
 
+// errClosureUnread is a closure whose end is not understood, perhaps because a newer version wrote it.
+var errClosureUnread = errors.New("not understood")
+
 func rateClosureEnd(entry jetstream.KeyValueEntry) (time.Time, error) {
 	var c rateClosure
 	if err := json.Unmarshal(entry.Value(), &c); err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w", rateClosed, err)
+		return time.Time{}, fmt.Errorf("the key %s: %w: %w", rateClosed, errClosureUnread, err)
 	}
 	d, err := time.ParseDuration(c.For)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w", rateClosed, err)
+		return time.Time{}, fmt.Errorf("the key %s: %w: %w", rateClosed, errClosureUnread, err)
 	}
 	return entry.Created().Add(d), nil
 }
@@ -73,7 +76,11 @@ func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
 			return fmt.Errorf("read the closure: %w", err)
 		default:
 			revision = last.Revision()
-			if end, err := rateClosureEnd(last); err == nil && !now.Add(d).After(end) {
+			end, err := rateClosureEnd(last)
+			if err != nil {
+				return err // it may end later
+			}
+			if !now.Add(d).After(end) {
 				return nil
 			}
 		}
@@ -93,7 +100,8 @@ func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
 	return errors.New("write the closure: too many others do")
 }
 
-// settleDebt tells the others of a closure that could not be written when it began.
+// settleDebt tells the others of a closure that could not be written when it began. While there is one that is not
+// understood it goes on being owed.
 func (s *RateStore) settleDebt(ctx context.Context) error {
 	s.mu.Lock()
 	owed := s.owed
@@ -101,7 +109,9 @@ func (s *RateStore) settleDebt(ctx context.Context) error {
 	if owed.IsZero() {
 		return nil
 	}
-	if err := s.writeClosed(ctx, owed); err != nil {
+	if err := s.writeClosed(ctx, owed); errors.Is(err, errClosureUnread) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -131,7 +141,8 @@ func (s *RateStore) readClosed(ctx context.Context) error {
 // much of it is over is a difference of two readings of the broker's clock.
 func (s *RateStore) learnClosed(ctx context.Context, entry jetstream.KeyValueEntry) {
 	end, err := rateClosureEnd(entry)
-	if err != nil {
+	if err != nil { // closed until it is read again, and so as long as it is there
+		s.extend(time.Now().Add(2 * rateAnnounce))
 		return
 	}
 	now, err := s.brokerTime(ctx)

@@ -65,7 +65,7 @@ func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error
 	}
 }
 
-// learn takes over one entry. What it can't read it takes for absent: the keys are the worker's own.
+// learn takes over one entry. What it can't read a newer version may have written.
 func (s *RateStore) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
 	key, put := entry.Key(), entry.Operation() == jetstream.KeyValuePut
 	if key == rateClosed {
@@ -85,7 +85,10 @@ func (s *RateStore) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
 	}
 	delete(s.limits, key)
 	var limits map[string]int
-	if put && key != rateLimits+s.id && json.Unmarshal(entry.Value(), &limits) == nil {
+	if put && key != rateLimits+s.id {
+		if json.Unmarshal(entry.Value(), &limits) != nil {
+			limits = nil
+		}
 		s.limits[key] = limits
 	}
 }

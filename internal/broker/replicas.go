@@ -113,12 +113,19 @@ func (r *Replicas) learn(e jetstream.KeyValueEntry) {
 		r.setPause(nil)
 		return
 	}
+	r.setPause(readPause(e))
+}
+
+// readPause never takes what it does not understand for no pause: a newer version may have written it.
+func readPause(e jetstream.KeyValueEntry) *Pause {
 	p := &Pause{}
 	if err := json.Unmarshal(e.Value(), p); err != nil {
-		p = &Pause{Reason: "paused by an entry that is not understood; `worker resume` removes it", Since: e.Created()}
+		return &Pause{Reason: "paused by an entry that is not understood; `worker resume` removes it", Since: e.Created()}
 	}
-	r.setPause(p)
+	return p
 }
+
+func (p *Pause) over() bool { return p.Until != nil && !time.Now().Before(*p.Until) }
 
 func (r *Replicas) setPause(p *Pause) {
 	r.mu.Lock()
@@ -132,7 +139,7 @@ func (r *Replicas) setPause(p *Pause) {
 func (r *Replicas) Paused() *Pause {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p := r.pause; p != nil && (p.Until == nil || time.Now().Before(*p.Until)) {
+	if p := r.pause; p != nil && !p.over() {
 		return p
 	}
 	return nil

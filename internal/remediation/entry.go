@@ -18,6 +18,15 @@ const (
 	StateFinal     State = "final"     // decided; Published tells whether everybody was told
 )
 
+// known is false for a state that only a newer version has. An entry without one can't be written by any.
+func (s State) known() bool {
+	switch s {
+	case StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal:
+		return true
+	}
+	return false
+}
+
 // Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
 // once the call is accepted. Times are by this machine's clock unless said otherwise.
 type Entry struct {

@@ -108,7 +108,7 @@ func (w *world) watch() {
 			if kv == nil {
 				continue
 			}
-			e, err := remediation.DecodeEntry(remediation.Record{Value: kv.Value(), Revision: kv.Revision(), Written: kv.Created()})
+			e, err := remediation.DecodeEntry(remediation.Record{Value: w.set.newer.read(kv.Value()), Revision: kv.Revision(), Written: kv.Created()})
 			if err != nil {
 				w.t.Error(err)
 			}

@@ -30,8 +30,9 @@ const (
 
 // replica is one process of the worker.
 type replica struct {
-	w  *world
-	id string
+	w     *world
+	id    string
+	newer bool // of the world's dialect
 
 	gate      *remediation.Gate
 	notes     *remediation.Notes
@@ -258,7 +259,8 @@ func (r *replica) kill() {
 		return
 	}
 	if r.tracking.Load() {
-		_, err := r.w.broker.JS().PublishMsg(r.w.ctx, &nats.Msg{Subject: "$KV." + broker.StateBucket + ".lease.tracker", Data: []byte("left by " + r.id)}, jetstream.WithMsgTTL(leaseLife))
+		lease := "$KV." + broker.StateBucket + ".lease." + remediation.DeploymentDigest(r.w.broker.Names().Stream) + ".tracker"
+		_, err := r.w.broker.JS().PublishMsg(r.w.ctx, &nats.Msg{Subject: lease, Data: []byte("left by " + r.id)}, jetstream.WithMsgTTL(leaseLife))
 		if err != nil {
 			r.w.t.Error(err)
 		}

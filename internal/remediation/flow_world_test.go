@@ -37,6 +37,7 @@ type setup struct {
 	untended bool               // nobody follows actions or sweeps
 	ackWait  time.Duration      // 0: 20 s
 	traced   bool               // spans are recorded
+	newer    dialect            // of the replicas that startNewer starts
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
@@ -181,10 +182,17 @@ func (w *world) close() {
 
 func (w *world) start() *replica {
 	w.t.Helper()
+	return w.launch(func(*replica) {})
+}
+
+// launch starts a replica, changed before.
+func (w *world) launch(change func(*replica)) *replica {
+	w.t.Helper()
 	r := w.newReplica(fmt.Sprintf("replica-%d", len(w.replicas)))
 	w.mu.Lock()
 	w.replicas = append(w.replicas, r)
 	w.mu.Unlock()
+	change(r)
 	r.run()
 	return r
 }

@@ -58,12 +58,6 @@ type Saved struct {
 // keep is how long the ledger remembers a request after its end (contract §3).
 const keep = 7 * 24 * time.Hour
 
-// formatVersion is written into every entry. An entry of a newer version is left alone.
-const formatVersion = 1
-
-// errNewer is an entry written by a newer version of this program.
-var errNewer = errors.New("the ledger entry was written by a newer version of the worker; let that one handle it")
-
 // EntryKey is the ledger's key of a request: digests, for ids may hold anything. The stream keeps two deployments
 // on one account apart. A derived id (STREAM:SEQ) counts from 1 again when the stream is made anew, so the
 // message's time belongs to it.
@@ -112,14 +106,14 @@ func DecodeEntry(rec Record) (Entry, error) {
 		return Entry{Revision: rec.Revision}, nil
 	}
 	head, action, _ := bytes.Cut(rec.Value, []byte("\n"))
-	if err := json.Unmarshal(head, &e); err != nil {
-		return Entry{}, fmt.Errorf("decode ledger entry at revision %d: %w", rec.Revision, err)
+	if err := decode(head, &e, &e.Version); err != nil {
+		return Entry{}, fmt.Errorf("ledger entry at revision %d: %w", rec.Revision, err)
+	}
+	if !e.State.known() {
+		return Entry{}, errNewer
 	}
 	if len(action) > 0 {
 		e.Action = action
-	}
-	if e.Version > formatVersion {
-		return Entry{}, errNewer
 	}
 	return e, nil
 }

@@ -43,11 +43,8 @@ func loadMachine(ctx context.Context, l Ledger, stream, id, self string, orphane
 	if rec.Value == nil {
 		return m, false, nil
 	}
-	if err := json.Unmarshal(rec.Value, &m); err != nil {
-		return machine{}, false, fmt.Errorf("decode the machine's record: %w", err)
-	}
-	if m.Version > formatVersion {
-		return machine{}, false, errNewer
+	if err := decode(rec.Value, &m, &m.Version); err != nil {
+		return machine{}, false, fmt.Errorf("the machine's record: %w", err)
 	}
 	if m.Holder == self {
 		return m, false, nil

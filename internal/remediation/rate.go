@@ -30,13 +30,11 @@ func loadCalled(ctx context.Context, l Ledger, key string, now time.Time, memory
 	}
 	c := called{}
 	if rec.Value != nil {
-		if err := json.Unmarshal(rec.Value, &c); err != nil {
-			return called{}, fmt.Errorf("decode a signer's rate: %w", err)
+		if err := decode(rec.Value, &c, &c.Version); err != nil {
+			return called{}, fmt.Errorf("a signer's rate: %w", err)
 		}
 	}
-	if c.revision = rec.Revision; c.Version > formatVersion {
-		return called{}, errNewer
-	}
+	c.revision = rec.Revision
 	if c.Machines == nil {
 		c.Machines = map[string]int64{}
 	}

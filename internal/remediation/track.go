@@ -139,10 +139,7 @@ func (t *Tracker) learn(key string, rec Record) {
 	if concerns(rec) {
 		e, err = DecodeEntry(rec)
 	}
-	if errors.Is(err, errNewer) {
-		return
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
 		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
 		return
 	}

@@ -59,18 +59,20 @@ func (p *process) start() {
 // kill returns when the process is gone.
 func (p *process) kill() { p.signal(os.Kill) }
 
-// stop asks it to end in order.
-func (p *process) stop() { p.signal(syscall.SIGTERM) }
+// stop asks it to end in order; its exit status, -1 if a signal ended it.
+func (p *process) stop() int { return p.signal(syscall.SIGTERM) }
 
-func (p *process) signal(s os.Signal) {
+func (p *process) signal(s os.Signal) (status int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
-		return
+		return -1
 	}
 	_ = p.cmd.Process.Signal(s) // gone already, otherwise
 	<-p.ended
+	status = p.cmd.ProcessState.ExitCode()
 	p.cmd = nil
+	return status
 }
 
 // said is the log of all lives.

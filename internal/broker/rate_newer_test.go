@@ -1,0 +1,67 @@
+package broker
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// A closure that a newer version wrote closes as long as it is there, and is not replaced by one that may end earlier.
+// What this version has to tell waits until then.
+func TestRateClosureNotUnderstood(t *testing.T) {
+	const newer = `{"ends":[2000,1,1,0,1,0]}`
+	for name, value := range map[string]string{"another form": newer, "another unit": `{"until":"2000-01-01T00:01:00Z","for":60}`} {
+		t.Run(name, func(t *testing.T) {
+			rateBubble(t, func(t *testing.T, w *rateWorld) {
+				a := w.replica(budget.Limits(5, 0))
+				a.take(1)
+				if _, err := a.store.state.Create(t.Context(), rateClosed, []byte(value), jetstream.KeyTTL(time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(58 * time.Second)
+				if a.OpenIn() <= 0 {
+					t.Error("open while the closure is there")
+				}
+				if err := a.Close(t.Context(), 3*time.Minute); err == nil {
+					t.Error("a closure was written over one that is not understood")
+				}
+				if kv, err := a.store.state.Get(t.Context(), rateClosed); err != nil || string(kv.Value()) != value {
+					t.Errorf("the closure is now %v, %v", kv, err)
+				}
+				time.Sleep(10 * time.Second) // it has expired, and ours is told
+				b := w.replica(budget.Limits(5, 0))
+				synctest.Wait()
+				b.closedFor(3*time.Minute - 10*time.Second)
+				time.Sleep(3 * time.Minute)
+				a.take(1)
+			})
+		})
+	}
+}
+
+// While a replica announces limits that are not understood nobody who does not understand them makes the stream's larger.
+func TestRateLimitsNotUnderstood(t *testing.T) {
+	rateBubble(t, func(t *testing.T, w *rateWorld) {
+		newer, older := w.replica(budget.Limits(20, 0)), w.replica(budget.Limits(50, 0))
+		newer.take(1)
+		newer.kill()
+		said := rateLimits + newer.store.id
+		if _, err := older.store.state.PutString(t.Context(), said, `{"minute":{"calls":20,"burst":5}}`); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		older.want(19, 40*time.Second)
+		if got, err := older.Remaining(t.Context()); err != nil || got[0].Limit != 20 {
+			t.Errorf("Remaining: %+v, %v", got, err)
+		}
+		if err := older.store.state.Purge(t.Context(), said); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		older.want(30, 39*time.Second)
+	})
+}

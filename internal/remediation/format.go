@@ -1,0 +1,40 @@
+package remediation
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// formatVersion is written into every value of the ledger. It rises when what stands in a value changes its meaning or
+// its type; a new field does not raise it (docs/adr/0011-formats-and-versions.md).
+const formatVersion = 1
+
+// errNewer is a value that a newer version of this program wrote: its format is newer, or it has a field or a state that
+// this version does not know. It is left alone, for what is written over it would lack what is not understood.
+var errNewer = errors.New("written by a newer version of the worker, which alone may go on with it")
+
+// decode reads a value of the ledger into a struct, of which version is the field; errNewer for one that is left to a
+// newer version.
+func decode(value []byte, into any, version *int) error {
+	d := json.NewDecoder(bytes.NewReader(value))
+	d.DisallowUnknownFields()
+	strict := d.Decode(into)
+	if strict == nil && d.More() {
+		strict = errors.New("something stands behind it")
+	}
+	if strict == nil && *version <= formatVersion {
+		return nil
+	}
+	var head struct {
+		Version int `json:"v"`
+	}
+	err := json.Unmarshal(value, &head)
+	// A newer format may look like anything but for its version; in this one, what is understood but for fields that are
+	// not known is newer too.
+	if err == nil && (head.Version > formatVersion || json.Unmarshal(value, into) == nil) {
+		return errNewer
+	}
+	return fmt.Errorf("not understood: %w", strict)
+}
