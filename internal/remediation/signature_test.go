@@ -158,6 +158,10 @@ func TestParseSigners(t *testing.T) {
 	if s, err := ParseSigners(""); s != nil || err != nil || s.Names() != nil || s.Err() != nil {
 		t.Errorf("no list: %v, %v", s, err)
 	}
+	misspelt := a.public[:55] + "A" // its last character, in which the checksum shows
+	if misspelt == a.public {
+		misspelt = a.public[:55] + "B"
+	}
 	curve, _ := nkeys.CreateCurveKeys()
 	curvePublic, _ := curve.PublicKey()
 	for list, want := range map[string]string{
@@ -165,7 +169,7 @@ func TestParseSigners(t *testing.T) {
 		",":                       "no signer",
 		a.public + ",x":           "signer 2: is no public nkey",
 		"ann=":                    "signer 1: is no public nkey",
-		a.public[:55] + "A":       "signer 1: is no public nkey",
+		misspelt:                  "signer 1: is no public nkey",
 		strings.ToLower(a.public): "signer 1: is no public nkey",
 		curvePublic:               "signer 1: is no public nkey",
 		a.public + "," + a.public: "signer 2: is there twice",
