@@ -96,8 +96,9 @@ type passage struct {
 	e          Entry // as it is to become; p.stored is what the ledger has
 	stored     State
 	m          machine
-	probing    bool // it may call though the gate is closed
-	guarded    bool // the guard was asked in this passage, and let the run through
+	probing    bool     // it may call though the gate is closed
+	guarded    bool     // the guard was asked in this passage, and let the run through
+	bar        *Invalid // not nil: it was taken before, and may not be called for any more
 }
 
 // Handle is the remediation.Handler of the request stream.
@@ -125,11 +126,11 @@ func (p *passage) run() (Outcome, error) {
 	}
 	req, invalid := p.Rules.Parse(p.origin)
 	if invalid != nil {
-		return p.refuse(req, invalid)
+		return p.barred(req, invalid)
 	}
 	p.req, p.key = req, EntryKey(p.Rules.Stream, req, p.origin.Published)
 	if !p.flights.enter(p.key) {
-		return Later(time.Second, "inHand"), nil
+		return Later(inHandFor, "inHand"), nil
 	}
 	defer p.flights.leave(p.key)
 	p.Notes.waitsForQuota(p.key, 0)
@@ -151,6 +152,9 @@ func (p *passage) run() (Outcome, error) {
 	}
 	return out, err
 }
+
+// inHandFor is when a message comes again whose request another handler of this process has in hand.
+const inHandFor = time.Second
 
 func (p *passage) read() error {
 	var err error
