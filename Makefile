@@ -16,7 +16,7 @@ RULETESTS = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules_t
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/worker
@@ -35,7 +35,7 @@ soak: ## Kill replicas a thousand times over 5,000 requests, and run the rest of
 	CRASH_REQUESTS=5000 CRASH_KILLS=1000 $(GO) test -race -v -count 1 -timeout 3h ./test/crash
 
 .PHONY: check
-check: test fmt-check lint tidy-check docs-check generate-check fuzz vuln rules workflow ## Everything that CI looks at
+check: test fmt-check lint tidy-check docs-check licences-check generate-check reproducible fuzz vuln rules workflow ## Everything that CI looks at
 
 .PHONY: fmt
 fmt: ## Format
@@ -64,6 +64,23 @@ docs-check:
 	@for module in $$($(GO) list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all); do \
 		grep -q "$$module" docs/dependencies.md || { echo "docs/dependencies.md doesn't say why $$module is needed"; exit 1; }; \
 	done
+
+.PHONY: licences
+licences: ## Write docs/licences.md anew: the licence of each module in the program
+	GO="$(GO)" .ci/licences > docs/licences.md
+
+.PHONY: licences-check
+licences-check:
+	@GO="$(GO)" .ci/licences | diff docs/licences.md - || { echo "docs/licences.md was not up to date (make licences)"; exit 1; }
+
+# From the binary, so that it names what is linked and nothing else.
+.PHONY: sbom
+sbom: build ## Write bin/worker.cdx.json, a CycloneDX list of the parts of bin/worker
+	$(TOOL) cyclonedx-gomod bin -json -licenses -output bin/worker.cdx.json bin/worker
+
+.PHONY: reproducible
+reproducible: ## Build twice, in two folders with caches of their own, and compare
+	@GO="$(GO)" .ci/reproducible
 
 .PHONY: generate
 generate: ## Write generated files anew
@@ -120,6 +137,7 @@ monitoring-test: ## Ask a real Prometheus for every expression of the alerts and
 .PHONY: workflow
 workflow:
 	$(TOOL) actionlint .github/workflows/*.yml
+	@! grep -nE 'uses: ' .github/workflows/*.yml | grep -vE 'uses: [A-Za-z0-9._/-]+@[0-9a-f]{40} # v[0-9.]+$$' || { echo "an action is not pinned by its commit"; exit 1; }
 
 .PHONY: release-notes
 release-notes: ## Print what CHANGELOG.md says of VERSION

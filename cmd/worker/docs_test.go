@@ -219,3 +219,31 @@ func TestDocsGo(t *testing.T) {
 		}
 	}
 }
+
+// TestSecurityNamesTests: what the threat model is said to be tried by is there.
+func TestSecurityNamesTests(t *testing.T) {
+	page := pages(t)["SECURITY.md"]
+	var all strings.Builder
+	for _, pattern := range []string{"*_test.go", "../../internal/*/*_test.go", "../../internal/*/*/*_test.go", "../../test/*/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(text)
+		}
+	}
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllStringSubmatch(page, -1)
+	if len(names) < 30 {
+		t.Errorf("SECURITY.md names %d tests", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(all.String(), "\nfunc "+name[1]+"(") {
+			t.Errorf("SECURITY.md names %s, which is not there", name[1])
+		}
+	}
+}

@@ -140,6 +140,7 @@ func (s *service) serve(ctx context.Context, p *parts) *parallel {
 		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
 		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
 		"token":           p.keepToken,
+		"rule files":      s.watchRules,
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s.broker) },
 	})
 }

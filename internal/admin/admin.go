@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 )
 
 // Config says where to listen and for whom.
@@ -60,6 +61,7 @@ type limits struct {
 	heartbeat                     time.Duration // longest time without one
 	grace                         time.Duration // for answers under way at shutdown
 	viewers                       int
+	connections                   int
 }
 
 // Server is the admin server: New, Listen, then Run once.
@@ -85,7 +87,7 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 	l := &limits{
 		readHeader: 5 * time.Second, read: 10 * time.Second, write: 30 * time.Second, idle: time.Minute,
 		source: 3 * time.Second, tick: time.Second, heartbeat: 15 * time.Second, grace: 3 * time.Second,
-		viewers: 16,
+		viewers: 16, connections: 1024,
 	}
 	p, err := newPage(src, cfg.Level, l)
 	if err != nil {
@@ -123,7 +125,8 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:          zap.NewStdLog(s.log),
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(s.ln) }()
+	// Whoever opens connections without end uses up no file descriptors that the broker and the API need.
+	go func() { served <- server.Serve(netutil.LimitListener(s.ln, s.limits.connections)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("admin server: %w", err)

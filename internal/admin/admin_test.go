@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -231,6 +232,38 @@ func TestAnswerNobodyReadsIsCutOff(t *testing.T) {
 	}
 }
 
+// Twenty clients at once, and two connections: the others wait until one is free.
+func TestConnectionsAreBounded(t *testing.T) {
+	const most, clients = 2, 20
+	var now, highest atomic.Int32
+	asked, release := make(chan struct{}, clients), make(chan struct{})
+	src := healthy().sources()
+	src.Status = func(context.Context) (Status, error) {
+		highest.Store(max(highest.Load(), now.Add(1)))
+		asked <- struct{}{}
+		<-release
+		now.Add(-1)
+		return Status{}, nil
+	}
+	s := start(t, Config{}, src, func(l *limits) { l.connections, l.source, l.write = most, time.Hour, time.Hour })
+	conns := make([]net.Conn, clients)
+	for i := range conns {
+		conns[i] = s.dial(t, "GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	}
+	for range conns {
+		<-asked
+		release <- struct{}{}
+	}
+	for _, c := range conns {
+		if answer, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+			t.Errorf("%v %.40s", err, answer)
+		}
+	}
+	if highest.Load() > most {
+		t.Errorf("%d at once, want at most %d", highest.Load(), most)
+	}
+}
+
 // dial opens a connection that can't block a test for good, and sends text.
 func (r running) dial(t *testing.T, text string) net.Conn {
 	t.Helper()
@@ -253,8 +286,9 @@ func isTimeout(err error) bool {
 
 func TestLargeHeaderIsRefused(t *testing.T) {
 	s := start(t, Config{}, healthy().sources(), nil)
-	resp, _ := s.ask(t, http.MethodGet, "/livez", func(r *http.Request) { r.Header.Set("X-Large", strings.Repeat("x", 64<<10)) })
-	if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("got %d", resp.StatusCode)
+	conn := s.dial(t, "GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Large: "+strings.Repeat("x", 20<<10))
+	answer, err := io.ReadAll(conn) // without its end: the server need not read on to refuse it
+	if !strings.HasPrefix(string(answer), "HTTP/1.1 431") {
+		t.Errorf("%v, %.60q", err, answer)
 	}
 }

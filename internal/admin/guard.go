@@ -18,6 +18,8 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 func (s *Server) guard(next http.Handler) http.Handler {
 	loopback := isLoopback(s.ln.Addr())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A proxy on this machine speaks for somebody who is not on it.
+		local := loopback && !forwarded(r)
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentSecurityPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -30,16 +32,29 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			http.Error(w, "this server listens on loopback and answers only to a loopback name, such as localhost", http.StatusForbidden)
 		case crossSite(r):
 			http.Error(w, "not for other sites", http.StatusForbidden)
-		case loopback || open(r.URL.Path) || s.hasToken(r):
+		case !local && strings.HasPrefix(r.URL.Path, profilesPath):
+			http.Error(w, "profiles are for this machine alone", http.StatusForbidden)
+		case local || open(r.URL.Path) || s.hasToken(r):
 			next.ServeHTTP(w, r)
 		case s.cfg.Token == "":
-			http.Error(w, "off loopback this needs a token: set WORKER_ADMIN_TOKEN", http.StatusForbidden)
+			http.Error(w, "off loopback, and through a proxy, this needs a token: set WORKER_ADMIN_TOKEN", http.StatusForbidden)
 		default:
 			h.Set("WWW-Authenticate", `Basic realm="unrestrict-worker: any user, the admin token as password", charset="UTF-8"`)
 			h.Add("WWW-Authenticate", `Bearer realm="unrestrict-worker"`)
 			http.Error(w, "the admin token is missing or wrong", http.StatusUnauthorized)
 		}
 	})
+}
+
+// forwarded tells a request that a proxy passed on: by what proxies add of themselves, whatever it says. There is no
+// header that makes a request more local than it is.
+func forwarded(r *http.Request) bool {
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return true
+		}
+	}
+	return false
 }
 
 // open names what probes and scrapers may read everywhere.

@@ -86,6 +86,42 @@ func TestHostOnLoopback(t *testing.T) {
 	}
 }
 
+// A proxy on the same machine, with a Host that it made fit, lets nobody in whom the address would keep out; and no header
+// makes anybody more local than the address does.
+func TestForwardedIsNotLocal(t *testing.T) {
+	headers := map[string]string{
+		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "localhost", "X-Forwarded-Proto": "http", "Forwarded": "for=127.0.0.1",
+		"X-Real-Ip": "127.0.0.1", "Via": "1.1 localhost",
+	}
+	for _, token := range []string{"", testToken} {
+		near := start(t, Config{Token: token}, healthy().sources(), nil)
+		far := start(t, Config{Addr: "0.0.0.0:0", Token: token}, healthy().sources(), nil)
+		for name, value := range headers {
+			through := func(r *http.Request) { r.Host = "localhost"; r.Header.Set(name, value) }
+			for _, s := range []running{near, far} {
+				for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/metrics": 200, "/status": 401, "/": 401, "/debug/pprof/": 403, "/debug/pprof/heap": 403} {
+					if token == "" && want == 401 {
+						want = 403
+					}
+					if resp, _ := s.ask(t, http.MethodGet, path, through); resp.StatusCode != want {
+						t.Errorf("%s, token %q, %s: got %d, want %d", name, token, path, resp.StatusCode, want)
+					}
+				}
+				if token == "" {
+					continue
+				}
+				signed := func(r *http.Request) { through(r); r.SetBasicAuth("", token) }
+				if resp, _ := s.ask(t, http.MethodGet, "/status", signed); resp.StatusCode != 200 {
+					t.Errorf("%s with the token: got %d", name, resp.StatusCode)
+				}
+				if resp, _ := s.ask(t, http.MethodGet, "/debug/pprof/heap", signed); resp.StatusCode != 403 {
+					t.Errorf("%s, profiles with the token: got %d", name, resp.StatusCode)
+				}
+			}
+		}
+	}
+}
+
 func TestOtherSites(t *testing.T) {
 	s := start(t, Config{}, healthy().sources(), nil)
 	for name, c := range map[string]struct {

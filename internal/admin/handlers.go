@@ -39,13 +39,15 @@ func (s *Server) handler() http.Handler {
 	return s.guard(mux)
 }
 
+const profilesPath = "/debug/pprof/"
+
 // profiles leaves out pprof's cmdline: a flag on the command line may be a secret.
 func profiles(mux *http.ServeMux) {
 	for path, serve := range map[string]http.HandlerFunc{
-		"/debug/pprof/":        pprof.Index, // and every profile by its name
-		"/debug/pprof/profile": pprof.Profile,
-		"/debug/pprof/symbol":  pprof.Symbol,
-		"/debug/pprof/trace":   pprof.Trace,
+		profilesPath:             pprof.Index, // and every profile by its name
+		profilesPath + "profile": pprof.Profile,
+		profilesPath + "symbol":  pprof.Symbol,
+		profilesPath + "trace":   pprof.Trace,
 	} {
 		mux.HandleFunc("GET "+path, serve)
 	}

@@ -141,7 +141,7 @@ func TestProfiles(t *testing.T) {
 	}
 	off := start(t, Config{Addr: "0.0.0.0:0", Token: "t"}, healthy().sources(), nil)
 	resp, _ := off.ask(t, http.MethodGet, "/debug/pprof/", func(r *http.Request) { r.Header.Set("Authorization", "Bearer t") })
-	if resp.StatusCode != 404 {
+	if resp.StatusCode != 403 {
 		t.Errorf("profiles off loopback: %d", resp.StatusCode)
 	}
 }

@@ -52,13 +52,16 @@ func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 	}
 	if cfg.Transport == nil {
 		cfg.Transport = &http.Client{
-			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: idleFor, TLSHandshakeTimeout: dialTimeout},
+			Transport: &http.Transport{
+				Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: idleFor, TLSHandshakeTimeout: dialTimeout,
+				MaxResponseHeaderBytes: maxError,
+			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
 	a := &azureCredential{cfg: cfg, limit: time.Minute, options: azcore.ClientOptions{
 		Cloud:     cloud.Configuration{ActiveDirectoryAuthorityHost: authority},
-		Transport: cfg.Transport,
+		Transport: boundedTransport{cfg.Transport},
 		Retry:     policy.RetryOptions{TryTimeout: 20 * time.Second},
 	}}
 	if cfg.Mode == "device-code" {
@@ -263,6 +266,19 @@ func (a *azureCredential) secret(name string) (string, error) {
 	return value, nil
 }
 
+// maxSignIn bounds an answer of a sign-in endpoint, in bytes after decompression. azidentity reads to the end, wherever that is.
+const maxSignIn = 1 << 20
+
+type boundedTransport struct{ policy.Transporter }
+
+func (b boundedTransport) Do(req *http.Request) (*http.Response, error) {
+	resp, err := b.Transporter.Do(req)
+	if err == nil {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxSignIn)
+	}
+	return resp, err
+}
+
 // plain is an error of azidentity in few words and without what answers repeat of a request: of an answer its status
 // and codes, of other errors the first line.
 func (a *azureCredential) plain(err error) error {
@@ -271,5 +287,11 @@ func (a *azureCredential) plain(err error) error {
 		content, _ := runtime.Payload(failed.RawResponse) // buffered by the pipeline already
 		return errors.New(signInRefused(failed.RawResponse.StatusCode, content))
 	}
-	return errors.New(redact(firstLines(err.Error()), 600, a.secrets...))
+	return errors.New(redact(firstLines(notHTTP.ReplaceAllString(err.Error(), "$1")), 600, append(a.secrets, a.assertion())...))
+}
+
+// assertion is what the workload signs in with, "" if it does otherwise.
+func (a *azureCredential) assertion() string {
+	content, _ := os.ReadFile(a.cfg.Getenv("AZURE_FEDERATED_TOKEN_FILE"))
+	return strings.TrimSpace(string(content))
 }

@@ -190,7 +190,7 @@ func noSecret(t *testing.T, err error, secrets ...string) {
 	}
 	text := strings.Join(shown, "\n")
 	for _, secret := range secrets {
-		for _, part := range secretParts(secret) {
+		for _, part := range secretForms(secret) {
 			if strings.Contains(text, part) {
 				t.Fatalf("a secret shows in the error: %s", text)
 			}

@@ -2,8 +2,13 @@ package defender
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -21,8 +26,8 @@ var (
 // address out of s, and keeps what is left within limit bytes.
 func redact(s string, limit int, secrets ...string) string {
 	for _, secret := range secrets {
-		for _, part := range secretParts(secret) {
-			s = strings.ReplaceAll(s, part, redacted)
+		for _, form := range secretForms(secret) {
+			s = strings.ReplaceAll(s, form, redacted)
 		}
 	}
 	s = tokenLike.ReplaceAllString(s, redacted)
@@ -37,14 +42,95 @@ func redact(s string, limit int, secrets ...string) string {
 	return s[:limit] + "..."
 }
 
-// redactBody takes the token out of an answer's bytes, before anything is decoded from them.
+// redactBody takes the token out of an answer's bytes, before anything is decoded from them. A string of JSON that holds
+// it behind escapes is left out whole.
 func redactBody(body []byte, token string) []byte {
-	for _, part := range secretParts(token) {
-		if bytes.Contains(body, []byte(part)) {
-			body = bytes.ReplaceAll(body, []byte(part), []byte(redacted))
+	forms := secretForms(token)
+	if len(forms) == 0 {
+		return body
+	}
+	for _, form := range forms {
+		// A short needle is found many times faster, and the forms are seldom there.
+		if bytes.Contains(body, []byte(form[:min(len(form), 32)])) {
+			body = bytes.ReplaceAll(body, []byte(form), []byte(redacted))
 		}
 	}
-	return body
+	if bytes.IndexByte(body, '\\') < 0 {
+		return body
+	}
+	return redactEscaped(body, forms)
+}
+
+// redactEscaped looks into every string that has an escape.
+func redactEscaped(body []byte, forms []string) []byte {
+	var out []byte
+	done := 0
+	for i := 0; i < len(body); {
+		at := bytes.IndexByte(body[i:], '"')
+		if at < 0 {
+			break
+		}
+		from := i + at
+		end, escaped := stringEnd(body, from)
+		if i = end; !escaped {
+			continue
+		}
+		var plain string
+		if json.Unmarshal(body[from:end], &plain) == nil && slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(plain, form) }) {
+			out = append(append(out, body[done:from]...), `"`+redacted+`"`...)
+			done = end
+		}
+	}
+	if out == nil {
+		return body
+	}
+	return append(out, body[done:]...)
+}
+
+// stringEnd is where the string that begins at from ends, behind its quote, and whether there is an escape in it.
+func stringEnd(body []byte, from int) (end int, escaped bool) {
+	for i := from + 1; i < len(body); i++ {
+		switch body[i] {
+		case '\\':
+			escaped = true
+			i++
+		case '"':
+			return i + 1, escaped
+		}
+	}
+	return len(body), escaped
+}
+
+// secretForms are the secret, its parts, and each of them as what repeats it may have written it: percent-encoded, in
+// base64 at any offset, in hexadecimal, as JSON and HTML escape it. The longest come first, so that none leaves the rest of another.
+func secretForms(secret string) []string {
+	var forms []string
+	for _, part := range secretParts(secret) {
+		quoted, _ := json.Marshal(part)
+		forms = append(forms, part, url.QueryEscape(part), url.PathEscape(part), strings.Trim(string(quoted), `"`),
+			strings.ReplaceAll(part, "/", `\/`), hex.EncodeToString([]byte(part)), strings.ToUpper(hex.EncodeToString([]byte(part))))
+		for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			for offset := range 3 {
+				forms = append(forms, base64At(encoding, offset, part))
+			}
+		}
+	}
+	slices.SortFunc(forms, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(b) - len(a)
+		}
+		return strings.Compare(a, b)
+	})
+	return slices.Compact(forms)
+}
+
+// base64At is what base64 makes of s behind so many bytes of something else, without the digits that depend on its
+// neighbours.
+func base64At(encoding *base64.Encoding, offset int, s string) string {
+	digits := encoding.EncodeToString(append(make([]byte, offset), s...))
+	from := (offset*8 + 5) / 6
+	to := (offset + len(s)) * 8 / 6
+	return digits[from:to]
 }
 
 // secretParts are the secret and, of a JWT, its parts: the signature alone is as good as the whole.

@@ -2,12 +2,15 @@ package defender
 
 import (
 	"bufio"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -105,6 +108,61 @@ func TestRedact(t *testing.T) {
 	if got := redact(strings.Repeat("é", 60), 101); got != strings.Repeat("é", 50)+"..." {
 		t.Errorf("%q", got)
 	}
+}
+
+// spellings are how something that repeats a secret may write it.
+var spellings = map[string]func(string) string{
+	"plain": func(s string) string { return s }, "query": url.QueryEscape, "path": url.PathEscape,
+	"base64":           func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+	"base64url":        func(s string) string { return base64.URLEncoding.EncodeToString([]byte(s)) },
+	"base64 of more":   func(s string) string { return base64.StdEncoding.EncodeToString([]byte("Bearer " + s + " x")) },
+	"base64 of a pair": func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte("client:" + s)) },
+	"hex":              func(s string) string { return hex.EncodeToString([]byte(s)) }, "HEX": func(s string) string { return fmt.Sprintf("%X", s) },
+	"json": func(s string) string { return strings.Trim(string(must(json.Marshal(s))), `"`) },
+}
+
+// TestSecretForms: a secret is recognised however what repeats it has written it, in text and in an answer's body, at any place.
+func TestSecretForms(t *testing.T) {
+	escape := func(s string) string { // every character by its number
+		var b strings.Builder
+		for _, r := range s {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+		return b.String()
+	}
+	for _, secret := range []string{secretToken, "opaque/token+of~some-length==", `p4ss"w<ord>&\ü!x`} {
+		for _, part := range secretParts(secret) {
+			for name, form := range spellings {
+				text := "before " + form(part) + " after"
+				if got := redact(text, 1<<20, secret); !strings.Contains(got, redacted) || leaks(got, form(part)) {
+					t.Errorf("%s of %q: %q", name, part, got)
+				}
+				body := string(must(json.Marshal(map[string]string{"a": text})))
+				if got := string(redactBody([]byte(body), secret)); !strings.Contains(got, redacted) || leaks(got, form(part)) || !json.Valid([]byte(got)) {
+					t.Errorf("%s of %q in a body: %s", name, part, got)
+				}
+			}
+			body := `{"a":"x","b":"` + escape("Bearer "+part) + `","c":"y\\\"z"}`
+			if got := string(redactBody([]byte(body), secret)); got != `{"a":"x","b":"[redacted]","c":"y\\\"z"}` {
+				t.Errorf("escaped %q: %s", part, got)
+			}
+		}
+	}
+	for _, harmless := range []string{`{"a":"C:\\Windows"}`, `{"a":"`, `"\`, `{"requestor":"DOMAIN\\user"}`, "", `\`} {
+		if got := string(redactBody([]byte(harmless), secretToken)); got != harmless {
+			t.Errorf("%s became %s", harmless, got)
+		}
+	}
+}
+
+// leaks: eight digits or characters of a secret in a row are too many.
+func leaks(got, form string) bool {
+	for i := 0; i+12 <= len(form); i++ {
+		if strings.Contains(got, form[i:i+12]) && !strings.Contains(form[i:i+12], "Bearer") {
+			return true
+		}
+	}
+	return false
 }
 
 func FuzzRedact(f *testing.F) {

@@ -269,7 +269,7 @@ func TestAuthorityUnreachable(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("%v", err)
 	}
-	source.options.Transport.(*http.Client).CloseIdleConnections()
+	source.options.Transport.(boundedTransport).Transporter.(*http.Client).CloseIdleConnections()
 }
 
 // TestNoRedirectOfTheSecret: our own transport for tokens sends the secret nowhere else.
@@ -278,7 +278,7 @@ func TestNoRedirectOfTheSecret(t *testing.T) {
 	source := must(NewCredential(newAuthority(t).config("client-secret", map[string]string{"AZURE_CLIENT_SECRET": secret}))).(*azureCredential)
 	cfg := source.cfg
 	cfg.Transport = nil
-	own := must(NewCredential(cfg)).(*azureCredential).options.Transport.(*http.Client)
+	own := must(NewCredential(cfg)).(*azureCredential).options.Transport.(boundedTransport).Transporter.(*http.Client)
 	resp, err := own.Post(serve(t, answer(307, "", "Location", elsewhere.URL)).URL, "text/plain", strings.NewReader(secret))
 	if err != nil || resp.StatusCode != 307 {
 		t.Fatal(err)

@@ -18,6 +18,9 @@ const mostStale = 5
 
 // call makes the one POST of the run, as soon as it may.
 func (p *passage) call() (Outcome, error) {
+	if p.bar != nil {
+		return p.reject(&Failure{Code: p.bar.Code, Origin: OriginRequest, Message: p.bar.Message})
+	}
 	if out, err := p.permitted(); out != (Outcome{}) || err != nil {
 		return out, err
 	}

@@ -18,6 +18,7 @@ type content struct {
 	object  []member // the request object
 	eventID string   // SOURCE#ID, "" without CloudEvents
 	trace   Trace    // the event's own, unchecked
+	inBoth  bool     // an event by its headers, whose payload is an event too
 }
 
 // openMessage finds the request object in a message: in a CloudEvent's data in structured mode (a content type of
@@ -35,10 +36,13 @@ func openMessage(d Delivery) (content, error) {
 	}
 	object, err := readObject(d.Data)
 	err = payloadFault(err)
-	if isBinary(d.Header) {
-		return openBinary(d.Header, contentType, object, err)
-	}
-	if slices.ContainsFunc(object, func(m member) bool { return m.name == "specversion" }) {
+	event := slices.ContainsFunc(object, func(m member) bool { return m.name == "specversion" })
+	switch {
+	case isBinary(d.Header):
+		c, err := openBinary(d.Header, contentType, object, err)
+		c.inBoth = event && slices.ContainsFunc(object, func(m member) bool { return m.name == "data" || m.name == "data_base64" })
+		return c, err
+	case event:
 		return openStructured(object, err)
 	}
 	return content{object: object}, err

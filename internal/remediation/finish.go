@@ -56,7 +56,7 @@ func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
 	}
 	p.Metrics.refused(f.Code)
 	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
-		zap.String("code", f.Code), zap.String("why", f.Message))...)
+		zap.String("code", f.Code), zap.String("why", f.Message), zap.String("signed_by", r.SignedBy))...)
 	return Done(), nil
 }
 

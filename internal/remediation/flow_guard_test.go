@@ -51,6 +51,7 @@ func TestGuardHoldsOldRequestsAgainstNewerActions(t *testing.T) {
 	}{
 		"nothing was done":           {age: 2 * time.Hour, want: "succeeded", looks: 1},
 		"restricted after":           {after: does("RestrictCodeExecution", ""), age: 2 * time.Hour, want: restricted, looks: 1},
+		"restricted, in other case":  {after: does("restrictcodeexecution", ""), age: 2 * time.Hour, want: restricted, looks: 1},
 		"isolated after":             {after: does("Isolate", ""), age: 2 * time.Hour, want: restricted, looks: 1},
 		"restriction still open":     {after: does("RestrictCodeExecution", "Pending"), age: 2 * time.Hour, want: restricted, looks: 1},
 		"in a status nobody knows":   {after: does("Isolate", "Deferred"), age: 2 * time.Hour, want: restricted, looks: 1},

@@ -224,6 +224,10 @@ func (w *world) ledgerAgrees(entries map[string]remediation.Entry) error {
 
 // nothingLost: each message is pending, or the ledger took it over, or it was answered.
 func (w *world) nothingLost(pending []uint64, entries map[string]remediation.Entry) error {
+	ended := map[string]bool{}
+	for _, r := range w.told {
+		ended[r.RequestID] = ended[r.RequestID] || r.Final
+	}
 	for _, p := range w.published {
 		if slices.Contains(pending, p.seq) {
 			continue
@@ -231,10 +235,7 @@ func (w *world) nothingLost(pending []uint64, entries map[string]remediation.Ent
 		e, known := entries[p.id]
 		// A followed action's end is told by whoever follows, without the message.
 		over := known && (e.State == remediation.StateSubmitted || e.State == remediation.StateFinal && (e.Published || e.Follow) || e.Run > 1)
-		answered := slices.ContainsFunc(w.told, func(r remediation.Result) bool {
-			return r.Final && (r.RequestID == p.id || r.RequestID == w.ref(p.seq))
-		})
-		if !over && !answered {
+		if !over && !ended[p.id] && !ended[w.ref(p.seq)] {
 			return fmt.Errorf("message %d (%s) was acknowledged and is lost: the ledger says %q", p.seq, p.id, e.State)
 		}
 	}

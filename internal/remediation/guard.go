@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
@@ -38,7 +39,7 @@ func (p *passage) guard() (Outcome, error) {
 	}
 	p.Notes.mayList(true, "")
 	for _, a := range actions {
-		if a.MachineID == p.e.MachineID && restricts(a, since) {
+		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, since) {
 			return p.reject(&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
 				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
 				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))})
@@ -80,7 +81,7 @@ func (p *passage) askedByAPI() time.Time {
 // restricts says whether an action holds the machine back since then. One that ended without success did not; one that
 // is open, or in a status nobody knows, may; and so may one whose time can't be read, for the API was asked for newer ones.
 func restricts(a defender.MachineAction, since time.Time) bool {
-	if a.Type != typeRestrict && a.Type != typeIsolate || a.Final() && a.Status != "Succeeded" {
+	if !strings.EqualFold(a.Type, typeRestrict) && !strings.EqualFold(a.Type, typeIsolate) || a.Final() && a.Status != "Succeeded" {
 		return false
 	}
 	return a.CreationTime.IsZero() || !a.CreationTime.Before(since)

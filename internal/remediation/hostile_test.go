@@ -3,6 +3,7 @@ package remediation
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -134,13 +135,24 @@ func anyCase(r *rand.Rand, name string) string {
 
 // Whatever is wrong with a message: it is refused, it gets no id of its own, and what is said of it fits a header.
 func TestHostileMessages(t *testing.T) {
+	for name, d := range HostileMessages(2000, "Nats-Msg-Id", "header", "Nats-Rollup", "all") {
+		checkHostile(t, name, d)
+	}
+}
+
+// HostileMessages are n of them, always the same, each with the name of its kind.
+func HostileMessages(n int, headers ...string) iter.Seq2[string, Delivery] {
 	r := rand.New(rand.NewPCG(4711, 42))
 	names := slices.Sorted(maps.Keys(hostile))
-	for i := range 2000 {
-		name := names[i%len(names)]
-		d := sampleDelivery("", "Nats-Msg-Id", "header", "Nats-Rollup", "all")
-		d.Data = []byte(hostile[name](r, sampleFields(`"id":"mine"`), d.Header))
-		checkHostile(t, name, d)
+	return func(yield func(string, Delivery) bool) {
+		for i := range n {
+			name := names[i%len(names)]
+			d := sampleDelivery("", headers...)
+			d.Data = []byte(hostile[name](r, sampleFields(`"id":"mine"`), d.Header))
+			if !yield(name, d) {
+				return
+			}
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ type member struct {
 }
 
 // readObject splits one JSON object into its members and refuses what encoding/json lets pass: a key that comes twice
-// in one object at any depth, invalid UTF-8, half a surrogate pair. Nesting deeper than encoding/json takes (10,000)
+// in one object at any depth, invalid UTF-8, half a surrogate pair. Nesting deeper than maxDepth
 // is refused too. With an error come the members before the fault, so that a rejected message can still be named.
 func readObject(data []byte) ([]member, error) {
 	list, err := splitObject(data)
@@ -48,6 +48,9 @@ func syntaxFault(data []byte) error {
 	return errors.New("is no JSON object; send one object in braces")
 }
 
+// maxDepth is encoding/json's own limit. It bounds what one message takes up while it is read, however broken it is.
+const maxDepth = 10_000
+
 // nesting is one open object or array; keys is nil in an array.
 type nesting struct {
 	keys map[string]struct{}
@@ -64,6 +67,9 @@ func splitObject(data []byte) (list []member, err error) {
 	var key string // of the outermost object, while its value goes on
 	from := -1     // the end of that key
 	for i := 0; i < len(data); i++ {
+		if len(open) > maxDepth {
+			return list, fmt.Errorf("is nested more than %d deep; flatten it", maxDepth)
+		}
 		switch data[i] {
 		case '{':
 			open = append(open, nesting{keys: map[string]struct{}{}, name: true})

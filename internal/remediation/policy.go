@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
+	"unicode"
 )
 
 // Policy is what each signer may ask, read from a file (docs/policy.md). A nil *Policy allows everything. It is safe for
@@ -34,7 +36,7 @@ type policyRule struct {
 	machines map[string]bool
 }
 
-// maxPolicy bounds the file, in bytes: some ten thousand machines.
+// maxPolicy bounds the file, in bytes: some twenty thousand machines.
 const maxPolicy = 1 << 20
 
 // LoadPolicy reads a policy file. The file is looked at again whenever a request is judged, and read when it has changed;
@@ -69,7 +71,7 @@ func (p *Policy) reload() {
 	}
 	var data []byte
 	if err == nil {
-		data, err = readPolicy(p.path)
+		data, err = readBounded(p.path, maxPolicy)
 	}
 	if err != nil {
 		p.seen, p.err = nil, fmt.Errorf("policy file: %w", err)
@@ -85,15 +87,19 @@ func (p *Policy) reload() {
 	}
 }
 
-func readPolicy(path string) ([]byte, error) {
+// readBounded reads a file of at most limit bytes. What is no ordinary file could block for ever, or have no end.
+func readBounded(path string, limit int64) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no ordinary file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
-	if err == nil && len(data) > maxPolicy {
-		err = fmt.Errorf("%s is larger than %d bytes", path, maxPolicy)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
 	}
 	return data, err
 }
@@ -120,13 +126,15 @@ func (r *policyRule) forbids(req Request) string {
 		return "the policy names no signer " + req.SignedBy + " and has no default; have one of them added"
 	case r.comment != nil && !r.comment.MatchString(req.Comment):
 		return "comment: does not match " + r.comment.String() + ", which the policy asks of signer " + req.SignedBy
-	case r.ticket && req.Ticket == "":
-		return "ticket: is required of signer " + req.SignedBy + " by the policy"
+	case r.ticket && !strings.ContainsFunc(req.Ticket, isLetterOrDigit):
+		return "ticket: is required of signer " + req.SignedBy + " by the policy; give one with a letter or a digit in it"
 	case r.machines != nil && !r.machines[req.MachineID]:
 		return "machineId: is none of those that the policy names for signer " + req.SignedBy
 	}
 	return ""
 }
+
+func isLetterOrDigit(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
 // permitted holds a run against the policy when it is taken first, not again for each attempt. What has to be looked
 // for comes first, so a run is judged when it is about to call.

@@ -112,7 +112,7 @@ func TestPolicySample(t *testing.T) {
 
 func TestPolicyFileMustBeReadable(t *testing.T) {
 	large := writePolicy(t, "default: {}\n"+strings.Repeat("#", maxPolicy))
-	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), large} {
+	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), large, "/dev/zero"} {
 		if _, err := LoadPolicy(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
@@ -144,6 +144,9 @@ func TestPolicyRules(t *testing.T) {
 	}{
 		{"all as asked", p, "soar", func(*Request) {}, "", 20},
 		{"another comment", p, "soar", func(r *Request) { r.Comment = "cleaned INC-4711 " }, "comment: does not match ^INC-", 20},
+		{"a blank ticket", p, "soar", func(r *Request) { r.Ticket = " \t" }, "ticket: is required", 20},
+		{"a ticket that shows nothing", p, "soar", func(r *Request) { r.Ticket = "\u200b\u2060-" }, "ticket: is required", 20},
+		{"a comment with its like in another line", p, "soar", func(r *Request) { r.Comment = "x\nINC-1 y" }, "comment: does not match", 20},
 		{"no ticket", p, "soar", func(r *Request) { r.Ticket = "" }, "ticket: is required", 20},
 		{"any machine", p, "soar", func(r *Request) { r.MachineID = sampleMachine }, "", 20},
 		{"a machine in the list", p, "lab", func(r *Request) { r.Comment, r.Ticket = "x", "" }, "", 0},

@@ -74,7 +74,7 @@ func (p *passage) callAgain() (Outcome, error) {
 }
 
 func (p *passage) ours(a defender.MachineAction) bool {
-	return a.Type == defender.TypeUnrestrict && a.MachineID == p.e.MachineID &&
+	return strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, p.e.MachineID) &&
 		strings.TrimSpace(a.RequestorComment) == strings.TrimSpace(p.e.Comment) &&
 		!a.CreationTime.Before(p.e.CalledAt) && !p.m.others(a.ID, p.key)
 }
@@ -107,7 +107,7 @@ func (p *passage) adopt(conflict *defender.Error) (Outcome, error) {
 	}
 	p.Notes.mayList(true, "")
 	for _, a := range actions {
-		if a.Type == defender.TypeUnrestrict && a.MachineID == p.e.MachineID && !a.Final() {
+		if strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, p.e.MachineID) && !a.Final() {
 			p.e.Adopted = !p.ours(a)
 			return p.adoptAs(a)
 		}

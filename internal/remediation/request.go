@@ -106,6 +106,10 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 		return req, invalid(CodeMalformed, err.Error())
 	}
 	if r.Signers != nil {
+		if c.inBoth {
+			// Headers are not signed: whoever adds them must not choose which object of a signed payload is the request.
+			return req, invalid(CodeMalformed, "CloudEvent: comes in both modes, by its headers and in the payload; send it in one")
+		}
 		if code, err := singleUse(payloadID, req.ExpiresAt); err != nil {
 			return req, invalid(code, err.Error())
 		}

@@ -32,6 +32,9 @@ type Signers struct {
 	err   error
 }
 
+// maxSigners bounds the file of signers, in bytes: some ten thousand of them.
+const maxSigners = 1 << 20
+
 // ParseSigners reads NKEY or NAME=NKEY entries, separated by commas or white space. Without a name the nkey is the
 // name. An empty list means that no signature is asked for: nil, nil.
 func ParseSigners(list string) (*Signers, error) {
@@ -106,7 +109,7 @@ func (s *Signers) reload() {
 	if s.seen != nil && os.SameFile(s.seen, info) && s.seen.ModTime().Equal(info.ModTime()) && s.seen.Size() == info.Size() {
 		return
 	}
-	content, err := os.ReadFile(s.path)
+	content, err := readBounded(s.path, maxSigners)
 	if err != nil {
 		s.seen, s.err = nil, fmt.Errorf("signers file: %w", err)
 		return

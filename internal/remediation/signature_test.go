@@ -95,6 +95,10 @@ func TestSignedRequests(t *testing.T) {
 		{"as late as may be", say(`"id":"mine","expiresAt":"` + edge + `"`), "", "ann"},
 		{"expired is not ours to judge", say(`"id":"mine","expiresAt":"2001-01-01T00:00:00Z"`), "", "ann"},
 		{"event with an id in its data", trusted.sign(t, sampleDelivery(event(body))), "", "ann"},
+		// The envelope has a request of its own: other headers must not turn the signed event into that one.
+		{"event turned by headers", withHeaders(trusted.sign(t, sampleDelivery(envelope(body, soon))), binary()...), CodeMalformed, "CloudEvent: comes in both modes"},
+		{"the same as it was signed", trusted.sign(t, sampleDelivery(envelope(body, soon))), "", "ann"},
+		{"request turned to an event by a header", header(good, "Content-Type", "application/cloudevents+json"), CodeMalformed, "CloudEvent: specversion"},
 		{"unsigned", plain, CodeUnsigned, "headers Request-Signer and Request-Signature: are required"},
 		{"no signer", header(good, HeaderSigner, ""), CodeUnsigned, "headers"},
 		{"no signature", header(good, HeaderSignature, ""), CodeUnsigned, "headers"},
@@ -138,6 +142,16 @@ func TestSignedRequests(t *testing.T) {
 	if _, invalid := rules.Parse(sampleDelivery("{")); invalid.Code != CodeUnsigned {
 		t.Errorf("unsigned and malformed: %v", invalid)
 	}
+}
+
+// envelope is an event whose extension attributes make a request too.
+func envelope(data, expires string) string {
+	return strings.TrimSuffix(structured(`"data":`+data), "}") + `,"machineid":"` + sampleMachine + `","comment":"c","expiresat":"` + expires + `"}`
+}
+
+func withHeaders(d Delivery, more ...string) Delivery {
+	maps.Copy(d.Header, sampleDelivery("", more...).Header)
+	return d
 }
 
 func TestParseSigners(t *testing.T) {

@@ -110,6 +110,7 @@ type passage struct {
 	began   time.Time
 	span    trace.Span // nil: not traced
 	refused string     // the code, of a message without a claim on an entry
+	bar     *Invalid   // not nil: it was taken before, and may not be called for any more
 }
 
 // Handle is the remediation.Handler of the request stream.
@@ -142,11 +143,11 @@ func (p *passage) run() (Outcome, error) {
 	req, invalid := p.Rules.Parse(p.origin)
 	p.req = req
 	if invalid != nil {
-		return p.refuse(req, invalid)
+		return p.barred(req, invalid)
 	}
 	p.key = EntryKey(p.Rules.Stream, req, p.origin.Published)
 	if !p.flights.enter(p.key) {
-		return Later(time.Second, "inHand"), nil
+		return Later(inHandFor, "inHand"), nil
 	}
 	defer p.flights.leave(p.key)
 	p.Notes.waitsForQuota(p.key, 0)
@@ -168,6 +169,9 @@ func (p *passage) run() (Outcome, error) {
 	}
 	return out, err
 }
+
+// inHandFor is when a message comes again whose request another handler of this process has in hand.
+const inHandFor = time.Second
 
 func (p *passage) read() error {
 	var err error

@@ -1,0 +1,69 @@
+package remediation_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// A signer whose key is withdrawn gets nothing more: what waits is not called for. But what may have been called for is
+// followed to its end and told under its own id, for the machine may be released.
+func TestWithdrawnSigner(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault defendersim.Fault
+		dies  fault
+		want  string
+		posts int
+	}{
+		"while it waits": {
+			fault: defendersim.Fault{Op: "unrestrict", Times: 1, Status: 429, RetryAfter: time.Minute}, want: "rejected unknownSigner", posts: 1,
+		},
+		"after the call, whose answer died": {dies: fault{at: atRecord, dies: true, times: 1}, want: "succeeded", posts: 1},
+		"after a call that did not take place": {
+			fault: defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503}, want: "rejected unknownSigner", posts: 1,
+		},
+		"after the intent, before the call": {dies: fault{at: atMachine, dies: true, times: 1}, want: "rejected unknownSigner"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ann, bob := newSigner(t), newSigner(t)
+			file := filepath.Join(t.TempDir(), "signers")
+			trust := func(lines string) {
+				if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+			trust(ann.public + " ann\n" + bob.public + " bob\n")
+			rules := func(r *remediation.Rules) {
+				var err error
+				if r.Signers, err = remediation.SignersFile(file); err != nil {
+					t.Error(err)
+				}
+			}
+			inWorld(t, setup{rules: rules}, func(w *world) {
+				if c.fault.Op != "" {
+					w.api.Inject(c.fault)
+				}
+				if c.dies.times > 0 {
+					w.faults.inject(c.dies)
+				}
+				w.askAs(ann, "r1", 1)
+				w.passes(2 * time.Second)
+				trust(bob.public + " bob\n")
+				w.start()
+				w.settled(10 * time.Minute)
+				r := w.wantFinal("r1", c.want)
+				if r.SignedBy != "ann" {
+					t.Errorf("signed by %q", r.SignedBy)
+				}
+				w.wantPosts(1, c.posts)
+				w.askAs(ann, "r2", 2)
+				w.settled(time.Minute)
+				w.wantPosts(2, 0)
+			})
+		})
+	}
+}
