@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,110 +120,4 @@ func verifyTrail(ctx context.Context, env *Env, kept []broker.AuditHead) (*broke
 		err = chain.End(trail.Last())
 	}
 	return chain, err
-}
-
-// verifyExport verifies from the file's first line on: what was before is not in it.
-func verifyExport(ctx context.Context, path string, kept []broker.AuditHead) (*broker.AuditChain, error) {
-	chain := broker.NewAuditChain(1, kept, nil)
-	begun, last := false, uint64(0)
-	err := eachExported(ctx, path, func(seq uint64, payload []byte) error {
-		if !begun {
-			begun = true
-			chain = broker.NewAuditChain(seq, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
-		}
-		last = seq
-		return chain.Add(seq, payload)
-	})
-	if err == nil {
-		err = chain.End(last)
-	}
-	return chain, err
-}
-
-// exported looks one payload up in an export.
-func exported(ctx context.Context, path string, seq uint64) (found []byte, err error) {
-	enough := errors.New("enough")
-	err = eachExported(ctx, path, func(at uint64, payload []byte) error {
-		if at != seq {
-			return nil
-		}
-		found = payload
-		return enough
-	})
-	if errors.Is(err, enough) {
-		err = nil
-	}
-	return found, err
-}
-
-func eachExported(ctx context.Context, path string, fn func(seq uint64, payload []byte) error) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return badInput("--file: %w", err)
-	}
-	defer f.Close()
-	r := bufio.NewReader(f)
-	for n := 1; ; n++ {
-		line, err := r.ReadBytes('\n')
-		if err == io.EOF && len(line) == 0 {
-			return nil
-		}
-		if err != nil && err != io.EOF {
-			return fmt.Errorf("read %s: %w", path, err)
-		}
-		seq, payload, err := broker.ImportAudit(line)
-		if err != nil {
-			return badInput("%s, line %d: %w", path, n, err)
-		}
-		if err := fn(seq, payload); err != nil {
-			return err
-		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// Run exports the trail up to the present.
-func (c *AuditExportCmd) Run(ctx context.Context, env *Env) error {
-	conn, err := dialForCommand(ctx, env)
-	if err != nil {
-		return err
-	}
-	defer closeAfterCommand(conn)
-	trail, err := openAuditTrail(ctx, conn)
-	if err != nil {
-		return err
-	}
-	var since time.Time
-	if c.Since > 0 {
-		since = time.Now().Add(-c.Since)
-	}
-	if c.Out == "-" {
-		return exportTrail(ctx, trail, since, env.Stdout)
-	}
-	f, err := os.OpenFile(c.Out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return badInput("--out: %w", err)
-	}
-	err = exportTrail(ctx, trail, since, f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(c.Out)) // half an export would pass for a whole one
-	}
-	return nil
-}
-
-func exportTrail(ctx context.Context, trail *broker.AuditTrail, since time.Time, out io.Writer) error {
-	w := bufio.NewWriter(out)
-	err := trail.Each(ctx, since, func(m broker.Message) error {
-		line, err := broker.ExportAudit(m)
-		if err == nil {
-			_, err = w.Write(line)
-		}
-		return err
-	})
-	return errors.Join(err, w.Flush())
 }
