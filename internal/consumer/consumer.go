@@ -87,6 +87,8 @@ func (c *Consumer) Alive() error {
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	stopped := make(chan time.Time, 1)
+	defer context.AfterFunc(ctx, func() { stopped <- time.Now() })()
 	for ctx.Err() == nil {
 		c.turned.Store(time.Now().UnixNano())
 		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
@@ -94,7 +96,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 			sleep(ctx, time.Second)
 		}
 	}
-	return c.finish(cut)
+	return c.finish(cut, <-stopped)
 }
 
 // pull hands messages out until ctx ends or the consumer is gone.
@@ -286,11 +288,11 @@ func (c *Consumer) settle(d delivery, out remediation.Outcome) {
 	}
 }
 
-// finish waits for the deliveries in hand; what outlasts the grace is cut off.
-func (c *Consumer) finish(cut func()) error {
+// finish waits for the deliveries in hand; what outlasts the grace, which began when the stop was asked for, is cut off.
+func (c *Consumer) finish(cut func(), stopped time.Time) error {
 	done := make(chan struct{})
 	go func() { c.inHand.Wait(); close(done) }()
-	grace := time.NewTimer(c.cfg.Grace)
+	grace := time.NewTimer(c.cfg.Grace - time.Since(stopped))
 	defer grace.Stop()
 	select {
 	case <-done:

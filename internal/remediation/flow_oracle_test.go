@@ -105,7 +105,7 @@ func (w *world) watch() {
 	w.must(err)
 	w.watched.Go(func() {
 		for kv := range watch.Updates() {
-			if kv == nil {
+			if kv == nil || string(kv.Value()) == garbled {
 				continue
 			}
 			e, err := remediation.DecodeEntry(remediation.Record{Value: w.set.newer.read(kv.Value()), Revision: kv.Revision(), Written: kv.Created()})

@@ -260,3 +260,32 @@ func (w *world) goOn(values map[string][]byte) {
 		}
 	}
 }
+
+// garbled is a value that no version can have written.
+const garbled = `{"v":1,"state":`
+
+// A value that no version can have written holds up its own request alone.
+func TestGarbledEntryHoldsUpItsRequestAlone(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		stream := w.broker.Names().Stream
+		key := remediation.EntryKey(stream, remediation.Request{ID: "garbled"}, time.Time{})
+		_, err := w.broker.Ledger().Put(w.ctx, key, []byte(garbled))
+		w.must(err)
+		w.ask("garbled", 1)
+		for n := range 3 {
+			id := fmt.Sprint("r", n)
+			w.ask(id, 2+n)
+			w.ends(id, time.Minute)
+		}
+		w.passes(10 * time.Minute)
+		if f, on := w.replicas[0].gate.Current(); on {
+			t.Errorf("the gate is closed: %+v", f)
+		}
+		w.wantPosts(1, 0)
+		w.wantOutcomes("garbled")
+		w.must(w.broker.Ledger().Purge(w.ctx, key)) // as the log says
+		w.settled(5 * time.Minute)
+		w.wantFinal("garbled", "succeeded")
+		w.wantPosts(1, 1)
+	})
+}

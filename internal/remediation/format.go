@@ -15,8 +15,11 @@ const formatVersion = 1
 // this version does not know. It is left alone, for what is written over it would lack what is not understood.
 var errNewer = errors.New("written by a newer version of the worker, which alone may go on with it")
 
+// errGarbled is a value that no version wrote. It speaks for one request alone, which waits for somebody to look.
+var errGarbled = errors.New("not understood; look at it with the nats command, and delete the key if the request is to begin anew")
+
 // decode reads a value of the ledger into a struct, of which version is the field; errNewer for one that is left to a
-// newer version.
+// newer version, errGarbled for one that is nobody's.
 func decode(value []byte, into any, version *int) error {
 	d := json.NewDecoder(bytes.NewReader(value))
 	d.DisallowUnknownFields()
@@ -36,5 +39,5 @@ func decode(value []byte, into any, version *int) error {
 	if err == nil && (head.Version > formatVersion || json.Unmarshal(value, into) == nil) {
 		return errNewer
 	}
-	return fmt.Errorf("not understood: %w", strict)
+	return fmt.Errorf("%w (%w)", errGarbled, strict)
 }

@@ -308,6 +308,9 @@ func (p *passage) stumble(err error) Outcome {
 		return Later(100*time.Millisecond, "overtaken")
 	case errors.Is(err, errNewer):
 		return Later(time.Minute, "newerVersion")
+	case errors.Is(err, errGarbled):
+		p.Log.Error("a request waits, for what the ledger has of it makes no sense", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
+		return Later(time.Minute, "garbled")
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return Later(0, "shutdown")
 	case errors.As(err, &quota):
