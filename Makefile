@@ -75,8 +75,8 @@ licences-check:
 
 # From the binary, so that it names what is linked and nothing else.
 .PHONY: sbom
-sbom: build ## Write bin/worker.cdx.json, a CycloneDX list of the parts of bin/worker
-	$(TOOL) cyclonedx-gomod bin -json -licenses -output bin/worker.cdx.json bin/worker
+sbom: build ## Write bin/worker.cdx.json, a CycloneDX list of the modules in bin/worker
+	$(TOOL) cyclonedx-gomod bin -json -output bin/worker.cdx.json bin/worker
 
 .PHONY: reproducible
 reproducible: ## Build twice, in two folders with caches of their own, and compare

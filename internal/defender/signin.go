@@ -11,7 +11,7 @@ var (
 	oauthCode = regexp.MustCompile(`^[a-z_]{1,40}$`)
 	entraCode = regexp.MustCompile(`AADSTS(\d{1,10})`)
 	notHTTP   = regexp.MustCompile(`(malformed (?:HTTP|MIME) [a-z]+(?: [a-z]+)?|bad Content-Length)[:"\s].*`) // net/http shows what it read instead
-	noAnswer  = regexp.MustCompile(`server response error:\s+`) // what follows is the transport's error
+	noAnswer  = regexp.MustCompile(`server response error:\s+`)                                               // what follows is the transport's error
 )
 
 // fixes are what to do about Entra's commonest refusals, by AADSTS code.
