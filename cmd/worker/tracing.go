@@ -132,11 +132,11 @@ func isAddress(s string) bool {
 }
 
 func areHeaders(list string) bool {
-	const token = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	const nameChars = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	for header := range strings.SplitSeq(list, ",") {
 		name, value, found := strings.Cut(header, "=")
 		name = strings.TrimSpace(name)
-		if _, err := url.PathUnescape(value); name == "" || strings.Trim(name, token) != "" || !found || err != nil {
+		if _, err := url.PathUnescape(value); name == "" || strings.Trim(name, nameChars) != "" || !found || err != nil {
 			return false
 		}
 	}

@@ -52,7 +52,7 @@ func family(spans []sdktrace.ReadOnlySpan) (all []string) {
 func said(s sdktrace.ReadOnlySpan) map[string]string {
 	all := map[string]string{"status": s.Status().Code.String() + s.Status().Description}
 	for _, a := range s.Attributes() {
-		all[string(a.Key)] = a.Value.Emit()
+		all[string(a.Key)] = a.Value.String()
 	}
 	return all
 }

@@ -117,7 +117,7 @@ type passage struct {
 func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome) {
 	p := &passage{Submitter: s, wait: wait, work: work, d: d, origin: d, began: time.Now()}
 	defer func() { p.end(out) }()
-	out, err := p.run()
+	out, err := p.run() //nolint:contextcheck // its contexts are in p
 	if err != nil {
 		out = p.stumble(err)
 	} else if out.Done {

@@ -162,6 +162,7 @@ func TestNodeLimit(t *testing.T) {
 		in(98): true, in(99): false,
 		or(25): true, or(26): false, // 4 n - 1
 		in(40) + " and type eq 'x' and creationDateTimeUtc ge 2026-03-01T00:00:00Z": true,
+
 		or(24) + " or not type eq 'x'":     true,
 		or(24) + " or not not type eq 'x'": false,
 	} {
