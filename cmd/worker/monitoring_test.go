@@ -100,8 +100,8 @@ func selectors(expr string) (found []selector, groupedBy []string) {
 // series are the names of what is scraped, with the values of each label.
 type series map[string]map[string][]string
 
-// scrape asks a worker for its metrics.
-func scrape(t *testing.T, addr string) series {
+// scraped asks a worker for its metrics.
+func scraped(t *testing.T, addr string) series {
 	t.Helper()
 	resp, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
@@ -139,7 +139,7 @@ func TestMonitoringNames(t *testing.T) {
 		}
 		return strings.HasPrefix(line, "Everything keeps running")
 	})
-	have := scrape(t, addr)
+	have := scraped(t, addr)
 	http.DefaultClient.CloseIdleConnections()
 	demo.stop(t)
 	own := slices.Collect(func(yield func(string) bool) {

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-//go:generate go test . -run "TestReference|TestScripts" -update
+//go:generate go test . -run "TestReference|TestScripts|TestMetricsAfterEveryOutcome" -update
 
 const referencePath = "../../docs/configuration.md"
 
@@ -51,6 +51,26 @@ Secrets have no flag, since other people on the machine can read a command line.
 named by the variable that ends in ` + "`_FILE`" + `; setting both is a mistake.
 `
 
+// referenceTraces is about variables of OpenTelemetry's SDK, which the program does not declare.
+const referenceTraces = `
+## Traces
+
+OpenTelemetry's variables, for ` + "`worker run`" + `, as its [specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
+has them; they have no flag and no key. [observability.md](observability.md#traces) says what is traced.
+
+| variable | default | meaning |
+|---|---|---|
+| ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`" + ` | none: traces are off | The collector's address, ` + "`http://HOST:4318`" + `; the second as it is, with its path. |
+| ` + "`OTEL_EXPORTER_OTLP_HEADERS`, `..._TRACES_HEADERS`" + ` | | Headers to send, such as a key: ` + "`NAME=VALUE,NAME=VALUE`" + `. |
+| ` + "`OTEL_EXPORTER_OTLP_PROTOCOL`, `..._TRACES_PROTOCOL`" + ` | ` + "`http/protobuf`" + ` | Or ` + "`http/json`" + `. |
+| ` + "`OTEL_EXPORTER_OTLP_CERTIFICATE`, `..._CLIENT_CERTIFICATE`, `..._CLIENT_KEY`, `..._COMPRESSION`, `..._TIMEOUT`" + ` | | As the specification says. |
+| ` + "`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`" + ` | ` + "`unrestrict-worker`" + ` | What the spans are of. |
+| ` + "`OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`" + ` | ` + "`parentbased_always_on`" + ` | Which traces are recorded. |
+| ` + "`OTEL_BSP_...`, `OTEL_SPAN_...`" + ` | | Batches and limits. |
+| ` + "`OTEL_TRACES_EXPORTER`" + ` | ` + "`otlp`" + ` | ` + "`none`" + ` switches traces off. |
+| ` + "`OTEL_SDK_DISABLED`" + ` | ` + "`false`" + ` | ` + "`true`" + ` switches traces off. |
+`
+
 func reference(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
@@ -77,5 +97,6 @@ func reference(t *testing.T) string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | %s |\n", s.env, flag, s.yamlKey(), fallback, help)
 	}
+	b.WriteString(referenceTraces)
 	return b.String()
 }

@@ -20,6 +20,7 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"example.com/unrestrict-worker/internal/remediation"
@@ -253,5 +254,22 @@ func TestTracesAreOff(t *testing.T) {
 				t.Errorf("past the log: %s", past)
 			}
 		})
+	}
+}
+
+// TestSamplerIsOpenTelemetrys: the variable of the SDK decides what is recorded of requests that come without a trace.
+func TestSamplerIsOpenTelemetrys(t *testing.T) {
+	srv := httptest.NewServer(&receiver{})
+	defer srv.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
+	for sampler, want := range map[string]bool{"always_off": false, "parentbased_always_on": true} {
+		t.Setenv("OTEL_TRACES_SAMPLER", sampler)
+		tracing := newTracing(os.LookupEnv, "me", zap.NewNop())
+		_, span := tracing.spans().Tracer("test").Start(t.Context(), "root")
+		if got := span.IsRecording(); got != want {
+			t.Errorf("%s: recording is %t", sampler, got)
+		}
+		span.End()
+		tracing.close(t.Context())
 	}
 }

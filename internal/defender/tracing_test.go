@@ -1,6 +1,7 @@
 package defender
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -43,8 +44,10 @@ func TestSpanOfExchange(t *testing.T) {
 		want map[string]string
 	}{
 		"accepted": {answer(201, created), map[string]string{"http.response.status_code": "201", "status": "Unset "}},
-		"throttled": {answer(429, `{"error":{"code":"TooManyRequests","message":"`+secretToken+`"}}`, "Retry-After", "7"),
-			map[string]string{"http.response.status_code": "429", "error.type": "429", "status": "Error throttled"}},
+		"throttled": {
+			answer(429, `{"error":{"code":"TooManyRequests","message":"`+secretToken+`"}}`, "Retry-After", "7"),
+			map[string]string{"http.response.status_code": "429", "error.type": "429", "status": "Error throttled"},
+		},
 		"unclear": {answer(503, ``), map[string]string{"http.response.status_code": "503", "error.type": "503", "status": "Error ambiguous"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,9 +59,7 @@ func TestSpanOfExchange(t *testing.T) {
 			want := map[string]string{
 				"name": "POST " + template, "kind": "client", "http.request.method": "POST", "url.template": template, "url.full": client.base + path,
 			}
-			for k, v := range c.want {
-				want[k] = v
-			}
+			maps.Copy(want, c.want)
 			got := attributes(t, spans)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)

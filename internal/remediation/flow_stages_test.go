@@ -77,6 +77,14 @@ func TestStages(t *testing.T) {
 			fault: defendersim.Fault{Op: "unrestrict", Status: 500, CarriedOut: true, Times: 1},
 			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 0}, "api": {1, 2 * time.Second}},
 		},
+		"lost answer, look-up throttled": {
+			set: setup{submit: untracked}, ask: func(w *world) {
+				w.api.Inject(defendersim.Fault{Op: "list", Status: 429, RetryAfter: 10 * time.Minute, Times: 1})
+				w.ask("r1", 1)
+			},
+			fault: defendersim.Fault{Op: "unrestrict", Status: 500, CarriedOut: true, Times: 1},
+			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 10*time.Minute + 2*time.Second}, "api": {1, 2 * time.Second}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.set.api.Latency = 2 * time.Second

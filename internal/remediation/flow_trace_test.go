@@ -2,6 +2,7 @@ package remediation_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -104,10 +105,7 @@ func wantAttributes(t *testing.T, spans []sdktrace.ReadOnlySpan, action string) 
 	t.Helper()
 	request := map[string]string{"messaging.message.conversation_id": "r1", "unrestrict.run": "1", "unrestrict.attempts": "1", "unrestrict.machine.id": machine(1), "unrestrict.action.id": action, "status": "Unset"}
 	with := func(base map[string]string, more ...string) map[string]string {
-		all := map[string]string{}
-		for k, v := range base {
-			all[k] = v
-		}
+		all := maps.Clone(base)
 		for i := 0; i < len(more); i += 2 {
 			all[more[i]] = more[i+1]
 		}
