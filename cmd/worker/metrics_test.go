@@ -24,6 +24,7 @@ var metricNames = []string{
 	"unrestrict_actions_followed gauge",
 	"unrestrict_api_call_duration_seconds histogram operation",
 	"unrestrict_api_calls_total counter code,operation",
+	"unrestrict_budget_limit gauge window",
 	"unrestrict_budget_remaining gauge window",
 	"unrestrict_build_info gauge version",
 	"unrestrict_deadletters_total counter code",
@@ -34,6 +35,7 @@ var metricNames = []string{
 	"unrestrict_requests_total counter outcome",
 	"unrestrict_retries_total counter reason",
 	"unrestrict_stage_duration_seconds histogram stage",
+	"unrestrict_token_expiry_timestamp_seconds gauge",
 }
 
 // everyOutcome makes a worker end requests in each way that its settings allow, and waits for their final results.
