@@ -8,6 +8,11 @@ VULNDB   ?=
 
 TOOL     := $(GO) tool -modfile=tools/go.mod
 LINT     := .bin/golangci-lint-$(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" {print $$2}' tools/golangci-lint.mod)
+# What make deploy-test needs besides what is installed.
+deploytool = .bin/$(1)-$(shell awk '$$1 == "$(2)" && $$2 ~ /^v/ {print $$2}' tools/deploy.mod)
+HELM        := $(call deploytool,helm,helm.sh/helm/v3)
+KUBECONFORM := $(call deploytool,kubeconform,github.com/yannh/kubeconform)
+NATS_SERVER := $(call deploytool,nats-server,github.com/nats-io/nats-server/v2)
 # Helm's templates are no YAML; what they make is checked with the chart.
 RULES     = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules.y*ml' -o -name '*alerts.y*ml' \) -print 2>/dev/null)
 RULETESTS = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules_test.y*ml' -o -name '*alerts_test.y*ml' \) -print 2>/dev/null)
@@ -133,6 +138,20 @@ check-nsc: ## Try deploy/nats/nsc.sh: needs nsc
 .PHONY: monitoring-test
 monitoring-test: ## Ask a real Prometheus for every expression of the alerts and the dashboard
 	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./cmd/worker
+
+# The parts are image, chart, compose and systemd; chart and compose need the image.
+.PHONY: deploy-test
+deploy-test: $(HELM) $(KUBECONFORM) $(NATS_SERVER) ## Run what is in deploy for real; PARTS="image chart" for some of it
+	HELM=$(HELM) KUBECONFORM=$(KUBECONFORM) NATS_SERVER=$(NATS_SERVER) bash test/deploy/run.sh $(PARTS)
+
+# Helm takes several minutes the first time.
+$(HELM): package = helm.sh/helm/v3/cmd/helm
+$(KUBECONFORM): package = github.com/yannh/kubeconform/cmd/kubeconform
+$(NATS_SERVER): package = github.com/nats-io/nats-server/v2
+$(NATS_SERVER): export CGO_ENABLED = 0
+$(HELM) $(KUBECONFORM) $(NATS_SERVER): tools/deploy.mod tools/deploy.sum
+	$(GO) build -modfile=tools/deploy.mod -buildvcs=false -o $@ $(package)
+	@touch $@
 
 .PHONY: workflow
 workflow:

@@ -46,6 +46,7 @@ type DemoCmd struct {
 type SimulateCmd struct {
 	Addr string `placeholder:"HOST:PORT" default:"127.0.0.1:8443" help:"Where to listen (default: ${default})."`
 	TLS  bool   `name:"tls" help:"Serve TLS with a CA and certificate made for it; prints the path of the CA."`
+	Dir  string `placeholder:"DIR" help:"Put its files (token, or with --tls ca.pem) there, and leave them (default: a temporary folder)."`
 }
 
 // Run serves the simulated API until the context ends.
@@ -54,7 +55,7 @@ func (c *SimulateCmd) Run(ctx context.Context, env *Env) error {
 		return badInput("%w", err)
 	}
 	log, _ := env.Logger()
-	return runSimulate(ctx, SimulateOptions{Addr: c.Addr, TLS: c.TLS}, env.Stdout, log)
+	return runSimulate(ctx, SimulateOptions{Addr: c.Addr, TLS: c.TLS, Dir: c.Dir}, env.Stdout, log)
 }
 
 // SubmitCmd is `worker submit`.

@@ -17,7 +17,18 @@ func (c *RunCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if err := w.run(ctx); err != nil {
+	manager, err := supervise(w)
+	if err != nil {
+		return err
+	}
+	told := make(chan struct{})
+	go func() { defer close(told); manager.run(ctx, w.ended, log) }()
+	err = w.run(ctx)
+	select {
+	case <-told:
+	case <-time.After(time.Second): // a manager that doesn't read what it is sent must not hold up the end
+	}
+	if err != nil {
 		log.Error("the worker ends", zap.Error(err))
 		return ExitStatus(1)
 	}

@@ -57,7 +57,7 @@ func newService(s Settings, lookup func(string) (string, bool), log *zap.Logger,
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w := &service{
 		settings: s, credential: credential, lookup: lookup, log: log, registry: registry, owner: randomID(),
-		waiting: "starting", since: time.Now(), ended: make(chan struct{}),
+		waiting: waitingForStart, since: time.Now(), ended: make(chan struct{}),
 	}
 	registry.MustRegister(w.gauges()...)
 	w.admin, err = admin.New(admin.Config{
@@ -68,6 +68,9 @@ func newService(s Settings, lookup func(string) (string, bool), log *zap.Logger,
 	}
 	return w, nil
 }
+
+// waitingForStart is what a service waits for before it has asked for its broker.
+const waitingForStart = "starting"
 
 func randomID() string {
 	var b [8]byte

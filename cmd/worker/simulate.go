@@ -30,11 +30,12 @@ const (
 type SimulateOptions struct {
 	Addr string // host:port, loopback only; port 0: a free one
 	TLS  bool   // over TLS, with the authority that Azure's SDK asks for tokens
+	Dir  string // where its files are put, for containers that share it; empty: a folder of its own that goes with it
 }
 
 // runSimulate serves the simulated Defender API until ctx ends, and prints the
-// variables with which a worker uses it. Its files (a token, or a CA) are in a
-// folder of its own that goes with it. Returns nil after ctx has ended.
+// variables with which a worker uses it. Its files are a token, or a CA.
+// Returns nil after ctx has ended.
 func runSimulate(ctx context.Context, o SimulateOptions, stdout io.Writer, log *zap.Logger) (err error) {
 	if err := requireLoopback(o.Addr); err != nil {
 		return err
@@ -44,11 +45,11 @@ func runSimulate(ctx context.Context, o SimulateOptions, stdout io.Writer, log *
 		return fmt.Errorf("simulate: %w", err)
 	}
 	defer l.Close()
-	dir, err := os.MkdirTemp("", "worker-simulate-")
+	dir, discard, err := o.folder()
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, discard()) }()
 
 	s := newSimulation(dir, o.TLS)
 	server := &http.Server{Handler: s.api, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(log)}
@@ -86,6 +87,15 @@ func runSimulate(ctx context.Context, o SimulateOptions, stdout io.Writer, log *
 			return nil
 		}
 	}
+}
+
+// folder is where the files are put, made if it is missing, and what to do with it at the end.
+func (o SimulateOptions) folder() (dir string, discard func() error, err error) {
+	if o.Dir != "" {
+		return o.Dir, func() error { return nil }, os.MkdirAll(o.Dir, 0o700)
+	}
+	dir, err = os.MkdirTemp("", "worker-simulate-")
+	return dir, func() error { return os.RemoveAll(dir) }, err
 }
 
 // requireLoopback: the simulator gives out tokens to anybody and takes faults from anybody.

@@ -159,6 +159,27 @@ func TestSimulateTLS(t *testing.T) {
 	}
 }
 
+// TestSimulateInAFolder: containers that share a folder find the files under names known beforehand.
+func TestSimulateInAFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "folder")
+	for _, o := range []SimulateOptions{{Addr: "127.0.0.1:0", Dir: dir}, {Addr: "127.0.0.1:0", Dir: dir, TLS: true}} {
+		s := startSimulate(t, o)
+		name, file := "DEFENDER_TOKEN_FILE", "token"
+		if o.TLS {
+			name, file = "SSL_CERT_FILE", "ca.pem"
+		}
+		if s.env[name] != filepath.Join(dir, file) {
+			t.Errorf("printed %v", s.env)
+		}
+		if err := s.stop(); err != nil {
+			t.Errorf("ended with %v", err)
+		}
+		if info, err := os.Stat(filepath.Join(dir, file)); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info, err)
+		}
+	}
+}
+
 func TestSimulateRenewsTheTokenFile(t *testing.T) {
 	s := newSimulation(t.TempDir(), false)
 	var seen []string

@@ -51,7 +51,7 @@ type Consumer struct {
 	inHand   sync.WaitGroup
 	inFlight atomic.Int64
 	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
-	idle     atomic.Bool  // waiting for a slot, or for what Admit and Gate wait for
+	idle     atomic.Bool  // waiting for a slot, for what Admit and Gate wait for, for the broker, or for what is in hand at the end
 }
 
 // ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
@@ -83,6 +83,12 @@ func (c *Consumer) Alive() error {
 	return nil
 }
 
+// turn notes that the loop goes on.
+func (c *Consumer) turn() {
+	c.turned.Store(time.Now().UnixNano())
+	c.idle.Store(false)
+}
+
 // Run pulls and handles until ctx ends, then gives back what has not begun, and waits for the rest for the grace.
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -96,12 +102,15 @@ func (c *Consumer) Run(ctx context.Context) error {
 			sleep(ctx, time.Second)
 		}
 	}
+	c.idle.Store(true) // there is no loop any more; Grace bounds what is left
 	return c.finish(cut, <-stopped)
 }
 
 // pull hands messages out until ctx ends or the consumer is gone.
 func (c *Consumer) pull(ctx, work context.Context) error {
+	c.idle.Store(true) // Open waits for a broker that is away
 	cons, err := c.cfg.Open(ctx)
+	c.turn()
 	if err != nil {
 		return fmt.Errorf("open the consumer: %w", err)
 	}
@@ -176,10 +185,7 @@ func (c *Consumer) moreSlots(most int) (n int) {
 // admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
 func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	c.idle.Store(true)
-	defer func() {
-		c.turned.Store(time.Now().UnixNano())
-		c.idle.Store(false)
-	}()
+	defer c.turn()
 	if err := c.slot(ctx); err != nil {
 		return false, err
 	}

@@ -245,17 +245,13 @@ func TestOpenIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A loop that is stuck says so; one that waits for something that it knows of does not.
+// A loop that is stuck says so.
 func TestStuckLoopIsNotAlive(t *testing.T) {
 	inBench(t, func(b *bench) {
-		cfg := b.config(consumer.Config{Slots: 1}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
 		stuck := make(chan struct{})
-		cfg.Open = func(ctx context.Context) (jetstream.Consumer, error) {
-			<-stuck
-			return b.open(ctx)
-		}
-		c := consumer.New(cfg)
-		b.run(c)
+		b.publish("1", nil)
+		c := b.start(consumer.Config{Slots: 1, Paused: func() bool { <-stuck; return false }},
+			b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
 		b.passes(30 * time.Second)
 		if err := c.Alive(); err != nil {
 			t.Error(err)
@@ -267,6 +263,40 @@ func TestStuckLoopIsNotAlive(t *testing.T) {
 		close(stuck)
 		b.passes(10 * time.Minute)
 		if err := c.Alive(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// To restart a worker helps neither a broker that is away nor the calls in hand at a stop.
+func TestWaitingLoopIsAlive(t *testing.T) {
+	inBench(t, func(b *bench) {
+		back, slow := make(chan struct{}), make(chan struct{})
+		cfg := b.config(consumer.Config{Slots: 1}, b.handle(func(remediation.Delivery) remediation.Outcome { <-slow; return remediation.Done() }))
+		cfg.Open = func(ctx context.Context) (jetstream.Consumer, error) {
+			<-back
+			return b.open(ctx)
+		}
+		cfg.Grace = time.Hour
+		b.publish("1", nil)
+		c := consumer.New(cfg)
+		b.run(c)
+		for _, waits := range []func(){
+			func() {},              // for the broker
+			func() { close(back) }, // for a slot
+			b.running[c].stop,      // for the message in hand
+		} {
+			waits()
+			b.passes(10 * time.Minute)
+			if err := c.Alive(); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(b.deliveries()) != 1 {
+			t.Errorf("%d deliveries, want 1", len(b.deliveries()))
+		}
+		close(slow)
+		if err := b.stop(c); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,0 +1,243 @@
+{{- define "worker.name" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "worker.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* The workers among the pods of a release; check is the other one. */}}
+{{- define "worker.workers" -}}
+{{ include "worker.selector" . }}
+app.kubernetes.io/component: worker
+{{- end -}}
+
+{{- define "worker.labels" -}}
+{{ include "worker.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "worker.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "worker.name" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{- define "worker.image" -}}
+{{- with .Values.image -}}
+{{- .repository -}}{{- if .digest }}@{{ .digest }}{{- else }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* GOMEMLIMIT: nine tenths of limits.memory in MiB, so that the collector works harder before the kernel kills. */}}
+{{- define "worker.goMemLimit" -}}
+{{- $limit := .Values.resources.limits.memory -}}
+{{- $mebi := ternary (mul 1024 (trimSuffix "Gi" $limit | int)) (trimSuffix "Mi" $limit | int) (hasSuffix "Gi" $limit) -}}
+{{- printf "%dMiB" (div (mul $mebi 9) 10) -}}
+{{- end -}}
+
+{{/* Mistakes between values, which a schema says badly. */}}
+{{- define "worker.check" -}}
+{{- if and (ne .Values.nats.auth "none") (not .Values.nats.existingSecret) -}}
+{{- fail (printf "nats.auth is %s: name the secret with its key %s in nats.existingSecret" .Values.nats.auth (include "worker.natsKey" .)) -}}
+{{- end -}}
+{{- if and (eq .Values.nats.auth "user") (not .Values.nats.user) -}}
+{{- fail "nats.auth is user: name the user in nats.user" -}}
+{{- end -}}
+{{- if and (has .Values.defender.auth (list "client-secret" "client-certificate" "token-file")) (not .Values.defender.existingSecret) -}}
+{{- fail (printf "defender.auth is %s: name the secret with the key %s in defender.existingSecret" .Values.defender.auth .Values.defender.auth) -}}
+{{- end -}}
+{{- if and .Values.acceptance.policyKey (not .Values.acceptance.existingConfigMap) -}}
+{{- fail "acceptance.policyKey needs acceptance.existingConfigMap, which has the signers too" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "worker.natsKey" -}}
+{{- ternary "password" .Values.nats.auth (eq .Values.nats.auth "user") -}}
+{{- end -}}
+
+{{- define "worker.env" -}}
+- name: GOMEMLIMIT
+  value: {{ include "worker.goMemLimit" . }}
+- name: NATS_URL
+  value: {{ .Values.nats.url | quote }}
+{{- $secrets := "/etc/unrestrict-worker" }}
+{{- with .Values.nats }}
+{{- if eq .auth "user" }}
+- name: NATS_USER
+  value: {{ .user | quote }}
+{{- end }}
+{{- if ne .auth "none" }}
+- name: {{ get (dict "creds" "NATS_CREDS" "nkey" "NATS_NKEY" "user" "NATS_PASSWORD_FILE" "token" "NATS_TOKEN_FILE") .auth }}
+  value: {{ $secrets }}/nats/{{ include "worker.natsKey" $ }}
+{{- end }}
+{{- if .tls.existingSecret }}
+{{- if .tls.ca }}
+- name: NATS_CA
+  value: {{ $secrets }}/nats-tls/ca.crt
+{{- end }}
+{{- if .tls.client }}
+- name: NATS_CERT
+  value: {{ $secrets }}/nats-tls/tls.crt
+- name: NATS_KEY
+  value: {{ $secrets }}/nats-tls/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.defender }}
+- name: DEFENDER_CLOUD
+  value: {{ .cloud }}
+- name: DEFENDER_AUTH
+  value: {{ .auth }}
+{{- if .tenantId }}
+- name: AZURE_TENANT_ID
+  value: {{ .tenantId | quote }}
+{{- end }}
+{{- if .clientId }}
+- name: AZURE_CLIENT_ID
+  value: {{ .clientId | quote }}
+{{- end }}
+{{- if has .auth (list "client-secret" "client-certificate" "token-file") }}
+- name: {{ get (dict "client-secret" "AZURE_CLIENT_SECRET_FILE" "client-certificate" "AZURE_CLIENT_CERTIFICATE_PATH" "token-file" "DEFENDER_TOKEN_FILE") .auth }}
+  value: {{ $secrets }}/defender/{{ .auth }}
+{{- end }}
+{{- if and (eq .auth "workload-identity") .workloadIdentity.projectToken }}
+- name: AZURE_FEDERATED_TOKEN_FILE
+  value: /var/run/secrets/azure/tokens/azure-identity-token
+{{- end }}
+{{- end }}
+- name: WORKER_ADMIN_ADDR
+  value: 0.0.0.0:{{ .Values.admin.port }}
+{{- if .Values.admin.existingSecret }}
+- name: WORKER_ADMIN_TOKEN_FILE
+  value: {{ $secrets }}/admin/token
+{{- end }}
+{{- with .Values.acceptance }}
+{{- if .existingConfigMap }}
+- name: WORKER_TRUSTED_SIGNERS_FILE
+  value: {{ $secrets }}/acceptance/{{ .signersKey }}
+{{- if .policyKey }}
+- name: WORKER_POLICY_FILE
+  value: {{ $secrets }}/acceptance/{{ .policyKey }}
+{{- end }}
+{{- end }}
+{{- end }}
+- name: WORKER_SHUTDOWN_TIMEOUT
+  value: {{ .Values.shutdownTimeoutSeconds }}s
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What is mounted: name, and secret or config map. */}}
+{{- define "worker.mounted" -}}
+{{- if ne .Values.nats.auth "none" }}
+nats: {secret: {{ .Values.nats.existingSecret }}}
+{{- end }}
+{{- if .Values.nats.tls.existingSecret }}
+nats-tls: {secret: {{ .Values.nats.tls.existingSecret }}}
+{{- end }}
+{{- if has .Values.defender.auth (list "client-secret" "client-certificate" "token-file") }}
+defender: {secret: {{ .Values.defender.existingSecret }}}
+{{- end }}
+{{- if .Values.admin.existingSecret }}
+admin: {secret: {{ .Values.admin.existingSecret }}}
+{{- end }}
+{{- if .Values.acceptance.existingConfigMap }}
+acceptance: {configMap: {{ .Values.acceptance.existingConfigMap }}}
+{{- end }}
+{{- end -}}
+
+{{- define "worker.volumes" -}}
+{{- range $name, $from := include "worker.mounted" . | fromYaml }}
+- name: {{ $name }}
+  {{- if $from.secret }}
+  secret: {secretName: {{ $from.secret }}, defaultMode: 0440, optional: false}
+  {{- else }}
+  configMap: {name: {{ $from.configMap }}, defaultMode: 0444, optional: false}
+  {{- end }}
+{{- end }}
+{{- if and (eq .Values.defender.auth "workload-identity") .Values.defender.workloadIdentity.projectToken }}
+- name: azure-identity-token
+  projected:
+    sources:
+      - serviceAccountToken: {path: azure-identity-token, audience: "api://AzureADTokenExchange", expirationSeconds: 3600}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Folders, not files of them: only so a changed secret reaches a running worker. */}}
+{{- define "worker.volumeMounts" -}}
+{{- range $name, $_ := include "worker.mounted" . | fromYaml }}
+- {name: {{ $name }}, mountPath: /etc/unrestrict-worker/{{ $name }}, readOnly: true}
+{{- end }}
+{{- if and (eq .Values.defender.auth "workload-identity") .Values.defender.workloadIdentity.projectToken }}
+- {name: azure-identity-token, mountPath: /var/run/secrets/azure/tokens, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "worker.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "worker.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* A container of the image: service and check see the same settings. */}}
+{{- define "worker.container" -}}
+image: {{ include "worker.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext: {{- include "worker.containerSecurity" . | nindent 2 }}
+{{- if .Values.config }}
+envFrom:
+  - configMapRef: {name: {{ include "worker.name" . }}}
+{{- end }}
+env: {{- include "worker.env" . | nindent 2 }}
+resources: {{- toYaml .Values.resources | nindent 2 }}
+{{- with include "worker.volumeMounts" . }}
+volumeMounts: {{- . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What is the same for every pod. */}}
+{{- define "worker.pod" -}}
+serviceAccountName: {{ include "worker.serviceAccount" . }}
+automountServiceAccountToken: false
+securityContext: {{- include "worker.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "worker.volumes" . }}
+volumes: {{- . | nindent 2 }}
+{{- end }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" }}
+{{- with index $.Values $key }}
+{{ $key }}: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "worker.podLabels" -}}
+{{- if and (eq .Values.defender.auth "workload-identity") (not .Values.defender.workloadIdentity.projectToken) }}
+azure.workload.identity/use: "true"
+{{- end }}
+{{- with .Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

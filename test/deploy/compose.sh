@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# compose.yaml, by docker compose on podman's socket, with look-alike images of NATS and Prometheus: requests are carried out
+# while a broker and a worker are away.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+has compose buildah podman runc iptables curl jq prometheus || exit 0
+[[ $(id -u) == 0 ]] || { leftout "compose: this needs root"; exit 0; }
+if docker compose version >/dev/null 2>&1; then
+    compose=(docker compose)
+elif has compose docker-compose; then
+    compose=(docker-compose)
+else
+    exit 0
+fi
+containers
+image compose || exit 0
+say "compose: by $("${compose[@]}" version --short), on podman"
+
+# lookalike NAME ENTRYPOINT PROGRAM makes an image of one program and what it is linked with.
+lookalike() {
+    local container root
+    container=$(buildah from scratch)
+    root=$(buildah mount "$container")
+    mkdir -p "$root"/{tmp,data,prometheus,bin}
+    cp "$3" "$root$2"
+    { ldd "$3" 2>/dev/null || true; } | { grep -oE '/[^ :]+' || true; } | sort -u | while read -r library; do install -D "$library" "$root$library"; done
+    buildah config --entrypoint "[\"$2\"]" "$container"
+    buildah umount "$container" >/dev/null
+    buildah commit -q --rm "$container" "$1" >/dev/null
+}
+tag() { awk -v service="  $1:" '$0 == service {found = 1} found && /image:/ {print $2; exit}' deploy/compose.yaml; }
+lookalike "$(awk '/image: .*nats:/ {print $2}' deploy/compose.yaml)" /nats-server "$NATS_SERVER"
+lookalike "$(tag prometheus)" /bin/prometheus "$(command -v prometheus)"
+buildah config --cmd '["--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/prometheus"]' \
+    "$(buildah from --name prometheus-cmd "$(tag prometheus)")"
+buildah commit -q --rm prometheus-cmd "$(tag prometheus)" >/dev/null
+podman tag "$IMAGE" docker.io/library/unrestrict-worker:latest
+leftout "compose: Grafana, of which there is no package here; and the real images of NATS and Prometheus"
+
+# What another part of the repository brings may be missing; Prometheus would not start without its rules.
+[[ -f deploy/monitoring/alerts.yaml ]] || { leftout "compose: Prometheus, for deploy/monitoring/alerts.yaml is missing"; without_rules=1; }
+services=(nats-1 nats-2 nats-3 simulator worker-1 worker-2)
+[[ -n ${without_rules:-} ]] || services+=(prometheus)
+
+export DOCKER_HOST=unix://$WORK/podman.sock COMPOSE_PROJECT_NAME=deploytest
+podman system service --time 0 "$DOCKER_HOST" >"$WORK/podman.log" 2>&1 &
+service=$!
+end() {
+    "${compose[@]}" -f deploy/compose.yaml down -v -t 5 >/dev/null 2>&1 || true
+    kill "$service" && wait "$service" || true
+}
+trap end EXIT
+until_true 20 curl -fsS --unix-socket "$WORK/podman.sock" http://podman/_ping
+
+"${compose[@]}" -f deploy/compose.yaml config >"$WORK/config" || die "compose: the file is wrong"
+"${compose[@]}" -f deploy/compose.yaml up -d --no-build "${services[@]}" >"$WORK/up" 2>&1 || { cat "$WORK/up"; die "compose: up"; }
+container() { podman ps -aq --filter "label=com.docker.compose.service=$1" --filter "label=com.docker.compose.project=deploytest"; }
+for worker in worker-1 worker-2; do
+    until_true 120 podman exec "$(container "$worker")" worker healthcheck ||
+        { podman logs --tail 20 "$(container "$worker")"; podman logs --tail 20 "$(container nats-1)"; die "compose: $worker is not ready"; }
+done
+
+# release WORKER COMMENT sees a request through to its end.
+release() {
+    podman exec "$(container "$1")" worker submit --machine "$MACHINE" --comment "$2" --wait >"$WORK/release" && grep -q succeeded "$WORK/release"
+}
+release worker-1 "everything runs" || die "compose: a request was not carried out"
+podman exec -e NATS_USER=playbook "$(container worker-2)" worker submit --machine "$MACHINE" --comment playbook >/dev/null ||
+    die "compose: the playbook's user may not ask"
+if podman exec -e NATS_USER=playbook "$(container worker-2)" worker status >/dev/null 2>&1; then
+    die "compose: the playbook's user may look"
+fi
+if podman exec -e NATS_PASSWORD=wrong "$(container worker-2)" worker status >/dev/null 2>&1; then
+    die "compose: a wrong password is taken"
+fi
+
+# Of each stream there are three copies.
+address=$(podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container nats-2)")
+curl -fsS "http://$address:8222/jsz?streams=1&config=1&accounts=1" >"$WORK/jsz"
+replicas=$(jq -c '[.account_details[].stream_detail[].config.num_replicas] | unique' "$WORK/jsz")
+[[ $replicas == "[3]" ]] || die "compose: streams have $replicas copies"
+
+page() { curl -s -o /dev/null -w '%{http_code}' "$@"; }
+[[ $(page http://127.0.0.1:8081/status) == 401 && $(page -H "Authorization: Bearer for-trying-out" http://127.0.0.1:8081/status) == 200 ]] ||
+    die "compose: the worker's page does not ask for the token"
+
+podman kill "$(container nats-1)" "$(container worker-2)" >/dev/null
+# The other two brokers may first have to agree on who leads.
+until_true 90 release worker-1 "a broker and a worker are gone" || die "compose: nothing goes on without a broker and a worker"
+
+if [[ -z ${without_rules:-} ]]; then
+    up() { [[ $(curl -fsS 'http://127.0.0.1:9090/api/v1/query?query=up' | jq -r '[.data.result[] | select(.value[1] == "1")] | length') -ge 1 ]]; }
+    until_true 60 up || die "compose: Prometheus sees no worker"
+    rules=$(curl -fsS http://127.0.0.1:9090/api/v1/rules | jq '[.data.groups[].rules[]] | length')
+    ((rules > 0)) || die "compose: Prometheus has no rules"
+    say "compose: Prometheus has $rules rules"
+fi

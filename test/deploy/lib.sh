@@ -1,0 +1,60 @@
+# Sourced by the parts of "make deploy-test": bash, from the root of the repository.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+: "${WORK:?run test/deploy/run.sh, which makes a folder to work in}"
+IMAGE=localhost/unrestrict-worker:deploy-test
+MACHINE=1e5bc9d7e413ddd7902c2932e418702b84d0cc07
+
+say() { echo "deploy-test: $*"; }
+die() { say "FAILED: $*"; exit 1; }
+
+# leftout says what was not tried, now and in the list at the end.
+leftout() { say "left out: $*" | tee -a "$WORK/leftout"; }
+
+# has tells whether all programs are there; a part that lacks one leaves itself out.
+has() {
+    local what=$1 program
+    shift
+    for program in "$@"; do
+        command -v "$program" >/dev/null || { leftout "$what: $program is not installed"; return 1; }
+    done
+}
+
+# until repeats a command until it succeeds, at most SECONDS long.
+until_true() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >"$WORK/last" 2>&1; do
+        ((SECONDS < end)) || { cat "$WORK/last"; return 1; }
+        sleep 1
+    done
+}
+
+# Containers get a store and settings of their own, so that the look-alikes never stand in for real images elsewhere.
+containers() {
+    export CONTAINERS_STORAGE_CONF=$WORK/storage.conf CONTAINERS_CONF=$WORK/containers.conf BUILDAH_ISOLATION=chroot
+    export DISABLE_HC_SYSTEMD=true # health checks are run by hand; podman has no systemd to time them
+    [[ -f $CONTAINERS_CONF ]] && return
+    cat >"$CONTAINERS_STORAGE_CONF" <<CONF
+[storage]
+driver = "overlay"
+runroot = "$WORK/run"
+graphroot = "$WORK/storage"
+CONF
+    # Limits that a container without CAP_SYS_RESOURCE can set, and cgroups without a systemd.
+    cat >"$CONTAINERS_CONF" <<CONF
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+events_logger = "file"
+[network]
+network_backend = "netavark"
+network_config_dir = "$WORK/networks"
+CONF
+}
+
+# image tells whether the part of the same name has built it.
+image() { buildah images -q "$IMAGE" >/dev/null 2>&1 || { leftout "$1: there is no image"; return 1; }; }

@@ -1,0 +1,68 @@
+package deploy
+
+import (
+	"bytes"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/unit"
+)
+
+// TestUnitGivesTheWorkerTime: what the unit says fits what the worker does.
+func TestUnitGivesTheWorkerTime(t *testing.T) {
+	options, err := unit.Deserialize(bytes.NewReader(read(t, repository+"/deploy/systemd/unrestrict-worker.service")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]string{}
+	for _, o := range options {
+		set[o.Section+"."+o.Name] = o.Value
+	}
+	if set["Service.Type"] != "notify" {
+		t.Errorf("Type=%s, but the worker says when it is ready", set["Service.Type"])
+	}
+	for name, atLeast := range map[string]time.Duration{
+		"WatchdogSec":    10 * time.Second, // the worker tells every second; a loaded machine must not kill it
+		"TimeoutStopSec": 35 * time.Second, // WORKER_SHUTDOWN_TIMEOUT, and the broker's 5 s twice
+	} {
+		if d, err := time.ParseDuration(set["Service."+name]); err != nil || d < atLeast {
+			t.Errorf("%s=%s, want %s at least (%v)", name, set["Service."+name], atLeast, err)
+		}
+	}
+}
+
+// TestVariablesExist: each variable of the worker's that something in deploy sets is in the reference.
+func TestVariablesExist(t *testing.T) {
+	reference := string(read(t, repository+"/docs/configuration.md"))
+	variable := regexp.MustCompile(`\b(?:WORKER|DEFENDER|NATS|LOG)_[A-Z]+(?:_[A-Z]+)*\b`)
+	found := 0
+	err := filepath.WalkDir(repository+"/deploy", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.HasSuffix(path, ".schema.json") {
+			return err
+		}
+		for _, name := range variable.FindAllString(string(read(t, path)), -1) {
+			if found++; !strings.Contains(reference, "| `"+name+"` |") {
+				t.Errorf("%s names %s, which docs/configuration.md does not have", path, name)
+			}
+		}
+		return nil
+	})
+	if err != nil || found == 0 {
+		t.Errorf("%d variables: %v", found, err)
+	}
+}
+
+// TestBrokersAreOfOneVersion: the broker that compose.yaml runs, the one that its test runs and the embedded one.
+func TestBrokersAreOfOneVersion(t *testing.T) {
+	version := regexp.MustCompile(`nats-server/v2 v(\S+)`)
+	embedded := version.FindSubmatch(read(t, repository+"/go.mod"))
+	tested := version.FindSubmatch(read(t, repository+"/tools/deploy.mod"))
+	composed := regexp.MustCompile(`library/nats:(\S+)`).FindSubmatch(read(t, repository+"/deploy/compose.yaml"))
+	if embedded == nil || tested == nil || composed == nil || !bytes.Equal(embedded[1], tested[1]) || !bytes.Equal(embedded[1], composed[1]) {
+		t.Errorf("go.mod has %s, tools/deploy.mod %s, compose.yaml %s", embedded, tested, composed)
+	}
+}
