@@ -30,7 +30,7 @@ type manager struct {
 // newManager makes a manager that does not listen yet, and the variables that name it.
 func newManager(t *testing.T) (m *manager, env []string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "notify") // a socket's path is short
+	dir, err := os.MkdirTemp("", "notify") //nolint:usetesting // a socket's path must be short, and t.TempDir has the test's name
 	if err != nil {
 		t.Fatal(err)
 	}

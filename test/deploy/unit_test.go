@@ -14,7 +14,7 @@ import (
 
 // TestUnitGivesTheWorkerTime: what the unit says fits what the worker does.
 func TestUnitGivesTheWorkerTime(t *testing.T) {
-	options, err := unit.Deserialize(bytes.NewReader(read(t, repository+"/deploy/systemd/unrestrict-worker.service")))
+	options, err := unit.DeserializeOptions(bytes.NewReader(read(t, repository+"/deploy/systemd/unrestrict-worker.service")))
 	if err != nil {
 		t.Fatal(err)
 	}
