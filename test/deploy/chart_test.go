@@ -246,7 +246,7 @@ func TestChartReadme(t *testing.T) {
 	all := values(t, "values.yaml")
 	for _, v := range described(t) {
 		var value any = all
-		for _, name := range strings.SplitSeq(v.key, ".") {
+		for name := range strings.SplitSeq(v.key, ".") {
 			value = value.(map[string]any)[name]
 		}
 		fallback, err := yaml.MarshalWithOptions(value, yaml.Flow(true))
