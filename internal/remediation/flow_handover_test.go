@@ -98,6 +98,23 @@ func TestAcceptanceIsToldThoughItsReplicaDied(t *testing.T) {
 	}
 }
 
+// The same where the end was decided and not told either, and the message comes before a sweep does.
+func TestAcceptanceAndEndAreToldThoughBothReplicasDied(t *testing.T) {
+	inWorld(t, setup{untended: true}, func(w *world) {
+		w.faults.inject(fault{at: atSubmitted, dies: true, times: 1})
+		w.ask("r1", 1)
+		w.until("the first death", time.Minute, func() bool { return w.living() == 0 })
+		w.faults.inject(fault{at: atDecision, done: true, dies: true, times: 1})
+		second := w.start()
+		second.parts.Go(func() { _ = second.track(second.ctx) })
+		w.until("the second death", 19*time.Second, func() bool { return w.living() == 0 })
+		w.wantOutcomes("r1")
+		w.start()
+		w.settled(time.Minute)
+		w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
+	})
+}
+
 // What was decided and not told when its replica died is told by whoever comes next, without another look at the API.
 func TestSweepTellsWhatWasDecided(t *testing.T) {
 	for _, f := range []fault{{at: atDecision, done: true}, {at: atFinal}, {at: atFinal, done: true}, {at: atMark}} {
