@@ -87,8 +87,8 @@ func (c *Client) exchange(ctx context.Context, op string, p Permit, path string,
 	conn.used = time.Now()
 	c.metrics.observe(op, strconv.Itoa(resp.StatusCode), time.Since(start))
 	r := &reply{
-		Exchange: Exchange{At: start, Op: op, StatusCode: resp.StatusCode, CorrelationID: correlationID(resp.Header, p.token.value)},
-		header:   resp.Header, body: entity(redactBody(content, p.token.value)),
+		Exchange: Exchange{At: start, Op: op, StatusCode: resp.StatusCode, CorrelationID: correlationID(resp.Header, p.token.forms)},
+		header:   resp.Header, body: entity(redactBody(content, p.token.forms)),
 	}
 	return c.judge(ctx, p, r, readErr, start, received)
 }
@@ -106,9 +106,9 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 		c.clock.saw(r.header, start, received)
 	}
 	if envelope != nil {
-		envelope.Code = redact(envelope.Code, 200, p.token.value)
-		envelope.Message = redact(envelope.Message, 4096, p.token.value)
-		envelope.Target = redact(envelope.Target, 200, p.token.value)
+		envelope.Code = redactForms(envelope.Code, 200, p.token.forms)
+		envelope.Message = redactForms(envelope.Message, 4096, p.token.forms)
+		envelope.Target = redactForms(envelope.Target, 200, p.token.forms)
 	}
 	if (ok || envelope != nil) && r.StatusCode != http.StatusUnauthorized {
 		p.token.proven.Store(true)
@@ -128,7 +128,7 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 	})
 	e.Exchange = r.Exchange
 	if envelope != nil && e.Class != Throttled { // a 429's target is the tenant
-		if id := printable(envelope.Target); id != "" {
+		if id := printable(envelope.Target, nil); id != "" {
 			e.Exchange.CorrelationID = id
 		}
 	}

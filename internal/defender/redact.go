@@ -25,10 +25,17 @@ var (
 // redact takes the given secrets, their parts and everything that looks like a token or a password in an
 // address out of s, and keeps what is left within limit bytes.
 func redact(s string, limit int, secrets ...string) string {
+	var forms []string
 	for _, secret := range secrets {
-		for _, form := range secretForms(secret) {
-			s = strings.ReplaceAll(s, form, redacted)
-		}
+		forms = append(forms, secretForms(secret)...)
+	}
+	return redactForms(s, limit, forms)
+}
+
+// redactForms is redact for secrets whose forms are known.
+func redactForms(s string, limit int, forms []string) string {
+	for _, form := range forms {
+		s = strings.ReplaceAll(s, form, redacted)
 	}
 	s = tokenLike.ReplaceAllString(s, redacted)
 	s = bearerIs.ReplaceAllString(s, "Bearer "+redacted)
@@ -42,10 +49,9 @@ func redact(s string, limit int, secrets ...string) string {
 	return s[:limit] + "..."
 }
 
-// redactBody takes the token out of an answer's bytes, before anything is decoded from them. A string of JSON that holds
-// it behind escapes is left out whole.
-func redactBody(body []byte, token string) []byte {
-	forms := secretForms(token)
+// redactBody takes the forms of a token out of an answer's bytes, before anything is decoded from them. A string of JSON
+// that holds one behind escapes is left out whole.
+func redactBody(body []byte, forms []string) []byte {
 	if len(forms) == 0 {
 		return body
 	}
