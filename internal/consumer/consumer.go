@@ -258,35 +258,6 @@ func (c *Consumer) guarded(wait, work context.Context, d remediation.Delivery) (
 	return c.cfg.Handler(wait, work, d)
 }
 
-// heartbeat tells the broker every third of AckWait that a message is being worked on.
-type heartbeat struct {
-	mu    sync.Mutex
-	timer *time.Timer // nil: stopped
-}
-
-func (c *Consumer) keepAlive(d delivery) *heartbeat {
-	every := c.cfg.AckWait / 3
-	h := &heartbeat{}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.timer = time.AfterFunc(every, func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.timer != nil {
-			_ = d.inProgress() // lost: redelivered, which the ledger makes harmless
-			h.timer.Reset(every)
-		}
-	})
-	return h
-}
-
-func (h *heartbeat) stop() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.timer.Stop()
-	h.timer = nil
-}
-
 // settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
 func (c *Consumer) settle(d delivery, out remediation.Outcome) {
 	if err := d.settle(out); err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -64,31 +63,6 @@ type Submitter struct {
 
 	flights flights
 	streak  streak
-}
-
-// flights are the requests that this process is handling: the ledger tells processes apart, this map handlers.
-type flights struct {
-	mu  sync.Mutex
-	now map[string]struct{}
-}
-
-func (f *flights) enter(key string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, busy := f.now[key]; busy {
-		return false
-	}
-	if f.now == nil {
-		f.now = map[string]struct{}{}
-	}
-	f.now[key] = struct{}{}
-	return true
-}
-
-func (f *flights) leave(key string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.now, key)
 }
 
 // passage is one delivery on its way through the Submitter.

@@ -1,0 +1,35 @@
+package consumer
+
+import (
+	"sync"
+	"time"
+)
+
+// heartbeat tells the broker every third of AckWait that a message is being worked on.
+type heartbeat struct {
+	mu    sync.Mutex
+	timer *time.Timer // nil: stopped
+}
+
+func (c *Consumer) keepAlive(d delivery) *heartbeat {
+	every := c.cfg.AckWait / 3
+	h := &heartbeat{}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(every, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.timer != nil {
+			_ = d.inProgress() // lost: redelivered, which the ledger makes harmless
+			h.timer.Reset(every)
+		}
+	})
+	return h
+}
+
+func (h *heartbeat) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer.Stop()
+	h.timer = nil
+}

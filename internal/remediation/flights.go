@@ -1,0 +1,28 @@
+package remediation
+
+import "sync"
+
+// flights are the requests that this process is handling: the ledger tells processes apart, this map handlers.
+type flights struct {
+	mu  sync.Mutex
+	now map[string]struct{}
+}
+
+func (f *flights) enter(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, busy := f.now[key]; busy {
+		return false
+	}
+	if f.now == nil {
+		f.now = map[string]struct{}{}
+	}
+	f.now[key] = struct{}{}
+	return true
+}
+
+func (f *flights) leave(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.now, key)
+}
