@@ -1,6 +1,7 @@
 package defender
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -107,6 +108,27 @@ func FuzzDecodeAction(f *testing.F) {
 		}
 		if a.ID == "" || string(a.Raw) != string(body) || !json.Valid(a.Raw) {
 			t.Fatalf("%+v", a)
+		}
+		// encoding/json reads the same.
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(body, &fields); err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]json.RawMessage{}
+		for name, value := range members(bytes.TrimLeft(body, " \t\r\n")) {
+			found[name] = value
+		}
+		if diff := cmp.Diff(fields, found); diff != "" {
+			t.Fatal(diff)
+		}
+		for name, got := range map[string]string{"id": a.ID, "type": a.Type, "status": a.Status, "machineId": a.MachineID, "requestorComment": a.RequestorComment} {
+			var want string
+			if json.Unmarshal(fields[name], &want) != nil {
+				want = ""
+			}
+			if got != want {
+				t.Fatalf("%s: %q, want %q", name, got, want)
+			}
 		}
 	})
 }
