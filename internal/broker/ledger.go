@@ -156,14 +156,25 @@ func (b *bucketStore) outcome(ctx context.Context, w remediation.Write, ack func
 	return remediation.Saved{Err: fmt.Errorf("%s: %w", w.Key, err)}
 }
 
+// put writes a key that nobody else writes.
+func (b *bucketStore) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	_, err := publishing(b.js, &nats.Msg{Subject: b.prefix + key, Data: value}, jetstream.WithMsgTTL(rateCeil(ttl)))(ctx)
+	return err
+}
+
+// purge deletes a key that nobody else writes.
+func (b *bucketStore) purge(ctx context.Context, key string, opts ...jetstream.PublishOpt) error {
+	msg := &nats.Msg{Subject: b.prefix + key, Header: nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}}}
+	_, err := publishing(b.js, msg, append(opts, jetstream.WithMsgTTL(time.Minute))...)(ctx)
+	return err
+}
+
 // remove deletes a key if its revision is still the given one.
 func (b *bucketStore) remove(ctx context.Context, key string, revision uint64) error {
-	msg := &nats.Msg{Subject: b.prefix + key, Header: nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}}}
-	_, err := b.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(revision), jetstream.WithMsgTTL(time.Minute))
-	if rateConflict(err) {
-		return nil
+	if err := b.purge(ctx, key, jetstream.WithExpectLastSequencePerSubject(revision)); !rateConflict(err) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Ledger is remediation's Ledger and Feed on the bucket UNRESTRICT_LEDGER.

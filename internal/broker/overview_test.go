@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 
@@ -53,5 +54,27 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 	}
 	if len(o.Replicas) != 1 || o.Replicas[0].ID != "one" {
 		t.Errorf("replicas %+v", o.Replicas)
+	}
+}
+
+// A replica that ends is not spoken of any more, at whatever moment it ends.
+func TestPresenceEndsWithItsReplica(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 50 {
+		replicas, err := b.NewReplicas(within(t), fmt.Sprint("replica", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		go stop() // while it says its first word, or before, or behind it
+		if err := replicas.Run(ctx, func() any { return broker.Presence{Ready: true} }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o, err := b.Overview(within(t), nil); err != nil || len(o.Replicas) != 0 {
+		t.Errorf("%d replicas, %v", len(o.Replicas), err)
 	}
 }

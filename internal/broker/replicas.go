@@ -209,45 +209,34 @@ func (r *Replicas) Measure(ctx context.Context) error {
 }
 
 // beThere speaks every few seconds, and soon after something changed: who asks for the status right after a start, a
-// resume or the last result is to hear the truth.
+// resume or the last result is to hear the truth. Nobody else writes this replica's key, so that a word whose
+// acknowledgement is lost is just said again.
 func (r *Replicas) beThere(ctx context.Context, present func() any) {
-	var revision uint64
 	var said string
 	var at time.Time
 	for {
 		now := present()
 		if word := fmt.Sprint(now); time.Since(at) >= presence || word != said && time.Since(at) >= presence/10 {
-			revision = r.speak(ctx, now, revision)
+			r.speak(ctx, now)
 			said, at = word, time.Now()
 		}
 		if wait(ctx, presence/20) != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_ = r.store.remove(last, r.keys.replica+r.id, revision) // lost: it expires
+			_ = r.store.purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
 			return
 		}
 	}
 }
 
 // speak writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
-func (r *Replicas) speak(ctx context.Context, present any, revision uint64) uint64 {
-	if r.Measure(ctx) != nil {
-		return revision
-	}
+func (r *Replicas) speak(ctx context.Context, present any) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	value, err := json.Marshal(present)
-	if err != nil {
-		return revision
+	if err == nil && r.Measure(ctx) == nil {
+		_ = r.store.put(ctx, r.keys.replica+r.id, value, presentTTL)
 	}
-	next, err := r.store.Save(ctx, remediation.Write{Key: r.keys.replica + r.id, Value: value, Revision: revision, TTL: presentTTL})
-	if errors.Is(err, remediation.ErrConflict) { // the broker lost it, or an acknowledgement was lost
-		if rec, err := r.store.Load(ctx, r.keys.replica+r.id); err == nil {
-			return rec.Revision
-		}
-	}
-	if err != nil {
-		return revision
-	}
-	return next
 }
 
 func wait(ctx context.Context, d time.Duration) error {
