@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
 )
@@ -63,14 +64,17 @@ func TestPresenceEndsWithItsReplica(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	for n := range 50 {
+	for n := range 60 {
 		replicas, err := b.NewReplicas(within(t), fmt.Sprint("replica", n))
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(t.Context())
-		go stop() // while it says its first word, or before, or behind it
-		if err := replicas.Run(ctx, func() any { return broker.Presence{Ready: true} }); err != nil {
+		err = replicas.Run(ctx, func() any {
+			time.AfterFunc(time.Duration(n)*20*time.Microsecond, stop) // somewhere in its first word, or behind it
+			return broker.Presence{Ready: true}
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
