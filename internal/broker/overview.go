@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,8 +116,9 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	}
 }
 
-// Settle waits, for a second at most, until every replica that has something in hand or follows something has spoken since
-// the latest result: a replica says what changed within that time, and who saw the result is to see the rest too.
+// Settle waits, for a second at most, until the replicas have spoken since the operator's last word on a pause, and those
+// that have something in hand or follow something since the latest result: a replica says what changed within that time,
+// and who saw the one is to see the other.
 func (b *Broker) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -127,13 +130,20 @@ func (b *Broker) Settle(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	w, err := kv.Watch(ctx, b.cfg.Names.stateKeys().replica+"*")
+	keys := b.cfg.Names.stateKeys()
+	w, err := kv.WatchFiltered(ctx, []string{keys.pause, keys.replica + "*"})
 	if err != nil {
 		return
 	}
 	defer func() { _ = w.Stop() }()
-	busy, known := map[string]bool{}, false // whose word is older, once all are known
-	for !known || len(busy) > 0 {
+	var paused time.Time
+	words, all := map[string]jetstream.KeyValueEntry{}, false
+	stale := func(e jetstream.KeyValueEntry) bool {
+		var p Presence
+		busy := json.Unmarshal(e.Value(), &p) == nil && p.InFlight+p.Followed > 0
+		return e.Created().Before(paused) || busy && e.Created().Before(s.CachedInfo().State.LastTime)
+	}
+	for !all || slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) {
 		select {
 		case <-ctx.Done():
 			return
@@ -142,13 +152,13 @@ func (b *Broker) Settle(ctx context.Context) {
 			case !ok:
 				return
 			case e == nil:
-				known = true
+				all = true
+			case e.Key() == keys.pause:
+				paused = e.Created()
+			case e.Operation() == jetstream.KeyValuePut:
+				words[e.Key()] = e
 			default:
-				var p Presence
-				delete(busy, e.Key())
-				if json.Unmarshal(e.Value(), &p) == nil && p.InFlight+p.Followed > 0 && e.Created().Before(s.CachedInfo().State.LastTime) {
-					busy[e.Key()] = true
-				}
+				delete(words, e.Key())
 			}
 		}
 	}

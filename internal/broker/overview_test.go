@@ -22,11 +22,13 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	var followed atomic.Int64
+	var ready atomic.Bool
 	followed.Store(1)
+	ready.Store(true)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- replicas.Run(ctx, func() any { return broker.Presence{Ready: true, Followed: int(followed.Load())} })
+		ended <- replicas.Run(ctx, func() any { return broker.Presence{Ready: ready.Load(), Followed: int(followed.Load())} })
 	}()
 	defer func() {
 		stop()
@@ -55,6 +57,23 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 	}
 	if len(o.Replicas) != 1 || o.Replicas[0].ID != "one" {
 		t.Errorf("replicas %+v", o.Replicas)
+	}
+
+	// The same after a pause, and after its end.
+	for _, on := range []bool{true, false} {
+		if on {
+			err = replicas.Pause(within(t), broker.Pause{Reason: "look", Since: time.Now()})
+		} else {
+			err = replicas.Resume(within(t))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready.Store(!on)
+		b.Settle(within(t))
+		if o, err := b.Overview(within(t), nil); err != nil || o.Replicas[0].Ready == on {
+			t.Errorf("paused %v: %+v, %v", on, o.Replicas, err)
+		}
 	}
 }
 
