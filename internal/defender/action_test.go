@@ -3,6 +3,7 @@ package defender
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -114,10 +115,7 @@ func FuzzDecodeAction(f *testing.F) {
 		if err := json.Unmarshal(body, &fields); err != nil {
 			t.Fatal(err)
 		}
-		found := map[string]json.RawMessage{}
-		for name, value := range members(bytes.TrimLeft(body, " \t\r\n")) {
-			found[name] = value
-		}
+		found := maps.Collect(members(bytes.TrimLeft(body, " \t\r\n")))
 		if diff := cmp.Diff(fields, found); diff != "" {
 			t.Fatal(diff)
 		}
