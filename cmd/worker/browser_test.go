@@ -16,6 +16,7 @@ import (
 // TestBrowser looks at the status page of `worker demo --stay` as a person would, in headless Chromium, and keeps a
 // picture in the folder that BROWSER_ARTIFACTS names. Without Chromium it is skipped, but never on CI.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	var chromium string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil && chromium == "" {

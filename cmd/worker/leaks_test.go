@@ -179,6 +179,7 @@ func everyFault() (faults []defendersim.Fault) {
 // an API and a sign-in endpoint that repeat what they were sent. Then everything that came out is searched: the log, each
 // stream and bucket of the broker, every page, and what the commands say.
 func TestNothingLeaks(t *testing.T) {
+	t.Parallel()
 	v := &vault{secrets: map[string]string{
 		"client secret": "cl13nt/s3cret+of~the.app==", "NATS password": "n4ts-p4ssword-of-the-worker", "admin token": "adm1n-t0ken-of-the-worker",
 		"assertion": "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ3b3JrbG9hZC1pZCJ9.c2lnbmF0dXJlLW9mLXRoZS1mZWRlcmF0aW9u",

@@ -87,6 +87,7 @@ func scrape(t *testing.T, addr string) string {
 // TestMetricsAfterEveryOutcome runs workers through every kind of outcome, and holds what they export against the list,
 // against what happened, and against Prometheus' own rules.
 func TestMetricsAfterEveryOutcome(t *testing.T) {
+	t.Parallel()
 	request := func(n int) string { return fmt.Sprintf(`{"id":"r%d","machineId":%q,"comment":"c"}`, n, testMachine(n)) }
 	s, err := newSystem(t.TempDir())
 	t.Cleanup(s.close)

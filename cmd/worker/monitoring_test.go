@@ -121,6 +121,7 @@ func seriesOf(t *testing.T, addr string) series {
 // TestMonitoringNames holds the alerts and the dashboard against what a worker that has done some work reports: each
 // metric, each label, and each value that is asked for by name.
 func TestMonitoringNames(t *testing.T) {
+	t.Parallel()
 	demo := start(t, terminal(t.TempDir()), []string{"worker", "demo", "--stay"}, false)
 	var addr string
 	demo.until(t, func(line string) bool {
