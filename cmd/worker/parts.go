@@ -80,7 +80,12 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		Open: s.broker.OpenRequests, Conn: s.broker.Conn(),
 		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
 		Paused: func() bool { return p.replicas.Paused() != nil },
-		Slots:  set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
+		Idle: func(ctx context.Context) {
+			if n, err := s.broker.Pending(ctx); err == nil && n == 0 {
+				submitter.Idle(ctx)
+			}
+		},
+		Slots: set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
 	})
 	p.present = s.presence
 	s.mu.Lock()

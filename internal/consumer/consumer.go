@@ -32,6 +32,8 @@ type Config struct {
 	Paused func() bool
 	// Gate is asked last, for it hands out the one probe of a pause.
 	Gate *remediation.Gate
+	// Idle is called when there was no message to probe with; nil: nothing is done then.
+	Idle func(ctx context.Context)
 	// Slots is how many deliveries are in hand at once.
 	Slots int
 	// AckWait is the broker's real one; a delivery in hand is kept alive at a third of it.
@@ -152,6 +154,9 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 	for n > 0 {
 		msg, err := p.next()
 		if msg == nil {
+			if probe && err == nil && c.cfg.Idle != nil {
+				c.cfg.Idle(ctx)
+			}
 			c.probed(probe)
 			return err
 		}

@@ -114,7 +114,12 @@ func (w *world) newReplica(id string) *replica {
 	r.consumer = consumer.New(consumer.Config{
 		Open: r.open, Conn: r.conn, Handler: r.handle, Gate: r.gate, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
 		Paused: func() bool { return r.shared.Paused() != nil },
-		Slots:  cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
+		Idle: func(ctx context.Context) {
+			if n, err := w.broker.Pending(ctx); err == nil && n == 0 {
+				r.submitter.Idle(ctx)
+			}
+		},
+		Slots: cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
 	})
 	return r
 }

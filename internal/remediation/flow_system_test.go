@@ -200,3 +200,47 @@ func TestOutageCostsNoRequest(t *testing.T) {
 		}
 	}
 }
+
+// A replica that met a fault is ready again once the fault is gone, though others have done all there was to do and
+// nobody asks for anything more.
+func TestFaultEndsThoughNobodyAsks(t *testing.T) {
+	for _, code := range []string{"unreachable", "unclearAnswers"} {
+		t.Run(code, func(t *testing.T) {
+			inWorld(t, setup{untended: true}, func(w *world) {
+				gate := w.replicas[0].gate
+				w.api.Inject(defendersim.Fault{Status: 503})
+				gate.Fault(code, "as a call said")
+				w.passes(10 * time.Minute)
+				tried := len(w.called("list"))
+				if _, on := gate.Current(); !on || tried < 10 || tried > 60 {
+					t.Errorf("on %v after %d probes in ten minutes", on, tried)
+				}
+				w.api.ClearFaults()
+				w.passes(time.Minute)
+				if f, on := gate.Current(); on {
+					t.Errorf("still paused: %+v", f)
+				}
+				w.passes(time.Hour)
+				if n := len(w.called("list")); n != tried+1 {
+					t.Errorf("%d probes more, want one", n-tried)
+				}
+			})
+		})
+	}
+}
+
+// Whether the API takes calls again shows in calls alone.
+func TestRefusalOfCallsWaitsForACall(t *testing.T) {
+	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
+		w.replicas[0].gate.Fault("Forbidden", "as a call said")
+		w.passes(time.Hour)
+		if _, on := w.replicas[0].gate.Current(); !on || len(w.called("list")) != 0 {
+			t.Errorf("on %v after %d look-ups", on, len(w.called("list")))
+		}
+		w.ask("r1", 1)
+		w.ends("r1", time.Minute)
+		if f, on := w.replicas[0].gate.Current(); on {
+			t.Errorf("still paused: %+v", f)
+		}
+	})
+}

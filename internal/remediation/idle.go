@@ -1,0 +1,28 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Idle is a probe for when nobody asks for anything: a fault that an answer of the API ends must not outlast it until
+// the next request, and keep a replica from being ready. A refusal of the call itself can only be tried by a call.
+func (s *Submitter) Idle(ctx context.Context) {
+	fault, on := s.Gate.Current()
+	if !on || fault.Code != faultUnreachable && fault.Code != faultAmbiguous {
+		return
+	}
+	_, err := s.Defender.Page(ctx, defender.UseLookup, defender.Query{Type: defender.TypeUnrestrict, Newest: true, Top: 1})
+	var answer *defender.Error
+	switch {
+	case ctx.Err() != nil:
+	case err != nil && !errors.As(err, &answer): // no call is free: later
+	case err != nil && (answer.Class == defender.Transient || answer.Class == defender.Ambiguous || answer.Op == "token"):
+		s.Gate.Fault(fault.Code, fault.Reason) // a probe that failed: the next one later
+	default:
+		s.streak.end()
+		s.Gate.HealthyAgain(fault.Code)
+	}
+}
