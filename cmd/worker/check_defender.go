@@ -155,12 +155,12 @@ func (k *checkup) answer(what, apiURL string, err error) {
 const mostSkew = 30 * time.Second
 
 func (k *checkup) skew(client *defender.Client) {
-	now, measured := client.Clock()
+	earliest, latest, measured := client.Clock()
 	if !measured {
 		return
 	}
 	ours := time.Now()
-	off := ours.Sub(now).Round(time.Second)
+	off := ours.Sub(earliest.Add(latest.Sub(earliest) / 2)).Round(time.Second)
 	switch {
 	case off.Abs() > 5*time.Minute:
 		k.fail("clock", fmt.Sprintf("this machine's is %s from the API's", off), "set it (NTP): tokens would be refused")

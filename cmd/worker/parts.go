@@ -176,7 +176,7 @@ const faultToken = "token"
 // in the stream because no call can be had.
 func (p *parts) keepReserve(ctx context.Context, b *broker.Broker) error {
 	for pause(ctx, time.Second) {
-		p.budget.SetReserve(p.tracker.Following() > 0)
+		p.budget.SetReserve(p.tracker.Following() > 0 || p.notes.Guarding())
 		if p.budget.OpenIn() > 0 && p.tracker.Following() > 0 {
 			if n, err := b.Pending(ctx); err == nil && n > 0 {
 				p.starved.Store(time.Now().UnixNano())

@@ -6,31 +6,45 @@ import (
 	"time"
 )
 
-// clock remembers when the API last answered and how far its clock is from ours.
+// clock remembers when the API last answered and how far its clock is from ours, as bounds: Date was written somewhere
+// between sending and receiving, and an API that answers late may have written it at either end. Several answers
+// together tell more than one.
 type clock struct {
-	mu       sync.Mutex
-	answered time.Time
-	offset   time.Duration
-	measured bool
+	mu          sync.Mutex
+	answered    time.Time
+	least, most time.Duration // the API's clock less ours
+	since       time.Time     // of the first answer that the bounds rest on; zero: never measured
 }
 
-// saw notes an answer of the API to a request written at sent. Date has a resolution of one second and is
-// written somewhere between sending and receiving: half a second on is its middle, half way is ours.
+// boundsFor is how long an answer's bounds are believed: clocks drift, and are set.
+const boundsFor = 10 * time.Minute
+
+// saw notes an answer of the API to a request written at sent. Date has a resolution of one second.
 func (c *clock) saw(h http.Header, sent, received time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.answered = received
-	if date, err := http.ParseTime(h.Get("Date")); err == nil {
-		c.offset, c.measured = date.Add(500*time.Millisecond).Sub(sent.Add(received.Sub(sent)/2)), true
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return
 	}
+	least, most := date.Sub(received), date.Add(time.Second).Sub(sent)
+	if !c.since.IsZero() && received.Sub(c.since) < boundsFor {
+		if l, m := max(least, c.least), min(most, c.most); l <= m {
+			c.least, c.most = l, m
+			return
+		}
+	}
+	c.least, c.most, c.since = least, most, received
 }
 
-// Clock is the API's time: our own and the distance measured from its latest Date header, good to about a second.
-// measured is false, and the time our own, while no answer has been seen.
-func (c *Client) Clock() (now time.Time, measured bool) {
+// Clock is the API's time, which lies between earliest and latest. measured is false, and the time our own, while no
+// answer has been seen.
+func (c *Client) Clock() (earliest, latest time.Time, measured bool) {
 	c.clock.mu.Lock()
 	defer c.clock.mu.Unlock()
-	return time.Now().Add(c.clock.offset), c.clock.measured
+	now := time.Now()
+	return now.Add(c.clock.least), now.Add(c.clock.most), !c.clock.since.IsZero()
 }
 
 // Answered is when the API last gave any answer that is Defender's: a 2xx or its error envelope. Zero: never.

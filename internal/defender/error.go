@@ -9,7 +9,8 @@ import (
 // Class says what a failed exchange means for the request it was made for.
 type Class int
 
-// The classes of the retry table. All but Ambiguous mean that the call did not take place.
+// The classes of the retry table. All but Ambiguous mean that the call did not take place, or that somebody else than
+// Defender answered (Error.Foreign).
 const (
 	// Transient: nothing was written; connection refused, DNS, TLS handshake, connect time-out.
 	Transient Class = iota + 1
@@ -70,6 +71,9 @@ const (
 	codeMachineID   = "machineId"
 	codeActionID    = "actionId"
 )
+
+// Foreign says that a proxy or a wrong host answered in Defender's place. A call may have reached Defender all the same.
+func (e *Error) Foreign() bool { return e.Code == codeRedirect || e.Code == codeNotDefender }
 
 // Error is what every failed exchange ends in. No text in it holds a token, a secret or an Authorization
 // header, even where the API repeats one.

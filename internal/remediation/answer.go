@@ -41,9 +41,11 @@ func (p *passage) answered(a *defender.Error) (Outcome, error) {
 			p.Gate.Healthy()
 		}
 		return p.reject(failure(a))
-	default:
-		return p.faulted(a)
 	}
+	if a.Foreign() {
+		return p.unclear(a)
+	}
+	return p.faulted(a)
 }
 
 // accepted records the action; from here on the request is never called for again.
@@ -86,11 +88,10 @@ func (p *passage) foreign(a defender.MachineAction) bool {
 	if p.m.others(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
 		return true
 	}
-	now, measured := p.Defender.Clock()
-	if !measured || a.CreationTime.IsZero() {
+	if !p.clockKnown() || a.CreationTime.IsZero() {
 		return false
 	}
-	called := p.e.LastCall.Add(time.Until(now)).Add(-clockMargin)
+	called := p.callByAPI()
 	if p.e.CalledAt.Before(called) {
 		called = p.e.CalledAt // an earlier call of this run may have made it
 	}
@@ -152,7 +153,10 @@ func (p *passage) unclear(a *defender.Error) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	if p.streak.unclear(p.e.MachineID) {
+	switch {
+	case a.Foreign():
+		p.fault(a.Code, a.Reason)
+	case p.streak.unclear(p.e.MachineID):
 		p.fault(faultAmbiguous, unclearReason(a))
 	}
 	if !wrote {

@@ -34,7 +34,10 @@ func (p *passage) call() (Outcome, error) {
 		if out, err := p.prepare(); out != (Outcome{}) || err != nil {
 			return out, err
 		}
-		action, err := p.post()
+		action, out, err := p.post()
+		if out != (Outcome{}) {
+			return out, nil
+		}
 		if err == nil {
 			return p.accepted(action)
 		}
@@ -72,28 +75,33 @@ func (p *passage) call() (Outcome, error) {
 	}
 }
 
-// post is the one exchange, once it is permitted and made known.
-func (p *passage) post() (defender.MachineAction, error) {
+// post is the one exchange, once it is permitted and made known. The guard is asked with the permit in hand, so that a
+// request that waits for quota spends none on being looked at, and nothing but the intent comes between look and call. An
+// outcome is what the guard has decided.
+func (p *passage) post() (action defender.MachineAction, out Outcome, err error) {
 	permit, err := p.Defender.Ready(p.wait)
 	if err != nil {
-		return defender.MachineAction{}, err
+		return action, Outcome{}, err
 	}
 	p.e.Stages.granted(permit.Waited())
+	if out, err := p.guard(); out != (Outcome{}) || err != nil {
+		return action, out, err
+	}
 	if err := p.count(); err != nil {
-		return defender.MachineAction{}, err
+		return action, Outcome{}, err
 	}
 	if err := p.intend(); err != nil {
-		return defender.MachineAction{}, err
+		return action, Outcome{}, err
 	}
 	sent := time.Now()
-	action, err := p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
+	action, err = p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
 	p.e.Stages.API += Duration(time.Since(sent))
 	var answer *defender.Error
 	if errors.As(err, &answer) && !answer.Sent {
 		p.e.Attempts--
 	}
 	p.e.called(action.Exchange, err)
-	return action, err
+	return action, Outcome{}, err
 }
 
 // clear waits while another handler finds out whether the API is reachable; the one that does so goes on.
@@ -125,10 +133,10 @@ func (p *passage) prepare() (Outcome, error) {
 	if _, _, err := p.inRate(); err != nil {
 		return p.notReady(err)
 	}
-	if out, err := p.guard(); out != (Outcome{}) || err != nil {
-		return out, err
-	}
 	if p.Config.DryRun {
+		if out, err := p.guard(); out != (Outcome{}) || err != nil {
+			return out, err
+		}
 		p.e.decide(DryRun, nil, false)
 		return p.conclude()
 	}
@@ -160,7 +168,9 @@ func (p *passage) intend() error {
 	e.LastCall = time.Now().UTC()
 	e.calls(e.LastCall)
 	if e.CalledAt.IsZero() {
-		e.CalledAt = p.apiTime()
+		if e.CalledAt = p.apiTime(); !p.clockKnown() {
+			e.CalledAt = e.LastCall.Add(-wideMargin) // corrected by the first look
+		}
 	}
 	intent, err := e.write(p.key, 0)
 	if err != nil {
@@ -204,16 +214,30 @@ func (p *passage) readMachine() (busy bool, err error) {
 	return busy, err
 }
 
-// apiTime is the API's time less a margin for the one-second Date header, or a wide one while it was never measured.
+// apiTime is a time that the API's clock has passed for certain by now, less a margin; our own less a wide one while the
+// API's was never measured.
 func (p *passage) apiTime() time.Time {
-	now, measured := p.Defender.Clock()
+	earliest, _, measured := p.Defender.Clock()
 	if !measured {
-		return now.Add(-10 * time.Minute).UTC()
+		return earliest.Add(-wideMargin).UTC()
 	}
-	return now.Add(-clockMargin).UTC()
+	return earliest.Add(-clockMargin).UTC()
 }
 
-const clockMargin = 2 * time.Second
+func (p *passage) clockKnown() bool {
+	_, _, measured := p.Defender.Clock()
+	return measured
+}
+
+// callByAPI is apiTime as of the latest call.
+func (p *passage) callByAPI() time.Time {
+	return p.apiTime().Add(time.Until(p.e.LastCall))
+}
+
+const (
+	clockMargin = 2 * time.Second
+	wideMargin  = 10 * time.Minute
+)
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -73,9 +73,26 @@ func (e *Entry) correlationID() string {
 	return ""
 }
 
-// look is one page of the list of actions, noted.
-func (p *passage) look(q defender.Query) ([]defender.MachineAction, error) {
-	page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
-	p.e.looked(page.Exchange, err)
-	return page.Actions, err
+// look lists actions, oldest first unless it is told otherwise, and notes the exchanges. A page that the API cut short does
+// not prove that an action is absent: what follows is asked for by the last one's time, for links are never followed.
+func (p *passage) look(q defender.Query) (all []defender.MachineAction, err error) {
+	for {
+		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
+		p.e.looked(page.Exchange, err)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Actions...)
+		if !page.More || q.Top > 0 {
+			return all, nil
+		}
+		n := len(page.Actions)
+		if n == 0 || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
+			return nil, &defender.Error{
+				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
+				Message: "the list of actions is cut short, so that it shows nothing",
+			}
+		}
+		q.CreatedSince = page.Actions[n-1].CreationTime
+	}
 }

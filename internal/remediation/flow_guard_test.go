@@ -242,6 +242,35 @@ func TestGuardLeavesACallThatMayHaveTakenPlaceToTheLooks(t *testing.T) {
 	})
 }
 
+// What happens to a machine while its request waits for quota is seen: the guard looks when the call is due.
+func TestGuardLooksAfterTheWaitForQuota(t *testing.T) {
+	inWorld(t, setup{untended: true, limits: budget.Limits(4, 0), submit: func(c *remediation.SubmitConfig) { untracked(c); always(c) }}, func(w *world) {
+		for n := range 6 {
+			w.ask(fmt.Sprint("r", n), n)
+		}
+		w.passes(90 * time.Second)
+		waiting := map[int]bool{}
+		for n := range 6 {
+			if len(w.posts(n)) == 0 {
+				waiting[n] = true
+				w.analystDoes(n, "Isolate", "")
+			}
+		}
+		if len(waiting) == 0 || len(waiting) == 6 {
+			t.Fatalf("%d requests wait", len(waiting))
+		}
+		w.settled(20 * time.Minute)
+		for n := range 6 {
+			if waiting[n] {
+				w.wantFinal(fmt.Sprint("r", n), "rejected restrictedAgain")
+				w.wantPosts(n, 0)
+			} else {
+				w.wantFinal(fmt.Sprint("r", n), "submitted")
+			}
+		}
+	})
+}
+
 // With less quota than slots the guard's looks do not use up what the calls need.
 func TestGuardLeavesQuotaForTheCalls(t *testing.T) {
 	inWorld(t, setup{replicas: 2, untended: true, limits: budget.Limits(4, 0), submit: func(c *remediation.SubmitConfig) { untracked(c); always(c) }}, func(w *world) {

@@ -213,7 +213,7 @@ func (r *replica) keepReserve() {
 		case <-time.After(time.Second):
 		}
 		following := r.tracker.Following() > 0
-		r.budget.SetReserve(following)
+		r.budget.SetReserve(following || r.notes.Guarding())
 		if following && r.budget.OpenIn() > 0 {
 			if n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
 				r.starved.Store(time.Now().UnixNano())

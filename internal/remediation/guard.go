@@ -16,15 +16,14 @@ const (
 
 // guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
 // who restricted or isolated it later knew more than the request does. It is asked right before a call, once a passage,
-// and again for each further call; a call that may have taken place is looked for first.
-//
-// What it found stays good while the request waits for quota. Otherwise requests that wait would spend all the quota on
-// looking, and none would be left for their calls.
+// and again for each further call; a call that may have taken place is looked for first. Its look may use the quota's
+// reserve, so that those that have a permit for their call do not take all of it from one another.
 func (p *passage) guard() (Outcome, error) {
-	if p.guarded || !p.old() || p.BrokerNow().Sub(p.e.Guarded) <= p.guardGood() {
+	if p.guarded || !p.old() || p.BrokerNow().Sub(p.e.Guarded) <= guardGood {
 		return Outcome{}, nil
 	}
-	_, measured := p.Defender.Clock()
+	p.Notes.guards()
+	measured := p.clockKnown()
 	since := p.askedByAPI()
 	actions, err := p.newerThan(since)
 	if err == nil && !measured {
@@ -50,13 +49,11 @@ func (p *passage) guard() (Outcome, error) {
 }
 
 func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
-	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since, Newest: true})
+	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since})
 }
 
-// guardGood is how old the guard's last look may be: as old as a request that is not looked at, within bounds.
-func (p *passage) guardGood() time.Duration {
-	return min(max(p.Config.GuardAfter, 5*time.Minute), time.Hour)
-}
+// guardGood is how old the guard's last look may be, for a request that comes again at once because the machine was busy.
+const guardGood = 10 * time.Second
 
 // old says whether the request is one for the guard.
 func (p *passage) old() bool {

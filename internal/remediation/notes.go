@@ -10,6 +10,21 @@ type Notes struct {
 	mu      sync.Mutex
 	denied  string               // why actions may not be listed; "" while they may be
 	waiting map[string]time.Time // requests that wait for quota, and when they come again at the latest
+	guarded time.Time            // when the guard was asked last
+}
+
+func (n *Notes) guards() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.guarded = time.Now()
+}
+
+// Guarding reports whether requests are held against their machine's newer actions these minutes, so that each call needs
+// a look-up beside it.
+func (n *Notes) Guarding() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.guarded.IsZero() && time.Since(n.guarded) < 2*time.Minute
 }
 
 func (n *Notes) mayList(may bool, reason string) {

@@ -33,9 +33,7 @@ func (p *passage) reconcile() (Outcome, error) {
 	if wait, ok := p.calm(); !ok {
 		return p.handBack(wait, "systemFault")
 	}
-	actions, err := p.look(defender.Query{
-		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: p.e.CalledAt,
-	})
+	actions, err := p.lookForCall()
 	if err != nil {
 		return p.lookFailed(err)
 	}
@@ -55,6 +53,31 @@ func (p *passage) reconcile() (Outcome, error) {
 		return Later(time.Until(p.nextLook()), "unclear"), nil
 	}
 	return p.callAgain()
+}
+
+// lookForCall lists what may be the run's call. Where the API's clock was not known at the call, the first answer tells
+// it, and what was asked for is corrected: too little, of a clock far behind ours, or too much.
+func (p *passage) lookForCall() ([]defender.MachineAction, error) {
+	p.dateCall()
+	for again := true; ; again = false {
+		since := p.e.CalledAt
+		actions, err := p.look(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: since})
+		if err != nil {
+			return nil, err
+		}
+		if p.dateCall(); !p.e.CalledAt.Before(since) || !again {
+			return actions, nil
+		}
+	}
+}
+
+func (p *passage) dateCall() {
+	if !p.clockKnown() {
+		return
+	}
+	if at := p.callByAPI(); at.Before(p.e.CalledAt) || p.e.CalledAt.Equal(p.e.LastCall.Add(-wideMargin)) {
+		p.e.CalledAt = at
+	}
 }
 
 // callAgain follows three looks that did not show the call.
