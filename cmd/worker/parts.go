@@ -81,9 +81,8 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
 		Paused: func() bool { return p.replicas.Paused() != nil },
 		Idle: func(ctx context.Context) {
-			if n, err := s.broker.Pending(ctx); err == nil && n == 0 {
-				submitter.Idle(ctx)
-			}
+			n, err := s.broker.Pending(ctx)
+			submitter.Idle(ctx, err == nil && n == 0)
 		},
 		Slots: set.Concurrency, AckWait: s.broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.registry, Log: s.log,
 	})

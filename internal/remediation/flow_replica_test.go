@@ -115,9 +115,8 @@ func (w *world) newReplica(id string) *replica {
 		Open: r.open, Conn: r.conn, Handler: r.handle, Gate: r.gate, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
 		Paused: func() bool { return r.shared.Paused() != nil },
 		Idle: func(ctx context.Context) {
-			if n, err := w.broker.Pending(ctx); err == nil && n == 0 {
-				r.submitter.Idle(ctx)
-			}
+			n, err := w.broker.Pending(ctx)
+			r.submitter.Idle(ctx, err == nil && n == 0)
 		},
 		Slots: cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
 	})

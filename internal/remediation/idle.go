@@ -7,11 +7,13 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Idle is a probe for when nobody asks for anything: a fault that an answer of the API ends must not outlast it until
-// the next request, and keep a replica from being ready. A refusal of the call itself can only be tried by a call.
-func (s *Submitter) Idle(ctx context.Context) {
+// Idle is a probe for when there is no message to probe with: a fault that an answer of the API ends must not outlast it
+// until the next request, and keep a replica from being ready. That the API can be reached shows in any answer. That its
+// answers are clear again is best tried by a call, so it is believed of a look-up only where nobody waits (none). A
+// refusal of the call itself can only be tried by a call.
+func (s *Submitter) Idle(ctx context.Context, none bool) {
 	fault, on := s.Gate.Current()
-	if !on || fault.Code != faultUnreachable && fault.Code != faultAmbiguous {
+	if !on || fault.Code != faultUnreachable && (fault.Code != faultAmbiguous || !none) {
 		return
 	}
 	_, err := s.Defender.Page(ctx, defender.UseLookup, defender.Query{Type: defender.TypeUnrestrict, Newest: true, Top: 1})

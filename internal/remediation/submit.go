@@ -288,7 +288,7 @@ func (p *passage) stumble(err error) Outcome {
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return Later(0, "shutdown")
 	case errors.As(err, &quota):
-		return Later(quota.Wait(), "quota")
+		return Later(min(quota.Wait(), quotaNap), "quota")
 	}
 	p.Gate.Fault(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
 	return Later(p.Gate.HandBack(), faultStore)
