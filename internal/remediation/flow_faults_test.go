@@ -29,6 +29,7 @@ const (
 	atMark      point = "mark" // entry: everybody was told
 	atAudit     point = "audit record"
 	atAck       point = "ack"
+	atProbe     point = "probe" // a key that nobody reads
 )
 
 // fault is one misfortune, in one of two forms: what was to be done is refused, or it is done and nobody hears of it.
@@ -159,8 +160,11 @@ func (l ledger) SaveBoth(ctx context.Context, first, second remediation.Write) (
 }
 
 func pointOf(key string, value []byte) point {
-	if strings.HasPrefix(key, "m.") {
+	switch {
+	case strings.HasPrefix(key, "m."):
 		return atMachine
+	case strings.HasPrefix(key, "probe."):
+		return atProbe
 	}
 	e, err := remediation.DecodeEntry(remediation.Record{Value: value})
 	switch {

@@ -229,6 +229,27 @@ func TestFaultEndsThoughNobodyAsks(t *testing.T) {
 	}
 }
 
+// The same of a broker that did not store.
+func TestStoreFaultEndsThoughNobodyAsks(t *testing.T) {
+	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
+		gate := w.replicas[0].gate
+		gate.Fault("store", "as a write said")
+		w.faults.inject(fault{at: atProbe})
+		w.passes(10 * time.Minute)
+		if _, on := gate.Current(); !on {
+			t.Error("open though nothing can be stored")
+		}
+		w.faults.clear()
+		w.passes(time.Minute)
+		if f, on := gate.Current(); on {
+			t.Errorf("still paused: %+v", f)
+		}
+		if n := len(w.api.Calls()); n != 0 {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
+
 // Whether the API takes calls again shows in calls alone.
 func TestRefusalOfCallsWaitsForACall(t *testing.T) {
 	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
