@@ -36,4 +36,3 @@ func (p *passage) awaitQuota(d time.Duration, cause string) (Outcome, error) {
 // quotaNap bounds how long a message stays away for quota. Nothing is pulled while no call can be had, so that it costs
 // nothing; and what waits goes on as soon as the limits are raised, before what comes later.
 const quotaNap = 30 * time.Second
-
