@@ -50,7 +50,7 @@ func (r *round) list() error {
 		last := page.Actions[n-1].CreationTime
 		if first && len(mine) <= idsPerCall {
 			for _, f := range mine {
-				f.straggler, f.lookAt = true, time.Now().Add(stragglerEvery)
+				f.straggler, f.lookAt = true, time.Now().Add(r.longest())
 			}
 		}
 		if !last.After(q.CreatedSince) {
@@ -65,7 +65,7 @@ func (r *round) stragglers() error {
 	var ids []string
 	for _, f := range r.open {
 		if f.straggler && !time.Now().Before(f.lookAt) && len(ids) < idsPerCall {
-			f.lookAt = time.Now().Add(stragglerEvery)
+			f.lookAt = time.Now().Add(r.longest())
 			ids = append(ids, f.action)
 		}
 	}

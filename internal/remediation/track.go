@@ -67,14 +67,13 @@ type followed struct {
 }
 
 const (
-	pageSize       = 10_000 // the API's largest page [doc]
-	idsPerCall     = 40
-	stragglerEvery = 3 * time.Minute
-	listLag        = time.Minute // younger actions may be missing from the list
-	vanishedLooks  = 3
-	vanishedEvery  = time.Minute
-	quotaShare     = 0.03
-	tellers        = 16
+	pageSize      = 10_000 // the API's largest page [doc]
+	idsPerCall    = 40
+	listLag       = time.Minute // younger actions may be missing from the list
+	vanishedLooks = 3
+	vanishedEvery = time.Minute
+	quotaShare    = 0.03
+	tellers       = 16
 )
 
 // Run follows until ctx ends.
@@ -183,11 +182,14 @@ func (t *Tracker) follow(ctx context.Context) {
 		if last = time.Now(); err != nil && ctx.Err() == nil {
 			t.Log.Warn("following is held up", zap.Error(err))
 		}
-		if interval = min(interval*3/2, 4*t.Config.Interval); changed {
+		if interval = min(interval*3/2, t.longest()); changed {
 			interval = t.Config.Interval
 		}
 	}
 }
+
+// longest is how long an action may go unseen while nobody else needs the quota.
+func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 
 // fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
 func (t *Tracker) fairShare(calls int) time.Duration {
