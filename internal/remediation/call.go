@@ -79,12 +79,8 @@ func (p *passage) call() (Outcome, error) {
 // request that waits for quota spends none on being looked at, and nothing but the intent comes between look and call. An
 // outcome is what the guard has decided.
 func (p *passage) post() (action defender.MachineAction, out Outcome, err error) {
-	permit, err := p.Defender.Ready(p.wait)
-	if err != nil {
-		return action, Outcome{}, err
-	}
-	p.e.Stages.granted(permit.Waited())
-	if out, err := p.guard(); out != (Outcome{}) || err != nil {
+	permit, out, err := p.ready()
+	if out != (Outcome{}) || err != nil {
 		return action, out, err
 	}
 	if err := p.count(); err != nil {
@@ -102,6 +98,23 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 	}
 	p.e.called(action.Exchange, err)
 	return action, Outcome{}, err
+}
+
+// ready gets the permit, and asks the guard. Both cost a call: only few do so at a time, lest many take permits and leave
+// no call for a look.
+func (p *passage) ready() (permit defender.Permit, out Outcome, err error) {
+	if p.toBeGuarded() {
+		if err := p.guards.enter(p.wait); err != nil {
+			return permit, Outcome{}, err
+		}
+		defer p.guards.leave()
+	}
+	if permit, err = p.Defender.Ready(p.wait); err != nil {
+		return permit, Outcome{}, err
+	}
+	p.e.Stages.granted(permit.Waited())
+	out, err = p.guard()
+	return permit, out, err
 }
 
 // clear waits while another handler finds out whether the API is reachable; the one that does so goes on.

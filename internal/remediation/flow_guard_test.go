@@ -248,7 +248,7 @@ func TestGuardLooksAfterTheWaitForQuota(t *testing.T) {
 		for n := range 6 {
 			w.ask(fmt.Sprint("r", n), n)
 		}
-		w.passes(90 * time.Second)
+		w.passes(10 * time.Second)
 		waiting := map[int]bool{}
 		for n := range 6 {
 			if len(w.posts(n)) == 0 {

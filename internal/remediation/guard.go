@@ -1,8 +1,10 @@
 package remediation
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
@@ -19,7 +21,7 @@ const (
 // and again for each further call; a call that may have taken place is looked for first. Its look may use the quota's
 // reserve, so that those that have a permit for their call do not take all of it from one another.
 func (p *passage) guard() (Outcome, error) {
-	if p.guarded || !p.old() || p.BrokerNow().Sub(p.e.Guarded) <= guardGood {
+	if !p.toBeGuarded() {
 		return Outcome{}, nil
 	}
 	p.Notes.guards()
@@ -47,6 +49,28 @@ func (p *passage) guard() (Outcome, error) {
 	p.guarded, p.e.Guarded = true, p.BrokerNow().UTC()
 	return Outcome{}, nil
 }
+
+func (p *passage) toBeGuarded() bool {
+	return !p.guarded && p.old() && p.BrokerNow().Sub(p.e.Guarded) > guardGood
+}
+
+// few lets few through at a time.
+type few struct {
+	once  sync.Once
+	slots chan struct{}
+}
+
+func (f *few) enter(ctx context.Context) error {
+	f.once.Do(func() { f.slots = make(chan struct{}, 3) })
+	select {
+	case f.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (f *few) leave() { <-f.slots }
 
 func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
 	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since})

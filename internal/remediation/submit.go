@@ -63,6 +63,7 @@ type Submitter struct {
 
 	flights flights
 	streak  streak
+	guards  few
 }
 
 // passage is one delivery on its way through the Submitter.
