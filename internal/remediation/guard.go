@@ -54,14 +54,14 @@ func (p *passage) toBeGuarded() bool {
 	return !p.guarded && p.old() && p.BrokerNow().Sub(p.e.Guarded) > guardGood
 }
 
-// few lets few through at a time.
+// few lets two through at a time: one that hangs must not hold up all others.
 type few struct {
 	once  sync.Once
 	slots chan struct{}
 }
 
 func (f *few) enter(ctx context.Context) error {
-	f.once.Do(func() { f.slots = make(chan struct{}, 3) })
+	f.once.Do(func() { f.slots = make(chan struct{}, 2) })
 	select {
 	case f.slots <- struct{}{}:
 		return nil
