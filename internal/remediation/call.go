@@ -103,7 +103,7 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 // ready gets the permit, and asks the guard. Both cost a call: only few do so at a time, lest many take permits and leave
 // no call for a look.
 func (p *passage) ready() (permit defender.Permit, out Outcome, err error) {
-	if p.toBeGuarded() {
+	if p.toBeGuarded(15 * time.Second) { // a permit may be waited for as long
 		if err := p.guards.enter(p.wait); err != nil {
 			return permit, Outcome{}, err
 		}

@@ -21,7 +21,7 @@ const (
 // and again for each further call; a call that may have taken place is looked for first. Its look may use the quota's
 // reserve, so that those that have a permit for their call do not take all of it from one another.
 func (p *passage) guard() (Outcome, error) {
-	if !p.toBeGuarded() {
+	if !p.toBeGuarded(0) {
 		return Outcome{}, nil
 	}
 	p.Notes.guards()
@@ -50,8 +50,9 @@ func (p *passage) guard() (Outcome, error) {
 	return Outcome{}, nil
 }
 
-func (p *passage) toBeGuarded() bool {
-	return !p.guarded && p.old() && p.BrokerNow().Sub(p.e.Guarded) > guardGood
+// toBeGuarded says whether the guard has to look for a call that is due within a while.
+func (p *passage) toBeGuarded(within time.Duration) bool {
+	return !p.guarded && p.old(within) && p.BrokerNow().Sub(p.e.Guarded) > guardGood
 }
 
 // few lets two through at a time: one that hangs must not hold up all others.
@@ -79,9 +80,9 @@ func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
 // guardGood is how old the guard's last look may be, for a request that comes again at once because the machine was busy.
 const guardGood = 10 * time.Second
 
-// old says whether the request is one for the guard.
-func (p *passage) old() bool {
-	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.asked()) > p.Config.GuardAfter
+// old says whether the request will be one for the guard within a while.
+func (p *passage) old(within time.Duration) bool {
+	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.asked())+within > p.Config.GuardAfter
 }
 
 // asked is when the request was published first, by the broker's clock. The entry's word comes first: the dead letter
