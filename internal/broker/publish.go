@@ -110,15 +110,7 @@ func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id s
 	if err != nil || !ack.Duplicate {
 		return err
 	}
-	s, err := p.b.js.Stream(ctx, stream)
-	if err != nil {
-		return err
-	}
-	earlier, err := s.GetMsg(ctx, ack.Sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && same(earlier.Data) {
-		return nil
-	}
-	if err != nil {
+	if there, err := p.holds(ctx, stream, ack.Sequence, same); err != nil || there {
 		return err
 	}
 	_, err = p.b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))
@@ -142,6 +134,38 @@ func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.Publish
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// holds says whether the stream has the message that one is said to be a duplicate of, or had it until it grew too old.
+// A leader that loses its place can know a message id whose message was never stored. Only the present leader is asked:
+// a direct read may come from a replica that is behind.
+func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same func([]byte) bool) (bool, error) {
+	s, err := p.b.js.Stream(ctx, stream)
+	if err != nil {
+		return false, err
+	}
+	if seq > 0 && seq < s.CachedInfo().State.FirstSeq {
+		return true, nil
+	}
+	reply, err := p.b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
+	if err != nil {
+		return false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(reply.Data, &answer); {
+	case err != nil:
+		return false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+	case answer.Error != nil && (answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeBadRequest):
+		return false, nil // no message has the number 0
+	case answer.Error != nil:
+		return false, fmt.Errorf("read message %d of %s: %w", seq, stream, answer.Error)
+	}
+	return answer.Message != nil && same(answer.Message.Data), nil
 }
 
 // published searches a stream for a message id from a time on.
