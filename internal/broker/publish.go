@@ -147,9 +147,15 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 	if seq > 0 && seq < s.CachedInfo().State.FirstSeq {
 		return true, nil
 	}
+	data, found, err := p.read(ctx, stream, seq)
+	return found && same(data), err
+}
+
+// read gets a message from the stream's leader.
+func (p *Publisher) read(ctx context.Context, stream string, seq uint64) (data []byte, found bool, err error) {
 	reply, err := p.b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
 	if err != nil {
-		return false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+		return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
 	}
 	var answer struct {
 		Error   *jetstream.APIError `json:"error"`
@@ -159,13 +165,13 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 	}
 	switch err := json.Unmarshal(reply.Data, &answer); {
 	case err != nil:
-		return false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
-	case answer.Error != nil && (answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeBadRequest):
-		return false, nil // no message has the number 0
-	case answer.Error != nil:
-		return false, fmt.Errorf("read message %d of %s: %w", seq, stream, answer.Error)
+		return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+	case answer.Message != nil:
+		return answer.Message.Data, true, nil
+	case answer.Error == nil || answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeBadRequest || answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound:
+		return nil, false, nil // a bad request is number 0, which no message has
 	}
-	return answer.Message != nil && same(answer.Message.Data), nil
+	return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, answer.Error)
 }
 
 // published searches a stream for a message id from a time on.
@@ -207,17 +213,8 @@ func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
 	if i < 0 || err != nil {
 		return false, nil //nolint:nilerr // no message has that name
 	}
-	s, err := p.b.js.Stream(ctx, message[:i])
-	if err == nil {
-		_, err = s.GetMsg(ctx, seq)
-	}
-	if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrMsgNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for message %s: %w", message, err)
-	}
-	return true, nil
+	_, found, err := p.read(ctx, message[:i], seq)
+	return found, err
 }
 
 // Load implements remediation.DeadLetters.

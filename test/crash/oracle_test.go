@@ -104,17 +104,33 @@ func (o *oracle) messages(ctx context.Context, stream string, last *uint64, fn f
 	}
 	for end := s.CachedInfo().State.LastSeq; *last < end; *last++ {
 		m, err := s.GetMsg(ctx, *last+1)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
+		for errors.Is(err, jetstream.ErrMsgNotFound) {
+			// It may be a replica that is behind that says so: the leader knows whether the message is gone.
+			var gone bool
+			if gone, err = o.gone(ctx, stream, *last+1); gone || err != nil {
+				break
+			}
+			m, err = s.GetMsg(ctx, *last+1)
 		}
 		if err != nil {
 			return err
+		}
+		if m == nil {
+			continue
 		}
 		if err := fn(m); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (o *oracle) gone(ctx context.Context, stream string, seq uint64) (bool, error) {
+	reply, err := o.world.own.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
+	if err != nil {
+		return false, err
+	}
+	return strings.Contains(string(reply.Data), `"err_code":10037`), nil // [nats-server errors.json] no message found
 }
 
 func (o *oracle) final(id string) (remediation.Result, bool) {
