@@ -97,12 +97,27 @@ func (l auditLine) encode() ([]byte, error) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(l)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+	return sealed(bytes.TrimSuffix(b.Bytes(), []byte("}\n"))), err
+}
+
+// sealed ends a record with its last member, sum: the SHA-256 of all the bytes before it. The chain has a record's hash
+// in the next one; a writer's last has no next.
+func sealed(record []byte) []byte {
+	sum := digestOf(record)
+	return append(append(append(record, sumBefore...), sum...), sumAfter...)
+}
+
+// isSealed says whether a record is as it was sealed.
+func isSealed(payload []byte) bool {
+	at := len(payload) - len(sumBefore) - hex.EncodedLen(sha256.Size) - len(sumAfter)
+	return at >= 0 && bytes.Equal(payload, sealed(bytes.Clone(payload[:at])))
 }
 
 const (
 	auditVersion = 1
 	auditOpened  = "opened" // the kind of a writer's first record
+
+	sumBefore, sumAfter = `,"sum":"`, `"}`
 )
 
 func digestOf(data []byte) string {

@@ -78,6 +78,8 @@ func (c *AuditChain) Add(sequence uint64, payload []byte) error {
 		return &AuditBreak{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("is of version %d, which this program does not know: verify with the newer one", line.V)}
 	case line.V < 1 || line.Writer == "" || line.N < 1 || (line.N == 1) != (line.Kind == auditOpened):
 		return &AuditBreak{Sequence: sequence, What: "is no record: v, writer, n or kind is wrong"}
+	case !isSealed(payload):
+		return &AuditBreak{Sequence: sequence, Writer: line.Writer, N: line.N, What: "was altered: its sum is not that of what it says"}
 	}
 	head := AuditHead{Writer: line.Writer, N: line.N, Sequence: sequence, SHA256: digestOf(payload)}
 	if err := c.follows(head, line); err != nil {

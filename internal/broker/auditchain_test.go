@@ -43,6 +43,13 @@ func altered(all []stored, i int, from, to string) []stored {
 	return out
 }
 
+// forged is altered by somebody who knows how a record is sealed.
+func forged(all []stored, i int, from, to string) []stored {
+	out := altered(all, i, from, to)
+	out[i].data = sealed(out[i].data[:bytes.LastIndex(out[i].data, []byte(sumBefore))])
+	return out
+}
+
 // TestAuditBreaks: each kind of change is found, and named where it is.
 func TestAuditBreaks(t *testing.T) {
 	all := twoWriters(t)
@@ -56,12 +63,14 @@ func TestAuditBreaks(t *testing.T) {
 		trail []stored
 		want  AuditBreak
 	}{
-		"altered byte":             {altered(all, 1, "dead-0", "dead-9"), AuditBreak{Sequence: 2, Writer: "dead-1", N: 2, What: "is not the one that record 3 (sequence 3) names: one of the two was altered"}},
-		"altered last of the dead": {altered(all, 3, "dead-2", "dead-9"), AuditBreak{Sequence: 4, What: `is not the message that writer "alive-1" saw there when it began (sequence 5): it was altered, or messages before it were added or removed`}},
+		"altered":                  {altered(all, 7, "alive-2", "alive-9"), AuditBreak{Sequence: 8, Writer: "alive-1", N: 4, What: "was altered: its sum is not that of what it says"}},
+		"sum removed":              {altered(all, 7, `,"sum":`, `,"mus":`), AuditBreak{Sequence: 8, Writer: "alive-1", N: 4, What: "was altered: its sum is not that of what it says"}},
+		"forged":                   {forged(all, 1, "dead-0", "dead-9"), AuditBreak{Sequence: 2, Writer: "dead-1", N: 2, What: "is not the one that record 3 (sequence 3) names: one of the two was altered"}},
+		"forged last of the dead":  {forged(all, 3, "dead-2", "dead-9"), AuditBreak{Sequence: 4, What: `is not the message that writer "alive-1" saw there when it began (sequence 5): it was altered, or messages before it were added or removed`}},
 		"altered first":            {altered(all, 0, "opened", "opened "), AuditBreak{Sequence: 1, What: "is no record: v, writer, n or kind is wrong"}},
 		"no JSON":                  {altered(all, 5, "{", "["), AuditBreak{Sequence: 6, What: "is no record: invalid character ':' after array element"}},
 		"newer":                    {altered(all, 5, `"v":1`, `"v":2`), AuditBreak{Sequence: 6, Writer: "alive-1", N: 2, What: "is of version 2, which this program does not know: verify with the newer one"}},
-		"another writer":           {altered(all, 5, "alive-1", "alive-2"), AuditBreak{Sequence: 6, Writer: "alive-2", N: 2, What: "record 1 of this writer is missing"}},
+		"another writer":           {forged(all, 5, "alive-1", "alive-2"), AuditBreak{Sequence: 6, Writer: "alive-2", N: 2, What: "record 1 of this writer is missing"}},
 		"hole in the middle":       {without(2), AuditBreak{Sequence: 3, What: "sequence 3 is missing"}},
 		"holes":                    {slices.Delete(slices.Clone(all), 1, 4), AuditBreak{Sequence: 2, What: "every sequence from 2 to 4 is missing"}},
 		"hole at the beginning":    {without(0), AuditBreak{Sequence: 1, What: "sequence 1 is missing"}},
@@ -75,7 +84,7 @@ func TestAuditBreaks(t *testing.T) {
 		"swapped":                  {swapped(1, 2), AuditBreak{Sequence: 2, Writer: "dead-1", N: 3, What: "record 2 of this writer is missing"}},
 		"n twice":                  {counted(slices.Insert(slices.Clone(all), 2, all[1])), AuditBreak{Sequence: 3, Writer: "dead-1", N: 2, What: "comes twice or too late: record 2 is at sequence 2 already"}},
 		"opened twice":             {counted(slices.Insert(slices.Clone(all), 2, all[0])), AuditBreak{Sequence: 3, Writer: "dead-1", N: 1, What: "comes twice or too late: record 2 is at sequence 2 already"}},
-		"added by somebody":        {counted(slices.Insert(slices.Clone(all), 2, stored{data: []byte(`{"v":1,"writer":"x","n":1,"kind":"opened"}`)})), AuditBreak{Sequence: 2, Writer: "dead-1", N: 2, What: ""}},
+		"added by somebody":        {counted(slices.Insert(slices.Clone(all), 2, stored{data: sealed([]byte(`{"v":1,"writer":"x","n":1,"kind":"opened"`))})), AuditBreak{Sequence: 2, Writer: "dead-1", N: 2, What: ""}},
 		"out of order in a file":   {[]stored{all[0], all[1], all[1]}, AuditBreak{Sequence: 2, What: "comes after sequence 2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,8 +103,8 @@ func TestAuditBreaks(t *testing.T) {
 	}
 }
 
-// TestAuditFindsAnyChange: each byte of each message but the trail's last, and each message but that one. What was
-// removed is looked for both as a hole and in a stream that counts anew.
+// TestAuditFindsAnyChange: each byte of each message, and each message but the trail's last. What was removed is looked
+// for both as a hole and in a stream that counts anew.
 func TestAuditFindsAnyChange(t *testing.T) {
 	all := twoWriters(t)
 	if _, err := verify(all, 8); err != nil {
@@ -113,7 +122,7 @@ func TestAuditFindsAnyChange(t *testing.T) {
 			changed := slices.Clone(all)
 			changed[i].data = bytes.Clone(s.data)
 			changed[i].data[at] ^= 1
-			if _, err := verify(changed, 8); err == nil && !end {
+			if _, err := verify(changed, 8); err == nil {
 				t.Fatalf("message %d, byte %d: %s is not found", i+1, at, changed[i].data)
 			}
 		}
@@ -143,7 +152,7 @@ func TestAuditKeptHeads(t *testing.T) {
 	}
 	for name, trail := range map[string][]stored{
 		"last removed": all[:7],
-		"last altered": altered(all, 7, "alive-2", "alive-9"),
+		"last forged":  forged(all, 7, "alive-2", "alive-9"),
 	} {
 		if _, err := verify(trail, uint64(len(trail))); err != nil {
 			t.Errorf("%s, without the heads: %v", name, err)
@@ -226,7 +235,7 @@ func TestAuditOfAStreamThatWasChanged(t *testing.T) {
 	}{
 		"copied": {},
 		"altered": {
-			put:  func(all []stored) []stored { return altered(all, 1, "dead-0", "dead-9") },
+			put:  func(all []stored) []stored { return forged(all, 1, "dead-0", "dead-9") },
 			want: "sequence 2, record 2 of writer \"dead-1\": is not the one",
 		},
 		"one left out":  {put: func(all []stored) []stored { return slices.Delete(all, 5, 6) }, want: "record 2 of this writer is missing"},

@@ -85,10 +85,11 @@ func TestAuditSchema(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, wrong := range []string{
-		`{"v":2,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened"}`,
-		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"decided","outcome":"succeeded","decidedAt":"2026-01-01T00:00:00Z"}`,
-		`{"v":1,"writer":"w","n":2,"time":"2026-01-01T00:00:00Z","kind":"replayed","requestId":"r","run":2}`,
-		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened","seen":{"sequence":1}}`,
+		`{"v":2,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened","sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
+		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"decided","outcome":"succeeded","decidedAt":"2026-01-01T00:00:00Z","sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
+		`{"v":1,"writer":"w","n":2,"time":"2026-01-01T00:00:00Z","kind":"replayed","requestId":"r","run":2,"sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
+		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened"}`,
+		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened","seen":{"sequence":1},"sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
 	} {
 		if validate([]byte(wrong)) == nil {
 			t.Errorf("the schema takes %s", wrong)
