@@ -44,26 +44,34 @@ func (b *Broker) NewAuditor(process string) *Auditor {
 }
 
 // Record implements remediation.Auditor.
-func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
+func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error { return a.Begin(ctx, r)() }
+
+// Begin implements remediation.Auditor.
+func (a *Auditor) Begin(ctx context.Context, r remediation.AuditRecord) func() error {
+	failed := func(what string, err error) func() error {
+		return func() error { return fmt.Errorf("%s the audit trail: %w", what, err) }
+	}
 	select {
 	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
 	case <-ctx.Done():
-		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
+		return failed("write to", context.Cause(ctx))
 	}
 	w, err := a.writer(ctx)
 	if err != nil {
-		return fmt.Errorf("open a chain of the audit trail: %w", err)
+		<-a.slots
+		return failed("open a chain of", err)
 	}
-	if err := a.append(ctx, w, auditLine{AuditRecord: r}); err != nil {
-		return fmt.Errorf("write to the audit trail: %w", err) // w is not heard of again
+	stored := a.append(w, auditLine{AuditRecord: r})
+	return func() error {
+		defer func() { <-a.slots }()
+		if err := stored(ctx); err != nil {
+			return failed("write to", err)() // w is not heard of again
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.idle = append(a.idle, w)
+		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.idle = append(a.idle, w)
-	return nil
 }
 
 // auditWriter is one chain, as far as it is stored.
@@ -92,9 +100,9 @@ type auditLine struct {
 }
 
 // encode leaves < and > as they are: people search in records.
-func (l auditLine) encode() ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+func (l *auditLine) encode() ([]byte, error) {
+	b := bytes.NewBuffer(make([]byte, 0, 2048)) // the usual one has half of it
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(l)
 	return sealed(bytes.TrimSuffix(b.Bytes(), []byte("}\n"))), err
@@ -141,12 +149,14 @@ func (a *Auditor) writer(ctx context.Context) (*auditWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w, a.append(ctx, w, auditLine{Seen: seen, AuditRecord: remediation.AuditRecord{Kind: auditOpened}})
+	return w, a.append(w, auditLine{Seen: seen, AuditRecord: remediation.AuditRecord{Kind: auditOpened}})(ctx)
 }
 
 // lastStored is the trail's last message, nil if there is none. With it in the chain, the last records of writers that
 // are dead by then can't go missing either.
 func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	s, err := a.b.js.Stream(ctx, AuditStream)
 	if err != nil {
 		return nil, err
@@ -161,8 +171,9 @@ func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
 	return &auditPoint{Sequence: m.Sequence, SHA256: digestOf(m.Data)}, nil
 }
 
-// append stores the writer's next record. After an error the writer must not be used: whether it is stored is not known.
-func (a *Auditor) append(ctx context.Context, w *auditWriter, line auditLine) error {
+// append sends the writer's next record, and returns what waits until it is stored. After an error the writer must not be
+// used: whether it is stored is not known.
+func (a *Auditor) append(w *auditWriter, line auditLine) func(context.Context) error {
 	line.V, line.Writer, line.N, line.Time = auditVersion, w.id, w.n+1, time.Now().UTC()
 	line.Prev, line.PrevSequence = w.last.SHA256, w.last.Sequence
 	data, err := line.encode()
@@ -171,13 +182,15 @@ func (a *Auditor) append(ctx context.Context, w *auditWriter, line auditLine) er
 		data, err = line.encode()
 	}
 	if err != nil {
-		return err
+		return func(context.Context) error { return err }
 	}
-	ack, err := a.b.js.PublishMsg(ctx, &nats.Msg{Subject: AuditSubject, Data: data},
+	acknowledged := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: data},
 		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0)) // a second attempt could store it twice
-	if err != nil {
+	return func(ctx context.Context) error {
+		ack, err := acknowledged(ctx)
+		if err == nil {
+			w.n, w.last = line.N, auditPoint{Sequence: ack.Sequence, SHA256: digestOf(data)}
+		}
 		return err
 	}
-	w.n, w.last = line.N, auditPoint{Sequence: ack.Sequence, SHA256: digestOf(data)}
-	return nil
 }

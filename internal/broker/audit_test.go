@@ -65,7 +65,7 @@ func (f *auditFaults) strike(forms ...string) {
 	f.next = forms
 }
 
-func (f *auditFaults) PublishMsg(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (f *auditFaults) PublishMsgAsync(m *nats.Msg, opts ...jetstream.PublishOpt) (jetstream.PubAckFuture, error) {
 	f.mu.Lock()
 	form := ""
 	if len(f.next) > 0 {
@@ -74,19 +74,33 @@ func (f *auditFaults) PublishMsg(ctx context.Context, m *nats.Msg, opts ...jetst
 	f.mu.Unlock()
 	switch form {
 	case "refused":
-		return nil, &jetstream.APIError{Code: 503, ErrorCode: 10077, Description: "insufficient storage"}
+		return failed{&jetstream.APIError{Code: 503, ErrorCode: 10077, Description: "insufficient storage"}}, nil
 	case "stored late":
 		f.late.Go(func() {
 			time.Sleep(50 * time.Millisecond)
-			_, _ = f.JetStream.PublishMsg(context.WithoutCancel(ctx), m, opts...)
+			if ack, err := f.JetStream.PublishMsgAsync(m, opts...); err == nil {
+				<-ack.Ok()
+			}
 		})
-		return nil, nats.ErrTimeout
+		return failed{jetstream.ErrAsyncPublishTimeout}, nil
 	}
-	ack, err := f.JetStream.PublishMsg(ctx, m, opts...)
+	ack, err := f.JetStream.PublishMsgAsync(m, opts...)
 	if form == "reply lost" && err == nil {
-		return nil, nats.ErrTimeout
+		<-ack.Ok()
+		return failed{jetstream.ErrAsyncPublishTimeout}, nil
 	}
 	return ack, err
+}
+
+// failed is a future that ended with an error.
+type failed struct{ err error }
+
+func (f failed) Ok() <-chan *jetstream.PubAck { return nil }
+func (f failed) Msg() *nats.Msg               { return nil }
+func (f failed) Err() <-chan error {
+	ended := make(chan error, 1)
+	ended <- f.err
+	return ended
 }
 
 type stored struct {

@@ -202,7 +202,7 @@ func TestAuditSawLongAgo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := late.append(t.Context(), &auditWriter{id: "late-1"}, line); err != nil {
+	if err := late.append(&auditWriter{id: "late-1"}, line)(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.wantWhole()

@@ -148,7 +148,7 @@ func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
 	if _, err := b.nc.TLSConnectionState(); err != nil && b.cfg.tellsSecret() && !onLoopback(b.nc.ConnectedAddr()) {
 		b.log.Warn("the sign-in crosses the network in clear: use tls:// in NATS_URL, or NATS_NKEY or NATS_CREDS, which send no secret", zap.String("url", b.url))
 	}
-	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(2*apiTimeout))
+	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(apiTimeout))
 	if err != nil {
 		b.nc.Close()
 		return fmt.Errorf("use JetStream: %w", err)

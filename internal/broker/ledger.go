@@ -115,16 +115,12 @@ func record(h nats.Header, data []byte, seq uint64, at time.Time) remediation.Re
 
 // Save implements remediation.Ledger.
 func (b *bucketStore) Save(ctx context.Context, w remediation.Write) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
 	s := b.outcome(ctx, w, b.begin(w))
 	return s.Revision, s.Err
 }
 
 // SaveBoth implements remediation.Ledger: one connection keeps the order, and one stream, which holds the bucket.
 func (b *bucketStore) SaveBoth(ctx context.Context, first, second remediation.Write) (remediation.Saved, remediation.Saved) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
 	one, two := b.begin(first), b.begin(second)
 	return b.outcome(ctx, first, one), b.outcome(ctx, second, two)
 }

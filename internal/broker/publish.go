@@ -98,8 +98,6 @@ func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, si
 // once publishes a message that may have been published before a crash. Within the stream's duplicate window the
 // broker tells; past it the stream is searched from the decision on.
 func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
 	if time.Since(since) > window-min(window/10, time.Minute) {
 		there, err := p.published(ctx, stream, msg.Subject, id, since)
 		if err != nil || there {
@@ -113,12 +111,12 @@ func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id s
 	if there, err := p.holds(ctx, stream, ack.Sequence, same); err != nil || there {
 		return err
 	}
-	_, err = p.b.js.PublishMsg(ctx, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))
+	_, err = publishing(p.b.js, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))(ctx)
 	return err
 }
 
-// publishing sends a message and returns what waits for the broker's word. The client library's PublishMsg is both in
-// one, and costs more: it asks by a request of its own where this shares one subscription for all.
+// publishing sends a message and returns what waits for the broker's word, for apiTimeout at most. The client library's
+// PublishMsg is both in one, and costs more: it asks by a request of its own where this shares one subscription for all.
 func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt) func(context.Context) (*jetstream.PubAck, error) {
 	sent, err := js.PublishMsgAsync(msg, opts...)
 	return func(ctx context.Context) (*jetstream.PubAck, error) {
@@ -140,6 +138,8 @@ func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.Publish
 // A leader that loses its place can know a message id whose message was never stored. Only the present leader is asked:
 // a direct read may come from a replica that is behind.
 func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same func([]byte) bool) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	s, err := p.b.js.Stream(ctx, stream)
 	if err != nil {
 		return false, err
@@ -176,6 +176,8 @@ func (p *Publisher) read(ctx context.Context, stream string, seq uint64) (data [
 
 // published searches a stream for a message id from a time on.
 func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	from := since.Add(-time.Minute)
 	cons, err := p.b.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from, HeadersOnly: true,

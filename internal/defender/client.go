@@ -124,12 +124,19 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 		return Permit{}, fmt.Errorf("take a call from the budget: %w", err)
 	}
 	waited := time.Since(asked)
-	token, again, err := c.tokens.get(ctx) // the wait may have outlived the first
-	if err != nil {
-		return Permit{}, err
+	token := before
+	if waited > atOnce { // it may have outlived the token
+		again := false
+		if token, again, err = c.tokens.get(ctx); err != nil {
+			return Permit{}, err
+		}
+		got = again || got && token == before
 	}
-	return Permit{token: token, gotToken: again || got && token == before, granted: granted, waited: waited, spent: new(atomic.Bool)}, nil
+	return Permit{token: token, gotToken: got, granted: granted, waited: waited, spent: new(atomic.Bool)}, nil
 }
+
+// atOnce is how long a call may be waited for while its token stays as good as it was.
+const atOnce = 100 * time.Millisecond
 
 // Unrestrict sends the one POST that p permits, unless p has become too old on the wall or the monotonic clock or the
 // budget closed (class Stale). A nil error means that the API accepted the call, or answered with the action that was

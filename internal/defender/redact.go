@@ -22,6 +22,9 @@ var (
 	userInfo  = regexp.MustCompile(`//[^/@\s]+@`)
 )
 
+// blanks are what \s is to the patterns.
+const blanks = "\t\n\f\r "
+
 // redact takes the given secrets, their parts and everything that looks like a token or a password in an
 // address out of s, and keeps what is left within limit bytes.
 func redact(s string, limit int, secrets ...string) string {
@@ -38,7 +41,9 @@ func redactForms(s string, limit int, forms []string) string {
 		s = strings.ReplaceAll(s, form, redacted)
 	}
 	s = tokenLike.ReplaceAllString(s, redacted)
-	s = bearerIs.ReplaceAllString(s, "Bearer "+redacted)
+	if strings.ContainsAny(s, blanks) { // ids are many, and have none; the pattern is slow
+		s = bearerIs.ReplaceAllString(s, "Bearer "+redacted)
+	}
 	s = userInfo.ReplaceAllString(s, "//"+redacted+"@")
 	if len(s) <= limit {
 		return s
@@ -70,7 +75,7 @@ func redactBody(body []byte, forms []string) []byte {
 // redactEscaped looks into every string that has an escape.
 func redactEscaped(body []byte, forms []string) []byte {
 	var out []byte
-	done := 0
+	done, shortest := 0, len(forms[len(forms)-1])
 	for i := 0; i < len(body); {
 		at := bytes.IndexByte(body[i:], '"')
 		if at < 0 {
@@ -78,8 +83,8 @@ func redactEscaped(body []byte, forms []string) []byte {
 		}
 		from := i + at
 		end, escaped := stringEnd(body, from)
-		if i = end; !escaped {
-			continue
+		if i = end; !escaped || end-from < shortest {
+			continue // without its escapes it is shorter still
 		}
 		var plain string
 		if json.Unmarshal(body[from:end], &plain) == nil && slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(plain, form) }) {

@@ -65,7 +65,9 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	} else {
 		p.e.decide(Submitted, nil, false)
 	}
+	recorded := p.recordAcceptance()
 	wrote, err := p.record()
+	p.recorded = recorded()
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -80,6 +82,17 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 		p.Metrics.decided(&p.e)
 	}
 	return p.told()
+}
+
+// recordAcceptance sends the audit trail's record of an action that is to be followed, beside the entry, for it is true
+// whatever becomes of the entry. What it returns waits, and says whether it is stored.
+func (p *passage) recordAcceptance() func() bool {
+	accepted, was := p.e.acceptance()
+	if !was {
+		return func() bool { return false }
+	}
+	stored := p.Audit.Begin(p.work, accepted.audit())
+	return func() bool { return stored() == nil }
 }
 
 // foreign says whether an action that answers our call is not of its making: older, with another comment, or known

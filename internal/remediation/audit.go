@@ -9,9 +9,14 @@ import (
 //
 // Record returns nil only when the record is durable; nothing is told to anybody before that. An error leaves open
 // whether it is. After a crash or an error it is called again with the same decision, which then is recorded twice: that
-// is no fault. It is safe for concurrent use, and callers do not wait for one another's write.
+// is no fault.
+//
+// Begin is Record in two: it sends, and what it returns waits until the record is durable. That must be called, and once.
+//
+// Both are safe for concurrent use, and callers do not wait for one another's write.
 type Auditor interface {
 	Record(ctx context.Context, r AuditRecord) error
+	Begin(ctx context.Context, r AuditRecord) (stored func() error)
 }
 
 // Kinds of an AuditRecord.

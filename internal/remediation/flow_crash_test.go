@@ -20,7 +20,7 @@ var ways = []struct {
 }{
 	{
 		name: "followed", outcome: "succeeded",
-		points: []point{atIntent, atMachine, atPost, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
+		points: []point{atIntent, atMachine, atPost, atAccepted, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
 	},
 	{
 		name: "untracked", outcome: "submitted", set: setup{submit: untracked},
@@ -38,7 +38,7 @@ var ways = []struct {
 	{
 		name: "unclear, carried out", outcome: "succeeded",
 		fault:  defendersim.Fault{Op: "unrestrict", Status: 500, CarriedOut: true, Times: 1},
-		points: []point{atUnknown, atRecord, atSubmitted, atAck},
+		points: []point{atUnknown, atAccepted, atRecord, atSubmitted, atAck},
 	},
 	{
 		name: "unclear, refused", outcome: "succeeded",

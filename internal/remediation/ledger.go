@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -144,7 +145,7 @@ func (e *Entry) write(key string, ttl time.Duration) (Write, error) {
 		return Write{}, fmt.Errorf("encode ledger entry: %w", err)
 	}
 	if e.Action != nil {
-		value = append(append(value, '\n'), e.Action...)
+		value = slices.Concat(value, []byte("\n"), e.Action)
 	}
 	return Write{key, value, e.Revision, ttl}, nil
 }

@@ -121,10 +121,10 @@ func (r Result) body() ([]byte, error) {
 		cut.Message = shorten(cut.Message, maxMessage)
 		r.Error = &cut
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	b := bytes.NewBuffer(make([]byte, 0, 1024+len(metadata)+len(action)))
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(r); err != nil {
+	if err := enc.Encode(&r); err != nil {
 		return nil, err
 	}
 	b.Truncate(b.Len() - len("}\n"))
