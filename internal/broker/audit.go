@@ -44,28 +44,43 @@ func (b *Broker) NewAuditor(process string) *Auditor {
 }
 
 // Record implements remediation.Auditor.
-func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error { return a.Begin(ctx, r)() }
-
-// Begin implements remediation.Auditor.
-func (a *Auditor) Begin(ctx context.Context, r remediation.AuditRecord) func() error {
-	failed := func(what string, err error) func() error {
-		return func() error { return fmt.Errorf("%s the audit trail: %w", what, err) }
-	}
+func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error {
 	select {
 	case a.slots <- struct{}{}:
 	case <-ctx.Done():
-		return failed("write to", context.Cause(ctx))
+		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
 	}
-	w, err := a.writer(ctx)
-	if err != nil {
+	w := a.take()
+	if w == nil {
+		var err error
+		if w, err = a.open(ctx); err != nil {
+			<-a.slots
+			return fmt.Errorf("open a chain of the audit trail: %w", err)
+		}
+	}
+	return a.send(ctx, w, r)()
+}
+
+// Begin implements remediation.Auditor. Where no writer is idle all is left to what it returns.
+func (a *Auditor) Begin(ctx context.Context, r remediation.AuditRecord) func() error {
+	select {
+	case a.slots <- struct{}{}:
+		if w := a.take(); w != nil {
+			return a.send(ctx, w, r)
+		}
 		<-a.slots
-		return failed("open a chain of", err)
+	default:
 	}
+	return func() error { return a.Record(ctx, r) }
+}
+
+// send sends a writer's next record. What it returns waits until it is stored, and gives writer and slot back.
+func (a *Auditor) send(ctx context.Context, w *auditWriter, r remediation.AuditRecord) func() error {
 	stored := a.append(w, auditLine{AuditRecord: r})
 	return func() error {
 		defer func() { <-a.slots }()
 		if err := stored(ctx); err != nil {
-			return failed("write to", err)() // w is not heard of again
+			return fmt.Errorf("write to the audit trail: %w", err) // w is not heard of again
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -133,15 +148,22 @@ func digestOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writer is one that nobody else has, opened if need be.
-func (a *Auditor) writer(ctx context.Context) (*auditWriter, error) {
+// take is the writer that wrote last of those that nobody has; nil: there is none.
+func (a *Auditor) take() *auditWriter {
 	a.mu.Lock()
-	if n := len(a.idle); n > 0 {
-		w := a.idle[n-1]
-		a.idle = a.idle[:n-1]
-		a.mu.Unlock()
-		return w, nil
+	defer a.mu.Unlock()
+	n := len(a.idle)
+	if n == 0 {
+		return nil
 	}
+	w := a.idle[n-1]
+	a.idle = a.idle[:n-1]
+	return w
+}
+
+// open begins a chain.
+func (a *Auditor) open(ctx context.Context) (*auditWriter, error) {
+	a.mu.Lock()
 	a.opened++
 	w := &auditWriter{id: fmt.Sprintf("%s-%d", a.process, a.opened)}
 	a.mu.Unlock()

@@ -202,7 +202,8 @@ func TestAuditAtOnce(t *testing.T) {
 		for n := range 64 {
 			all.Go(func() {
 				for m := range 5 {
-					if err := a.Record(t.Context(), of(fmt.Sprintf("r-%d-%d-%d", p, n, m))); err != nil {
+					begun := a.Begin(t.Context(), of(fmt.Sprintf("b-%d-%d-%d", p, n, m)))()
+					if err := errors.Join(begun, a.Record(t.Context(), of(fmt.Sprintf("r-%d-%d-%d", p, n, m)))); err != nil {
 						t.Error(err)
 					}
 				}
@@ -210,7 +211,7 @@ func TestAuditAtOnce(t *testing.T) {
 		}
 	}
 	all.Wait()
-	if times := w.wantWhole(); len(times) != 2*64*5 {
+	if times := w.wantWhole(); len(times) != 2*64*5*2 {
 		t.Errorf("%d requests recorded", len(times))
 	}
 	writers := map[string]bool{}
@@ -274,6 +275,31 @@ func TestAuditFaultsAtOnce(t *testing.T) {
 	all.Wait()
 	if times := w.wantWhole(); len(times) != 32*5 {
 		t.Errorf("%d requests recorded", len(times))
+	}
+}
+
+// TestAuditBeginDoesNotWait: neither for a slot nor for a chain that is to be opened.
+func TestAuditBeginDoesNotWait(t *testing.T) {
+	w := newAuditWorld(t)
+	a := w.auditor("p")
+	for range maxAuditWriters {
+		a.slots <- struct{}{}
+	}
+	busy := a.Begin(t.Context(), of("busy"))
+	<-a.slots
+	first := a.Begin(t.Context(), of("first"))
+	if n := len(w.trail()); n != 0 {
+		t.Errorf("%d records before anybody waited", n)
+	}
+	if err := errors.Join(first(), busy()); err != nil {
+		t.Fatal(err)
+	}
+	later := a.Begin(t.Context(), of("later")) // there is an idle writer now
+	if err := later(); err != nil {
+		t.Fatal(err)
+	}
+	if times := w.wantWhole(); times["busy"] != 1 || times["first"] != 1 || times["later"] != 1 || a.opened != 1 {
+		t.Errorf("%v, %d writers", times, a.opened)
 	}
 }
 

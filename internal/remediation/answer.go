@@ -84,8 +84,8 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	return p.told()
 }
 
-// recordAcceptance sends the audit trail's record of an action that is to be followed, beside the entry, for it is true
-// whatever becomes of the entry. What it returns waits, and says whether it is stored.
+// recordAcceptance begins the audit trail's record of an action that is to be followed, beside the entry, for it is true
+// whatever becomes of the entry. What it returns waits, and says whether it is stored; if not, told does it again.
 func (p *passage) recordAcceptance() func() bool {
 	accepted, was := p.e.acceptance()
 	if !was {
