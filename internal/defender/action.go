@@ -86,23 +86,38 @@ func decodeAction(raw json.RawMessage) (MachineAction, error) {
 	return a, nil
 }
 
+// maxEntities bounds a page: the API's largest has 10,000 ([doc] get-machineactions-collection.md). A small body can hold
+// millions of empty ones.
+const maxEntities = 10_000
+
 // decodeList reads a page. An entity whose id can't be read is an error, for the page then proves nothing
 // about what is not on it; the readable ones are returned along with it.
 func decodeList(body []byte) (Page, error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
-		return Page{}, fmt.Errorf("decode the list: %w", err)
+	if !json.Valid(body) || body[0] != '{' {
+		return Page{}, errors.New("the list is no JSON object")
 	}
-	var value []json.RawMessage
-	if err := json.Unmarshal(fields["value"], &value); err != nil || value == nil {
+	var value json.RawMessage
+	var page Page
+	for name, v := range members(body) {
+		switch name {
+		case "value":
+			value = v
+		case "@odata.nextLink":
+			page.More = text(v) != ""
+		}
+	}
+	if len(value) == 0 || value[0] != '[' {
 		return Page{}, errors.New("the list has no value")
 	}
-	page := Page{More: text(fields["@odata.nextLink"]) != ""}
 	var unreadable error
-	for i, raw := range value {
+	n := 0
+	for raw := range elements(value) {
+		if n++; n > maxEntities {
+			return Page{}, fmt.Errorf("the list has more than %d entities", maxEntities)
+		}
 		a, err := decodeAction(raw)
 		if err != nil {
-			unreadable = fmt.Errorf("entity %d: %w", i, err)
+			unreadable = fmt.Errorf("entity %d: %w", n-1, err)
 			continue
 		}
 		page.Actions = append(page.Actions, a)
@@ -135,12 +150,26 @@ func members(object []byte) iter.Seq2[string, json.RawMessage] {
 	}
 }
 
-// valueEnd is where the value of a member that begins at i ends: at its comma, or its object's brace.
-func valueEnd(object []byte, i int) int {
+// elements are those of a valid JSON array.
+func elements(array []byte) iter.Seq[json.RawMessage] {
+	return func(yield func(json.RawMessage) bool) {
+		for i := 0; array[i] != ']'; {
+			from := i + 1
+			i = valueEnd(array, from)
+			raw := bytes.TrimSpace(array[from:i])
+			if len(raw) == 0 || !yield(raw) { // nothing: the array is empty
+				return
+			}
+		}
+	}
+}
+
+// valueEnd is where the value that begins at i ends: at its comma, or the bracket of what it is in.
+func valueEnd(within []byte, i int) int {
 	for depth := 0; ; i++ {
-		switch object[i] {
+		switch within[i] {
 		case '"':
-			i, _ = stringEnd(object, i)
+			i, _ = stringEnd(within, i)
 			i--
 		case '{', '[':
 			depth++

@@ -82,6 +82,12 @@ func TestDecodeList(t *testing.T) {
 		"a wrong type":  {text: `{"value":{"id":"a"}}`, err: true},
 		"no object":     {text: `[]`, err: true},
 		"odd next link": {text: `{"value":[],"@odata.nextLink":5}`},
+		"blank":         {text: `{"value":[ ]}`},
+		"brackets":      {text: `{"value":[{"id":"],["},{"x":[{}],"id":"b"}]}`, ids: "],[ b"},
+		"twice":         {text: `{"value":[{"id":"a"}],"value":[{"id":"b"}]}`, ids: "b"},
+		"cut":           {text: `{"value":[{"id":"a"}`, err: true},
+		"nothing":       {text: ``, err: true},
+		"no entities":   {text: `{"value":[` + strings.Repeat("0,", maxEntities) + `0]}`, err: true},
 	} {
 		page, err := decodeList([]byte(c.text))
 		var ids []string
@@ -95,6 +101,17 @@ func TestDecodeList(t *testing.T) {
 	page, err := decodeList([]byte("{\"value\":[ {\"id\" : \"a\", \"n\":1.50E+3 }\t,{\"id\":\"b\"}]}"))
 	if err != nil || string(page.Actions[0].Raw) != `{"id" : "a", "n":1.50E+3 }` {
 		t.Errorf("bytes not kept: %s (%v)", page.Actions[0].Raw, err)
+	}
+}
+
+// TestListOfMillions: a small answer can hold any number of entities. What is kept of one with too many is nothing.
+func TestListOfMillions(t *testing.T) {
+	full := `{"value":[` + strings.Repeat(`{"id":"a"},`, maxEntities-1) + `{"id":"b"}`
+	if page, err := decodeList([]byte(full + `]}`)); err != nil || len(page.Actions) != maxEntities {
+		t.Errorf("a full page: %d actions, %v", len(page.Actions), err)
+	}
+	if page, err := decodeList([]byte(full + `,{"id":"c"}]}`)); err == nil || page.Actions != nil {
+		t.Errorf("one more: %d actions, %v", len(page.Actions), err)
 	}
 }
 
@@ -136,7 +153,12 @@ func FuzzDecodeList(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		page, _ := decodeList(body)
+		page, err := decodeList(body)
+		// encoding/json finds as many.
+		var want struct{ Value []json.RawMessage }
+		if err == nil && (json.Unmarshal(body, &want) != nil || !bytes.Contains(body, []byte(`alue`)) || len(want.Value) != len(page.Actions)) && bytes.Count(body, []byte(`alue`)) == 1 {
+			t.Fatalf("%d entities, encoding/json finds %d", len(page.Actions), len(want.Value))
+		}
 		for _, a := range page.Actions {
 			if a.ID == "" || !json.Valid(a.Raw) {
 				t.Fatalf("%+v", a)

@@ -18,15 +18,22 @@ type Call struct {
 	CorrelationID string    `json:"correlationId,omitempty"` // the service's own
 }
 
-// maxCalls bounds what an entry remembers: a run that waits long has had many. The latest are kept.
+// maxCalls bounds what an entry remembers: a run that waits long has had many. The latest are kept, and POSTs before
+// look-ups.
 const maxCalls = 16
+
+// mostPages bounds one look.
+const mostPages = 10
+
+// opUnrestrict is the operation of a POST.
+const opUnrestrict = "unrestrict"
 
 // classAnswered is a Call that got what it asked for.
 const classAnswered = "answered"
 
 // calls notes a POST along with the intent, before it is made: of one whose answer nobody heard at least this is known.
 func (e *Entry) calls(at time.Time) {
-	e.addCall(Call{Time: at, Operation: "unrestrict"})
+	e.addCall(Call{Time: at, Operation: opUnrestrict})
 }
 
 // neverCalled takes the note of a POST back that did not leave this machine.
@@ -56,9 +63,10 @@ func (e *Entry) looked(x defender.Exchange, err error) {
 }
 
 func (e *Entry) addCall(c Call) {
-	if n := len(e.Calls) - maxCalls + 1; n > 0 {
-		e.Calls = slices.Clone(e.Calls[n:])
-		e.CallsOmitted += n
+	for len(e.Calls) >= maxCalls {
+		oldest := max(0, slices.IndexFunc(e.Calls, func(c Call) bool { return c.Operation != opUnrestrict }))
+		e.Calls = slices.Delete(slices.Clone(e.Calls), oldest, oldest+1)
+		e.CallsOmitted++
 	}
 	e.Calls = append(e.Calls, c)
 }
@@ -74,9 +82,10 @@ func (e *Entry) correlationID() string {
 }
 
 // look lists actions, oldest first unless it is told otherwise, and notes the exchanges. A page that the API cut short does
-// not prove that an action is absent: what follows is asked for by the last one's time, for links are never followed.
+// not prove that an action is absent: what follows is asked for by the last one's time, for links are never followed. No
+// machine has so many actions that it takes more than a few pages.
 func (p *passage) look(q defender.Query) (all []defender.MachineAction, err error) {
-	for {
+	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
 		p.e.looked(page.Exchange, err)
 		if err != nil {
@@ -87,7 +96,7 @@ func (p *passage) look(q defender.Query) (all []defender.MachineAction, err erro
 			return all, nil
 		}
 		n := len(page.Actions)
-		if n == 0 || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
+		if n == 0 || pages == mostPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
 			return nil, &defender.Error{
 				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
 				Message: "the list of actions is cut short, so that it shows nothing",
