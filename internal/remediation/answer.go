@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +16,7 @@ import (
 // Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
 const (
 	faultStore       = "store"
+	faultSlow        = "slowBroker"
 	faultUnreachable = "unreachable"
 	faultAmbiguous   = "unclearAnswers"
 )
@@ -67,7 +69,7 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	}
 	recorded := p.recordAcceptance()
 	wrote, err := p.record()
-	p.recorded = recorded()
+	p.recorded = recorded() && wrote
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -137,19 +139,20 @@ func (p *passage) record() (wrote bool, err error) {
 }
 
 // merge puts an answer that came late over what another process has written meanwhile. Whoever wrote "not accepted"
-// is overruled, for the action exists; whoever has an action or a decision was first.
+// is overruled, for the action exists; whoever has an action or a decision was first. An answer without an action
+// overrules nobody: the other may be calling by now.
 func (p *passage) merge() (over bool, err error) {
 	now, err := load(p.work, p.Ledger, p.key)
 	if err != nil {
 		return false, err
 	}
 	open := now.State == StateWaiting || now.State == StateCalled || now.State == StateUnknown
-	if now.Run == p.e.Run && open {
+	if now.Run == p.e.Run && open && p.e.ActionID != "" {
 		p.e.Revision = now.Revision
 		p.e.Attempts = max(p.e.Attempts, now.Attempts)
 		return true, nil
 	}
-	if now.ActionID != p.e.ActionID {
+	if p.e.ActionID != "" && now.ActionID != p.e.ActionID {
 		p.Log.Error("an action was accepted for a run that another replica has ended or given another action; see the machine in the portal",
 			p.about(p.e.ID, zap.String("machine_id", p.e.MachineID), zap.String("action_id", p.e.ActionID),
 				zap.String("recorded_action_id", now.ActionID), zap.String("state", string(now.State)))...)
@@ -160,7 +163,7 @@ func (p *passage) merge() (over bool, err error) {
 
 // unclear keeps the run at "a call was made" and leaves it to the look-ups.
 func (p *passage) unclear(a *defender.Error) (Outcome, error) {
-	p.e.State, p.e.Owner = StateUnknown, ""
+	p.e.State = StateUnknown
 	p.e.LookFrom, p.e.LastErr = time.Now().UTC(), failure(a)
 	wrote, err := p.record()
 	if err != nil {
@@ -218,7 +221,7 @@ func (p *passage) faulted(a *defender.Error) (Outcome, error) {
 	if a.Op == "token" {
 		code = "token"
 	}
-	reason := a.Reason
+	reason := cmp.Or(a.Reason, a.Error())
 	if id := a.Exchange.CorrelationID; id != "" {
 		reason += " (correlation id " + id + ")"
 	}

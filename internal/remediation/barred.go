@@ -21,6 +21,11 @@ func (p *passage) barred(r Request, why *Invalid) (Outcome, error) {
 	}
 	if !p.taken() {
 		p.e = Entry{}
+		if why.Code == CodeExpiresTooLate {
+			if err := p.rememberRefusal(r.ExpiresAt); err != nil {
+				return Outcome{}, err
+			}
+		}
 		return p.refuse(r, why)
 	}
 	p.bar = why

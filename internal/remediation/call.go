@@ -13,8 +13,13 @@ import (
 // longer is left to the broker's redelivery.
 const holdFor = 3 * time.Second
 
-// mostStale bounds how often a call that could not leave in time is prepared again before the message is given back.
-const mostStale = 5
+// mostStale bounds how often a call that could not leave in time is prepared again before the message is given back: each
+// time costs a call of the budget.
+const mostStale = 3
+
+// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late: half
+// of what a minute's grant is good for.
+const slowFor = 250 * time.Millisecond
 
 // call makes the one POST of the run, as soon as it may.
 func (p *passage) call() (Outcome, error) {
@@ -50,7 +55,11 @@ func (p *passage) call() (Outcome, error) {
 			if stale++; stale < mostStale {
 				continue
 			}
-			return p.handBack(time.Second, "stale")
+			if p.intending < slowFor {
+				return p.handBack(time.Second, "stale")
+			}
+			p.fault(faultSlow, fmt.Sprintf("the broker takes %s to store what must be durable before a call, so that granted calls are too old by then; see its disk, its load and the way to it", p.intending.Round(time.Millisecond)))
+			return p.handBack(p.Gate.HandBack(), faultSlow)
 		case defender.Reauthenticate:
 			if refreshed++; refreshed < 2 {
 				continue
@@ -86,15 +95,18 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 	if err := p.count(); err != nil {
 		return action, Outcome{}, err
 	}
+	guarded, began := p.e.Guarded, time.Now()
 	if err := p.intend(); err != nil {
 		return action, Outcome{}, err
 	}
 	sent := time.Now()
+	p.intending = sent.Sub(began)
 	action, err = p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
 	p.e.Stages.API += Duration(time.Since(sent))
 	var answer *defender.Error
 	if errors.As(err, &answer) && !answer.Sent {
 		p.e.Attempts--
+		p.e.Guarded = guarded
 	}
 	p.e.called(action.Exchange, err)
 	return action, Outcome{}, err
@@ -140,7 +152,7 @@ func (p *passage) prepare() (Outcome, error) {
 		if busy, err := p.readMachine(); err != nil {
 			return Outcome{}, err
 		} else if busy {
-			return p.handBack(machineBusyFor, "machineBusy")
+			return p.handBack(p.busyFor(), "machineBusy")
 		}
 	}
 	if _, _, err := p.inRate(); err != nil {
@@ -159,7 +171,7 @@ func (p *passage) prepare() (Outcome, error) {
 // notReady is a call that was not granted: nothing was begun.
 func (p *passage) notReady(err error) (Outcome, error) {
 	if errors.Is(err, errMachineBusy) {
-		return p.handBack(machineBusyFor, "machineBusy")
+		return p.handBack(p.busyFor(), "machineBusy")
 	}
 	if over, ok := errors.AsType[overRate](err); ok {
 		return p.reject(over.failure)
@@ -220,11 +232,21 @@ func (p *passage) intend() error {
 // errMachineBusy is another request's call for the same machine.
 var errMachineBusy = errors.New("another request's call for this machine is under way")
 
-const machineBusyFor = time.Second
+// busyFor is how long to wait for a machine that another request's call holds: it can be for hours.
+func (p *passage) busyFor() time.Duration {
+	return time.Second * time.Duration(min(1+p.d.Attempt/10, 30))
+}
 
 func (p *passage) readMachine() (busy bool, err error) {
-	p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.Config.GiveUpAfter)
+	p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.orphaned())
 	return busy, err
+}
+
+// orphaned is when a machine's holder that has not been heard of since its call holds the machine no longer: its message
+// was purged. Nobody who is alive is silent for so long. By then, at the latest, the machine's record expires.
+func (p *passage) orphaned() time.Duration {
+	alive := p.Config.StartLimit + p.Config.Timeout + 11*p.Config.ReconcileDelay // the looks take ten
+	return min(max(p.Config.GiveUpAfter, alive), keep)
 }
 
 // apiTime is a time that the API's clock has passed for certain by now, less a margin; our own less a wide one while the

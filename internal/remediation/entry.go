@@ -35,7 +35,7 @@ type Entry struct {
 	// Published stands up here for the tracker's peek: everybody was told.
 	Published bool   `json:"published,omitempty"`
 	Run       int    `json:"run"`
-	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled
+	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled, by whose clock LastCall is
 	Nonce     string `json:"nonce"`
 
 	ID          string `json:"id"`

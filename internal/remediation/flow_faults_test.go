@@ -164,7 +164,7 @@ func pointOf(key string, value []byte) point {
 	switch {
 	case strings.HasPrefix(key, "m."):
 		return atMachine
-	case strings.HasPrefix(key, "probe."):
+	case strings.HasPrefix(key, "probe."), strings.HasPrefix(key, "x."):
 		return atProbe
 	}
 	e, err := remediation.DecodeEntry(remediation.Record{Value: value})

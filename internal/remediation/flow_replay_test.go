@@ -3,9 +3,11 @@ package remediation_test
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
@@ -193,6 +195,35 @@ func TestForgedReplayIsRefused(t *testing.T) {
 		w.settled(10 * time.Minute)
 		w.wantOutcomes("r1", "1 rejected.", "2 submitted", "2 succeeded.")
 	})
+}
+
+// Deployments may share a stream of dead letters: what was asked of one is not carried out by another.
+func TestReplayOfAnotherDeploymentIsRefused(t *testing.T) {
+	for name, c := range map[string]struct{ header, value string }{
+		"another subject": {remediation.HeaderDeadSubject, "staging.unrestrict"},
+		"another stream":  {remediation.HeaderDeadStream, "STAGING"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, setup{}, func(w *world) {
+				w.api.Inject(rejectOnce)
+				w.ask("r1", 1)
+				dead := w.lastDead("r1")
+				w.must(w.broker.NewPublisher().Drop(w.ctx, dead.seq))
+				dead.header[c.header] = []string{c.value}
+				dead.header["Nats-Msg-Id"] = []string{"another's"}
+				ack, err := w.broker.JS().PublishMsg(w.ctx, &nats.Msg{Subject: w.broker.Names().DeadletterSubject, Header: nats.Header(dead.header), Data: dead.payload})
+				w.must(err)
+				dead.seq = ack.Sequence
+				again := w.replayLetter("", dead)
+				w.settled(10 * time.Minute)
+				if r := w.wantFinal(w.ref(again), "rejected malformed"); !strings.Contains(r.Error.Message, c.value) && c.header == remediation.HeaderDeadSubject {
+					t.Errorf("%+v", r.Error)
+				}
+				w.wantOutcomes("r1", "1 rejected.")
+				w.wantPosts(1, 1)
+			})
+		})
+	}
 }
 
 // Expiry and signature are judged anew.

@@ -88,7 +88,7 @@ func (w *world) newReplica(id string) *replica {
 		Config: remediation.SubmitConfig{
 			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
 			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,
-			MaxAction: 512 << 10, Track: true, GuardAfter: time.Hour,
+			MaxAction: 512 << 10, Track: true, GuardAfter: time.Hour, Limited: len(w.set.limits) > 0,
 		},
 	}
 	r.tracker = &remediation.Tracker{
@@ -212,7 +212,7 @@ func (r *replica) keepReserve() {
 		case <-time.After(time.Second):
 		}
 		following := r.tracker.Following() > 0
-		r.budget.SetReserve(following || r.notes.Guarding())
+		r.budget.SetReserve(following || r.submitter.Config.Track || r.notes.Guarding())
 		if following && r.budget.OpenIn() > 0 {
 			if n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
 				r.starved.Store(time.Now().UnixNano())

@@ -67,3 +67,37 @@ func TestWithdrawnSigner(t *testing.T) {
 		})
 	}
 }
+
+// What was refused for expiring too late does not become good by waiting, whoever publishes the same bytes, and when.
+func TestRefusedSignatureStaysRefused(t *testing.T) {
+	ann := newSigner(t)
+	rules := func(r *remediation.Rules) {
+		var err error
+		if r.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
+			t.Error(err)
+		}
+	}
+	inWorld(t, setup{rules: rules, free: true}, func(w *world) {
+		data := payload("r1", 1, expiresIn(9*24*time.Hour))
+		key, signature, err := remediation.Sign([]byte(ann.seed), w.broker.Names().Subject, data)
+		w.must(err)
+		early := remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}
+		first := w.publish("", early, data)
+		w.settled(time.Minute)
+		w.wantFinal(w.ref(first), "rejected expiresTooLate")
+		w.askAs(ann, "r1", 1) // the same for a day, which is carried out and forgotten
+		w.settled(time.Hour)
+		w.wantFinal("r1", "succeeded")
+		w.replicas[0].stop()
+		w.passes(8 * 24 * time.Hour)
+		w.start()
+		early[remediation.HeaderSignature] = []string{signature + "=="} // the same signature, written otherwise
+		again := w.publish("", early, data)
+		w.settled(time.Hour)
+		w.wantFinal(w.ref(again), "rejected expiresTooLate")
+		replayed := w.replayLetter("", w.lastDead(w.ref(first)))
+		w.settled(time.Hour)
+		w.wantFinal(w.ref(replayed), "rejected expiresTooLate")
+		w.wantPosts(1, 1)
+	})
+}

@@ -17,6 +17,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(good), byte(0), "Nats-Msg-Id", "y")
 	f.Add([]byte(structured(`"data":`+sampleFields(""))), byte(1), "traceparent", sampleTrace)
 	f.Add([]byte(structured(`"data_base64":"e30="`)), byte(0), "", "")
+	f.Add([]byte(`{"specversion":}`), byte(0), "", "")
+	f.Add([]byte(`{"specversion":"1.0","data_base64":,"id":}`), byte(1), "", "")
 	f.Add([]byte(sampleFields("")), byte(2), "ce-id", "a%20b%0A")
 	f.Add([]byte(sampleFields("")), byte(0), HeaderReplay, "7")
 	f.Add([]byte(`{"id":"mine","id":"`), byte(0), "Deadletter-Reason", "forged")

@@ -17,7 +17,7 @@ const (
 )
 
 // guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
-// who restricted or isolated it later knew more than the request does. It is asked right before a call, once a passage,
+// who restricted or isolated it later knew more than the request does. It is asked right before a call,
 // and again for each further call; a call that may have taken place is looked for first. Its look may use the quota's
 // reserve, so that those that have a permit for their call do not take all of it from one another.
 func (p *passage) guard() (Outcome, error) {
@@ -52,7 +52,7 @@ func (p *passage) guard() (Outcome, error) {
 
 // toBeGuarded says whether the guard has to look for a call that is due within a while.
 func (p *passage) toBeGuarded(within time.Duration) bool {
-	return !p.guarded && p.old(within) && p.BrokerNow().Sub(p.e.Guarded) > guardGood
+	return p.old(within) && p.BrokerNow().Sub(p.e.Guarded) > guardGood
 }
 
 // few lets two through at a time: one that hangs must not hold up all others.
@@ -77,7 +77,8 @@ func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
 	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since})
 }
 
-// guardGood is how old the guard's last look may be, for a request that comes again at once because the machine was busy.
+// guardGood is how old the guard's last look may be, for a request that comes again at once because the machine was busy,
+// or whose permit was too old by the time of its call.
 const guardGood = 10 * time.Second
 
 // old says whether the request will be one for the guard within a while.

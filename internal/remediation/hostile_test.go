@@ -91,6 +91,18 @@ var hostile = map[string]func(r *rand.Rand, good string, h Header) string{
 		return pick(r, good, structured(`"data":null`), structured(`"data":"x"`), structured(`"data":{"a":1,"a":1}`), structured(`"x":1`), structured(`"data_base64":"!"`),
 			`{"specversion":"2.0","id":"1","source":"/s","type":"t","data":`+good+`}`, `{"specversion":"1.0","source":"/s","type":"t","data":`+good+`}`)
 	},
+	"value left out": func(r *rand.Rand, good string, h Header) string {
+		if r.IntN(3) > 0 {
+			good = structured(`"data":` + good)
+		}
+		if r.IntN(3) == 0 {
+			h["Content-Type"] = []string{"application/cloudevents+json"}
+		}
+		parts := strings.Split(good, `:"`)
+		n := 1 + r.IntN(len(parts)-1)
+		_, parts[n], _ = strings.Cut(parts[n], `"`)
+		return strings.Join(parts[:n], `:"`) + ":" + strings.Join(parts[n:], `:"`)
+	},
 	"batch": func(_ *rand.Rand, good string, h Header) string {
 		h["content-type"] = []string{"application/cloudevents-batch+json"}
 		return "[" + structured(`"data":`+good) + "]"

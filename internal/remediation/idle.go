@@ -25,6 +25,9 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		}
 	case fault.Code == faultStore && none:
 		gone = s.stores(ctx) == nil
+	case fault.Code == faultSlow && none:
+		began := time.Now()
+		gone = s.stores(ctx) == nil && time.Since(began) < slowFor
 	default:
 		return
 	}

@@ -183,6 +183,9 @@ func escapedRune(data []byte) (rune, bool) {
 
 // jsonKind names a value's type for an error message.
 func jsonKind(value []byte) string {
+	if len(value) == 0 {
+		return "missing" // of text that is no JSON
+	}
 	switch value[0] {
 	case '{':
 		return "an object"

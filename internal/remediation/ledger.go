@@ -56,8 +56,9 @@ type Saved struct {
 	Err      error
 }
 
-// keep is how long the ledger remembers a request after its end (contract §3).
-const keep = 7 * 24 * time.Hour
+// keep is how long the ledger remembers a request after its end (contract §3): for longer than a signature may last, by
+// whatever the replicas' clocks may differ.
+const keep = maxSignFor + time.Hour
 
 // EntryKey is the ledger's key of a request: digests, for ids may hold anything. The stream keeps two deployments
 // on one account apart. A derived id (STREAM:SEQ) counts from 1 again when the stream is made anew, so the

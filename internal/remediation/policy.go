@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 )
 
@@ -62,8 +63,7 @@ func (p *Policy) Err() error {
 	return p.err
 }
 
-// reload reads the file if it is not the one seen last; the caller holds mu. It is looked at before it is read: a change
-// in between is seen the next time.
+// reload reads the file if it is not the one seen last; the caller holds mu.
 func (p *Policy) reload() {
 	info, err := os.Stat(p.path)
 	if err == nil && p.seen != nil && os.SameFile(p.seen, info) && p.seen.ModTime().Equal(info.ModTime()) && p.seen.Size() == info.Size() {
@@ -81,10 +81,19 @@ func (p *Policy) reload() {
 	for i, m := range mistakes {
 		mistakes[i] = fmt.Errorf("%s, %w", p.path, m)
 	}
-	p.seen = info
+	p.seen = settled(info)
 	if p.err = errors.Join(mistakes...); p.err == nil {
 		p.rules = rules
 	}
+}
+
+// settled is a file as it was looked at before it was read, so that a change in between is seen the next time: nil, to be
+// read again, while a further change could leave its time of modification as it is.
+func settled(info os.FileInfo) os.FileInfo {
+	if time.Since(info.ModTime()) < 2*time.Second {
+		return nil
+	}
+	return info
 }
 
 // readBounded reads a file of at most limit bytes. What is no ordinary file could block for ever, or have no end.
@@ -143,7 +152,10 @@ func (p *passage) permitted() (Outcome, error) {
 		return Outcome{}, nil
 	}
 	_, rule := p.Rules.Policy.rule(p.signer())
-	if why := rule.forbids(p.req); why != "" {
+	asked := p.req
+	asked.SignedBy, _ = p.signer()
+	asked.Ticket = p.e.Ticket
+	if why := rule.forbids(asked); why != "" {
 		return p.reject(&Failure{Code: CodePolicy, Origin: OriginRequest, Message: why})
 	}
 	p.e.Allowed = true
@@ -153,7 +165,11 @@ func (p *passage) permitted() (Outcome, error) {
 	return Outcome{}, p.save(0)
 }
 
-// signer is whose request it is: the name, and the nkey that it was verified with.
+// signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same
+// the first one's, which results and records name too. An entry has none if no signature was asked for then.
 func (p *passage) signer() (name, key string) {
-	return p.req.SignedBy, p.origin.Header.Get(HeaderSigner)
+	if p.e.Signer == "" {
+		return p.req.SignedBy, p.req.Signer
+	}
+	return p.e.SignedBy, p.e.Signer
 }

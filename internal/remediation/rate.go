@@ -119,7 +119,7 @@ func (p *passage) inRate() (c called, key string, err error) {
 	if oldest, full := c.full(p.e.MachineID, rule.perHour); full {
 		return called{}, "", overRate{&Failure{Code: CodePolicy, Origin: OriginRequest, Message: fmt.Sprintf(
 			"the policy allows signer %s no more than %d machines an hour; replay it after %s",
-			p.req.SignedBy, rule.perHour, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
+			who, rule.perHour, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
 	}
 	return c, key, nil
 }

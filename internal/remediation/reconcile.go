@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,8 @@ func (p *passage) reconcile() (Outcome, error) {
 		return Outcome{}, err
 	}
 	if p.e.State == StateCalled {
-		if p.m.Holder != p.key {
+		if p.m.Holder != p.key && p.BrokerNow().Sub(p.e.Written) < p.orphaned()-time.Minute {
+			// Nobody can have taken the machine from this run, nor has its record expired: it was never taken for it.
 			p.e.State, p.e.Attempts = StateWaiting, p.e.Attempts-1
 			p.e.neverCalled()
 			return p.call()
@@ -56,7 +58,7 @@ func (p *passage) reconcile() (Outcome, error) {
 }
 
 // lookForCall lists what may be the run's call. Where the API's clock was not known at the call, the first answer tells
-// it, and what was asked for is corrected: too little, of a clock far behind ours, or too much.
+// it, and what was asked for is corrected: too little, of a clock far behind ours, or, by the process that called, too much.
 func (p *passage) lookForCall() ([]defender.MachineAction, error) {
 	p.dateCall()
 	for again := true; ; again = false {
@@ -71,12 +73,20 @@ func (p *passage) lookForCall() ([]defender.MachineAction, error) {
 	}
 }
 
+// dateCall puts CalledAt right once the API's clock is known. A process that knew it then has it right.
 func (p *passage) dateCall() {
 	if !p.clockKnown() {
 		return
 	}
-	if at := p.callByAPI(); at.Before(p.e.CalledAt) || p.e.CalledAt.Equal(p.e.LastCall.Add(-wideMargin)) {
+	blind := p.e.CalledAt.Equal(p.e.LastCall.Add(-wideMargin))
+	switch at := p.callByAPI(); {
+	case p.e.Owner == p.Config.Owner && (blind || at.Before(p.e.CalledAt)):
 		p.e.CalledAt = at
+	case p.e.Owner != p.Config.Owner && blind:
+		// LastCall is by a clock that nobody here knows. What both margins have in common is not taken twice.
+		if at = at.Add(2*clockMargin - wideMargin); at.Before(p.e.CalledAt) {
+			p.e.CalledAt = at
+		}
 	}
 }
 
@@ -99,7 +109,7 @@ func (p *passage) callAgain() (Outcome, error) {
 func (p *passage) ours(a defender.MachineAction) bool {
 	return strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, p.e.MachineID) &&
 		strings.TrimSpace(a.RequestorComment) == strings.TrimSpace(p.e.Comment) &&
-		!a.CreationTime.Before(p.e.CalledAt) && !p.m.others(a.ID, p.key)
+		(a.CreationTime.IsZero() || !a.CreationTime.Before(p.e.CalledAt)) && !p.m.others(a.ID, p.key)
 }
 
 // lastPossibleEnd is when a call whose process died can have ended at the latest; one of this process ended before now.
@@ -119,7 +129,8 @@ func (p *passage) nextLook() time.Time {
 	return at
 }
 
-// adopt takes over the unrestrict action that holds the machine, or waits for whatever else does.
+// adopt takes over the unrestrict action that holds the machine, or waits for whatever else does. An earlier call of this
+// run, which the looks did not show, may have made it, and it may have ended since.
 func (p *passage) adopt(conflict *defender.Error) (Outcome, error) {
 	actions, err := p.look(defender.Query{
 		MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50,
@@ -129,10 +140,14 @@ func (p *passage) adopt(conflict *defender.Error) (Outcome, error) {
 		return p.lookFailed(err)
 	}
 	p.Notes.mayList(true, "")
-	for _, a := range actions {
-		if strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, p.e.MachineID) && !a.Final() {
-			p.e.Adopted = !p.ours(a)
-			return p.adoptAs(a)
+	own := func(a defender.MachineAction) bool { return p.e.Attempts > 1 && p.ours(a) }
+	open := func(a defender.MachineAction) bool {
+		return strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, p.e.MachineID) && !a.Final()
+	}
+	for _, fits := range []func(defender.MachineAction) bool{own, open} {
+		if i := slices.IndexFunc(actions, fits); i >= 0 {
+			p.e.Adopted = !p.ours(actions[i])
+			return p.adoptAs(actions[i])
 		}
 	}
 	return p.fail(p.Config.ReconcileDelay, "conflict", failure(conflict))

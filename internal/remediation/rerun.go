@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"bytes"
+	"strconv"
 	"time"
 )
 
@@ -31,6 +32,9 @@ func (p *passage) unwrap() (*Invalid, error) {
 	switch {
 	case found && err != nil:
 		return &Invalid{Code: CodeMalformed, Message: "Unrestrict-Replay: " + err.Error()}, nil
+	case err == nil && (origin.Stream != p.d.Stream || origin.Subject != p.d.Subject):
+		// Deployments may share a stream of dead letters; what was asked of, and signed for, another one is not ours.
+		return &Invalid{Code: CodeMalformed, Message: "Unrestrict-Replay: the dead letter is of a request on " + strconv.QuoteToASCII(shorten(origin.Subject, 200)) + " of stream " + strconv.QuoteToASCII(shorten(origin.Stream, 200)) + "; replay it there, or publish a new request here"}, nil
 	case found && !bytes.Equal(payload, p.d.Data):
 		return &Invalid{Code: CodeMalformed, Message: "Unrestrict-Replay: the payload differs from the dead letter's; publish it unchanged, or as a new request without this header"}, nil
 	case err != nil: // published by other means, without the dead letter's own headers

@@ -74,7 +74,17 @@ func (r *round) stragglers() error {
 	}
 	page, err := r.ask(defender.Query{IDs: ids})
 	r.observe(page)
-	return err
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		for _, f := range r.byAction[id] {
+			if f.gone = !r.seen[id]; f.gone {
+				f.lookAt = time.Time{} // missing sees to it
+			}
+		}
+	}
+	return nil
 }
 
 func (r *round) ask(q defender.Query) (defender.Page, error) {
@@ -135,7 +145,7 @@ func (r *round) missing() error {
 	now := time.Now()
 	for _, f := range r.open {
 		overdue := now.Sub(f.accepted) > r.Config.Timeout
-		if !overdue && (r.seen[f.action] || f.straggler || now.Sub(f.accepted) < listLag) || now.Before(f.lookAt) {
+		if !overdue && (r.seen[f.action] || f.straggler && !f.gone || now.Sub(f.accepted) < listLag) || now.Before(f.lookAt) {
 			continue
 		}
 		f.lookAt = now.Add(vanishedEvery)
@@ -160,7 +170,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 			Message: fmt.Sprintf("the action was still %s after %s (WORKER_TRACK_TIMEOUT); it may yet be carried out when the machine comes online", a.Status, r.Config.Timeout),
 		})
 	case err == nil:
-		f.missed, f.created = 0, a.CreationTime
+		f.missed, f.gone, f.created = 0, false, a.CreationTime
 	case errors.As(err, &answer) && answer.Class == defender.NotFound:
 		if f.missed++; f.missed >= vanishedLooks {
 			r.end(r.ctx, f.key, defender.MachineAction{Exchange: answer.Exchange}, Failed, &Failure{

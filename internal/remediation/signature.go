@@ -98,8 +98,7 @@ func (s *Signers) current() map[string]string {
 	return s.names
 }
 
-// reload reads the file if it is not the one seen last. It is looked at before it is read: a change in between is
-// seen the next time.
+// reload reads the file if it is not the one seen last.
 func (s *Signers) reload() {
 	info, err := os.Stat(s.path)
 	if err != nil {
@@ -115,7 +114,7 @@ func (s *Signers) reload() {
 		return
 	}
 	names, err := parseSignersFile(content)
-	s.seen = info
+	s.seen = settled(info)
 	if err != nil {
 		s.err = fmt.Errorf("signers file %s: %w", s.path, err)
 		return

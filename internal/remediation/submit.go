@@ -43,6 +43,7 @@ type SubmitConfig struct {
 	MaxAction      int           // bytes of a MachineAction that still fit into a message beside all else
 	Track          bool
 	DryRun         bool
+	Limited        bool // calls are granted by a budget that may run out
 }
 
 // Submitter takes a request from its message to an accepted call or a final decision.
@@ -78,10 +79,11 @@ type passage struct {
 	e          Entry // as it is to become; p.stored is what the ledger has
 	stored     State
 	m          machine
-	probing    bool // it may call though the gate is closed
-	guarded    bool // the guard was asked in this passage, and let the run through
-	recorded   bool // this passage has recorded the acceptance
-	queued     bool // the wait for quota began in this passage
+	probing    bool          // it may call though the gate is closed
+	guarded    bool          // the guard was asked in this passage, and let the run through: to be written down
+	recorded   bool          // this passage has recorded the acceptance
+	intending  time.Duration // what the last intent took
+	queued     bool          // the wait for quota began in this passage
 
 	began   time.Time
 	span    trace.Span // nil: not traced
@@ -129,8 +131,9 @@ func (p *passage) run() (Outcome, error) {
 	p.Notes.waitsForQuota(p.key, 0)
 
 	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
-	// that fails if it does, and then the ledger is read.
-	if p.d.Attempt > 1 || p.replay.seq != 0 {
+	// that fails if it does, and then the ledger is read. Where calls are limited it is read first: before that write a call
+	// is taken from the budget, which a request known already would waste.
+	if p.d.Attempt > 1 || p.replay.seq != 0 || p.Config.Limited {
 		if err := p.read(); err != nil {
 			return Outcome{}, err
 		}
@@ -164,6 +167,15 @@ func (p *passage) proceed() (Outcome, error) {
 			Code: CodeIDConflict, ClaimedID: p.req.ID,
 			Message: "id: another request with this id, for another machine or with another comment, came first; give each request its own id",
 		})
+	}
+	if p.e.State == "" {
+		refused, err := p.refusedBefore()
+		if err != nil {
+			return Outcome{}, err
+		}
+		if refused {
+			return p.refuse(p.req, &Invalid{Code: CodeExpiresTooLate, ClaimedID: p.req.ID, Message: refusedAlready})
+		}
 	}
 	if out, err := p.open(); out != (Outcome{}) || err != nil {
 		return out, err

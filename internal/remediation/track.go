@@ -62,6 +62,7 @@ type followed struct {
 	accepted    time.Time
 	status      string
 	straggler   bool // so old that its page of the list holds little else: asked for by id
+	gone        bool // asked for so, and not there
 	missed      int  // look-ups by id that did not find it
 	lookAt      time.Time
 }
@@ -181,6 +182,10 @@ func (t *Tracker) follow(ctx context.Context) {
 		changed, calls, err = t.look(ctx)
 		if last = time.Now(); err != nil && ctx.Err() == nil {
 			t.Log.Warn("following is held up", zap.Error(err))
+		}
+		var quota interface{ Wait() time.Duration }
+		if errors.As(err, &quota) {
+			last = last.Add(min(quota.Wait(), t.Config.Interval) - due) // not a whole round later: others take what comes free
 		}
 		if interval = min(interval*3/2, t.longest()); changed {
 			interval = t.Config.Interval

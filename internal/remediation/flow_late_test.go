@@ -1,0 +1,255 @@
+package remediation_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// atOnce is an API whose actions end at once, so that it does not refuse a second call.
+var atOnce = defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: -1, InProgress: -1}}
+
+// An answer that tells nothing, and comes late, overrules nobody: another replica may be calling by then.
+func TestLateUnclearAnswerOverrulesNobody(t *testing.T) {
+	inWorld(t, setup{api: atOnce, replicas: -1, untended: true, submit: untracked}, func(w *world) {
+		first := w.start()
+		w.faults.inject(fault{at: atUnknown, who: first}) // until cleared
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Cut: "before"})
+		w.ask("r1", 1)
+		w.until("the first call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Latency: 25 * time.Second})
+		w.start()
+		w.ask("r1", 1) // of which the second replica hears
+		w.until("the second call", 5*time.Minute, func() bool { return w.entry("r1").Attempts == 2 })
+		w.passes(time.Second)
+		w.faults.clear()
+		w.settled(10 * time.Minute)
+		w.wantPosts(1, 2)
+		w.wantFinal("r1", "submitted")
+	})
+}
+
+// A process dies in its call, and nobody is there for longer than a machine is held, or its record kept. That the machine
+// has another holder by then, or none, proves nothing: the call is looked for.
+func TestCallOfLongAgoIsLookedFor(t *testing.T) {
+	for _, away := range []time.Duration{8 * 24 * time.Hour} {
+		t.Run(away.String(), func(t *testing.T) {
+			inWorld(t, setup{untended: true, submit: untracked, api: atOnce}, func(w *world) {
+				w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
+				w.ask("r1", 1)
+				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
+				w.passes(away)
+				w.start()
+				w.settled(10 * time.Minute)
+				w.wantPosts(1, 1)
+				w.wantFinal("r1", "submitted")
+			})
+		})
+	}
+	for _, away := range []time.Duration{23 * time.Hour, 25 * time.Hour} {
+		t.Run(away.String()+", and another wants the machine", func(t *testing.T) {
+			inWorld(t, setup{untended: true, free: true, submit: untracked, api: atOnce}, func(w *world) {
+				for n := range 41 { // r2 waits, and comes again before r1, which is out of sight behind the others
+					w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 404, Machine: machine(max(1, 100*n))})
+				}
+				w.ask("r2", 1)
+				for n := range 40 {
+					w.ask(fmt.Sprint("other", n+1), 100*(n+1))
+				}
+				w.passes(time.Second)
+				w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
+				w.ask("r1", 1)
+				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
+				w.passes(away)
+				w.start()
+				w.settled(30 * time.Minute)
+				w.wantFinal("r1", "submitted")
+				w.wantFinal("r2", "submitted")
+				if n := w.actionsOf("r1"); n != 1 {
+					t.Errorf("%d actions", n)
+				}
+			})
+		})
+	}
+}
+
+// actionsOf is how often a request was carried out, told by its comment.
+func (w *world) actionsOf(id string) (n int) {
+	for _, a := range w.api.Actions() {
+		if a.Comment == commentOf(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// However soon requests are given up: a machine is another's while its call can be under way.
+func TestMachineIsHeldThroughItsCall(t *testing.T) {
+	inWorld(t, setup{replicas: 2, untended: true, api: atOnce, submit: func(c *remediation.SubmitConfig) {
+		c.Track, c.GiveUpAfter = false, 10*time.Second
+	}}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Latency: 25 * time.Second})
+		w.ask("r1", 1)
+		w.until("the call", time.Minute, func() bool { return w.entry("r1").State == remediation.StateCalled })
+		w.ask("r2", 1)
+		w.passes(19 * time.Second)
+		if n := len(w.posts(1)); n > 1 {
+			t.Errorf("%d calls for one machine at a time", n)
+		}
+		w.replica(w.entry("r1").Owner).kill()
+		w.settled(10 * time.Minute)
+		if n := w.actionsOf("r1"); n != 1 {
+			t.Errorf("%d actions", n)
+		}
+	})
+}
+
+// skewed is the ledger of a process whose clock is ahead.
+type skewed struct {
+	ledger
+	by time.Duration
+}
+
+func (l skewed) SaveBoth(ctx context.Context, intent, hold remediation.Write) (remediation.Saved, remediation.Saved) {
+	if e, err := remediation.DecodeEntry(remediation.Record{Value: intent.Value}); err == nil {
+		e.LastCall, e.CalledAt = e.LastCall.Add(l.by), e.CalledAt.Add(l.by)
+		intent.Value, _ = json.Marshal(e)
+	}
+	return l.ledger.SaveBoth(ctx, intent, hold)
+}
+
+// The first call of a process, which has not heard the API's time yet, is found by another one, whatever their clocks say.
+func TestCallOfAProcessWithAnotherClock(t *testing.T) {
+	for _, by := range []time.Duration{-5 * time.Second, time.Second, 3 * time.Second, 5 * time.Second, time.Minute} {
+		t.Run(by.String(), func(t *testing.T) {
+			inWorld(t, setup{replicas: -1, untended: true, submit: untracked, api: atOnce}, func(w *world) {
+				w.passes(700 * time.Millisecond)
+				w.launch(func(r *replica) { r.submitter.Ledger = skewed{r.submitter.Ledger.(ledger), by} })
+				w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
+				w.ask("r1", 1)
+				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
+				w.start()
+				w.settled(10 * time.Minute)
+				w.wantPosts(1, 1)
+				w.wantFinal("r1", "submitted")
+			})
+		})
+	}
+}
+
+// A call that the list shows late has made the action that a further call meets: it is this run's, though it has ended by
+// the time of the look.
+func TestOwnActionThatHasEndedIsFound(t *testing.T) {
+	api := defendersim.Config{ListLag: 40 * time.Second, Lifecycle: defendersim.Lifecycle{Pending: 20 * time.Second, InProgress: 5 * time.Second}}
+	inWorld(t, setup{untended: true, submit: untracked, api: api}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: true})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Latency: 12 * time.Second, Status: 400, Code: "ActiveRequestAlreadyExists"})
+		w.ask("r1", 1)
+		w.settled(10 * time.Minute)
+		w.wantPosts(1, 2)
+		if r := w.wantFinal("r1", "submitted"); r.Adopted {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// What is known already costs no call of the budget.
+func TestKnownRequestsCostNoCall(t *testing.T) {
+	inWorld(t, setup{untended: true, limits: budget.Limits(20, 0), submit: untracked}, func(w *world) {
+		for n := range 18 {
+			w.ask(fmt.Sprint("r", n), n)
+		}
+		w.settled(time.Minute)
+		w.passes(2 * time.Minute)
+		for n := range 18 {
+			w.ask(fmt.Sprint("r", n), n)
+		}
+		w.settled(time.Second)
+		left, err := w.replicas[0].budget.Remaining(w.ctx)
+		w.must(err)
+		if left[0].Remaining != 20 {
+			t.Errorf("%+v", left)
+		}
+	})
+}
+
+// slow is a ledger whose broker takes its time.
+type slow struct {
+	ledger
+	by *time.Duration
+}
+
+func (l slow) SaveBoth(ctx context.Context, intent, hold remediation.Write) (remediation.Saved, remediation.Saved) {
+	time.Sleep(*l.by)
+	return l.ledger.SaveBoth(ctx, intent, hold)
+}
+
+func (l slow) Save(ctx context.Context, w remediation.Write) (uint64, error) {
+	time.Sleep(*l.by)
+	return l.ledger.Save(ctx, w)
+}
+
+// Where the broker is so slow that every granted call is too old before it begins, readiness says so, the budget is not
+// burnt, and it goes on by itself.
+func TestSlowBrokerIsAFault(t *testing.T) {
+	for _, waiting := range []int{20, 1} {
+		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
+			inWorld(t, setup{replicas: -1, untended: true, limits: budget.Limits(100, 1500), submit: untracked}, func(w *world) {
+				by := 600 * time.Millisecond
+				r := w.launch(func(r *replica) { r.submitter.Ledger = slow{r.submitter.Ledger.(ledger), &by} })
+				for n := range waiting {
+					w.ask(fmt.Sprint("r", n), n)
+				}
+				w.passes(10 * time.Minute)
+				if f, on := r.gate.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, "600ms") {
+					t.Errorf("fault %+v", f)
+				}
+				left, err := r.budget.Remaining(w.ctx)
+				w.must(err)
+				if n := left[1].Remaining; n < 1300 {
+					t.Errorf("%d calls are left of the hour", n)
+				}
+				by = time.Millisecond
+				w.settled(10 * time.Minute)
+				for n := range waiting {
+					w.wantFinal(fmt.Sprint("r", n), "submitted")
+				}
+				if f, on := r.gate.Current(); on {
+					t.Errorf("still a fault: %+v", f)
+				}
+			})
+		})
+	}
+}
+
+// With a limit in force following is never blind for long: some calls are left to it by every replica, also while it
+// happens to have nothing to follow.
+func TestFollowingIsLeftSomeCalls(t *testing.T) {
+	for _, replicas := range []int{1, 3} {
+		t.Run(fmt.Sprint(replicas), func(t *testing.T) {
+			inWorld(t, setup{replicas: replicas, limits: budget.Limits(20, 100), api: defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: 5 * time.Second}}}, func(w *world) {
+				for n := range 160 {
+					w.ask(fmt.Sprint("r", n), n)
+				}
+				w.passes(40 * time.Minute) // the hour's calls are spent after some five
+				w.refresh()
+				finals := 0
+				for _, r := range w.told {
+					if r.Final {
+						finals++
+					}
+				}
+				if calls := len(w.called("unrestrict")); finals != calls || calls < 90 {
+					t.Errorf("%d of %d calls are known to have ended", finals, calls)
+				}
+			})
+		})
+	}
+}
