@@ -400,4 +400,37 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	if out := succeeds(t, g.as(t, "operator"), "worker", "audit", "verify"); !strings.Contains(out, "Whole") {
 		t.Errorf("somebody wrote into the audit trail: %s", out)
 	}
+	g.rollupEmptiesTheStateAlone(t)
+}
+
+// rollupEmptiesTheStateAlone is what README.md says of an operator who sends the pause with a header of JetStream's: the
+// shared state is gone, ledger and budget are not, and the workers go on.
+func (g *guarded) rollupEmptiesTheStateAlone(t *testing.T) {
+	t.Helper()
+	operator := g.jetStream(t, "operator")
+	kept := func(stream string) uint64 {
+		s, err := operator.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().State.Msgs
+	}
+	ledger, hour := kept("KV_UNRESTRICT_LEDGER"), kept("UNRESTRICT_RATE_HOUR")
+	msg := &nats.Msg{Subject: "$KV.UNRESTRICT_STATE.pause.none", Header: nats.Header{"Nats-Rollup": {"all"}}}
+	ack, err := operator.PublishMsg(t.Context(), msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := operator.Stream(t.Context(), "KV_UNRESTRICT_STATE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := state.CachedInfo().State.FirstSeq; first != ack.Sequence {
+		t.Errorf("the shared state begins at %d, and the rollup is %d", first, ack.Sequence)
+	}
+	if kept("KV_UNRESTRICT_LEDGER") < ledger || kept("UNRESTRICT_RATE_HOUR") < hour {
+		t.Error("a rollup of the pause took something from ledger or budget")
+	}
+	g.healthy(t)
+	succeeds(t, g.as(t, "operator"), "worker", "submit", "--wait", "--machine", permissionMachine, "--comment", "after the rollup")
 }
