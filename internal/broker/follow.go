@@ -43,7 +43,11 @@ func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn 
 	if o.ToPresent {
 		read = b.scan
 	}
-	err := read(ctx, stream, part{subject: ">", from: o.From, since: o.Since}, fn)
+	p := part{subject: ">", since: o.Since}
+	if o.From > 0 {
+		p = part{subject: ">", from: o.From}
+	}
+	err := read(ctx, stream, p, fn)
 	if ctx.Err() != nil || errors.Is(err, errEnough) {
 		return nil
 	}

@@ -20,8 +20,8 @@ import (
 // part is what to read of a stream.
 type part struct {
 	subject string    // may have wildcards
-	from    uint64    // sequence to begin at; 0: the first, or by since
-	since   time.Time // zero: all
+	from    uint64    // sequence to begin at; 0: the first
+	since   time.Time // begin here instead; zero: at from
 	bucket  bool      // read on into what is written meanwhile: a key that is written again has no earlier message
 }
 
@@ -100,7 +100,7 @@ func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Mess
 // readBatch is a batched direct read, which the client library does not have. [doc] nats-architecture-and-design ADR-31
 func (b *Broker) readBatch(ctx context.Context, stream string, p part) ([]Message, error) {
 	fields := map[string]any{"batch": readMessages, "max_bytes": readBytes, "next_by_subj": p.subject}
-	if p.from == 0 && !p.since.IsZero() {
+	if !p.since.IsZero() {
 		fields["start_time"] = p.since
 	} else {
 		fields["seq"] = max(p.from, 1)
