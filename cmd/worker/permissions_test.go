@@ -326,13 +326,7 @@ func (g *guarded) rolesDoNothingElse(t *testing.T) {
 func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	t.Helper()
 	operator := g.jetStream(t, "operator")
-	last := func(stream string) uint64 {
-		s, err := operator.Stream(t.Context(), stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.CachedInfo().State.LastSeq
-	}
+	last := func(stream string) uint64 { return stateOf(t, operator, stream).LastSeq }
 	requests, ledger, hour := last("REMEDIATION"), last("KV_UNRESTRICT_LEDGER"), last("UNRESTRICT_RATE_HOUR")
 	before := map[string]uint64{"REMEDIATION_RESULTS": last("REMEDIATION_RESULTS"), "REMEDIATION_DEADLETTER": last("REMEDIATION_DEADLETTER")}
 	pause := "$KV.UNRESTRICT_STATE.pause." + remediation.DeploymentDigest("REMEDIATION")
@@ -408,24 +402,14 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 func (g *guarded) rollupEmptiesTheStateAlone(t *testing.T) {
 	t.Helper()
 	operator := g.jetStream(t, "operator")
-	kept := func(stream string) uint64 {
-		s, err := operator.Stream(t.Context(), stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.CachedInfo().State.Msgs
-	}
+	kept := func(stream string) uint64 { return stateOf(t, operator, stream).Msgs }
 	ledger, hour := kept("KV_UNRESTRICT_LEDGER"), kept("UNRESTRICT_RATE_HOUR")
 	msg := &nats.Msg{Subject: "$KV.UNRESTRICT_STATE.pause.none", Header: nats.Header{"Nats-Rollup": {"all"}}}
 	ack, err := operator.PublishMsg(t.Context(), msg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := operator.Stream(t.Context(), "KV_UNRESTRICT_STATE")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first := state.CachedInfo().State.FirstSeq; first != ack.Sequence {
+	if first := stateOf(t, operator, "KV_UNRESTRICT_STATE").FirstSeq; first != ack.Sequence {
 		t.Errorf("the shared state begins at %d, and the rollup is %d", first, ack.Sequence)
 	}
 	if kept("KV_UNRESTRICT_LEDGER") < ledger || kept("UNRESTRICT_RATE_HOUR") < hour {
@@ -433,4 +417,13 @@ func (g *guarded) rollupEmptiesTheStateAlone(t *testing.T) {
 	}
 	g.healthy(t)
 	succeeds(t, g.as(t, "operator"), "worker", "submit", "--wait", "--machine", permissionMachine, "--comment", "after the rollup")
+}
+
+func stateOf(t *testing.T, js jetstream.JetStream, stream string) jetstream.StreamState {
+	t.Helper()
+	s, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State
 }
