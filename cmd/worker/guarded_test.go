@@ -122,7 +122,7 @@ func withAccounts(t *testing.T) *guarded {
 	g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
 	operator := newKey(t, nkeys.CreateOperator)
 	accounts := map[string]nkeys.KeyPair{}
-	for _, name := range []string{"SYS", "REMEDIATION", "PUBLISHER", "READER", "AUDITOR"} {
+	for _, name := range []string{"SYS", "REMEDIATION", "OPERATOR", "PUBLISHER", "READER", "AUDITOR"} {
 		accounts[name] = newKey(t, nkeys.CreateAccount)
 	}
 	resolver := &server.MemAccResolver{}
@@ -173,13 +173,16 @@ func accountClaims(t *testing.T, name string, lists map[string]any, accounts map
 	t.Helper()
 	c := jwt.NewAccountClaims(publicKey(t, accounts[name]))
 	c.Name = name
-	if name != "SYS" && name != "PUBLISHER" {
+	if name != "SYS" && name != "OPERATOR" && name != "PUBLISHER" {
 		c.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit}
 	}
 	entries := func(list string) []any { all, _ := lists[name+"_"+list].([]any); return all }
 	for _, e := range entries("EXPORTS") {
 		e := e.(map[string]any)
 		export := &jwt.Export{Type: jwt.Service, ResponseType: jwt.ResponseTypeSingleton}
+		if more, given := e["response_type"].(string); given {
+			export.ResponseType = jwt.ResponseType(more)
+		}
 		subject, _ := e["service"].(string)
 		if subject == "" {
 			export.Type, export.ResponseType = jwt.Stream, ""

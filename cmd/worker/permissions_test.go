@@ -90,8 +90,8 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 		}
 	}
 	publish(`{"id":"good","machineId":"` + permissionMachine + `","comment":"c","replyTo":"remediation.replies.publisher.good"}`)
-	operator := g.jetStream(t, "operator")
-	if r := finalResult(t, operator, "good", 1); r.Outcome != remediation.Succeeded {
+	operator, reader := g.jetStream(t, "operator"), g.jetStream(t, "reader")
+	if r := finalResult(t, reader, "good", 1); r.Outcome != remediation.Succeeded {
 		t.Errorf("ended %s: %+v", r.Outcome, r.Error)
 	}
 	for final := false; !final; {
@@ -103,7 +103,7 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 	}
 	for _, id := range []string{"late", "later"} {
 		publish(`{"id":"` + id + `","machineId":"` + permissionMachine + `","comment":"c","expiresAt":"2020-01-01T00:00:00Z"}`)
-		finalResult(t, operator, id, 1)
+		finalResult(t, reader, id, 1)
 	}
 
 	// The publisher can submit, and the reader read; the rest is the operator's.
@@ -112,8 +112,7 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 	if id == nil {
 		t.Fatalf("worker submit: %s", out)
 	}
-	finalResult(t, operator, id[1], 1)
-	finalResult(t, g.jetStream(t, "reader"), id[1], 1)
+	finalResult(t, reader, id[1], 1)
 	if out := succeeds(t, g.as(t, "reader"), "worker", "results", "--follow=false"); !strings.Contains(out, id[1]) {
 		t.Errorf("worker results as reader: %s", out)
 	}
@@ -141,7 +140,11 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 			t.Errorf("%q as operator: %s", words, out)
 		}
 	}
-	g.replays(t, operator)
+	out = succeeds(t, g.as(t, "operator"), "worker", "submit", "--wait", "--machine", permissionMachine, "--comment", "by an operator")
+	if !strings.Contains(out, "succeeded") {
+		t.Errorf("worker submit --wait as operator: %s", out)
+	}
+	g.replays(t, operator, reader)
 	for _, path := range []string{"/status", "/"} {
 		getPage(t, "http://"+admin+path)
 	}
@@ -192,7 +195,7 @@ func (g *guarded) copied(t *testing.T, role, stream, part string) {
 }
 
 // replays publishes the dead letter of late again, as worker deadletter replay does for one that has hope.
-func (g *guarded) replays(t *testing.T, operator jetstream.JetStream) {
+func (g *guarded) replays(t *testing.T, operator, reader jetstream.JetStream) {
 	t.Helper()
 	dead, err := operator.Stream(t.Context(), "REMEDIATION_DEADLETTER")
 	if err != nil {
@@ -206,7 +209,7 @@ func (g *guarded) replays(t *testing.T, operator jetstream.JetStream) {
 	if _, err := operator.PublishMsg(t.Context(), &nats.Msg{Subject: "remediation.unrestrict", Data: letter.Data, Header: header}); err != nil {
 		t.Fatal(err)
 	}
-	finalResult(t, operator, "late", 2)
+	finalResult(t, reader, "late", 2)
 	if _, err := dead.GetMsg(t.Context(), 1); !errors.Is(err, jetstream.ErrMsgNotFound) {
 		t.Errorf("the replayed dead letter: %v", err)
 	}
@@ -276,10 +279,10 @@ func acts() (all []act) {
 		}
 		pub(readers, "$JS.API.STREAM.INFO."+s)
 	}
-	pub([]string{"operator", "worker", "provisioner", "reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine")
-	pub([]string{"operator", "auditor"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_AUDIT.mine")
-	pub(worker, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine")
-	pub(staff, "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
+	pub([]string{"worker", "provisioner", "reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine")
+	pub([]string{"auditor"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_AUDIT.mine")
+	pub(worker, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine",
+		"$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
 	for _, s := range []string{
 		">", "*.>", "remediation.>", "remediation.*", "remediation.unrestrict", "remediation.results", "remediation.audit",
 		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>",
@@ -323,32 +326,37 @@ func (g *guarded) rolesDoNothingElse(t *testing.T) {
 func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	t.Helper()
 	operator := g.jetStream(t, "operator")
-	last := func(stream string) uint64 {
-		s, err := operator.Stream(t.Context(), stream)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.CachedInfo().State.LastSeq
-	}
+	last := func(stream string) uint64 { return stateOf(t, operator, stream).LastSeq }
 	requests, ledger, hour := last("REMEDIATION"), last("KV_UNRESTRICT_LEDGER"), last("UNRESTRICT_RATE_HOUR")
+	before := map[string]uint64{"REMEDIATION_RESULTS": last("REMEDIATION_RESULTS"), "REMEDIATION_DEADLETTER": last("REMEDIATION_DEADLETTER")}
 	pause := "$KV.UNRESTRICT_STATE.pause." + remediation.DeploymentDigest("REMEDIATION")
+	own := map[string][]string{"publisher": {"remediation.unrestrict"}, "operator": {"remediation.unrestrict", pause}} // which it may
 	for role, asks := range map[string]string{
-		"publisher": "remediation.unrestrict", "reader": "$JS.API.DIRECT.GET.REMEDIATION_RESULTS", "auditor": "$JS.API.STREAM.INFO.REMEDIATION_AUDIT",
+		"publisher": "remediation.unrestrict", "operator": "$JS.API.STREAM.INFO.REMEDIATION",
+		"reader": "$JS.API.DIRECT.GET.REMEDIATION_RESULTS", "auditor": "$JS.API.STREAM.INFO.REMEDIATION_AUDIT",
 	} {
 		nc := g.connect(t, role)
 		inboxes, err := nc.SubscribeSync("_INBOX.>")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, target := range []string{"remediation.unrestrict", "remediation.results", "$KV.UNRESTRICT_LEDGER.e.0.1", pause, "unrestrict.rate.hour"} {
-			if role == "publisher" && target == "remediation.unrestrict" {
-				continue // which it may
+		for _, target := range []string{
+			"remediation.unrestrict", "remediation.results", "remediation.deadletter", "remediation.audit", "$KV.UNRESTRICT_LEDGER.e.0.1", pause, "unrestrict.rate.hour",
+		} {
+			if slices.Contains(own[role], target) {
+				continue
 			}
-			if err := nc.PublishRequest(asks, target, []byte(`{"seq":1}`)); err != nil {
+			body := `{"seq":1}`
+			if role == "operator" {
+				body = ""
+			}
+			if err := nc.PublishRequest(asks, target, []byte(body)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		g.healthy(t) // which makes answers for the operator, and the worker has its own
+		if role != "operator" { // whose own these would be
+			g.healthy(t) // which makes answers for the operator, and the worker has its own
+		}
 		if err := nc.Flush(); err != nil {
 			t.Fatal(err)
 		}
@@ -361,12 +369,17 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	if _, err := publisher.Publish(t.Context(), "remediation.unrestrict", []byte(`{"id":"after"}`)); err != nil {
 		t.Fatal(err)
 	}
-	finalResult(t, operator, fmt.Sprintf("REMEDIATION:%d", requests+5), 1)
-	if got := last("REMEDIATION"); got != requests+5 {
-		t.Errorf("%d requests were published instead of 5", got-requests)
+	finalResult(t, g.jetStream(t, "reader"), fmt.Sprintf("REMEDIATION:%d", requests+7), 1)
+	if got := last("REMEDIATION"); got != requests+7 {
+		t.Errorf("%d requests were published instead of 7", got-requests)
 	}
 	if got := last("UNRESTRICT_RATE_HOUR"); got != hour {
 		t.Errorf("%d calls were taken from the budget", got-hour)
+	}
+	for stream, seq := range before {
+		if got := last(stream); got != seq+7 {
+			t.Errorf("%s has %d new messages for 7 requests", stream, got-seq)
+		}
 	}
 	entry, err := operator.Stream(t.Context(), "KV_UNRESTRICT_LEDGER")
 	if err != nil {
@@ -378,4 +391,39 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	if out := succeeds(t, g.as(t, "operator"), "worker", "status", "--json"); !strings.Contains(out, `"paused":null`) {
 		t.Errorf("somebody paused the worker: %s", out)
 	}
+	if out := succeeds(t, g.as(t, "operator"), "worker", "audit", "verify"); !strings.Contains(out, "Whole") {
+		t.Errorf("somebody wrote into the audit trail: %s", out)
+	}
+	g.rollupEmptiesTheStateAlone(t)
+}
+
+// rollupEmptiesTheStateAlone is what README.md says of an operator who sends the pause with a header of JetStream's: the
+// shared state is gone, ledger and budget are not, and the workers go on.
+func (g *guarded) rollupEmptiesTheStateAlone(t *testing.T) {
+	t.Helper()
+	operator := g.jetStream(t, "operator")
+	kept := func(stream string) uint64 { return stateOf(t, operator, stream).Msgs }
+	ledger, hour := kept("KV_UNRESTRICT_LEDGER"), kept("UNRESTRICT_RATE_HOUR")
+	msg := &nats.Msg{Subject: "$KV.UNRESTRICT_STATE.pause.none", Header: nats.Header{"Nats-Rollup": {"all"}}}
+	ack, err := operator.PublishMsg(t.Context(), msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := stateOf(t, operator, "KV_UNRESTRICT_STATE").FirstSeq; first != ack.Sequence {
+		t.Errorf("the shared state begins at %d, and the rollup is %d", first, ack.Sequence)
+	}
+	if kept("KV_UNRESTRICT_LEDGER") < ledger || kept("UNRESTRICT_RATE_HOUR") < hour {
+		t.Error("a rollup of the pause took something from ledger or budget")
+	}
+	g.healthy(t)
+	succeeds(t, g.as(t, "operator"), "worker", "submit", "--wait", "--machine", permissionMachine, "--comment", "after the rollup")
+}
+
+func stateOf(t *testing.T, js jetstream.JetStream, stream string) jetstream.StreamState {
+	t.Helper()
+	s, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State
 }

@@ -29,40 +29,48 @@ user() { # ACCOUNT ROLE LIST
   nsc generate creds --account "$1" --name "$2" >"$dir/$2.creds"
 }
 
-# pass ACCOUNT SUBJECT KIND [LOCAL]: exports the subject to that account alone, which imports it.
-pass() {
+# entries LIST: its lines, of exports and imports.
+entries() { awk -v list="$1" '$1 == list { inside = 1; next } inside && /^]/ { exit } inside' "$lists"; }
+
+# export_ SUBJECT KIND [RESPONSES]: to those that have an activation.
+export_() {
   flag=
-  if [ "$3" = service ]; then flag=--service; fi
-  nsc add export --account REMEDIATION --name "$2" --subject "$2" --private $flag
+  if [ "$2" = service ]; then flag="--service --response-type ${3:-Singleton}"; fi
+  # shellcheck disable=SC2086 # words of its own
+  nsc add export --account REMEDIATION --name "$1" --subject "$1" --private $flag
+}
+
+# import_ ACCOUNT SUBJECT [LOCAL]: activates the export for that account alone, which imports it.
+import_() {
   nsc generate activation --account REMEDIATION --subject "$2" --output-file "$dir/activation.jwt" \
     --target-account "$(nsc describe account --name "$1" --json --field sub | tr -d '"')"
-  nsc add import --account "$1" --name "$2" --token "$dir/activation.jwt" --local-subject "${4:-$2}"
+  nsc add import --account "$1" --name "$2" --token "$dir/activation.jwt" --local-subject "${3:-$2}"
   rm "$dir/activation.jwt"
 }
 
-for account in REMEDIATION PUBLISHER READER AUDITOR; do
+for account in REMEDIATION OPERATOR PUBLISHER READER AUDITOR; do
   nsc add account --name "$account"
-  if [ "$account" != PUBLISHER ]; then
+  if [ "$account" != OPERATOR ] && [ "$account" != PUBLISHER ]; then
     nsc edit account --name "$account" --js-disk-storage -1 --js-mem-storage -1 --js-streams -1 --js-consumer -1
   fi
 done
 
 user REMEDIATION worker WORKER_MAY
 user REMEDIATION provisioner PROVISIONER_MAY
-user REMEDIATION operator OPERATOR_MAY
+user OPERATOR operator OPERATOR_MAY
 user PUBLISHER publisher PUBLISHER_MAY
 user READER reader READER_MAY
 user READER reader-provisioner READER_PROVISIONER_MAY
 user AUDITOR auditor AUDITOR_MAY
 user AUDITOR auditor-provisioner AUDITOR_PROVISIONER_MAY
 
-for account in PUBLISHER READER AUDITOR; do
-  awk -v list="${account}_IMPORTS" '
-    $1 == list { inside = 1; next }
-    inside && /^]/ { exit }
-    inside { split($0, part, "\""); print $2, part[2], part[4] }
-  ' "$lists" | while read -r kind subject local; do
-    pass "$account" "$subject" "${kind%:}" "$local"
+entries REMEDIATION_EXPORTS | awk '{ split($0, part, "\""); type = ""; if ($4 == "response_type:") type = $5; sub(/,/, "", type); print $2, part[2], type }' |
+  while read -r kind subject responses; do
+    export_ "$subject" "${kind%:}" "$responses"
+  done
+for account in OPERATOR PUBLISHER READER AUDITOR; do
+  entries "${account}_IMPORTS" | awk '{ split($0, part, "\""); print part[2], part[4] }' | while read -r subject local; do
+    import_ "$account" "$subject" "$local"
   done
 done
 

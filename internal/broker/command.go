@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
@@ -52,23 +53,19 @@ func (b *Broker) OpenLedger(ctx context.Context) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Ledger{bucketStore: store, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
+	return &Ledger{bucketStore: store, b: b, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
 }
 
-// Search calls fn for each entry that there is now.
+// Search calls fn for each entry that there is now; one that is written meanwhile may come twice.
 func (l *Ledger) Search(ctx context.Context, fn func(remediation.Entry)) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	err := l.Entries(ctx, func() { stop(errEnough) }, func(_ string, rec remediation.Record) {
+	p := part{subject: l.prefix + l.filter, bucket: true}
+	return l.b.scan(ctx, "KV_"+LedgerBucket, p, func(m Message) error {
 		// One that is not understood is none that is sought.
-		if e, err := remediation.DecodeEntry(rec); err == nil && e.State != "" {
+		if e, err := remediation.DecodeEntry(record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)); err == nil && e.State != "" {
 			fn(e)
 		}
+		return nil
 	})
-	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, errEnough) {
-		err = cause
-	}
-	return err
 }
 
 // RateVisitor is the shared call budget for a command that makes a call now and then and is no replica: it takes from

@@ -54,7 +54,7 @@ func TestQueueReadsEveryMessage(t *testing.T) {
 					i++
 				}
 				want := broker.Message{
-					Sequence: uint64(i + 1), Time: m.Time, Data: []byte{0, 0xff, byte(i)},
+					Subject: "remediation.unrestrict", Sequence: uint64(i + 1), Time: m.Time, Data: []byte{0, 0xff, byte(i)},
 					Header: remediation.Header{"Nats-Sequence": {"7"}, "colour": {"red", fmt.Sprint(i)}},
 				}
 				if diff := cmp.Diff(want, m); diff != "" {

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Message is one message of a stream.
 type Message struct {
+	Subject  string
 	Sequence uint64
 	Time     time.Time // by the broker's clock
 	Header   remediation.Header
@@ -33,54 +33,52 @@ var errEnough = errors.New("enough")
 // Enough is what fn returns to end Follow without an error.
 func Enough() error { return errEnough }
 
+// followEvery is how often a stream that has nothing new is asked again.
+const followEvery = 200 * time.Millisecond
+
 // Follow calls fn for each message of a stream in order, from the past into the future, until ctx ends (nil), fn
 // returns an error, or the present is reached if that was asked for. A reconnect goes on where it was.
 func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn func(Message) error) error {
-	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
-	switch {
-	case o.From > 0:
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, o.From
-	case !o.Since.IsZero():
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &o.Since
-	}
-	cons, err := b.js.OrderedConsumer(ctx, stream, cfg)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, explain(err))
-	}
+	read := b.readForever
 	if o.ToPresent {
-		info, err := cons.Info(ctx)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
-		}
-		if info.NumPending == 0 {
-			return nil
-		}
+		read = b.scan
 	}
-	it, err := cons.Messages()
+	p := part{subject: ">", since: o.Since}
+	if o.From > 0 {
+		p = part{subject: ">", from: o.From}
+	}
+	err := read(ctx, stream, p, fn)
+	if ctx.Err() != nil || errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// readForever reads on and on. Once it has begun it waits out what may pass, such as a stream without a leader.
+func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func(Message) error) error {
+	s, err := b.open(ctx, stream)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", stream, err)
+		return err
 	}
-	defer it.Stop()
-	for {
-		msg, err := it.Next(jetstream.NextContext(ctx))
-		if ctx.Err() != nil {
-			return nil
-		}
+	for begun := false; ; {
+		msgs, err := b.readOn(ctx, s, p)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
+			err = explain(err)
+			if _, missing := b.open(ctx, stream); IsMissing(missing) {
+				return missing
+			}
+			if _, passes := errors.AsType[again](err); !passes || !begun {
+				return fmt.Errorf("read %s: %w", stream, err)
+			}
 		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
+		begun = true
+		for _, m := range msgs {
+			if err := fn(m); err != nil {
+				return err
+			}
+			p = p.after(m)
 		}
-		err = fn(Message{Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: remediation.Header(msg.Headers()), Data: msg.Data()})
-		if errors.Is(err, errEnough) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if o.ToPresent && meta.NumPending == 0 {
+		if len(msgs) == 0 && wait(ctx, followEvery) != nil {
 			return nil
 		}
 	}

@@ -176,6 +176,7 @@ func (b *bucketStore) remove(ctx context.Context, key string, revision uint64) e
 // Ledger is remediation's Ledger and Feed on the bucket UNRESTRICT_LEDGER.
 type Ledger struct {
 	*bucketStore
+	b      *Broker
 	kv     jetstream.KeyValue
 	filter string
 }
@@ -191,7 +192,7 @@ func (b *Broker) NewLedger(ctx context.Context) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Ledger{bucketStore: store, kv: b.Ledger(), filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
+	return &Ledger{bucketStore: store, b: b, kv: b.Ledger(), filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
 }
 
 // errFeedEnded is a watch that the client library gave up.

@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Presence is what a replica says of itself every few seconds.
@@ -87,45 +91,52 @@ func (b *Broker) queue(ctx context.Context, o *Overview) error {
 
 // shared reads what the replicas tell each other.
 func (b *Broker) shared(ctx context.Context, o *Overview) error {
-	kv, err := b.js.KeyValue(ctx, StateBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
+	words, err := b.words(ctx)
+	if IsMissing(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("bucket %s: %w", StateBucket, err)
+		return err
 	}
 	keys := b.cfg.Names.stateKeys()
-	w, err := kv.WatchFiltered(ctx, []string{keys.pause, keys.replica + "*"}, jetstream.IgnoreDeletes())
-	if err != nil {
-		return fmt.Errorf("read %s: %w", StateBucket, err)
-	}
-	defer func() { _ = w.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case e, ok := <-w.Updates():
-			if !ok || e == nil {
-				o.Pending = max(o.Pending-o.InFlight, 0)
-				return nil
-			}
-			o.learn(e, keys)
+	for _, key := range slices.Sorted(maps.Keys(words)) {
+		if w := words[key]; w.Value != nil {
+			o.learn(key, w, keys)
 		}
 	}
+	o.Pending = max(o.Pending-o.InFlight, 0)
+	return nil
 }
 
-func (o *Overview) learn(e jetstream.KeyValueEntry, keys stateKeys) {
-	if e.Key() == keys.pause {
-		if p := readPause(e); !p.over() {
+// words are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
+func (b *Broker) words(ctx context.Context) (map[string]remediation.Record, error) {
+	const prefix = "$KV." + StateBucket + "."
+	keys := b.cfg.Names.stateKeys()
+	words := map[string]remediation.Record{}
+	for _, key := range []string{keys.pause, keys.replica + "*"} {
+		err := b.scan(ctx, "KV_"+StateBucket, part{subject: prefix + key, bucket: true}, func(m Message) error {
+			words[strings.TrimPrefix(m.Subject, prefix)] = record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return words, nil
+}
+
+func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
+	if key == keys.pause {
+		if p := readPause(w.Value, w.Written); !p.over() {
 			o.Pause = p
 		}
 		return
 	}
 	var p Presence
-	if json.Unmarshal(e.Value(), &p) != nil {
-		p = Presence{Reason: "a replica says what is not understood; ask with its version of the worker", Since: e.Created()}
+	if json.Unmarshal(w.Value, &p) != nil {
+		p = Presence{Reason: "a replica says what is not understood; ask with its version of the worker", Since: w.Written}
 	}
-	p.ID = strings.TrimPrefix(e.Key(), keys.replica)
+	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
@@ -199,54 +210,27 @@ func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[
 
 func (t *Tally) read(ctx context.Context) error {
 	n := t.b.cfg.Names
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{n.ResultsSubject}, HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: t.next}
+	p := part{subject: n.ResultsSubject, from: t.next}
 	if t.next == 0 {
-		from := time.Now().Add(-tallyOver)
-		cfg.DeliverPolicy, cfg.OptStartTime, cfg.OptStartSeq = jetstream.DeliverByStartTimePolicy, &from, 0
+		p.since = time.Now().Add(-tallyOver)
 	}
-	cons, err := t.b.js.OrderedConsumer(ctx, n.ResultsStream, cfg)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	err := t.b.scan(ctx, n.ResultsStream, p, func(m Message) error {
+		t.count(m)
+		return nil
+	})
+	if IsMissing(err) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", n.ResultsStream, err)
-	}
-	info, err := cons.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", n.ResultsStream, err)
-	}
-	if info.NumPending == 0 {
-		return nil
-	}
-	it, err := cons.Messages()
-	if err != nil {
-		return fmt.Errorf("read %s: %w", n.ResultsStream, err)
-	}
-	defer it.Stop()
-	for {
-		msg, err := it.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("read %s: %w", n.ResultsStream, err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read %s: %w", n.ResultsStream, err)
-		}
-		t.count(msg, meta)
-		if meta.NumPending == 0 {
-			return nil
-		}
-	}
+	return err
 }
 
-func (t *Tally) count(msg jetstream.Msg, meta *jetstream.MsgMetadata) {
-	t.next = meta.Sequence.Stream + 1
-	h := msg.Headers()
-	outcome, ok := strings.CutPrefix(h.Get("ce-type"), "remediation.unrestrict.")
-	if !ok || !strings.Contains(h.Get(jetstream.MsgIDHeader), ":final:") {
+func (t *Tally) count(m Message) {
+	t.next = m.Sequence + 1
+	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
+	if !ok || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
 		return
 	}
-	minute := meta.Timestamp.UTC().Truncate(time.Minute)
+	minute := m.Time.UTC().Truncate(time.Minute)
 	if t.minutes[minute] == nil {
 		t.minutes[minute] = map[string]int{}
 	}

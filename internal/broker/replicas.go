@@ -113,14 +113,14 @@ func (r *Replicas) learn(e jetstream.KeyValueEntry) {
 		r.setPause(nil)
 		return
 	}
-	r.setPause(readPause(e))
+	r.setPause(readPause(e.Value(), e.Created()))
 }
 
 // readPause never takes what it does not understand for no pause: a newer version may have written it.
-func readPause(e jetstream.KeyValueEntry) *Pause {
+func readPause(value []byte, written time.Time) *Pause {
 	p := &Pause{}
-	if err := json.Unmarshal(e.Value(), p); err != nil {
-		return &Pause{Reason: "paused by an entry that is not understood; `worker resume` removes it", Since: e.Created()}
+	if err := json.Unmarshal(value, p); err != nil {
+		return &Pause{Reason: "paused by an entry that is not understood; `worker resume` removes it", Since: written}
 	}
 	return p
 }

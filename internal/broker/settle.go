@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Settle waits, for a second at most, until the replicas have spoken since the operator's last word on a pause, and those
@@ -20,40 +20,24 @@ func (b *Broker) Settle(ctx context.Context) {
 	if err != nil {
 		return // whoever asks next is told
 	}
-	kv, err := b.js.KeyValue(ctx, StateBucket)
-	if err != nil {
-		return
-	}
-	keys := b.cfg.Names.stateKeys()
-	w, err := kv.WatchFiltered(ctx, []string{keys.pause, keys.replica + "*"})
-	if err != nil {
-		return
-	}
-	defer func() { _ = w.Stop() }()
-	var paused time.Time
-	words, all := map[string]jetstream.KeyValueEntry{}, false
-	stale := func(e jetstream.KeyValueEntry) bool {
-		var p Presence
-		busy := json.Unmarshal(e.Value(), &p) == nil && p.InFlight+p.Followed > 0
-		return e.Created().Before(paused) || busy && e.Created().Before(s.CachedInfo().State.LastTime)
-	}
-	for !all || slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) {
-		select {
-		case <-ctx.Done():
+	keys, latest := b.cfg.Names.stateKeys(), s.CachedInfo().State.LastTime
+	for {
+		words, err := b.words(ctx)
+		if err != nil {
 			return
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return
-			case e == nil:
-				all = true
-			case e.Key() == keys.pause:
-				paused = e.Created()
-			case e.Operation() == jetstream.KeyValuePut:
-				words[e.Key()] = e
-			default:
-				delete(words, e.Key())
-			}
+		}
+		paused := words[keys.pause].Written
+		delete(words, keys.pause)
+		stale := func(w remediation.Record) bool {
+			var p Presence
+			busy := json.Unmarshal(w.Value, &p) == nil && p.InFlight+p.Followed > 0
+			return w.Value != nil && (w.Written.Before(paused) || busy && w.Written.Before(latest))
+		}
+		if !slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) || wait(ctx, settleEvery) != nil {
+			return
 		}
 	}
 }
+
+// settleEvery is how often the replicas' words are read meanwhile.
+const settleEvery = 50 * time.Millisecond

@@ -69,6 +69,26 @@ podman exec -e NATS_USER=playbook "$(container worker-2)" worker submit --machin
 if podman exec -e NATS_USER=playbook "$(container worker-2)" worker status >/dev/null 2>&1; then
     die "compose: the playbook's user may look"
 fi
+# What a client of NATS would not do: listen to all inboxes while a request of somebody else is carried out, and name the
+# worker's own subject as the place for an answer.
+asked() { # COMMAND...: what the broker says to the playbook's user for ten seconds
+    exec 9<>/dev/tcp/127.0.0.1/4222
+    printf '%s\r\n' 'CONNECT {"verbose":false,"user":"playbook","pass":"for-trying-out"}' "$@" PING >&9
+    timeout 10 cat <&9 || true
+    exec 9>&-
+}
+asked 'SUB _INBOX.> 1' 'PUB remediation.unrestrict _INBOX.mine 2' '{}' >"$WORK/asked" &
+asked=$!
+release worker-2 "somebody else asks" || die "compose: a request beside those of the playbook was not carried out"
+wait "$asked"
+grep -q '^MSG _INBOX.mine ' "$WORK/asked" || { cat "$WORK/asked"; die "compose: the playbook's user does not hear that his request is stored"; }
+if grep '^H\?MSG ' "$WORK/asked" | grep -v '^MSG _INBOX.mine '; then
+    die "compose: the playbook's user hears what is meant for others"
+fi
+# The pause of the deployment whose stream is REMEDIATION.
+asked 'PUB remediation.unrestrict $KV.UNRESTRICT_STATE.pause.4106dc94 2' '{}' >"$WORK/asked"
+podman exec "$(container worker-2)" worker status --json >"$WORK/status" || true
+grep -q '"paused":null' "$WORK/status" || { cat "$WORK/status"; die "compose: the playbook's user has paused the workers"; }
 if podman exec -e NATS_PASSWORD=wrong "$(container worker-2)" worker status >/dev/null 2>&1; then
     die "compose: a wrong password is taken"
 fi
