@@ -27,8 +27,7 @@ func TestReserveIsKeptWhereActionsAreFollowed(t *testing.T) {
 			exhaust := func(use string) (n int) {
 				for {
 					_, err := s.work.parts.budget.Take(t.Context(), use)
-					var wait *budget.WaitError
-					if errors.As(err, &wait) {
+					if _, ok := errors.AsType[*budget.WaitError](err); ok {
 						return n
 					}
 					if err != nil {
