@@ -53,6 +53,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		return nil, err
 	}
 	p.budget = budget.New(p.rates, windows(set.Rates), s.log.Named("budget"), s.registry)
+	p.budget.SetReserve(set.Track.Enabled)
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (s *service) serve(ctx context.Context, p *parts) *parallel {
 		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
 		"token":           p.keepToken,
 		"rule files":      s.watchRules,
-		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s.broker) },
+		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
 	})
 }
 
@@ -172,13 +173,14 @@ func (p *parts) keepToken(ctx context.Context) error {
 
 const faultToken = "token"
 
-// keepReserve holds some calls back for look-ups while there is something to follow, and notes when requests wait
-// in the stream because no call can be had.
-func (p *parts) keepReserve(ctx context.Context, b *broker.Broker) error {
+// keepReserve holds some calls back for look-ups, and notes when requests wait in the stream because no call can be had.
+// Where actions are followed it does so always and on every replica, not only on the one that follows and while it does:
+// else the others would spend the hour before there is an action to look up, and following would be blind for as long.
+func (p *parts) keepReserve(ctx context.Context, s *service) error {
 	for pause(ctx, time.Second) {
-		p.budget.SetReserve(p.tracker.Following() > 0 || p.notes.Guarding())
+		p.budget.SetReserve(s.settings.Track.Enabled || p.tracker.Following() > 0 || p.notes.Guarding())
 		if p.budget.OpenIn() > 0 && p.tracker.Following() > 0 {
-			if n, err := b.Pending(ctx); err == nil && n > 0 {
+			if n, err := s.broker.Pending(ctx); err == nil && n > 0 {
 				p.starved.Store(time.Now().UnixNano())
 			}
 		}

@@ -62,6 +62,9 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 	if cfg.Sealed {
 		reasons = append(reasons, "is sealed and takes no messages")
 	}
+	if spec.kept {
+		reasons = append(reasons, unfitRecord(cfg)...)
+	}
 	if !spec.own {
 		return reasons
 	}
@@ -73,6 +76,27 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 	}
 	if cfg.MaxAge > 0 || cfg.Discard == jetstream.DiscardOld && (cfg.MaxMsgs > 0 || cfg.MaxBytes > 0) {
 		reasons = append(reasons, "drops entries by age or number: the calls that they stand for would be made again")
+	}
+	return reasons
+}
+
+// unfitRecord lists what would take records out again, or let somebody do so unhindered.
+func unfitRecord(cfg jetstream.StreamConfig) (reasons []string) {
+	if cfg.Storage != jetstream.FileStorage {
+		reasons = append(reasons, "is kept in memory: a restart would forget what was decided")
+	}
+	if cfg.Retention != jetstream.LimitsPolicy {
+		reasons = append(reasons, fmt.Sprintf("has retention %s instead of limits: records would be gone once somebody has read them", cfg.Retention))
+	}
+	if !cfg.DenyDelete {
+		reasons = append(reasons, "lets records be deleted (deny_delete is false): it must be true, which can be set with records there, and not taken back")
+	}
+	if !cfg.DenyPurge {
+		reasons = append(reasons, "lets records be purged (deny_purge is false): it must be true, which can be set with records there, and not taken back")
+	}
+	// The limit for each subject has a discard policy of its own.
+	if cfg.Discard == jetstream.DiscardOld && (cfg.MaxMsgs > 0 || cfg.MaxBytes > 0) || cfg.MaxMsgsPerSubject > 0 && !cfg.DiscardNewPerSubject {
+		reasons = append(reasons, "drops the oldest records by number or size (max_msgs, max_bytes, max_msgs_per_subject): with discard new it takes no more instead, and the worker waits for room")
 	}
 	return reasons
 }

@@ -17,6 +17,11 @@ func TestProvisionRefusesTheUnfit(t *testing.T) {
 	wide := jetstream.StreamConfig{Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}}
 	queue := stream
 	queue.Retention = jetstream.WorkQueuePolicy
+	record := func(change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
+		cfg := jetstream.StreamConfig{Name: "REMEDIATION_AUDIT", Subjects: []string{"remediation.audit"}, DenyDelete: true, DenyPurge: true}
+		change(&cfg)
+		return cfg
+	}
 	consumer := jetstream.ConsumerConfig{Durable: "unrestrict-worker", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "remediation.unrestrict"}
 	for name, c := range map[string]struct {
 		stream   jetstream.StreamConfig
@@ -53,6 +58,18 @@ func TestProvisionRefusesTheUnfit(t *testing.T) {
 			Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict"},
 			SubjectTransform: &jetstream.SubjectTransformConfig{Source: "remediation.*", Destination: "stored.{{wildcard(1)}}"},
 		}, reason: "subject transform"},
+		"fit, records kept for a year": {stream: record(func(c *jetstream.StreamConfig) { c.MaxAge = 365 * 24 * time.Hour })},
+		"fit, records refused when full": {stream: record(func(c *jetstream.StreamConfig) {
+			c.MaxMsgs, c.MaxBytes, c.MaxMsgsPerSubject, c.Discard, c.DiscardNewPerSubject = 10, 1<<20, 10, jetstream.DiscardNew, true
+		})},
+		"records may be deleted":      {stream: record(func(c *jetstream.StreamConfig) { c.DenyDelete = false }), reason: "deny_delete"},
+		"records may be purged":       {stream: record(func(c *jetstream.StreamConfig) { c.DenyPurge = false }), reason: "deny_purge"},
+		"records in memory":           {stream: record(func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }), reason: "in memory"},
+		"records in a work queue":     {stream: record(func(c *jetstream.StreamConfig) { c.Retention = jetstream.WorkQueuePolicy }), reason: "retention WorkQueue"},
+		"records by interest":         {stream: record(func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy }), reason: "retention Interest"},
+		"records by number":           {stream: record(func(c *jetstream.StreamConfig) { c.MaxMsgs = 7 }), reason: "drops the oldest records"},
+		"records by size":             {stream: record(func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 20 }), reason: "drops the oldest records"},
+		"records by number a subject": {stream: record(func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject, c.Discard = 7, jetstream.DiscardNew }), reason: "drops the oldest records"},
 		"ledger in memory": {stream: jetstream.StreamConfig{
 			Name: "KV_UNRESTRICT_LEDGER", Subjects: []string{"$KV.UNRESTRICT_LEDGER.>"}, Storage: jetstream.MemoryStorage, AllowMsgTTL: true, AllowRollup: true, MaxMsgsPerSubject: 1,
 		}, reason: "in memory"},

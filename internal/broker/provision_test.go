@@ -185,7 +185,7 @@ func TestProvisionNeverAlters(t *testing.T) {
 		{Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}, MaxAge: 24 * time.Hour, Duplicates: time.Minute, MaxMsgs: 1000},
 		{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}, MaxBytes: 1 << 20, Duplicates: 30 * time.Second, Compression: jetstream.S2Compression},
 		{Name: "REMEDIATION_DEADLETTER", Subjects: []string{"remediation.deadletter"}, MaxMsgs: 5, DenyDelete: true, Duplicates: time.Hour},
-		{Name: "REMEDIATION_AUDIT", Subjects: []string{"remediation.audit"}, MaxMsgs: 7, MaxAge: time.Hour, AllowRollup: true},
+		{Name: "REMEDIATION_AUDIT", Subjects: []string{"remediation.audit"}, MaxMsgs: 7, Discard: jetstream.DiscardNew, MaxAge: time.Hour, DenyDelete: true, DenyPurge: true},
 	} {
 		if _, err := js.CreateStream(within(t), cfg); err != nil {
 			t.Fatal(err)
@@ -222,8 +222,7 @@ func TestProvisionNeverAlters(t *testing.T) {
 		"stream REMEDIATION: discard", "stream REMEDIATION: max_msgs", "stream REMEDIATION_RESULTS: duplicate_window is 30s, would be 24h0m0s", "stream REMEDIATION_RESULTS: max_bytes",
 		"stream REMEDIATION_DEADLETTER: deny_delete is true, would be false", "consumer unrestrict-worker: max_ack_pending is 50, would be -1",
 		"consumer unrestrict-worker: backoff",
-		"stream REMEDIATION_AUDIT: deny_delete is false, would be true", "stream REMEDIATION_AUDIT: deny_purge is false, would be true",
-		"stream REMEDIATION_AUDIT: max_msgs is 7, would be -1", "stream REMEDIATION_AUDIT: max_age is 1h0m0s", "stream REMEDIATION_AUDIT: allow_rollup_hdrs",
+		"stream REMEDIATION_AUDIT: max_msgs is 7, would be -1", "stream REMEDIATION_AUDIT: max_age is 1h0m0s", "stream REMEDIATION_AUDIT: discard is DiscardNew, would be DiscardOld",
 	} {
 		if !strings.Contains(named, want) {
 			t.Errorf("differences %s\nwant %q among them", named, want)

@@ -134,9 +134,10 @@ func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.Publish
 	}
 }
 
-// holds says whether the stream has the message that one is said to be a duplicate of, or had it until it grew too old.
-// A leader that loses its place can know a message id whose message was never stored. Only the present leader is asked:
-// a direct read may come from a replica that is behind.
+// holds says whether the stream has the message that one is said to be a duplicate of, or had it: until it grew too old, or
+// until somebody deleted it, as an operator does with a dead letter that is dealt with. A leader that loses its place can know
+// a message id whose message was never stored. That leaves no hole: its number is given to another message, or no message has
+// come so far yet. Only the present leader is asked: a direct read may come from a replica that is behind.
 func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same func([]byte) bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -144,11 +145,15 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 	if err != nil {
 		return false, err
 	}
-	if seq > 0 && seq < s.CachedInfo().State.FirstSeq {
-		return true, nil
-	}
+	last := s.CachedInfo().State.LastSeq // before the message is looked for: what comes meanwhile is another one
 	data, found, err := p.read(ctx, stream, seq)
-	return found && same(data), err
+	switch {
+	case err != nil:
+		return false, err
+	case found:
+		return same(data), nil
+	}
+	return seq > 0 && seq <= last, nil
 }
 
 // read gets a message from the stream's leader.
@@ -174,36 +179,64 @@ func (p *Publisher) read(ctx context.Context, stream string, seq uint64) (data [
 	return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, answer.Error)
 }
 
-// published searches a stream for a message id from a time on.
-func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
+// searchBatch is how many messages a search asks for at once. It gets their headers alone.
+const searchBatch = 1000
+
+// published searches a stream for a message id from a time on. It goes on as long as ctx lets it and it gets on: each of its
+// steps may take apiTimeout. The broker forgets the consumer when nobody has asked it for a while.
+func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (there bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("search %s: %w", stream, err)
+		}
+	}()
 	from := since.Add(-time.Minute)
-	cons, err := p.b.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from, HeadersOnly: true,
+	cons, err := within(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
+		return p.b.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
+			FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from, HeadersOnly: true,
+			AckPolicy: jetstream.AckNonePolicy, InactiveThreshold: time.Minute, MemoryStorage: true, Replicas: 1,
+		})
 	})
 	if err != nil {
-		return false, fmt.Errorf("search %s: %w", stream, err)
+		return false, err
 	}
-	info, err := cons.Info(ctx)
-	if err != nil {
-		return false, fmt.Errorf("search %s: %w", stream, err)
-	}
-	for left := info.NumPending; left > 0; {
-		msg, err := cons.Next(jetstream.FetchMaxWait(time.Second))
+	for left := cons.CachedInfo().NumPending; left > 0; {
+		batch, err := within(ctx, func(ctx context.Context) ([]jetstream.Msg, error) {
+			return fetch(ctx, cons, int(min(left, searchBatch)))
+		})
 		if err != nil {
-			return false, fmt.Errorf("search %s: %w", stream, err)
+			return false, err
 		}
-		if msg.Headers().Get(jetstream.MsgIDHeader) == id {
-			return true, nil
+		for _, msg := range batch {
+			if msg.Headers().Get(jetstream.MsgIDHeader) == id {
+				return true, nil
+			}
 		}
-		meta, err := msg.Metadata()
+		meta, err := batch[len(batch)-1].Metadata()
 		if err != nil {
-			return false, fmt.Errorf("search %s: %w", stream, err)
+			return false, err
 		}
 		left = meta.NumPending
 	}
 	return false, nil
+}
+
+// fetch gets the next n messages of a consumer that has so many, all of them: nobody would bring one again that got lost.
+func fetch(ctx context.Context, cons jetstream.Consumer, n int) (all []jetstream.Msg, err error) {
+	batch, err := cons.Fetch(n, jetstream.FetchContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	for msg := range batch.Messages() {
+		all = append(all, msg)
+	}
+	if err := batch.Error(); err != nil {
+		return nil, err
+	}
+	if len(all) < n {
+		return nil, fmt.Errorf("%d of %d messages came", len(all), n)
+	}
+	return all, nil
 }
 
 // Waits implements remediation.Publisher.

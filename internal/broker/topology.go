@@ -75,6 +75,7 @@ type streamSpec struct {
 	cfg     jetstream.StreamConfig
 	subject string
 	own     bool // UNRESTRICT_...: the worker may change its settings
+	kept    bool // what it has taken nobody may take out again; by age alone it may go, as the operator sets it
 }
 
 // topology is everything that must exist before the first request is taken.
@@ -119,6 +120,7 @@ func newTopology(cfg Config) topology {
 	t.results.cfg.MaxAge = resultMaxAge
 	t.results.cfg.Duplicates = resultDuplicates
 	t.deadletters.cfg.Duplicates = resultDuplicates
+	t.audit.kept = true
 	t.audit.cfg.DenyDelete, t.audit.cfg.DenyPurge = true, true
 	t.audit.cfg.Duplicates = auditDuplicates
 	for _, s := range []*streamSpec{&t.requests, &t.results, &t.deadletters, &t.audit, &t.ledger, &t.state} {

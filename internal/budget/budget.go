@@ -34,15 +34,16 @@ type Budget struct {
 	left     *prometheus.GaugeVec
 	limit    *prometheus.GaugeVec
 	slot     chan struct{} // held by the one caller that talks to the store; the others queue
+	pace     time.Duration // of the last grant, from the first request to the last answer; owned by who has the slot
 	reserved atomic.Bool
 
 	mu       sync.Mutex // guards all below, never held while the store is asked
-	windows  []*window  // shortest first
+	windows  []*window  // shortest first, which also has the smallest margin
 	failure  error      // the last error of the store
 	failedAt time.Time
 }
 
-// New returns a budget over windows, the shortest first. reg may be nil.
+// New returns a budget over windows, the shortest first, none with a larger margin than the next. reg may be nil.
 func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Registerer) *Budget {
 	b := &Budget{
 		MaxHold: 5 * time.Second, store: store, log: log, slot: make(chan struct{}, 1),
@@ -65,7 +66,7 @@ func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Register
 }
 
 // SetReserve tells whether "unrestrict" must leave the last 2 % of each window (at least one call,
-// never all) to look-ups: on while there is something to look up.
+// never all) to look-ups: on while there is something to look up, or will be. It binds this process alone.
 func (b *Budget) SetReserve(on bool) { b.reserved.Store(on) }
 
 // Close forbids the calls of all replicas for d from now, unless they are already for longer.
@@ -81,25 +82,25 @@ func (b *Budget) Close(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Fresh tells whether a call granted then may still start now: nothing closed the budget since,
-// and the smallest margin of the limited windows has not passed on the monotonic clock nor on
-// the wall clock (which goes on while a virtual machine is frozen).
+// Fresh tells whether a call granted then may still start now: nothing closed the budget since, and the margin of no
+// limited window has passed since right before its grant was asked for. Take has seen to it that the smallest margin,
+// counted from the instant that it returned, is enough for all of them.
 func (b *Budget) Fresh(granted time.Time) bool {
 	now := time.Now()
 	since, until, known := b.store.Closed()
 	if !known || now.Before(until) || since.After(granted) {
 		return false
 	}
-	margin := b.margin()
-	return now.Sub(granted) <= margin && now.Round(0).Sub(granted.Round(0)) <= margin
+	return age(granted, now) <= b.margin()
 }
 
+// margin is the smallest of the limited windows.
 func (b *Budget) margin() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	margin := time.Duration(math.MaxInt64)
 	for _, w := range b.windows {
-		if w.seen.Limit > 0 {
+		if w.limited {
 			margin = min(margin, w.Margin)
 		}
 	}

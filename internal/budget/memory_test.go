@@ -20,8 +20,9 @@ type memory struct {
 	taken        map[string]int                                   // Takes carried out
 	fault        func(window string) (carriedOut bool, err error) // nil: none
 	lookFault    error
-	delay        time.Duration // of every Look
-	late         time.Duration // in letting go of a grant
+	delay        time.Duration               // of every Look
+	slow         map[string][2]time.Duration // of every Take of a window: on the way to the store, and back
+	late         time.Duration               // in letting go of a grant
 }
 
 func newMemory(windows []Window) *memory {
@@ -60,6 +61,8 @@ func (m *memory) Look(ctx context.Context, name string) (State, error) {
 }
 
 func (m *memory) Take(_ context.Context, name string) (bool, error) {
+	time.Sleep(m.slow[name][0])
+	defer time.Sleep(m.slow[name][1])
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var err error

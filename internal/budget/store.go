@@ -11,6 +11,7 @@ type Window struct {
 	Per  time.Duration // what the API counts over
 	// Margin bounds the way from a grant to the last byte of the call: a grant lasts in the
 	// window for Per + Margin, and a call that did not start Margin after it must not start.
+	// It counts from right before the store is asked for the grant: the store's answer is part of the way.
 	Margin time.Duration
 	Limit  int // 0: no limit
 }

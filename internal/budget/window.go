@@ -7,17 +7,19 @@ import "time"
 // clock jumps ahead and its grants age out early. Its owner is a Budget, under its lock.
 type window struct {
 	Window
-	seen   State
-	at     time.Time   // when the store told
-	grants []time.Time // of the last Per + Margin, oldest first; empty without a limit
+	seen    State
+	at      time.Time   // when the store told
+	grants  []time.Time // of the last Per + Margin, oldest first; empty without a limit
+	limited bool        // now or before: a grant may be from before another replica's limit went
+	held    time.Time   // from before the store was asked for the call that no caller has yet; owned by who has the Budget's slot
 }
 
 func newWindow(w Window) *window {
-	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now()}
+	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now(), limited: w.Limit > 0}
 }
 
 func (w *window) told(s State, now time.Time) {
-	w.seen, w.at = s, now
+	w.seen, w.at, w.limited = s, now, w.limited || s.Limit > 0
 	if s.Limit == 0 {
 		w.grants = nil
 	}

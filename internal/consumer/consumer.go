@@ -53,7 +53,7 @@ type Consumer struct {
 	inHand   sync.WaitGroup
 	inFlight atomic.Int64
 	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
-	idle     atomic.Bool  // waiting for a slot, for what Admit and Gate wait for, for the broker, or for what is in hand at the end
+	idle     atomic.Bool  // waiting for a slot, for what Admit, Gate and Idle wait for, for the broker, or for what is in hand at the end
 }
 
 // ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
@@ -155,7 +155,9 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 		msg, err := p.next()
 		if msg == nil {
 			if probe && err == nil && c.cfg.Idle != nil {
+				c.idle.Store(true) // it asks an API that may well be what hangs
 				c.cfg.Idle(ctx)
+				c.turn()
 			}
 			c.probed(probe)
 			return err

@@ -119,3 +119,27 @@ func TestPausedConsumerGivesBackWhatItHadAskedFor(t *testing.T) {
 		b.wantPending(0)
 	})
 }
+
+// What is asked when there is no message to probe with may take as long as the API's time-out lets it: the loop that
+// waits for it is alive.
+func TestIdleProbeThatHangsIsNoStuckLoop(t *testing.T) {
+	inBench(t, func(b *bench) {
+		gate := remediation.NewGate(time.Second, time.Second)
+		gate.Fault("test", "for the test")
+		asked, answer := make(chan struct{}, 1), make(chan struct{})
+		c := b.start(consumer.Config{Slots: 1, Gate: gate, Idle: func(context.Context) {
+			asked <- struct{}{}
+			<-answer
+			gate.Healthy()
+		}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		<-asked
+		b.passes(2 * time.Minute)
+		if err := c.Alive(); err != nil {
+			t.Error(err)
+		}
+		close(answer)
+		b.publish("1", nil)
+		b.passes(10 * time.Second)
+		b.wantPending(0)
+	})
+}

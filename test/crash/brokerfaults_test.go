@@ -82,9 +82,13 @@ func TestBrokerIsUnreachableForAMinute(t *testing.T) {
 	w.readiness("")
 }
 
+// Each answer of the broker takes most of the minute's margin, with the limits that are the default.
 func TestBrokerIsSlow(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, options{})
+	w := newWorld(t, options{
+		env: []string{"WORKER_RATE_PER_MINUTE=100", "WORKER_RATE_PER_HOUR=1500"},
+		api: defendersim.Config{Limits: []defendersim.Limit{{Calls: 100, Per: time.Minute}, {Calls: 1500, Per: time.Hour}}},
+	})
 	for _, r := range w.replicas {
 		r.broker.slow(150 * time.Millisecond)
 	}
@@ -93,6 +97,9 @@ func TestBrokerIsSlow(t *testing.T) {
 	}
 	w.finish(3 * time.Minute)
 	w.readiness("")
+	if n := w.api.Throttled(); n > 0 {
+		t.Errorf("%d calls were over the limit", n)
+	}
 }
 
 // The connections are cut amid the results: none is lost, none told twice.
