@@ -21,6 +21,13 @@ const mostStale = 3
 // of what a minute's grant is good for.
 const slowFor = 250 * time.Millisecond
 
+// Where the last intent took longer than earlyFor the next ones are written before the call is granted, which may be waited
+// for; the call then begins within earlyStart.
+const (
+	earlyFor   = 100 * time.Millisecond
+	earlyStart = 10 * time.Second
+)
+
 // call makes the one POST of the run, as soon as it may.
 func (p *passage) call() (Outcome, error) {
 	if p.bar != nil {
@@ -55,10 +62,11 @@ func (p *passage) call() (Outcome, error) {
 			if stale++; stale < mostStale {
 				continue
 			}
-			if p.intending < slowFor {
+			took := time.Duration(p.intended.Load())
+			if took < slowFor {
 				return p.handBack(time.Second, "stale")
 			}
-			p.fault(faultSlow, fmt.Sprintf("the broker takes %s to store what must be durable before a call, so that granted calls are too old by then; see its disk, its load and the way to it", p.intending.Round(time.Millisecond)))
+			p.fault(faultSlow, fmt.Sprintf("the broker takes %s to store what must be durable before a call, so that granted calls are too old by then; see its disk, its load and the way to it", took.Round(time.Millisecond)))
 			return p.handBack(p.Gate.HandBack(), faultSlow)
 		case defender.Reauthenticate:
 			if refreshed++; refreshed < 2 {
@@ -87,20 +95,31 @@ func (p *passage) call() (Outcome, error) {
 // post is the one exchange, once it is permitted and made known. The guard is asked with the permit in hand, so that a
 // request that waits for quota spends none on being looked at, and nothing but the intent comes between look and call. An
 // outcome is what the guard has decided.
+//
+// On a slow broker the intent comes before the permit, which would be too old by the time that the intent is durable.
 func (p *passage) post() (action defender.MachineAction, out Outcome, err error) {
+	guarded := p.e.Guarded
+	early := p.Config.Limited && time.Duration(p.intended.Load()) > earlyFor
+	if early {
+		if err := p.intend(earlyStart); err != nil {
+			return action, Outcome{}, err
+		}
+		p.notCalled() // as far as this process knows: what follows may decide otherwise
+	}
 	permit, out, err := p.ready()
 	if out != (Outcome{}) || err != nil {
 		return action, out, err
 	}
-	if err := p.count(); err != nil {
-		return action, Outcome{}, err
-	}
-	guarded, began := p.e.Guarded, time.Now()
-	if err := p.intend(); err != nil {
-		return action, Outcome{}, err
+	if early && time.Until(p.e.StartBy) > p.Config.StartLimit {
+		p.e.Attempts++
+		p.e.calls(p.e.LastCall)
+	} else {
+		guarded = p.e.Guarded
+		if err := p.intend(0); err != nil {
+			return action, Outcome{}, err
+		}
 	}
 	sent := time.Now()
-	p.intending = sent.Sub(began)
 	action, err = p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
 	p.e.Stages.API += Duration(time.Since(sent))
 	var answer *defender.Error
@@ -186,11 +205,19 @@ func (p *passage) notReady(err error) (Outcome, error) {
 // intend makes the call known before it is made: first the entry, then the machine. After a crash before the second
 // write the machine has another holder, which proves that there was no call; after it, look-ups must tell. Where the
 // entry's write fails and the machine's does not, the machine has a holder that is not calling, which is free.
-func (p *passage) intend() error {
-	e := &p.e
+//
+// The signer's hour is counted right before. The call begins within StartLimit, or within another time if one is given.
+func (p *passage) intend(within time.Duration) error {
+	if err := p.count(); err != nil {
+		return err
+	}
+	e, began := &p.e, time.Now()
 	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
 	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
-	e.LastCall = time.Now().UTC()
+	e.LastCall, e.StartBy = began.UTC(), time.Time{}
+	if within > 0 {
+		e.StartBy = e.LastCall.Add(within)
+	}
 	e.calls(e.LastCall)
 	if e.CalledAt.IsZero() {
 		if e.CalledAt = p.apiTime(); !p.clockKnown() {
@@ -219,14 +246,21 @@ func (p *passage) intend() error {
 		}
 	}
 	if err == nil {
+		p.intended.Store(int64(time.Since(began)))
 		return nil
 	}
-	e.State, e.Attempts = StateWaiting, e.Attempts-1
-	e.neverCalled()
+	e.State = StateWaiting
+	p.notCalled()
 	if back := p.save(0); back != nil {
 		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
 	}
 	return err
+}
+
+// notCalled takes back what an intent has noted of a call that was not made.
+func (p *passage) notCalled() {
+	p.e.Attempts--
+	p.e.neverCalled()
 }
 
 // errMachineBusy is another request's call for the same machine.
@@ -245,7 +279,7 @@ func (p *passage) readMachine() (busy bool, err error) {
 // orphaned is when a machine's holder that has not been heard of since its call holds the machine no longer: its message
 // was purged. Nobody who is alive is silent for so long. By then, at the latest, the machine's record expires.
 func (p *passage) orphaned() time.Duration {
-	alive := p.Config.StartLimit + p.Config.Timeout + 11*p.Config.ReconcileDelay // the looks take ten
+	alive := earlyStart + p.Config.Timeout + 11*p.Config.ReconcileDelay // the looks take ten
 	return min(max(p.Config.GiveUpAfter, alive), keep)
 }
 

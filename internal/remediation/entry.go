@@ -60,6 +60,7 @@ type Entry struct {
 
 	CalledAt time.Time `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
 	LastCall time.Time `json:"lastCall,omitzero"`   // the latest call
+	StartBy  time.Time `json:"startBy,omitzero"`    // it begins by then; zero: within StartLimit
 	Attempts int       `json:"attempts,omitempty"`  // POSTs sent
 	Looks    int       `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
 	LookFrom time.Time `json:"lookFrom,omitzero"`   // what the look-ups' delays count from

@@ -117,7 +117,12 @@ func (p *passage) lastPossibleEnd() time.Time {
 	if p.e.Owner == p.Config.Owner {
 		return time.Now().UTC()
 	}
-	return p.e.LastCall.Add(p.Config.StartLimit + p.Config.Timeout)
+	return p.e.LastCall.Add(p.startLimit() + p.Config.Timeout)
+}
+
+// startLimit is how long after the intent the call can have begun.
+func (p *passage) startLimit() time.Duration {
+	return max(p.Config.StartLimit, p.e.StartBy.Sub(p.e.LastCall)) // of none it is far below zero
 }
 
 func (p *passage) nextLook() time.Time {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -62,9 +63,10 @@ type Submitter struct {
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	flights flights
-	streak  streak
-	guards  few
+	flights  flights
+	streak   streak
+	intended atomic.Int64 // how long the last intent took
+	guards   few
 }
 
 // passage is one delivery on its way through the Submitter.
@@ -79,11 +81,10 @@ type passage struct {
 	e          Entry // as it is to become; p.stored is what the ledger has
 	stored     State
 	m          machine
-	probing    bool          // it may call though the gate is closed
-	guarded    bool          // the guard was asked in this passage, and let the run through: to be written down
-	recorded   bool          // this passage has recorded the acceptance
-	intending  time.Duration // what the last intent took
-	queued     bool          // the wait for quota began in this passage
+	probing    bool // it may call though the gate is closed
+	guarded    bool // the guard was asked in this passage, and let the run through: to be written down
+	recorded   bool // this passage has recorded the acceptance
+	queued     bool // the wait for quota began in this passage
 
 	began   time.Time
 	span    trace.Span // nil: not traced
@@ -231,7 +232,7 @@ func (p *passage) alive() time.Duration {
 	if p.e.Owner == p.Config.Owner {
 		return 0
 	}
-	end := p.e.Written.Add(p.Config.StartLimit + p.Config.Timeout + p.Config.ReconcileDelay)
+	end := p.e.Written.Add(p.startLimit() + p.Config.Timeout + p.Config.ReconcileDelay)
 	return end.Sub(p.BrokerNow())
 }
 
