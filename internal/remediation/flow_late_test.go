@@ -180,7 +180,7 @@ func TestKnownRequestsCostNoCall(t *testing.T) {
 	})
 }
 
-// slow is a ledger whose broker takes its time.
+// slow is a ledger whose broker takes its time over intents, slowGrants one that does so over grants.
 type slow struct {
 	ledger
 	by *time.Duration
@@ -196,23 +196,68 @@ func (l slow) Save(ctx context.Context, w remediation.Write) (uint64, error) {
 	return l.ledger.Save(ctx, w)
 }
 
-// An intent that took longer than a grant is good for need not be written again: the next grant's call goes out at once.
-func TestBrokerSlowerThanAGrant(t *testing.T) {
-	inWorld(t, setup{replicas: -1, untended: true, limits: budget.Limits(100, 1500), submit: untracked}, func(w *world) {
-		by := 600 * time.Millisecond
-		r := w.launch(func(r *replica) { r.submitter.Ledger = slow{r.submitter.Ledger.(ledger), &by} })
-		for n := range 20 {
-			w.ask(fmt.Sprint("r", n), n)
-		}
+type slowGrants struct {
+	budget.Store
+	by *time.Duration
+}
+
+func (s slowGrants) Take(ctx context.Context, window string) (bool, error) {
+	time.Sleep(*s.by)
+	return s.Store.Take(ctx, window)
+}
+
+// slowly is a world with limits in force in which one replica has a broker that takes its time.
+func slowly(t *testing.T, intents, grants *time.Duration, test func(w *world, r *replica)) {
+	t.Helper()
+	inWorld(t, setup{
+		replicas: -1, untended: true, limits: budget.Limits(100, 1500), submit: untracked,
+		grants: func(s budget.Store) budget.Store { return slowGrants{s, grants} },
+	}, func(w *world) {
+		test(w, w.launch(func(r *replica) { r.submitter.Ledger = slow{r.submitter.Ledger.(ledger), intents} }))
+	})
+}
+
+// However long an intent takes, calls go out, and few grants are wasted: it is written before the call is granted.
+func TestIntentSlowerThanAGrant(t *testing.T) {
+	for _, by := range []time.Duration{300 * time.Millisecond, 600 * time.Millisecond, 3 * time.Second} {
+		t.Run(by.String(), func(t *testing.T) {
+			quick := time.Duration(0)
+			slowly(t, &by, &quick, func(w *world, r *replica) {
+				for n := range 20 {
+					w.ask(fmt.Sprint("r", n), n)
+				}
+				w.settled(10 * time.Minute)
+				for n := range 20 {
+					w.wantFinal(fmt.Sprint("r", n), "submitted")
+					w.wantPosts(n, 1)
+				}
+				left, err := r.budget.Remaining(w.ctx)
+				w.must(err)
+				if n := left[1].Remaining; n < 1500-3*20 {
+					t.Errorf("%d calls are left of the hour", n)
+				}
+			})
+		})
+	}
+}
+
+// A death between an early intent and its call: nobody looks before the call can have ended.
+func TestDeathBehindAnEarlyIntent(t *testing.T) {
+	intents, grants := 300*time.Millisecond, time.Duration(0)
+	slowly(t, &intents, &grants, func(w *world, r *replica) {
+		w.ask("r1", 1)
+		w.until("a first call, which shows how slow it is", time.Minute, func() bool { return len(w.posts(1)) == 1 })
 		w.settled(time.Minute)
-		for n := range 20 {
-			w.wantFinal(fmt.Sprint("r", n), "submitted")
-			w.wantPosts(n, 1)
-		}
-		left, err := r.budget.Remaining(w.ctx)
-		w.must(err)
-		if n := left[1].Remaining; n < 1500-3*20 {
-			t.Errorf("%d calls are left of the hour", n)
+		w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
+		w.ask("r2", 2)
+		w.until("the death", time.Minute, func() bool { return w.living() == 0 })
+		called := w.posts(2)[0].At
+		w.start()
+		w.settled(10 * time.Minute)
+		w.wantPosts(2, 1)
+		w.wantFinal("r2", "submitted")
+		if looks := w.lookUps(2); len(looks) == 0 || looks[0].At.Sub(called) < timeout {
+			t.Errorf("called %v, looked %+v", called, looks)
 		}
 	})
 }
@@ -222,14 +267,13 @@ func TestBrokerSlowerThanAGrant(t *testing.T) {
 func TestSlowBrokerIsAFault(t *testing.T) {
 	for _, waiting := range []int{20, 1} {
 		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
-			inWorld(t, setup{replicas: -1, untended: true, limits: budget.Limits(100, 1500), submit: untracked}, func(w *world) {
-				by := 2500 * time.Millisecond
-				r := w.launch(func(r *replica) { r.submitter.Ledger = slow{r.submitter.Ledger.(ledger), &by} })
+			by := 700 * time.Millisecond
+			slowly(t, &by, &by, func(w *world, r *replica) {
 				for n := range waiting {
 					w.ask(fmt.Sprint("r", n), n)
 				}
 				w.passes(10 * time.Minute)
-				if f, on := r.gate.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, "2.5s") {
+				if f, on := r.gate.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, "700ms") {
 					t.Errorf("fault %+v", f)
 				}
 				left, err := r.budget.Remaining(w.ctx)

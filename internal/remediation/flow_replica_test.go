@@ -134,7 +134,11 @@ func (r *replica) newBudget() defender.Budget {
 	var err error
 	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1)
 	r.w.must(err)
-	r.budget = budget.New(r.rates, limits, zap.NewNop(), nil)
+	var store budget.Store = r.rates
+	if r.w.set.grants != nil {
+		store = r.w.set.grants(store)
+	}
+	r.budget = budget.New(store, limits, zap.NewNop(), nil)
 	return r.budget
 }
 

@@ -29,15 +29,16 @@ import (
 
 // setup is how a world begins. The zero value: one replica, no limits, the defaults of the contract.
 type setup struct {
-	api      defendersim.Config // every machine exists; no limits unless given
-	replicas int                // 0: 1; negative: none
-	limits   []budget.Window    // of every replica; nil: none
-	free     bool               // calls cost nothing and nothing closes them: for days of fake time
-	slots    int                // 0: 16
-	untended bool               // nobody follows actions or sweeps
-	ackWait  time.Duration      // 0: 20 s
-	traced   bool               // spans are recorded
-	newer    dialect            // of the replicas that startNewer starts
+	api      defendersim.Config              // every machine exists; no limits unless given
+	replicas int                             // 0: 1; negative: none
+	limits   []budget.Window                 // of every replica; nil: none
+	grants   func(budget.Store) budget.Store // what stands before the budget's store; nil: nothing
+	free     bool                            // calls cost nothing and nothing closes them: for days of fake time
+	slots    int                             // 0: 16
+	untended bool                            // nobody follows actions or sweeps
+	ackWait  time.Duration                   // 0: 20 s
+	traced   bool                            // spans are recorded
+	newer    dialect                         // of the replicas that startNewer starts
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
