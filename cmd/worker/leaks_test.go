@@ -389,9 +389,17 @@ func lookAtPages(t *testing.T, v *vault, admin string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, path := range []string{"/livez", "/readyz", "/metrics", "/status", "/", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/pprof/cmdline", "/nothing"} {
-		resp, err := client.Get(admin + path)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, admin+path, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		req.SetBasicAuth("", v.secrets["admin token"])
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable && path != "/nothing" {
+			t.Errorf("%s: %s", path, resp.Status)
 		}
 		body, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"time"
 
@@ -57,7 +58,7 @@ func (b *Broker) scan(ctx context.Context, stream, subject string, fn func(Messa
 	}
 	last := s.CachedInfo().State.LastSeq
 	for seq := max(s.CachedInfo().State.FirstSeq, 1); seq <= last; {
-		msgs, err := b.readOn(ctx, s, subject, seq)
+		msgs, err := b.readOn(ctx, s, subject, seq, readMessages)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", stream, err)
 		}
@@ -83,14 +84,54 @@ const (
 	readBytes    = 4 << 20
 )
 
-// readOn reads the next messages on a subject from a sequence on; none: there are no more. A stream that somebody made
-// without direct reads gives them one by one.
-func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, subject string, from uint64) ([]Message, error) {
+// Kept are those messages on the request subject that have one of the sequences and are still in the stream, by
+// sequence. What was acknowledged is in a work queue no more.
+func (b *Broker) Kept(ctx context.Context, seqs []uint64) (map[uint64]Message, error) {
+	n := b.cfg.Names
+	s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, n.Stream) })
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", n.Stream, err)
+	}
+	kept := map[uint64]Message{}
+	left := slices.Sorted(slices.Values(seqs))
+	for len(left) > 0 {
+		most := min(left[len(left)-1]-left[0]+1, readMessages)
+		msgs, err := b.readOn(ctx, s, n.Subject, left[0], most)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", n.Stream, err)
+		}
+		if len(msgs) == 0 {
+			break
+		}
+		for _, m := range msgs {
+			if _, asked := slices.BinarySearch(left, m.Sequence); asked {
+				kept[m.Sequence] = m
+			}
+		}
+		passed, _ := slices.BinarySearch(left, msgs[len(msgs)-1].Sequence+1)
+		left = left[passed:]
+	}
+	return kept, nil
+}
+
+// DuplicateWindow is for how long the broker drops a request that bears a message id it has seen.
+func (b *Broker) DuplicateWindow(ctx context.Context) (time.Duration, error) {
+	n := b.cfg.Names
+	s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, n.Stream) })
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", n.Stream, err)
+	}
+	return s.CachedInfo().Config.Duplicates, nil
+}
+
+// readOn reads the next messages on a subject from a sequence on, at most so many; none: there are no more. A stream
+// that somebody made without direct reads gives them one by one.
+func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, subject string, from, most uint64) ([]Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	cfg := s.CachedInfo().Config
 	if cfg.AllowDirect {
-		return b.readBatch(ctx, cfg.Name, subject, from)
+		return b.readBatch(ctx, cfg.Name, subject, from, most)
 	}
 	m, err := s.GetMsg(ctx, from, jetstream.WithGetMsgSubject(subject))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -103,8 +144,8 @@ func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, subject string,
 }
 
 // readBatch is a batched direct read, which the client library does not have. [doc] nats-architecture-and-design ADR-31
-func (b *Broker) readBatch(ctx context.Context, stream, subject string, from uint64) ([]Message, error) {
-	ask, err := json.Marshal(map[string]any{"batch": readMessages, "max_bytes": readBytes, "seq": from, "next_by_subj": subject})
+func (b *Broker) readBatch(ctx context.Context, stream, subject string, from, most uint64) ([]Message, error) {
+	ask, err := json.Marshal(map[string]any{"batch": most, "max_bytes": readBytes, "seq": from, "next_by_subj": subject})
 	if err != nil {
 		return nil, err
 	}
