@@ -75,7 +75,7 @@ func (s *submission) lost(ctx context.Context, doubts []doubt, stored func(row i
 	reading := true
 	for chunk := range s.inDoubt(doubts) {
 		var kept map[uint64]broker.Message
-		if reading { // a publisher who may not read is asked to once
+		if reading { // who may not is refused once
 			kept, err = s.broker.Kept(ctx, chunk.seqs)
 			reading = err == nil
 		}
@@ -96,7 +96,7 @@ func (s *submission) lost(ctx context.Context, doubts []doubt, stored func(row i
 			}
 		}
 	}
-	if len(goneRows) > 0 {
+	if reading && len(goneRows) > 0 { // a publisher may read neither, and goes on at once
 		o := broker.FollowOptions{Since: time.Now().Add(-remembered), ToPresent: true}
 		_ = followResults(ctx, s.broker, o, gone.take) // an error only says that no more is known
 	}

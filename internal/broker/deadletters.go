@@ -85,8 +85,20 @@ const (
 )
 
 // Kept are those messages on the request subject that have one of the sequences and are still in the stream, by
-// sequence. What was acknowledged is in a work queue no more.
+// sequence. What was acknowledged is in a work queue no more. An error is a *DeniedError for who may not read it.
 func (b *Broker) Kept(ctx context.Context, seqs []uint64) (map[uint64]Message, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b.denied.Store(&cancel)
+	defer b.denied.Store(nil)
+	kept, err := b.kept(ctx, seqs)
+	if denied, ok := errors.AsType[*DeniedError](context.Cause(ctx)); ok && err != nil {
+		return nil, denied
+	}
+	return kept, err
+}
+
+func (b *Broker) kept(ctx context.Context, seqs []uint64) (map[uint64]Message, error) {
 	n := b.cfg.Names
 	s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, n.Stream) })
 	if err != nil {
