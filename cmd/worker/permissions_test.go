@@ -64,7 +64,8 @@ func (g *guarded) submitsTwice(t *testing.T) {
 	operator := g.jetStream(t, "operator")
 	submit := []string{"worker", "submit", "--batch", "twice", "--file", writeTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n")}
 	for _, c := range []struct{ role, said string }{
-		{"publisher", "1 request published, 0 were already there"}, {"publisher", "1 request published, 0 were already there"},
+		{"publisher", "1 request published, 0 were already there"},
+		{"publisher", "1 request published, 0 were already there"},
 		{"operator", "0 requests published, 1 were already there"},
 	} {
 		if out := succeeds(t, g.as(t, c.role), submit...); !strings.Contains(out, c.said) {

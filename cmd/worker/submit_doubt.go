@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -151,7 +149,7 @@ func (s *submission) inDoubt(doubts []doubt) iter.Seq[doubtful] {
 // come along, for the worker acts on some.
 func (b *bulk) isOf(p prepared, m broker.Message) bool {
 	for name := range m.Header {
-		if _, ours := p.header[name]; !ours && name != jetstream.MsgIDHeader {
+		if _, ours := p.header[name]; !ours && name != "Nats-Msg-Id" {
 			return false
 		}
 	}
