@@ -25,7 +25,7 @@ type lostRows struct {
 }
 
 // settle finds out which duplicates are ours, and publishes the others again under message ids that nobody can guess.
-// known is called for each that is ours. Where it can't be told, the row goes out again too: the id of the request is the
+// stored is called for each row that has a place. Where it can't be told, the row goes out again too: the id of the request is the
 // same, and the worker carries out one id, machine and comment once, however often it comes. A message too many costs nothing,
 // a row that is lost does.
 func (s *submission) settle(ctx context.Context, doubts []doubt, stored func(row int, r broker.Stored)) error {
