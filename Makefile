@@ -67,7 +67,7 @@ tidy-check:
 .PHONY: docs-check
 docs-check:
 	@for module in $$($(GO) list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all); do \
-		grep -q "$$module" docs/dependencies.md || { echo "docs/dependencies.md doesn't say why $$module is needed"; exit 1; }; \
+		grep -qF "\`$$module\`" docs/dependencies.md || { echo "docs/dependencies.md doesn't say why $$module is needed"; exit 1; }; \
 	done
 
 .PHONY: licences

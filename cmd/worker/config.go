@@ -108,7 +108,7 @@ type defenderFlags struct {
 
 type adminFlags struct {
 	Addr      string `env:"WORKER_ADMIN_ADDR" default:"127.0.0.1:8080" help:"Where the admin server listens."`
-	Token     string `env:"WORKER_ADMIN_TOKEN" type:"secret" help:"Bearer token for the admin server; off loopback all but /livez, /readyz and /metrics needs it."`
+	Token     string `env:"WORKER_ADMIN_TOKEN" type:"secret" help:"Bearer token for the admin server; once set, and always off loopback, all but /livez, /readyz and /metrics needs it."`
 	TokenFile string `env:"WORKER_ADMIN_TOKEN_FILE" help:"File with that token."`
 }
 

@@ -388,10 +388,21 @@ func waitForFinals(t *testing.T, js jetstream.JetStream, v *vault, admin string,
 func lookAtPages(t *testing.T, v *vault, admin string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	v.mu.Lock()
+	token := v.secrets["admin token"]
+	v.mu.Unlock()
 	for _, path := range []string{"/livez", "/readyz", "/metrics", "/status", "/", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/pprof/cmdline", "/nothing"} {
-		resp, err := client.Get(admin + path)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, admin+path, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		req.SetBasicAuth("", token)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode == http.StatusUnauthorized {
+			t.Errorf("%s was not shown", path)
 		}
 		body, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()

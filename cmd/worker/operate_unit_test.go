@@ -200,3 +200,36 @@ func TestColours(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestReplayThatIsDone: the broker's memory of the message id outlives the replay and its dead letter.
+func TestReplayThatIsDone(t *testing.T) {
+	s := runSystem(t, nil)
+	s.refuse(testMachine(1))
+	b := s.work.broker
+	if _, err := b.Publish(t.Context(), nil, []byte(`{"id":"one","machineId":"`+testMachine(1)+`","comment":"c"}`)); err != nil {
+		t.Fatal(err)
+	}
+	lettersOf := func(n int) []letter {
+		for {
+			letters, err := readLetters(t.Context(), b, func(letter) bool { return true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(letters) == n {
+				return letters
+			}
+			if !pause(t.Context(), 5*time.Millisecond) {
+				t.Fatal(len(letters))
+			}
+		}
+	}
+	l := lettersOf(1)[0]
+	s.sim.ClearFaults()
+	if err := l.replay(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	lettersOf(0)
+	if err := l.replay(t.Context(), b); err != nil || requestsPublished(t, b) != 2 {
+		t.Errorf("again: %v, %d messages", err, requestsPublished(t, b))
+	}
+}

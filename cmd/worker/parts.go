@@ -67,7 +67,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
 			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: startLimit,
 			Limited: set.Rates.PerMinute > 0 || set.Rates.PerHour > 0,
-			MaxAge: set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
+			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
 	p.tracker = &remediation.Tracker{

@@ -44,6 +44,7 @@ func TestPermissions(t *testing.T) {
 			if all := g.refused(); len(all) > 0 {
 				t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
 			}
+			g.submitsTwice(t)
 			// It tries more than a worker does, such as to publish requests.
 			succeeds(t, g.as(t, "worker", "WORKER_PROVISION=false"), "worker", "check")
 			g.rolesDoNothingElse(t)
@@ -53,6 +54,24 @@ func TestPermissions(t *testing.T) {
 			}
 			sim.stop(t)
 		})
+	}
+}
+
+// submitsTwice: what became of a row can be read by the operator alone. A publisher's rows go out again, which the worker
+// knows by their ids.
+func (g *guarded) submitsTwice(t *testing.T) {
+	t.Helper()
+	operator := g.jetStream(t, "operator")
+	submit := []string{"worker", "submit", "--batch", "twice", "--file", writeTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n")}
+	for _, c := range []struct{ role, said string }{
+		{"publisher", "1 request published, 0 were already there"},
+		{"publisher", "1 request published, 0 were already there"},
+		{"operator", "0 requests published, 1 were already there"},
+	} {
+		if out := succeeds(t, g.as(t, c.role), submit...); !strings.Contains(out, c.said) {
+			t.Errorf("worker submit as %s: %s", c.role, out)
+		}
+		finalResult(t, operator, "twice:2", 1)
 	}
 }
 

@@ -107,6 +107,7 @@ type submission struct {
 	harvest *harvest // nil: not waited for
 
 	stored, duplicates int
+	foreign            int // rows whose message ids other messages had
 }
 
 // carryOut publishes and waits. The report is written whatever happens, with what is known by then.
@@ -158,31 +159,51 @@ func (s *submission) run(ctx context.Context) error {
 func (s *submission) publish(ctx context.Context) error {
 	m := s.meter("published")
 	defer m.end()
-	return s.broker.PublishAll(ctx, s.outgoing(), func(r broker.Stored) {
+	stored := func(row int, r broker.Stored) {
 		if s.harvest != nil {
-			s.harvest.published(s.harvest.fates[s.stored], r)
+			s.harvest.published(s.harvest.fates[row], r)
 		}
 		s.stored++
 		if r.Duplicate {
 			s.duplicates++
 		}
 		m.show(s.stored)
+	}
+	var doubts []doubt
+	row := 0
+	err := s.broker.PublishAll(ctx, s.outgoing(), func(r broker.Stored) {
+		if r.Duplicate {
+			doubts = append(doubts, doubt{row, r.Sequence})
+		} else {
+			stored(row, r)
+		}
+		row++
 	})
+	if err != nil {
+		return err
+	}
+	return s.settle(ctx, doubts, stored)
 }
 
+// outgoing are all rows.
 func (s *submission) outgoing() iter.Seq2[broker.Outgoing, error] {
 	return func(yield func(broker.Outgoing, error) bool) {
-		i := 0
+		row := 0
 		for p := range s.bulk.requests() {
-			again := 0
-			if s.harvest != nil {
-				again = s.harvest.fates[i].rerun()
-			}
-			if i++; !yield(s.bulk.outgoing(p, again), p.err) {
+			if !yield(s.bulk.outgoing(p, s.again(row)), p.err) {
 				return
 			}
+			row++
 		}
 	}
+}
+
+// again is the run that a row of an earlier dry run asks for, else 0.
+func (s *submission) again(row int) int {
+	if s.harvest == nil {
+		return 0
+	}
+	return s.harvest.fates[row].rerun()
 }
 
 func (s *submission) sayPublished() {
@@ -191,6 +212,10 @@ func (s *submission) sayPublished() {
 		return
 	}
 	fmt.Fprintf(s.env.Stdout, "%s published, %d were already there. Batch %s.\n", count(s.stored-s.duplicates, "request", "requests"), s.duplicates, plain(s.bulk.batch))
+	if s.foreign > 0 {
+		fmt.Fprintf(s.env.Stdout, "Other messages bore the message ids of %s, which went out under new ones: see who else may publish on %s.\n",
+			count(s.foreign, "row", "rows"), plain(s.bulk.subject))
+	}
 }
 
 func (s *submission) sayHowToFollow() {

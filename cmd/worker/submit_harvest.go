@@ -16,7 +16,7 @@ import (
 type fate struct {
 	line        int
 	id, machine string
-	seq         uint64 // of its message in the request stream; 0: not published
+	seq         uint64 // of our own message of it in the request stream; 0: not published, or not known
 	told        uint64 // sequence of the result that the rest is from; 0: none
 	run         int
 	outcome     string
@@ -30,8 +30,8 @@ type fate struct {
 	claims      []claim
 }
 
-// claim is a result of a message that bore a row's id in vain. Whether it was the row's own message is known once that
-// is published.
+// claim is a result of a message that bore a row's id in vain, which any message can. Whether it was the row's own
+// message is known once that is published.
 type claim struct {
 	request string // STREAM:SEQ
 	told    uint64
@@ -124,7 +124,7 @@ func (h *harvest) close(f *fate, final bool) {
 	}
 }
 
-// published notes where a row's message is. What a row came to before holds if the broker recognised the message. Else
+// published notes where a row's own message is, if that is known. What a row came to before holds if the broker recognised the message. Else
 // the worker decides anew whether it is the same request, and a row of a dry run may be run in earnest.
 func (h *harvest) published(f *fate, s broker.Stored) {
 	h.mu.Lock()

@@ -21,7 +21,7 @@ type happening struct {
 	final           bool
 
 	stored    uint64
-	duplicate bool
+	duplicate bool // without a sequence: known by its result alone
 }
 
 func result(run int, outcome string) happening {
@@ -44,7 +44,7 @@ func TestHarvest(t *testing.T) {
 		succeeded, submitted, rejected, dryRun = remediation.Succeeded, remediation.Submitted, remediation.Rejected, remediation.DryRun
 		open                                   = "" // not final
 	)
-	stored, known := happening{stored: 7}, happening{stored: 7, duplicate: true}
+	stored, known, byResult := happening{stored: 7}, happening{stored: 7, duplicate: true}, happening{duplicate: true}
 	for _, c := range []struct {
 		name   string
 		events []happening
@@ -65,6 +65,8 @@ func TestHarvest(t *testing.T) {
 		{"refused, and told before it was known to be stored", []happening{refused(7), known}, rejected, false},
 		{"another message with the same id was refused", []happening{refused(6), stored, refused(8)}, open, false},
 		{"succeeded before, but is refused with another comment", []happening{result(1, succeeded), stored, refused(7)}, rejected, false},
+		{"known by its result, while forgeries of its id were refused", []happening{refused(6), result(1, succeeded), byResult, refused(8)}, succeeded, false},
+		{"known by its result and under way, while forgeries of its id were refused", []happening{refused(6), result(1, submitted), byResult, refused(8)}, open, false},
 		{"an earlier dry run", []happening{result(1, dryRun), known}, open, true},
 		{"an earlier dry run, now in earnest", []happening{result(1, dryRun), stored, result(2, submitted), result(2, succeeded)}, succeeded, false},
 	} {
@@ -73,7 +75,7 @@ func TestHarvest(t *testing.T) {
 			h.add(prepared{line: 2, message: message{ID: "a", MachineID: testMachine(1)}})
 			f, enough := h.fates[0], false
 			for i, e := range c.events {
-				if e.stored > 0 {
+				if e.stored > 0 || e.duplicate {
 					h.published(f, broker.Stored{Sequence: e.stored, Duplicate: e.duplicate})
 					continue
 				}

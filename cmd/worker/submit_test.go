@@ -113,6 +113,7 @@ func runSystem(t *testing.T, more map[string]string) *system {
 //	machine ID OUTCOME                says how the machine's actions end
 //	refuses ID                        makes the API refuse the machine
 //	called N                          checks how many calls the API has accepted
+//	publishes, letters and final      as in TestOperateScripts
 //
 // and the seeds ann.nk and bob.nk, whose public nkeys are $ANN and $BOB.
 func TestSubmitScripts(t *testing.T) {
@@ -131,7 +132,7 @@ func TestSubmitScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
+			"exits": exits, "publishes": scriptPublish, "letters": scriptLetters, "final": scriptFinal,
 			"worker-runs": func(ts *testscript.TestScript, _ bool, args []string) {
 				more := map[string]string{}
 				for _, arg := range args {

@@ -18,7 +18,8 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 func (s *Server) guard(next http.Handler) http.Handler {
 	loopback := isLoopback(s.ln.Addr())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A proxy on this machine speaks for somebody who is not on it.
+		// A proxy on this machine speaks for somebody who is not on it. One that adds no header can't be told from a
+		// local client: hence a token that is set is asked for on loopback too.
 		local := loopback && !forwarded(r)
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentSecurityPolicy)
@@ -34,7 +35,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			http.Error(w, "not for other sites", http.StatusForbidden)
 		case !local && strings.HasPrefix(r.URL.Path, profilesPath):
 			http.Error(w, "profiles are for this machine alone", http.StatusForbidden)
-		case local || open(r.URL.Path) || s.hasToken(r):
+		case open(r.URL.Path) || local && s.cfg.Token == "" || s.hasToken(r):
 			next.ServeHTTP(w, r)
 		case s.cfg.Token == "":
 			http.Error(w, "off loopback, and through a proxy, this needs a token: set WORKER_ADMIN_TOKEN", http.StatusForbidden)

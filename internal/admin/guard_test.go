@@ -57,11 +57,24 @@ func TestTokenOffLoopback(t *testing.T) {
 	}
 }
 
-func TestLoopbackNeedsNoToken(t *testing.T) {
-	s := start(t, Config{Token: testToken}, healthy().sources(), nil)
+// Without a token loopback is enough. With one it is not: a proxy that adds no header looks like a local client.
+func TestTokenOnLoopback(t *testing.T) {
+	open := start(t, Config{}, healthy().sources(), nil)
+	guarded := start(t, Config{Token: testToken}, healthy().sources(), nil)
+	withToken := func(r *http.Request) { r.SetBasicAuth("any", testToken) }
 	for path := range strings.FieldsSeq(probes + " / /status /assets/page.js /debug/pprof/") {
-		if code, body := s.get(t, path); code != 200 || strings.Contains(body, testToken) {
-			t.Errorf("%s: %d, with the token: %t", path, code, strings.Contains(body, testToken))
+		if code, _ := open.get(t, path); code != 200 {
+			t.Errorf("%s, none set: %d", path, code)
+		}
+		want := 401
+		if strings.Contains(probes, path) && path != "/" {
+			want = 200
+		}
+		if code, body := guarded.get(t, path); code != want || strings.Contains(body, testToken) {
+			t.Errorf("%s, none sent: %d, want %d; in the body: %t", path, code, want, strings.Contains(body, testToken))
+		}
+		if resp, body := guarded.ask(t, http.MethodGet, path, withToken); resp.StatusCode != 200 || strings.Contains(body, testToken) {
+			t.Errorf("%s, sent: %d; in the body: %t", path, resp.StatusCode, strings.Contains(body, testToken))
 		}
 	}
 }

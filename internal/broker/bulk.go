@@ -35,7 +35,7 @@ type Outgoing struct {
 // Stored is the broker's word that it has a message.
 type Stored struct {
 	Sequence  uint64
-	Duplicate bool // it had it already, under that sequence
+	Duplicate bool // it had one of this message id already, under that sequence; whose, it does not say
 }
 
 // UnpublishedError is the first message that PublishAll could not get stored. Those before it are stored; of the few

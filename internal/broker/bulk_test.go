@@ -165,6 +165,18 @@ func TestPublishAllDenied(t *testing.T) {
 	}
 }
 
+func TestKeptDenied(t *testing.T) {
+	guest := &server.User{Username: "guest", Password: "g", Permissions: &server.Permissions{
+		Publish: &server.SubjectPermission{Allow: []string{"remediation.unrestrict"}},
+	}}
+	s := runServer(t, server.Options{JetStream: true, Users: []*server.User{guest}})
+	b := open(t, broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "guest", Password: "g"}})
+	_, err := b.Kept(within(t), []uint64{1})
+	if _, ok := errors.AsType[*broker.DeniedError](err); !ok {
+		t.Errorf("got %#v", err)
+	}
+}
+
 // TestPublishAllInterrupted: what was told as stored is, nothing else is sent, and a second run doubles nothing.
 func TestPublishAllInterrupted(t *testing.T) {
 	b, _ := provisioned(t, server.Options{})

@@ -87,11 +87,18 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 // Publish puts one message on the request subject; nil when the broker has stored it. A full stream is an error that
 // says so.
 func (b *Broker) Publish(ctx context.Context, h remediation.Header, payload []byte) (seq uint64, err error) {
+	stored, err := b.PublishOnce(ctx, h, payload)
+	return stored.Sequence, err
+}
+
+// PublishOnce is Publish for a message whose header has a message id. The id is no proof: of a duplicate it is for the
+// caller to see whose message has the sequence, for anybody who may publish may have taken the id.
+func (b *Broker) PublishOnce(ctx context.Context, h remediation.Header, payload []byte) (Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.cfg.Names.Subject, Header: nats.Header(h), Data: payload})
 	if err != nil {
-		return 0, fmt.Errorf("publish on %s: %w", b.cfg.Names.Subject, err)
+		return Stored{}, fmt.Errorf("publish on %s: %w", b.cfg.Names.Subject, err)
 	}
-	return ack.Sequence, nil
+	return Stored{Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ type part struct {
 	subject string    // may have wildcards
 	from    uint64    // sequence to begin at; 0: the first
 	since   time.Time // begin here instead; zero: at from
+	most    uint64    // how many at once; 0: readMessages
 	bucket  bool      // read on into what is written meanwhile: a key that is written again has no earlier message
 }
 
@@ -99,7 +101,7 @@ func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Mess
 
 // readBatch is a batched direct read, which the client library does not have. [doc] nats-architecture-and-design ADR-31
 func (b *Broker) readBatch(ctx context.Context, stream string, p part) ([]Message, error) {
-	fields := map[string]any{"batch": readMessages, "max_bytes": readBytes, "next_by_subj": p.subject}
+	fields := map[string]any{"batch": cmp.Or(p.most, readMessages), "max_bytes": readBytes, "next_by_subj": p.subject}
 	if !p.since.IsZero() {
 		fields["start_time"] = p.since
 	} else {
