@@ -235,8 +235,11 @@ func readLetters(ctx context.Context, conn *broker.Broker, means func(letter) bo
 // worker's to judge, which knows the signers of today.
 func (l letter) hopeless(n broker.Names, now time.Time) string {
 	original, _, _, err := remediation.OriginalDelivery(l.header, l.data)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err.Error()
+	case original.Stream != n.Stream || original.Subject != n.Subject:
+		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
 	}
 	r, invalid := remediation.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
 	switch {

@@ -94,6 +94,7 @@ func deadLetterOf(payload string, limit int) letter {
 
 func TestHopelessReplays(t *testing.T) {
 	good := `{"machineId":"` + testMachine(1) + `","comment":"c"`
+	ours := broker.Names{Stream: "REMEDIATION", Subject: "remediation.unrestrict", ResultsSubject: "remediation.results"}
 	for payload, want := range map[string]string{
 		good + `}`: "",
 		good + `,"expiresAt":"2999-01-01T00:00:00Z"}`: "",
@@ -101,9 +102,14 @@ func TestHopelessReplays(t *testing.T) {
 		good + `,"replyTo":"remediation.results"}`:    "replyTo: is a subject of the worker itself",
 		`{`: "it would be rejected again: malformed",
 	} {
-		got := deadLetterOf(payload, 0).hopeless(broker.Names{Stream: "REMEDIATION"}, time.Now())
+		got := deadLetterOf(payload, 0).hopeless(ours, time.Now())
 		if (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", payload, got, want)
+		}
+	}
+	for _, others := range []broker.Names{{Stream: "STAGING", Subject: ours.Subject}, {Stream: ours.Stream, Subject: "staging.unrestrict"}} {
+		if got := deadLetterOf(good+`}`, 0).hopeless(others, time.Now()); !strings.Contains(got, "on remediation.unrestrict of stream REMEDIATION") {
+			t.Errorf("another deployment's: %q", got)
 		}
 	}
 	if got := deadLetterOf(good+`}`, 100).hopeless(broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -79,7 +80,8 @@ func TestRateLimitLowered(t *testing.T) {
 func TestRateSmallestLimitHolds(t *testing.T) {
 	rateBubble(t, func(t *testing.T, w *rateWorld) {
 		none, many, few := w.replica(budget.Limits(0, 0)), w.replica(budget.Limits(50, 0)), w.replica(budget.Limits(20, 0))
-		few.take(1) // its word is out
+		few.take(1)
+		synctest.Wait() // its word is out, and has been heard
 		none.take(4)
 		many.want(15, time.Minute)
 		none.want(0, time.Minute)
