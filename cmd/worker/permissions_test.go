@@ -61,7 +61,7 @@ func TestPermissions(t *testing.T) {
 // knows by their ids.
 func (g *guarded) submitsTwice(t *testing.T) {
 	t.Helper()
-	operator := g.jetStream(t, "operator")
+	results := g.jetStream(t, "worker")
 	submit := []string{"worker", "submit", "--batch", "twice", "--file", writeTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n")}
 	for _, c := range []struct{ role, said string }{
 		{"publisher", "1 request published, 0 were already there"},
@@ -71,7 +71,7 @@ func (g *guarded) submitsTwice(t *testing.T) {
 		if out := succeeds(t, g.as(t, c.role), submit...); !strings.Contains(out, c.said) {
 			t.Errorf("worker submit as %s: %s", c.role, out)
 		}
-		finalResult(t, operator, "twice:2", 1)
+		finalResult(t, results, "twice:2", 1)
 	}
 }
 
