@@ -107,6 +107,9 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 		p.notCalled() // as far as this process knows: what follows may decide otherwise
 	}
 	permit, out, err := p.ready()
+	if err != nil && early {
+		err = p.takeBack(err)
+	}
 	if out != (Outcome{}) || err != nil {
 		return action, out, err
 	}
@@ -249,8 +252,13 @@ func (p *passage) intend(within time.Duration) error {
 		p.intended.Store(int64(time.Since(began)))
 		return nil
 	}
-	e.State = StateWaiting
 	p.notCalled()
+	return p.takeBack(err)
+}
+
+// takeBack makes known that the call of an intent is not made, because of err: else whoever comes next would look for it.
+func (p *passage) takeBack(err error) error {
+	p.e.State = StateWaiting
 	if back := p.save(0); back != nil {
 		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
 	}
@@ -282,31 +290,6 @@ func (p *passage) orphaned() time.Duration {
 	alive := earlyStart + p.Config.Timeout + 11*p.Config.ReconcileDelay // the looks take ten
 	return min(max(p.Config.GiveUpAfter, alive), keep)
 }
-
-// apiTime is a time that the API's clock has passed for certain by now, less a margin; our own less a wide one while the
-// API's was never measured.
-func (p *passage) apiTime() time.Time {
-	earliest, _, measured := p.Defender.Clock()
-	if !measured {
-		return earliest.Add(-wideMargin).UTC()
-	}
-	return earliest.Add(-clockMargin).UTC()
-}
-
-func (p *passage) clockKnown() bool {
-	_, _, measured := p.Defender.Clock()
-	return measured
-}
-
-// callByAPI is apiTime as of the latest call.
-func (p *passage) callByAPI() time.Time {
-	return p.apiTime().Add(time.Until(p.e.LastCall))
-}
-
-const (
-	clockMargin = 2 * time.Second
-	wideMargin  = 10 * time.Minute
-)
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

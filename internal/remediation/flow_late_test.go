@@ -202,8 +202,12 @@ type slowGrants struct {
 }
 
 func (s slowGrants) Take(ctx context.Context, window string) (bool, error) {
-	time.Sleep(*s.by)
-	return s.Store.Take(ctx, window)
+	select {
+	case <-time.After(*s.by):
+		return s.Store.Take(ctx, window)
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 }
 
 // slowly is a world with limits in force in which one replica has a broker that takes its time.
@@ -258,6 +262,30 @@ func TestDeathBehindAnEarlyIntent(t *testing.T) {
 		w.wantFinal("r2", "submitted")
 		if looks := w.lookUps(2); len(looks) == 0 || looks[0].At.Sub(called) < timeout {
 			t.Errorf("called %v, looked %+v", called, looks)
+		}
+	})
+}
+
+// A replica that is stopped while an early intent waits for its grant takes it back: nobody looks for a call that was not
+// made.
+func TestEarlyIntentIsTakenBack(t *testing.T) {
+	intents, grants := 300*time.Millisecond, time.Duration(0)
+	slowly(t, &intents, &grants, func(w *world, r *replica) {
+		w.ask("r1", 1)
+		w.settled(time.Minute)
+		grants = time.Hour
+		w.ask("r2", 2)
+		w.until("the intent", time.Minute, func() bool { return w.entry("r2").State == remediation.StateCalled })
+		r.stop()
+		if e := w.entry("r2"); e.State != remediation.StateWaiting || e.Attempts != 0 {
+			t.Errorf("%+v", e)
+		}
+		grants = 0
+		w.start()
+		w.settled(10 * time.Minute)
+		w.wantPosts(2, 1)
+		if n := len(w.lookUps(2)); n != 0 {
+			t.Errorf("%d looks for a call that was not made", n)
 		}
 	})
 }
