@@ -55,7 +55,7 @@ func decodeAction(raw json.RawMessage) (MachineAction, error) {
 	}
 	a := MachineAction{Raw: raw}
 	var older time.Time
-	for name, value := range members(object) {
+	for name, value := range Members(object) {
 		switch name {
 		case "id":
 			a.ID = text(value)
@@ -98,7 +98,7 @@ func decodeList(body []byte) (Page, error) {
 	}
 	var value json.RawMessage
 	var page Page
-	for name, v := range members(body) {
+	for name, v := range Members(body) {
 		switch name {
 		case "value":
 			value = v
@@ -130,9 +130,9 @@ func entity(body []byte) []byte {
 	return bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
 }
 
-// members are the names and values of a valid JSON object, in their order: what a map of raw messages would hold, at a
+// Members are the names and values of a JSON object, which must be valid and begin with its brace, in their order: what a map of raw messages would hold, at a
 // fraction of its cost, for there may be a page of ten thousand.
-func members(object []byte) iter.Seq2[string, json.RawMessage] {
+func Members(object []byte) iter.Seq2[string, json.RawMessage] {
 	return func(yield func(string, json.RawMessage) bool) {
 		for i := 0; ; {
 			quote := bytes.IndexByte(object[i:], '"')

@@ -132,7 +132,7 @@ func FuzzDecodeAction(f *testing.F) {
 		if err := json.Unmarshal(body, &fields); err != nil {
 			t.Fatal(err)
 		}
-		found := maps.Collect(members(bytes.TrimLeft(body, " \t\r\n")))
+		found := maps.Collect(Members(bytes.TrimLeft(body, " \t\r\n")))
 		if diff := cmp.Diff(fields, found); diff != "" {
 			t.Fatal(diff)
 		}

@@ -17,7 +17,7 @@ const (
 // bearer is one token in use.
 type bearer struct {
 	value    string
-	forms    []string // what it looks like where somebody repeats it
+	forms    *needles // what it looks like where somebody repeats it
 	obtained time.Time
 	expires  time.Time    // zero: unknown
 	renewAt  time.Time    // zero: never
@@ -27,7 +27,7 @@ type bearer struct {
 
 // newBearer remembers how the API met the last one if the value is the same. A refusal makes it prove itself anew.
 func newBearer(tok Token, now time.Time, last *bearer, refused bool) *bearer {
-	b := &bearer{value: tok.Value, forms: secretForms(tok.Value), obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
+	b := &bearer{value: tok.Value, forms: needlesOf(tok.Value), obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
 	if last != nil && last.value == tok.Value {
 		b.accepted = last.accepted
 		b.proven.Store(last.proven.Load() && !refused)

@@ -18,9 +18,9 @@ type Exchange struct {
 var correlationHeaders = [...]string{"X-Ms-Request-Id", "Request-Id", "X-Ms-Correlation-Request-Id"}
 
 // correlationID is what the first of the headers says that bears one.
-func correlationID(h http.Header, secretForms []string) string {
+func correlationID(h http.Header, token *needles) string {
 	for _, name := range correlationHeaders {
-		if id := printable(h.Get(name), secretForms); id != "" {
+		if id := printable(h.Get(name)); id != "" && !token.in([]byte(id)) {
 			return id
 		}
 	}
@@ -30,8 +30,8 @@ func correlationID(h http.Header, secretForms []string) string {
 const maxCorrelationID = 128
 
 // printable is "" for what is no id: whoever answers may have written anything there, even what he was sent.
-func printable(id string, secretForms []string) string {
-	if len(id) > maxCorrelationID || id != redactForms(id, maxCorrelationID, secretForms) {
+func printable(id string) string {
+	if len(id) > maxCorrelationID || id != redactLikely(id, maxCorrelationID) {
 		return ""
 	}
 	for i := range len(id) {

@@ -106,9 +106,9 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 		c.clock.saw(r.header, start, received)
 	}
 	if envelope != nil {
-		envelope.Code = redactForms(envelope.Code, 200, p.token.forms)
-		envelope.Message = redactForms(envelope.Message, 4096, p.token.forms)
-		envelope.Target = redactForms(envelope.Target, 200, p.token.forms)
+		envelope.Code = redactLikely(p.token.forms.takenOut(envelope.Code), 200)
+		envelope.Message = redactLikely(p.token.forms.takenOut(envelope.Message), 4096)
+		envelope.Target = redactLikely(p.token.forms.takenOut(envelope.Target), 200)
 	}
 	if (ok || envelope != nil) && r.StatusCode != http.StatusUnauthorized {
 		p.token.proven.Store(true)
@@ -128,7 +128,7 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply, readErr error, s
 	})
 	e.Exchange = r.Exchange
 	if envelope != nil && e.Class != Throttled { // a 429's target is the tenant
-		if id := printable(envelope.Target, nil); id != "" {
+		if id := printable(envelope.Target); id != "" {
 			e.Exchange.CorrelationID = id
 		}
 	}

@@ -28,18 +28,14 @@ const blanks = "\t\n\f\r "
 // redact takes the given secrets, their parts and everything that looks like a token or a password in an
 // address out of s, and keeps what is left within limit bytes.
 func redact(s string, limit int, secrets ...string) string {
-	var forms []string
 	for _, secret := range secrets {
-		forms = append(forms, secretForms(secret)...)
+		s = needlesOf(secret).takenOut(s)
 	}
-	return redactForms(s, limit, forms)
+	return redactLikely(s, limit)
 }
 
-// redactForms is redact for secrets whose forms are known.
-func redactForms(s string, limit int, forms []string) string {
-	for _, form := range forms {
-		s = strings.ReplaceAll(s, form, redacted)
-	}
+// redactLikely is redact for text from which the known secrets were taken.
+func redactLikely(s string, limit int) string {
 	s = tokenLike.ReplaceAllString(s, redacted)
 	if strings.ContainsAny(s, blanks) { // ids are many, and have none; the pattern is slow
 		s = bearerIs.ReplaceAllString(s, "Bearer "+redacted)
@@ -54,28 +50,76 @@ func redactForms(s string, limit int, forms []string) string {
 	return s[:limit] + "..."
 }
 
-// redactBody takes the forms of a token out of an answer's bytes, before anything is decoded from them. A string of JSON
-// that holds one behind escapes is left out whole.
-func redactBody(body []byte, forms []string) []byte {
-	if len(forms) == 0 {
-		return body
+// needles are the forms of one secret, ready to be looked for: there are dozens, and every answer is searched for them.
+type needles struct {
+	forms  []string             // the longest first
+	starts [1 << 16 / 64]uint64 // a bit for what the first four bytes of each form come to
+}
+
+// needleStart is how many bytes of a form starts knows; no form is shorter (secretParts).
+const needleStart = 4
+
+func needlesOf(secret string) *needles {
+	n := &needles{forms: secretForms(secret)}
+	for _, form := range n.forms {
+		var start uint32
+		for i := range needleStart {
+			start = start<<8 | uint32(form[i])
+		}
+		word, bit := n.bit(start)
+		n.starts[word] |= bit
 	}
-	for _, form := range forms {
-		// A short needle is found many times faster, and the forms are seldom there.
-		if bytes.Contains(body, []byte(form[:min(len(form), 32)])) {
-			body = bytes.ReplaceAll(body, []byte(form), []byte(redacted))
+	return n
+}
+
+func (n *needles) bit(start uint32) (word uint32, bit uint64) {
+	h := start * 2654435761 >> 16 // multiplicative hashing, Knuth, The Art of Computer Programming 3, 6.4
+	return h / 64, 1 << (h % 64)
+}
+
+// in says whether one of the forms stands in text.
+func (n *needles) in(text []byte) bool {
+	var start uint32
+	for i, c := range text {
+		start = start<<8 | uint32(c)
+		if word, bit := n.bit(start); n.starts[word]&bit == 0 || i < needleStart-1 {
+			continue
+		}
+		from := text[i-(needleStart-1):]
+		if slices.ContainsFunc(n.forms, func(form string) bool { return len(form) <= len(from) && string(from[:len(form)]) == form }) {
+			return true
 		}
 	}
-	if bytes.IndexByte(body, '\\') < 0 {
+	return false
+}
+
+// takenOut is s without the forms.
+func (n *needles) takenOut(s string) string {
+	if !n.in([]byte(s)) {
+		return s
+	}
+	for _, form := range n.forms {
+		s = strings.ReplaceAll(s, form, redacted)
+	}
+	return s
+}
+
+// redactBody takes the forms of a token out of an answer's bytes, before anything is decoded from them. A string of JSON
+// that holds one behind escapes is left out whole.
+func redactBody(body []byte, token *needles) []byte {
+	if token.in(body) {
+		body = []byte(token.takenOut(string(body)))
+	}
+	if len(token.forms) == 0 || bytes.IndexByte(body, '\\') < 0 {
 		return body
 	}
-	return redactEscaped(body, forms)
+	return redactEscaped(body, token)
 }
 
 // redactEscaped looks into every string that has an escape.
-func redactEscaped(body []byte, forms []string) []byte {
+func redactEscaped(body []byte, token *needles) []byte {
 	var out []byte
-	done, shortest := 0, len(forms[len(forms)-1])
+	done, shortest := 0, len(token.forms[len(token.forms)-1])
 	for i := 0; i < len(body); {
 		at := bytes.IndexByte(body[i:], '"')
 		if at < 0 {
@@ -87,7 +131,7 @@ func redactEscaped(body []byte, forms []string) []byte {
 			continue // without its escapes it is shorter still
 		}
 		var plain string
-		if json.Unmarshal(body[from:end], &plain) == nil && slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(plain, form) }) {
+		if json.Unmarshal(body[from:end], &plain) == nil && token.in([]byte(plain)) {
 			out = append(append(out, body[done:from]...), `"`+redacted+`"`...)
 			done = end
 		}

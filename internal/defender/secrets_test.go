@@ -138,18 +138,18 @@ func TestSecretForms(t *testing.T) {
 					t.Errorf("%s of %q: %q", name, part, got)
 				}
 				body := string(must(json.Marshal(map[string]string{"a": text})))
-				if got := string(redactBody([]byte(body), secretForms(secret))); !strings.Contains(got, redacted) || leaks(got, form(part)) || !json.Valid([]byte(got)) {
+				if got := string(redactBody([]byte(body), needlesOf(secret))); !strings.Contains(got, redacted) || leaks(got, form(part)) || !json.Valid([]byte(got)) {
 					t.Errorf("%s of %q in a body: %s", name, part, got)
 				}
 			}
 			body := `{"a":"x","b":"` + escape("Bearer "+part) + `","c":"y\\\"z"}`
-			if got := string(redactBody([]byte(body), secretForms(secret))); got != `{"a":"x","b":"[redacted]","c":"y\\\"z"}` {
+			if got := string(redactBody([]byte(body), needlesOf(secret))); got != `{"a":"x","b":"[redacted]","c":"y\\\"z"}` {
 				t.Errorf("escaped %q: %s", part, got)
 			}
 		}
 	}
 	for _, harmless := range []string{`{"a":"C:\\Windows"}`, `{"a":"`, `"\`, `{"requestor":"DOMAIN\\user"}`, "", `\`} {
-		if got := string(redactBody([]byte(harmless), secretForms(secretToken))); got != harmless {
+		if got := string(redactBody([]byte(harmless), needlesOf(secretToken))); got != harmless {
 			t.Errorf("%s became %s", harmless, got)
 		}
 	}
