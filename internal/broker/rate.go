@@ -142,6 +142,13 @@ func (s *RateStore) smallest(window string) int {
 	return limit
 }
 
+// others is how many other replicas have announced limits.
+func (s *RateStore) others() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.limits)
+}
+
 // unread reports whether another replica's limits are not understood: the smallest may be one of those.
 func (s *RateStore) unread() bool {
 	s.mu.Lock()

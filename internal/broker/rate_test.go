@@ -297,9 +297,12 @@ func TestRateRestartForgetsNothing(t *testing.T) {
 	if _, err := first.Take(t.Context(), "unrestrict"); err == nil {
 		t.Fatal("a call without a broker")
 	}
-	if first.Fresh(time.Now()) {
-		t.Error("a grant is fresh while nobody knows whether the budget is closed")
-	}
+	rateEventually(t, func() error {
+		if _, _, known := first.store.Closed(); known {
+			return errors.New("whether the budget is closed is known without a broker")
+		}
+		return nil
+	})
 	w.start()
 	other := w.replica(budget.Limits(100, 1500))
 	rateEventually(t, func() error {

@@ -36,7 +36,7 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 	info := stream.CachedInfo()
 	taken := int(info.State.Msgs)
 	limit = min(limit, int(info.Config.MaxMsgsPerSubject)) // less, where it may not be raised
-	state := budget.State{Limit: limit, Left: max(0, limit-taken)}
+	state := budget.State{Limit: limit, Left: max(0, limit-taken), Others: s.others()}
 	// How old something is is a difference of two readings of the broker's clock. Should that jump
 	// back, a grant still ages out at some time; asking again now and then costs little.
 	left := func(since time.Time, age time.Duration) time.Duration {

@@ -66,7 +66,7 @@ func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Register
 }
 
 // SetReserve tells whether "unrestrict" must leave the last 2 % of each window (at least one call,
-// never all) to look-ups: on while there is something to look up, or will be. It binds this process alone.
+// of the hour one for each replica, never all) to look-ups: on while there is something to look up, or will be. It binds this process alone.
 func (b *Budget) SetReserve(on bool) { b.reserved.Store(on) }
 
 // Close forbids the calls of all replicas for d from now, unless they are already for longer.

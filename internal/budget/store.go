@@ -32,6 +32,7 @@ type State struct {
 	// NextIn is how long until a grant ages out and Left can grow: at least 0, at most
 	// Per + Margin. Past it while Left is still 0 the store is late, not wrong: ask again.
 	NextIn time.Duration
+	Others int // live processes beside this one that take from it, as far as is known
 }
 
 // Store is the side of a budget that all replicas share. It must outlive every replica: a restart

@@ -42,7 +42,7 @@ func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool)
 		return 0, false
 	}
 	if reserved {
-		limit -= reserve(limit)
+		limit -= w.reserve()
 	}
 	if w.seen.Left <= w.seen.Limit-limit {
 		d = w.seen.NextIn - now.Sub(w.at)
@@ -55,8 +55,16 @@ func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool)
 	return max(d, 0), late && d <= 0
 }
 
-// reserve is how many calls of a window are left to look-ups: 2 %, but never all of it.
-func reserve(limit int) int { return min(max(1, limit/50), limit-1) }
+// reserve is how many calls of a window are left to look-ups: 2 %, but never all of it. What several processes see as the
+// last call above it they may all take. In a minute that is soon over; of a longer window one is kept for each of them, up to
+// a tenth.
+func (w *window) reserve() int {
+	limit, racing := w.seen.Limit, 0
+	if w.Per > time.Minute {
+		racing = min(1+w.seen.Others, limit/10)
+	}
+	return min(max(1, limit/50, racing), limit-1)
+}
 
 func (w *window) prune(now time.Time) {
 	gone := 0
