@@ -122,7 +122,8 @@ func (b *bucketStore) Save(ctx context.Context, w remediation.Write) (uint64, er
 // SaveBoth implements remediation.Ledger: one connection keeps the order, and one stream, which holds the bucket.
 func (b *bucketStore) SaveBoth(ctx context.Context, first, second remediation.Write) (remediation.Saved, remediation.Saved) {
 	one, two := b.begin(first), b.begin(second)
-	return b.outcome(ctx, first, one), b.outcome(ctx, second, two)
+	later := b.outcome(ctx, second, two) // by then the first one's acknowledgement is there too
+	return b.outcome(ctx, first, one), later
 }
 
 // begin sends a write. There is never a Nats-Msg-Id on it: at three replicas the broker would tell the loser of two

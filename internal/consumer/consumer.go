@@ -34,7 +34,7 @@ type Config struct {
 	Gate *remediation.Gate
 	// Idle is called when there was no message to probe with; nil: nothing is done then.
 	Idle func(ctx context.Context)
-	// Slots is how many deliveries are in hand at once.
+	// Slots is how many deliveries are worked on at once. With those that are done and being told there are twice as many at most.
 	Slots int
 	// AckWait is the broker's real one; a delivery in hand is kept alive at a third of it.
 	AckWait time.Duration
@@ -50,6 +50,7 @@ type Config struct {
 type Consumer struct {
 	cfg      Config
 	slots    chan struct{}
+	places   chan struct{} // all that are in hand, those that have freed their slot too
 	inHand   sync.WaitGroup
 	inFlight atomic.Int64
 	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
@@ -61,10 +62,10 @@ var ErrUnfinished = errors.New("calls in flight outlasted the shutdown timeout; 
 
 // New makes a consumer; it pulls nothing before Run.
 func New(cfg Config) *Consumer {
-	c := &Consumer{cfg: cfg, slots: make(chan struct{}, cfg.Slots)}
+	c := &Consumer{cfg: cfg, slots: make(chan struct{}, cfg.Slots), places: make(chan struct{}, 2*cfg.Slots)}
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica.",
+			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica: worked on (WORKER_CONCURRENCY at most), or done and being told (with those twice as many at most).",
 		}, func() float64 { return float64(c.InFlight()) }))
 	}
 	c.turned.Store(time.Now().UnixNano())
@@ -144,7 +145,7 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 	}
 	defer func() {
 		for ; n > 0; n-- { // slots that no message came for
-			<-c.slots
+			c.leave()
 		}
 	}()
 	if err := p.ask(n); err != nil {
@@ -165,28 +166,42 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 		n--
 		if c.cfg.Paused != nil && c.cfg.Paused() {
 			c.settle(delivery{c.cfg.Conn, msg}, remediation.Later(0, "paused"))
-			<-c.slots
+			c.leave()
 			c.probed(probe)
 			continue
 		}
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
-			defer func() { <-c.slots; c.inFlight.Add(-1); c.probed(probe) }()
-			c.handle(ctx, work, delivery{c.cfg.Conn, msg}, probe)
+			free := sync.OnceFunc(func() { <-c.slots })
+			defer func() { free(); <-c.places; c.inFlight.Add(-1); c.probed(probe) }()
+			c.handle(ctx, work, delivery{c.cfg.Conn, msg}, probe, free)
 		})
 	}
 	return nil
 }
 
+// moreSlots takes up to so many slots, as many as there are.
 func (c *Consumer) moreSlots(most int) (n int) {
 	for ; n < most; n++ {
 		select {
+		case c.places <- struct{}{}:
+		default:
+			return n
+		}
+		select {
 		case c.slots <- struct{}{}:
 		default:
+			<-c.places
 			return n
 		}
 	}
 	return n
+}
+
+// leave gives a slot back, and the place with it.
+func (c *Consumer) leave() {
+	<-c.slots
+	<-c.places
 }
 
 // admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
@@ -198,12 +213,12 @@ func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	}
 	for _, admit := range c.cfg.Admit {
 		if err := admit(ctx); err != nil {
-			<-c.slots
+			c.leave()
 			return false, err
 		}
 	}
 	if probe, err = c.cfg.Gate.Admit(ctx); err != nil {
-		<-c.slots
+		c.leave()
 	}
 	return probe, err
 }
@@ -214,18 +229,22 @@ func (c *Consumer) slot(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	select {
-	case c.slots <- struct{}{}:
+	if c.moreSlots(1) == 1 {
 		return nil
-	default:
 	}
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case c.places <- struct{}{}:
+	}
+	select {
+	case <-ctx.Done():
+		<-c.places
+		return context.Cause(ctx)
 	case c.slots <- struct{}{}:
 	}
 	if !sleep(ctx, gather) {
-		<-c.slots
+		c.leave()
 		return context.Cause(ctx)
 	}
 	return nil
@@ -240,7 +259,7 @@ func (c *Consumer) probed(probe bool) {
 	}
 }
 
-func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool) {
+func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool, free func()) {
 	meta, err := d.msg.Metadata()
 	if err != nil {
 		c.cfg.Log.Error("a message that is not JetStream's was left alone", zap.Error(err))
@@ -250,7 +269,7 @@ func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool) {
 	defer beat.stop()
 	c.settle(d, c.guarded(wait, work, remediation.Delivery{
 		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: d.msg.Subject, Header: remediation.Header(d.msg.Header),
-		Data: d.msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
+		Data: d.msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe, Free: free,
 	}))
 }
 

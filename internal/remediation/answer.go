@@ -77,9 +77,11 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 		return p.step() // mostly it is our own write, of which we did not hear
 	}
 	p.Metrics.accepted(&p.e)
-	p.Log.Info("call accepted", p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
-		zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
-		zap.String("correlation_id", p.e.correlationID()))...)
+	if line := p.Log.Check(zap.InfoLevel, "call accepted"); line != nil {
+		line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
+			zap.String("action_id", a.ID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
+			zap.String("correlation_id", p.e.correlationID()))...)
+	}
 	if p.e.State == StateFinal {
 		p.Metrics.decided(&p.e)
 	}
@@ -89,8 +91,8 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 // recordAcceptance begins the audit trail's record of an action that is to be followed, beside the entry, for it is true
 // whatever becomes of the entry. What it returns waits, and says whether it is stored; if not, told does it again.
 func (p *passage) recordAcceptance() func() bool {
-	accepted, was := p.e.acceptance()
-	if !was {
+	accepted := p.e.acceptance()
+	if accepted == nil {
 		return func() bool { return false }
 	}
 	stored := p.Audit.Begin(p.work, accepted.audit())

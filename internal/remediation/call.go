@@ -79,8 +79,8 @@ func (p *passage) call() (Outcome, error) {
 				return p.unreachable(answer, started)
 			}
 			if retried++; retried == 1 {
-				p.Gate.Suspect(true)
-				defer p.Gate.Suspect(false)
+				p.suspect(true)
+				defer p.suspect(false)
 			}
 			p.Metrics.retry("transient")
 			if err := sleep(p.wait, delay); err != nil {
@@ -89,6 +89,14 @@ func (p *passage) call() (Outcome, error) {
 			continue
 		}
 		return p.answered(answer)
+	}
+}
+
+// suspect holds other calls back while this one finds out whether the API can be reached at all.
+func (p *passage) suspect(on bool) {
+	if p.suspecting != on {
+		p.suspecting = on
+		p.Gate.Suspect(on)
 	}
 }
 
@@ -107,7 +115,7 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 		p.notCalled() // as far as this process knows: what follows may decide otherwise
 	}
 	permit, out, err := p.ready()
-	if err != nil && early {
+	if err != nil && early && p.e.State == StateCalled { // what the guard has decided stands
 		err = p.takeBack(err)
 	}
 	if out != (Outcome{}) || err != nil {

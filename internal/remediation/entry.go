@@ -170,11 +170,17 @@ func (e *Entry) Result() Result {
 	return r
 }
 
-// acceptance is the entry as what it was when its call was accepted, if it was and is followed.
-func (e *Entry) acceptance() (Entry, bool) {
+// acceptance is the entry as what it was when its call was accepted, nil if it was not or is not followed.
+func (e *Entry) acceptance() *Entry {
+	switch {
+	case !e.Follow || e.ActionID == "":
+		return nil
+	case e.State == StateSubmitted:
+		return e
+	}
 	accepted := *e
 	accepted.State = StateSubmitted
-	return accepted, e.Follow && e.ActionID != ""
+	return &accepted
 }
 
 // since is when what the entry tells was decided.
@@ -189,4 +195,72 @@ func (e *Entry) since() time.Time {
 func (e *Entry) forget() {
 	e.Published = true
 	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil
+}
+
+// encode is the entry's JSON.
+func (e *Entry) encode(room int) ([]byte, error) {
+	o := newObject(room)
+	o.number("v", e.Version)
+	o.text("state", string(e.State))
+	o.flag("published", e.Published)
+	o.number("run", e.Run)
+	o.some("owner", e.Owner)
+	o.text("nonce", e.Nonce)
+
+	o.text("id", e.ID)
+	o.flag("derived", e.Derived)
+	o.text("print", e.Print)
+	o.text("machineId", e.MachineID)
+	o.some("comment", e.Comment)
+	o.some("requestedBy", e.RequestedBy)
+	o.some("ticket", e.Ticket)
+	o.some("batch", e.Batch)
+	if len(e.Metadata) > 0 {
+		o.value("metadata", e.Metadata)
+	}
+	o.some("replyTo", e.ReplyTo)
+	o.some("signedBy", e.SignedBy)
+	o.some("signer", e.Signer)
+	o.some("traceparent", e.TraceParent)
+	o.some("tracestate", e.TraceState)
+
+	o.some("source", e.Source)
+	o.sequence("replayOf", e.ReplayOf)
+	o.time("askedAt", e.Asked)
+	o.instant("receivedAt", e.ReceivedAt)
+
+	o.time("calledAt", e.CalledAt)
+	o.time("lastCall", e.LastCall)
+	o.time("startBy", e.StartBy)
+	o.count("attempts", e.Attempts)
+	o.count("looks", e.Looks)
+	o.time("lookFrom", e.LookFrom)
+	o.time("notFound", e.NotFound)
+	o.count("failures", e.Failures)
+	o.duration("failed", e.Failed)
+	o.time("notBefore", e.Due)
+	o.failure("lastError", e.LastErr)
+
+	o.flag("allowed", e.Allowed)
+	o.flag("counted", e.Counted)
+	o.time("guardedAt", e.Guarded)
+
+	o.flag("follow", e.Follow)
+	o.flag("adopted", e.Adopted)
+	o.some("actionId", e.ActionID)
+	o.time("created", e.Created)
+	o.time("acceptedAt", e.Accepted)
+	o.flag("actionCut", e.Cut)
+
+	o.calls("calls", e.Calls)
+	o.count("callsOmitted", e.CallsOmitted)
+
+	o.some("outcome", e.Outcome)
+	o.failure("error", e.Error)
+	o.flag("dead", e.Dead)
+	o.time("decidedAt", e.DecidedAt)
+	if e.Stages != (Stages{}) {
+		e.Stages.encode(o)
+	}
+	return o.end()
 }

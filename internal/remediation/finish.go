@@ -96,9 +96,18 @@ func (p *passage) conclude() (Outcome, error) {
 	return p.told()
 }
 
-// told sees to it that what the ledger has decided was recorded and published, and acknowledges. After a crash anywhere in
-// here it runs again; the broker and the publisher recognise what was published already, and the record comes twice.
+// told ends the passage with what there is to tell, which holds no other call up while the consumer has room.
 func (p *passage) told() (Outcome, error) {
+	p.suspect(false)
+	if p.d.Free != nil {
+		p.d.Free()
+	}
+	return p.announce()
+}
+
+// announce sees to it that what the ledger has decided was recorded and published, and acknowledges. After a crash anywhere
+// in here it runs again; the broker and the publisher recognise what was published already, and the record comes twice.
+func (p *passage) announce() (Outcome, error) {
 	e := &p.e
 	if e.Published {
 		return Done(), nil
@@ -106,8 +115,8 @@ func (p *passage) told() (Outcome, error) {
 	if e.Dead && e.Source != p.d.Ref() {
 		return Later(2*time.Second, "told"), nil
 	}
-	if accepted, was := e.acceptance(); was {
-		if err := p.tell(&accepted, p.recorded); err != nil {
+	if accepted := e.acceptance(); accepted != nil {
+		if err := p.tell(accepted, p.recorded); err != nil {
 			return Outcome{}, err
 		}
 	}

@@ -36,10 +36,11 @@ const (
 // fault is one misfortune, in one of two forms: what was to be done is refused, or it is done and nobody hears of it.
 type fault struct {
 	at    point
-	done  bool     // done, and the reply lost; else refused before
-	dies  bool     // the replica is killed there and then
-	who   *replica // nil: any
-	times int      // how often it strikes; 0: until cleared
+	done  bool          // done, and the reply lost; else refused before
+	dies  bool          // the replica is killed there and then
+	who   *replica      // nil: any
+	times int           // how often it strikes; 0: until cleared
+	takes time.Duration // it goes well, but takes so long
 }
 
 func (f fault) String() string {
@@ -114,6 +115,10 @@ func (r *replica) do(at point, op func() error) error {
 	}
 	f := r.meet(at)
 	if f == nil {
+		return op()
+	}
+	if f.takes > 0 {
+		time.Sleep(f.takes)
 		return op()
 	}
 	if f.done {

@@ -159,6 +159,34 @@ func TestNewerEntriesAreLeftAlone(t *testing.T) {
 	}
 }
 
+// What is newer only within a member a glance does not see: the end of such an action is not told by an older version, which
+// then no longer follows it.
+func TestNewerWithinAMemberIsLetGo(t *testing.T) {
+	for _, at := range []point{atAck, atDecision} {
+		t.Run(string(at), func(t *testing.T) {
+			inWorld(t, setup{replicas: -1, newer: dialect{`"calls":[{`, `"calls":[{"region":"eu",`}}, func(w *world) {
+				w.faults.inject(fault{at: at, done: true, dies: true, times: 1})
+				w.startNewer()
+				w.ask("r1", 1)
+				w.until("the death", 10*time.Minute, func() bool { return w.living() == 0 })
+				values, results := w.values(), len(w.resultsOf("r1"))
+				old := w.start()
+				w.passes(10 * time.Minute)
+				if now := w.values(); !maps.Equal(now, values) || len(w.resultsOf("r1")) != results {
+					t.Errorf("the ledger has changed from\n%v to\n%v, with %d results after %d", values, now, len(w.resultsOf("r1")), results)
+				}
+				if n := old.tracker.Following(); !old.tracking.Load() || n != 0 {
+					t.Errorf("it follows %d actions", n)
+				}
+				old.stop()
+				w.startNewer()
+				w.settled(10 * time.Minute)
+				w.wantFinal("r1", "succeeded")
+			})
+		})
+	}
+}
+
 // Both versions work on one queue, and replicas of both are killed: every request is carried out once.
 func TestTwoVersionsShareAQueue(t *testing.T) {
 	for newer, d := range dialects {

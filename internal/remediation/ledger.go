@@ -6,10 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -120,9 +118,12 @@ func DecodeEntry(rec Record) (Entry, error) {
 	return e, nil
 }
 
+// formatPrefix is what every entry of this version begins with.
+const formatPrefix = `{"v":1,"state":"`
+
 // concerns tells, without decoding all of it, whether an entry may be one to follow or to tell.
 func concerns(rec Record) bool {
-	head, known := bytes.CutPrefix(rec.Value, []byte(`{"v":1,"state":"`))
+	head, known := bytes.CutPrefix(rec.Value, []byte(formatPrefix))
 	if !known {
 		return rec.Value != nil
 	}
@@ -141,12 +142,16 @@ func save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration
 
 func (e *Entry) write(key string, ttl time.Duration) (Write, error) {
 	e.Version, e.Nonce = formatVersion, nonce()
-	value, err := json.Marshal(e)
+	room := 768 // more than most come to
+	if e.Action != nil {
+		room += 256 + len(e.Action)
+	}
+	value, err := e.encode(room)
 	if err != nil {
 		return Write{}, fmt.Errorf("encode ledger entry: %w", err)
 	}
 	if e.Action != nil {
-		value = slices.Concat(value, []byte("\n"), e.Action)
+		value = append(append(value, '\n'), e.Action...)
 	}
 	return Write{key, value, e.Revision, ttl}, nil
 }

@@ -1,7 +1,6 @@
 package remediation
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,11 +86,12 @@ func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, e
 }
 
 func (r Result) header(source string, trace Trace) Header {
+	id := r.MessageID()
 	h := Header{
-		"Nats-Msg-Id":        {r.MessageID()},
+		"Nats-Msg-Id":        {id},
 		"Content-Type":       {"application/json"},
 		"ce-specversion":     {"1.0"},
-		"ce-id":              {r.MessageID()}, // encoded already: a reader that decodes gets the id as it is
+		"ce-id":              {id}, // encoded already: a reader that decodes gets the id as it is
 		"ce-source":          {percentEncode(source)},
 		"ce-type":            {"remediation.unrestrict." + r.Outcome},
 		"ce-datacontenttype": {"application/json"},
@@ -111,36 +111,37 @@ func (r Result) header(source string, trace Trace) Header {
 	return h
 }
 
-// body writes metadata and machineAction by hand: encoding/json would take out their white space.
+// body has metadata and machineAction as they are: encoding/json would take out their white space.
 func (r Result) body() ([]byte, error) {
-	metadata, action := r.Metadata, r.MachineAction
-	r.Metadata, r.MachineAction = nil, nil
-	r.ReceivedAt, r.FinishedAt = r.ReceivedAt.UTC(), r.FinishedAt.UTC()
-	if r.Error != nil {
-		cut := *r.Error
-		cut.Message = shorten(cut.Message, maxMessage)
-		r.Error = &cut
-	}
-	b := bytes.NewBuffer(make([]byte, 0, 1024+len(metadata)+len(action)))
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(&r); err != nil {
-		return nil, err
-	}
-	b.Truncate(b.Len() - len("}\n"))
+	o := newObject(512 + len(r.Metadata) + len(r.MachineAction))
+	o.text("requestId", r.RequestID)
+	o.number("run", r.Run)
+	o.some("claimedId", r.ClaimedID)
+	o.some("machineId", r.MachineID)
+	o.some("requestedBy", r.RequestedBy)
+	o.some("ticket", r.Ticket)
+	o.some("batch", r.Batch)
+	o.text("outcome", r.Outcome)
+	o.name("final")
+	o.b = strconv.AppendBool(o.b, r.Final)
+	o.flag("machineActionTruncated", r.MachineActionTruncated)
+	o.failure("error", shortError(r.Error))
+	o.number("attempts", r.Attempts)
+	o.flag("adopted", r.Adopted)
+	o.some("signedBy", r.SignedBy)
+	o.instant("receivedAt", r.ReceivedAt.UTC())
+	o.time("finishedAt", r.FinishedAt.UTC())
 	for _, raw := range []struct {
 		name  string
 		value json.RawMessage
-	}{{"metadata", metadata}, {"machineAction", action}} {
+	}{{"metadata", r.Metadata}, {"machineAction", r.MachineAction}} {
 		if raw.value == nil || string(raw.value) == "null" {
 			continue
 		}
 		if !json.Valid(raw.value) {
 			return nil, errors.New(raw.name + " is no JSON")
 		}
-		b.WriteString(`,"` + raw.name + `":`)
-		b.Write(raw.value)
+		o.raw(raw.name, raw.value)
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+	return o.end()
 }

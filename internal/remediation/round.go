@@ -198,7 +198,7 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 		e.decide(outcome, f, false)
 		err = save(ctx, t.Ledger, key, &e, 0)
 	}
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, ErrConflict) || t.leave(key, err) {
 		return
 	}
 	if err == nil {
@@ -214,13 +214,13 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 // told records a decision, publishes it and marks it. That the call was accepted is told by whoever has the message; if
 // that one died, and the message has not come again yet, it is told here, for after the end nobody would.
 func (t *Tracker) told(ctx context.Context, key string, e Entry) error {
-	if accepted, was := e.acceptance(); was {
+	if accepted := e.acceptance(); accepted != nil {
 		waits, err := t.Publisher.Waits(ctx, e.Source)
 		if err != nil {
 			return err
 		}
 		if waits {
-			if err := t.tell(ctx, accepted); err != nil {
+			if err := t.tell(ctx, *accepted); err != nil {
 				return err
 			}
 		}
@@ -250,6 +250,9 @@ func (t *Tracker) sweep(ctx context.Context) {
 	for sleep(ctx, sweepEvery) == nil {
 		for _, key := range t.overdue() {
 			e, err := load(ctx, t.Ledger, key)
+			if t.leave(key, err) {
+				continue
+			}
 			if err == nil && e.State == StateFinal && !e.Published && !e.Dead {
 				err = t.told(t.Tracing.resume(ctx, &e), key, e)
 			}

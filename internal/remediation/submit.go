@@ -85,6 +85,7 @@ type passage struct {
 	guarded    bool // the guard was asked in this passage, and let the run through: to be written down
 	recorded   bool // this passage has recorded the acceptance
 	queued     bool // the wait for quota began in this passage
+	suspecting bool // it holds others' calls back
 
 	began   time.Time
 	span    trace.Span // nil: not traced
@@ -198,7 +199,7 @@ func (p *passage) open() (Outcome, error) {
 		}
 	case p.e.State == StateFinal && p.e.Outcome == DryRun && !p.Config.DryRun && p.e.Source != p.d.Ref():
 		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
-		if _, err := p.told(); err != nil {
+		if _, err := p.announce(); err != nil {
 			return Outcome{}, err
 		}
 		p.e = nextRun(p.e, p.req, p.d, p.origin.Published, p.BrokerNow())

@@ -134,33 +134,45 @@ func (t *Tracker) Ages() []time.Duration {
 
 // learn keeps in mind what an entry says is to be followed or told.
 func (t *Tracker) learn(key string, rec Record) {
-	var e Entry
-	var err error
+	var e glance
 	if concerns(rec) {
-		e, err = DecodeEntry(rec)
-	}
-	if err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
-		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
-		return
+		var err error
+		if e, err = glanceAt(rec); err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
+			t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
+			return
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.State == StateFinal && !e.Published && !e.Dead {
+	if e.state == StateFinal && !e.published && !e.dead {
 		t.untold[key] = time.Now()
 	} else {
 		delete(t.untold, key)
 	}
-	if e.State != StateSubmitted || !e.Follow {
+	if e.state != StateSubmitted || !e.follow {
 		delete(t.open, key)
-	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
-		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.Accepted}
+	} else if have := t.open[key]; have == nil || have.action != e.action {
+		f := &followed{key: key, action: e.action, created: e.created, accepted: e.accepted}
 		if f.created.IsZero() {
-			f.created = e.CalledAt
+			f.created = e.called
 		}
 		t.open[key] = f
 		t.fresh = true
 	}
 	t.Metrics.followed.Set(float64(len(t.open)))
+}
+
+// leave forgets an entry of which err says that it is not this version's, which a glance does not always see.
+func (t *Tracker) leave(key string, err error) bool {
+	if !errors.Is(err, errNewer) && !errors.Is(err, errGarbled) {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, key)
+	delete(t.untold, key)
+	t.Metrics.followed.Set(float64(len(t.open)))
+	return true
 }
 
 // follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
