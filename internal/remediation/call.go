@@ -113,15 +113,17 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 			return action, Outcome{}, err
 		}
 		p.notCalled() // as far as this process knows: what follows may decide otherwise
+		p.e.State = StateWaiting
 	}
 	permit, out, err := p.ready()
-	if err != nil && early && p.e.State == StateCalled { // what the guard has decided stands
+	if err != nil && early && p.e.State == StateWaiting { // what the guard has decided stands
 		err = p.takeBack(err)
 	}
 	if out != (Outcome{}) || err != nil {
 		return action, out, err
 	}
 	if early && time.Until(p.e.StartBy) > p.Config.StartLimit {
+		p.e.State = StateCalled // as the ledger has it
 		p.e.Attempts++
 		p.e.calls(p.e.LastCall)
 	} else {

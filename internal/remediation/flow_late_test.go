@@ -290,6 +290,29 @@ func TestEarlyIntentIsTakenBack(t *testing.T) {
 	})
 }
 
+// Where the guard's look fails behind an early intent, in either form, nobody looks for a call that was not made.
+func TestGuardFailsBehindAnEarlyIntent(t *testing.T) {
+	for name, f := range map[string]defendersim.Fault{"refused": {Status: 503}, "reply lost": {Cut: "body"}} {
+		t.Run(name, func(t *testing.T) {
+			intents, grants := 300*time.Millisecond, time.Duration(0)
+			slowly(t, &intents, &grants, func(w *world, r *replica) {
+				r.submitter.Config.GuardAfter = 0
+				w.ask("r1", 1)
+				w.settled(time.Minute)
+				f.Op, f.Times = "list", 1
+				w.api.Inject(f)
+				w.ask("r2", 2)
+				w.settled(10 * time.Minute)
+				w.wantFinal("r2", "submitted")
+				w.wantPosts(2, 1)
+				if looks, guards := len(w.lookUps(2)), len(w.guardLooks(2)); looks != guards || guards != 2 {
+					t.Errorf("%d looks, %d of the guard", looks, guards)
+				}
+			})
+		})
+	}
+}
+
 // What the guard decides behind an early intent stands, also where it can't be told at once.
 func TestDecisionBehindAnEarlyIntentStands(t *testing.T) {
 	intents, grants := 300*time.Millisecond, time.Duration(0)
