@@ -67,9 +67,7 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 	} else {
 		p.e.decide(Submitted, nil, false)
 	}
-	recorded := p.recordAcceptance()
 	wrote, err := p.record()
-	p.recorded = recorded() && wrote
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -86,17 +84,6 @@ func (p *passage) adoptAs(a defender.MachineAction) (Outcome, error) {
 		p.Metrics.decided(&p.e)
 	}
 	return p.told()
-}
-
-// recordAcceptance begins the audit trail's record of an action that is to be followed, beside the entry, for it is true
-// whatever becomes of the entry. What it returns waits, and says whether it is stored; if not, told does it again.
-func (p *passage) recordAcceptance() func() bool {
-	accepted := p.e.acceptance()
-	if accepted == nil {
-		return func() bool { return false }
-	}
-	stored := p.Audit.Begin(p.work, accepted.audit())
-	return func() bool { return stored() == nil }
 }
 
 // foreign says whether an action that answers our call is not of its making: older, with another comment, or known

@@ -11,13 +11,9 @@ import (
 // whether it is. After a crash or an error it is called again with the same decision, which then is recorded twice: that
 // is no fault.
 //
-// Begin is Record in two, and does not wait itself: what it returns waits until the record is durable. That must be called,
-// once, and before its caller records anything else.
-//
-// Both are safe for concurrent use, and callers do not wait for one another's write.
+// It is safe for concurrent use.
 type Auditor interface {
 	Record(ctx context.Context, r AuditRecord) error
-	Begin(ctx context.Context, r AuditRecord) (stored func() error)
 }
 
 // Kinds of an AuditRecord.

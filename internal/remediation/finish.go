@@ -116,14 +116,14 @@ func (p *passage) announce() (Outcome, error) {
 		return Later(2*time.Second, "told"), nil
 	}
 	if accepted := e.acceptance(); accepted != nil {
-		if err := p.tell(accepted, p.recorded); err != nil {
+		if err := p.tell(accepted); err != nil {
 			return Outcome{}, err
 		}
 	}
 	if e.State == StateSubmitted {
 		return Done(), nil // the tracker goes on from the ledger
 	}
-	if err := p.tell(e, false); err != nil {
+	if err := p.tell(e); err != nil {
 		return Outcome{}, err
 	}
 	e.forget()
@@ -134,11 +134,9 @@ func (p *passage) announce() (Outcome, error) {
 }
 
 // tell records and publishes what e says. Nothing is told that is not in the audit trail.
-func (p *passage) tell(e *Entry, recorded bool) error {
-	if !recorded {
-		if err := p.Audit.Record(p.work, e.audit()); err != nil {
-			return err
-		}
+func (p *passage) tell(e *Entry) error {
+	if err := p.Audit.Record(p.work, e.audit()); err != nil {
+		return err
 	}
 	if e.Dead {
 		if err := p.Publisher.DeadLetter(p.work, p.deadLetter(), e.since()); err != nil {

@@ -83,7 +83,6 @@ type passage struct {
 	m          machine
 	probing    bool // it may call though the gate is closed
 	guarded    bool // the guard was asked in this passage, and let the run through: to be written down
-	recorded   bool // this passage has recorded the acceptance
 	queued     bool // the wait for quota began in this passage
 	suspecting bool // it holds others' calls back
 
