@@ -129,14 +129,14 @@ func (e *Entry) audit() AuditRecord {
 }
 
 // auditReplay is the record of a run that a dead letter has opened.
-func (p *passage) auditReplay() AuditRecord {
+func (p *attempt) auditReplay() AuditRecord {
 	r := p.e.audit()
 	r.Kind, r.Outcome, r.DecidedAt = AuditReplayed, "", time.Now().UTC()
 	return r
 }
 
 // auditRefusal is the record of a message that has no claim on an id: of what it says it has what its result has.
-func (p *passage) auditRefusal(r Request, told Result) AuditRecord {
+func (p *attempt) auditRefusal(r Request, told Result) AuditRecord {
 	return AuditRecord{
 		Kind: AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,

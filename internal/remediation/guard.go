@@ -19,10 +19,11 @@ const (
 // guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
 // who restricted or isolated it later knew more than the request does. It is asked right before a call,
 // and again for each further call; a call that may have taken place is looked for first. Its look may use the quota's
-// reserve, so that those that have a permit for their call do not take all of it from one another.
-func (p *passage) guard() (Outcome, error) {
+// reserve, so that those that have a permit for their call do not take all of it from one another. The error is refused
+// if the run may not go on, a *defender.Error if the look failed.
+func (p *attempt) guard() error {
 	if !p.toBeGuarded(0) {
-		return Outcome{}, nil
+		return nil
 	}
 	p.Notes.guards()
 	measured := p.clockKnown()
@@ -36,22 +37,22 @@ func (p *passage) guard() (Outcome, error) {
 		}
 	}
 	if err != nil {
-		return p.lookFailed(err)
+		return err
 	}
 	p.Notes.mayList(true, "")
 	for _, a := range actions {
 		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, since) {
-			return p.reject(&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
+			return refused{&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
 				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
-				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))})
+				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))}}
 		}
 	}
-	p.guarded, p.e.Guarded = true, p.BrokerNow().UTC()
-	return Outcome{}, nil
+	p.e.Guarded = p.BrokerNow().UTC()
+	return nil
 }
 
 // toBeGuarded says whether the guard has to look for a call that is due within a while.
-func (p *passage) toBeGuarded(within time.Duration) bool {
+func (p *attempt) toBeGuarded(within time.Duration) bool {
 	return p.old(within) && p.BrokerNow().Sub(p.e.Guarded) > guardGood
 }
 
@@ -73,8 +74,8 @@ func (f *few) enter(ctx context.Context) error {
 
 func (f *few) leave() { <-f.slots }
 
-func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
-	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since})
+func (p *attempt) newerThan(since time.Time) ([]defender.MachineAction, error) {
+	return p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: since})
 }
 
 // guardGood is how old the guard's last look may be, for a request that comes again at once because the machine was busy,
@@ -82,13 +83,13 @@ func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
 const guardGood = 10 * time.Second
 
 // old says whether the request will be one for the guard within a while.
-func (p *passage) old(within time.Duration) bool {
+func (p *attempt) old(within time.Duration) bool {
 	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.asked())+within > p.Config.GuardAfter
 }
 
 // asked is when the request was published first, by the broker's clock. The entry's word comes first: the dead letter
 // that a replay's was read from is gone once the run is open. Entries of earlier versions have none.
-func (p *passage) asked() time.Time {
+func (p *attempt) asked() time.Time {
 	if p.e.Asked.IsZero() {
 		return p.origin.Published
 	}
@@ -97,7 +98,7 @@ func (p *passage) asked() time.Time {
 
 // askedByAPI is that instant in the API's time, less the margin of apiTime: an action that is created before it was
 // certainly there before the request.
-func (p *passage) askedByAPI() time.Time {
+func (p *attempt) askedByAPI() time.Time {
 	return p.apiTime().Add(p.asked().Sub(p.BrokerNow()))
 }
 

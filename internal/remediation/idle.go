@@ -34,7 +34,7 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 	switch {
 	case ctx.Err() != nil:
 	case gone:
-		s.streak.end()
+		s.ambiguous.end()
 		s.Gate.HealthyAgain(fault.Code)
 	default:
 		s.Gate.Fault(fault.Code, fault.Reason) // a probe that failed: the next one later

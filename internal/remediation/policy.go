@@ -145,29 +145,22 @@ func (r *policyRule) forbids(req Request) string {
 
 func isLetterOrDigit(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// permitted holds a run against the policy when it is taken first, not again for each attempt. What has to be looked
-// for comes first, so a run is judged when it is about to call.
-func (p *passage) permitted() (Outcome, error) {
+// forbidden is why the policy forbids the run, "" if it does not. A run is judged when it is about to call for the first
+// time, not again for each attempt; what has to be looked for is looked for first.
+func (p *attempt) forbidden() string {
 	if p.Rules.Policy == nil || p.e.Allowed {
-		return Outcome{}, nil
+		return ""
 	}
 	_, rule := p.Rules.Policy.rule(p.signer())
 	asked := p.req
 	asked.SignedBy, _ = p.signer()
 	asked.Ticket = p.e.Ticket
-	if why := rule.forbids(asked); why != "" {
-		return p.reject(&Failure{Code: CodePolicy, Origin: OriginRequest, Message: why})
-	}
-	p.e.Allowed = true
-	if p.stored == "" {
-		return Outcome{}, nil // the first write takes it along
-	}
-	return Outcome{}, p.save(0)
+	return rule.forbids(asked)
 }
 
 // signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same
 // the first one's, which results and records name too. An entry has none if no signature was asked for then.
-func (p *passage) signer() (name, key string) {
+func (p *attempt) signer() (name, key string) {
 	if p.e.Signer == "" {
 		return p.req.SignedBy, p.req.Signer
 	}
