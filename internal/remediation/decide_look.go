@@ -10,11 +10,12 @@ import (
 // lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
 var lookAfter = [...]time.Duration{1, 3, 6}
 
-// nextLook is when the run is looked for next; for the last time not before its call has timed out.
+// nextLook is when the run is looked for next; for the last time not before its call, which may have left as late as the
+// permit allowed, has timed out.
 func (d decider) nextLook(e Entry) time.Time {
 	n := min(e.Looks, len(lookAfter)-1)
 	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
-	if past := e.LastCall.Add(d.Timeout); n == len(lookAfter)-1 && at.Before(past) {
+	if past := e.LastCall.Add(d.startLimit(e) + d.Timeout); n == len(lookAfter)-1 && at.Before(past) {
 		return past
 	}
 	return at

@@ -134,7 +134,7 @@ var table = []row{
 	{StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
 	{StateUnknown, "next", "look due", nil, next, StateUnknown, step{do: doLook}, ""},
 	{StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, StateUnknown, step{do: doWait, after: 30 * time.Second, cause: "unclear"}, ""},
+	{StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, StateUnknown, step{do: doWait, after: 32 * time.Second, cause: "unclear"}, ""},
 	{StateUnknown, "before look", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeLook, StateUnknown, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{StateUnknown, "before look", "", nil, beforeLook, StateUnknown, step{do: doLook}, ""},
 	{StateSubmitted, "next", "", nil, next, StateSubmitted, step{do: doPublish}, ""},
