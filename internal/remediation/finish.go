@@ -96,12 +96,9 @@ func (p *passage) conclude() (Outcome, error) {
 	return p.told()
 }
 
-// told ends the passage with what there is to tell, which holds no other call up while the consumer has room.
+// told ends the passage with what there is to tell.
 func (p *passage) told() (Outcome, error) {
 	p.suspect(false)
-	if p.d.Free != nil {
-		p.d.Free()
-	}
 	return p.announce()
 }
 
