@@ -114,7 +114,7 @@ func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, err
 	if err := p.replicas.Measure(ctx); err != nil {
 		return nil, err
 	}
-	return s.broker.NewLedger(ctx)
+	return s.broker.NewLedger(), nil
 }
 
 func (s *service) assembleClient(p *parts) error {

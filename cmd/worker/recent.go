@@ -39,7 +39,7 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 	}
 	var rows []admin.DeadLetterRow
 	for _, m := range msgs {
-		d := remediation.ReadDeadLetter(remediation.Header(m.Header), m.Data)
+		d := remediation.ReadDeadLetter(m.Header, m.Data)
 		rows = append(rows, admin.DeadLetterRow{
 			Sequence: m.Sequence, RequestID: d.RequestID, Run: d.Run, Code: d.Code, Message: d.Message, Attempts: d.Attempts, Time: m.Time,
 		})

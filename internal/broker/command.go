@@ -49,11 +49,7 @@ func (b *Broker) OpenLedger(ctx context.Context) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := newBucketStore(ctx, b.js, LedgerBucket)
-	if err != nil {
-		return nil, err
-	}
-	return &Ledger{bucketStore: store, b: b, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
+	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
 }
 
 // Search calls fn for each entry that there is now; one that is written meanwhile may come twice.

@@ -150,22 +150,21 @@ func (b *Broker) Pending(ctx context.Context) (int, error) {
 }
 
 // Latest are a stream's last messages, newest first; fewer where some were deleted.
-func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]*jetstream.RawStreamMsg, error) {
+func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]Message, error) {
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", stream, err)
 	}
 	st := s.CachedInfo().State
-	var msgs []*jetstream.RawStreamMsg
+	var msgs []Message
 	for seq := st.LastSeq; seq >= max(st.FirstSeq, 1) && len(msgs) < n && seq+uint64(4*n) > st.LastSeq; seq-- {
-		m, err := s.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
+		m, found, err := b.readOne(ctx, stream, messageRequest{Sequence: seq})
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", stream, err)
+			return nil, err
 		}
-		msgs = append(msgs, m)
+		if found {
+			msgs = append(msgs, m)
+		}
 	}
 	return msgs, nil
 }

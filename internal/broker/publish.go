@@ -139,6 +139,9 @@ func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.Publish
 // a message id whose message was never stored. That leaves no hole: its number is given to another message, or no message has
 // come so far yet. Only the present leader is asked: a direct read may come from a replica that is behind.
 func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same func([]byte) bool) (bool, error) {
+	if seq == 0 {
+		return false, nil // no message has it
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	s, err := p.b.js.Stream(ctx, stream)
@@ -146,97 +149,29 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 		return false, err
 	}
 	last := s.CachedInfo().State.LastSeq // before the message is looked for: what comes meanwhile is another one
-	data, found, err := p.read(ctx, stream, seq)
+	m, found, err := p.b.readOne(ctx, stream, messageRequest{Sequence: seq})
 	switch {
 	case err != nil:
 		return false, err
 	case found:
-		return same(data), nil
+		return same(m.Data), nil
 	}
-	return seq > 0 && seq <= last, nil
+	return seq <= last, nil
 }
-
-// read gets a message from the stream's leader.
-func (p *Publisher) read(ctx context.Context, stream string, seq uint64) (data []byte, found bool, err error) {
-	reply, err := p.b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
-	if err != nil {
-		return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Data []byte `json:"data"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(reply.Data, &answer); {
-	case err != nil:
-		return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
-	case answer.Message != nil:
-		return answer.Message.Data, true, nil
-	case answer.Error == nil || answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeBadRequest || answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound:
-		return nil, false, nil // a bad request is number 0, which no message has
-	}
-	return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, answer.Error)
-}
-
-// searchBatch is how many messages a search asks for at once. It gets their headers alone.
-const searchBatch = 1000
 
 // published searches a stream for a message id from a time on. It goes on as long as ctx lets it and it gets on: each of its
-// steps may take apiTimeout. The broker forgets the consumer when nobody has asked it for a while.
+// steps may take apiTimeout.
 func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (there bool, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("search %s: %w", stream, err)
+	err = p.b.scan(ctx, stream, part{subject: subject, since: since.Add(-time.Minute)}, func(m Message) error {
+		if there = m.Header.Get(jetstream.MsgIDHeader) == id; there {
+			return errEnough
 		}
-	}()
-	from := since.Add(-time.Minute)
-	cons, err := within(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
-		return p.b.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-			FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from, HeadersOnly: true,
-			AckPolicy: jetstream.AckNonePolicy, InactiveThreshold: time.Minute, MemoryStorage: true, Replicas: 1,
-		})
+		return nil
 	})
-	if err != nil {
-		return false, err
+	if errors.Is(err, errEnough) {
+		err = nil
 	}
-	for left := cons.CachedInfo().NumPending; left > 0; {
-		batch, err := within(ctx, func(ctx context.Context) ([]jetstream.Msg, error) {
-			return fetch(ctx, cons, int(min(left, searchBatch)))
-		})
-		if err != nil {
-			return false, err
-		}
-		for _, msg := range batch {
-			if msg.Headers().Get(jetstream.MsgIDHeader) == id {
-				return true, nil
-			}
-		}
-		meta, err := batch[len(batch)-1].Metadata()
-		if err != nil {
-			return false, err
-		}
-		left = meta.NumPending
-	}
-	return false, nil
-}
-
-// fetch gets the next n messages of a consumer that has so many, all of them: nobody would bring one again that got lost.
-func fetch(ctx context.Context, cons jetstream.Consumer, n int) (all []jetstream.Msg, err error) {
-	batch, err := cons.Fetch(n, jetstream.FetchContext(ctx))
-	if err != nil {
-		return nil, err
-	}
-	for msg := range batch.Messages() {
-		all = append(all, msg)
-	}
-	if err := batch.Error(); err != nil {
-		return nil, err
-	}
-	if len(all) < n {
-		return nil, fmt.Errorf("%d of %d messages came", len(all), n)
-	}
-	return all, nil
+	return there, err
 }
 
 // Waits implements remediation.Publisher.
@@ -245,34 +180,36 @@ func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
 	defer cancel()
 	i := strings.LastIndexByte(message, ':')
 	seq, err := strconv.ParseUint(message[i+1:], 10, 64)
-	if i < 0 || err != nil {
+	if i < 0 || err != nil || seq == 0 {
 		return false, nil //nolint:nilerr // no message has that name
 	}
-	_, found, err := p.read(ctx, message[:i], seq)
+	_, found, err := p.b.readOne(ctx, message[:i], messageRequest{Sequence: seq})
+	if IsMissing(err) {
+		return false, nil
+	}
 	return found, err
 }
 
 // Load implements remediation.DeadLetters.
 func (p *Publisher) Load(ctx context.Context, seq uint64) (remediation.Header, []byte, bool, error) {
-	msg, err := p.deadLetters(ctx, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
-		return s.GetMsg(ctx, seq)
-	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil, false, nil
+	if seq == 0 {
+		return nil, nil, false, nil // no message has it
 	}
-	if err != nil {
-		return nil, nil, false, fmt.Errorf("read dead letter %d: %w", seq, err)
-	}
-	return remediation.Header(msg.Header), msg.Data, true, nil
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	m, found, err := p.b.readOne(ctx, p.b.cfg.Names.DeadletterStream, messageRequest{Sequence: seq})
+	return m.Header, m.Data, found, err
 }
 
 // Drop implements remediation.DeadLetters.
 func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
-	_, err := p.deadLetters(ctx, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
-		return nil, s.DeleteMsg(ctx, seq)
-	})
-	var api *jetstream.APIError
-	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == sequenceNotFound {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	s, err := p.b.js.Stream(ctx, p.b.cfg.Names.DeadletterStream)
+	if err == nil {
+		err = s.DeleteMsg(ctx, seq)
+	}
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || apiError(err).ErrorCode == sequenceNotFound {
 		return nil
 	}
 	return fmt.Errorf("drop dead letter %d: %w", seq, err)
@@ -280,13 +217,3 @@ func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
 
 // sequenceNotFound is the server's error code for deleting a message that is not there [nats-server errors.json].
 const sequenceNotFound = 10043
-
-func (p *Publisher) deadLetters(ctx context.Context, do func(context.Context, jetstream.Stream) (*jetstream.RawStreamMsg, error)) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	s, err := p.b.js.Stream(ctx, p.b.cfg.Names.DeadletterStream)
-	if err != nil {
-		return nil, err
-	}
-	return do(ctx, s)
-}

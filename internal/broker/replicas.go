@@ -56,15 +56,11 @@ type Replicas struct {
 
 // NewReplicas opens the shared state after Provision; id is this process's.
 func (b *Broker) NewReplicas(ctx context.Context, id string) (*Replicas, error) {
-	store, err := newBucketStore(ctx, b.js, StateBucket)
-	if err != nil {
-		return nil, err
-	}
 	stream, err := b.js.Stream(ctx, "KV_"+StateBucket)
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", StateBucket, err)
 	}
-	return &Replicas{store: store, kv: b.State(), state: stream, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
+	return &Replicas{store: newBucketStore(b.js, StateBucket), kv: b.State(), state: stream, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
 }
 
 // Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.

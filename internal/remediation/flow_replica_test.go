@@ -73,8 +73,7 @@ func (w *world) newReplica(id string) *replica {
 		Transport: &http.Transport{DialContext: w.net.dial}, TracerProvider: w.provider(),
 	}, r.tokens, r.newBudget())
 	w.must(err)
-	store, err := w.broker.NewLedger(w.ctx)
-	w.must(err)
+	store := w.broker.NewLedger()
 	r.shared, err = w.broker.NewReplicas(w.ctx, id)
 	w.must(err)
 	w.must(r.shared.Measure(w.ctx))
