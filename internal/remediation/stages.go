@@ -36,12 +36,3 @@ func (p *passage) awaitQuota(d time.Duration, cause string) (Outcome, error) {
 // quotaNap bounds how long a message stays away for quota. Nothing is pulled while no call can be had, so that it costs
 // nothing; and what waits goes on as soon as the limits are raised, before what comes later.
 const quotaNap = 30 * time.Second
-
-func (s *Stages) encode(o *object) {
-	o.open("stages")
-	o.duration("queue", s.Queue)
-	o.duration("quota", s.Quota)
-	o.time("quotaSince", s.QuotaSince)
-	o.duration("api", s.API)
-	o.shut()
-}
