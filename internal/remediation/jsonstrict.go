@@ -59,7 +59,7 @@ func readObject(data []byte) (list []member, err error) {
 func syntaxFault(data []byte, err error) error {
 	syntax, located := errors.AsType[*jsontext.SyntacticError](err)
 	switch {
-	case !located:
+	case !located || errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("is no JSON object: unexpected end; send one object in braces")
 	case errors.Is(syntax.Err, jsontext.ErrDuplicateName):
 		return fmt.Errorf("has the key %s twice in one object; give it once", strconv.QuoteToASCII(shorten(syntax.JSONPointer.LastToken(), 64)))
