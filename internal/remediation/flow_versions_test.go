@@ -158,7 +158,7 @@ func TestNewerEntriesAreLeftAlone(t *testing.T) {
 	}
 }
 
-// What is newer only within a member a glance does not see: the end of such an action is not told by an older version, which
+// An entry that is newer only within a member is newer too: the end of such an action is not told by an older version, which
 // then no longer follows it.
 func TestNewerWithinAMemberIsLetGo(t *testing.T) {
 	for _, at := range []point{atAck, atDecision} {

@@ -1,9 +1,11 @@
 package remediation
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -111,37 +113,35 @@ func (r Result) header(source string, trace Trace) Header {
 	return h
 }
 
-// body has metadata and machineAction as they are: encoding/json would take out their white space.
+// body has metadata and machineAction byte for byte: encoding/json would take out their white space.
 func (r Result) body() ([]byte, error) {
-	o := newObject(512 + len(r.Metadata) + len(r.MachineAction))
-	o.text("requestId", r.RequestID)
-	o.number("run", r.Run)
-	o.some("claimedId", r.ClaimedID)
-	o.some("machineId", r.MachineID)
-	o.some("requestedBy", r.RequestedBy)
-	o.some("ticket", r.Ticket)
-	o.some("batch", r.Batch)
-	o.text("outcome", r.Outcome)
-	o.name("final")
-	o.b = strconv.AppendBool(o.b, r.Final)
-	o.flag("machineActionTruncated", r.MachineActionTruncated)
-	o.failure("error", shortError(r.Error))
-	o.number("attempts", r.Attempts)
-	o.flag("adopted", r.Adopted)
-	o.some("signedBy", r.SignedBy)
-	o.instant("receivedAt", r.ReceivedAt.UTC())
-	o.time("finishedAt", r.FinishedAt.UTC())
+	metadata, action := r.Metadata, r.MachineAction
+	r.Metadata, r.MachineAction = nil, nil
+	r.Error, r.ReceivedAt, r.FinishedAt = shortError(r.Error), r.ReceivedAt.UTC(), r.FinishedAt.UTC()
+	body, err := encodeJSON(r)
+	if err != nil {
+		return nil, err
+	}
 	for _, raw := range []struct {
 		name  string
 		value json.RawMessage
-	}{{"metadata", r.Metadata}, {"machineAction", r.MachineAction}} {
+	}{{"metadata", metadata}, {"machineAction", action}} {
 		if raw.value == nil || string(raw.value) == "null" {
 			continue
 		}
 		if !json.Valid(raw.value) {
 			return nil, errors.New(raw.name + " is no JSON")
 		}
-		o.raw(raw.name, raw.value)
+		body = slices.Concat(body[:len(body)-1], []byte(`,"`+raw.name+`":`), raw.value, []byte("}"))
 	}
-	return o.end()
+	return body, nil
+}
+
+// encodeJSON leaves < and > as they are: people search in results and records.
+func encodeJSON(value any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(value)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
