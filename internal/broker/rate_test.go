@@ -233,7 +233,7 @@ func TestRateSlidingWindow(t *testing.T) {
 					if most := rateMost(calls, w.Per); most > w.Limit {
 						t.Errorf("%d calls in one %s, want at most %d", most, w.Name, w.Limit)
 					}
-					use := int(test.during/(w.Per+w.Margin)) * w.Limit
+					use := int(test.during/w.Lasts()) * w.Limit
 					if least == 0 || use < least {
 						least = use
 					}
