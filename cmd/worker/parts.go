@@ -26,7 +26,7 @@ type parts struct {
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
 	tally    *broker.Tally
-	present  func() any
+	present  func() broker.Presence
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 }
@@ -101,12 +101,12 @@ const besideAction = 128 << 10
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
-	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas)
-	if err != nil {
-		return nil, fmt.Errorf("call budget: %w", err)
-	}
 	if p.replicas, err = s.broker.NewReplicas(ctx, s.owner); err != nil {
 		return nil, err
+	}
+	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas, p.replicas)
+	if err != nil {
+		return nil, fmt.Errorf("call budget: %w", err)
 	}
 	if err := p.replicas.Measure(ctx); err != nil {
 		return nil, err

@@ -17,9 +17,9 @@ const holdFor = 3 * time.Second
 // time costs a call of the budget.
 const mostStale = 3
 
-// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late: half
-// of what a minute's grant is good for.
-const slowFor = 250 * time.Millisecond
+// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late. The
+// grant itself takes two of the broker's answers, which count too.
+func (s *Submitter) slowFor() time.Duration { return s.Config.StartLimit / 4 }
 
 // Where the last intent took longer than earlyFor the next ones are written before the call is granted, which may be waited
 // for; the call then begins within earlyStart.
@@ -63,7 +63,7 @@ func (p *passage) call() (Outcome, error) {
 				continue
 			}
 			took := time.Duration(p.intended.Load())
-			if took < slowFor {
+			if took < p.slowFor() {
 				return p.handBack(time.Second, "stale")
 			}
 			p.fault(faultSlow, fmt.Sprintf("the broker takes %s to store what must be durable before a call, so that granted calls are too old by then; see its disk, its load and the way to it", took.Round(time.Millisecond)))
