@@ -26,7 +26,7 @@ type parts struct {
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
 	tally    *broker.Tally
-	present  func() any
+	present  func() broker.Presence
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 }
@@ -65,7 +65,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy},
 		Config: remediation.SubmitConfig{
 			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
-			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: startLimit,
+			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,
 			Limited: set.Rates.PerMinute > 0 || set.Rates.PerHour > 0,
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
@@ -98,18 +98,15 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 // besideAction is room for everything in a result or a ledger entry but the MachineAction: a request is at most 64 KiB.
 const besideAction = 128 << 10
 
-// startLimit is how old a grant may be when its call leaves (design: contract §6.2, the process frozen in between).
-const startLimit = 2 * time.Second
-
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
-	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas)
-	if err != nil {
-		return nil, fmt.Errorf("call budget: %w", err)
-	}
 	if p.replicas, err = s.broker.NewReplicas(ctx, s.owner); err != nil {
 		return nil, err
+	}
+	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas, p.replicas)
+	if err != nil {
+		return nil, fmt.Errorf("call budget: %w", err)
 	}
 	if err := p.replicas.Measure(ctx); err != nil {
 		return nil, err
@@ -132,7 +129,7 @@ func (s *service) assembleClient(p *parts) error {
 	p.apiURL = apiURL
 	p.tokens = defender.NewTokens(s.credential, scope)
 	p.client, err = defender.New(defender.Config{
-		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: startLimit,
+		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: budget.StartLimit,
 		Registerer: s.registry, TracerProvider: s.tracing.spans(),
 	}, p.tokens, p.budget)
 	return err

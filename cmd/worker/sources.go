@@ -63,7 +63,7 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 }
 
 // presence is what this replica tells the others.
-func (s *service) presence() any {
+func (s *service) presence() broker.Presence {
 	reasons, _ := s.readiness()
 	_, p, _ := s.current()
 	s.mu.Lock()
@@ -75,9 +75,10 @@ func (s *service) presence() any {
 	}
 	out := broker.Presence{
 		Ready: len(reasons) == 0, Since: s.since, InFlight: p.consumer.InFlight(), Followed: p.tracker.Following(), Version: thisBuild().Version,
+		Limits: broker.RateLimits(windows(s.settings.Rates)), DryRun: s.settings.DryRun,
 	}
 	if len(reasons) > 0 {
-		out.Reason = reasons[0].Message
+		out.Code, out.Reason = reasons[0].Code, reasons[0].Message
 	}
 	return out
 }

@@ -269,7 +269,7 @@ func TestRateVisitor(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := broker.NewRateStore(within(t), b.JS(), b.State(), limits, 1); err != nil {
+	if _, err := broker.NewRateStore(within(t), b.JS(), b.State(), limits, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	// Its own limits are nobody's business: those hold that the workers have set.

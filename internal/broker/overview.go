@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,17 +16,6 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/remediation"
 )
-
-// Presence is what a replica says of itself every few seconds.
-type Presence struct {
-	ID       string    `json:"-"` // whose word it is
-	Ready    bool      `json:"ready"`
-	Reason   string    `json:"reason,omitempty"` // why not
-	Since    time.Time `json:"since,omitzero"`   // not ready since
-	InFlight int       `json:"inFlight"`
-	Followed int       `json:"followed"`
-	Version  string    `json:"version"`
-}
 
 // Overview is the state of a deployment as the broker has it.
 type Overview struct {
@@ -132,10 +120,7 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 		}
 		return
 	}
-	var p Presence
-	if json.Unmarshal(w.Value, &p) != nil {
-		p = Presence{Reason: "a replica says what is not understood; ask with its version of the worker", Since: w.Written}
-	}
+	p := readPresence(w.Value, w.Written)
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
 	o.InFlight += p.InFlight

@@ -25,11 +25,11 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 	if err := s.waitTouch(ctx); err != nil {
 		return budget.State{}, err
 	}
-	limit := s.smallest(window)
+	limit, known := s.smallest(window)
 	if limit == 0 {
 		return budget.State{}, nil
 	}
-	stream, err := s.settle(ctx, window, limit)
+	stream, err := s.settle(ctx, window, limit, known)
 	if err != nil {
 		return budget.State{}, err
 	}
@@ -70,7 +70,7 @@ func (s *RateStore) granted(ctx context.Context, stream jetstream.Stream, seq ui
 
 // Take implements [budget.Windows].
 func (s *RateStore) Take(ctx context.Context, window string) (bool, error) {
-	if s.smallest(window) == 0 {
+	if limit, _ := s.smallest(window); limit == 0 {
 		return true, s.takeUnrecorded(ctx, window)
 	}
 	return s.publishGrant(ctx, window)
@@ -90,7 +90,9 @@ func (s *RateStore) publishGrant(ctx context.Context, window string) (bool, erro
 
 // rateMarkTTL is for how long after a mark a call without a limit can still count in the window: a
 // mark is good for the calls of a tenth of the window.
-func rateMarkTTL(w budget.Window) time.Duration { return rateCeil(w.Per + w.Per/10 + 2*w.Margin) }
+func rateMarkTTL(w budget.Window) time.Duration {
+	return rateCeil(w.Lasts() + w.Per/10 + budget.StartLimit)
+}
 
 // takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
 // while there are calls, that the window's stream does not know of all of them. A limit that is

@@ -3,7 +3,6 @@ package budget
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -82,71 +81,28 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	if wait > 0 {
 		return time.Time{}, &WaitError{For: wait, Closed: closed}
 	}
-	began := time.Now()
-	for _, w := range b.order() {
-		ok, err := b.hold(ctx, w)
+	granted := time.Now()
+	// The minute first: replicas wait for it together and race for it, and who loses it has taken nothing of the hour.
+	for _, w := range b.windows {
+		ok, err := b.store.Take(ctx, w.Name)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("take a call from the %s window: %w", w.Name, err)
 		}
-		if !ok { // another replica was faster; what was taken before is kept while it can be of use
+		if !ok {
 			return time.Time{}, &WaitError{For: again}
 		}
 	}
-	b.pace = time.Since(began)
-	return b.spend(began), nil
+	b.took(granted)
+	return granted, nil
 }
 
-// order is the minute before the hour: it is the minute that replicas wait for together and race for, and taken last each
-// call of it would cost the losers one of the hour's. But with a store that is slow the hour comes first, for its margin is
-// larger: then the minute's grant has only its own way to the store behind it when the caller gets it, not the hour's too.
-func (b *Budget) order() []*window {
-	order := slices.Clone(b.windows)
-	if b.pace > b.margin()/5 {
-		slices.Reverse(order)
-	}
-	return order
-}
-
-// hold takes a call of a window, unless one is in hand from a try that failed in another window, and can still be used.
-func (b *Budget) hold(ctx context.Context, w *window) (ok bool, err error) {
-	if now := time.Now(); !w.held.IsZero() && age(w.held, now) < w.Margin-b.margin() {
-		return true, nil
-	}
-	w.held = time.Now()
-	if ok, err = b.store.Take(ctx, w.Name); !ok {
-		w.held = time.Time{}
-	}
-	return ok, err
-}
-
-// spend makes one grant of the calls in hand. Its instant is that of the one with the smallest margin: the others are
-// younger, or older by less than their margin is larger. For one that is not, which the store was slow to give, the
-// instant is as much earlier.
-func (b *Budget) spend(began time.Time) (granted time.Time) {
-	margin := b.margin()
+func (b *Budget) took(granted time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	granted = began
-	for _, w := range slices.Backward(b.windows) {
-		if w.limited {
-			granted = w.held
-		}
-	}
-	shortest, late := granted, time.Duration(0)
 	for _, w := range b.windows {
-		if w.limited {
-			late = max(late, age(w.held, shortest)-(w.Margin-margin))
-		}
-		w.took(w.held)
-		w.held = time.Time{}
+		w.took(granted)
 		b.measure(w.Name, w.seen)
 	}
-	return granted.Add(-late)
-}
-
-// age is by the monotonic clock, or by the wall clock if that is more: it goes on while a virtual machine is frozen.
-func age(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }
 
 // look asks the store for every window.

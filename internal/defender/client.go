@@ -26,7 +26,7 @@ type Config struct {
 	BaseURL    string                // as CheckBaseURL takes it
 	UserAgent  string                // default "unrestrict-worker"
 	Timeout    time.Duration         // one exchange, the body included; default 30 s
-	StartLimit time.Duration         // how old a permit may be when its call starts; default 2 s
+	StartLimit time.Duration         // how long a call that is granted waits for a connection; default 2 s
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider makes a span of each exchange; nil: none. The API is not told of traces.
 	TracerProvider trace.TracerProvider
@@ -138,8 +138,7 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 // atOnce is how long a call may be waited for while its token stays as good as it was.
 const atOnce = 100 * time.Millisecond
 
-// Unrestrict sends the one POST that p permits, unless p has become too old on the wall or the monotonic clock or the
-// budget closed (class Stale). A nil error means that the API accepted the call, or answered with the action that was
+// Unrestrict sends the one POST that p permits, unless its grant is no longer fresh (class Stale). A nil error means that the API accepted the call, or answered with the action that was
 // already under way. The machine id is 40 hexadecimal digits. Errors are *Error.
 func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment string) (MachineAction, error) {
 	machineID = strings.ToLower(machineID)

@@ -23,8 +23,6 @@ const (
 	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked: each
 	// time costs a call of the budget.
 	maxStale = 3
-	// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late.
-	slowFor = 250 * time.Millisecond
 	// notFoundTwice is how far apart two 404 must be to count: a valid machine now and then answers one (defender-api,
 	// "reported as transient").
 	notFoundTwice = 5 * time.Second
@@ -115,12 +113,16 @@ func (d decider) notFound(e Entry, a *defender.Error, f facts) (Entry, step) {
 	return e, s
 }
 
+// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late. The
+// grant itself takes two of the broker's answers, which count too.
+func (d decider) slowFor() time.Duration { return d.StartLimit / 4 }
+
 // stale repeats a call whose permit was too old, and blames a broker that is too slow for any.
 func (d decider) stale(e Entry, f facts) (Entry, step) {
 	switch {
 	case f.tries.stale < maxStale:
 		return e, step{do: doAgain}
-	case f.tries.intent < slowFor:
+	case f.tries.intent < d.slowFor():
 		return putOff(e, wait(time.Second, "stale"))
 	}
 	return putOff(e, step{do: doWait, cause: faultSlow, fault: &Fault{Code: faultSlow, Reason: fmt.Sprintf(

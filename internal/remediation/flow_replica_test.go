@@ -21,7 +21,7 @@ import (
 
 const (
 	timeout        = 30 * time.Second // DEFENDER_TIMEOUT
-	startLimit     = 2 * time.Second
+	startLimit     = budget.StartLimit
 	reconcileDelay = 5 * time.Second
 	giveUpAfter    = 24 * time.Hour
 	pollInterval   = 15 * time.Second
@@ -68,15 +68,15 @@ func (w *world) newReplica(id string) *replica {
 	r.pulling, r.stopPull = context.WithCancel(w.ctx)
 	r.tokens = defender.NewTokens(&credential{tokenSource: &w.tokens}, "scope")
 	var err error
+	r.shared, err = w.broker.NewReplicas(w.ctx, id)
+	w.must(err)
+	w.must(r.shared.Measure(w.ctx))
 	r.client, err = defender.New(defender.Config{
 		BaseURL: "http://127.0.0.1", UserAgent: id, Timeout: timeout, StartLimit: startLimit,
 		Transport: &http.Transport{DialContext: w.net.dial}, TracerProvider: w.provider(),
 	}, r.tokens, r.newBudget())
 	w.must(err)
 	store := w.broker.NewLedger()
-	r.shared, err = w.broker.NewReplicas(w.ctx, id)
-	w.must(err)
-	w.must(r.shared.Measure(w.ctx))
 	own := w.broker.NewPublisher()
 	public, trail := publisher{own, own, r}, auditor{w.broker.NewAuditor(id), r}
 	metrics, tracing := w.metrics, remediation.NewTracing(w.provider(), w.broker.SpanAttributes()...)
@@ -131,7 +131,7 @@ func (r *replica) newBudget() defender.Budget {
 		limits = budget.Limits(0, 0)
 	}
 	var err error
-	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1)
+	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1, r.shared)
 	r.w.must(err)
 	var store budget.Store = r.rates
 	if r.w.set.grants != nil {
@@ -235,7 +235,9 @@ func (r *replica) run() {
 	if r.w.set.limits != nil {
 		r.parts.Go(r.keepReserve)
 	}
-	r.parts.Go(func() { _ = r.shared.Run(r.ctx, func() any { return broker.Presence{} }) })
+	r.parts.Go(func() {
+		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} })
+	})
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
 	}
