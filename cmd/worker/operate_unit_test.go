@@ -28,7 +28,7 @@ func TestStatusForPeople(t *testing.T) {
 	}
 	const want = `state         not taking requests
 why           token: the client secret has expired: make a
-              new one [2J, for 1h30m
+              new one\u{1b}[2J, for 1h30m
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action

@@ -75,7 +75,7 @@ func pauseText(p admin.Pause, now time.Time) string {
 		text += ", for " + roughly(now.Sub(p.Since))
 	}
 	if p.Until != nil {
-		text += ", until " + p.Until.Local().Format(time.DateTime)
+		text += ", until " + clock(*p.Until)
 	}
 	return text
 }

@@ -185,8 +185,9 @@ func (s *story) write(out screen) error {
 			fmt.Fprintf(&b, "run %d\n", e.Run)
 		}
 		run = max(run, e.Run)
-		text := wrap(plain(e.Text), max(out.width-21, 30))
-		fmt.Fprintf(&b, "%s  %s\n", clock(e.Time), strings.Join(text, "\n"+strings.Repeat(" ", 21)))
+		at := clock(e.Time) + "  "
+		text := wrap(plain(e.Text), max(out.width-len(at), 30))
+		fmt.Fprintf(&b, "%s%s\n", at, strings.Join(text, "\n"+strings.Repeat(" ", len(at))))
 	}
 	_, err = fmt.Fprint(out.out, b.String())
 	return err

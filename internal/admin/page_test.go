@@ -42,7 +42,7 @@ func TestPageShowsEverything(t *testing.T) {
 	for _, want := range []string{
 		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2 h 14 min", ">16<", ">648<", ">4<",
 		`role="meter" aria-label="Left in the minute" aria-valuemin="0" aria-valuemax="100" aria-valuenow="38"`,
-		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> succeeded",
+		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> <bdi>succeeded</bdi>",
 		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 attempt.", "v9.8.7", "log level debug",
 		`<meta name="viewport"`, `<html lang="en">`, `<noscript><meta http-equiv="refresh" content="10"></noscript>`,
 	} {

@@ -173,7 +173,7 @@ func (p *passage) unclear(a *defender.Error) (Outcome, error) {
 	}
 	switch {
 	case a.Foreign():
-		p.fault(a.Code, a.Reason)
+		p.fault(defender.CodeLabel(a.Code), a.Reason)
 	case p.streak.unclear(p.e.MachineID):
 		p.fault(faultAmbiguous, unclearReason(a))
 	}
@@ -219,7 +219,7 @@ func unclearReason(a *defender.Error) string {
 
 // faulted gives the message back because of a fault of the system: it costs the request nothing.
 func (p *passage) faulted(a *defender.Error) (Outcome, error) {
-	code := a.Code
+	code := defender.CodeLabel(a.Code)
 	if a.Op == "token" {
 		code = "token"
 	}
