@@ -34,8 +34,8 @@ type Config struct {
 
 // Reason is one cause why this replica is not ready, or a detail worth knowing.
 type Reason struct {
-	Code    string `json:"code"` // e.g. brokerDisconnected, paused, systemFault
-	Message string `json:"message"`
+	Code    string `json:"code"` // one of a known set, which anybody may read: e.g. broker, paused, token
+	Message string `json:"message,omitempty"` // for those alone who may read everything
 }
 
 // Sources are the questions the server asks; all are required, are called

@@ -68,8 +68,13 @@ type readiness struct {
 	Details []Reason `json:"details"`
 }
 
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+// readyz gives whoever may not read everything the codes alone: the texts hold addresses, and what operators and the
+// identity provider wrote.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	reasons, details := s.src.Ready()
+	if !s.trusts(r) {
+		reasons, details = codesOf(reasons), codesOf(details)
+	}
 	code := http.StatusOK
 	if len(reasons) > 0 {
 		code = http.StatusServiceUnavailable
@@ -79,6 +84,13 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		Reasons: append([]Reason{}, reasons...), // [] instead of null
 		Details: append([]Reason{}, details...),
 	})
+}
+
+func codesOf(reasons []Reason) (codes []Reason) {
+	for _, r := range reasons {
+		codes = append(codes, Reason{Code: r.Code})
+	}
+	return codes
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
