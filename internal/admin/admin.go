@@ -34,7 +34,7 @@ type Config struct {
 
 // Reason is one cause why this replica is not ready, or a detail worth knowing.
 type Reason struct {
-	Code    string `json:"code"` // one of a known set, which anybody may read: e.g. broker, paused, token
+	Code    string `json:"code"`              // one of a known set, which anybody may read: e.g. broker, paused, token
 	Message string `json:"message,omitempty"` // for those alone who may read everything
 }
 

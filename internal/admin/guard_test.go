@@ -82,8 +82,12 @@ func TestTokenOnLoopback(t *testing.T) {
 // TestReadyzWithoutTheTokenHasCodesAlone: probes need no more, and the texts tell of addresses, accounts and reasons.
 func TestReadyzWithoutTheTokenHasCodesAlone(t *testing.T) {
 	w := &worker{reasons: []Reason{{"paused", "change freeze of ann@contoso.com"}}, details: []Reason{{"settings", "stream at 10.1.2.3"}}}
-	texts := func(body string) bool { return strings.Contains(body, "ann@contoso.com") && strings.Contains(body, "10.1.2.3") }
-	none := func(body string) bool { return !strings.Contains(body, "contoso") && !strings.Contains(body, "10.1.2.3") && !strings.Contains(body, "message") }
+	texts := func(body string) bool {
+		return strings.Contains(body, "ann@contoso.com") && strings.Contains(body, "10.1.2.3")
+	}
+	none := func(body string) bool {
+		return !strings.Contains(body, "contoso") && !strings.Contains(body, "10.1.2.3") && !strings.Contains(body, "message")
+	}
 	withToken := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testToken) }
 	wrongToken := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
 	throughProxy := func(r *http.Request) { r.Header.Set("X-Forwarded-For", "127.0.0.1") }
