@@ -47,9 +47,9 @@ func (c *DeadletterListCmd) Run(ctx context.Context, env *Env) error {
 	}
 	t := newTable("SEQ", "TIME", "REQUEST", "RUN", "MACHINE", "CODE", "MESSAGE")
 	for _, l := range letters {
-		machine, claimed := asked(l.dead, l.header, l.data, conn.Names().Stream)
+		r, claimed, _ := asked(l.dead, l.header, l.data, conn.Names().Stream)
 		t.row(strconv.FormatUint(l.seq, 10), clock(l.dead.Time), claiming(l.dead.RequestID, claimed),
-			strconv.Itoa(l.dead.Run), machine, l.dead.Code, l.dead.Message)
+			strconv.Itoa(l.dead.Run), r.MachineID, l.dead.Code, l.dead.Message)
 	}
 	return t.fit(env.Stdout)
 }

@@ -44,19 +44,19 @@ func (l letter) view(n broker.Names) letterView {
 		Attempts: l.dead.Attempts, Time: l.dead.Time, Subject: l.dead.Delivery.Subject, Truncated: l.truncated(),
 		Source: l.header.Get(remediation.HeaderDeadStream) + ":" + l.header.Get(remediation.HeaderDeadSequence),
 	}
-	v.MachineID, v.ClaimedID = asked(l.dead, l.header, l.data, n.Stream)
+	r, claimed, _ := asked(l.dead, l.header, l.data, n.Stream)
+	v.MachineID, v.ClaimedID = r.MachineID, claimed
 	if !v.Truncated {
 		v.PayloadEncoding, v.Payload = payloadJSON(l.data)
 	}
 	return v
 }
 
-// asked is which machine a dead letter is about, and the id that its message claimed without having it; "" where that
-// can't be read.
-func asked(dead remediation.DeadLetter, h remediation.Header, data []byte, stream string) (machine, claimed string) {
+// asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
+func asked(dead remediation.DeadLetter, h remediation.Header, data []byte, stream string) (r remediation.Request, claimed string, ok bool) {
 	original, _, _, err := remediation.OriginalDelivery(h, data)
 	if err != nil {
-		return "", ""
+		return r, "", false
 	}
 	r, invalid := remediation.Rules{Stream: stream}.Parse(original)
 	switch {
@@ -68,7 +68,7 @@ func asked(dead remediation.DeadLetter, h remediation.Header, data []byte, strea
 	if claimed == dead.RequestID {
 		claimed = ""
 	}
-	return r.MachineID, claimed
+	return r, claimed, true
 }
 
 // claiming is a request's name with the id that it claimed.
@@ -123,7 +123,7 @@ func (l letter) shownHeaders() map[string][]string {
 // show writes a dead letter for people: what it says of itself, the other headers, and the payload.
 func (l letter) show(n broker.Names, out io.Writer) error {
 	var b strings.Builder
-	_, claimed := asked(l.dead, l.header, l.data, n.Stream)
+	_, claimed, _ := asked(l.dead, l.header, l.data, n.Stream)
 	fmt.Fprintf(&b, "Dead letter %d: request %s, run %d, %s after %s\n", l.seq, plain(claiming(l.dead.RequestID, claimed)), l.dead.Run,
 		plain(l.dead.Code), count(l.dead.Attempts, "call", "calls"))
 	fmt.Fprintf(&b, "%s  %s\n\n", clock(l.dead.Time), plain(l.dead.Message))

@@ -109,11 +109,8 @@ func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 
 // asResult is a request that waits as its result will name it.
 func (q queued) asResult() remediation.Result {
-	r := remediation.Result{RequestID: q.req.ID, MachineID: q.req.MachineID, Ticket: q.req.Ticket, Batch: q.req.Batch}
-	if q.invalid != nil {
-		r.ClaimedID = q.invalid.ClaimedID
-	}
-	return r
+	k := q.known()
+	return remediation.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.req.Batch}
 }
 
 // followResults is Follow, with what to do where no worker has made the stream yet.

@@ -63,8 +63,8 @@ func resultLine(at time.Time, r remediation.Result) string {
 	if r.Adopted {
 		parts = append(parts, "(action was under way)")
 	}
-	if r.Error != nil {
-		parts = append(parts, plain(r.Error.Code+": "+r.Error.Message))
+	if f := whyEnded(r); f != nil {
+		parts = append(parts, plain(f.Code+": "+f.Message))
 	}
 	return strings.Join(parts, "  ")
 }

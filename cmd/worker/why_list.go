@@ -9,77 +9,128 @@ import (
 	"strings"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// known is one request of a machine or a ticket.
+// known is one of the requests that a search finds.
 type known struct {
-	RequestID string    `json:"requestId"`
-	ClaimedID string    `json:"claimedId,omitempty"`
-	Run       int       `json:"run,omitempty"`
-	State     string    `json:"state"` // queued, the ledger's, or final
-	Outcome   string    `json:"outcome,omitempty"`
-	MachineID string    `json:"machineId,omitempty"`
-	Ticket    string    `json:"ticket,omitempty"`
-	SignedBy  string    `json:"signedBy,omitempty"`
-	Time      time.Time `json:"time"` // published, taken or told, whatever is known last
+	RequestID   string               `json:"requestId"`
+	ClaimedID   string               `json:"claimedId,omitempty"`
+	Run         int                  `json:"run,omitempty"`
+	State       string               `json:"state"` // queued, the ledger's, or final
+	Outcome     string               `json:"outcome,omitempty"`
+	Error       *remediation.Failure `json:"error,omitempty"`
+	MachineID   string               `json:"machineId,omitempty"`
+	RequestedBy string               `json:"requestedBy,omitempty"`
+	Ticket      string               `json:"ticket,omitempty"`
+	SignedBy    string               `json:"signedBy,omitempty"`
+	Time        time.Time            `json:"time"` // published, taken or told, whatever is known last
 }
 
-// requestsOf finds the requests of a machine or a ticket, the oldest first. Results name those that the ledger has
-// forgotten, the ledger has the state of the others, and what nobody has taken is in the queue alone.
+// finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
+type finder struct {
+	name  string
+	found map[string]known // by id and signer
+}
+
+func (f *finder) means(r known) bool {
+	return r.RequestID == f.name || r.ClaimedID == f.name || r.Ticket == f.name || strings.EqualFold(r.MachineID, f.name)
+}
+
+func (f *finder) add(r known) {
+	if f.means(r) {
+		f.found[r.RequestID+"\x00"+r.SignedBy] = r
+	}
+}
+
+// requestsOf finds requests, the oldest first. Results name those that the ledger has forgotten, the ledger has the state
+// of the others, and what nobody has taken is in the queue alone.
 func requestsOf(ctx context.Context, conn *broker.Broker, name string) ([]known, error) {
-	found := map[string]known{}
-	mine := func(machine, ticket string) bool { return strings.EqualFold(machine, name) || ticket == name }
-	add := func(k known) { found[k.RequestID+"\x00"+k.SignedBy] = k }
-	err := conn.Follow(ctx, conn.Names().ResultsStream, broker.FollowOptions{ToPresent: true}, func(m broker.Message) error {
+	f := &finder{name: name, found: map[string]known{}}
+	for _, read := range []func(context.Context, *broker.Broker) error{f.results, f.ledger, f.queue} {
+		if err := read(ctx, conn); err != nil && !broker.IsMissing(err) {
+			return nil, err
+		}
+	}
+	return slices.SortedFunc(maps.Values(f.found), func(a, b known) int {
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.RequestID, b.RequestID))
+	}), context.Cause(ctx)
+}
+
+func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
+	return conn.Follow(ctx, conn.Names().ResultsStream, broker.FollowOptions{ToPresent: true}, func(m broker.Message) error {
 		var r remediation.Result
-		if json.Unmarshal(m.Data, &r) == nil && mine(r.MachineID, r.Ticket) {
-			add(known{r.RequestID, r.ClaimedID, r.Run, string(remediation.StateFinal), r.Outcome, r.MachineID, r.Ticket, r.SignedBy, m.Time})
+		if json.Unmarshal(m.Data, &r) == nil {
+			f.add(known{
+				RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, State: string(remediation.StateFinal), Outcome: r.Outcome, Error: whyEnded(r),
+				MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, SignedBy: r.SignedBy, Time: m.Time,
+			})
 		}
 		return nil
 	})
-	if err := cmp.Or(missingIsNone(err), context.Cause(ctx)); err != nil {
-		return nil, err
-	}
+}
+
+func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 	ledger, err := conn.OpenLedger(ctx)
-	if err == nil {
-		err = ledger.Search(ctx, func(e remediation.Entry) {
-			if mine(e.MachineID, e.Ticket) {
-				at := e.DecidedAt
-				for _, t := range []time.Time{e.Accepted, e.LastCall, e.ReceivedAt} {
-					at = cmp.Or(at, t)
-				}
-				add(known{e.ID, "", e.Run, string(e.State), e.Outcome, e.MachineID, e.Ticket, e.SignedBy, at})
-			}
+	if err != nil {
+		return err
+	}
+	return ledger.Search(ctx, func(e remediation.Entry) {
+		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == remediation.StateFinal && e.Published {
+			return // its result says more
+		}
+		f.add(known{
+			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastErr),
+			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
+			Time: cmp.Or(e.DecidedAt, e.Accepted, e.LastCall, e.ReceivedAt),
 		})
-	}
-	if err := missingIsNone(err); err != nil {
-		return nil, err
-	}
-	ids := map[string]bool{}
-	for _, k := range found {
+	})
+}
+
+func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
+	ids := map[string]bool{} // whose a message is that nobody has taken, the workers alone can tell, which know the signers
+	for _, k := range f.found {
 		ids[k.RequestID] = true
 	}
 	s := &story{}
-	// Whose a message is that nobody has taken, the workers alone can tell, which know the signers.
-	err = s.readQueue(ctx, conn, func(q queued) bool { return mine(q.req.MachineID, q.req.Ticket) && !ids[q.req.ID] })
+	err := s.readQueue(ctx, conn, func(q queued) bool { return !ids[q.req.ID] && f.means(q.known()) })
 	for _, q := range s.queued {
-		add(known{RequestID: q.req.ID, State: "queued", MachineID: q.req.MachineID, Ticket: q.req.Ticket, Time: q.Time})
-	}
-	all := slices.SortedFunc(maps.Values(found), func(a, b known) int {
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.RequestID, b.RequestID))
-	})
-	return all, err
-}
-
-func missingIsNone(err error) error {
-	if broker.IsMissing(err) {
-		return nil
+		f.add(q.known())
 	}
 	return err
 }
 
+func (q queued) known() known {
+	k := known{RequestID: q.req.ID, State: "queued", MachineID: q.req.MachineID, RequestedBy: q.req.RequestedBy, Ticket: q.req.Ticket, Time: q.Time}
+	if q.invalid != nil {
+		k.ClaimedID = q.invalid.ClaimedID
+	}
+	return k
+}
+
+// row is the same for the page.
+func (k known) row() admin.ResultRow {
+	row := admin.ResultRow{
+		RequestID: k.RequestID, ClaimedID: k.ClaimedID, Run: k.Run, MachineID: k.MachineID, RequestedBy: k.RequestedBy, SignedBy: k.SignedBy,
+		Ticket: k.Ticket, Outcome: k.state(), Time: k.Time,
+	}
+	if k.Error != nil {
+		row.Code, row.Message = k.Error.Code, k.Error.Message
+	}
+	return row
+}
+
+// state is the outcome of what has ended, else what the ledger calls it.
+func (k known) state() string {
+	if k.State == string(remediation.StateFinal) {
+		return cmp.Or(k.Outcome, k.State)
+	}
+	return k.State
+}
+
+// list is `worker why` of what is no request's id.
 func (c *WhyCmd) list(env *Env, all []known) error {
 	if c.JSON {
 		return writeJSONLine(env.Stdout, struct {
@@ -87,13 +138,10 @@ func (c *WhyCmd) list(env *Env, all []known) error {
 			Requests []known `json:"requests"`
 		}{c.ID, all})
 	}
-	t := newTable("TIME", "REQUEST", "STATE", "MACHINE", "TICKET")
+	t := newTable("TIME", "REQUEST", "STATE", "MACHINE", "TICKET", "REQUESTED BY", "WHY")
 	for _, k := range all {
-		state := k.State
-		if k.State == string(remediation.StateFinal) {
-			state = cmp.Or(k.Outcome, state)
-		}
-		t.row(clock(k.Time), claiming(k.RequestID, k.ClaimedID), state, k.MachineID, k.Ticket)
+		row := k.row()
+		t.row(clock(k.Time), claiming(k.RequestID, k.ClaimedID), row.Outcome, k.MachineID, k.Ticket, k.RequestedBy, strings.TrimPrefix(row.Code+": "+row.Message, ": "))
 	}
 	return t.fit(env.Stdout)
 }

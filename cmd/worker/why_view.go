@@ -53,7 +53,7 @@ func (s *story) events() []event {
 			if s.entry == nil || s.entry.Run != r.Run { // of that run the ledger tells nothing any more
 				add(r.ReceivedAt, r.Run, "taken", "taken")
 			}
-			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, because(r.Error))
+			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, because(whyEnded(r)))
 		default:
 			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
 		}

@@ -12,7 +12,7 @@ import (
 // contentSecurityPolicy lets the page load its own files and nothing else, so
 // that markup that slipped through escaping could neither run nor send.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
-	"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	"img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // guard decides who may ask before any handler runs.
 func (s *Server) guard(next http.Handler) http.Handler {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
@@ -105,13 +106,46 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
-	html, err := s.page.full(r.Context())
+	html, err := s.page.full(r.Context(), s.search(r))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(html)
+}
+
+// search is what the page's own form asked for; nil: nothing was asked.
+type search struct {
+	What string
+	Rows []ResultRow
+	More bool
+	Err  string
+}
+
+// mostFound is how many rows of a search are shown.
+const mostFound = 100
+
+func (s *Server) search(r *http.Request) *search {
+	found := &search{What: strings.TrimSpace(r.URL.Query().Get("q"))}
+	if found.What == "" {
+		return nil
+	}
+	select {
+	case s.finding <- struct{}{}:
+		defer func() { <-s.finding }()
+	default:
+		found.Err = "Somebody else searches just now; try again in a moment."
+		return found
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.search)
+	defer cancel()
+	rows, err := s.src.Find(ctx, found.What)
+	if err != nil {
+		found.Err = "The search failed: " + err.Error()
+	}
+	found.Rows, found.More = rows[:min(len(rows), mostFound)], len(rows) > mostFound
+	return found
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
