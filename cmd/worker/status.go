@@ -116,7 +116,7 @@ func resultsText(counts map[string]int) string {
 func roughly(d time.Duration) string {
 	switch {
 	case d < time.Second:
-		return "a moment"
+		return "under 1s"
 	case d < time.Minute:
 		return d.Round(time.Second).String()
 	case d < time.Hour:
