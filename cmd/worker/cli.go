@@ -87,6 +87,8 @@ func (c SubmitCmd) Validate() error {
 
 // ResultsCmd is `worker results`.
 type ResultsCmd struct {
+	ID      string        `name:"id" placeholder:"ID" help:"Only results of this request, and of messages that claimed its id."`
+	Ticket  string        `placeholder:"TICKET" help:"Only results of requests with this ticket."`
 	Batch   string        `placeholder:"NAME" help:"Only results of this batch."`
 	Machine string        `placeholder:"ID" help:"Only results of this machine."`
 	Outcome []string      `placeholder:"OUTCOME" enum:"submitted,succeeded,failed,timedOut,cancelled,rejected,abandoned,dryRun" help:"Only results with one of these outcomes: submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun."`
@@ -199,7 +201,7 @@ type CheckCmd struct{}
 
 // WhyCmd is `worker why`.
 type WhyCmd struct {
-	ID   string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ."`
+	ID   string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
 	JSON bool   `name:"json" help:"One JSON object."`
 }
 

@@ -45,10 +45,11 @@ func (c *DeadletterListCmd) Run(ctx context.Context, env *Env) error {
 		_, err := fmt.Fprintln(env.Stdout, "No dead letters.")
 		return err
 	}
-	t := newTable("SEQ", "TIME", "REQUEST", "RUN", "CODE", "MESSAGE")
+	t := newTable("SEQ", "TIME", "REQUEST", "RUN", "MACHINE", "CODE", "MESSAGE")
 	for _, l := range letters {
-		t.row(strconv.FormatUint(l.seq, 10), l.dead.Time.Local().Format(time.DateTime), l.dead.RequestID,
-			strconv.Itoa(l.dead.Run), l.dead.Code, l.dead.Message)
+		r, claimed, _ := asked(l.dead, l.header, l.data, conn.Names().Stream)
+		t.row(strconv.FormatUint(l.seq, 10), clock(l.dead.Time), claiming(l.dead.RequestID, claimed),
+			strconv.Itoa(l.dead.Run), r.MachineID, l.dead.Code, l.dead.Message)
 	}
 	return t.fit(env.Stdout)
 }
@@ -61,7 +62,7 @@ func (c *DeadletterShowCmd) Run(ctx context.Context, env *Env) error {
 			v.Headers = l.shownHeaders()
 			return writeJSONLine(env.Stdout, v)
 		}
-		return l.show(env.Stdout)
+		return l.show(conn.Names(), env.Stdout)
 	})
 }
 
@@ -245,7 +246,7 @@ func (l letter) hopeless(n broker.Names, now time.Time) string {
 	case invalid != nil:
 		return "it would be rejected again: " + invalid.Error() + "; publish a corrected request"
 	case !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt):
-		return "it expired at " + r.ExpiresAt.Local().Format(time.DateTime) + "; publish the request anew"
+		return "it expired at " + clock(r.ExpiresAt) + "; publish the request anew"
 	}
 	return ""
 }

@@ -26,6 +26,7 @@ type parts struct {
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
 	tally    *broker.Tally
+	digest   *digest
 	present  func() broker.Presence
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
@@ -43,7 +44,8 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	set := s.settings
 	gate := remediation.NewGate(probeFirst, probeLongest)
 	gate.Log = s.log
-	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally()}
+	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally(), digest: newDigest()}
+	p.tally.Each = p.digest.add
 	var ledger *broker.Ledger
 	err := s.broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		ledger, err = s.openStores(ctx, p)

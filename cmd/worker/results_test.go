@@ -7,9 +7,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
-
-	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // TestResultsGoOn: over a restart of the broker, until they are interrupted, which is their right end.
@@ -67,15 +64,5 @@ func TestResultsWithoutAWorkerEver(t *testing.T) {
 func TestOneLineJSON(t *testing.T) {
 	if got := string(oneLineJSON([]byte("{\"a\":\r\n \"\\n\"}"))); got != `{"a":   "\n"}` {
 		t.Errorf("got %q", got)
-	}
-}
-
-func TestResultLineOfAnotherDay(t *testing.T) {
-	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.Local)
-	r := remediation.Result{RequestID: "a", Outcome: remediation.Succeeded}
-	for want, now := range map[string]time.Time{"18:00:00  a  succeeded": at.Add(time.Hour), "2026-11-24 18:00:00  a  succeeded": at.Add(24 * time.Hour)} {
-		if got := resultLineOn(now, at, r); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +13,7 @@ import (
 )
 
 func (s *service) sources() admin.Sources {
-	return admin.Sources{Alive: s.alive, Ready: s.readiness, Status: s.status, Recent: s.recent}
+	return admin.Sources{Alive: s.alive, Ready: s.readiness, Status: s.status, Recent: s.recent, Find: s.find}
 }
 
 func (s *service) current() (b *broker.Broker, p *parts, waiting string) {
@@ -179,11 +180,37 @@ func (s *service) recent(ctx context.Context) (admin.Recent, error) {
 		}
 	}
 	r.ActionsByAge = byAge(p.tracker.Ages())
+	if err := p.digest.countQueue(ctx, b); err != nil {
+		return r, err
+	}
+	p.digest.show(&r)
+	limits := windows(s.settings.Rates)
+	o, err := b.Overview(ctx, limits)
+	if err != nil {
+		return r, err
+	}
+	if at, ok := expectedEnd(time.Now(), o, limits); ok {
+		r.EmptyAt = at
+	}
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}
 	r.DeadLetters, err = recentDeadLetters(ctx, b)
 	return r, err
+}
+
+// find is the page's search.
+func (s *service) find(ctx context.Context, what string) ([]admin.ResultRow, error) {
+	b, _, _ := s.current()
+	if b == nil {
+		return nil, errNoBroker
+	}
+	all, err := requestsOf(ctx, b, what)
+	var rows []admin.ResultRow
+	for _, k := range slices.Backward(all) {
+		rows = append(rows, k.row())
+	}
+	return rows, err
 }
 
 func byAge(ages []time.Duration) []admin.Bucket {

@@ -81,6 +81,8 @@ type Broker struct {
 	js     jetstream.JetStream
 	closed chan struct{} // closed when the connection has ended for good
 
+	replies replies
+
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.

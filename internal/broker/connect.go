@@ -256,6 +256,9 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 			(*cancel)(&DeniedError{Err: err})
 			return
 		}
+		if b.replyDenied(err) {
+			return
+		}
 	}
 	if !nc.IsConnected() { // one of those that come while it reconnects
 		b.absent(err)

@@ -157,6 +157,9 @@ func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]Message, e
 // Tally counts the final results of the last 24 hours by outcome. It reads on from where it was each time it is asked,
 // so that it costs nothing while nobody asks.
 type Tally struct {
+	// Each is told of every result as it is counted, final or not; nil: nobody. It is set before the first question.
+	Each func(Message)
+
 	b *Broker
 
 	mu      sync.Mutex
@@ -210,6 +213,9 @@ func (t *Tally) read(ctx context.Context) error {
 
 func (t *Tally) count(m Message) {
 	t.next = m.Sequence + 1
+	if t.Each != nil {
+		t.Each(m)
+	}
 	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
 	if !ok || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
 		return

@@ -55,6 +55,7 @@ func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent rem
 	}
 	if replyTo != "" {
 		// At least once, and first: nobody remembers whether it was sent.
+		p.b.replies.add(replyTo, r.RequestID)
 		if err := p.b.nc.PublishMsg(&nats.Msg{Subject: replyTo, Header: nats.Header(h), Data: body}); err != nil {
 			return fmt.Errorf("send the result of %s to its replyTo: %w", r.RequestID, err)
 		}

@@ -238,6 +238,8 @@ func TestSignInErrors(t *testing.T) {
 			err := tokens.Check(t.Context())
 			if e := expect(t, err, System, codeToken, false); !strings.Contains(e.Reason, c.says) {
 				t.Errorf("reason %q does not name %q", e.Reason, c.says)
+			} else if host := strings.TrimPrefix(a.srv.URL, "https://"); strings.HasPrefix(c.says, "HTTP") && !strings.Contains(e.Reason, "the sign-in endpoint "+host+" answers "+c.says) {
+				t.Errorf("reason %q does not say which endpoint: %s", e.Reason, host)
 			}
 			noSecret(t, err, secret, "opaque-and-secret")
 		})

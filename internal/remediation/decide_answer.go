@@ -91,7 +91,7 @@ func (d decider) unclear(e Entry, a *defender.Error, f facts) (Entry, step) {
 	s.insist = true
 	switch {
 	case a.Foreign():
-		s.fault = &Fault{Code: a.Code, Reason: a.Reason}
+		s.fault = &Fault{Code: defender.CodeLabel(a.Code), Reason: a.Reason}
 	case f.ambiguous:
 		s.fault = ambiguousFault(a)
 	}
@@ -147,7 +147,7 @@ func (d decider) failed(e Entry, atLeast time.Duration, cause string, why *Failu
 
 // systemFault naks the message because of a fault of the system: it costs the request nothing.
 func systemFault(e Entry, a *defender.Error) (Entry, step) {
-	fault := &Fault{Code: a.Code, Reason: cmp.Or(a.Reason, a.Error())}
+	fault := &Fault{Code: defender.CodeLabel(a.Code), Reason: cmp.Or(a.Reason, a.Error())}
 	if a.Op == "token" {
 		fault.Code = "token"
 	}

@@ -322,7 +322,7 @@ func governed(t *testing.T, text string) (ann, bob signer, file string, rules fu
 		if r.Signers, err = remediation.ParseSigners("ann=" + ann.public + " bob=" + bob.public); err != nil {
 			t.Error(err)
 		}
-		if r.Policy, err = remediation.LoadPolicy(file); err != nil {
+		if r.Policy, err = remediation.LoadPolicy(file, r.Signers); err != nil {
 			t.Error(err)
 		}
 	}
