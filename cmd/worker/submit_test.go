@@ -245,7 +245,7 @@ func TestSubmitInterruptedWhilePublishing(t *testing.T) {
 		return sub, sub.carryOut(ctx, "")
 	}
 	first, err := submitUntil(700)
-	want := fmt.Sprintf("interrupted\n%d of 2000 requests are queued. Run the same command again to go on: no row is submitted twice", first.stored)
+	want := fmt.Sprintf("interrupted\n%d of 2000 requests are queued. Run the same command again to go on: no row is carried out twice", first.stored)
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -279,7 +279,7 @@ func TestSubmitInterruptedWhileWaiting(t *testing.T) {
 		cancel()
 	}()
 	err = sub.carryOut(ctx, report)
-	if want := "interrupted while 1 request had no final result yet. Run the same command again to go on waiting: no row is submitted twice"; err == nil || err.Error() != want {
+	if want := "interrupted while 1 request had no final result yet. Run the same command again to go on waiting: no row is carried out twice"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	want := [][]string{

@@ -76,61 +76,6 @@ func TestQueueReadsEveryMessage(t *testing.T) {
 	}
 }
 
-// TestKept: those that are still there, of those that were asked for, in any order and beside other subjects.
-func TestKept(t *testing.T) {
-	const n = 600
-	for _, direct := range []bool{true, false} {
-		s := runJetStream(t)
-		js := client(t, s)
-		stream, err := js.CreateStream(within(t), jetstream.StreamConfig{
-			Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}, Retention: jetstream.WorkQueuePolicy,
-			AllowDirect: direct, Duplicates: 3 * time.Minute,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := open(t, broker.Config{URL: s.ClientURL()})
-		for i := 1; i <= n; i++ {
-			subject := "remediation.unrestrict"
-			if i%5 == 0 {
-				subject = "remediation.isolate"
-			}
-			if _, err := js.Publish(within(t), subject, fmt.Append(nil, i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for seq := uint64(7); seq <= n; seq += 7 {
-			if err := stream.DeleteMsg(within(t), seq); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, asked := map[uint64]string{}, []uint64{n + 10, 7, 14}
-		for seq := uint64(n); seq > 0; seq -= 3 {
-			asked = append(asked, seq)
-			if seq%5 != 0 && seq%7 != 0 {
-				want[seq] = fmt.Sprint(seq)
-			}
-		}
-		got := map[uint64]string{}
-		kept, err := b.Kept(within(t), asked)
-		for seq, m := range kept {
-			got[seq] = string(m.Data)
-			if m.Sequence != seq {
-				t.Errorf("message %d is under %d", m.Sequence, seq)
-			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" || err != nil {
-			t.Error(err, diff)
-		}
-		if none, err := b.Kept(within(t), nil); err != nil || len(none) != 0 {
-			t.Errorf("of none: %v, %v", none, err)
-		}
-		if window, err := b.DuplicateWindow(within(t)); err != nil || window != 3*time.Minute {
-			t.Errorf("duplicate window %s, %v", window, err)
-		}
-	}
-}
-
 func TestDeadLettersAreTheWorkersAlone(t *testing.T) {
 	s := runJetStream(t)
 	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})

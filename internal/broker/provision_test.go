@@ -63,7 +63,7 @@ func TestProvisionFromNothing(t *testing.T) {
 	}
 	want := map[string]any{
 		"REMEDIATION": stream("REMEDIATION", "remediation.unrestrict",
-			jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 10 * time.Minute}),
+			jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 24 * time.Hour}),
 		"REMEDIATION_RESULTS": stream("REMEDIATION_RESULTS", "remediation.results",
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour, MaxAge: 30 * 24 * time.Hour}),
 		"REMEDIATION_DEADLETTER": stream("REMEDIATION_DEADLETTER", "remediation.deadletter",

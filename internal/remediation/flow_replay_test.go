@@ -189,9 +189,12 @@ func TestForgedReplayIsRefused(t *testing.T) {
 		if w.kept() != 1+len(refused) {
 			t.Errorf("%d dead letters kept", w.kept())
 		}
-		w.replayLetter("r1", dead) // still good, though its Nats-Msg-Id was used by a forgery
-		w.passes(11 * time.Minute)
-		w.replayLetter("r1", dead)
+		w.replayLetter("r1", dead) // dropped, for its Nats-Msg-Id was used by a forgery
+		w.settled(10 * time.Minute)
+		w.wantOutcomes("r1", "1 rejected.")
+		again := remediation.ReplayHeader(dead.seq, dead.header)
+		again["Nats-Msg-Id"] = []string{again.Get("Nats-Msg-Id") + ":5ab3"} // as the command publishes it then
+		w.publish("r1", again, dead.payload)
 		w.settled(10 * time.Minute)
 		w.wantOutcomes("r1", "1 rejected.", "2 submitted", "2 succeeded.")
 	})
