@@ -111,9 +111,7 @@ func (d decider) next(e Entry, f facts) (Entry, step) {
 		if !f.holds && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
 			// Nobody can have taken the machine from this run, nor has its record expired: it was never taken for it,
 			// and so there was no call.
-			e.State, e.Attempts = StateWaiting, e.Attempts-1
-			e.neverCalled()
-			return e, step{do: doCall}
+			return reverted(e), step{do: doCall}
 		}
 		e.State, e.LookFrom = StateUnknown, d.lastPossibleEnd(e, f)
 	}
@@ -143,6 +141,25 @@ func (d decider) beforeCall(e Entry, f facts) (Entry, step) {
 		return putOff(e, machineBusy(f))
 	}
 	return e, step{do: doCall}
+}
+
+// intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
+func (d decider) intended(e Entry, now, calledAt time.Time) Entry {
+	e.State, e.Owner, e.Attempts = StateCalled, d.Owner, e.Attempts+1
+	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
+	e.LastCall, e.StartBy = now.UTC(), time.Time{}
+	e.calls(e.LastCall)
+	if e.CalledAt.IsZero() {
+		e.CalledAt = calledAt
+	}
+	return e
+}
+
+// reverted is the entry of an intent whose call was not made, and will not be.
+func reverted(e Entry) Entry {
+	e.State, e.Attempts = StateWaiting, e.Attempts-1
+	e.neverCalled()
+	return e
 }
 
 // notGranted follows a call that was not made for want of a call of the budget.

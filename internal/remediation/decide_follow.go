@@ -15,9 +15,9 @@ type sighting struct {
 	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
 }
 
-// followed says what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
+// sighted says what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
 // as it is.
-func (d decider) followed(e Entry, s sighting, timeout time.Duration, now time.Time) (Entry, step) {
+func (d decider) sighted(e Entry, s sighting, timeout time.Duration, now time.Time) (Entry, step) {
 	if e.State != StateSubmitted {
 		return e, step{do: doAck}
 	}

@@ -15,7 +15,11 @@ func (p *attempt) writeIntent() error {
 	if err := p.reserveSignerQuota(); err != nil {
 		return err
 	}
-	p.announceCall()
+	now, calledAt := time.Now(), p.apiTime()
+	if !p.clockKnown() {
+		calledAt = now.UTC().Add(-wideMargin) // corrected by the first look
+	}
+	p.e = decider(p.Config).intended(p.e, now, calledAt)
 	e := &p.e
 	intent, err := e.write(p.key, 0)
 	if err != nil {
@@ -44,25 +48,9 @@ func (p *attempt) writeIntent() error {
 	return p.revertIntent(err)
 }
 
-// announceCall is the entry as it stands while its call is under way.
-func (p *attempt) announceCall() {
-	e := &p.e
-	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
-	e.LastCall, e.StartBy = time.Now().UTC(), time.Time{}
-	e.calls(e.LastCall)
-	if e.CalledAt.IsZero() {
-		if e.CalledAt = p.apiTime(); !p.clockKnown() {
-			e.CalledAt = e.LastCall.Add(-wideMargin) // corrected by the first look
-		}
-	}
-}
-
 // revertIntent makes known that the call of an intent is not made, because of err: else whoever comes next would look for it.
 func (p *attempt) revertIntent(err error) error {
-	p.e.Attempts--
-	p.e.neverCalled()
-	p.e.State = StateWaiting
+	p.e = reverted(p.e)
 	if back := p.save(0); back != nil {
 		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
 	}

@@ -180,7 +180,7 @@ func (t *Tracker) end(ctx context.Context, key string, s sighting) {
 	e, err := load(ctx, t.Ledger, key)
 	if err == nil {
 		var next step
-		if e, next = (decider{MaxAction: t.Config.MaxAction}).followed(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
+		if e, next = (decider{MaxAction: t.Config.MaxAction}).sighted(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
 			return
 		}
 		e.looked(s.exchange, nil)
