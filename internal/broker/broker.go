@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // apiTimeout bounds one call of the JetStream API.
@@ -241,6 +242,15 @@ func (b *Broker) Conn() *nats.Conn { return b.nc }
 
 // MaxPayload is how many bytes of headers and payload the broker takes in a message.
 func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }
+
+// SmallPayload says what a broker that takes small messages alone can't hold; "": everything fits.
+func (b *Broker) SmallPayload() string {
+	if most := b.MaxPayload(); most < remediation.LeastMaxPayload {
+		return fmt.Sprintf("it takes messages of %d bytes (max_payload), and %d hold everything: larger requests are rejected as %s, larger actions are left out of results",
+			most, remediation.LeastMaxPayload, remediation.CodeTooLarge)
+	}
+	return ""
+}
 
 // OwnSubjects are the subjects, some with wildcards, that belong to the worker.
 func (b *Broker) OwnSubjects() []string {

@@ -22,6 +22,7 @@ type found struct {
 
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
+	resultsMax, deadletterMax       int32 // bytes of a message; 0 or less: no limit of the stream's own
 	differences                     []string
 }
 
@@ -298,6 +299,8 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 		ackWait:          ackWait(there.consumer.Config),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
+		resultsMax:       there.streams[n.ResultsStream].CachedInfo().Config.MaxMsgSize,
+		deadletterMax:    there.streams[n.DeadletterStream].CachedInfo().Config.MaxMsgSize,
 		differences:      b.topology.differences(there),
 	}
 	for name, bucket := range map[string]*jetstream.KeyValue{LedgerBucket: &f.ledger, StateBucket: &f.state} {

@@ -146,10 +146,10 @@ func TestProvisionOwnNames(t *testing.T) {
 
 // What each would create differs, as during a roll-out of another configuration.
 func TestProvisionRacing(t *testing.T) {
-	first := open(t, broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", Provision: true})
+	first := open(t, broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", EmbeddedToken: "of-all", Provision: true})
 	brokers := []*broker.Broker{first}
 	for i := range 4 {
-		brokers = append(brokers, open(t, broker.Config{URL: first.URL(), Provision: true, AckWait: time.Duration(30+i) * time.Second}))
+		brokers = append(brokers, open(t, broker.Config{URL: first.URL(), Auth: broker.Auth{Token: "of-all"}, Provision: true, AckWait: time.Duration(30+i) * time.Second}))
 	}
 	provisionAtOnce(t, brokers)
 	if got := len(setup(t, first.JS())); got != len(ownStreams)+1 {
