@@ -36,7 +36,7 @@ func check(settings []*setting, f *settingFlags) (Settings, []Mistake) {
 		},
 		Provision: c.toggle(&f.Provisioning.Provision),
 		Replicas:  c.integer(&f.Provisioning.Replicas, 1, 5),
-		DataDir:   c.notEmpty(&f.Provisioning.DataDir),
+		DataDir:   c.notEmpty(&f.Store.DataDir),
 
 		Concurrency: c.integer(&w.Concurrency, 1, 1024),
 		AckWait:     c.duration(&w.AckWait, time.Second),

@@ -59,23 +59,24 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
+	requestRoom, actionRoom := remediation.Room(s.broker.MaxPayload())
 	publisher, auditor, metrics := s.broker.NewPublisher(), s.broker.NewAuditor(s.owner), remediation.NewMetrics(s.registry)
 	tracing := remediation.NewTracing(s.tracing.spans(), s.broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes,
 		Metrics: metrics, Tracing: tracing, Log: s.log, BrokerNow: p.replicas.Now,
-		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy},
+		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
 		Config: remediation.SubmitConfig{
 			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
 			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,
 			Limited: set.Rates.PerMinute > 0 || set.Rates.PerHour > 0,
-			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
+			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
 	p.tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.log,
 		Config: remediation.TrackConfig{
-			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: s.broker.MaxPayload() - besideAction,
+			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.contended,
 			Windows:   []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
@@ -97,8 +98,6 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	return p, nil
 }
 
-// besideAction is room for everything in a result or a ledger entry but the MachineAction: a request is at most 64 KiB.
-const besideAction = 128 << 10
 
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {

@@ -18,7 +18,8 @@ func TestResultsGoOn(t *testing.T) {
 	addr := l.Addr().String()
 	_ = l.Close()
 	s := runSystem(t, map[string]string{"WORKER_EMBEDDED_ADDR": addr})
-	lookup := func(name string) (string, bool) { return addr, name == "WORKER_EMBEDDED_ADDR" }
+	env := map[string]string{"WORKER_EMBEDDED_ADDR": addr, "WORKER_DATA_DIR": s.dataDir()}
+	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -55,7 +56,8 @@ func TestResultsGoOn(t *testing.T) {
 }
 
 func TestResultsWithoutAWorkerEver(t *testing.T) {
-	status, _, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": runSystem(t, nil).addr(), "WORKER_RESULTS_STREAM": "NONE"}, "results", "--follow=false")
+	s := runSystem(t, nil)
+	status, _, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir(), "WORKER_RESULTS_STREAM": "NONE"}, "results", "--follow=false")
 	if status != 1 || !strings.Contains(stderr, "read NONE: ") || !strings.Contains(stderr, "start `worker run`") || !strings.Contains(stderr, "WORKER_RESULTS_STREAM") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}

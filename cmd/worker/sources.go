@@ -57,6 +57,9 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 	if err := s.settings.Accept.Policy.Err(); err != nil {
 		details = append(details, admin.Reason{Code: "policy", Message: err.Error()})
 	}
+	if small := b.SmallPayload(); small != "" {
+		details = append(details, admin.Reason{Code: "maxPayload", Message: "the broker: " + small})
+	}
 	for _, d := range b.Differences() {
 		details = append(details, admin.Reason{Code: "settings", Message: d})
 	}

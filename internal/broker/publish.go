@@ -41,6 +41,20 @@ func (b *Broker) NewPublisher() *Publisher {
 // room is what a message may have less than the broker's limit, for what the client library adds to the headers.
 const room = 512
 
+// limit is how large a message of ours may be for a stream whose own limit is streamMax (0 or less: none).
+func (b *Broker) limit(streamMax int32) int {
+	most := b.MaxPayload()
+	if streamMax > 0 {
+		most = min(most, int(streamMax))
+	}
+	return max(most-room, 1)
+}
+
+// neverStored says of an error to publish whether it means that the message is larger than the broker or its stream takes.
+func neverStored(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || apiError(err).ErrorCode == codeMessageTooLarge
+}
+
 // Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
 func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent remediation.Trace, replyTo string, since time.Time) (err error) {
 	if p.tracer != nil {
@@ -49,7 +63,7 @@ func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent rem
 		defer func() { published(span, err) }()
 		parent = remediation.TraceIn(ctx)
 	}
-	h, body, err := r.Render(p.source, parent, p.b.MaxPayload()-room)
+	h, body, err := r.Render(p.source, parent, p.b.limit(p.b.found.Load().resultsMax))
 	if err != nil {
 		return fmt.Errorf("render the result of %s: %w", r.RequestID, err)
 	}
@@ -86,7 +100,7 @@ func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, si
 		ctx, span = p.publishing(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
 		defer func() { published(span, err) }()
 	}
-	h, body := d.Render(p.b.MaxPayload() - room)
+	h, body := d.Render(p.b.limit(p.b.found.Load().deadletterMax))
 	n := p.b.cfg.Names
 	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}
 	same := func(earlier []byte) bool { return bytes.Equal(earlier, body) }
@@ -120,15 +134,21 @@ func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id s
 // PublishMsg is both in one, and costs more: it asks by a request of its own where this shares one subscription for all.
 func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt) func(context.Context) (*jetstream.PubAck, error) {
 	sent, err := js.PublishMsgAsync(msg, opts...)
+	wrapped := func(err error) error {
+		if neverStored(err) {
+			return fmt.Errorf("%w: %w", remediation.ErrTooLarge, err)
+		}
+		return err
+	}
 	return func(ctx context.Context) (*jetstream.PubAck, error) {
 		if err != nil {
-			return nil, err
+			return nil, wrapped(err)
 		}
 		select {
 		case ack := <-sent.Ok():
 			return ack, nil
 		case err := <-sent.Err():
-			return nil, err
+			return nil, wrapped(err)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

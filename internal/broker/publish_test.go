@@ -24,7 +24,7 @@ type teller struct {
 // newTeller remembers message ids for window, or as long as the stream is made to.
 func newTeller(t *testing.T, window time.Duration) teller {
 	t.Helper()
-	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	b := open(t, broker.Config{DataDir: t.TempDir(), SyncInterval: true, Provision: true})
 	if window > 0 {
 		if _, err := b.JS().CreateStream(within(t), jetstream.StreamConfig{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}, Duplicates: window}); err != nil {
 			t.Fatal(err)

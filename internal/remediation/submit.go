@@ -205,6 +205,9 @@ func (p *attempt) outcomeOf(err error) Outcome {
 	case errors.Is(err, errGarbled):
 		p.Log.Error("a request waits, for what the ledger has of it makes no sense", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
 		return Later(time.Minute, "garbled")
+	case errors.Is(err, ErrTooLarge): // as of a results stream that somebody has made for smaller messages
+		p.Log.Error("a request waits, for what is to be stored of it never fits", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
+		return Later(time.Minute, "tooLarge")
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return Later(0, "shutdown")
 	case quota:
