@@ -36,7 +36,7 @@ func TestCorrelationID(t *testing.T) {
 		"too long":                 {refusal(400, strings.Repeat("a", 129)), nil, ""},
 		"as long as may be":        {refusal(400, strings.Repeat("a", 128)), nil, strings.Repeat("a", 128)},
 		"the token, echoed":        {accepted, []string{"x-ms-request-id", secretToken[len(secretToken)-60:]}, ""},
-		"some other token":         {refusal(400, "eyJhbGciOiJSUzI1NiJ9.abc"), nil, redacted},
+		"some other token":         {refusal(400, "eyJhbGciOiJSUzI1NiJ9.abc"), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, body, header := c.answer(c.header...)

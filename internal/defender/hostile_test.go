@@ -201,7 +201,7 @@ func impostorAt(t *testing.T, address, mode string) *azureCredential {
 	t.Helper()
 	env := map[string]string{
 		"AZURE_AUTHORITY_HOST": "https://" + address + "/", "AZURE_TENANT_ID": tenant, "AZURE_CLIENT_ID": client,
-		"AZURE_CLIENT_SECRET": secret, "AZURE_FEDERATED_TOKEN_FILE": file(t, assertion),
+		"AZURE_CLIENT_SECRET": appSecret, "AZURE_FEDERATED_TOKEN_FILE": file(t, assertion),
 	}
 	source := must(NewCredential(CredentialConfig{
 		Mode: mode, Cloud: "commercial", DisableInstanceDiscovery: true, Getenv: func(k string) string { return env[k] }, Transport: plainly{address},
@@ -222,7 +222,7 @@ func TestSignInEchoes(t *testing.T) {
 			for spelling, spell := range spellings {
 				t.Run(name+" "+mode+" "+spelling, func(t *testing.T) {
 					source := impostor(t, func(form string, conn net.Conn) {
-						for _, sent := range []string{secret, assertion} {
+						for _, sent := range []string{appSecret, assertion} {
 							if values, err := url.ParseQuery(form); err == nil && (values.Get("client_secret") == sent || values.Get("client_assertion") == sent) {
 								_, _ = fmt.Fprintf(conn, reply, spell(sent))
 							}
@@ -233,7 +233,7 @@ func TestSignInEchoes(t *testing.T) {
 					if err == nil {
 						return // it gave a token: nothing to say of it
 					}
-					noSecret(t, err, secret, assertion)
+					noSecret(t, err, appSecret, assertion)
 				})
 			}
 		}

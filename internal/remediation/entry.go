@@ -145,7 +145,7 @@ func (e *Entry) accept(a defender.MachineAction, limit int) {
 }
 
 func (e *Entry) keepAction(a defender.MachineAction, limit int) {
-	if e.Action, e.Cut = a.Raw, false; len(a.Raw) > limit {
+	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
 		e.Action, e.Cut = nil, true
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"example.com/unrestrict-worker/internal/defender"
 )
 
 // glance is what the tracker keeps in mind of an entry. It sees every entry of every replica, so it does not decode them:
@@ -24,12 +22,13 @@ type glance struct {
 // glanceAt reads only that. errNewer, as of DecodeEntry, but for what is newer within a member.
 func glanceAt(rec Record) (glance, error) {
 	head, _, _ := bytes.Cut(rec.Value, []byte("\n"))
-	if !json.Valid(head) || !bytes.HasPrefix(head, []byte(formatPrefix)) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(head, &members) != nil || !bytes.HasPrefix(head, []byte(formatPrefix)) {
 		e, err := DecodeEntry(rec) // it knows what is wrong
 		return glance{e.State, e.Published, e.Dead, e.Follow, e.ActionID, e.Created, e.CalledAt, e.Accepted}, err
 	}
 	var g glance
-	for name, value := range defender.Members(head) {
+	for name, value := range members {
 		var err error
 		switch name {
 		case "state":

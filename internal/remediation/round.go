@@ -191,7 +191,7 @@ func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction,
 		return // another tracker was first
 	}
 	if err == nil {
-		if a.Raw != nil {
+		if a.ID != "" {
 			e.keepAction(a, t.Config.MaxAction)
 		}
 		e.looked(a.Exchange, nil)
