@@ -133,7 +133,7 @@ func (s *service) assembleClient(p *parts) error {
 	p.tokens = defender.NewTokens(s.credential, scope)
 	p.client, err = defender.New(defender.Config{
 		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: startLimit,
-		Registerer: s.registry, TracerProvider: s.tracing.spans(),
+		MaxAction: s.broker.MaxPayload() - besideAction, Registerer: s.registry, TracerProvider: s.tracing.spans(),
 	}, p.tokens, p.budget)
 	return err
 }

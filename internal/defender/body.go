@@ -2,6 +2,7 @@ package defender
 
 import (
 	"bufio"
+	"bytes"
 	"compress/flate"
 	"compress/zlib"
 	"context"
@@ -65,8 +66,8 @@ func (s slots) read(ctx context.Context, resp *http.Response, op string) (body [
 				return nil, free, fmt.Errorf("read the answer: %w", context.Cause(ctx))
 			}
 		}
-		more, err := io.ReadAll(io.LimitReader(content, int64(min(part.size, limit)+1-len(body))))
-		if body = append(body, more...); err != nil {
+		more := io.LimitReader(content, int64(min(part.size, limit)+1-len(body)))
+		if body, err = io.ReadAll(io.MultiReader(bytes.NewReader(body), more)); err != nil {
 			return nil, free, fmt.Errorf("read the answer: %w", err)
 		}
 		switch {

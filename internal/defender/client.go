@@ -219,7 +219,9 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 	page.Exchange, err = c.exchange(ctx, p, call{op: opList, path: "/api/machineactions?" + q.encode(), read: func(body []byte) (err error) {
 		page, err = decodeList(body)
 		for i := range page.Actions {
-			c.handedOut(&page.Actions[i], p.token.secret)
+			if c.handedOut(&page.Actions[i], p.token.secret); page.Actions[i].ID == "" {
+				err = errNoID
+			}
 		}
 		return err
 	}})
@@ -229,7 +231,9 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 // entity reads the one action that an answer bears.
 func (c *Client) entity(body []byte, token *secret) (MachineAction, error) {
 	a, err := decodeAction(body)
-	c.handedOut(&a, token)
+	if c.handedOut(&a, token); err == nil && a.ID == "" {
+		err = errNoID
+	}
 	return a, err
 }
 
@@ -239,7 +243,12 @@ func (c *Client) handedOut(a *MachineAction, token *secret) {
 		a.Raw = nil
 	}
 	a.Raw = token.cutJSON(a.Raw)
-	a.Status, a.RequestorComment = token.cut(a.Status), token.cut(a.RequestorComment)
+	a.Status = printable(a.Status)
+	for _, field := range []*string{&a.ID, &a.Status, &a.RequestorComment} {
+		if clean := token.cut(*field); clean != *field {
+			*field = ""
+		}
+	}
 }
 
 // validMachineID keeps everything out of the path that could lead elsewhere.
