@@ -286,3 +286,22 @@ func TestNoRedirectOfTheSecret(t *testing.T) {
 	_ = resp.Body.Close()
 	own.CloseIdleConnections()
 }
+
+// TestSignInRefused: of a refusal only registered words are shown, and Entra's numbers.
+func TestSignInRefused(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error":"invalid_client","error_description":"AADSTS7000215: Invalid secret ` + appSecret + `"}`: "HTTP 400 invalid_client AADSTS7000215: the client secret is wrong",
+		`{"error":"temporarily_unavailable"}`:                             "HTTP 400 temporarily_unavailable",
+		`{"error":"s_cret_of_the_app","error_description":"x"}`:           "HTTP 400",
+		`{"error":"invalid_client ","error_description":"y"}`:             "HTTP 400",
+		`{"error":{"code":"invalid_client"}}`:                             "HTTP 400",
+		`{"error_description":"AADSTS` + strings.Repeat("1", 1000) + `"}`: "HTTP 400 AADSTS1111111111",
+		`<html>` + appSecret:                                              "HTTP 400",
+	} {
+		got := signInRefused(400, []byte(body))
+		rest, ok := strings.CutPrefix(got, "the sign-in endpoint answers "+want)
+		if !ok || rest != "" && !strings.HasPrefix(rest, ": set AZURE_CLIENT_SECRET") {
+			t.Errorf("%.80s: %q", body, got)
+		}
+	}
+}
