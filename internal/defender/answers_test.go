@@ -185,8 +185,8 @@ func TestDeflate(t *testing.T) {
 	}
 }
 
-// TestBare404: a 404 without a body is Defender's own where others get its answers, for it has such ones too; else a proxy's.
-func TestBare404(t *testing.T) {
+// TestEmptyNotFound: a 404 without a body is Defender's own where others get its answers, for it has such ones too; else a proxy's.
+func TestEmptyNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		empty, body := 404, ""
 		c := clientOf(t, nearby, tokensOf(t, always("opaque-token")), &openBudget{}, piped(t, 0, func(w http.ResponseWriter, r *http.Request) {
@@ -211,10 +211,10 @@ func TestBare404(t *testing.T) {
 			known()
 			time.Sleep(lately - time.Second)
 			e := expect(t, call(), NotFound, "http404", true)
-			if !e.Bare || e.StatusCode != 404 {
+			if !e.Empty || e.StatusCode != 404 {
 				t.Errorf("%s: %+v", name, e)
 			}
-			if other := e.NotDefender(); !other.Foreign() || other.Class != System || other.Message != foreign.Message || other.Reason != foreign.Reason || !e.Bare {
+			if other := e.NotDefender(); !other.Foreign() || other.Class != System || other.Message != foreign.Message || other.Reason != foreign.Reason || !e.Empty {
 				t.Errorf("%s: %+v", name, other)
 			}
 			time.Sleep(time.Second)
@@ -229,7 +229,7 @@ func TestBare404(t *testing.T) {
 			expect(t, calls["unrestrict"](), System, codeNotDefender, true)
 		}
 		empty, body = 404, `{"error":{"code":"ResourceNotFound"}}`
-		if e := expect(t, calls["unrestrict"](), NotFound, "ResourceNotFound", true); e.Bare {
+		if e := expect(t, calls["unrestrict"](), NotFound, "ResourceNotFound", true); e.Empty {
 			t.Errorf("%+v", e)
 		}
 	})

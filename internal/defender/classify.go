@@ -99,7 +99,7 @@ func refused(a Answer, e *Error) {
 	case a.Truncated:
 		e.Class, e.Code = Ambiguous, codeUnreadable
 	case a.Empty && a.Known && a.Op != opList && a.StatusCode == http.StatusNotFound: // Defender has such ones too ([live])
-		e.Class, e.Bare, e.Message = NotFound, true, "HTTP 404 without a body"
+		e.Class, e.Empty, e.Message = NotFound, true, "HTTP 404 without a body"
 	case a.Envelope == nil:
 		notDefender(e)
 	case a.StatusCode == http.StatusForbidden:

@@ -25,7 +25,7 @@ const (
 	System
 	// Reauthenticate: 401 with a token that was not fresh. It has been dropped: try again at once.
 	Reauthenticate
-	// NotFound: 404 in Defender's envelope, or Bare. It has been seen to be passing, so the caller repeats it.
+	// NotFound: 404 in Defender's envelope, or Empty. It has been seen to be passing, so the caller repeats it.
 	NotFound
 	// Rejected: the API refuses this request for good.
 	Rejected
@@ -77,10 +77,10 @@ var ownCodes = []string{
 	codeToken, codeRedirect, codeNotDefender, codeStale, codeMachineID, codeActionID,
 }
 
-// NotDefender is a 404 that is Bare, where nothing shows any longer that it was Defender's.
+// NotDefender is a 404 that is Empty, where nothing shows any longer that it was Defender's.
 func (e *Error) NotDefender() *Error {
 	other := *e
-	other.Bare = false
+	other.Empty = false
 	notDefender(&other)
 	return &other
 }
@@ -99,8 +99,8 @@ type Error struct {
 	Target     string // error.target, the API's correlation id; "" if none
 	// Exchange is when it began, and what the service calls it. Zero where nothing was sent.
 	Exchange Exchange
-	// Bare: a 404 without a body. It is Defender's own if others get its answers (Client.Answered), and a proxy's if not.
-	Bare       bool
+	// Empty: a 404 without a body. It is Defender's own if others get its answers (Client.Answered), and a proxy's if not.
+	Empty      bool
 	RetryAfter time.Duration // how long the answer asks to wait; 0 = it does not say
 	Reason     string        // for System: one sentence that names what is wrong and the fix
 	Sent       bool          // bytes may have left this machine

@@ -50,17 +50,17 @@ func TestFloods(t *testing.T) {
 		limit       int64
 		code        string // of a POST
 	}{
-		"headers":             {"HTTP/1.1 201 Created\r\n", "X-Pad: " + pad + "\r\n", 1 << 20, codeCut},
-		"one header":          {"HTTP/1.1 201 Created\r\nX-Pad: ", pad, 1 << 20, codeCut},
-		"a status line":       {"HTTP/1.1 201 ", pad, 1 << 20, codeCut},
-		"early hints":         {"", "HTTP/1.1 103 Early Hints\r\nLink: " + pad + "\r\n\r\n", 1 << 20, codeCut},
-		"empty early hints":   {"", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 500), 1 << 20, codeCut},
-		"continues":           {"", strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 500), 1 << 20, codeCut},
+		"headers":             {"HTTP/1.1 201 Created\r\n", "X-Pad: " + pad + "\r\n", maxError, codeCut},
+		"one header":          {"HTTP/1.1 201 Created\r\nX-Pad: ", pad, maxError, codeCut},
+		"a status line":       {"HTTP/1.1 201 ", pad, maxError, codeCut},
+		"early hints":         {"", "HTTP/1.1 103 Early Hints\r\nLink: " + pad + "\r\n\r\n", maxError, codeCut},
+		"empty early hints":   {"", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 500), maxError, codeCut},
+		"continues":           {"", strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 500), maxError, codeCut},
 		"a body":              {"HTTP/1.1 201 Created\r\n\r\n", pad, maxList, codeUnreadable},
 		"chunks":              {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n", "8000\r\n" + pad + "\r\n", maxList, codeUnreadable},
 		"a refusal":           {"HTTP/1.1 400 Bad Request\r\n\r\n", pad, maxError, codeNotDefender},
 		"chunk extensions":    {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n1;", pad, maxError, codeUnreadable},
-		"trailers":            {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\nTrailer: X-Pad\r\n\r\n0\r\n", "X-Pad: " + pad + "\r\n", 1 << 20, codeUnreadable},
+		"trailers":            {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\nTrailer: X-Pad\r\n\r\n0\r\n", "X-Pad: " + pad + "\r\n", maxError, codeUnreadable},
 		"nothing but a comma": {"HTTP/1.1 200 OK\r\n\r\n" + `{"value":[`, strings.Repeat(",", 32<<10), maxList, codeUnreadable},
 	} {
 		t.Run(name, func(t *testing.T) {

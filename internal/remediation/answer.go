@@ -36,7 +36,7 @@ func (p *passage) answered(a *defender.Error) (Outcome, error) {
 		p.Gate.Healthy()
 		return p.adopt(a)
 	case defender.NotFound:
-		if !a.Bare {
+		if !a.Empty {
 			p.Gate.Healthy()
 		}
 		return p.notFound(a)
@@ -238,7 +238,7 @@ func (p *passage) faulted(a *defender.Error) (Outcome, error) {
 func (p *passage) notFound(a *defender.Error) (Outcome, error) {
 	if p.e.NotFound.IsZero() {
 		p.e.NotFound = time.Now().UTC()
-	} else if a.Bare && !p.Defender.Answered().After(p.e.NotFound) { // nobody has had an answer of Defender's since
+	} else if a.Empty && !p.Defender.Answered().After(p.e.NotFound) { // nobody has had an answer of Defender's since
 		return p.unclear(a.NotDefender())
 	} else if time.Since(p.e.NotFound) >= notFoundTwice {
 		return p.reject(failure(a))
