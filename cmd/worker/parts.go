@@ -129,9 +129,10 @@ func (s *service) assembleClient(p *parts) error {
 	}
 	p.apiURL = apiURL
 	p.tokens = defender.NewTokens(s.credential, scope)
+	_, actionRoom := remediation.Room(s.broker.MaxPayload())
 	p.client, err = defender.New(defender.Config{
 		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: budget.StartLimit,
-		Registerer: s.registry, TracerProvider: s.tracing.spans(),
+		MaxAction: actionRoom, Registerer: s.registry, TracerProvider: s.tracing.spans(),
 	}, p.tokens, p.budget)
 	return err
 }

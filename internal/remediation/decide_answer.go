@@ -98,18 +98,22 @@ func (d decider) unclear(e Entry, a *defender.Error, f facts) (Entry, step) {
 	return e, s
 }
 
-// notFound rejects at the second 404.
+// notFound rejects at the second 404. An empty one is Defender's own only if somebody had an answer of Defender's since the
+// first; else somebody else answers in its place.
 func (d decider) notFound(e Entry, a *defender.Error, f facts) (Entry, step) {
 	var s step
-	if !e.NotFound.IsZero() && f.now.Sub(e.NotFound) >= notFoundTwice {
+	switch {
+	case !e.NotFound.IsZero() && a.Empty && !f.answered.After(e.NotFound):
+		return d.unclear(e, a.NotDefender(), f)
+	case !e.NotFound.IsZero() && f.now.Sub(e.NotFound) >= notFoundTwice:
 		e, s = reject(e, f, failure(a))
-	} else {
+	default:
 		if e.NotFound.IsZero() {
 			e.NotFound = f.now.UTC()
 		}
 		e, s = d.failed(e, notFoundTwice+100*time.Millisecond, "notFound", failure(a), f)
 	}
-	s.up = true
+	s.up = !a.Empty
 	return e, s
 }
 

@@ -130,7 +130,7 @@ func fingerprint(machine, comment string) string {
 }
 
 func (e *Entry) keepAction(a defender.MachineAction, limit int) {
-	if e.Action, e.Cut = a.Raw, false; len(a.Raw) > limit {
+	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
 		e.Action, e.Cut = nil, true
 	}
 }

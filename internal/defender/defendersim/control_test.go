@@ -86,6 +86,7 @@ func TestControlCalls(t *testing.T) {
 	}
 	for _, c := range got {
 		delete(c, "at")
+		delete(c, "correlationId")
 	}
 	want := []map[string]any{
 		{"op": "unrestrict", "method": "POST", "path": "/api/machines/" + machineID(1) + "/unrestrictCodeExecution", "machine": machineID(1), "status": 201.0, "counted": true},
