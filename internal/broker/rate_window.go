@@ -90,7 +90,9 @@ func (s *RateStore) publishGrant(ctx context.Context, window string) (bool, erro
 
 // rateMarkTTL is for how long after a mark a call without a limit can still count in the window: a
 // mark is good for the calls of a tenth of the window.
-func rateMarkTTL(w budget.Window) time.Duration { return rateCeil(w.Lasts() + w.Per/10 + budget.StartLimit) }
+func rateMarkTTL(w budget.Window) time.Duration {
+	return rateCeil(w.Lasts() + w.Per/10 + budget.StartLimit)
+}
 
 // takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
 // while there are calls, that the window's stream does not know of all of them. A limit that is

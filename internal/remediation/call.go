@@ -40,6 +40,11 @@ func (p *passage) call() (Outcome, error) {
 	var stale, refreshed, retried int
 	started := time.Now()
 	for {
+		if !p.Config.DryRun {
+			if err := p.watch(); err != nil {
+				return p.lookFailed(err)
+			}
+		}
 		if err := p.clear(retried > 0); err != nil {
 			return p.handBack(0, "shutdown")
 		}
@@ -100,13 +105,11 @@ func (p *passage) suspect(on bool) {
 	}
 }
 
-// post is the one exchange, once it is permitted and made known. The guard is asked with the permit in hand, so that a
-// request that waits for quota spends none on being looked at, and nothing but the intent comes between look and call. An
-// outcome is what the guard has decided.
+// post is the one exchange, once it is permitted and made known. The guard is asked with the permit in hand: its look is
+// mostly there (watch), and is made here if the permit was waited for. An outcome is what the guard has decided.
 //
 // On a slow broker the intent comes before the permit, which would be too old by the time that the intent is durable.
 func (p *passage) post() (action defender.MachineAction, out Outcome, err error) {
-	guarded := p.e.Guarded
 	early := p.Config.Limited && time.Duration(p.intended.Load()) > earlyFor
 	if early {
 		if err := p.intend(earlyStart); err != nil {
@@ -127,7 +130,6 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 		p.e.Attempts++
 		p.e.calls(p.e.LastCall)
 	} else {
-		guarded = p.e.Guarded
 		if err := p.intend(0); err != nil {
 			return action, Outcome{}, err
 		}
@@ -138,21 +140,13 @@ func (p *passage) post() (action defender.MachineAction, out Outcome, err error)
 	var answer *defender.Error
 	if errors.As(err, &answer) && !answer.Sent {
 		p.e.Attempts--
-		p.e.Guarded = guarded
 	}
 	p.e.called(action.Exchange, err)
 	return action, Outcome{}, err
 }
 
-// ready gets the permit, and asks the guard. Both cost a call: only few do so at a time, lest many take permits and leave
-// no call for a look.
+// ready gets the permit, and asks the guard.
 func (p *passage) ready() (permit defender.Permit, out Outcome, err error) {
-	if p.toBeGuarded(15 * time.Second) { // a permit may be waited for as long
-		if err := p.guards.enter(p.wait); err != nil {
-			return permit, Outcome{}, err
-		}
-		defer p.guards.leave()
-	}
 	if permit, err = p.Defender.Ready(p.wait); err != nil {
 		return permit, Outcome{}, err
 	}

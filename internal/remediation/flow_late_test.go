@@ -299,42 +299,19 @@ func TestGuardFailsBehindAnEarlyIntent(t *testing.T) {
 				r.submitter.Config.GuardAfter = 0
 				w.ask("r1", 1)
 				w.settled(time.Minute)
+				w.passes(time.Minute) // the look that let r1 through is of no use any more
 				f.Op, f.Times = "list", 1
 				w.api.Inject(f)
 				w.ask("r2", 2)
 				w.settled(10 * time.Minute)
 				w.wantFinal("r2", "submitted")
 				w.wantPosts(2, 1)
-				if looks, guards := len(w.lookUps(2)), len(w.guardLooks(2)); looks != guards || guards != 2 {
-					t.Errorf("%d looks, %d of the guard", looks, guards)
+				if guards := len(w.guardLooks()); guards < 2 {
+					t.Errorf("%d looks of the guard", guards)
 				}
 			})
 		})
 	}
-}
-
-// What the guard decides behind an early intent stands, also where it can't be told at once.
-func TestDecisionBehindAnEarlyIntentStands(t *testing.T) {
-	intents, grants := 300*time.Millisecond, time.Duration(0)
-	slowly(t, &intents, &grants, func(w *world, r *replica) {
-		r.submitter.Config.GuardAfter = 0
-		w.ask("r1", 1)
-		w.settled(time.Minute)
-		grants = 200 * time.Millisecond
-		w.ask("r2", 2)
-		w.until("the intent", time.Minute, func() bool { return w.entry("r2").State == remediation.StateCalled })
-		w.analystDoes(2, "Isolate", "")
-		w.faults.inject(fault{at: atFinal, times: 1})
-		w.until("the refusal of the result", time.Minute, func() bool { return w.faults.armed() == 0 })
-		w.passes(100 * time.Millisecond)
-		if e := w.entry("r2"); e.State != remediation.StateFinal {
-			t.Errorf("%+v", e)
-		}
-		grants = 0
-		w.settled(10 * time.Minute)
-		w.wantFinal("r2", "rejected restrictedAgain")
-		w.wantPosts(2, 0)
-	})
 }
 
 // Where the broker is so slow that every granted call is too old before it begins, readiness says so, the budget is not

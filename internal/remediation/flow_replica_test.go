@@ -91,6 +91,9 @@ func (w *world) newReplica(id string) *replica {
 			MaxAction: 512 << 10, Track: true, GuardAfter: time.Hour, Limited: len(w.set.limits) > 0,
 		},
 	}
+	if r.budget != nil {
+		r.submitter.Quota = r.budget
+	}
 	r.tracker = &remediation.Tracker{
 		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
@@ -236,7 +239,9 @@ func (r *replica) run() {
 	if r.w.set.limits != nil {
 		r.parts.Go(r.keepReserve)
 	}
-	r.parts.Go(func() { _ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} }) })
+	r.parts.Go(func() {
+		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} })
+	})
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
 	}

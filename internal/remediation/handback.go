@@ -9,12 +9,12 @@ import (
 
 // handBack gives the message back for a reason that is not the request's fault. The entry is written if the ledger
 // does not know the run yet (the first of one id is to stay the first), believes in a call that is not under way, or
-// has not heard what the guard found or since when the run waits for quota.
+// has not heard since when the run waits for quota.
 func (p *passage) handBack(d time.Duration, cause string) (Outcome, error) {
 	if p.e.State == StateCalled {
 		p.e.State = StateWaiting
 	}
-	if p.e.State != p.stored || p.guarded || p.queued {
+	if p.e.State != p.stored || p.queued {
 		if err := p.save(0); err != nil {
 			return Outcome{}, err
 		}

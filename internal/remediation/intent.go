@@ -17,7 +17,7 @@ func (p *passage) intend(within time.Duration) error {
 	}
 	e, began := &p.e, time.Now()
 	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
+	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
 	e.LastCall, e.StartBy = began.UTC(), time.Time{}
 	if within > 0 {
 		e.StartBy = e.LastCall.Add(within)

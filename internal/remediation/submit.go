@@ -31,6 +31,12 @@ type DeadLetters interface {
 	Drop(ctx context.Context, seq uint64) error
 }
 
+// Quota is where calls come from, to those who have a use for several at once. Gather returns when n of them may be had, or
+// as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
+type Quota interface {
+	Gather(ctx context.Context, n int, d time.Duration) error
+}
+
 // SubmitConfig is what a Submitter is told by its operator. Durations of 0 mean "off" only where said.
 type SubmitConfig struct {
 	Owner          string        // this process, random
@@ -60,13 +66,14 @@ type Submitter struct {
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
+	Quota       Quota // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
 	flights  flights
 	streak   streak
 	intended atomic.Int64 // how long the last intent took
-	guards   few
+	lookout  lookout
 }
 
 // passage is one delivery on its way through the Submitter.
@@ -82,7 +89,6 @@ type passage struct {
 	stored     State
 	m          machine
 	probing    bool // it may call though the gate is closed
-	guarded    bool // the guard was asked in this passage, and let the run through: to be written down
 	recorded   bool // this passage has recorded the acceptance
 	queued     bool // the wait for quota began in this passage
 	suspecting bool // it holds others' calls back
@@ -157,7 +163,7 @@ const inHandFor = time.Second
 func (p *passage) read() error {
 	var err error
 	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored, p.m, p.guarded, p.queued = p.e.State, machine{}, false, false
+	p.stored, p.m, p.queued = p.e.State, machine{}, false
 	return err
 }
 
