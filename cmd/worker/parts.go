@@ -63,7 +63,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	publisher, auditor, metrics := s.broker.NewPublisher(), s.broker.NewAuditor(s.owner), remediation.NewMetrics(s.registry)
 	tracing := remediation.NewTracing(s.tracing.spans(), s.broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes, Quota: p.budget,
 		Metrics: metrics, Tracing: tracing, Log: s.log, BrokerNow: p.replicas.Now,
 		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
 		Config: remediation.SubmitConfig{

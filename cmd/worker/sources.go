@@ -79,7 +79,7 @@ func (s *service) presence() broker.Presence {
 	}
 	out := broker.Presence{
 		Ready: len(reasons) == 0, Since: s.since, InFlight: p.consumer.InFlight(), Followed: p.tracker.Following(), Version: thisBuild().Version,
-		Limits: broker.RateLimits(windows(s.settings.Rates)), DryRun: s.settings.DryRun,
+		Limits: broker.RateLimits(windows(s.settings.Rates)), DryRun: s.settings.DryRun, Reserve: p.budget.Reserves(),
 	}
 	if len(reasons) > 0 {
 		out.Code, out.Reason = reasons[0].Code, reasons[0].Message

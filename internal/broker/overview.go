@@ -25,6 +25,9 @@ type Overview struct {
 	InFlight    int       // requests in hand
 	Oldest      time.Time // zero: none waits
 	Budget      []budget.WindowStatus
+	Reserve     map[string]int // calls of each window that replicas leave to look-ups
+	NextCall    time.Time      // when a call is free next, by the broker's clock; zero: one is
+	Short       string         // the window that has none until then
 	Followed    int
 	DeadLetters int
 }
@@ -47,7 +50,7 @@ func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overvie
 	if err == nil {
 		o.DeadLetters = int(dead.CachedInfo().State.Msgs)
 	}
-	if o.Budget, err = RateRemaining(ctx, b.js, windows); err != nil {
+	if err := b.quota(ctx, &o, windows); err != nil {
 		return Overview{}, err
 	}
 	return o, nil
@@ -123,6 +126,12 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 	p := readPresence(w.Value, w.Written)
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
+	for window, n := range p.Reserve {
+		if o.Reserve == nil {
+			o.Reserve = map[string]int{}
+		}
+		o.Reserve[window] = max(o.Reserve[window], n)
+	}
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
 }

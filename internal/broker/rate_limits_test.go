@@ -215,9 +215,10 @@ func TestRateRemaining(t *testing.T) {
 		js := w.connect()
 		expect := func(configured []budget.Window, want ...budget.WindowStatus) {
 			t.Helper()
-			got, err := RateRemaining(t.Context(), js, configured)
-			if diff := cmp.Diff(want, got); err != nil || diff != "" {
-				t.Errorf("RateRemaining: %v (-want +got):\n%s", err, diff)
+			var got Overview
+			err := (&Broker{js: js}).quota(t.Context(), &got, configured)
+			if diff := cmp.Diff(want, got.Budget); err != nil || diff != "" {
+				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
 		}
 		expect(budget.Limits(9, 0), budget.WindowStatus{Window: "minute", Limit: 9, Remaining: 9}, budget.WindowStatus{Window: "hour"})

@@ -21,6 +21,7 @@ func RateStreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 		Storage:     jetstream.FileStorage, Replicas: replicas,
 		MaxMsgsPerSubject: int64(w.Limit), Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		MaxAge: w.Lasts(), Duplicates: 100 * time.Millisecond,
+		AllowDirect: true, // whoever forecasts reads all grants at once
 	}
 }
 
@@ -83,7 +84,7 @@ func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
 	}
 	have := stream.CachedInfo().Config
 	want := have
-	want.Subjects, want.MaxAge, want.Duplicates = config.Subjects, config.MaxAge, config.Duplicates
+	want.Subjects, want.MaxAge, want.Duplicates, want.AllowDirect = config.Subjects, config.MaxAge, config.Duplicates, true
 	want.Replicas = max(have.Replicas, config.Replicas)
 	want.Discard, want.DiscardNewPerSubject = config.Discard, config.DiscardNewPerSubject
 	if have.MaxMsgsPerSubject <= 0 {

@@ -130,26 +130,3 @@ func (s *RateStore) unrecorded(window string) (since time.Time, marked bool) {
 	since, marked = s.marks[window]
 	return since, marked
 }
-
-// RateRemaining is what [budget.Budget.Remaining] tells, for a command that has no budget: the
-// limits are those that the running workers have agreed on.
-func RateRemaining(ctx context.Context, js jetstream.JetStream, windows []budget.Window) ([]budget.WindowStatus, error) {
-	var all []budget.WindowStatus
-	for _, w := range windows {
-		status := budget.WindowStatus{Window: w.Name, Limit: w.Limit, Remaining: w.Limit}
-		if w.Limit > 0 {
-			stream, err := js.Stream(ctx, rateStream(w.Name))
-			switch {
-			case errors.Is(err, jetstream.ErrStreamNotFound): // no worker has run yet
-			case err != nil:
-				return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
-			default:
-				info := stream.CachedInfo()
-				status.Limit = int(info.Config.MaxMsgsPerSubject)
-				status.Remaining = max(0, status.Limit-int(info.State.Msgs))
-			}
-		}
-		all = append(all, status)
-	}
-	return all, nil
-}

@@ -97,8 +97,30 @@ func InTime(granted time.Time) bool {
 // OpenIn is how long it makes no sense to start anything that needs an "unrestrict" call, as far
 // as this process knows without asking: 0, or until a closure ends or a window lets go of a grant.
 func (b *Budget) OpenIn() time.Duration {
-	d, _, _ := b.wait(b.reserved.Load())
+	d, _ := b.Opens()
 	return d
+}
+
+// Opens is OpenIn, and whether that is for a closure after a 429 rather than for the windows.
+func (b *Budget) Opens() (in time.Duration, closed bool) {
+	in, closed, _ = b.wait(b.reserved.Load())
+	return in, closed
+}
+
+// Reserves is how many calls of each window are left to look-ups now; nil: none.
+func (b *Budget) Reserves() map[string]int {
+	if !b.reserved.Load() {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := map[string]int{}
+	for _, w := range b.windows {
+		if w.seen.Limit > 0 {
+			all[w.Name] = w.reserve()
+		}
+	}
+	return all
 }
 
 // WindowStatus is a window as it is shown. Without a limit both numbers are 0.

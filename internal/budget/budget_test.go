@@ -338,6 +338,55 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// Calls that come free one by one are waited for until there are enough, or as many as there ever are, or long enough.
+func TestGather(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		limit, taken int // evenly over the last minute
+		n            int
+		d, want      time.Duration
+		wait         time.Duration // of the error
+	}{
+		{"plenty", 100, 0, 20, time.Minute, 0, 0},
+		{"no limit", 0, 0, 20, time.Minute, 0, 0},
+		{"as many as there are", 10, 0, 20, time.Minute, 0, 0},
+		{"until they are there", 60, 60, 20, time.Minute, 21 * time.Second, 0},
+		{"no longer than d", 60, 60, 60, 30 * time.Second, 30 * time.Second, 0},
+		{"none by then", 60, 60, 20, time.Second, time.Second, time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in(t, Limits(test.limit, 0), func(t *testing.T, b *Budget, m *memory) {
+				for range test.taken {
+					mustTake(t, b, "unrestrict", 1)
+					time.Sleep(time.Second)
+				}
+				start := time.Now()
+				err := b.Gather(t.Context(), test.n, test.d)
+				if d := time.Since(start); d != test.want {
+					t.Errorf("returned after %v, want %v", d, test.want)
+				}
+				if wait, is := errors.AsType[*WaitError](err); (err != nil) != (test.wait > 0) || is && wait.For > test.wait {
+					t.Errorf("error %v, want a wait of %v", err, test.wait)
+				}
+				if m.taken["minute"] != test.taken {
+					t.Error("it took calls")
+				}
+			})
+		})
+	}
+	t.Run("closed", func(t *testing.T) {
+		in(t, Limits(10, 0), func(t *testing.T, b *Budget, _ *memory) {
+			if err := b.Close(t.Context(), time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			var wait *WaitError
+			if err := b.Gather(t.Context(), 1, time.Minute); !errors.As(err, &wait) || !wait.Closed || wait.For != time.Hour {
+				t.Errorf("%v, want the closure", err)
+			}
+		})
+	})
+}
+
 // The store's clock jumps an hour ahead and lets go of every grant: this process still does not
 // call more often than the API allows.
 func TestTakeAfterTheStoresClockJumped(t *testing.T) {

@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -63,6 +64,45 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 			return time.Time{}, ctx.Err()
 		}
 	}
+}
+
+// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever let out together, and from d on
+// until there is one; if there is none by then the error is a *WaitError. It takes nothing: whoever needs something once for
+// several calls, and the calls come free one by one, lets some gather.
+func (b *Budget) Gather(ctx context.Context, n int, d time.Duration) error {
+	for end := time.Now().Add(d); ; {
+		if err := b.look(ctx); err != nil {
+			return err
+		}
+		wait, closed, _ := b.wait(b.reserved.Load())
+		free, most := b.free()
+		overdue := !time.Now().Before(end)
+		switch {
+		case wait > 0 && (closed || overdue):
+			return &WaitError{For: wait, Closed: closed}
+		case wait <= 0 && (overdue || free >= min(n, most)):
+			return nil
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// free is how many "unrestrict" calls may be had now as far as is known, and how many the windows let out at once at most.
+func (b *Budget) free() (now, most int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, most = math.MaxInt, math.MaxInt
+	for _, w := range b.windows {
+		if w.seen.Limit > 0 {
+			limit := w.limit(b.reserved.Load())
+			now, most = min(now, w.seen.Left-(w.seen.Limit-limit), limit-len(w.grants)), min(most, limit)
+		}
+	}
+	return now, most
 }
 
 // try takes a call if there is one, and else returns a *WaitError, however short the wait. Every window is looked at

@@ -35,13 +35,10 @@ func (w *window) took(now time.Time) {
 // wait is how long until a call may be had that leaves the reserve untouched. Late: the store has
 // not let go yet of a grant that should have aged out.
 func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool) {
-	limit := w.seen.Limit
-	if limit == 0 {
+	if w.seen.Limit == 0 {
 		return 0, false
 	}
-	if reserved {
-		limit -= w.reserve()
-	}
+	limit := w.limit(reserved)
 	if w.seen.Left <= w.seen.Limit-limit {
 		d = w.seen.NextIn - now.Sub(w.at)
 		late = d <= 0
@@ -51,6 +48,14 @@ func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool)
 		d = max(d, w.grants[over].Add(w.Lasts()).Sub(now))
 	}
 	return max(d, 0), late && d <= 0
+}
+
+// limit is how many calls the window lets out, less the reserve if that is to be left.
+func (w *window) limit(reserved bool) int {
+	if reserved {
+		return w.seen.Limit - w.reserve()
+	}
+	return w.seen.Limit
 }
 
 // reserve is how many calls of a window are left to look-ups: 2 %, but never all of it. What several processes see as the

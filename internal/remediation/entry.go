@@ -69,9 +69,10 @@ type Entry struct {
 	Due      time.Time `json:"notBefore,omitzero"`  // not tried again before
 	LastErr  *Failure  `json:"lastError,omitempty"` // why it waits
 
-	Allowed bool      `json:"allowed,omitempty"`  // the policy was asked, and allows the run
-	Counted bool      `json:"counted,omitempty"`  // the run is in its signer's hour
-	Guarded time.Time `json:"guardedAt,omitzero"` // when the guard let the run's next call through, by the broker's clock
+	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
+	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
+	// Guarded was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	Guarded time.Time `json:"guardedAt,omitzero"`
 
 	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
 	Adopted  bool      `json:"adopted,omitempty"`

@@ -139,7 +139,7 @@ func TestReplayOfAnAbandonedRequest(t *testing.T) {
 				w.wantFinal("r1", c.why)
 				w.api.ClearFaults()
 				first := len(w.posts(1))
-				looks := len(w.lookUps(1))
+				looks := len(w.lookUps(1)) + len(w.guardLooks())
 				w.replayLetter("r1", w.lastDead("r1"))
 				w.settled(10 * time.Minute)
 				w.wantOutcomes("r1", "1 abandoned.", "2 submitted.")
@@ -148,7 +148,7 @@ func TestReplayOfAnAbandonedRequest(t *testing.T) {
 				} else if len(w.posts(1)) != first+1 {
 					t.Errorf("%d calls by the replay", len(w.posts(1))-first)
 				}
-				if len(w.lookUps(1)) == looks {
+				if len(w.lookUps(1))+len(w.guardLooks()) == looks {
 					t.Error("it was not looked for")
 				}
 				if r := w.wantFinal("r1", "submitted"); r.Adopted {

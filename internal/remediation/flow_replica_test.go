@@ -90,6 +90,9 @@ func (w *world) newReplica(id string) *replica {
 			MaxAction: 512 << 10, Track: true, GuardAfter: time.Hour, Limited: len(w.set.limits) > 0,
 		},
 	}
+	if r.budget != nil {
+		r.submitter.Quota = r.budget
+	}
 	r.tracker = &remediation.Tracker{
 		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{

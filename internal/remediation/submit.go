@@ -30,6 +30,12 @@ type DeadLetters interface {
 	Drop(ctx context.Context, seq uint64) error
 }
 
+// Quota is where calls come from, to those who have a use for several at once. Gather returns when n of them may be had, or
+// as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
+type Quota interface {
+	Gather(ctx context.Context, n int, d time.Duration) error
+}
+
 // SubmitConfig is what a Submitter is told by its operator. Durations of 0 mean "off" only where said.
 type SubmitConfig struct {
 	Owner          string        // this process, random
@@ -59,12 +65,13 @@ type Submitter struct {
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
+	Quota       Quota // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
 	flights   flights
 	ambiguous ambiguousRun
-	guards    few
+	lookout   lookout
 }
 
 // attempt is one delivery on its way through the Submitter.

@@ -74,6 +74,7 @@ const (
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
+	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
 )
 
@@ -208,9 +209,13 @@ func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 // fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
 func (t *Tracker) fairShare(calls int) time.Duration {
 	var least time.Duration
+	share := quotaShare
+	if t.Notes.Guarding() {
+		share = guardingShare
+	}
 	for _, w := range t.Config.Windows {
 		if w.Calls > 0 {
-			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(quotaShare*float64(w.Calls))))
+			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(share*float64(w.Calls))))
 		}
 	}
 	return least
