@@ -12,7 +12,8 @@ podman image exists gcr.io/distroless/static-debian12:nonroot || bash test/deplo
 say "image: build"
 go mod download
 buildah bud -q --pull-never --format docker --layers --build-arg VERSION=v0.0.0-deploytest --build-arg COMMIT=0123abc \
-    --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" -t "$IMAGE" . >/dev/null
+    --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" -t "$IMAGE" \
+    -f "$(undigested Dockerfile)" . >/dev/null
 
 version=$(podman run --rm --network=none "${strict[@]}" "$IMAGE" version)
 [[ $version == *v0.0.0-deploytest* && $version == *0123abc* ]] || die "image: worker version says $version"

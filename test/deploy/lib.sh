@@ -21,6 +21,14 @@ has() {
     done
 }
 
+# undigested FILE is a copy of it whose images are named by their tags alone: those here are look-alikes.
+undigested() {
+    local copy
+    copy=$WORK/undigested.$(basename "$1")
+    sed -E 's/@sha256:[0-9a-f]{64}//' "$1" >"$copy"
+    echo "$copy"
+}
+
 # until repeats a command until it succeeds, at most SECONDS long.
 until_true() {
     local end=$((SECONDS + $1))
