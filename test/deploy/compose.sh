@@ -2,7 +2,7 @@
 # compose.yaml, by docker compose on podman's socket, with look-alike images of NATS and Prometheus: requests are carried out
 # while a broker and a worker are away.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-has compose buildah podman runc iptables curl jq prometheus || exit 0
+has compose buildah podman runc iptables catatonit netavark aardvark-dns curl jq prometheus || exit 0
 [[ $(id -u) == 0 ]] || { leftout "compose: this needs root"; exit 0; }
 if docker compose version >/dev/null 2>&1; then
     compose=(docker compose)
@@ -35,10 +35,11 @@ buildah config --cmd '["--config.file=/etc/prometheus/prometheus.yml","--storage
     "$(buildah from --name prometheus-cmd "$(tag prometheus)")"
 buildah commit -q --rm prometheus-cmd "$(tag prometheus)" >/dev/null
 podman tag "$IMAGE" docker.io/library/unrestrict-worker:latest
-leftout "compose: Grafana, of which there is no package here; and the real images of NATS and Prometheus"
+leftout "Grafana: there is no package of it here"
+leftout "real images of others: look-alikes of what is installed stand in for them"
 
 # What another part of the repository brings may be missing; Prometheus would not start without its rules.
-[[ -f deploy/monitoring/alerts.yaml ]] || { leftout "compose: Prometheus, for deploy/monitoring/alerts.yaml is missing"; without_rules=1; }
+[[ -f deploy/monitoring/alerts.yaml ]] || { leftout "Prometheus in compose: deploy/monitoring/alerts.yaml is missing"; without_rules=1; }
 services=(nats-1 nats-2 nats-3 simulator worker-1 worker-2)
 [[ -n ${without_rules:-} ]] || services+=(prometheus)
 
@@ -115,3 +116,4 @@ if [[ -z ${without_rules:-} ]]; then
     ((rules > 0)) || die "compose: Prometheus has no rules"
     say "compose: Prometheus has $rules rules"
 fi
+tried compose
