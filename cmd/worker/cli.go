@@ -28,7 +28,7 @@ type cli struct {
 	Pause       PauseCmd       `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd      `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
 	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" help:"Prove the set-up step by step, and say what to do about each failure."`
-	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests or results, or the AsyncAPI document."`
+	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
 	Why         WhyCmd         `cmd:"" settings:"broker embedded names budget log" help:"Tell everything that happened to one request and what it waits for."`
 	Healthcheck HealthcheckCmd `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
 	Completion  CompletionCmd  `cmd:"" help:"Print completion for a shell."`
