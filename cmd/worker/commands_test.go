@@ -24,8 +24,9 @@ func command(t *testing.T, env map[string]string, args ...string) (status int, s
 }
 
 func TestHealthcheckGoesByReadyz(t *testing.T) {
-	ready := true
+	ready, asked := true, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.Header.Get("Authorization")
 		if r.URL.Path != "/readyz" || !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = io.WriteString(w, `{"reasons":["change freeze 42"]}`)
@@ -39,6 +40,10 @@ func TestHealthcheckGoesByReadyz(t *testing.T) {
 	ready = false
 	if status, _, stderr := command(t, env, "healthcheck"); status != 1 || !strings.Contains(stderr, "change freeze 42") {
 		t.Errorf("not ready: exit status %d, %s", status, stderr)
+	}
+	env["WORKER_ADMIN_TOKEN"] = "the-token"
+	if _, _, stderr := command(t, env, "healthcheck"); asked != "Bearer the-token" || strings.Contains(stderr, "the-token") {
+		t.Errorf("the token opens the reasons' texts: sent %q, said %s", asked, stderr)
 	}
 }
 

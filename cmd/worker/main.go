@@ -120,7 +120,7 @@ func exitStatus(stderr io.Writer, err error) int {
 	if status, ok := errors.AsType[ExitStatus](err); ok {
 		return int(status)
 	}
-	fmt.Fprintln(stderr, "worker: "+strings.TrimSpace(err.Error()))
+	fmt.Fprintln(stderr, "worker: "+plainLines(strings.TrimSpace(err.Error())))
 	if _, ok := errors.AsType[*inputError](err); ok {
 		return 2
 	}

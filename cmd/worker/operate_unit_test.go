@@ -28,7 +28,7 @@ func TestStatusForPeople(t *testing.T) {
 	}
 	const want = `state         not taking requests
 why           token: the client secret has expired: make a
-              new one [2J, for 1h30m
+              new one\u{1b}[2J, for 1h30m
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action
@@ -189,7 +189,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 
 func TestRoughly(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "a moment", time.Millisecond: "a moment", 1600 * time.Millisecond: "2s", 5 * time.Minute: "5m",
+		-time.Second: "under 1s", time.Millisecond: "under 1s", 1600 * time.Millisecond: "2s", 5 * time.Minute: "5m",
 		5*time.Minute + 7*time.Second: "5m7s", 3*time.Hour + 29*time.Minute + 40*time.Second: "3h30m", 49 * time.Hour: "2d1h",
 	} {
 		if got := roughly(d); got != want {

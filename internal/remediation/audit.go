@@ -75,37 +75,13 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
-// AppendMembers appends the record's members to an object of JSON that is open.
+// AppendMembers appends the record's members to an object of JSON that is open and has members.
 func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
-	o := object{b: b}
-	o.text("kind", r.Kind)
-	o.some("requestId", r.RequestID)
-	o.count("run", r.Run)
-	o.some("claimedId", r.ClaimedID)
-	o.some("message", r.Message)
-	o.sequence("replayOf", r.ReplayOf)
-	o.some("machineId", r.MachineID)
-	o.some("comment", r.Comment)
-	o.some("requestedBy", r.RequestedBy)
-	o.some("ticket", r.Ticket)
-	o.some("batch", r.Batch)
-	o.some("signedBy", r.SignedBy)
-	o.some("signer", r.Signer)
-	o.some("policy", r.Policy)
-
-	o.some("outcome", r.Outcome)
-	o.failure("error", r.Error)
-	o.count("attempts", r.Attempts)
-	o.flag("adopted", r.Adopted)
-	o.some("actionId", r.ActionID)
-	o.calls("calls", r.Calls)
-	o.count("callsOmitted", r.CallsOmitted)
-	o.flag("shortened", r.Shortened)
-
-	o.time("publishedAt", r.PublishedAt)
-	o.time("receivedAt", r.ReceivedAt)
-	o.time("decidedAt", r.DecidedAt)
-	return o.b, o.err
+	own, err := encodeJSON(r)
+	if err != nil {
+		return b, err
+	}
+	return append(append(b, ','), own[1:len(own)-1]...), nil
 }
 
 // audit is the record of what was decided of a run, or of its acceptance.

@@ -24,6 +24,11 @@ func (p *attempt) call(t *tries, s step) (Entry, step, error) {
 			return p.shutdown()
 		}
 	}
+	if !p.Config.DryRun {
+		if err := p.watch(); err != nil {
+			return p.notCalled(err)
+		}
+	}
 	f, err := p.beforeCall()
 	if err != nil {
 		return p.e, step{}, err
@@ -129,7 +134,7 @@ func (p *attempt) paused() time.Duration {
 }
 
 // post is the one exchange that calls: permit, guard, intent, POST, in this order and with nothing between. The guard is
-// asked with the permit in hand, so that a request that waits for quota spends none on being looked at. The POST leaves
+// asked with the permit in hand: its look is mostly there (watch), and is made here if the permit was waited for. The POST leaves
 // within Config.StartLimit of the intent, or not at all: the budget and defender see to it.
 //
 // A death before the intent leaves a permit, which ages out. Behind the intent it leaves "called", and whoever comes next
@@ -139,7 +144,6 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	if err != nil {
 		return action, err
 	}
-	guarded := p.e.Guarded
 	began := time.Now()
 	if err := p.writeIntent(); err != nil {
 		return action, err
@@ -150,21 +154,13 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	p.e.Stages.API += Duration(time.Since(sent))
 	if answer, is := errors.AsType[*defender.Error](err); is && !answer.Sent {
 		p.e.Attempts--
-		p.e.Guarded = guarded
 	}
 	p.e.called(action.Exchange, err)
 	return action, err
 }
 
-// permit gets the permit, and asks the guard. Both cost a call: only few do so at a time, lest many take permits and leave
-// no call for a look.
+// permit gets the permit, and asks the guard.
 func (p *attempt) permit() (permit defender.Permit, err error) {
-	if p.toBeGuarded(15 * time.Second) { // a permit may be waited for as long
-		if err := p.guards.enter(p.wait); err != nil {
-			return permit, err
-		}
-		defer p.guards.leave()
-	}
 	if permit, err = p.Defender.Ready(p.wait); err != nil {
 		return permit, err
 	}

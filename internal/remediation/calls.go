@@ -65,6 +65,21 @@ func (e *Entry) looked(x defender.Exchange, err error) {
 	e.addCall(c)
 }
 
+// lastLook is the latest exchange.
+func (e *Entry) lastLook() Call {
+	if n := len(e.Calls); n > 0 {
+		return e.Calls[n-1]
+	}
+	return Call{}
+}
+
+// lookedBeside notes a look that another run has made for this one too.
+func (e *Entry) lookedBeside(c Call) {
+	if !slices.Contains(e.Calls, c) {
+		e.addCall(c)
+	}
+}
+
 func (e *Entry) addCall(c Call) {
 	for len(e.Calls) >= maxCalls {
 		oldest := max(0, slices.IndexFunc(e.Calls, func(c Call) bool { return c.Operation != opUnrestrict }))

@@ -146,7 +146,7 @@ func (d decider) beforeCall(e Entry, f facts) (Entry, step) {
 // intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
 func (d decider) intended(e Entry, now, calledAt time.Time) Entry {
 	e.State, e.Owner, e.Attempts = StateCalled, d.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
+	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
 	e.LastCall, e.StartBy = now.UTC(), time.Time{}
 	e.calls(e.LastCall)
 	if e.CalledAt.IsZero() {
@@ -280,12 +280,12 @@ type essence struct {
 	published, allowed, counted  bool
 	run, attempts, looks, failed int
 	failures                     Duration
-	guarded, quotaSince          time.Time
+	quotaSince                   time.Time
 	due, lookFrom, notFound      time.Time
 }
 
 func (e *Entry) essence() essence {
 	return essence{
-		e.State, e.Published, e.Allowed, e.Counted, e.Run, e.Attempts, e.Looks, e.Failures, e.Failed, e.Guarded, e.Stages.QuotaSince, e.Due, e.LookFrom, e.NotFound,
+		e.State, e.Published, e.Allowed, e.Counted, e.Run, e.Attempts, e.Looks, e.Failures, e.Failed, e.Stages.QuotaSince, e.Due, e.LookFrom, e.NotFound,
 	}
 }

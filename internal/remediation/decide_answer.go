@@ -23,8 +23,6 @@ const (
 	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked: each
 	// time costs a call of the budget.
 	maxStale = 3
-	// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late.
-	slowFor = 250 * time.Millisecond
 	// notFoundTwice is how far apart two 404 must be to count: a valid machine now and then answers one (defender-api,
 	// "reported as transient").
 	notFoundTwice = 5 * time.Second
@@ -93,34 +91,42 @@ func (d decider) unclear(e Entry, a *defender.Error, f facts) (Entry, step) {
 	s.insist = true
 	switch {
 	case a.Foreign():
-		s.fault = &Fault{Code: a.Code, Reason: a.Reason}
+		s.fault = &Fault{Code: defender.CodeLabel(a.Code), Reason: a.Reason}
 	case f.ambiguous:
 		s.fault = ambiguousFault(a)
 	}
 	return e, s
 }
 
-// notFound rejects at the second 404.
+// notFound rejects at the second 404. An empty one is Defender's own only if somebody had an answer of Defender's since the
+// first; else somebody else answers in its place.
 func (d decider) notFound(e Entry, a *defender.Error, f facts) (Entry, step) {
 	var s step
-	if !e.NotFound.IsZero() && f.now.Sub(e.NotFound) >= notFoundTwice {
+	switch {
+	case !e.NotFound.IsZero() && a.Empty && !f.answered.After(e.NotFound):
+		return d.unclear(e, a.NotDefender(), f)
+	case !e.NotFound.IsZero() && f.now.Sub(e.NotFound) >= notFoundTwice:
 		e, s = reject(e, f, failure(a))
-	} else {
+	default:
 		if e.NotFound.IsZero() {
 			e.NotFound = f.now.UTC()
 		}
 		e, s = d.failed(e, notFoundTwice+100*time.Millisecond, "notFound", failure(a), f)
 	}
-	s.up = true
+	s.up = !a.Empty
 	return e, s
 }
+
+// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late. The
+// grant itself takes two of the broker's answers, which count too.
+func (d decider) slowFor() time.Duration { return d.StartLimit / 4 }
 
 // stale repeats a call whose permit was too old, and blames a broker that is too slow for any.
 func (d decider) stale(e Entry, f facts) (Entry, step) {
 	switch {
 	case f.tries.stale < maxStale:
 		return e, step{do: doAgain}
-	case f.tries.intent < slowFor:
+	case f.tries.intent < d.slowFor():
 		return putOff(e, wait(time.Second, "stale"))
 	}
 	return putOff(e, step{do: doWait, cause: faultSlow, fault: &Fault{Code: faultSlow, Reason: fmt.Sprintf(
@@ -145,7 +151,7 @@ func (d decider) failed(e Entry, atLeast time.Duration, cause string, why *Failu
 
 // systemFault naks the message because of a fault of the system: it costs the request nothing.
 func systemFault(e Entry, a *defender.Error) (Entry, step) {
-	fault := &Fault{Code: a.Code, Reason: cmp.Or(a.Reason, a.Error())}
+	fault := &Fault{Code: defender.CodeLabel(a.Code), Reason: cmp.Or(a.Reason, a.Error())}
 	if a.Op == "token" {
 		fault.Code = "token"
 	}

@@ -21,7 +21,7 @@ func (d decider) sighted(e Entry, s sighting, timeout time.Duration, now time.Ti
 	if e.State != StateSubmitted {
 		return e, step{do: doAck}
 	}
-	if s.action.Raw != nil {
+	if s.action.ID != "" {
 		e.keepAction(s.action, d.MaxAction)
 	}
 	switch {

@@ -250,13 +250,13 @@ func TestSlowIntents(t *testing.T) {
 func TestSlowBrokerIsAFault(t *testing.T) {
 	for _, waiting := range []int{20, 1} {
 		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
-			by := 700 * time.Millisecond
+			by := startLimit/2 + 100*time.Millisecond // two of the broker's answers make a grant
 			slowly(t, &by, &by, func(w *world, r *replica) {
 				for n := range waiting {
 					w.ask(fmt.Sprint("r", n), n)
 				}
 				w.passes(10 * time.Minute)
-				if f, on := r.gate.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, "700ms") {
+				if f, on := r.gate.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, by.String()) {
 					t.Errorf("fault %+v", f)
 				}
 				left, err := r.budget.Remaining(w.ctx)

@@ -27,7 +27,7 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		gone = s.stores(ctx) == nil
 	case fault.Code == faultSlow && none:
 		began := time.Now()
-		gone = s.stores(ctx) == nil && time.Since(began) < slowFor
+		gone = s.stores(ctx) == nil && time.Since(began) < decider(s.Config).slowFor()
 	default:
 		return
 	}

@@ -223,7 +223,9 @@ func (t *Tracker) sweep(ctx context.Context) {
 			}
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("a decided result is not published yet", e.about(zap.String("key", key), zap.Error(err))...)
-				break
+				if !errors.Is(err, ErrTooLarge) { // which says nothing of the next one
+					break
+				}
 			}
 		}
 	}

@@ -23,12 +23,3 @@ func (s *Stages) quota(now time.Time) time.Duration {
 	}
 	return time.Duration(s.Quota) + max(now.Sub(s.QuotaSince), 0)
 }
-
-func (s *Stages) encode(o *object) {
-	o.open("stages")
-	o.duration("queue", s.Queue)
-	o.duration("quota", s.Quota)
-	o.time("quotaSince", s.QuotaSince)
-	o.duration("api", s.API)
-	o.shut()
-}

@@ -30,6 +30,12 @@ type DeadLetters interface {
 	Drop(ctx context.Context, seq uint64) error
 }
 
+// Quota is where calls come from, to those who have a use for several at once. Gather returns when n of them may be had, or
+// as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
+type Quota interface {
+	Gather(ctx context.Context, n int, d time.Duration) error
+}
+
 // SubmitConfig is what a Submitter is told by its operator. Durations of 0 mean "off" only where said.
 type SubmitConfig struct {
 	Owner          string        // this process, random
@@ -59,12 +65,13 @@ type Submitter struct {
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
+	Quota       Quota // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
 	flights   flights
 	ambiguous ambiguousRun
-	guards    few
+	lookout   lookout
 }
 
 // attempt is one delivery on its way through the Submitter.
@@ -205,6 +212,9 @@ func (p *attempt) outcomeOf(err error) Outcome {
 	case errors.Is(err, errGarbled):
 		p.Log.Error("a request waits, for what the ledger has of it makes no sense", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
 		return Later(time.Minute, "garbled")
+	case errors.Is(err, ErrTooLarge): // as of a results stream that somebody has made for smaller messages
+		p.Log.Error("a request waits, for what is to be stored of it never fits", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
+		return Later(time.Minute, "tooLarge")
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return Later(0, "shutdown")
 	case quota:

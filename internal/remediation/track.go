@@ -74,6 +74,7 @@ const (
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
+	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
 )
 
@@ -134,27 +135,24 @@ func (t *Tracker) Ages() []time.Duration {
 
 // learn keeps in mind what an entry says is to be followed or published.
 func (t *Tracker) learn(key string, rec Record) {
-	var e glance
-	if concerns(rec) {
-		var err error
-		if e, err = glanceAt(rec); err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
-			t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
-			return
-		}
+	e, err := DecodeEntry(rec)
+	if err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
+		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
+		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.state == StateFinal && !e.published && !e.dead {
+	if e.State == StateFinal && !e.Published && !e.Dead {
 		t.unpublished[key] = time.Now()
 	} else {
 		delete(t.unpublished, key)
 	}
-	if e.state != StateSubmitted || !e.follow {
+	if e.State != StateSubmitted || !e.Follow {
 		delete(t.open, key)
-	} else if have := t.open[key]; have == nil || have.action != e.action {
-		f := &followed{key: key, action: e.action, created: e.created, accepted: e.accepted}
+	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
+		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.Accepted}
 		if f.created.IsZero() {
-			f.created = e.called
+			f.created = e.CalledAt
 		}
 		t.open[key] = f
 		t.fresh = true
@@ -162,7 +160,7 @@ func (t *Tracker) learn(key string, rec Record) {
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
 
-// unfollow forgets an entry of which err says that it is not this version's, which a glance does not always see.
+// unfollow forgets an entry of which err says that it is not this version's any more.
 func (t *Tracker) unfollow(key string, err error) bool {
 	if !errors.Is(err, errNewer) && !errors.Is(err, errGarbled) {
 		return false
@@ -211,9 +209,13 @@ func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 // fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
 func (t *Tracker) fairShare(calls int) time.Duration {
 	var least time.Duration
+	share := quotaShare
+	if t.Notes.Guarding() {
+		share = guardingShare
+	}
 	for _, w := range t.Config.Windows {
 		if w.Calls > 0 {
-			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(quotaShare*float64(w.Calls))))
+			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(share*float64(w.Calls))))
 		}
 	}
 	return least
