@@ -24,21 +24,16 @@ func (p *attempt) call(t *tries, s step) (Entry, step, error) {
 			return p.shutdown()
 		}
 	}
-	if !p.Config.DryRun {
+	e, s, err := p.mayCall()
+	if err == nil && s.do == doCall && !p.Config.DryRun && p.old(guardGood) {
 		if err := p.watch(); err != nil {
 			return p.notCalled(err)
 		}
+		e, s, err = p.mayCall() // that may have taken a minute
 	}
-	f, err := p.beforeCall()
-	if err != nil {
-		return p.e, step{}, err
+	if err != nil || s.do != doCall {
+		return e, s, err
 	}
-	d := decider(p.Config)
-	e, s := d.beforeCall(p.e, f)
-	if s.do != doCall {
-		return e, s, nil
-	}
-	p.e = e
 	if p.Config.DryRun {
 		if err := p.guard(); err != nil {
 			return p.notCalled(err)
@@ -51,7 +46,7 @@ func (p *attempt) call(t *tries, s step) (Entry, step, error) {
 	if err != nil && (!isAnswer || answer.Op == opList) {
 		return p.notCalled(err)
 	}
-	f = p.answerFacts(t, answer)
+	d, f := decider(p.Config), p.answerFacts(t, answer)
 	if err == nil {
 		f.notOurs = p.notOurs(action)
 		e, s := d.accepted(p.e, action, f)
@@ -82,6 +77,17 @@ func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
 	f := p.facts()
 	f.tries, f.ambiguous, f.retry = *t, ambiguous, p.Config.Backoff.Delay(p.e.Failures+t.unsent)
 	return f
+}
+
+// mayCall judges what must hold right before a call.
+func (p *attempt) mayCall() (Entry, step, error) {
+	f, err := p.beforeCall()
+	if err != nil {
+		return p.e, step{}, err
+	}
+	e, s := decider(p.Config).beforeCall(p.e, f)
+	p.e = e
+	return e, s, nil
 }
 
 // beforeCall gathers what must hold right before a call, the free things first. Only the first that speaks against the

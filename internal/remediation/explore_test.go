@@ -128,14 +128,11 @@ func start(crashes, faults, refuses, freezes, lates int8) universe {
 
 // The contract holds in every universe.
 func TestExplore(t *testing.T) {
-	for _, first := range []universe{
-		start(1, 0, 1, 1, 0),
-		start(2, 0, 0, 0, 0),
-		start(0, 1, 1, 0, 0),
-		start(0, 1, 0, 1, 0),
-		start(1, 1, 0, 0, 0),
-		start(0, 0, 0, 0, 1),
-	} {
+	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1)}
+	if raced { // one goroutine, in which there are no races to find; the bounds above are for the run without the detector
+		bounds = []universe{start(1, 0, 1, 0, 0), start(0, 0, 0, 1, 0)}
+	}
+	for _, first := range bounds {
 		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates), func(t *testing.T) {
 			began := time.Now()
 			count, trace, wrong := explore(theRules(), first)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package remediation
+
+const raced = false
