@@ -17,7 +17,7 @@ type cli struct {
 	Config   *string      `placeholder:"FILE" help:"YAML file with settings; flags and environment come first."`
 	Settings settingFlags `embed:""`
 
-	Run         RunCmd         `cmd:"" settings:"all" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
+	Run         RunCmd         `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
 	Demo        DemoCmd        `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    SimulateCmd    `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      SubmitCmd      `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
@@ -27,7 +27,7 @@ type cli struct {
 	Status      StatusCmd      `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
 	Pause       PauseCmd       `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd      `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
-	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" help:"Prove the set-up step by step, and say what to do about each failure."`
+	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests or results, or the AsyncAPI document."`
 	Why         WhyCmd         `cmd:"" settings:"broker embedded names budget log" help:"Tell everything that happened to one request and what it waits for."`
 	Healthcheck HealthcheckCmd `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`

@@ -18,9 +18,15 @@ import (
 func command(t *testing.T, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
-	status = run(t.Context(), args, lookup, strings.NewReader(""), &out, &errs)
+	status = run(t.Context(), args, environOf(env), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
+}
+
+func environOf(env map[string]string) (environ []string) {
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
 }
 
 func TestHealthcheckGoesByReadyz(t *testing.T) {

@@ -21,14 +21,13 @@ func TestResultsGoOn(t *testing.T) {
 	addr := l.Addr().String()
 	_ = l.Close()
 	s := runSystem(t, map[string]string{"WORKER_EMBEDDED_ADDR": addr})
-	lookup := func(name string) (string, bool) { return addr, name == "WORKER_EMBEDDED_ADDR" }
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, in := io.Pipe()
 	status := make(chan int, 1)
 	go func() {
-		code := run(ctx, []string{"results", "--outcome", "succeeded"}, lookup, strings.NewReader(""), in, io.Discard)
+		code := run(ctx, []string{"results", "--outcome", "succeeded"}, []string{"WORKER_EMBEDDED_ADDR=" + addr}, strings.NewReader(""), in, io.Discard)
 		_ = in.Close()
 		status <- code
 	}()
