@@ -13,9 +13,10 @@ import (
 // checked before it runs; mistakes in others are none of its business. Only a
 // command tagged withmistakes runs with any.
 type cli struct {
-	Help     helpFlag     `short:"h" help:"Show this help."`
-	Config   *string      `placeholder:"FILE" help:"YAML file with settings; flags and environment come first."`
-	Settings settingFlags `embed:""`
+	HelpFlag    helpFlag     `name:"help" short:"h" group:"general" help:"Show this help."`
+	VersionFlag versionFlag  `name:"version" group:"general" help:"Show the version."`
+	Config      *string      `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
+	Settings    settingFlags `embed:""`
 
 	Run         RunCmd         `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
 	Demo        DemoCmd        `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
@@ -30,6 +31,7 @@ type cli struct {
 	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests or results, or the AsyncAPI document."`
 	Why         WhyCmd         `cmd:"" settings:"broker embedded names budget log" help:"Tell everything that happened to one request and what it waits for."`
+	Help        HelpCmd        `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
 	Healthcheck HealthcheckCmd `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
 	Completion  CompletionCmd  `cmd:"" help:"Print completion for a shell."`
 	Version     VersionCmd     `cmd:"" help:"Print version, commit and Go version."`
@@ -121,7 +123,7 @@ type ResultsCmd struct {
 	Batch   string        `placeholder:"NAME" help:"Only results of this batch."`
 	Machine string        `placeholder:"ID" help:"Only results of this machine."`
 	Outcome []string      `placeholder:"OUTCOME" enum:"submitted,succeeded,failed,timedOut,cancelled,rejected,abandoned,dryRun" help:"Only results with one of these outcomes: submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun."`
-	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h (default: from the oldest kept)."`
+	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h or 2d (default: from the oldest kept)."`
 	Follow  bool          `default:"true" negatable:"" help:"Go on with what comes later, until SIGINT (default: ${default}); --follow=false ends at the present."`
 	JSON    bool          `name:"json" help:"One JSON object a line."`
 }
@@ -200,7 +202,7 @@ type AuditVerifyCmd struct {
 
 // AuditExportCmd is `worker audit export`.
 type AuditExportCmd struct {
-	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h (default: from the first)."`
+	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h or 7d (default: from the first)."`
 	Out   string        `placeholder:"FILE" default:"-" help:"Where to write; - is standard output (default: ${default}). A file must not exist."`
 }
 
@@ -234,9 +236,11 @@ type WhyCmd struct {
 	JSON bool   `name:"json" help:"One JSON object."`
 }
 
-// settingGroups titles the groups of settingFlags, in the order of the help.
+// settingGroups titles the groups of settingFlags, in the order of the help, and
+// before them that of the flags that every command has.
 func settingGroups() kong.Option {
 	return kong.ExplicitGroups([]kong.Group{
+		{Key: "general", Title: "Flags of every command:"},
 		{Key: "broker", Title: "Broker", Description: "As the nats command reads them."},
 		{Key: "embedded", Title: "Embedded broker", Description: "Commands other than run, demo and simulate find a running worker's broker here when NATS_URL is empty."},
 		{Key: "names", Title: "Subjects, streams and consumer"},

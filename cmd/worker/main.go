@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -33,9 +34,12 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	if err != nil {
 		return exitStatus(stderr, err)
 	}
+	if len(args) == 0 {
+		return exitStatus(stderr, printOverview(parser))
+	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		if errors.Is(err, errHelpShown) {
+		if errors.Is(err, errShown) {
 			return 0
 		}
 		return exitStatus(stderr, badInput("%w\n%s", err, hint(err)))
@@ -84,6 +88,7 @@ func newParser(declared *cli, stdout, stderr io.Writer) (*kong.Kong, error) {
 		kong.Writers(stdout, stderr),
 		kong.NamedMapper("toggle", toggleMapper{}),
 		kong.NamedMapper("secret", secretMapper{}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), durationMapper{}),
 		settingGroups(),
 	)
 	if err != nil {
