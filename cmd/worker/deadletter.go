@@ -19,6 +19,8 @@ type letter struct {
 	dead   remediation.DeadLetter
 	header remediation.Header // as it is kept
 	data   []byte
+
+	stuck string // why a replay would be rejected whatever happens; "": it need not be
 }
 
 // Run lists dead letters.
@@ -71,18 +73,18 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 	before := func(conn *broker.Broker, letters []letter) (bool, error) {
 		what, hopeful := "", 0
 		for _, l := range letters {
-			if l.hopeless(conn.Names(), time.Now()) == "" {
+			if l.stuck == "" {
 				hopeful++
 			}
 		}
 		if left := len(letters) - hopeful; left > 0 {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
-		return say.before(c.Yes, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
+		return say.before(c.Yes || hopeful == 0, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
-		if why := l.hopeless(conn.Names(), time.Now()); why != "" {
-			return say.after(l, why)
+		if l.stuck != "" {
+			return say.after(l, l.stuck)
 		}
 		if err := l.replay(ctx, conn); err != nil {
 			return say.after(l, err.Error())
@@ -200,7 +202,9 @@ func readLetters(ctx context.Context, conn *broker.Broker, means func(letter) bo
 		if err != nil {
 			return nil, err
 		}
-		if l := (letter{seq: m.Sequence, dead: remediation.ReadDeadLetter(m.Header, m.Data), header: m.Header, data: m.Data}); means(l) {
+		l := letter{seq: m.Sequence, dead: remediation.ReadDeadLetter(m.Header, m.Data), header: m.Header, data: m.Data}
+		if means(l) {
+			l.stuck = l.hopeless(conn.Names(), time.Now())
 			letters = append(letters, l)
 		}
 	}
@@ -216,6 +220,9 @@ func (l letter) hopeless(n broker.Names, now time.Time) string {
 		return err.Error()
 	case original.Stream != n.Stream || original.Subject != n.Subject:
 		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
+	}
+	if l.dead.Code == remediation.CodeIDConflict && now.Sub(l.dead.Time) < remembered {
+		return "another request has its id; publish the request under an id of its own"
 	}
 	r, invalid := remediation.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
 	switch {

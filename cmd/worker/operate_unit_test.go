@@ -112,6 +112,11 @@ func TestHopelessReplays(t *testing.T) {
 			t.Errorf("another deployment's: %q", got)
 		}
 	}
+	conflict := deadLetterOf(good+`}`, 0)
+	conflict.dead.Code = remediation.CodeIDConflict
+	if now, later := conflict.hopeless(ours, time.Now()), conflict.hopeless(ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
+		t.Errorf("a conflict: %q, and when the other is forgotten %q", now, later)
+	}
 	if got := deadLetterOf(good+`}`, 100).hopeless(broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {
 		t.Errorf("truncated: %q", got)
 	}
@@ -207,7 +212,8 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// TestReplayThatIsDone: the broker's memory of the message id outlives the replay and its dead letter.
+// TestReplayThatIsDone: the broker's memory of the message id outlives the replay and its dead letter. One that is
+// published once more asks for nothing.
 func TestReplayThatIsDone(t *testing.T) {
 	s := runSystem(t, nil)
 	s.refuse(testMachine(1))
@@ -235,7 +241,16 @@ func TestReplayThatIsDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	lettersOf(0)
-	if err := l.replay(t.Context(), b); err != nil || requestsPublished(t, b) != 2 {
+	if err := l.replay(t.Context(), b); err != nil || requestsPublished(t, b) != 3 {
 		t.Errorf("again: %v, %d messages", err, requestsPublished(t, b))
+	}
+	for taken := 0; taken == 0; {
+		var err error
+		if taken, err = b.Taken(t.Context(), []uint64{3}); err != nil || !pause(t.Context(), 5*time.Millisecond) {
+			t.Fatal(err)
+		}
+	}
+	if lettersOf(0); len(s.sim.Actions()) != 1 {
+		t.Errorf("%d calls were accepted", len(s.sim.Actions()))
 	}
 }

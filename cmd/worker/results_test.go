@@ -18,15 +18,14 @@ func TestResultsGoOn(t *testing.T) {
 	addr := l.Addr().String()
 	_ = l.Close()
 	s := runSystem(t, map[string]string{"WORKER_EMBEDDED_ADDR": addr})
-	env := map[string]string{"WORKER_EMBEDDED_ADDR": addr, "WORKER_DATA_DIR": s.dataDir()}
-	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
+	env := []string{"WORKER_EMBEDDED_ADDR=" + addr, "WORKER_DATA_DIR=" + s.dataDir()}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, in := io.Pipe()
 	status := make(chan int, 1)
 	go func() {
-		code := run(ctx, []string{"results", "--outcome", "succeeded"}, lookup, strings.NewReader(""), in, io.Discard)
+		code := run(ctx, []string{"results", "--outcome", "succeeded"}, env, strings.NewReader(""), in, io.Discard)
 		_ = in.Close()
 		status <- code
 	}()

@@ -47,8 +47,7 @@ func TestSubmitSaysThatNoWorkerRuns(t *testing.T) {
 		said := &waitFor{text: "no worker is running: start `worker run`", seen: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		status := make(chan int, 1)
-		lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-		go func() { status <- run(ctx, args, lookup, strings.NewReader(""), &out, said) }()
+		go func() { status <- run(ctx, args, environOf(env), strings.NewReader(""), &out, said) }()
 		select {
 		case <-said.seen:
 		case got := <-status:

@@ -59,7 +59,7 @@ func (s *story) events() []event {
 		}
 	}
 	for _, l := range s.letters {
-		add(l.dead.Time, l.dead.Run, "deadLetter", "became dead letter %d (%s); worker deadletter replay carries it out again", l.seq, l.dead.Code)
+		add(l.dead.Time, l.dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.seq, l.dead.Code, l.advice())
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return a.Time.Compare(b.Time) })
 	return all
