@@ -166,6 +166,10 @@ var table = []row{
 	{StateCalled, "404", "the first", of(defender.NotFound, 404, "x"), answered, StateWaiting, step{do: doWait, after: 5100 * time.Millisecond, cause: "notFound", up: true}, ""},
 	{StateCalled, "404", "again too soon", both(of(defender.NotFound, 404, "x"), func(in *input) { in.e.NotFound = tableNow.Add(-4 * time.Second) }), answered, StateWaiting, step{do: doWait, after: 5100 * time.Millisecond, cause: "notFound", up: true}, ""},
 	{StateCalled, "404", "again, 5 s later", both(of(defender.NotFound, 404, "x"), func(in *input) { in.e.NotFound = tableNow.Add(-5 * time.Second) }), answered, StateFinal, step{do: doPublish, up: true}, "x"},
+	{StateCalled, "404", "empty again, Defender has answered since", both(of(defender.NotFound, 404, "x"), func(in *input) { in.answer.Empty, in.e.NotFound = true, tableNow.Add(-5*time.Second) }), answered, StateFinal, step{do: doPublish}, "x"},
+	{StateCalled, "404", "empty again, Defender has not answered since", both(of(defender.NotFound, 404, "x"), func(in *input) {
+		in.answer.Empty, in.e.NotFound, in.f.answered = true, tableNow.Add(-5*time.Second), tableNow.Add(-6*time.Second)
+	}), answered, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "notDefender"},
 	{StateCalled, "rejected", "", of(defender.Rejected, 400, "x"), answered, StateFinal, step{do: doPublish, up: true}, "x"},
 	{StateCalled, "rejected", "403", of(defender.Rejected, 403, "x"), answered, StateFinal, step{do: doPublish}, "x"},
 	{StateWaiting, "transient", "tried for at most 3 s", of(defender.Transient, 0, "x"), answered, StateWaiting, step{do: doAgain, after: time.Second, cause: "transient"}, ""},

@@ -10,11 +10,11 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// Two thousand hostile messages over the real broker: as many rejections and dead letters, nothing written to the ledger,
+// Two hundred hostile messages over the real broker: as many rejections and dead letters, nothing written to the ledger,
 // and no call of any kind. A good request among them is carried out.
 func TestHostileMessagesCallNothing(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
-		const n = 2000
+		const n = 200
 		kinds := map[string]string{}
 		for kind, d := range remediation.HostileMessages(n) {
 			if len(d.Data) > 1<<20-4096 {

@@ -39,23 +39,26 @@ func TestLateUnclearAnswerOverrulesNobody(t *testing.T) {
 // A process dies in its call, and nobody is there for longer than a machine is held, or its record kept. That the machine
 // has another holder by then, or none, proves nothing: the call is looked for.
 func TestCallOfLongAgoIsLookedFor(t *testing.T) {
-	for _, away := range []time.Duration{8 * 24 * time.Hour} {
-		t.Run(away.String(), func(t *testing.T) {
-			inWorld(t, setup{untended: true, submit: untracked, api: atOnce}, func(w *world) {
-				w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
-				w.ask("r1", 1)
-				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
-				w.passes(away)
-				w.start()
-				w.settled(10 * time.Minute)
-				w.wantPosts(1, 1)
-				w.wantFinal("r1", "submitted")
-			})
-		})
+	anHour := func(c *remediation.SubmitConfig) {
+		untracked(c)
+		c.GiveUpAfter = time.Hour
 	}
-	for _, away := range []time.Duration{23 * time.Hour, 25 * time.Hour} {
+	t.Run("the machine's record has expired", func(t *testing.T) {
+		inWorld(t, setup{untended: true, submit: anHour, api: atOnce}, func(w *world) {
+			w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
+			w.ask("r1", 1)
+			w.until("the death", time.Minute, func() bool { return w.living() == 0 })
+			w.forget("m.")
+			w.passes(2 * time.Hour)
+			w.start()
+			w.settled(10 * time.Minute)
+			w.wantPosts(1, 1)
+			w.wantFinal("r1", "submitted")
+		})
+	})
+	for _, away := range []time.Duration{50 * time.Minute, 70 * time.Minute} {
 		t.Run(away.String()+", and another wants the machine", func(t *testing.T) {
-			inWorld(t, setup{untended: true, free: true, submit: untracked, api: atOnce}, func(w *world) {
+			inWorld(t, setup{untended: true, free: true, submit: anHour, api: atOnce}, func(w *world) {
 				for n := range 41 { // r2 waits, and comes again before r1, which is out of sight behind the others
 					w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 404, Machine: machine(max(1, 100*n))})
 				}

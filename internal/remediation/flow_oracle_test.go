@@ -119,6 +119,18 @@ func (w *world) watch() {
 	})
 }
 
+// forget removes the ledger's keys that begin so, as if they had expired.
+func (w *world) forget(prefix string) {
+	w.t.Helper()
+	keys, err := w.broker.Ledger().Keys(w.ctx)
+	w.must(err)
+	for _, key := range keys {
+		if strings.HasPrefix(key, prefix) {
+			w.must(w.broker.Ledger().Delete(w.ctx, key))
+		}
+	}
+}
+
 // entries is the ledger, by request id.
 func (w *world) entries() map[string]remediation.Entry {
 	synctest.Wait() // what was written has been seen

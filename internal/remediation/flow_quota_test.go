@@ -16,7 +16,7 @@ func TestRetryAfterHoldsForAllReplicas(t *testing.T) {
 		op    string
 		after time.Duration
 	}{
-		"call, one hour": {"unrestrict", time.Hour}, "look-up, ten minutes": {"list", 10 * time.Minute}, "call, ten seconds": {"unrestrict", 10 * time.Second},
+		"call, a quarter of an hour": {"unrestrict", 15 * time.Minute}, "look-up, two minutes": {"list", 2 * time.Minute}, "call, ten seconds": {"unrestrict", 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, setup{replicas: 2, untended: true, submit: impatient}, func(w *world) {

@@ -249,9 +249,9 @@ func TestReplayIsJudgedAnew(t *testing.T) {
 	t.Run("expired meanwhile", func(t *testing.T) {
 		inWorld(t, setup{}, func(w *world) {
 			w.api.Inject(rejectOnce)
-			w.ask("r1", 1, expiresIn(time.Hour))
+			w.ask("r1", 1, expiresIn(10*time.Minute))
 			dead := w.lastDead("r1")
-			w.passes(2 * time.Hour)
+			w.passes(20 * time.Minute)
 			w.replayLetter("r1", dead)
 			w.settled(10 * time.Minute)
 			w.wantOutcomes("r1", "1 rejected.", "2 rejected.")

@@ -78,7 +78,7 @@ func TestRefusedSignatureStaysRefused(t *testing.T) {
 		}
 	}
 	inWorld(t, setup{rules: rules, free: true}, func(w *world) {
-		data := payload("r1", 1, expiresIn(9*24*time.Hour))
+		data := payload("r1", 1, expiresIn(7*24*time.Hour+time.Hour))
 		key, signature, err := remediation.Sign([]byte(ann.seed), w.broker.Names().Subject, data)
 		w.must(err)
 		early := remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}
@@ -89,7 +89,8 @@ func TestRefusedSignatureStaysRefused(t *testing.T) {
 		w.settled(time.Hour)
 		w.wantFinal("r1", "succeeded")
 		w.replicas[0].stop()
-		w.passes(8 * 24 * time.Hour)
+		w.forget("e.")
+		w.passes(2 * time.Hour)
 		w.start()
 		early[remediation.HeaderSignature] = []string{signature + "=="} // the same signature, written otherwise
 		again := w.publish("", early, data)
