@@ -101,7 +101,7 @@ func (d decider) next(e Entry, f facts) (Entry, step) {
 		case e.Published:
 			return e, step{do: doAck}
 		case e.Dead && e.Source != f.message: // only that message can become the dead letter
-			return e, wait(2*time.Second, "told")
+			return e, wait(2*time.Second, "unpublished")
 		}
 		return e, step{do: doPublish}
 	case StateCalled:
@@ -274,18 +274,21 @@ func failure(a *defender.Error) *Failure {
 	return f
 }
 
-// essence is what later decisions rest on. Where it differs from what the ledger has, a nak is preceded by a write.
+// essence is what later decisions rest on. Where it differs from what the ledger has, a step that ends the delivery is
+// preceded by a write.
 type essence struct {
-	state                        State
-	published, allowed, counted  bool
-	run, attempts, looks, failed int
-	failures                     Duration
-	quotaSince                   time.Time
-	due, lookFrom, notFound      time.Time
+	state                          State
+	published, allowed, counted    bool
+	run, attempts, looks, failures int
+	failed                         Duration
+	quotaSince                     time.Time
+	due, lookFrom, notFound        time.Time
 }
 
 func (e *Entry) essence() essence {
 	return essence{
-		e.State, e.Published, e.Allowed, e.Counted, e.Run, e.Attempts, e.Looks, e.Failures, e.Failed, e.Stages.QuotaSince, e.Due, e.LookFrom, e.NotFound,
+		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
+		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
+		quotaSince: e.Stages.QuotaSince, due: e.Due, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}
 }

@@ -44,7 +44,7 @@ func opened(e Entry, a arrival, now time.Time) (Entry, step) {
 	case e.State == StateFinal && e.Outcome == DryRun && !a.dryRun && e.Source != a.message:
 		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
 		if !e.Published {
-			return e, wait(2*time.Second, "told")
+			return e, wait(2*time.Second, "unpublished")
 		}
 		return nextRun(e, a.fresh), step{do: doGoOn}
 	}
@@ -63,7 +63,7 @@ func replayed(e Entry, a arrival) (Entry, step) {
 	case !a.replay.found:
 		return e, refuse(a, CodeMalformed, "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped")
 	case e.State == StateFinal && !e.Published && e.Run == a.replay.run:
-		return e, wait(2*time.Second, "told") // the letter was seen before its run's own message has published all of it
+		return e, wait(2*time.Second, "unpublished") // the letter was seen before its run's own message has published all of it
 	case e.State == "" || ended && e.Run == a.replay.run:
 		old := e
 		old.Run = a.replay.run

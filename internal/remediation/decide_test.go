@@ -108,14 +108,14 @@ var table = []row{
 	{StateFinal, "message", "same request", fresh, arrives, StateFinal, step{do: doGoOn}, ""},
 	{StateFinal, "message", "ended as dry run, none now", both(fresh, dryRunEnded), arrives, StateWaiting, step{do: doGoOn}, ""},
 	{StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, StateFinal, step{do: doGoOn}, ""},
-	{StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "told"}, ""},
+	{StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
 	{"", "replay", "entry expired", replays(1), arrives, StateWaiting, step{do: doReopen}, ""},
 	{"", "replay", "letter gone", both(replays(1), func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, CodeMalformed},
 	{StateFinal, "replay", "of its run", both(replays(1), func(in *input) { in.e.Published = true }), arrives, StateWaiting, step{do: doReopen}, ""},
 	{StateFinal, "replay", "of a fateUnknown", both(replays(1), func(in *input) {
 		in.e.Published, in.e.Outcome, in.e.Error = true, Abandoned, &Failure{Code: CodeFateUnknown}
 	}), arrives, StateUnknown, step{do: doReopen}, ""},
-	{StateFinal, "replay", "its run not published", replays(1), arrives, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "told"}, ""},
+	{StateFinal, "replay", "its run not published", replays(1), arrives, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
 	{StateFinal, "replay", "of a run that succeeded", both(replays(1), func(in *input) { in.e.Published, in.e.Outcome = true, Succeeded }), arrives, StateFinal, step{do: doDrop}, ""},
 	{StateFinal, "replay", "of an earlier run", both(replays(1), func(in *input) { in.e.Published, in.e.Run = true, 2 }), arrives, StateFinal, step{do: doDrop}, ""},
 	{StateWaiting, "replay", "its own run, letter there", both(replays(1), func(in *input) { in.e.ReplayOf = 9 }), arrives, StateWaiting, step{do: doReopen}, ""},
@@ -139,7 +139,7 @@ var table = []row{
 	{StateUnknown, "before look", "", nil, beforeLook, StateUnknown, step{do: doLook}, ""},
 	{StateSubmitted, "next", "", nil, next, StateSubmitted, step{do: doPublish}, ""},
 	{StateFinal, "next", "not published", nil, next, StateFinal, step{do: doPublish}, ""},
-	{StateFinal, "next", "not published, another message's dead letter", func(in *input) { in.e.Source = "S:2" }, next, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "told"}, ""},
+	{StateFinal, "next", "not published, another message's dead letter", func(in *input) { in.e.Source = "S:2" }, next, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
 	{StateFinal, "next", "published", func(in *input) { in.e.Published = true }, next, StateFinal, step{do: doAck}, ""},
 
 	// Before a call. An order to cancel, a batch that is held, and an approval that is awaited, given or denied are rows here.
