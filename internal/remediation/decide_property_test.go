@@ -99,6 +99,9 @@ func TestEveryInputLeadsSomewhere(t *testing.T) {
 				if s.do == doLook && e.State != StateUnknown || s.do == doAdopt && (e.State != in.e.State || s.conflict == nil) {
 					t.Fatalf("%s of a run that is %s", s.do, e.State)
 				}
+				if d.name == "look failed" && e.Looks != in.e.Looks {
+					t.Fatal("a look that failed counts")
+				}
 				if s.insist && e.State != StateUnknown && e.ActionID == "" {
 					t.Fatal("it insists on nothing")
 				}

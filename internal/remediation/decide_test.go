@@ -280,3 +280,20 @@ func TestChart(t *testing.T) {
 		t.Errorf("ARCHITECTURE.md draws\n%s\nthe table has\n%s", strings.Join(drawn, "\n"), strings.Join(decided, "\n"))
 	}
 }
+
+// A late answer stands above what another process has written where it has an action and the other has none.
+func TestMerged(t *testing.T) {
+	for _, theirs := range []State{StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal} {
+		for _, action := range []string{"", "a1"} {
+			for _, run := range []int{1, 2} {
+				mine, other := ordinary(StateSubmitted).e, ordinary(theirs).e
+				mine.ActionID, mine.Revision, other.Revision, other.Run = action, 3, 9, run
+				e, over := merged(mine, other)
+				want := action != "" && run == 1 && theirs != StateSubmitted && theirs != StateFinal
+				if over != want || e.Revision != 9 || (e.State == StateSubmitted) != (want || theirs == StateSubmitted) {
+					t.Errorf("over %s of run %d, with action %q: %t, %+v", theirs, run, action, over, e)
+				}
+			}
+		}
+	}
+}

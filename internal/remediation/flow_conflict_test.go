@@ -51,25 +51,21 @@ func TestOwnActionUnderWayIsNotAdopted(t *testing.T) {
 }
 
 func TestMachineHeldByAnotherKindOfActionIsWaitedFor(t *testing.T) {
-	for name, mode := range duplicates {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, setup{api: defendersim.Config{Duplicate: mode, OneAtATime: true}}, func(w *world) {
-				w.api.AddMachine(machine(1), defendersim.Machine{Pending: 10 * time.Minute})
-				w.api.Put(defendersim.Action{Type: "Isolate", MachineID: machine(1), Comment: "by hand", Requestor: analyst})
-				w.api.AddMachine(machine(1), defendersim.Machine{})
-				w.ask("r1", 1)
-				w.passes(9 * time.Minute)
-				w.wantOutcomes("r1")
-				w.settled(10 * time.Minute)
-				if r := w.wantFinal("r1", "succeeded"); r.Adopted {
-					t.Error("adopted")
-				}
-				if _, on := w.replicas[0].gate.Current(); on {
-					t.Error("one request's conflict pauses all")
-				}
-			})
-		})
-	}
+	inWorld(t, setup{api: defendersim.Config{OneAtATime: true}}, func(w *world) {
+		w.api.AddMachine(machine(1), defendersim.Machine{Pending: 10 * time.Minute})
+		w.api.Put(defendersim.Action{Type: "Isolate", MachineID: machine(1), Comment: "by hand", Requestor: analyst})
+		w.api.AddMachine(machine(1), defendersim.Machine{})
+		w.ask("r1", 1)
+		w.passes(9 * time.Minute)
+		w.wantOutcomes("r1")
+		w.settled(10 * time.Minute)
+		if r := w.wantFinal("r1", "succeeded"); r.Adopted {
+			t.Error("adopted")
+		}
+		if _, on := w.replicas[0].gate.Current(); on {
+			t.Error("one request's conflict pauses all")
+		}
+	})
 }
 
 func TestTwoRequestsForOneMachineEndEachByItself(t *testing.T) {

@@ -16,26 +16,6 @@ import (
 // atOnce is an API whose actions end at once, so that it does not refuse a second call.
 var atOnce = defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: -1, InProgress: -1}}
 
-// An answer that tells nothing, and comes late, overrules nobody: another replica may be calling by then.
-func TestLateUnclearAnswerOverrulesNobody(t *testing.T) {
-	inWorld(t, setup{api: atOnce, replicas: -1, untended: true, submit: untracked}, func(w *world) {
-		first := w.start()
-		w.faults.inject(fault{at: atUnknown, who: first}) // until cleared
-		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Cut: "before"})
-		w.ask("r1", 1)
-		w.until("the first call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
-		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Latency: 25 * time.Second})
-		w.start()
-		w.ask("r1", 1) // of which the second replica hears
-		w.until("the second call", 5*time.Minute, func() bool { return w.entry("r1").Attempts == 2 })
-		w.passes(time.Second)
-		w.faults.clear()
-		w.settled(10 * time.Minute)
-		w.wantPosts(1, 2)
-		w.wantFinal("r1", "submitted")
-	})
-}
-
 // A process dies in its call, and nobody is there for longer than a machine is held, or its record kept. That the machine
 // has another holder by then, or none, proves nothing: the call is looked for.
 func TestCallOfLongAgoIsLookedFor(t *testing.T) {

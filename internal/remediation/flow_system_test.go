@@ -105,28 +105,6 @@ func TestEmptyNotFoundOfAProxyCostsNoRequest(t *testing.T) {
 	}
 }
 
-func TestOtherRefusalsAreFinalAtOnce(t *testing.T) {
-	for _, f := range []defendersim.Fault{
-		{Status: 400, Code: "OsPlatformNotSupported"},
-		{Status: 400, Code: "InvalidInput"},
-		{Status: 405, Code: "X"},
-		{Status: 409, Code: "Conflict"},
-		{Status: 413, Code: "X"},
-		{Status: 451, Code: "X"},
-	} {
-		t.Run(fmt.Sprint(f.Status, f.Code), func(t *testing.T) {
-			inWorld(t, setup{}, func(w *world) {
-				f.Op, f.Machine = "unrestrict", machine(1)
-				w.api.Inject(f)
-				w.ask("r1", 1)
-				w.settled(time.Minute)
-				w.wantFinal("r1", "rejected "+f.Code)
-				w.wantPosts(1, 1)
-			})
-		})
-	}
-}
-
 // A 403 is a request's own once this token has had a call accepted, unless it names a permission.
 func TestForbiddenIsTheRequestsOwnOnlyAfterAnAcceptedCall(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
