@@ -52,32 +52,47 @@ var ways = []struct {
 	},
 }
 
-// eachPoint runs a test at every point of every way, in both forms: refused before, and done with the reply lost.
-func eachPoint(t *testing.T, dies bool, replicas int, test func(w *world)) {
-	for _, way := range ways {
+// come asks for a request whose way leads to a fault, and waits for its end.
+func (w *world) come(way int, id string, n int, f fault) {
+	w.t.Helper()
+	w.faults.clear()
+	w.api.ClearFaults()
+	if ways[way].fault.Op != "" {
+		w.api.Inject(ways[way].fault)
+	}
+	w.faults.inject(f)
+	if ways[way].expired {
+		w.ask(id, n, expiresIn(-time.Second))
+	} else {
+		w.ask(id, n)
+	}
+	w.settled(10 * time.Minute)
+	w.passes(time.Second)
+	w.wantFinal(id, ways[way].outcome)
+	if w.faults.armed() != 0 {
+		w.t.Errorf("%s: nobody came to the point", f)
+	}
+}
+
+// A replica that dies at any point, before it or behind it, leaves nothing behind that another one can't finish.
+func TestDeathAtAnyPointIsSurvived(t *testing.T) {
+	for i, way := range ways {
 		for _, at := range way.points {
 			for _, done := range []bool{false, true} {
-				f := fault{at: at, done: done, dies: dies, times: 1}
+				f := fault{at: at, done: done, dies: true, times: 1}
 				t.Run(fmt.Sprintf("%s, %s", way.name, f), func(t *testing.T) {
 					set := way.set
-					set.replicas = replicas
+					set.replicas = 2
 					inWorld(t, set, func(w *world) {
-						if way.fault.Op != "" {
-							w.api.Inject(way.fault)
+						w.come(i, "r1", 1, f)
+						if w.living() != 1 {
+							w.t.Errorf("%d replicas live", w.living())
 						}
-						w.faults.inject(f)
-						if way.expired {
-							w.ask("r1", 1, expiresIn(-time.Second))
-						} else {
-							w.ask("r1", 1)
-						}
+						// Whoever comes after is not held up by what was left behind.
+						w.faults.clear()
+						w.api.ClearFaults()
+						w.ask("r2", 1, field{"comment", `"another"`})
 						w.settled(10 * time.Minute)
-						w.passes(time.Second)
-						w.wantFinal("r1", way.outcome)
-						if w.faults.armed() != 0 {
-							w.t.Error("nobody came to the point")
-						}
-						test(w)
 					})
 				})
 			}
@@ -85,25 +100,21 @@ func eachPoint(t *testing.T, dies bool, replicas int, test func(w *world)) {
 	}
 }
 
-// A replica that dies at any point leaves nothing behind that another one can't finish.
-func TestDeathAtAnyPointIsSurvived(t *testing.T) {
-	eachPoint(t, true, 2, func(w *world) {
-		if w.living() != 1 {
-			w.t.Errorf("%d replicas live", w.living())
-		}
-		// Whoever comes after is not held up by what was left behind.
-		w.faults.clear()
-		w.api.ClearFaults()
-		w.ask("r2", 1, field{"comment", `"another"`})
-		w.settled(10 * time.Minute)
-	})
-}
-
 // A broker that refuses one write, or loses one reply, costs nothing but time.
 func TestFaultAtAnyPointIsSurvived(t *testing.T) {
-	eachPoint(t, false, 1, func(w *world) {
-		w.until("the pause to end", time.Minute, func() bool { _, on := w.replicas[0].gate.Current(); return !on })
-	})
+	for i, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
+			inWorld(t, way.set, func(w *world) {
+				for n, at := range way.points {
+					for m, done := range []bool{false, true} {
+						f := fault{at: at, done: done, times: 1}
+						w.come(i, fmt.Sprint("r ", f), 1+2*n+m, f)
+						w.until("the pause to end", time.Minute, func() bool { _, on := w.replicas[0].gate.Current(); return !on })
+					}
+				}
+			})
+		})
+	}
 }
 
 // A process that dies once the call is made known, and before it is made, has made no call: another one makes it.
