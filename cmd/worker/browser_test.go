@@ -17,17 +17,7 @@ import (
 // picture in the folder that BROWSER_ARTIFACTS names. Without Chromium it is skipped, but never on CI.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	var chromium string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && chromium == "" {
-			chromium = path
-		}
-	}
-	if chromium == "" && os.Getenv("CI") == "" {
-		t.Skip("chromium is not installed")
-	} else if chromium == "" {
-		t.Fatal("chromium is not installed; .ci/run installs it")
-	}
+	chromium := findChromium(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	out := &watched{}
 	env := map[string]string{"WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0"}
@@ -77,6 +67,20 @@ func TestBrowser(t *testing.T) {
 			t.Errorf("%s: no picture: %v", name, err)
 		}
 	}
+}
+
+func findChromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "" {
+		t.Skip("chromium is not installed")
+	}
+	t.Fatal("chromium is not installed; .ci/run installs it")
+	return ""
 }
 
 // watched is output that is looked at while it grows.
