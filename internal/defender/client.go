@@ -5,9 +5,11 @@
 package defender
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -156,7 +158,7 @@ func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment st
 	var a MachineAction
 	a.Exchange, err = c.exchange(ctx, p, call{
 		op: opUnrestrict, path: "/api/machines/" + machineID + "/unrestrictCodeExecution", body: body,
-		read: func(body []byte) (err error) {
+		read: func(body io.Reader) (err error) {
 			a, err = c.entity(body, p.token.secret)
 			if err == nil && (a.MachineID != "" && !strings.EqualFold(a.MachineID, machineID) || a.Type != "" && a.Type != TypeUnrestrict) {
 				err = errAnother
@@ -181,7 +183,7 @@ func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, err
 		return MachineAction{}, err
 	}
 	var a MachineAction
-	a.Exchange, err = c.exchange(ctx, p, call{op: opGet, path: "/api/machineactions/" + url.PathEscape(id), read: func(body []byte) (err error) {
+	a.Exchange, err = c.exchange(ctx, p, call{op: opGet, path: "/api/machineactions/" + url.PathEscape(id), read: func(body io.Reader) (err error) {
 		a, err = c.entity(body, p.token.secret)
 		if err == nil && !strings.EqualFold(a.ID, id) {
 			err = errAnother
@@ -216,36 +218,42 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 		return Page{}, err
 	}
 	var page Page
-	page.Exchange, err = c.exchange(ctx, p, call{op: opList, path: "/api/machineactions?" + q.encode(), read: func(body []byte) (err error) {
-		page, err = decodeList(body)
-		for i := range page.Actions {
-			if c.handedOut(&page.Actions[i], p.token.secret); page.Actions[i].ID == "" {
-				err = errNoID
-			}
-		}
+	page.Exchange, err = c.exchange(ctx, p, call{op: opList, path: "/api/machineactions?" + q.encode(), read: func(body io.Reader) (err error) {
+		page, err = decodeList(body, func(a *MachineAction) { c.bound(a, p.token.secret) })
 		return err
 	}})
 	return page, err
 }
 
 // entity reads the one action that an answer bears.
-func (c *Client) entity(body []byte, token *secret) (MachineAction, error) {
-	a, err := decodeAction(body)
-	if c.handedOut(&a, token); err == nil && a.ID == "" {
-		err = errNoID
+func (c *Client) entity(body io.Reader, token *secret) (MachineAction, error) {
+	content, err := io.ReadAll(unmarked(body))
+	if err != nil {
+		return MachineAction{}, fmt.Errorf("read the answer: %w", err)
+	}
+	content = bytes.TrimSpace(content)
+	if len(content) == 0 {
+		return MachineAction{}, errNoAction
+	}
+	a, err := decodeAction(content)
+	if err != nil {
+		return MachineAction{}, err
+	}
+	if c.bound(&a, token); a.ID == "" {
+		err = errNoAction
 	}
 	return a, err
 }
 
-// handedOut bounds an action, and takes the token out of it.
-func (c *Client) handedOut(a *MachineAction, token *secret) {
+// bound leaves out of an action what nobody could store or publish, and the token.
+func (c *Client) bound(a *MachineAction, token *secret) {
 	if a.Cut = len(a.Raw) > c.maxAction; a.Cut {
 		a.Raw = nil
 	}
 	a.Raw = token.cutJSON(a.Raw)
 	a.Status = printable(a.Status)
 	for _, field := range []*string{&a.ID, &a.Status, &a.RequestorComment} {
-		if clean := token.cut(*field); clean != *field {
+		if token.cut(*field) != *field {
 			*field = ""
 		}
 	}
