@@ -247,11 +247,16 @@ func (c *Client) entity(body io.Reader, token *secret) (MachineAction, error) {
 
 // bound leaves out of an action what nobody could store or publish, and the token.
 func (c *Client) bound(a *MachineAction, token *secret) {
-	if a.Cut = len(a.Raw) > c.maxAction; a.Cut {
+	a.Status = printable(a.Status)
+	a.Cut = len(a.Raw) > c.maxAction
+	if a.Cut {
 		a.Raw = nil
 	}
-	a.Raw = token.cutJSON(a.Raw)
-	a.Status = printable(a.Status)
+	clean := token.cutJSON(a.Raw)
+	if !a.Cut && bytes.Equal(clean, a.Raw) {
+		return
+	}
+	a.Raw = clean
 	for _, field := range []*string{&a.ID, &a.Status, &a.RequestorComment} {
 		if token.cut(*field) != *field {
 			*field = ""
