@@ -171,7 +171,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 		})
 	case err == nil:
 		f.missed, f.gone, f.created = 0, false, a.CreationTime
-	case errors.As(err, &answer) && answer.Class == defender.NotFound:
+	case errors.As(err, &answer) && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // refused: it is no id to the API
 		if f.missed++; f.missed >= vanishedLooks {
 			r.end(r.ctx, f.key, defender.MachineAction{Exchange: answer.Exchange}, Failed, &Failure{
 				Code: CodeActionVanished, Origin: OriginWorker, HTTPStatus: answer.StatusCode,
