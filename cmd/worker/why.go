@@ -31,6 +31,8 @@ type queued struct {
 	place  int    // 1: the oldest
 	replay uint64 // the dead letter that it replays; 0: none
 	req    remediation.Request
+	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
+	invalid *remediation.Invalid
 }
 
 // told is a published result.
@@ -51,7 +53,14 @@ func (c *WhyCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	if s.unknown() {
-		return fmt.Errorf("nothing is known of %s: it is neither in the queue, nor in the ledger, which forgets a request 7 days after its end, nor in a result or dead letter that is kept", plain(c.ID))
+		list, err := requestsOf(ctx, conn, c.ID)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			return c.list(env, list)
+		}
+		return fmt.Errorf("nothing is known of %s: it is no id, machine or ticket of a request in the queue, in the ledger, which forgets a request 7 days after its end, or in a result or dead letter that is kept", plain(c.ID))
 	}
 	if s.waits, err = waitsFor(ctx, conn, s, env.Settings.Rates); err != nil {
 		return err
@@ -113,7 +122,7 @@ func (s *story) readQueue(ctx context.Context, conn *broker.Broker, mine func(qu
 		s.queue++
 		q := queued{Message: m, place: s.queue}
 		d := remediation.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
-		q.req, _ = rules.Parse(d)
+		q.req, q.invalid = rules.Parse(d)
 		if seq, is, _ := remediation.ParseReplay(m.Header); is {
 			if _, _, id, err := remediation.OriginalDelivery(m.Header, m.Data); err == nil {
 				q.replay, q.req.ID, q.req.Derived = seq, id, false

@@ -12,9 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Unrestrict sends the one POST that p permits, unless p has become too old on the wall or the monotonic clock or the
-// budget closed (class Stale). A nil error means that the API accepted the call, or answered with the action that was
-// already under way. The machine id is 40 hexadecimal digits. Errors are *Error.
+// Unrestrict sends the one POST that p permits, unless its grant is no longer fresh (class Stale). A nil error means that
+// the API accepted the call, or answered with the action that was already under way. The machine id is 40 hexadecimal digits. Errors are *Error.
 func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment string) (MachineAction, error) {
 	machineID = strings.ToLower(machineID)
 	if !validMachineID(machineID) {

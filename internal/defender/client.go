@@ -22,7 +22,7 @@ type Config struct {
 	BaseURL    string                // as CheckBaseURL takes it
 	UserAgent  string                // default "unrestrict-worker"
 	Timeout    time.Duration         // one exchange, the body included; default 30 s
-	StartLimit time.Duration         // how old a permit may be when its call starts; default 2 s
+	StartLimit time.Duration         // how long a call that is granted waits for a connection; default 2 s
 	MaxAction  int                   // bytes of an entity that is handed out whole; default 1 MiB
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider makes a span of each exchange; nil: none. The API is not told of traces.

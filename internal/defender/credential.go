@@ -285,7 +285,11 @@ func (a *azureCredential) plain(err error) error {
 	var failed *azidentity.AuthenticationFailedError
 	if errors.As(err, &failed) && failed.RawResponse != nil {
 		content, _ := runtime.Payload(failed.RawResponse) // buffered by the pipeline already
-		return errors.New(signInRefused(failed.RawResponse.StatusCode, content))
+		host := ""
+		if req := failed.RawResponse.Request; req != nil && req.URL != nil {
+			host = " " + req.URL.Host
+		}
+		return errors.New(signInRefused(host, failed.RawResponse.StatusCode, content))
 	}
 	return errors.New(redact(firstLines(notHTTP.ReplaceAllString(err.Error(), "$1")), append(a.secrets, a.assertion())...))
 }

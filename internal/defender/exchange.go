@@ -136,15 +136,11 @@ const lately = time.Minute
 
 // startable is nil while p's call may start.
 func (c *Client) startable(ctx context.Context, op string, p Permit) *Error {
-	now := time.Now()
-	mono, wall := now.Sub(p.granted), now.Round(0).Sub(p.granted.Round(0))
 	switch {
 	case ctx.Err() != nil:
 		return cancelled(ctx, op, false)
-	case max(mono, wall) > c.startLimit:
-		return &Error{Op: op, Class: Stale, Code: codeStale, Message: fmt.Sprintf("the grant is %s old", max(mono, wall).Round(time.Millisecond))}
 	case !c.budget.Fresh(p.granted):
-		return &Error{Op: op, Class: Stale, Code: codeStale, Message: "the grant no longer holds"}
+		return &Error{Op: op, Class: Stale, Code: codeStale, Message: fmt.Sprintf("the grant of %s ago no longer holds", time.Since(p.granted).Round(time.Millisecond))}
 	}
 	return nil
 }

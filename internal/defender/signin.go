@@ -36,14 +36,14 @@ var fixes = map[string]string{
 }
 
 // signInRefused words a token endpoint's answer by its status and codes alone. The description is left out: it repeats
-// parts of the request, the secret among them.
-func signInRefused(status int, content []byte) string {
+// parts of the request, the secret among them. host, "" or with a space before it, is ours: where the request went.
+func signInRefused(host string, status int, content []byte) string {
 	var body struct {
 		Error       any `json:"error"`
 		Description any `json:"error_description"`
 	}
 	_ = json.Unmarshal(content, &body)
-	out := fmt.Sprintf("the sign-in endpoint answers HTTP %d", status)
+	out := fmt.Sprintf("the sign-in endpoint%s answers HTTP %d", host, status)
 	if code, ok := body.Error.(string); ok && slices.Contains(oauthCodes, code) {
 		out += " " + code
 	}

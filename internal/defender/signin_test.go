@@ -238,6 +238,8 @@ func TestSignInErrors(t *testing.T) {
 			err := tokens.Check(t.Context())
 			if e := expect(t, err, System, codeToken, false); !strings.Contains(e.Reason, c.says) {
 				t.Errorf("reason %q does not name %q", e.Reason, c.says)
+			} else if host := strings.TrimPrefix(a.srv.URL, "https://"); strings.HasPrefix(c.says, "HTTP") && !strings.Contains(e.Reason, "the sign-in endpoint "+host+" answers "+c.says) {
+				t.Errorf("reason %q does not say which endpoint: %s", e.Reason, host)
 			}
 			noSecret(t, err, appSecret, "opaque-and-secret")
 		})
@@ -298,7 +300,7 @@ func TestSignInRefused(t *testing.T) {
 		`{"error_description":"AADSTS` + strings.Repeat("1", 1000) + `"}`: "HTTP 400 AADSTS1111111111",
 		`<html>` + appSecret:                                              "HTTP 400",
 	} {
-		got := signInRefused(400, []byte(body))
+		got := signInRefused("", 400, []byte(body))
 		rest, ok := strings.CutPrefix(got, "the sign-in endpoint answers "+want)
 		if !ok || rest != "" && !strings.HasPrefix(rest, ": set AZURE_CLIENT_SECRET") {
 			t.Errorf("%.80s: %q", body, got)

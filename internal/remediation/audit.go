@@ -11,13 +11,9 @@ import (
 // whether it is. After a crash or an error it is called again with the same decision, which then is recorded twice: that
 // is no fault.
 //
-// Begin is Record in two, and does not wait itself: what it returns waits until the record is durable. That must be called,
-// once, and before its caller records anything else.
-//
-// Both are safe for concurrent use, and callers do not wait for one another's write.
+// It is safe for concurrent use.
 type Auditor interface {
 	Record(ctx context.Context, r AuditRecord) error
-	Begin(ctx context.Context, r AuditRecord) (stored func() error)
 }
 
 // Kinds of an AuditRecord.
@@ -79,37 +75,13 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
-// AppendMembers appends the record's members to an object of JSON that is open.
+// AppendMembers appends the record's members to an object of JSON that is open and has members.
 func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
-	o := object{b: b}
-	o.text("kind", r.Kind)
-	o.some("requestId", r.RequestID)
-	o.count("run", r.Run)
-	o.some("claimedId", r.ClaimedID)
-	o.some("message", r.Message)
-	o.sequence("replayOf", r.ReplayOf)
-	o.some("machineId", r.MachineID)
-	o.some("comment", r.Comment)
-	o.some("requestedBy", r.RequestedBy)
-	o.some("ticket", r.Ticket)
-	o.some("batch", r.Batch)
-	o.some("signedBy", r.SignedBy)
-	o.some("signer", r.Signer)
-	o.some("policy", r.Policy)
-
-	o.some("outcome", r.Outcome)
-	o.failure("error", r.Error)
-	o.count("attempts", r.Attempts)
-	o.flag("adopted", r.Adopted)
-	o.some("actionId", r.ActionID)
-	o.calls("calls", r.Calls)
-	o.count("callsOmitted", r.CallsOmitted)
-	o.flag("shortened", r.Shortened)
-
-	o.time("publishedAt", r.PublishedAt)
-	o.time("receivedAt", r.ReceivedAt)
-	o.time("decidedAt", r.DecidedAt)
-	return o.b, o.err
+	own, err := encodeJSON(r)
+	if err != nil {
+		return b, err
+	}
+	return append(append(b, ','), own[1:len(own)-1]...), nil
 }
 
 // audit is the record of what was decided of a run, or of its acceptance.
@@ -133,14 +105,14 @@ func (e *Entry) audit() AuditRecord {
 }
 
 // auditReplay is the record of a run that a dead letter has opened.
-func (p *passage) auditReplay() AuditRecord {
+func (p *attempt) auditReplay() AuditRecord {
 	r := p.e.audit()
 	r.Kind, r.Outcome, r.DecidedAt = AuditReplayed, "", time.Now().UTC()
 	return r
 }
 
 // auditRefusal is the record of a message that has no claim on an id: of what it says it has what its result has.
-func (p *passage) auditRefusal(r Request, told Result) AuditRecord {
+func (p *attempt) auditRefusal(r Request, told Result) AuditRecord {
 	return AuditRecord{
 		Kind: AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,

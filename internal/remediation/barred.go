@@ -6,7 +6,7 @@ package remediation
 //
 // That it was taken is told by the entry, which names the message by its place in the stream. Another message with the
 // same id has another place.
-func (p *passage) barred(r Request, why *Invalid) (Outcome, error) {
+func (p *attempt) barred(r Request, why *Invalid) (Outcome, error) {
 	claimed := Request{ID: why.ClaimedID}
 	if claimed.ID == "" {
 		claimed = Request{ID: p.origin.Ref(), Derived: true}
@@ -28,17 +28,17 @@ func (p *passage) barred(r Request, why *Invalid) (Outcome, error) {
 		}
 		return p.refuse(r, why)
 	}
-	p.bar = why
+	p.unauthorized = why
 	if p.replay.found { // a crash came between the run it opened and its end
 		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
 			return Outcome{}, err
 		}
 	}
-	return p.step()
+	return p.carry()
 }
 
 // taken says whether the entry is of this very message.
-func (p *passage) taken() bool {
+func (p *attempt) taken() bool {
 	return p.e.State != "" && p.e.Source == p.d.Ref() && p.e.ReplayOf == p.replay.seq &&
 		(p.replay.seq != 0 || p.asked().Equal(p.origin.Published))
 }

@@ -30,10 +30,9 @@ func (s State) known() bool {
 // Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
 // once the call is accepted. Times are by this machine's clock unless said otherwise.
 type Entry struct {
-	Version int   `json:"v"`
-	State   State `json:"state"`
-	// Published stands up here for the tracker's peek: everybody was told.
-	Published bool   `json:"published,omitempty"`
+	Version   int    `json:"v"`
+	State     State  `json:"state"`
+	Published bool   `json:"published,omitempty"` // everybody was told
 	Run       int    `json:"run"`
 	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled, by whose clock LastCall is
 	Nonce     string `json:"nonce"`
@@ -60,7 +59,7 @@ type Entry struct {
 
 	CalledAt time.Time `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
 	LastCall time.Time `json:"lastCall,omitzero"`   // the latest call
-	StartBy  time.Time `json:"startBy,omitzero"`    // it begins by then; zero: within StartLimit
+	StartBy  time.Time `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
 	Attempts int       `json:"attempts,omitempty"`  // POSTs sent
 	Looks    int       `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
 	LookFrom time.Time `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
@@ -70,9 +69,10 @@ type Entry struct {
 	Due      time.Time `json:"notBefore,omitzero"`  // not tried again before
 	LastErr  *Failure  `json:"lastError,omitempty"` // why it waits
 
-	Allowed bool      `json:"allowed,omitempty"`  // the policy was asked, and allows the run
-	Counted bool      `json:"counted,omitempty"`  // the run is in its signer's hour
-	Guarded time.Time `json:"guardedAt,omitzero"` // when the guard let the run's next call through, by the broker's clock
+	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
+	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
+	// Guarded was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	Guarded time.Time `json:"guardedAt,omitzero"`
 
 	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
 	Adopted  bool      `json:"adopted,omitempty"`
@@ -120,16 +120,9 @@ func newEntry(r Request, d Delivery, asked, now time.Time) Entry {
 	}
 }
 
-// nextRun is newEntry over an entry that ended: the next run of the same request.
-func nextRun(old Entry, r Request, d Delivery, asked, now time.Time) Entry {
-	e := newEntry(r, d, asked, now)
-	e.Run, e.Revision = old.Run+1, old.Revision
-	return e
-}
-
 // lookFirst makes a run begin with one more look for the call that the run before could not find.
 func (e *Entry) lookFirst(old Entry) {
-	e.State, e.Looks = StateUnknown, len(looks)-1
+	e.State, e.Looks = StateUnknown, len(lookAfter)-1
 	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
 }
 
@@ -137,23 +130,10 @@ func fingerprint(machine, comment string) string {
 	return digest(machine+"\n"+comment, 10)
 }
 
-func (e *Entry) accept(a defender.MachineAction, limit int) {
-	e.ActionID, e.Created = a.ID, a.CreationTime
-	e.keepAction(a, limit)
-	e.Accepted = time.Now().UTC()
-	e.LastErr, e.Owner = nil, ""
-}
-
 func (e *Entry) keepAction(a defender.MachineAction, limit int) {
 	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
 		e.Action, e.Cut = nil, true
 	}
-}
-
-func (e *Entry) decide(outcome string, failure *Failure, dead bool) {
-	e.State, e.Outcome, e.Error, e.Dead = StateFinal, outcome, failure, dead
-	e.DecidedAt = time.Now().UTC()
-	e.Owner = ""
 }
 
 // Result renders the entry: the submitted result while it is being followed, the final one once it is decided.
@@ -195,72 +175,4 @@ func (e *Entry) since() time.Time {
 func (e *Entry) forget() {
 	e.Published = true
 	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil
-}
-
-// encode is the entry's JSON.
-func (e *Entry) encode(room int) ([]byte, error) {
-	o := newObject(room)
-	o.number("v", e.Version)
-	o.text("state", string(e.State))
-	o.flag("published", e.Published)
-	o.number("run", e.Run)
-	o.some("owner", e.Owner)
-	o.text("nonce", e.Nonce)
-
-	o.text("id", e.ID)
-	o.flag("derived", e.Derived)
-	o.text("print", e.Print)
-	o.text("machineId", e.MachineID)
-	o.some("comment", e.Comment)
-	o.some("requestedBy", e.RequestedBy)
-	o.some("ticket", e.Ticket)
-	o.some("batch", e.Batch)
-	if len(e.Metadata) > 0 {
-		o.value("metadata", e.Metadata)
-	}
-	o.some("replyTo", e.ReplyTo)
-	o.some("signedBy", e.SignedBy)
-	o.some("signer", e.Signer)
-	o.some("traceparent", e.TraceParent)
-	o.some("tracestate", e.TraceState)
-
-	o.some("source", e.Source)
-	o.sequence("replayOf", e.ReplayOf)
-	o.time("askedAt", e.Asked)
-	o.instant("receivedAt", e.ReceivedAt)
-
-	o.time("calledAt", e.CalledAt)
-	o.time("lastCall", e.LastCall)
-	o.time("startBy", e.StartBy)
-	o.count("attempts", e.Attempts)
-	o.count("looks", e.Looks)
-	o.time("lookFrom", e.LookFrom)
-	o.time("notFound", e.NotFound)
-	o.count("failures", e.Failures)
-	o.duration("failed", e.Failed)
-	o.time("notBefore", e.Due)
-	o.failure("lastError", e.LastErr)
-
-	o.flag("allowed", e.Allowed)
-	o.flag("counted", e.Counted)
-	o.time("guardedAt", e.Guarded)
-
-	o.flag("follow", e.Follow)
-	o.flag("adopted", e.Adopted)
-	o.some("actionId", e.ActionID)
-	o.time("created", e.Created)
-	o.time("acceptedAt", e.Accepted)
-	o.flag("actionCut", e.Cut)
-
-	o.calls("calls", e.Calls)
-	o.count("callsOmitted", e.CallsOmitted)
-
-	o.some("outcome", e.Outcome)
-	o.failure("error", e.Error)
-	o.flag("dead", e.Dead)
-	o.time("decidedAt", e.DecidedAt)
-	if e.Stages != (Stages{}) {
-		e.Stages.encode(o)
-	}
-	return o.end()
 }

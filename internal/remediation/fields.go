@@ -46,10 +46,6 @@ func (r Rules) readFields(object []member) (req Request, err error) {
 		if string(m.value) == "null" && !required(name) {
 			continue
 		}
-		if !json.Valid(m.value) { // the text as a whole is no JSON, and this is where it isn't
-			faults = append(faults, fmt.Errorf("%s: has no JSON value; give one", name))
-			continue
-		}
 		if err := r.readField(&req, name, m.value); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", name, err))
 		}

@@ -118,18 +118,6 @@ func DecodeEntry(rec Record) (Entry, error) {
 	return e, nil
 }
 
-// formatPrefix is what every entry of this version begins with.
-const formatPrefix = `{"v":1,"state":"`
-
-// concerns tells, without decoding all of it, whether an entry may be one to follow or to tell.
-func concerns(rec Record) bool {
-	head, known := bytes.CutPrefix(rec.Value, []byte(formatPrefix))
-	if !known {
-		return rec.Value != nil
-	}
-	return bytes.HasPrefix(head, []byte(StateSubmitted)) || bytes.HasPrefix(head, []byte(StateFinal)) && !bytes.HasPrefix(head, []byte(`final","published":true`))
-}
-
 // save writes e over the revision it was read at and moves it to the new one.
 func save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration) error {
 	w, err := e.write(key, ttl)
@@ -142,11 +130,7 @@ func save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration
 
 func (e *Entry) write(key string, ttl time.Duration) (Write, error) {
 	e.Version, e.Nonce = formatVersion, nonce()
-	room := 768 // more than most come to
-	if e.Action != nil {
-		room += 256 + len(e.Action)
-	}
-	value, err := e.encode(room)
+	value, err := encodeJSON(e)
 	if err != nil {
 		return Write{}, fmt.Errorf("encode ledger entry: %w", err)
 	}

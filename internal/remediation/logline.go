@@ -16,7 +16,7 @@ func (d Delivery) About(own ...zap.Field) []zap.Field {
 }
 
 // about are the fields of a line about this request: its id, where it is in its trace, and the line's own.
-func (p *passage) about(id string, own ...zap.Field) []zap.Field {
+func (p *attempt) about(id string, own ...zap.Field) []zap.Field {
 	if p.span != nil {
 		sc := p.span.SpanContext()
 		return about(id, sc.TraceID().String(), append(own, zap.Stringer("span_id", sc.SpanID())))

@@ -160,7 +160,7 @@ func TestParseRefuses(t *testing.T) {
 		{sampleFields(`"replyTo":"a.*.b"`), "replyTo: has a wildcard"},
 		{sampleFields(`"replyTo":"a b"`), "replyTo: has white space"},
 		{sampleFields(`"machineid":"x","ticket":1`), "machineId: is given in two spellings; give it once; ticket: is a number"},
-		{"", "payload: is no JSON object: unexpected end of JSON input"},
+		{"", "payload: is no JSON object: unexpected end"},
 	} {
 		got, invalid := sampleRules.Parse(sampleDelivery(c.payload))
 		switch {

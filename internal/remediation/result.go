@@ -1,9 +1,11 @@
 package remediation
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -42,6 +44,7 @@ type Result struct {
 	Final                  bool            `json:"final"`
 	MachineAction          json.RawMessage `json:"machineAction,omitempty"`
 	MachineActionTruncated bool            `json:"machineActionTruncated,omitempty"`
+	MetadataTruncated      bool            `json:"metadataTruncated,omitempty"`
 	Error                  *Failure        `json:"error,omitempty"`
 	Attempts               int             `json:"attempts"`
 	Adopted                bool            `json:"adopted,omitempty"`
@@ -65,7 +68,8 @@ func (r Result) MessageID() string {
 
 // Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and the MachineAction
 // stand in it byte for byte. If headers and body exceed limit bytes (0: no limit), the MachineAction is left out and
-// MachineActionTruncated set. It is an error if Metadata or MachineAction is no JSON, or all else is too large still.
+// MachineActionTruncated set, and if that is not enough Metadata and MetadataTruncated alike. It is an error if either is no
+// JSON, and ErrTooLarge if all else is too large still.
 // source names the deployment, a URI reference.
 func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, error) {
 	h := r.header(source, trace)
@@ -73,14 +77,22 @@ func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
 	}
-	if limit > 0 && h.size()+len(body) > limit && r.MachineAction != nil {
-		r.MachineAction, r.MachineActionTruncated = nil, true
+	for _, leaveOut := range []func(){
+		func() {
+			r.MachineActionTruncated, r.MachineAction = r.MachineActionTruncated || r.MachineAction != nil, nil
+		},
+		func() { r.MetadataTruncated, r.Metadata = r.MetadataTruncated || r.Metadata != nil, nil },
+	} {
+		if limit <= 0 || h.size()+len(body) <= limit {
+			return h, body, nil
+		}
+		leaveOut()
 		if body, err = r.body(); err != nil {
 			return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
 		}
 	}
-	if n := h.size() + len(body); limit > 0 && n > limit {
-		return nil, nil, fmt.Errorf("render result %s: %d bytes, more than the %d that fit into a message", r.MessageID(), n, limit)
+	if n := h.size() + len(body); n > limit {
+		return nil, nil, fmt.Errorf("render result %s: %w: %d bytes, where %d fit into a message", r.MessageID(), ErrTooLarge, n, limit)
 	}
 	return h, body, nil
 }
@@ -111,37 +123,35 @@ func (r Result) header(source string, trace Trace) Header {
 	return h
 }
 
-// body has metadata and machineAction as they are: encoding/json would take out their white space.
+// body has metadata and machineAction byte for byte: encoding/json would take out their white space.
 func (r Result) body() ([]byte, error) {
-	o := newObject(512 + len(r.Metadata) + len(r.MachineAction))
-	o.text("requestId", r.RequestID)
-	o.number("run", r.Run)
-	o.some("claimedId", r.ClaimedID)
-	o.some("machineId", r.MachineID)
-	o.some("requestedBy", r.RequestedBy)
-	o.some("ticket", r.Ticket)
-	o.some("batch", r.Batch)
-	o.text("outcome", r.Outcome)
-	o.name("final")
-	o.b = strconv.AppendBool(o.b, r.Final)
-	o.flag("machineActionTruncated", r.MachineActionTruncated)
-	o.failure("error", shortError(r.Error))
-	o.number("attempts", r.Attempts)
-	o.flag("adopted", r.Adopted)
-	o.some("signedBy", r.SignedBy)
-	o.instant("receivedAt", r.ReceivedAt.UTC())
-	o.time("finishedAt", r.FinishedAt.UTC())
+	metadata, action := r.Metadata, r.MachineAction
+	r.Metadata, r.MachineAction = nil, nil
+	r.Error, r.ReceivedAt, r.FinishedAt = shortError(r.Error), r.ReceivedAt.UTC(), r.FinishedAt.UTC()
+	body, err := encodeJSON(r)
+	if err != nil {
+		return nil, err
+	}
 	for _, raw := range []struct {
 		name  string
 		value json.RawMessage
-	}{{"metadata", r.Metadata}, {"machineAction", r.MachineAction}} {
+	}{{"metadata", metadata}, {"machineAction", action}} {
 		if raw.value == nil || string(raw.value) == "null" {
 			continue
 		}
 		if !json.Valid(raw.value) {
 			return nil, errors.New(raw.name + " is no JSON")
 		}
-		o.raw(raw.name, raw.value)
+		body = slices.Concat(body[:len(body)-1], []byte(`,"`+raw.name+`":`), raw.value, []byte("}"))
 	}
-	return o.end()
+	return body, nil
+}
+
+// encodeJSON leaves < and > as they are: people search in results and records.
+func encodeJSON(value any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(value)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
