@@ -131,10 +131,10 @@ func TestAuditRecords(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		w.wantCalls("good", "unrestrict answered 201", "list answered 200")
+		w.wantCalls("good", "unrestrict answered 201 id", "list answered 200 id")
 		w.wantCalls("bad", "unrestrict rejected 400 InvalidInput id")
-		w.wantCalls("slow", "unrestrict throttled 429 429", "unrestrict answered 201", "list answered 200")
-		w.wantCalls("lost", "unrestrict ambiguous 0 connectionCut", "list answered 200", "list answered 200")
+		w.wantCalls("slow", "unrestrict throttled 429 429 id", "unrestrict answered 201 id", "list answered 200 id")
+		w.wantCalls("lost", "unrestrict ambiguous 0 connectionCut", "list answered 200 id", "list answered 200 id")
 
 		refused := w.recorded(w.ref(seq), remediation.AuditRefused)
 		if len(refused) != 1 || refused[0].Error == nil || refused[0].Error.Code != remediation.CodeMalformed || refused[0].Message != w.ref(seq) || refused[0].Outcome != remediation.Rejected {
@@ -276,7 +276,7 @@ func TestAuditOfADeadCaller(t *testing.T) {
 		w.passes(time.Minute)
 		w.start()
 		w.settled(time.Hour)
-		w.wantCalls("r", "unrestrict  0", "list answered 200", "list answered 200")
+		w.wantCalls("r", "unrestrict  0", "list answered 200 id", "list answered 200 id")
 	})
 	inWorld(t, setup{}, func(w *world) { // dead before the call: there was none
 		w.faults.inject(fault{at: atMachine, dies: true, times: 1})
@@ -284,6 +284,6 @@ func TestAuditOfADeadCaller(t *testing.T) {
 		w.passes(time.Minute)
 		w.start()
 		w.settled(time.Hour)
-		w.wantCalls("r", "unrestrict answered 201", "list answered 200")
+		w.wantCalls("r", "unrestrict answered 201 id", "list answered 200 id")
 	})
 }
