@@ -13,7 +13,7 @@ import (
 func TestCodesOfTheAPIMakeNoSeriesOfTheirOwn(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
 		for n := range 20 {
-			w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(n), Status: 400, Code: fmt.Sprint("Made\u202eUp", n), Message: "no"})
+			w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(n), Status: 400, Code: fmt.Sprint("MadeUp", n), Message: "no"})
 			w.ask(fmt.Sprint("r", n), n)
 		}
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(20), Status: 400, Code: "InvalidInput", Message: "no"})
@@ -38,7 +38,7 @@ func TestCodesOfTheAPIMakeNoSeriesOfTheirOwn(t *testing.T) {
 // TestFaultOfAMadeUpCode: its code is shown to whoever may ask /readyz, and is a metric's label.
 func TestFaultOfAMadeUpCode(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
-		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 3, Status: 401, Code: "Made\u202eUp", Message: "no"})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 3, Status: 401, Code: "MadeUp", Message: "no"})
 		w.ask("r", 1)
 		w.passes(2 * time.Second)
 		if fault, on := w.replicas[0].submitter.Gate.Current(); !on || fault.Code != defender.OtherCode {
