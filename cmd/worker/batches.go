@@ -58,7 +58,7 @@ func (d *digest) add(m broker.Message) {
 		d.failures = append(d.failures, resultRow(m.Time, r))
 		d.failures = slices.Delete(d.failures, 0, max(len(d.failures)-shown, 0))
 	}
-	if r.Batch == "" || !slices.Contains(outcomes(), r.Outcome) {
+	if r.Batch == "" || !remediation.IsOutcome(r.Outcome) {
 		return
 	}
 	b, row := d.batch(r.Batch, m.Time), maphash.String(d.seed, r.RequestID)

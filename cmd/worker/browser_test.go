@@ -17,17 +17,7 @@ import (
 // picture in the folder that BROWSER_ARTIFACTS names. Without Chromium it is skipped, but never on CI.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	var chromium string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && chromium == "" {
-			chromium = path
-		}
-	}
-	if chromium == "" && os.Getenv("CI") == "" {
-		t.Skip("chromium is not installed")
-	} else if chromium == "" {
-		t.Fatal("chromium is not installed; .ci/run installs it")
-	}
+	chromium := findChromium(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	out := &watched{}
 	env := map[string]string{"WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0"}
@@ -53,16 +43,23 @@ func TestBrowser(t *testing.T) {
 	if folder == "" {
 		folder = t.TempDir()
 	}
-	for name, size := range map[string]string{"desktop": "1280,1600", "phone": "390,1600"} {
+	// Each scheme at each width; the search is part of the page that is asked for.
+	for name, look := range map[string]struct{ size, scheme, query string }{
+		"desktop": {"1280,2400", "1", ""}, "phone": {"390,2400", "1", ""}, "desktop-dark": {"1280,2400", "0", "?q=demo-1"}, "phone-dark": {"390,2400", "0", "?q=demo-1"},
+	} {
 		picture := filepath.Join(folder, "status-"+name+".png")
 		cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 			"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(),
-			"--window-size="+size, "--timeout=5000", "--dump-dom", "--screenshot="+picture, page[1])
+			"--window-size="+look.size, "--blink-settings=preferredColorScheme="+look.scheme, "--timeout=5000", "--dump-dom", "--screenshot="+picture, page[1]+look.query)
 		dom, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		for _, want := range []string{"Healthy", "demo-1", "succeeded", "ResourceNotFound", "REMEDIATION:"} {
+		wants := []string{"Healthy", "demo-1", "succeeded", "ResourceNotFound", "REMEDIATION:", "Latest failures", "Batches of", "Find a request", "actionFailed"}
+		if look.query != "" {
+			wants = append(wants, "Close the search")
+		}
+		for _, want := range wants {
 			if !strings.Contains(string(dom), want) {
 				t.Errorf("%s: the page does not show %q", name, want)
 			}
@@ -71,6 +68,20 @@ func TestBrowser(t *testing.T) {
 			t.Errorf("%s: no picture: %v", name, err)
 		}
 	}
+}
+
+func findChromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "" {
+		t.Skip("chromium is not installed")
+	}
+	t.Fatal("chromium is not installed; .ci/run installs it")
+	return ""
 }
 
 // watched is output that is looked at while it grows.

@@ -46,6 +46,7 @@ func newLogger(s LogSettings, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 // readable keeps a log that people read from showing them what is not there.
 type readable struct{ w io.Writer }
 
+// Write is called by zap, with one entry.
 func (r readable) Write(line []byte) (int, error) {
 	lines := strings.Split(string(line), "\n")
 	for i, text := range lines {

@@ -98,7 +98,6 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	return p, nil
 }
 
-
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error

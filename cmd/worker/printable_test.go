@@ -42,7 +42,12 @@ func TestNothingUnseenReachesATerminal(t *testing.T) {
 	}
 	command(t, env, "pause", "--reason", sly)
 	for _, args := range [][]string{
-		{"results", "--follow=false"}, {"why", sly}, {"why", "no " + sly}, {"deadletter", "list"}, {"deadletter", "show", "--all"}, {"status"},
+		{"results", "--follow=false"},
+		{"why", sly},
+		{"why", "no " + sly},
+		{"deadletter", "list"},
+		{"deadletter", "show", "--all"},
+		{"status"},
 		{"deadletter", "show", sly},
 	} {
 		_, stdout, stderr := command(t, env, args...)

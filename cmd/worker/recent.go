@@ -76,7 +76,7 @@ func whyEnded(r remediation.Result) *remediation.Failure {
 	_ = json.Unmarshal(r.MachineAction, &a) // what can't be read is left out
 	said := []string{"the machine's action " + a.ID + " ended " + a.Status}
 	if a.ErrorHResult != 0 {
-		said = append(said, fmt.Sprintf("errorHResult 0x%08X", uint32(a.ErrorHResult)))
+		said = append(said, fmt.Sprintf("errorHResult 0x%08X", a.ErrorHResult&0xffffffff))
 	}
 	for _, text := range []string{a.TroubleshootInfo, a.CancellationReason} {
 		if text != "" {

@@ -226,7 +226,7 @@ func (t *Tally) count(m Message) {
 		t.Each(m)
 	}
 	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
-	if !ok || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
+	if !ok || !remediation.IsOutcome(outcome) || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
 		return
 	}
 	minute := m.Time.UTC().Truncate(time.Minute)

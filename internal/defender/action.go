@@ -3,6 +3,7 @@ package defender
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -52,9 +53,9 @@ const (
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 var (
-	errNotJSON = errors.New("it is not JSON of the form that was asked for")
-	errNoID    = errors.New("the entity has no usable id")
-	errAnother = errors.New("the action in the answer is another one")
+	errNotJSON  = errors.New("it is not JSON of the form that was asked for")
+	errNoAction = errors.New("there is no action with a usable id")
+	errAnother  = fmt.Errorf("%w: it is another one", errNoAction)
 )
 
 // decodeAction reads one entity; Raw is raw itself.
@@ -73,7 +74,7 @@ func decodeAction(raw []byte) (MachineAction, error) {
 		return MachineAction{}, errNotJSON
 	}
 	if printable(string(e.ID)) == "" {
-		return MachineAction{}, errNoID
+		return MachineAction{}, errNoAction
 	}
 	a := MachineAction{
 		ID: string(e.ID), Type: e.Type.within(maxField), Status: e.Status.within(maxField), MachineID: e.MachineID.within(maxField),
@@ -85,18 +86,26 @@ func decodeAction(raw []byte) (MachineAction, error) {
 	return a, nil
 }
 
-// decodeList reads a page. An entity whose id can't be read is an error, for the page then proves nothing
-// about what is not on it; the readable ones are returned along with it.
-func decodeList(body []byte) (Page, error) {
+// decodeList reads a page while it comes, and has each entity bounded as it is read. One whose id can't be read is an
+// error, for the page then proves nothing about what is not on it; the readable ones are returned along with it.
+func decodeList(body io.Reader, bound func(*MachineAction)) (Page, error) {
 	var list struct {
 		Value    *entities `json:"value"`
 		NextLink text      `json:"@odata.nextLink"`
 	}
-	err := json.Unmarshal(body, &list, lenient)
+	list.Value = &entities{bound: bound}
+	in := &piecemeal{Reader: unmarked(body)}
+	in.dec = jsontext.NewDecoder(in, lenient)
+	err := json.UnmarshalDecode(in.dec, &list, lenient)
+	if _, end := in.dec.ReadToken(); err == nil && end != io.EOF {
+		err = errNotJSON
+	}
 	switch {
+	case in.err != nil:
+		return Page{}, fmt.Errorf("read the answer: %w", in.err)
 	case errors.Is(err, errTooMany):
 		return Page{}, errTooMany
-	case err != nil || list.Value == nil:
+	case err != nil || list.Value == nil || !list.Value.there:
 		return Page{}, errNotJSON
 	}
 	return Page{Actions: list.Value.actions, More: list.NextLink != ""}, list.Value.unreadable
@@ -109,13 +118,15 @@ const maxEntities = 10_000
 var errTooMany = fmt.Errorf("the list has more than %d entities", maxEntities)
 
 type entities struct {
+	bound      func(*MachineAction)
+	there      bool
 	actions    []MachineAction
 	unreadable error
 }
 
 // UnmarshalJSONFrom reads one entity at a time. Each has bytes of its own, so that one that is kept keeps no page.
 func (l *entities) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	*l = entities{}
+	*l = entities{bound: l.bound, there: true}
 	if dec.PeekKind() != '[' {
 		return errNotJSON
 	}
@@ -131,8 +142,11 @@ func (l *entities) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			return err
 		}
 		a, err := decodeAction(raw.Clone())
-		if err != nil {
-			l.unreadable = fmt.Errorf("entity %d: %w", n, err)
+		if err == nil {
+			l.bound(&a)
+		}
+		if a.ID == "" {
+			l.unreadable = fmt.Errorf("entity %d has no usable id", n)
 			continue
 		}
 		l.actions = append(l.actions, a)

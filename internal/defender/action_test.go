@@ -88,7 +88,7 @@ func TestDecodeList(t *testing.T) {
 		"nothing":       {text: ``, err: true},
 		"no entities":   {text: `{"value":[` + strings.Repeat("0,", maxEntities) + `0]}`, err: true},
 	} {
-		page, err := decodeList([]byte(c.text))
+		page, err := listOf(c.text)
 		var ids []string
 		for _, a := range page.Actions {
 			ids = append(ids, a.ID)
@@ -97,19 +97,23 @@ func TestDecodeList(t *testing.T) {
 			t.Errorf("%s: got %v, more %t, error %v", name, ids, page.More, err)
 		}
 	}
-	page, err := decodeList([]byte("{\"value\":[ {\"id\" : \"a\", \"n\":1.50E+3 }\t,{\"id\":\"b\"}]}"))
+	page, err := listOf("{\"value\":[ {\"id\" : \"a\", \"n\":1.50E+3 }\t,{\"id\":\"b\"}]}")
 	if err != nil || string(page.Actions[0].Raw) != `{"id" : "a", "n":1.50E+3 }` {
 		t.Errorf("bytes not kept: %s (%v)", page.Actions[0].Raw, err)
 	}
 }
 
+func listOf(text string) (Page, error) {
+	return decodeList(strings.NewReader(text), func(*MachineAction) {})
+}
+
 // TestListOfMillions: a small answer can hold any number of entities. What is kept of one with too many is nothing.
 func TestListOfMillions(t *testing.T) {
 	full := `{"value":[` + strings.Repeat(`{"id":"a"},`, maxEntities-1) + `{"id":"b"}`
-	if page, err := decodeList([]byte(full + `]}`)); err != nil || len(page.Actions) != maxEntities {
+	if page, err := listOf(full + `]}`); err != nil || len(page.Actions) != maxEntities {
 		t.Errorf("a full page: %d actions, %v", len(page.Actions), err)
 	}
-	if page, err := decodeList([]byte(full + `,{"id":"c"}]}`)); err == nil || page.Actions != nil {
+	if page, err := listOf(full + `,{"id":"c"}]}`); err == nil || page.Actions != nil {
 		t.Errorf("one more: %d actions, %v", len(page.Actions), err)
 	}
 }
@@ -148,7 +152,7 @@ func FuzzDecodeList(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		page, err := decodeList(body)
+		page, err := listOf(string(body))
 		// encoding/json finds as many.
 		var want struct{ Value []json.RawMessage }
 		if err == nil && (json.Unmarshal(body, &want) != nil || !bytes.Contains(body, []byte(`alue`)) || len(want.Value) != len(page.Actions)) && bytes.Count(body, []byte(`alue`)) == 1 {

@@ -2,15 +2,15 @@ package defender
 
 import (
 	"bufio"
-	"bytes"
 	"compress/flate"
 	"compress/zlib"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // How much of an answer is read, after decompression. A page may have 10,000 actions ([doc]
@@ -21,12 +21,12 @@ const (
 	maxError  = 64 << 10
 )
 
-// slots bound the memory of all answers together: whatever is sent, they hold at most maxError for each call, maxAction for
+// slots bound the memory of all answers together: whatever is sent, there are at most maxError for each call, maxAction for
 // each of the few that have more, and one page beyond that. They are taken in this order, so that nobody waits in a circle,
 // and an answer of usual size waits for none.
 type slots struct{ large, huge chan struct{} }
 
-const maxLarge = 8
+const maxLarge = 4
 
 func newSlots() slots {
 	return slots{large: make(chan struct{}, maxLarge), huge: make(chan struct{}, 1)}
@@ -34,50 +34,94 @@ func newSlots() slots {
 
 var errTooLarge = errors.New("the answer is too large")
 
-// read reads to the end, within the limit and the exchange's time. free gives back what the body has taken, once it is no
-// longer needed. A 1xx (101 alone gets here) has no end.
-func (s slots) read(ctx context.Context, resp *http.Response, op string) (body []byte, free func(), err error) {
-	var taken []chan struct{}
-	free = func() {
-		for _, slot := range taken {
-			<-slot
-		}
-	}
-	defer func() { _ = resp.Body.Close() }()
-	limit := maxError
+// body reads an answer, within its limit and the exchange's time.
+type body struct {
+	ctx   context.Context
+	resp  *http.Response
+	text  io.Reader // decoded
+	slots slots
+	limit int
+	read  int
+	size  int // how much may be read with the slots that are held; one byte more shows that there is more
+	held  []chan struct{}
+}
+
+// body begins to read. A 1xx (101 alone gets here) has no end, and counts as empty.
+func (s slots) body(ctx context.Context, resp *http.Response, op string) *body {
+	b := &body{ctx: ctx, resp: resp, text: decoded(resp), slots: s, limit: maxError, size: maxError}
 	switch {
 	case resp.StatusCode < 200:
-		return nil, free, nil
+		b.text = http.NoBody
 	case resp.StatusCode < 300 && op == opList:
-		limit = maxList
+		b.limit = maxList
 	case resp.StatusCode < 300:
-		limit = maxAction
+		b.limit = maxAction
 	}
-	content := decoded(resp)
-	for _, part := range []struct {
-		size int
-		slot chan struct{}
-	}{{maxError, nil}, {maxAction, s.large}, {maxList, s.huge}} {
-		if part.slot != nil {
-			select {
-			case part.slot <- struct{}{}:
-				taken = append(taken, part.slot)
-			case <-ctx.Done():
-				return nil, free, fmt.Errorf("read the answer: %w", context.Cause(ctx))
-			}
-		}
-		more := io.LimitReader(content, int64(min(part.size, limit)+1-len(body)))
-		if body, err = io.ReadAll(io.MultiReader(bytes.NewReader(body), more)); err != nil {
-			return nil, free, fmt.Errorf("read the answer: %w", err)
-		}
-		switch {
-		case len(body) > limit:
-			return nil, free, errTooLarge
-		case len(body) <= part.size:
-			return body, free, nil
+	return b
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.read > b.size {
+		if err := b.grow(); err != nil {
+			return 0, err
 		}
 	}
-	return nil, free, errTooLarge
+	n, err := b.text.Read(p[:min(len(p), b.size+1-b.read)])
+	if b.read += n; b.read > b.limit {
+		err = errTooLarge
+	}
+	return n, err
+}
+
+// grow waits for the slot that the next part of the answer takes.
+func (b *body) grow() error {
+	slot, size := b.slots.large, maxAction
+	if b.size == maxAction {
+		slot, size = b.slots.huge, maxList
+	}
+	select {
+	case slot <- struct{}{}:
+		b.held, b.size = append(b.held, slot), min(size, b.limit)
+		return nil
+	case <-b.ctx.Done():
+		return context.Cause(b.ctx)
+	}
+}
+
+// close gives the slots back. What was not read is not waited for.
+func (b *body) close() {
+	_ = b.resp.Body.Close()
+	for _, slot := range b.held {
+		<-slot
+	}
+}
+
+// piecemeal is for decoding while an answer comes: the decoder is given no more than it needs for one entity.
+type piecemeal struct {
+	io.Reader
+	dec  *jsontext.Decoder
+	read int64
+	err  error // why it came to no end
+}
+
+func (p *piecemeal) Read(b []byte) (int, error) {
+	n, err := 0, errTooLarge
+	if p.read-p.dec.InputOffset() <= maxAction {
+		n, err = p.Reader.Read(b)
+	}
+	if p.read += int64(n); err != nil && err != io.EOF {
+		p.err = err
+	}
+	return n, err
+}
+
+// unmarked is text behind a byte order mark, should there be one.
+func unmarked(text io.Reader) io.Reader {
+	r := bufio.NewReader(text)
+	if head, _ := r.Peek(3); string(head) == "\xef\xbb\xbf" {
+		_, _ = r.Discard(3)
+	}
+	return r
 }
 
 // decoded undoes the one encoding that Defender uses and net/http does not undo. It is sent unasked to some clients, and

@@ -138,18 +138,6 @@ func TestTokenBounds(t *testing.T) {
 	}
 }
 
-// TestLabel: a metric has a fixed number of codes, whatever the API answers.
-func TestLabel(t *testing.T) {
-	for code, want := range map[string]string{
-		"ResourceNotFound": "ResourceNotFound", "429": "429", "http404": "http404", "http4040": "other", "httpabc": "other", codeTimeout: codeTimeout,
-		"SomethingNew": "other", "": "other",
-	} {
-		if got := Label(code); got != want {
-			t.Errorf("%q: %q", code, got)
-		}
-	}
-}
-
 // TestBombs: answers that swell without end don't fill the memory, however many come at once, and hold up no small one.
 func TestBombs(t *testing.T) {
 	zero := make([]byte, 1<<20)

@@ -72,11 +72,6 @@ const (
 	codeActionID    = "actionId"
 )
 
-var ownCodes = []string{
-	codeRefused, codeDNS, codeTLS, codeProxy, codeTimeout, codeCut, codeConnect, codeCancelled, codeUnreadable, codeNoAction,
-	codeToken, codeRedirect, codeNotDefender, codeStale, codeMachineID, codeActionID,
-}
-
 // NotDefender is a 404 that is Empty, where nothing shows any longer that it was Defender's.
 func (e *Error) NotDefender() *Error {
 	other := *e

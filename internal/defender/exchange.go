@@ -9,28 +9,31 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // call is one exchange that is asked for: a POST if there is a body, else a GET.
 type call struct {
 	op, path string
 	body     []byte
-	read     func(body []byte) error // reads what a 2xx bears; what it keeps is its own copy
+	read     func(body io.Reader) error // reads what a 2xx bears
 }
 
-// reply is an answer, its body read to the end.
+// reply is an answer that was read to its end, or could not be (err).
 type reply struct {
 	Exchange
-	header http.Header
-	body   []byte
+	header          http.Header
+	refusal         []byte // what stands in place of what was asked for
+	err             error
+	start, received time.Time
 }
 
-// unreadable is the error of a 2xx that does not bear what was asked for, or not to its end; err says why.
-func (r *reply) unreadable(code string, err error) *Error {
+// unreadable is the error of a 2xx that does not bear what was asked for, or not to its end.
+func (r *reply) unreadable() *Error {
 	e := Classify(Answer{Op: r.Op, StatusCode: r.StatusCode, Header: r.header})
-	e.Code, e.Message, e.Exchange = code, redact(err.Error()), r.Exchange
+	e.Message, e.Exchange = redact(r.err.Error()), r.Exchange
+	if !errors.Is(r.err, errNoAction) {
+		e.Code = codeUnreadable
+	}
 	return e
 }
 
@@ -71,59 +74,52 @@ func (c *Client) send(ctx context.Context, p Permit, what call) (Exchange, *Erro
 		}
 		return e.Exchange, e
 	}
-	received := time.Now()
-	content, free, readErr := c.slots.read(ctx, resp, what.op)
-	defer free()
+	r := &reply{Exchange: Exchange{At: start, Op: what.op, StatusCode: resp.StatusCode}, header: resp.Header, start: start, received: time.Now()}
+	body := c.slots.body(ctx, resp, what.op)
+	defer body.close()
+	if r.ok() {
+		r.err = what.read(body)
+	} else {
+		r.refusal, r.err = io.ReadAll(body)
+	}
 	conn.used = time.Now()
 	c.metrics.observe(what.op, strconv.Itoa(resp.StatusCode), time.Since(start))
-	r := &reply{Exchange: Exchange{At: start, Op: what.op, StatusCode: resp.StatusCode}, header: resp.Header, body: trimmed(content)}
-	e := c.judge(ctx, p, what, r, readErr, start, received)
+	e := c.judge(ctx, p, r)
 	return r.Exchange, e
 }
 
-// trimmed is a body without what may stand around a JSON value: a byte order mark and blanks.
-func trimmed(body []byte) []byte {
-	return bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
-}
+func (r *reply) ok() bool { return r.StatusCode >= 200 && r.StatusCode < 300 }
 
 var errTimeout = fmt.Errorf("DEFENDER_TIMEOUT has passed: %w", context.DeadlineExceeded)
 
-// judge has a 2xx read, says what the rest means, and does what it asks for. What is remembered of the answer is what
-// others are judged by: an answer in Defender's form shows who is there, and that the token holds.
-func (c *Client) judge(ctx context.Context, p Permit, what call, r *reply, readErr error, start, received time.Time) *Error {
-	ok := r.StatusCode >= 200 && r.StatusCode < 300
+// judge says what an answer means, and does what it asks for. What is remembered of it is what others are judged by: an
+// answer in Defender's form shows who is there, and that the token holds.
+func (c *Client) judge(ctx context.Context, p Permit, r *reply) *Error {
 	var envelope *Envelope
-	if !ok {
-		envelope = parseEnvelope(r.body, p.token.secret)
+	if !r.ok() {
+		envelope = parseEnvelope(r.refusal, p.token.secret)
 	}
 	r.CorrelationID = correlationID(r.header, envelope, r.StatusCode, p.token.secret)
-	known := received.Sub(c.Answered()) < lately
-	if ok || envelope != nil {
-		c.clock.saw(r.header, start, received)
-	}
-	if (ok || envelope != nil) && r.StatusCode != http.StatusUnauthorized {
-		p.token.proven.Store(true)
+	known := r.received.Sub(c.Answered()) < lately
+	if r.ok() || envelope != nil {
+		c.clock.saw(r.header, r.start, r.received)
+		if r.StatusCode != http.StatusUnauthorized {
+			p.token.proven.Store(true)
+		}
 	}
 	if r.StatusCode != http.StatusTooManyRequests {
 		c.throttle.over()
 	}
-	if ok && readErr != nil {
-		return r.unreadable(codeUnreadable, readErr)
-	}
-	if ok {
-		err := what.read(r.body)
-		switch {
-		case err == nil:
-			return nil
-		case r.Op != opList && (len(r.body) == 0 || jsontext.Value(r.body).IsValid(lenient)):
-			return r.unreadable(codeNoAction, err)
-		}
-		return r.unreadable(codeUnreadable, err)
+	switch {
+	case r.ok() && r.err == nil:
+		return nil
+	case r.ok():
+		return r.unreadable()
 	}
 	e := Classify(Answer{
-		Op: r.Op, StatusCode: r.StatusCode, Header: r.header, Envelope: envelope, Empty: len(r.body) == 0 && readErr == nil, Known: known,
-		Truncated:  readErr != nil && !errors.Is(readErr, errTooLarge),
-		TokenFresh: p.token.fresh(p.gotToken, received), TokenAccepted: p.token.accepted.Load(), Now: received,
+		Op: r.Op, StatusCode: r.StatusCode, Header: r.header, Envelope: envelope, Known: known,
+		Empty: len(r.refusal) == 0 && r.err == nil, Truncated: r.err != nil && !errors.Is(r.err, errTooLarge),
+		TokenFresh: p.token.fresh(p.gotToken, r.received), TokenAccepted: p.token.accepted.Load(), Now: r.received,
 	})
 	e.Exchange = r.Exchange
 	if r.StatusCode == http.StatusUnauthorized {

@@ -20,7 +20,7 @@ const (
 )
 
 var (
-	codeForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_]*$`)
+	codeForm  = regexp.MustCompile(`^(?:[A-Za-z_]+[0-9]{0,4}|[0-9]{1,6})$`)
 	machineIn = regexp.MustCompile(`\b[0-9a-fA-F]{40}\b`)
 
 	tokenLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)*`)
@@ -47,8 +47,11 @@ func (s *secret) asMessage(message string) string {
 	return message
 }
 
-// worded says whether a text consists of words and of few numbers. A machine's id is one of these.
+// worded says whether a text consists of words and of few numbers, one or two machines' ids among them.
 func worded(s string) bool {
+	if len(machineIn.FindAllString(s, 3)) > 2 {
+		return false
+	}
 	numbers, mixed := 0, 0
 	for word := range strings.FieldsFuncSeq(machineIn.ReplaceAllString(s, "0"), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
 		digits, letters := strings.ContainsFunc(word, unicode.IsDigit), strings.ContainsFunc(word, unicode.IsLetter)

@@ -236,7 +236,7 @@ func TestForms(t *testing.T) {
 	token := newSecret(secretToken)
 	for in, want := range map[string]string{
 		"ActiveRequestAlreadyExists": "ActiveRequestAlreadyExists", "429": "429", "": "", "Not a code": "", "a-b": "", "E_FAIL": "E_FAIL", "a\n": "",
-		strings.Repeat("a", maxCode): strings.Repeat("a", maxCode), strings.Repeat("a", maxCode+1): "", secretToken[5:30]: "", b64(secretToken)[8:44]: "", "é": "",
+		strings.Repeat("a", maxCode): strings.Repeat("a", maxCode), strings.Repeat("a", maxCode+1): "", "Error4711": "Error4711", "Error47110": "", "1234567": "", "Y29tZSBiYWNrIGFuZCBzYXkgaXQ": "", secretToken[5:30]: "", b64(secretToken)[8:44]: "", "é": "",
 	} {
 		if got := token.asCode(in); got != want {
 			t.Errorf("code %q: %q", in, got)
@@ -246,7 +246,7 @@ func TestForms(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "API calls quota exceeded! Maximum allowed 30 per 00:01:00 for the key Destination+TenantID+AppID. You can send requests again in 8 seconds.": "=",
 		"Missing application roles. API required roles: Machine.Read.All,Machine.ReadWrite.All, application roles: Machine.Isolate.": "=",
-		"Machine " + machine + " was not found": "=", "Machine action " + actionID + " was not found": "=",
+		"Machine " + machine + " was not found": "=", machine + " " + machine: "=", machine + " " + machine + " " + machine: withheld, "Machine action " + actionID + " was not found": "=",
 		"The query specified in the URI is not valid. Custom query option '$stop' that starts with '$' is not supported.": "=",
 		"<p>Échec : la machine n’existe pas</p>": "=", "two\nlines": "two lines", "turned\u202e": "turned\ufffd",
 		strings.Repeat("a", maxWord): "=", strings.Repeat("a", maxWord+1): withheld,

@@ -137,6 +137,20 @@ func TestActionThatStaysOpenTimesOut(t *testing.T) {
 	}
 }
 
+// An id that the API itself gave, and refuses to look up, keeps nobody else from being followed.
+func TestActionWhoseIDTheAPIRefuses(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "list", Body: []byte(`{"value":[]}`)})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(1), Times: 1, Body: []byte(`{"id":"no-guid"}`)})
+		w.ask("r1", 1)
+		w.passes(time.Minute)
+		w.ask("r2", 2)
+		w.settled(15 * time.Minute)
+		w.wantFinal("r2", "succeeded")
+		w.wantFinal("r1", "failed actionVanished")
+	})
+}
+
 func TestActionThatTheAPIForgetsHasVanished(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone int // how many looks by id don't find it; 0: all

@@ -22,6 +22,15 @@ const (
 	DryRun    = "dryRun"
 )
 
+// IsOutcome tells an outcome from what somebody else wrote in its place.
+func IsOutcome(s string) bool {
+	switch s {
+	case Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun:
+		return true
+	}
+	return false
+}
+
 // Failure is what went wrong, in the form that results show.
 type Failure struct {
 	Code       string `json:"code"`

@@ -165,7 +165,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 		f.missed, f.gone, f.created = 0, false, a.CreationTime
 	case err == nil:
 		r.end(r.ctx, f.key, sighting{action: a, exchange: a.Exchange, overdue: overdue})
-	case is && answer.Class == defender.NotFound:
+	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // refused: it is no id to the API
 		if f.missed++; f.missed >= vanishedLooks {
 			r.end(r.ctx, f.key, sighting{exchange: answer.Exchange, gone: answer})
 		}

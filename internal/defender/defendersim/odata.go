@@ -191,7 +191,11 @@ func (p *filterParser) comparison() predicate {
 	p.count(2)
 	if operator != "in" {
 		p.count(1)
-		return p.compare(field, value, operator, p.next())
+		literal := p.next()
+		if _, quoted := unquote(literal); quoted && strings.EqualFold(field, "id") { // the key is Edm.Guid, and only in takes quotes ([live])
+			return p.fail("A binary operator with incompatible types was detected. Found operand types 'Edm.Guid' and 'Edm.String' for operator kind '%s'.", operator)
+		}
+		return p.compare(field, value, operator, literal)
 	}
 	if !p.take("(") {
 		return p.syntax(p.next())

@@ -119,13 +119,14 @@ func TestFilterBounds(t *testing.T) {
 
 func TestBadFilters(t *testing.T) {
 	for text, says := range map[string]string{
-		"":                            "Syntax error",
-		"   ":                         "Syntax error",
-		"type":                        "Syntax error",
-		"type eq":                     "incompatible types",
-		"type eq Isolate":             "incompatible types",
-		"status eq 1":                 "incompatible types",
-		"id eq 17":                    "incompatible types",
+		"":                "Syntax error",
+		"   ":             "Syntax error",
+		"type":            "Syntax error",
+		"type eq":         "incompatible types",
+		"type eq Isolate": "incompatible types",
+		"status eq 1":     "incompatible types",
+		"id eq 17":        "incompatible types",
+		"id eq 'bbbbbbbb-0000-4000-8000-000000000002'": "Found operand types 'Edm.Guid' and 'Edm.String'",
 		"type is 'x'":                 "Syntax error at 'is'",
 		"type eq 'x' and":             "Syntax error",
 		"type eq 'x' xor type eq 'y'": "Syntax error at 'xor'",

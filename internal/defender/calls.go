@@ -1,0 +1,143 @@
+package defender
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Unrestrict sends the one POST that p permits, unless its grant is no longer fresh (class Stale). A nil error means that
+// the API accepted the call, or answered with the action that was already under way. The machine id is 40 hexadecimal digits. Errors are *Error.
+func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment string) (MachineAction, error) {
+	machineID = strings.ToLower(machineID)
+	if !validMachineID(machineID) {
+		return MachineAction{}, &Error{Op: opUnrestrict, Class: Rejected, Code: codeMachineID, Message: "a machine id is 40 hexadecimal digits"}
+	}
+	body, err := commentBody(comment)
+	if err != nil {
+		return MachineAction{}, &Error{Op: opUnrestrict, Class: Rejected, Code: codeUnreadable, Err: err}
+	}
+	var a MachineAction
+	a.Exchange, err = c.exchange(ctx, p, call{
+		op: opUnrestrict, path: "/api/machines/" + machineID + "/unrestrictCodeExecution", body: body,
+		read: func(body io.Reader) (err error) {
+			a, err = c.entity(body, p.token.secret)
+			if err == nil && (a.MachineID != "" && !strings.EqualFold(a.MachineID, machineID) || a.Type != "" && a.Type != TypeUnrestrict) {
+				err = errAnother
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return MachineAction{}, err
+	}
+	p.token.accepted.Store(true)
+	return a, nil
+}
+
+// Action looks one action up. use is "lookup" or "follow". Errors are *Error, or the budget's own, wrapped.
+func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, error) {
+	if id == "." || id == ".." || printable(id) == "" {
+		return MachineAction{}, &Error{Op: opGet, Class: Rejected, Code: codeActionID, Message: "that is no action's id"}
+	}
+	p, err := c.ready(ctx, opGet, use)
+	if err != nil {
+		return MachineAction{}, err
+	}
+	var a MachineAction
+	a.Exchange, err = c.exchange(ctx, p, call{op: opGet, path: "/api/machineactions/" + url.PathEscape(id), read: func(body io.Reader) (err error) {
+		a, err = c.entity(body, p.token.secret)
+		if err == nil && !strings.EqualFold(a.ID, id) {
+			err = errAnother
+		}
+		return err
+	}})
+	if err != nil {
+		return MachineAction{}, err
+	}
+	return a, nil
+}
+
+// Page is one page of a list.
+type Page struct {
+	Exchange Exchange
+	Actions  []MachineAction
+	More     bool // the API cut the page short: there is more that matches, whatever Top was
+}
+
+// List looks one page of actions up; see Page for what List leaves out.
+func (c *Client) List(ctx context.Context, use string, q Query) ([]MachineAction, error) {
+	page, err := c.Page(ctx, use, q)
+	return page.Actions, err
+}
+
+// Page looks one page of actions up in one exchange; the API's next links are never followed. use is "lookup" or "follow".
+// Errors are *Error, or the budget's own, wrapped. Where the id of an entity can't be read the error is Ambiguous
+// (unreadableAnswer) and the readable ones come with it: such a page does not prove that an action is absent.
+func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
+	p, err := c.ready(ctx, opList, use)
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	page.Exchange, err = c.exchange(ctx, p, call{op: opList, path: "/api/machineactions?" + q.encode(), read: func(body io.Reader) (err error) {
+		page, err = decodeList(body, func(a *MachineAction) { c.bound(a, p.token.secret) })
+		return err
+	}})
+	return page, err
+}
+
+// entity reads the one action that an answer bears.
+func (c *Client) entity(body io.Reader, token *secret) (MachineAction, error) {
+	content, err := io.ReadAll(unmarked(body))
+	if err != nil {
+		return MachineAction{}, fmt.Errorf("read the answer: %w", err)
+	}
+	content = bytes.TrimSpace(content)
+	if len(content) == 0 {
+		return MachineAction{}, errNoAction
+	}
+	a, err := decodeAction(content)
+	if err != nil {
+		return MachineAction{}, err
+	}
+	if c.bound(&a, token); a.ID == "" {
+		err = errNoAction
+	}
+	return a, err
+}
+
+// bound leaves out of an action what nobody could store or publish, and the token.
+func (c *Client) bound(a *MachineAction, token *secret) {
+	a.Status = printable(a.Status)
+	a.Cut = len(a.Raw) > c.maxAction
+	if a.Cut {
+		a.Raw = nil
+	}
+	clean := token.cutJSON(a.Raw)
+	if !a.Cut && bytes.Equal(clean, a.Raw) {
+		return
+	}
+	a.Raw = clean
+	for _, field := range []*string{&a.ID, &a.Status, &a.RequestorComment} {
+		if token.cut(*field) != *field {
+			*field = ""
+		}
+	}
+}
+
+// validMachineID keeps everything out of the path that could lead elsewhere.
+func validMachineID(id string) bool {
+	return len(id) == 40 && strings.Trim(id, "0123456789abcdef") == ""
+}
+
+// commentBody is {"Comment":"..."}: the API's parameter names are case-sensitive ([doc] common-errors.md).
+func commentBody(comment string) ([]byte, error) {
+	return json.Marshal(struct{ Comment string }{comment}, jsontext.AllowInvalidUTF8(true), jsontext.EscapeForJS(true))
+}
