@@ -37,12 +37,12 @@ func (p *passage) refuse(r Request, why *Invalid) (Outcome, error) {
 	result := Result{
 		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
 		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: Rejected, Final: true, Error: f,
-		SignedBy: r.SignedBy, ReceivedAt: p.d.Published, FinishedAt: now,
+		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: p.d.Published, FinishedAt: now,
 	}
 	if err := p.Audit.Record(p.work, p.auditRefusal(r, result)); err != nil {
 		return Outcome{}, err
 	}
-	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), Run: 1, Time: now}
+	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now}
 	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
 		return Outcome{}, err
 	}
@@ -152,7 +152,7 @@ func (p *passage) deadLetter() DeadLetter {
 	d := p.origin
 	d.Stream, d.Sequence = p.d.Stream, p.d.Sequence
 	return DeadLetter{
-		Delivery: d, Code: p.e.Error.Code, Message: p.e.Error.Message, RequestID: p.e.ID, Run: p.e.Run,
+		Delivery: d, Code: p.e.Error.Code, Message: p.e.Error.Message, RequestID: p.e.ID, SignedBy: p.e.SignedBy, Run: p.e.Run,
 		Attempts: p.e.Attempts, Time: p.e.DecidedAt,
 	}
 }

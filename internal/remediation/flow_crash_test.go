@@ -16,6 +16,7 @@ var ways = []struct {
 	fault   defendersim.Fault // of the API; the zero one: none
 	set     setup
 	expired bool // when it is published
+	signed  bool
 	outcome string
 }{
 	{
@@ -50,6 +51,10 @@ var ways = []struct {
 		fault:  defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 10 * time.Second, Times: 1},
 		points: []point{atWaiting, atIntent, atMachine, atPost, atRecord},
 	},
+	{
+		name: "signed", outcome: "succeeded", signed: true,
+		points: []point{atHeld, atIntent, atMachine, atPost, atAccepted, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
+	},
 }
 
 // eachPoint runs a test at every point of every way, in both forms: refused before, and done with the reply lost.
@@ -61,14 +66,21 @@ func eachPoint(t *testing.T, dies bool, replicas int, test func(w *world)) {
 				t.Run(fmt.Sprintf("%s, %s", way.name, f), func(t *testing.T) {
 					set := way.set
 					set.replicas = replicas
+					ann := newSigner(t)
+					if way.signed {
+						set.rules = trusting("ann=" + ann.public)
+					}
 					inWorld(t, set, func(w *world) {
 						if way.fault.Op != "" {
 							w.api.Inject(way.fault)
 						}
 						w.faults.inject(f)
-						if way.expired {
+						switch {
+						case way.expired:
 							w.ask("r1", 1, expiresIn(-time.Second))
-						} else {
+						case way.signed:
+							w.askAs(ann, "r1", 1)
+						default:
 							w.ask("r1", 1)
 						}
 						w.settled(10 * time.Minute)
@@ -94,7 +106,7 @@ func TestDeathAtAnyPointIsSurvived(t *testing.T) {
 		// Whoever comes after is not held up by what was left behind.
 		w.faults.clear()
 		w.api.ClearFaults()
-		w.ask("r2", 1, field{"comment", `"another"`})
+		w.ask("r2", 1, field{"comment", `"another"`}) // of a signed world's it is refused
 		w.settled(10 * time.Minute)
 	})
 }

@@ -62,6 +62,9 @@ func (p *passage) openReplay() (Outcome, error) {
 		// The letter was seen before its run's own message has told all of it.
 		return Later(2*time.Second, "told"), nil
 	case old.State == "", ended && old.Run == p.replay.run:
+		if err := p.holdID(); err != nil {
+			return Outcome{}, err
+		}
 		old.Run = p.replay.run
 		p.e = nextRun(old, p.req, p.d, p.origin.Published, p.BrokerNow())
 		p.e.ReplayOf = p.replay.seq

@@ -131,7 +131,7 @@ func parseSignersFile(content []byte) (map[string]string, error) {
 		if key == "" {
 			continue
 		}
-		if err := addSigner(names, key, oneLine(name, 200)); err != nil {
+		if err := addSigner(names, key, strings.TrimSpace(name)); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 	}
@@ -157,6 +157,9 @@ func addSigner(names map[string]string, key, name string) error {
 	}
 	if name == "" {
 		name = key
+	}
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("its name %w", err)
 	}
 	names[key] = name
 	return nil

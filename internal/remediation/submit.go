@@ -125,7 +125,11 @@ func (p *passage) run() (Outcome, error) {
 	if invalid != nil {
 		return p.barred(req, invalid)
 	}
-	p.key = EntryKey(p.Rules.Stream, req, p.origin.Published)
+	own := EntryKey(p.Rules.Stream, req, p.origin.Published)
+	var err error
+	if p.key, err = p.find(req, own); err != nil {
+		return Outcome{}, err
+	}
 	if !p.flights.enter(p.key) {
 		return Later(inHandFor, "inHand"), nil
 	}
@@ -135,7 +139,7 @@ func (p *passage) run() (Outcome, error) {
 	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
 	// that fails if it does, and then the ledger is read. Where calls are limited it is read first: before that write a call
 	// is taken from the budget, which a request known already would waste.
-	if p.d.Attempt > 1 || p.replay.seq != 0 || p.Config.Limited {
+	if p.d.Attempt > 1 || p.replay.seq != 0 || p.Config.Limited || req.Owner() != "" {
 		if err := p.read(); err != nil {
 			return Outcome{}, err
 		}
@@ -191,6 +195,9 @@ func (p *passage) open() (Outcome, error) {
 	case p.replay.seq != 0:
 		return p.openReplay()
 	case p.e.State == "":
+		if err := p.holdID(); err != nil {
+			return Outcome{}, err
+		}
 		rev := p.e.Revision
 		p.e = newEntry(p.req, p.d, p.origin.Published, p.BrokerNow())
 		p.e.Revision = rev
@@ -200,6 +207,9 @@ func (p *passage) open() (Outcome, error) {
 	case p.e.State == StateFinal && p.e.Outcome == DryRun && !p.Config.DryRun && p.e.Source != p.d.Ref():
 		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
 		if _, err := p.announce(); err != nil {
+			return Outcome{}, err
+		}
+		if err := p.holdID(); err != nil {
 			return Outcome{}, err
 		}
 		p.e = nextRun(p.e, p.req, p.d, p.origin.Published, p.BrokerNow())
