@@ -22,6 +22,8 @@ import (
 type letterView struct {
 	Seq             uint64              `json:"seq"`
 	RequestID       string              `json:"requestId"`
+	SignedBy        string              `json:"signedBy,omitempty"`
+	Client          string              `json:"client,omitempty"`
 	Run             int                 `json:"run"`
 	Code            string              `json:"code"`
 	Message         string              `json:"message"`
@@ -38,7 +40,7 @@ type letterView struct {
 
 func (l letter) view(n broker.Names) letterView {
 	v := letterView{
-		Seq: l.seq, RequestID: l.dead.RequestID, Run: l.dead.Run, Code: l.dead.Code, Message: l.dead.Message,
+		Seq: l.seq, RequestID: l.dead.RequestID, SignedBy: l.dead.SignedBy, Client: l.header.Get(remediation.HeaderClient), Run: l.dead.Run, Code: l.dead.Code, Message: l.dead.Message,
 		Attempts: l.dead.Attempts, Time: l.dead.Time, Subject: l.dead.Delivery.Subject, Truncated: l.truncated(),
 		Source: l.header.Get(remediation.HeaderDeadStream) + ":" + l.header.Get(remediation.HeaderDeadSequence),
 	}
@@ -96,7 +98,11 @@ func (l letter) shownHeaders() map[string][]string {
 // show writes a dead letter for people: what it says of itself, the other headers, and the payload.
 func (l letter) show(out io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Dead letter %d: request %s, run %d, %s after %s\n", l.seq, plain(l.dead.RequestID), l.dead.Run,
+	of := ""
+	if owner := l.owner(); owner != "" {
+		of = " of " + plain(owner)
+	}
+	fmt.Fprintf(&b, "Dead letter %d: request %s%s, run %d, %s after %s\n", l.seq, plain(l.dead.RequestID), of, l.dead.Run,
 		plain(l.dead.Code), count(l.dead.Attempts, "call", "calls"))
 	fmt.Fprintf(&b, "%s  %s\n\n", l.dead.Time.Local().Format(time.DateTime), plain(l.dead.Message))
 	headers := l.shownHeaders()

@@ -38,6 +38,7 @@ func (c *SubmitCmd) prepare(ctx context.Context, env *Env) (_ *submission, done 
 	}
 	if c.Wait {
 		s.harvest = newHarvest(s.bulk.rules.Stream)
+		s.harvest.signer = s.bulk.signer
 	}
 	if s.rows, err = s.bulk.check(s.harvest); err != nil {
 		done()

@@ -70,6 +70,7 @@ func (s *submission) outgoingAnew(rows []int) iter.Seq2[broker.Outgoing, error] 
 // of a request under its own id before it acknowledges it, and of a message that it refuses never under that id.
 func (s *submission) lost(ctx context.Context, doubts []doubt, stored func(row int, r broker.Stored)) (lost lostRows, err error) {
 	gone, goneRows := newHarvest(s.bulk.rules.Stream), []int(nil)
+	gone.signer = s.bulk.signer
 	reading := true
 	for chunk := range s.inDoubt(doubts) {
 		var kept map[uint64]broker.Message

@@ -256,6 +256,7 @@ func TestEntryOfTheVersionBeforeAnswersForItsSigner(t *testing.T) {
 				}
 				id := "golden-" + state
 				value = bytes.Replace(value, []byte(`,"print":`), []byte(fmt.Sprintf(`,"signedBy":%q,"signer":%q,"print":`, called, ann.public)), 1)
+				value = bytes.Replace(value, []byte(`"source":"REMEDIATION:1"`), []byte(`"source":"REMEDIATION:99"`), 1) // it is repeated
 				inWorld(t, setup{replicas: -1, rules: trusting("ann=" + ann.public + " bob=" + bob.public)}, func(w *world) {
 					key := remediation.IDKey(w.broker.Names().Stream, remediation.Request{ID: id}, time.Time{})
 					_, err := w.broker.Ledger().Put(w.ctx, key, value)
