@@ -129,6 +129,9 @@ func TestSignerWithoutRightsUsesUpNoID(t *testing.T) {
 		w.finalOf("r2", "bob", "rejected policy")
 		w.wantPosts(1, 1)
 		w.wantPosts(3, 0)
+		if l := w.lastDead("r2"); remediation.ReadDeadLetter(l.header, l.payload).SignedBy != "bob" {
+			t.Errorf("the dead letter does not say whose it is: %v", l.header)
+		}
 	})
 }
 

@@ -146,7 +146,7 @@ func parseSignersFile(content []byte) (map[string]string, error) {
 
 // addSigner never repeats the entry in an error: it may be a seed, put where the public nkey belongs.
 func addSigner(names map[string]string, key, name string) error {
-	if nkeys.Prefix(key) == nkeys.PrefixByteSeed {
+	if nkeys.Prefix(key) == nkeys.PrefixByteSeed || nkeys.Prefix(name) == nkeys.PrefixByteSeed {
 		return errors.New("is a seed, which is secret; give the public nkey, and make a new pair, for this one was shown")
 	}
 	if !nkeys.IsValidPublicKey(key) || nkeys.IsValidPublicCurveKey(key) {
