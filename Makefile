@@ -153,6 +153,10 @@ $(HELM) $(KUBECONFORM) $(NATS_SERVER): tools/deploy.mod tools/deploy.sum
 	$(GO) build -modfile=tools/deploy.mod -buildvcs=false -o $@ $(package)
 	@touch $@
 
+.PHONY: images
+images: ## Pin the images of others to their digests of today: needs skopeo and their registries
+	.ci/images renew
+
 .PHONY: workflow
 workflow:
 	$(TOOL) actionlint .github/workflows/*.yml

@@ -4,7 +4,7 @@ package docs
 
 import "embed"
 
-// Messages has schemas/request.json, schemas/result.json and asyncapi.yaml.
+// Messages has the schemas of requests, results and audit records, and asyncapi.yaml.
 //
-//go:embed schemas/request.json schemas/result.json asyncapi.yaml
+//go:embed schemas asyncapi.yaml
 var Messages embed.FS

@@ -31,9 +31,10 @@ func TestBrowser(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out := &watched{}
 	env := map[string]string{"WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0"}
-	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
 	status := make(chan int, 1)
-	go func() { status <- run(ctx, []string{"demo", "--stay"}, lookup, strings.NewReader(""), out, io.Discard) }()
+	go func() {
+		status <- run(ctx, []string{"demo", "--stay"}, environOf(env), strings.NewReader(""), out, io.Discard)
+	}()
 	defer func() { cancel(); <-status }()
 	for !strings.Contains(out.String(), "Everything keeps running") {
 		select {

@@ -19,6 +19,7 @@ func check(settings []*setting, f *settingFlags) (Settings, []Mistake) {
 	}
 	const positive = time.Millisecond
 	b, n, w, a, d := &f.Broker, &f.Names, &f.Work, &f.Acceptance, &f.Defender
+	signers := c.signers(&a.TrustedSigners, &a.TrustedSignersFile)
 	s := Settings{
 		NATS: NATSSettings{
 			URLs: c.servers(&b.URL), Creds: c.file(&b.Creds), Nkey: c.file(&b.Nkey), User: b.User,
@@ -35,7 +36,7 @@ func check(settings []*setting, f *settingFlags) (Settings, []Mistake) {
 		},
 		Provision: c.toggle(&f.Provisioning.Provision),
 		Replicas:  c.integer(&f.Provisioning.Replicas, 1, 5),
-		DataDir:   c.notEmpty(&f.Provisioning.DataDir),
+		DataDir:   c.notEmpty(&f.Store.DataDir),
 
 		Concurrency: c.integer(&w.Concurrency, 1, 1024),
 		AckWait:     c.duration(&w.AckWait, time.Second),
@@ -55,7 +56,7 @@ func check(settings []*setting, f *settingFlags) (Settings, []Mistake) {
 			Timeout:      c.duration(&f.Following.TrackTimeout, positive),
 		},
 		Accept: AcceptSettings{
-			Signers: c.signers(&a.TrustedSigners, &a.TrustedSignersFile), Policy: c.policy(&a.PolicyFile),
+			Signers: signers, Policy: c.policy(&a.PolicyFile, signers),
 			MaxRequestAge: c.duration(&a.MaxRequestAge, 0), GuardAfter: c.duration(&a.GuardAfter, 0),
 		},
 		Defender: DefenderSettings{

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // checkPatience bounds each step that a broker or a network may leave hanging.
@@ -51,6 +52,9 @@ func (k *checkup) broker(ctx context.Context) *broker.Broker {
 		secured = "with TLS"
 	}
 	k.ok("broker sign-in", "accepted %s by %s, NATS %s", secured, conn.Conn().ConnectedAddr(), conn.Conn().ConnectedServerVersion())
+	if small := conn.SmallPayload(); small != "" {
+		k.warn("broker message size", small, fmt.Sprintf("set max_payload: %d there, or let no request be so large", remediation.LeastMaxPayload))
+	}
 	return conn
 }
 

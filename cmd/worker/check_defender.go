@@ -115,7 +115,7 @@ func (k *checkup) api(ctx context.Context, conn *broker.Broker, tokens *defender
 		}
 	}
 	client, err := defender.New(defender.Config{
-		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version + " check", Timeout: k.env.Settings.Defender.Timeout, StartLimit: startLimit,
+		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version + " check", Timeout: k.env.Settings.Defender.Timeout, StartLimit: budget.StartLimit,
 	}, tokens, calls)
 	if err != nil {
 		k.fail(what, err.Error(), "correct DEFENDER_API_URL")

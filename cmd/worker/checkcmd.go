@@ -80,6 +80,9 @@ func (k *checkup) configuration() {
 		}
 		k.fail(what, said, do)
 	}
+	for _, said := range k.env.Unknown {
+		k.warn(what, said, "unset it, or correct its name")
+	}
 	if len(k.env.Mistakes) == 0 {
 		k.ok(what, "every setting is well-formed")
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -12,11 +13,12 @@ import (
 // checked before it runs; mistakes in others are none of its business. Only a
 // command tagged withmistakes runs with any.
 type cli struct {
-	Help     helpFlag     `short:"h" help:"Show this help."`
-	Config   *string      `placeholder:"FILE" help:"YAML file with settings; flags and environment come first."`
-	Settings settingFlags `embed:""`
+	HelpFlag    helpFlag     `name:"help" short:"h" group:"general" help:"Show this help."`
+	VersionFlag versionFlag  `name:"version" group:"general" help:"Show the version."`
+	Config      *string      `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
+	Settings    settingFlags `embed:""`
 
-	Run         RunCmd         `cmd:"" settings:"all" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
+	Run         RunCmd         `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
 	Demo        DemoCmd        `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    SimulateCmd    `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      SubmitCmd      `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
@@ -26,9 +28,10 @@ type cli struct {
 	Status      StatusCmd      `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
 	Pause       PauseCmd       `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd      `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
-	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" help:"Prove the set-up step by step, and say what to do about each failure."`
-	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests or results, or the AsyncAPI document."`
+	Check       CheckCmd       `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
+	Schema      SchemaCmd      `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
 	Why         WhyCmd         `cmd:"" settings:"broker embedded names budget log" help:"Tell everything that happened to one request and what it waits for."`
+	Help        HelpCmd        `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
 	Healthcheck HealthcheckCmd `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
 	Completion  CompletionCmd  `cmd:"" help:"Print completion for a shell."`
 	Version     VersionCmd     `cmd:"" help:"Print version, commit and Go version."`
@@ -60,14 +63,20 @@ func (c *SimulateCmd) Run(ctx context.Context, env *Env) error {
 
 // SubmitCmd is `worker submit`.
 type SubmitCmd struct {
-	Machine      string `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
-	Comment      string `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
-	File         string `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a .jsonl file, or - for standard input, either of the two."`
-	Batch        string `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never submits a row twice."`
-	Wait         bool   `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
-	Report       string `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
-	ValidateOnly bool   `help:"Check everything and publish nothing; needs no broker."`
-	SignWith     string `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
+	Machine      string        `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
+	Comment      string        `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
+	File         string        `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a plain list of machine ids with --comment, a .jsonl file, or - for standard input, any of them."`
+	ID           string        `name:"id" placeholder:"ID" help:"With --machine: the request's id, which is carried out once however often it is published (default: one is made)."`
+	Ticket       string        `placeholder:"TEXT" help:"With --machine: the ticket, echoed in results."`
+	RequestedBy  string        `placeholder:"NAME" help:"With --machine: who asks for it, echoed in results."`
+	ExpiresAt    string        `placeholder:"TIME" help:"With --machine: not carried out after this time, such as 2026-11-24T18:00:00Z."`
+	ReplyTo      string        `placeholder:"SUBJECT" help:"With --machine: a subject that gets this request's results too."`
+	Batch        string        `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never has a row carried out twice."`
+	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
+	Timeout      time.Duration `placeholder:"DURATION" help:"With --wait: stop waiting after this long, such as 10m or 2d, with exit status 1 (default: none)."`
+	Report       string        `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
+	ValidateOnly bool          `help:"Check everything and publish nothing; needs no broker."`
+	SignWith     string        `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
 }
 
 // Validate is called by kong.
@@ -77,6 +86,12 @@ func (c SubmitCmd) Validate() error {
 		return badInput("give either --machine with --comment, or --file")
 	case c.Machine != "" && c.Comment == "":
 		return badInput("--machine needs --comment")
+	case c.File != "" && c.ofOne() != "":
+		return badInput("%s goes with --machine; in a file it is a column of each row", c.ofOne())
+	case c.Timeout != 0 && !c.Wait:
+		return badInput("--timeout needs --wait")
+	case c.Timeout < 0:
+		return badInput("--timeout: give how long to wait, such as 10m")
 	case c.Report != "" && !c.Wait:
 		return badInput("--report needs --wait")
 	case c.ValidateOnly && c.Wait:
@@ -85,12 +100,32 @@ func (c SubmitCmd) Validate() error {
 	return nil
 }
 
+// ofOne is the first flag given that describes one request, "" if there is none.
+func (c SubmitCmd) ofOne() string {
+	for flag, value := range c.texts() {
+		if value != "" && flag != "--comment" {
+			return flag
+		}
+	}
+	return ""
+}
+
+// texts are the flags that become a request's texts, and their values.
+func (c SubmitCmd) texts() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		_ = yield("--comment", c.Comment) && yield("--id", c.ID) && yield("--ticket", c.Ticket) &&
+			yield("--requested-by", c.RequestedBy) && yield("--expires-at", c.ExpiresAt) && yield("--reply-to", c.ReplyTo)
+	}
+}
+
 // ResultsCmd is `worker results`.
 type ResultsCmd struct {
+	ID      string        `name:"id" placeholder:"ID" help:"Only results of this request, and of messages that claimed its id."`
+	Ticket  string        `placeholder:"TICKET" help:"Only results of requests with this ticket."`
 	Batch   string        `placeholder:"NAME" help:"Only results of this batch."`
 	Machine string        `placeholder:"ID" help:"Only results of this machine."`
 	Outcome []string      `placeholder:"OUTCOME" enum:"submitted,succeeded,failed,timedOut,cancelled,rejected,abandoned,dryRun" help:"Only results with one of these outcomes: submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun."`
-	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h (default: from the oldest kept)."`
+	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h or 2d (default: from the oldest kept)."`
 	Follow  bool          `default:"true" negatable:"" help:"Go on with what comes later, until SIGINT (default: ${default}); --follow=false ends at the present."`
 	JSON    bool          `name:"json" help:"One JSON object a line."`
 }
@@ -170,7 +205,7 @@ type AuditVerifyCmd struct {
 
 // AuditExportCmd is `worker audit export`.
 type AuditExportCmd struct {
-	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h (default: from the first)."`
+	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h or 7d (default: from the first)."`
 	Out   string        `placeholder:"FILE" default:"-" help:"Where to write; - is standard output (default: ${default}). A file must not exist."`
 }
 
@@ -200,14 +235,16 @@ type CheckCmd struct{}
 
 // WhyCmd is `worker why`.
 type WhyCmd struct {
-	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ."`
+	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
 	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
 	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
 }
 
-// settingGroups titles the groups of settingFlags, in the order of the help.
+// settingGroups titles the groups of settingFlags, in the order of the help, and
+// before them that of the flags that every command has.
 func settingGroups() kong.Option {
 	return kong.ExplicitGroups([]kong.Group{
+		{Key: "general", Title: "Flags of every command:"},
 		{Key: "broker", Title: "Broker", Description: "As the nats command reads them."},
 		{Key: "embedded", Title: "Embedded broker", Description: "Commands other than run, demo and simulate find a running worker's broker here when NATS_URL is empty."},
 		{Key: "names", Title: "Subjects, streams and consumer"},

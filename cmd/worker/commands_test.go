@@ -18,14 +18,21 @@ import (
 func command(t *testing.T, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
-	status = run(t.Context(), args, lookup, strings.NewReader(""), &out, &errs)
+	status = run(t.Context(), args, environOf(env), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
 }
 
+func environOf(env map[string]string) (environ []string) {
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
+}
+
 func TestHealthcheckGoesByReadyz(t *testing.T) {
-	ready := true
+	ready, asked := true, ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.Header.Get("Authorization")
 		if r.URL.Path != "/readyz" || !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			_, _ = io.WriteString(w, `{"reasons":["change freeze 42"]}`)
@@ -40,6 +47,10 @@ func TestHealthcheckGoesByReadyz(t *testing.T) {
 	if status, _, stderr := command(t, env, "healthcheck"); status != 1 || !strings.Contains(stderr, "change freeze 42") {
 		t.Errorf("not ready: exit status %d, %s", status, stderr)
 	}
+	env["WORKER_ADMIN_TOKEN"] = "the-token"
+	if _, _, stderr := command(t, env, "healthcheck"); asked != "Bearer the-token" || strings.Contains(stderr, "the-token") {
+		t.Errorf("the token opens the reasons' texts: sent %q, said %s", asked, stderr)
+	}
 }
 
 func TestHealthcheckOfAWorkerOnEveryAddress(t *testing.T) {
@@ -53,29 +64,78 @@ func TestHealthcheckOfAWorkerOnEveryAddress(t *testing.T) {
 }
 
 // TestHelpNamesSettings: each command's help, and its completion, has the
-// settings that the command uses and no others.
+// settings that the command uses and no others, behind its own flags; what each
+// means stands in `worker help settings`.
 func TestHelpNamesSettings(t *testing.T) {
 	app := model(t)
+	_, meanings, _ := command(t, nil, "help", "settings")
 	for _, node := range app.Leaves(true) {
 		_, help, _ := command(t, nil, append(strings.Fields(node.Path()), "--help")...)
+		own, table, _ := strings.Cut(help, "\nSettings: ")
 		used := map[string]bool{}
 		for _, s := range usedSettings(app, node) {
 			used[s.env] = true
 		}
 		for _, s := range settingsOf(app) {
-			if shown := strings.Contains(help, " "+s.env+"\n"); shown != used[s.env] {
+			if shown := strings.Contains(table, "  "+s.env+" "); shown != used[s.env] || strings.Contains(own, "--"+s.flag.Name+"=VALUE") {
 				t.Errorf("worker %s --help: %s shown %t, used %t", node.Path(), s.env, shown, used[s.env])
 			}
-			if used[s.env] && !s.secret() && !strings.Contains(help, "--"+s.flag.Name) {
+			if used[s.env] && !s.secret() && !strings.Contains(table, "--"+s.flag.Name) {
 				t.Errorf("worker %s --help: no --%s", node.Path(), s.flag.Name)
 			}
 		}
 	}
 	_, help, _ := command(t, nil, "run", "--help")
 	for _, s := range settingsOf(app) {
-		if !strings.Contains(help, " "+s.env+"\n") {
-			t.Errorf("worker run --help: no %s", s.env)
+		if !strings.Contains(help, "  "+s.env+" ") || !strings.Contains(meanings, " "+s.env+"\n") {
+			t.Errorf("no %s in worker run --help, or in worker help settings", s.env)
 		}
+	}
+}
+
+// TestHelpExamples: each command's help has two, which the program takes.
+func TestHelpExamples(t *testing.T) {
+	all := examples()
+	for _, node := range model(t).Leaves(true) {
+		lines := all[node.Path()]
+		delete(all, node.Path())
+		if len(lines) != 2 {
+			t.Errorf("worker %s: %d examples", node.Path(), len(lines))
+		}
+		_, help, _ := command(t, nil, append(strings.Fields(node.Path()), "--help")...)
+		for _, line := range lines {
+			if !strings.Contains(help, "\n  "+line+"\n") {
+				t.Errorf("worker %s --help has no %s", node.Path(), line)
+			}
+			for _, words := range shellCommands(strings.TrimSuffix(strings.TrimPrefix(line, "source <("), ")")) {
+				for strings.Contains(words[0], "=") {
+					words = words[1:]
+				}
+				if words[0] == "worker" {
+					parses(t, "example", words[1:])
+				}
+			}
+		}
+	}
+	if len(all) > 0 {
+		t.Errorf("examples of no command: %v", all)
+	}
+}
+
+// TestTypedDurations: people count in days too.
+func TestTypedDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{"2d": 48 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute, "0d": 0, "99999d": 99999 * 24 * time.Hour} {
+		if got, err := typedDuration(text); got != want || err != nil {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "d", "2", "2days", "2d3", "1.5d", "-2d", "999999d", "12h2d"} {
+		if got, err := typedDuration(text); err == nil {
+			t.Errorf("%q is read as %s", text, got)
+		}
+	}
+	if status, _, stderr := command(t, nil, "results", "--since", "yesterday"); status != 2 || !strings.Contains(stderr, `--since: "yesterday" is no duration; give a number with its unit, such as 90s, 15m, 36h or 2d`) {
+		t.Errorf("exit status %d, %s", status, stderr)
 	}
 }
 

@@ -17,6 +17,7 @@ package main
 type settingFlags struct {
 	Broker       brokerFlags       `embed:"" prefix:"nats-" group:"broker"`
 	Embedded     embeddedFlags     `embed:"" prefix:"embedded-" group:"embedded"`
+	Store        storeFlags        `embed:"" group:"embedded"`
 	Names        nameFlags         `embed:"" group:"names"`
 	Provisioning provisioningFlags `embed:"" group:"provisioning"`
 	Work         workFlags         `embed:"" group:"work"`
@@ -44,8 +45,12 @@ type brokerFlags struct {
 
 type embeddedFlags struct {
 	Addr      string `env:"WORKER_EMBEDDED_ADDR" default:"127.0.0.1:4222" help:"Where the embedded broker listens, used without NATS_URL. An address other than loopback needs WORKER_EMBEDDED_TOKEN."`
-	Token     string `env:"WORKER_EMBEDDED_TOKEN" type:"secret" help:"Token that the clients of the embedded broker must sign in with."`
+	Token     string `env:"WORKER_EMBEDDED_TOKEN" type:"secret" unset:"made at the first start and kept in WORKER_DATA_DIR/token" help:"Token that all clients of the embedded broker must sign in with; other programs give it as NATS_TOKEN."`
 	TokenFile string `env:"WORKER_EMBEDDED_TOKEN_FILE" help:"File with that token."`
+}
+
+type storeFlags struct {
+	DataDir string `env:"WORKER_DATA_DIR" default:"./data" help:"Folder of the embedded broker's store, and of its token, which commands on this machine read there."`
 }
 
 type nameFlags struct {
@@ -61,7 +66,6 @@ type nameFlags struct {
 type provisioningFlags struct {
 	Provision string `env:"WORKER_PROVISION" type:"toggle" default:"true" help:"Create streams, consumers and buckets that are missing; one that is there is never altered. With false they must be there."`
 	Replicas  string `env:"WORKER_REPLICAS" default:"1" help:"JetStream replicas of what is created: 1, 3 or 5."`
-	DataDir   string `env:"WORKER_DATA_DIR" default:"./data" help:"Folder of the embedded broker's store."`
 }
 
 type workFlags struct {

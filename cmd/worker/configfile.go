@@ -117,7 +117,7 @@ func scalar(node ast.Node) (string, bool) {
 
 // didYouMean is a hint at the known word that a wrong one was meant to be, or "".
 func didYouMean(wrong string, known []string) string {
-	best, least := "", 3
+	best, least := "", min(3, len(wrong))
 	for _, word := range known {
 		if d := editDistance(wrong, word); d < least {
 			best, least = word, d
@@ -129,23 +129,27 @@ func didYouMean(wrong string, known []string) string {
 	return "; did you mean " + best + "?"
 }
 
-// editDistance counts the insertions, deletions and replacements between a and b.
+// editDistance counts the insertions, deletions and replacements between a and b, and the swaps of neighbours (optimal
+// string alignment).
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1) // for one and two letters of a less
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
+		next := make([]int, len(b)+1)
+		next[0] = i + 1
 		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			next[j+1] = min(row[j]+cost, row[j+1]+1, next[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
 		}
+		before, row = row, next
 	}
 	return row[len(b)]
 }

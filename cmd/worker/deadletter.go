@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -21,6 +20,8 @@ type letter struct {
 	dead   remediation.DeadLetter
 	header remediation.Header // as it is kept
 	data   []byte
+
+	stuck string // why a replay would be rejected whatever happens; "": it need not be
 }
 
 // Run lists dead letters.
@@ -46,10 +47,11 @@ func (c *DeadletterListCmd) Run(ctx context.Context, env *Env) error {
 		_, err := fmt.Fprintln(env.Stdout, "No dead letters.")
 		return err
 	}
-	t := newTable("SEQ", "TIME", "REQUEST", "RUN", "CODE", "MESSAGE")
+	t := newTable("SEQ", "TIME", "REQUEST", "RUN", "MACHINE", "CODE", "MESSAGE")
 	for _, l := range letters {
-		t.row(strconv.FormatUint(l.seq, 10), l.dead.Time.Local().Format(time.DateTime), l.dead.RequestID,
-			strconv.Itoa(l.dead.Run), l.dead.Code, l.dead.Message)
+		r, claimed, _ := asked(l.dead, l.header, l.data, conn.Names().Stream)
+		t.row(strconv.FormatUint(l.seq, 10), clock(l.dead.Time), claiming(l.dead.RequestID, claimed),
+			strconv.Itoa(l.dead.Run), r.MachineID, l.dead.Code, l.dead.Message)
 	}
 	return t.fit(env.Stdout)
 }
@@ -62,7 +64,7 @@ func (c *DeadletterShowCmd) Run(ctx context.Context, env *Env) error {
 			v.Headers = l.shownHeaders()
 			return writeJSONLine(env.Stdout, v)
 		}
-		return l.show(env.Stdout)
+		return l.show(conn.Names(), env.Stdout)
 	})
 }
 
@@ -72,18 +74,18 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 	before := func(conn *broker.Broker, letters []letter) (bool, error) {
 		what, hopeful := "", 0
 		for _, l := range letters {
-			if l.hopeless(conn.Names(), time.Now()) == "" {
+			if l.stuck == "" {
 				hopeful++
 			}
 		}
 		if left := len(letters) - hopeful; left > 0 {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
-		return say.before(c.Yes, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
+		return say.before(c.Yes || hopeful == 0, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
-		if why := l.hopeless(conn.Names(), time.Now()); why != "" {
-			return say.after(l, why)
+		if l.stuck != "" {
+			return say.after(l, l.stuck)
 		}
 		if err := l.replay(ctx, conn); err != nil {
 			return say.after(l, err.Error())
@@ -93,41 +95,18 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 	return say.failed(err)
 }
 
-// replay publishes a dead letter's request again, or finds that this was done already. That the broker calls it a
-// duplicate does not say so: anybody who may publish can have used the replay's message id, which is fixed.
+// replay publishes a dead letter's request again. That the broker calls the replay a duplicate does not say that it is
+// queued: its message id is fixed, and anybody who may publish can have used it up. So it goes out once more under an id
+// that nobody can guess. A message too many costs nothing, for a dead letter opens one run.
 func (l letter) replay(ctx context.Context, conn *broker.Broker) error {
-	stored, err := conn.PublishOnce(ctx, remediation.ReplayHeader(l.seq, l.header), l.data)
+	header := remediation.ReplayHeader(l.seq, l.header)
+	stored, err := conn.PublishOnce(ctx, header, l.data)
 	if err != nil || !stored.Duplicate {
 		return err
 	}
-	kept, err := conn.Kept(ctx, []uint64{stored.Sequence})
-	if err != nil {
-		return fmt.Errorf("its message id is in use, and it can't be told by what: %w", err)
-	}
-	if m, there := kept[stored.Sequence]; there {
-		// The worker takes the rest from the dead letter.
-		if seq, replay, _ := remediation.ParseReplay(m.Header); replay && seq == l.seq && bytes.Equal(m.Data, l.data) {
-			return nil
-		}
-		return l.notOurs(ctx, conn)
-	}
-	// It was acknowledged. A replay drops its dead letter before that.
-	left, err := readLetters(ctx, conn, func(other letter) bool { return other.seq == l.seq })
-	if err != nil {
-		return fmt.Errorf("its message id was used, and it can't be told by what: %w", err)
-	}
-	if len(left) > 0 {
-		return l.notOurs(ctx, conn)
-	}
-	return nil
-}
-
-func (l letter) notOurs(ctx context.Context, conn *broker.Broker) error {
-	window := ""
-	if d, err := conn.DuplicateWindow(ctx); err == nil {
-		window = " (" + roughly(d) + ")"
-	}
-	return fmt.Errorf("its message id replay:%d is in use by another message; try again when the broker's duplicate window has passed%s", l.seq, window)
+	header["Nats-Msg-Id"] = []string{header.Get("Nats-Msg-Id") + ":" + randomID()}
+	_, err = conn.PublishOnce(ctx, header, l.data)
+	return err
 }
 
 // Run deletes dead letters.
@@ -233,7 +212,9 @@ func readLetters(ctx context.Context, conn *broker.Broker, means func(letter) bo
 		if err != nil {
 			return nil, err
 		}
-		if l := (letter{seq: m.Sequence, dead: remediation.ReadDeadLetter(m.Header, m.Data), header: m.Header, data: m.Data}); means(l) {
+		l := letter{seq: m.Sequence, dead: remediation.ReadDeadLetter(m.Header, m.Data), header: m.Header, data: m.Data}
+		if means(l) {
+			l.stuck = l.hopeless(conn.Names(), time.Now())
 			letters = append(letters, l)
 		}
 	}
@@ -250,12 +231,15 @@ func (l letter) hopeless(n broker.Names, now time.Time) string {
 	case original.Stream != n.Stream || original.Subject != n.Subject:
 		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
 	}
+	if l.dead.Code == remediation.CodeIDConflict && now.Sub(l.dead.Time) < remembered {
+		return "another request has its id; publish the request under an id of its own"
+	}
 	r, invalid := remediation.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
 	switch {
 	case invalid != nil:
 		return "it would be rejected again: " + invalid.Error() + "; publish a corrected request"
 	case !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt):
-		return "it expired at " + r.ExpiresAt.Local().Format(time.DateTime) + "; publish the request anew"
+		return "it expired at " + clock(r.ExpiresAt) + "; publish the request anew"
 	}
 	return ""
 }

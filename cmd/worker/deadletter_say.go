@@ -63,6 +63,14 @@ func (s *sayer) after(l letter, why string) error {
 	return err
 }
 
+// advice is what can be done about a dead letter.
+func (l letter) advice() string {
+	if l.stuck != "" {
+		return "it can't be replayed: " + l.stuck
+	}
+	return "worker deadletter replay carries it out again"
+}
+
 // failed is err, else exit status 1 if something was not done.
 func (s *sayer) failed(err error) error {
 	if err == nil && s.refused > 0 {

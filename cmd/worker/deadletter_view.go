@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -24,6 +25,7 @@ type letterView struct {
 	RequestID       string              `json:"requestId"`
 	SignedBy        string              `json:"signedBy,omitempty"`
 	Client          string              `json:"client,omitempty"`
+	ClaimedID       string              `json:"claimedId,omitempty"` // where the message had no claim on the id it bears
 	Run             int                 `json:"run"`
 	Code            string              `json:"code"`
 	Message         string              `json:"message"`
@@ -44,14 +46,39 @@ func (l letter) view(n broker.Names) letterView {
 		Attempts: l.dead.Attempts, Time: l.dead.Time, Subject: l.dead.Delivery.Subject, Truncated: l.truncated(),
 		Source: l.header.Get(remediation.HeaderDeadStream) + ":" + l.header.Get(remediation.HeaderDeadSequence),
 	}
-	if original, _, _, err := remediation.OriginalDelivery(l.header, l.data); err == nil {
-		r, _ := remediation.Rules{Stream: n.Stream}.Parse(original)
-		v.MachineID = r.MachineID
-	}
+	r, claimed, _ := asked(l.dead, l.header, l.data, n.Stream)
+	v.MachineID, v.ClaimedID = r.MachineID, claimed
 	if !v.Truncated {
 		v.PayloadEncoding, v.Payload = payloadJSON(l.data)
 	}
 	return v
+}
+
+// asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
+func asked(dead remediation.DeadLetter, h remediation.Header, data []byte, stream string) (r remediation.Request, claimed string, ok bool) {
+	original, _, _, err := remediation.OriginalDelivery(h, data)
+	if err != nil {
+		return r, "", false
+	}
+	r, invalid := remediation.Rules{Stream: stream}.Parse(original)
+	switch {
+	case invalid != nil:
+		claimed = invalid.ClaimedID
+	case !r.Derived:
+		claimed = r.ID
+	}
+	if claimed == dead.RequestID {
+		claimed = ""
+	}
+	return r, claimed, true
+}
+
+// claiming is a request's name with the id that it claimed.
+func claiming(id, claimed string) string {
+	if claimed == "" {
+		return id
+	}
+	return id + " (claims " + claimed + ")"
 }
 
 func (l letter) truncated() bool { return l.header.Get(remediation.HeaderDeadTruncated) != "" }
@@ -96,15 +123,16 @@ func (l letter) shownHeaders() map[string][]string {
 }
 
 // show writes a dead letter for people: what it says of itself, the other headers, and the payload.
-func (l letter) show(out io.Writer) error {
+func (l letter) show(n broker.Names, out io.Writer) error {
 	var b strings.Builder
 	of := ""
 	if owner := l.owner(); owner != "" {
 		of = " of " + plain(owner)
 	}
-	fmt.Fprintf(&b, "Dead letter %d: request %s%s, run %d, %s after %s\n", l.seq, plain(l.dead.RequestID), of, l.dead.Run,
+	_, claimed, _ := asked(l.dead, l.header, l.data, n.Stream)
+	fmt.Fprintf(&b, "Dead letter %d: request %s%s, run %d, %s after %s\n", l.seq, plain(claiming(l.dead.RequestID, claimed)), of, l.dead.Run,
 		plain(l.dead.Code), count(l.dead.Attempts, "call", "calls"))
-	fmt.Fprintf(&b, "%s  %s\n\n", l.dead.Time.Local().Format(time.DateTime), plain(l.dead.Message))
+	fmt.Fprintf(&b, "%s  %s\n\n", clock(l.dead.Time), plain(l.dead.Message))
 	headers := l.shownHeaders()
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		for _, value := range headers[name] {
@@ -118,16 +146,30 @@ func (l letter) show(out io.Writer) error {
 	return err
 }
 
-// payloadText is the payload as it is, unless it would do something to a terminal.
+// payloadText is the payload as it is, but for what a terminal would not show as it is.
 func (l letter) payloadText() string {
-	unsafe := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' }
+	control := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' }
 	switch {
 	case l.truncated():
 		return "(The payload was too large to be kept.)"
 	case len(l.data) == 0:
 		return "(The payload is empty.)"
-	case utf8.Valid(l.data) && bytes.IndexFunc(l.data, unsafe) < 0:
-		return strings.ReplaceAll(strings.TrimRight(string(l.data), "\r\n"), "\r", "")
+	case !utf8.Valid(l.data) || bytes.ContainsFunc(l.data, control):
+		return fmt.Sprintf("(%s, no text; in base64:)\n%s", count(len(l.data), "byte", "bytes"), base64.StdEncoding.EncodeToString(l.data))
 	}
-	return fmt.Sprintf("(%s, no text; in base64:)\n%s", count(len(l.data), "byte", "bytes"), base64.StdEncoding.EncodeToString(l.data))
+	lines := strings.Split(strings.ReplaceAll(strings.TrimRight(string(l.data), "\r\n"), "\r", ""), "\n")
+	var shown []string
+	spelled := false
+	for _, line := range lines {
+		cells := strings.Split(line, "\t")
+		for i, cell := range cells {
+			cells[i] = admin.Printable(cell)
+			spelled = spelled || cells[i] != cell
+		}
+		shown = append(shown, strings.Join(cells, "\t"))
+	}
+	if spelled {
+		shown = append([]string{"(What can't be seen is spelled out, as \\u{...}; --json has it as it came.)"}, shown...)
+	}
+	return strings.Join(shown, "\n")
 }

@@ -236,10 +236,10 @@ func printStay(out io.Writer, w *service) {
 	fmt.Fprintf(out, `
 Everything keeps running until you interrupt it. In another terminal:
 
-export NATS_URL=%s
+%s
 nats pub %s '{"machineId":"%s","comment":"Cleaned and validated"}'
 nats sub %s
 worker submit --machine %s --comment "Cleaned and validated" --wait
 curl -s http://%s/status
-`, w.broker.URL(), w.settings.Names.Subject, demoMachine(7), w.settings.Names.ResultsSubject, demoMachine(8), w.adminAddr)
+`, w.broker.SignIn(), w.settings.Names.Subject, demoMachine(7), w.settings.Names.ResultsSubject, demoMachine(8), w.adminAddr)
 }

@@ -5,6 +5,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -127,6 +130,8 @@ func TestDocsCommands(t *testing.T) {
 					}
 				case words[0] == "nats":
 					natsCommand(t, name, words)
+				case words[0] == "curl" && strings.HasPrefix(words[len(words)-1], "http://127.0.0.1:8443/sim/"):
+					simCommand(t, name, words)
 				case words[0] != "export":
 					t.Errorf("%s: nothing here knows whether this works: %q", name, words)
 				}
@@ -159,6 +164,22 @@ func natsCommand(t *testing.T, name string, words []string) {
 	_, invalid := remediation.Rules{Stream: "REMEDIATION"}.Parse(remediation.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(payload)})
 	if subject != "remediation.unrestrict" || invalid != nil {
 		t.Errorf("%s: %q: %v", name, words, invalid)
+	}
+}
+
+// simCommand sends the simulator what a page would.
+func simCommand(t *testing.T, name string, words []string) {
+	t.Helper()
+	sim := defendersim.New(defendersim.Config{})
+	defer sim.Close()
+	url := words[len(words)-1]
+	if len(words) != 4 || words[1] != "-d" {
+		t.Fatalf("%s: %q", name, words)
+	}
+	answer := httptest.NewRecorder()
+	sim.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(words[2])))
+	if answer.Code != http.StatusNoContent {
+		t.Errorf("%s: %q: %d %s", name, words, answer.Code, answer.Body)
 	}
 }
 

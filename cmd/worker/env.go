@@ -26,6 +26,9 @@ type Env struct {
 	// Mistakes is for check alone, the one command that runs with any. What
 	// they name has no value in Settings.
 	Mistakes []Mistake
+	// Unknown says which variables look like settings and are none. Run tells them
+	// of every command but those tagged saysunknown, which do it their own way.
+	Unknown []string
 }
 
 // Logger makes the logger that the settings ask for, on Stderr.

@@ -70,7 +70,7 @@ func (g *guarded) jetStream(t *testing.T, role string) jetstream.JetStream {
 }
 
 // withUsers is server.conf as it is, TLS and users included.
-func withUsers(t *testing.T) *guarded {
+func withUsers(t *testing.T, flags map[string]bool) *guarded {
 	g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
 	for _, role := range roles {
 		password := "of-" + role
@@ -86,12 +86,14 @@ func withUsers(t *testing.T) *guarded {
 	g.tls = []string{"NATS_CA=" + ca.file, "NATS_CERT=" + client.cert, "NATS_KEY=" + client.key}
 	g.ca = []nats.Option{nats.RootCAs(ca.file), nats.ClientCert(client.cert, client.key)}
 	t.Setenv("JETSTREAM_DIR", t.TempDir())
-	g.start(t, readConfig(t, filepath.Join(natsFiles, "server.conf")))
+	opts := readConfig(t, filepath.Join(natsFiles, "server.conf"))
+	opts.FeatureFlags = flags
+	g.start(t, opts)
 	return g
 }
 
 // withNkeys is nkeys.conf in the place of users.conf, without TLS.
-func withNkeys(t *testing.T) *guarded {
+func withNkeys(t *testing.T, flags map[string]bool) *guarded {
 	g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
 	for _, role := range roles {
 		pair, err := nkeys.CreateUser()
@@ -108,13 +110,13 @@ func withNkeys(t *testing.T) *guarded {
 		}
 	}
 	opts := readConfig(t, filepath.Join(natsFiles, "nkeys.conf"))
-	opts.JetStream, opts.StoreDir = true, t.TempDir()
+	opts.JetStream, opts.StoreDir, opts.FeatureFlags = true, t.TempDir(), flags
 	g.start(t, opts)
 	return g
 }
 
 // withAccounts is a server that trusts an operator's JWTs, made of the lists of permissions.conf.
-func withAccounts(t *testing.T) *guarded {
+func withAccounts(t *testing.T, flags map[string]bool) *guarded {
 	lists, err := conf.ParseFile(filepath.Join(natsFiles, "permissions.conf"))
 	if err != nil {
 		t.Fatal(err)
@@ -147,14 +149,14 @@ func withAccounts(t *testing.T) *guarded {
 	}
 	g.start(t, &server.Options{
 		JetStream: true, StoreDir: t.TempDir(), TrustedOperators: []*jwt.OperatorClaims{jwt.NewOperatorClaims(publicKey(t, operator))},
-		AccountResolver: resolver, SystemAccount: publicKey(t, accounts["SYS"]),
+		AccountResolver: resolver, SystemAccount: publicKey(t, accounts["SYS"]), FeatureFlags: flags,
 	})
 	return g
 }
 
 // withNSC is what nsc.sh has made in a folder.
-func withNSC(dir string) func(t *testing.T) *guarded {
-	return func(t *testing.T) *guarded {
+func withNSC(dir string) func(*testing.T, map[string]bool) *guarded {
+	return func(t *testing.T, flags map[string]bool) *guarded {
 		g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
 		for _, role := range roles {
 			file := filepath.Join(dir, role+".creds")
@@ -162,7 +164,7 @@ func withNSC(dir string) func(t *testing.T) *guarded {
 			g.option[role] = nats.UserCredentials(file)
 		}
 		opts := readConfig(t, filepath.Join(dir, "resolver.conf"))
-		opts.JetStream, opts.StoreDir = true, t.TempDir()
+		opts.JetStream, opts.StoreDir, opts.FeatureFlags = true, t.TempDir(), flags
 		g.start(t, opts)
 		return g
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,18 +16,57 @@ import (
 // would leave the process.
 type helpFlag bool
 
-var errHelpShown = errors.New("help shown")
+// errShown ends the command line of a flag that has shown what it is for.
+var errShown = errors.New("shown")
 
 // BeforeReset is called by kong, before anything required is missed.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	if err := ctx.PrintUsage(false); err != nil {
 		return err
 	}
-	return errHelpShown
+	return errShown
 }
 
-// printHelp prints kong's help and then the settings that the command uses,
-// each with its variable and default.
+// HelpCmd is `worker help`.
+type HelpCmd struct {
+	Topic []string `arg:"" optional:"" help:"A command, or settings for what each setting means."`
+}
+
+// Run prints what is asked for.
+func (c *HelpCmd) Run(_ context.Context, env *Env) error {
+	parser, err := newParser(&cli{}, env.Stdout, env.Stderr)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(c.Topic) == 0:
+		return printOverview(parser)
+	case slices.Equal(c.Topic, []string{"settings"}):
+		printSettings(env.Stdout, settingsOf(parser.Model))
+		return nil
+	}
+	_, err = parser.Parse(append(slices.Clone(c.Topic), "--help"))
+	if errors.Is(err, errShown) {
+		return nil
+	}
+	return badInput("%w\n%s", err, hint(err))
+}
+
+// printOverview is what there is, on one page.
+func printOverview(parser *kong.Kong) error {
+	ctx, err := kong.Trace(parser, nil)
+	if err != nil {
+		return err
+	}
+	if err := kong.DefaultHelpPrinter(kong.HelpOptions{Compact: true, WrapUpperBound: helpWidth, ValueFormatter: kong.DefaultHelpValueFormatter}, ctx); err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
+	return err
+}
+
+// printHelp prints kong's help, examples, and then the settings that the
+// command uses, each with its variable and default.
 func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	node := ctx.Selected()
 	options.Compact = true
@@ -34,25 +74,31 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
 	}
-	used := usedSettings(ctx.Model, node)
-	if node == nil {
-		printSettingTable(ctx.Stdout, used)
-		fmt.Fprintln(ctx.Stdout, "\nRun \"worker COMMAND --help\" for more on a command and what its settings mean.")
-		return nil
+	if node != nil {
+		for i, example := range examples()[node.Path()] {
+			if i == 0 {
+				fmt.Fprint(ctx.Stdout, "\nExamples:\n")
+			}
+			fmt.Fprintln(ctx.Stdout, "  "+example)
+		}
 	}
+	used := usedSettings(ctx.Model, node)
 	if len(used) == 0 {
 		return nil
 	}
-	fmt.Fprintln(ctx.Stdout, "\nSettings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the default.")
-	for i, s := range used {
-		if i == 0 || used[i-1].group() != s.group() {
-			fmt.Fprintf(ctx.Stdout, "\n%s\n", s.flag.Group.Title)
-			writeWrapped(ctx.Stdout, "  ", s.flag.Group.Description)
-		}
-		printSetting(ctx.Stdout, s)
+	fmt.Fprint(ctx.Stdout, "\nSettings: flag, variable, default. \"worker help settings\" says what each means.\n")
+	table := tabwriter.NewWriter(ctx.Stdout, 0, 0, 2, ' ', 0)
+	for _, s := range used {
+		fmt.Fprintf(table, "  %s\t%s\t%s\n", s.flagForm(), s.env, s.fallback())
 	}
-	return nil
+	if err := table.Flush(); err != nil || node != nil {
+		return err
+	}
+	_, err := fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
+	return err
 }
+
+const moreHelp = "Run \"worker COMMAND --help\" for its flags and examples, \"worker help settings\" for what each setting means.\n"
 
 // groupsOf lists the groups of settings that a command uses.
 func groupsOf(node *kong.Node, app *kong.Application) []string {
@@ -81,13 +127,16 @@ func usedSettings(app *kong.Application, node *kong.Node) []*setting {
 	return slices.DeleteFunc(settingsOf(app), func(s *setting) bool { return !slices.Contains(groups, s.group()) })
 }
 
-func printSettingTable(w io.Writer, settings []*setting) {
-	fmt.Fprint(w, "\nSettings:\n")
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range settings {
-		fmt.Fprintf(table, "  %s\t%s\t%s\n", s.flagForm(), s.env, s.fallback())
+// printSettings says of each setting what it means.
+func printSettings(w io.Writer, settings []*setting) {
+	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the default.")
+	for i, s := range settings {
+		if i == 0 || settings[i-1].group() != s.group() {
+			fmt.Fprintf(w, "\n%s\n", s.flag.Group.Title)
+			writeWrapped(w, "  ", s.flag.Group.Description)
+		}
+		printSetting(w, s)
 	}
-	_ = table.Flush()
 }
 
 func printSetting(w io.Writer, s *setting) {

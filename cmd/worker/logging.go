@@ -2,10 +2,13 @@ package main
 
 import (
 	"io"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"example.com/unrestrict-worker/internal/admin"
 )
 
 // newLogger makes the program's logger and the level that can be changed while
@@ -29,7 +32,7 @@ func newLogger(s LogSettings, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	encoder := zapcore.NewJSONEncoder(config)
 	if s.Format == "console" || s.Format == "" && isTerminal(w) {
 		config.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(config)
+		encoder, w = zapcore.NewConsoleEncoder(config), readable{w}
 	}
 	out := zapcore.Lock(zapcore.AddSync(w))
 	at := func(warnings bool) zapcore.Core {
@@ -38,4 +41,22 @@ func newLogger(s LogSettings, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 		}))
 	}
 	return zap.New(zapcore.NewTee(at(false), zapcore.NewSamplerWithOptions(at(true), time.Second, 10, 100))), level
+}
+
+// readable keeps a log that people read from showing them what is not there.
+type readable struct{ w io.Writer }
+
+func (r readable) Write(line []byte) (int, error) {
+	lines := strings.Split(string(line), "\n")
+	for i, text := range lines {
+		cells := strings.Split(text, "\t")
+		for j, cell := range cells {
+			cells[j] = admin.Printable(cell)
+		}
+		lines[i] = strings.Join(cells, "\t")
+	}
+	if _, err := io.WriteString(r.w, strings.Join(lines, "\n")); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -21,34 +23,58 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run runs one command and returns the exit status: 0, 1 for a failure, 2 for
 // bad input or configuration.
-func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdin io.Reader, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	declared := &cli{}
 	parser, err := newParser(declared, stdout, stderr)
 	if err != nil {
 		return exitStatus(stderr, err)
 	}
+	if len(args) == 0 {
+		return exitStatus(stderr, printOverview(parser))
+	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		if errors.Is(err, errHelpShown) {
+		if errors.Is(err, errShown) {
 			return 0
 		}
 		return exitStatus(stderr, badInput("%w\n%s", err, hint(err)))
 	}
-	env := &Env{Stdin: stdin, Stdout: stdout, Stderr: stderr, Lookup: lookup, App: parser.Model}
+	env := &Env{Stdin: stdin, Stdout: stdout, Stderr: stderr, Lookup: lookupIn(environ), App: parser.Model}
 	command := parsed.Selected()
 	if groups := groupsOf(command, parser.Model); len(groups) > 0 {
-		env.Settings, env.Mistakes = loadSettings(parser.Model, declared, givenFlags(parsed), groups, lookup)
+		env.Settings, env.Mistakes = loadSettings(parser.Model, declared, givenFlags(parsed), groups, env.Lookup)
+		slips, unknown := misspelt(environ, settingsOf(parser.Model))
+		env.Mistakes = append(env.Mistakes, of(groups, slips)...)
+		env.Unknown = unknown
 	}
 	if len(env.Mistakes) > 0 && !command.Tag.Has("withmistakes") {
 		return exitStatus(stderr, badConfiguration(env.Mistakes))
 	}
+	if !command.Tag.Has("saysunknown") {
+		for _, what := range env.Unknown {
+			fmt.Fprintln(stderr, "worker: "+what)
+		}
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return exitStatus(stderr, parsed.Run(env))
+}
+
+// lookupIn is os.LookupEnv for an environment: of a name that is there twice the first counts.
+func lookupIn(environ []string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, variable := range environ {
+			given, value, _ := strings.Cut(variable, "=")
+			if given == name || runtime.GOOS == "windows" && strings.EqualFold(given, name) {
+				return value, true
+			}
+		}
+		return "", false
+	}
 }
 
 // newParser builds the command table. Kong reads nothing but the command line:
@@ -62,6 +88,7 @@ func newParser(declared *cli, stdout, stderr io.Writer) (*kong.Kong, error) {
 		kong.Writers(stdout, stderr),
 		kong.NamedMapper("toggle", toggleMapper{}),
 		kong.NamedMapper("secret", secretMapper{}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), durationMapper{}),
 		settingGroups(),
 	)
 	if err != nil {
@@ -120,7 +147,7 @@ func exitStatus(stderr io.Writer, err error) int {
 	if status, ok := errors.AsType[ExitStatus](err); ok {
 		return int(status)
 	}
-	fmt.Fprintln(stderr, "worker: "+strings.TrimSpace(err.Error()))
+	fmt.Fprintln(stderr, "worker: "+plainLines(strings.TrimSpace(err.Error())))
 	if _, ok := errors.AsType[*inputError](err); ok {
 		return 2
 	}

@@ -64,11 +64,11 @@ func (c *checker) signers(field, file *string) *remediation.Signers {
 
 // policy reads what each signer may ask; the file is looked at again whenever it changes. Each mistake in it is one of
 // the setting's.
-func (c *checker) policy(file *string) *remediation.Policy {
+func (c *checker) policy(file *string, signers *remediation.Signers) *remediation.Policy {
 	if *file == "" {
 		return nil
 	}
-	p, err := remediation.LoadPolicy(*file)
+	p, err := remediation.LoadPolicy(*file, signers)
 	if all, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, m := range all.Unwrap() {
 			c.mistake(file, m.Error())

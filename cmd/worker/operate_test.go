@@ -59,6 +59,7 @@ func TestOperateScripts(t *testing.T) {
 				systemOf(ts).stop()
 				ts.Check(systemOf(ts).start(context.WithoutCancel(t.Context()), more))
 				ts.Setenv("WORKER_EMBEDDED_ADDR", systemOf(ts).addr())
+				ts.Setenv("WORKER_DATA_DIR", systemOf(ts).dataDir())
 			},
 			"broker-runs":  scriptBroker,
 			"token":        scriptToken,

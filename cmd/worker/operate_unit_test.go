@@ -28,7 +28,7 @@ func TestStatusForPeople(t *testing.T) {
 	}
 	const want = `state         not taking requests
 why           token: the client secret has expired: make a
-              new one [2J, for 1h30m
+              new one\u{1b}[2J, for 1h30m
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action
@@ -112,6 +112,11 @@ func TestHopelessReplays(t *testing.T) {
 			t.Errorf("another deployment's: %q", got)
 		}
 	}
+	conflict := deadLetterOf(good+`}`, 0)
+	conflict.dead.Code = remediation.CodeIDConflict
+	if now, later := conflict.hopeless(ours, time.Now()), conflict.hopeless(ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
+		t.Errorf("a conflict: %q, and when the other is forgotten %q", now, later)
+	}
 	if got := deadLetterOf(good+`}`, 100).hopeless(broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {
 		t.Errorf("truncated: %q", got)
 	}
@@ -189,7 +194,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 
 func TestRoughly(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		-time.Second: "a moment", time.Millisecond: "a moment", 1600 * time.Millisecond: "2s", 5 * time.Minute: "5m",
+		-time.Second: "under 1s", time.Millisecond: "under 1s", 1600 * time.Millisecond: "2s", 5 * time.Minute: "5m",
 		5*time.Minute + 7*time.Second: "5m7s", 3*time.Hour + 29*time.Minute + 40*time.Second: "3h30m", 49 * time.Hour: "2d1h",
 	} {
 		if got := roughly(d); got != want {
@@ -207,7 +212,8 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// TestReplayThatIsDone: the broker's memory of the message id outlives the replay and its dead letter.
+// TestReplayThatIsDone: the broker's memory of the message id outlives the replay and its dead letter. One that is
+// published once more asks for nothing.
 func TestReplayThatIsDone(t *testing.T) {
 	s := runSystem(t, nil)
 	s.refuse(testMachine(1))
@@ -235,7 +241,16 @@ func TestReplayThatIsDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	lettersOf(0)
-	if err := l.replay(t.Context(), b); err != nil || requestsPublished(t, b) != 2 {
+	if err := l.replay(t.Context(), b); err != nil || requestsPublished(t, b) != 3 {
 		t.Errorf("again: %v, %d messages", err, requestsPublished(t, b))
+	}
+	for taken := 0; taken == 0; {
+		var err error
+		if taken, err = b.Taken(t.Context(), []uint64{3}); err != nil || !pause(t.Context(), 5*time.Millisecond) {
+			t.Fatal(err)
+		}
+	}
+	if lettersOf(0); len(s.sim.Actions()) != 1 {
+		t.Errorf("%d calls were accepted", len(s.sim.Actions()))
 	}
 }

@@ -26,7 +26,8 @@ type parts struct {
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
 	tally    *broker.Tally
-	present  func() any
+	digest   *digest
+	present  func() broker.Presence
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 }
@@ -43,7 +44,8 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	set := s.settings
 	gate := remediation.NewGate(probeFirst, probeLongest)
 	gate.Log = s.log
-	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally()}
+	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally(), digest: newDigest()}
+	p.tally.Each = p.digest.add
 	var ledger *broker.Ledger
 	err := s.broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		ledger, err = s.openStores(ctx, p)
@@ -57,23 +59,24 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
+	requestRoom, actionRoom := remediation.Room(s.broker.MaxPayload())
 	publisher, auditor, metrics := s.broker.NewPublisher(), s.broker.NewAuditor(s.owner), remediation.NewMetrics(s.registry)
 	tracing := remediation.NewTracing(s.tracing.spans(), s.broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes, Quota: p.budget,
 		Metrics: metrics, Tracing: tracing, Log: s.log, BrokerNow: p.replicas.Now,
-		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy},
+		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
 		Config: remediation.SubmitConfig{
 			Owner: s.owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
-			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: startLimit,
+			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,
 			Limited: set.Rates.PerMinute > 0 || set.Rates.PerHour > 0,
-			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
+			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
 	p.tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.log,
 		Config: remediation.TrackConfig{
-			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: s.broker.MaxPayload() - besideAction,
+			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.contended,
 			Windows:   []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
@@ -95,26 +98,21 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	return p, nil
 }
 
-// besideAction is room for everything in a result or a ledger entry but the MachineAction: a request is at most 64 KiB.
-const besideAction = 128 << 10
-
-// startLimit is how old a grant may be when its call leaves (design: contract §6.2, the process frozen in between).
-const startLimit = 2 * time.Second
 
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
-	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas)
-	if err != nil {
-		return nil, fmt.Errorf("call budget: %w", err)
-	}
 	if p.replicas, err = s.broker.NewReplicas(ctx, s.owner); err != nil {
 		return nil, err
+	}
+	p.rates, err = broker.NewRateStore(ctx, s.broker.JS(), s.broker.State(), windows(s.settings.Rates), s.settings.Replicas, p.replicas)
+	if err != nil {
+		return nil, fmt.Errorf("call budget: %w", err)
 	}
 	if err := p.replicas.Measure(ctx); err != nil {
 		return nil, err
 	}
-	return s.broker.NewLedger(ctx)
+	return s.broker.NewLedger(), nil
 }
 
 func (s *service) assembleClient(p *parts) error {
@@ -131,9 +129,10 @@ func (s *service) assembleClient(p *parts) error {
 	}
 	p.apiURL = apiURL
 	p.tokens = defender.NewTokens(s.credential, scope)
+	_, actionRoom := remediation.Room(s.broker.MaxPayload())
 	p.client, err = defender.New(defender.Config{
-		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: startLimit,
-		Registerer: s.registry, TracerProvider: s.tracing.spans(),
+		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + thisBuild().Version, Timeout: d.Timeout, StartLimit: budget.StartLimit,
+		MaxAction: actionRoom, Registerer: s.registry, TracerProvider: s.tracing.spans(),
 	}, p.tokens, p.budget)
 	return err
 }

@@ -23,49 +23,54 @@ import (
 // TestPermissions runs a broker from the files in deploy/nats, with each way to sign in, and on it a worker and the
 // commands, each as its role: the lists are enough for all that a role is for, and for nothing else.
 func TestPermissions(t *testing.T) {
-	ways := map[string]func(*testing.T) *guarded{"users": withUsers, "nkeys": withNkeys, "accounts": withAccounts}
+	ways := map[string]func(*testing.T, map[string]bool) *guarded{"users": withUsers, "nkeys": withNkeys, "accounts": withAccounts}
 	if dir := os.Getenv("NSC_DIR"); dir != "" { // by make check-nsc, which needs nsc
-		ways = map[string]func(*testing.T) *guarded{"nsc": withNSC(dir)}
+		ways = map[string]func(*testing.T, map[string]bool) *guarded{"nsc": withNSC(dir)}
 	}
 	for name, start := range ways {
-		t.Run(name, func(t *testing.T) {
-			g := start(t)
-			sim, pasted := startSimulator(t, terminal(t.TempDir()), []string{"worker", "simulate"})
-			g.pasted = pasted
-			creator, _, _ := startRun(t, g.as(t, "provisioner"), []string{"worker", "run"})
-			creator.stop(t)
-			g.makesCopies(t)
-			dir := t.TempDir()
-			run, _, admin := startRun(t, g.as(t, "worker", "WORKER_DATA_DIR="+dir+"/data", "WORKER_PROVISION=false", "WORKER_RATE_PER_HOUR=1000", "WORKER_RATE_PER_MINUTE=50"), []string{"worker", "run"})
-			g.rolesDoTheirWork(t, admin)
-			if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
-				t.Error("a worker with NATS_URL made a store of its own")
-			}
-			if all := g.refused(); len(all) > 0 {
-				t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
-			}
-			g.submitsTwice(t)
-			// It tries more than a worker does, such as to publish requests.
-			succeeds(t, g.as(t, "worker", "WORKER_PROVISION=false"), "worker", "check")
-			g.rolesDoNothingElse(t)
-			g.answersStayInTheAccount(t)
-			if log := run.stop(t); strings.Contains(log, "Violation") {
-				t.Errorf("the worker was refused something:\n%s", log)
-			}
-			sim.stop(t)
-		})
+		for _, flag := range []bool{false, true} { // two forms of the subjects that acknowledge
+			t.Run(fmt.Sprintf("%s js_ack_fc_v2=%t", name, flag), func(t *testing.T) {
+				testPermissions(t, start(t, map[string]bool{"js_ack_fc_v2": flag}))
+			})
+		}
 	}
 }
 
-// submitsTwice: what became of a row can be read by the operator alone. A publisher's rows go out again, which the worker
-// knows by their ids.
+func testPermissions(t *testing.T, g *guarded) {
+	t.Helper()
+	sim, pasted := startSimulator(t, terminal(t.TempDir()), []string{"worker", "simulate"})
+	g.pasted = pasted
+	creator, _, _ := startRun(t, g.as(t, "provisioner"), []string{"worker", "run"})
+	creator.stop(t)
+	g.makesCopies(t)
+	dir := t.TempDir()
+	run, _, admin := startRun(t, g.as(t, "worker", "WORKER_DATA_DIR="+dir+"/data", "WORKER_PROVISION=false", "WORKER_RATE_PER_HOUR=1000", "WORKER_RATE_PER_MINUTE=50"), []string{"worker", "run"})
+	g.rolesDoTheirWork(t, admin)
+	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
+		t.Error("a worker with NATS_URL made a store of its own")
+	}
+	if all := g.refused(); len(all) > 0 {
+		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
+	}
+	g.submitsTwice(t)
+	// It tries more than a worker does, such as to publish requests.
+	succeeds(t, g.as(t, "worker", "WORKER_PROVISION=false"), "worker", "check")
+	g.rolesDoNothingElse(t)
+	g.answersStayInTheAccount(t)
+	if log := run.stop(t); strings.Contains(log, "Violation") {
+		t.Errorf("the worker was refused something:\n%s", log)
+	}
+	sim.stop(t)
+}
+
+// submitsTwice: a publisher's rows are not queued again, nor are an operator's.
 func (g *guarded) submitsTwice(t *testing.T) {
 	t.Helper()
-	results := g.jetStream(t, "worker")
+	results := g.jetStream(t, "reader")
 	submit := []string{"worker", "submit", "--batch", "twice", "--file", writeTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n")}
 	for _, c := range []struct{ role, said string }{
 		{"publisher", "1 request published, 0 were already there"},
-		{"publisher", "1 request published, 0 were already there"},
+		{"publisher", "0 requests published, 1 were already there"},
 		{"operator", "0 requests published, 1 were already there"},
 	} {
 		if out := succeeds(t, g.as(t, c.role), submit...); !strings.Contains(out, c.said) {
@@ -253,10 +258,11 @@ func acts() (all []act) {
 	pub([]string{"publisher", "operator"}, "remediation.unrestrict")
 	pub(worker, "remediation.results", "remediation.deadletter", "remediation.audit", "remediation.replies.publisher.x",
 		"unrestrict.rate.minute", "unrestrict.rate.hour", "$KV.UNRESTRICT_LEDGER.e.0.1", "$KV.UNRESTRICT_LEDGER.m.0.1",
-		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.limits.1",
-		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
+		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.unlimited.minute",
+		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.LIST.REMEDIATION",
+		"$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0", "$JS.ACK._.hash.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
 	pub(staff, "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
-	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.LIST.REMEDIATION")
+	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES")
 	pub(nil, "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.NAMES.REMEDIATION", "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO",
 		"_INBOX.somebody.else", "JS.remediation.API.CONSUMER.CREATE.REMEDIATION_RESULTS.x", "copy.results.x", "copy.audit.x",
 		"$JS.API.CONSUMER.DELETE.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.PAUSE.REMEDIATION.unrestrict-worker",
@@ -298,10 +304,10 @@ func acts() (all []act) {
 		}
 		pub(readers, "$JS.API.STREAM.INFO."+s)
 	}
-	pub([]string{"worker", "provisioner", "reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine")
+	pub([]string{"reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine")
+	pub(nil, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine", "$JS.ACK._.hash.OTHER.unrestrict-worker.1.1.1.1700000000000000000.0")
 	pub([]string{"auditor"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_AUDIT.mine")
-	pub(worker, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine",
-		"$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
+	pub(worker, "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
 	for _, s := range []string{
 		">", "*.>", "remediation.>", "remediation.*", "remediation.unrestrict", "remediation.results", "remediation.audit",
 		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>",

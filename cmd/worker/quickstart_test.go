@@ -155,8 +155,11 @@ func TestQuickStart(t *testing.T) {
 		t.Errorf("worker submit --wait: %s", out)
 	}
 
-	words := shellCommands(steps[3])[0]
-	nc, err := nats.Connect(broker)
+	fourth := shellCommands(steps[3])
+	words := fourth[1]
+	folder := filepath.Dir(lastOf(env, "WORKER_DATA_DIR"))
+	token := succeeds(t, append(env, "PWD="+folder), "sh", "-c", "cd "+folder+"\n"+strings.SplitN(steps[3], "\n", 2)[0]+"\nprintf %s \"$NATS_TOKEN\"")
+	nc, err := nats.Connect(broker, nats.Token(token))
 	if err != nil {
 		t.Fatal(err)
 	}

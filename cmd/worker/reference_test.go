@@ -44,7 +44,9 @@ in kebab-case and the key in snake_case:
     rate_per_hour: 700                      # a line of worker.yaml, for worker run --config worker.yaml
 
 Every mistake is listed at once, with exit status 2, and nothing is started. Unknown and repeated keys in the file are
-mistakes too. Each command reads and checks only the settings that its ` + "`--help`" + ` shows.
+mistakes too, and so is a variable that is one of these but for a slip: a letter more, less or other, or two swapped.
+Other variables that begin with ` + "`WORKER_` or `DEFENDER_`" + ` and are not here are warned of, those aside that Kubernetes
+injects for a Service. Each command reads and checks only the settings that its ` + "`--help`" + ` shows.
 
 A duration is a number with its unit: ` + "`500ms`, `30s`, `5m`, `24h`" + `.
 Secrets have no flag, since other people on the machine can read a command line. Each can be put into a file instead,

@@ -134,10 +134,10 @@ func loadSettings(app *kong.Application, declared *cli, given map[*kong.Flag]boo
 	}
 	resolve(settings, given, lookup, file, path)
 	result, found := check(settings, &declared.Settings)
-	for _, m := range found {
-		if slices.Contains(groups, m.Group) {
-			mistakes = append(mistakes, m)
-		}
-	}
-	return result, mistakes
+	return result, append(mistakes, of(groups, found)...)
+}
+
+// of are the mistakes in some groups of settings.
+func of(groups []string, mistakes []Mistake) []Mistake {
+	return slices.DeleteFunc(mistakes, func(m Mistake) bool { return !slices.Contains(groups, m.Group) })
 }

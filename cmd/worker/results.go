@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,27 +26,91 @@ func (c *ResultsCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer closeAfterCommand(conn)
-	o := broker.FollowOptions{ToPresent: !c.Follow}
+	o := broker.FollowOptions{ToPresent: true}
 	if c.Since > 0 {
 		o.Since = time.Now().Add(-c.Since)
 	}
-	log, _ := env.Logger()
-	return followResults(ctx, conn, o, func(m broker.Message) error {
-		var r remediation.Result
-		if err := json.Unmarshal(m.Data, &r); err != nil {
-			log.Warn("no result", zap.String("stream", conn.Names().ResultsStream), zap.Uint64("sequence", m.Sequence), zap.Error(err))
-			return nil
-		}
-		if !c.asksFor(r) {
-			return nil
-		}
-		line := []byte(resultLineOn(time.Now(), m.Time, r))
-		if c.JSON {
-			line = oneLineJSON(m.Data)
-		}
-		_, err := env.Stdout.Write(append(line, '\n'))
+	v := &resultsView{cmd: c, env: env, stream: conn.Names().ResultsStream, shown: map[string]bool{}}
+	if err := followResults(ctx, conn, o, v.show); err != nil || ctx.Err() != nil {
 		return err
-	})
+	}
+	if err := v.present(ctx, conn); err != nil || !c.Follow {
+		return err
+	}
+	o.ToPresent, o.From = false, v.next
+	return followResults(ctx, conn, o, v.show)
+}
+
+// resultsView is one run of `worker results`. What is no result goes to standard error.
+type resultsView struct {
+	cmd    *ResultsCmd
+	env    *Env
+	stream string
+	next   uint64          // the sequence to go on from; 0: nothing was read
+	shown  map[string]bool // the requests whose results were shown, where those that wait are asked for
+}
+
+func (v *resultsView) show(m broker.Message) error {
+	v.next = m.Sequence + 1
+	var r remediation.Result
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		log, _ := v.env.Logger()
+		log.Warn("no result", zap.String("stream", v.stream), zap.Uint64("sequence", m.Sequence), zap.Error(err))
+		return nil
+	}
+	if !v.cmd.asksFor(r) {
+		return nil
+	}
+	if v.cmd.selects() || len(v.shown) == 0 {
+		v.shown[r.RequestID] = true
+	}
+	line := []byte(resultLine(m.Time, r))
+	if v.cmd.JSON {
+		line = oneLineJSON(m.Data)
+	}
+	_, err := v.env.Stdout.Write(append(line, '\n'))
+	return err
+}
+
+// shownWaiting is how many of the requests that wait are named.
+const shownWaiting = 20
+
+// present says, once what there is was shown, which of the requests asked for have no result yet, and that there is
+// nothing where that is so.
+func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
+	waiting := 0
+	if v.cmd.selects() && len(v.cmd.Outcome) == 0 {
+		s := &story{}
+		err := s.readQueue(ctx, conn, func(q queued) bool { return v.cmd.asksFor(q.asResult()) && !v.shown[q.req.ID] })
+		if err != nil {
+			return err
+		}
+		waiting = len(s.queued)
+		for _, q := range s.queued[:min(waiting, shownWaiting)] {
+			fmt.Fprintf(v.env.Stderr, "%s  %s  waiting  machine %s (worker why %s)\n", clock(q.Time), plain(q.req.ID), plain(cmp.Or(q.req.MachineID, "not readable")), plain(shellQuote(q.req.ID)))
+		}
+		if more := waiting - shownWaiting; more > 0 {
+			fmt.Fprintf(v.env.Stderr, "and %d more wait\n", more)
+		}
+	}
+	if len(v.shown) > 0 || waiting > 0 {
+		return nil
+	}
+	said := "There is no result yet."
+	if v.cmd.filters() {
+		said = "No result matches, of those that are kept."
+	}
+	if v.cmd.Follow {
+		said += " What comes is shown; Ctrl-C ends it."
+	}
+	_, err := fmt.Fprintln(v.env.Stderr, said)
+	return err
+}
+
+// asResult is a request that waits as its result will name it.
+func (q queued) asResult() remediation.Result {
+	k := q.known()
+	return remediation.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.req.Batch}
 }
 
 // followResults is Follow, with what to do where no worker has made the stream yet.
@@ -60,8 +125,17 @@ func adviseMissing(err error) error {
 	return err
 }
 
+// selects tells whether requests are named, by whatever they bear.
+func (c *ResultsCmd) selects() bool {
+	return c.ID != "" || c.Ticket != "" || c.Batch != "" || c.Machine != ""
+}
+
+func (c *ResultsCmd) filters() bool { return c.selects() || len(c.Outcome) > 0 || c.Since > 0 }
+
 func (c *ResultsCmd) asksFor(r remediation.Result) bool {
-	return (c.Batch == "" || r.Batch == c.Batch) &&
+	return (c.ID == "" || r.RequestID == c.ID || r.ClaimedID == c.ID) &&
+		(c.Ticket == "" || r.Ticket == c.Ticket) &&
+		(c.Batch == "" || r.Batch == c.Batch) &&
 		(c.Machine == "" || strings.EqualFold(r.MachineID, c.Machine)) &&
 		(len(c.Outcome) == 0 || slices.Contains(c.Outcome, r.Outcome))
 }
@@ -74,14 +148,4 @@ func oneLineJSON(data []byte) []byte {
 		}
 		return r
 	}, data)
-}
-
-// resultLineOn is resultLine with its date, where that is not today.
-func resultLineOn(now, at time.Time, r remediation.Result) string {
-	line := resultLine(at, r)
-	const day = "2006-01-02"
-	if date := at.Local().Format(day); date != now.Local().Format(day) {
-		line = date + " " + line
-	}
-	return line
 }

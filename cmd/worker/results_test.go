@@ -7,9 +7,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
-
-	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // TestResultsGoOn: over a restart of the broker, until they are interrupted, which is their right end.
@@ -21,14 +18,14 @@ func TestResultsGoOn(t *testing.T) {
 	addr := l.Addr().String()
 	_ = l.Close()
 	s := runSystem(t, map[string]string{"WORKER_EMBEDDED_ADDR": addr})
-	lookup := func(name string) (string, bool) { return addr, name == "WORKER_EMBEDDED_ADDR" }
+	env := []string{"WORKER_EMBEDDED_ADDR=" + addr, "WORKER_DATA_DIR=" + s.dataDir()}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, in := io.Pipe()
 	status := make(chan int, 1)
 	go func() {
-		code := run(ctx, []string{"results", "--outcome", "succeeded"}, lookup, strings.NewReader(""), in, io.Discard)
+		code := run(ctx, []string{"results", "--outcome", "succeeded"}, env, strings.NewReader(""), in, io.Discard)
 		_ = in.Close()
 		status <- code
 	}()
@@ -58,7 +55,8 @@ func TestResultsGoOn(t *testing.T) {
 }
 
 func TestResultsWithoutAWorkerEver(t *testing.T) {
-	status, _, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": runSystem(t, nil).addr(), "WORKER_RESULTS_STREAM": "NONE"}, "results", "--follow=false")
+	s := runSystem(t, nil)
+	status, _, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir(), "WORKER_RESULTS_STREAM": "NONE"}, "results", "--follow=false")
 	if status != 1 || !strings.Contains(stderr, "read NONE: ") || !strings.Contains(stderr, "start `worker run`") || !strings.Contains(stderr, "WORKER_RESULTS_STREAM") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
@@ -67,15 +65,5 @@ func TestResultsWithoutAWorkerEver(t *testing.T) {
 func TestOneLineJSON(t *testing.T) {
 	if got := string(oneLineJSON([]byte("{\"a\":\r\n \"\\n\"}"))); got != `{"a":   "\n"}` {
 		t.Errorf("got %q", got)
-	}
-}
-
-func TestResultLineOfAnotherDay(t *testing.T) {
-	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.Local)
-	r := remediation.Result{RequestID: "a", Outcome: remediation.Succeeded}
-	for want, now := range map[string]time.Time{"18:00:00  a  succeeded": at.Add(time.Hour), "2026-11-24 18:00:00  a  succeeded": at.Add(24 * time.Hour)} {
-		if got := resultLineOn(now, at, r); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
 	}
 }

@@ -29,7 +29,7 @@ func TestRuleFilesInTheLog(t *testing.T) {
 	s := &service{}
 	var err1, err2 error
 	s.settings.Accept.Signers, err1 = remediation.SignersFile(signers)
-	s.settings.Accept.Policy, err2 = remediation.LoadPolicy(policy)
+	s.settings.Accept.Policy, err2 = remediation.LoadPolicy(policy, s.settings.Accept.Signers)
 	core, logs := observer.New(zapcore.DebugLevel)
 	s.log = zap.New(core)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

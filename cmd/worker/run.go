@@ -13,6 +13,9 @@ import (
 func (c *RunCmd) Run(ctx context.Context, env *Env) error {
 	log, level := env.Logger()
 	defer func() { _ = log.Sync() }()
+	for _, what := range env.Unknown {
+		log.Warn(what)
+	}
 	w, err := newService(env.Settings, env.Lookup, log, level)
 	if err != nil {
 		return err

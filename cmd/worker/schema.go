@@ -8,7 +8,7 @@ import (
 
 // SchemaCmd is `worker schema`.
 type SchemaCmd struct {
-	Document string `arg:"" enum:"request,result,asyncapi" help:"One of request, result, asyncapi."`
+	Document string `arg:"" enum:"request,result,audit,asyncapi" help:"One of request, result, audit, asyncapi."`
 }
 
 // Run prints the document.

@@ -104,6 +104,9 @@ func (s *service) open(ctx context.Context) error {
 		_ = b.Close(last) // the error that matters is Provision's
 		return fmt.Errorf("broker: %w", err)
 	}
+	if small := b.SmallPayload(); small != "" {
+		s.log.Warn("the broker takes small messages alone", zap.String("what", small))
+	}
 	s.mu.Lock()
 	s.broker = b
 	s.mu.Unlock()

@@ -192,12 +192,12 @@ func TestMistakes(t *testing.T) {
 
 // TestPolicyFileMistakes: all of them at once, by file and line.
 func TestPolicyFileMistakes(t *testing.T) {
-	path := write(t, "policy.yaml", "signers:\n  soar:\n    tickets: true\n    machines_per_hour: many\n")
-	_, mistakes := load(t, map[string]string{"WORKER_TRUSTED_SIGNERS": signerA, "WORKER_POLICY_FILE": path}, "run")
-	if len(mistakes) != 2 {
+	path := write(t, "policy.yaml", "signers:\n  soar:\n    tickets: true\n    machines_per_hour: many\n  saor: {}\n")
+	_, mistakes := load(t, map[string]string{"WORKER_TRUSTED_SIGNERS": "soar=" + signerA, "WORKER_POLICY_FILE": path}, "run")
+	if len(mistakes) != 3 {
 		t.Fatal(mistakes)
 	}
-	for i, want := range []string{path + ", line 3: unknown key tickets", path + ", line 4: machines_per_hour must be"} {
+	for i, want := range []string{path + ", line 3: unknown key tickets", path + ", line 4: machines_per_hour must be", path + ", line 5: there is no trusted signer saor; there are soar"} {
 		if m := mistakes[i]; m.Name != "WORKER_POLICY_FILE" || !strings.Contains(m.Text, want) {
 			t.Errorf("got %v, want %q", m, want)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +13,7 @@ import (
 )
 
 func (s *service) sources() admin.Sources {
-	return admin.Sources{Alive: s.alive, Ready: s.readiness, Status: s.status, Recent: s.recent}
+	return admin.Sources{Alive: s.alive, Ready: s.readiness, Status: s.status, Recent: s.recent, Find: s.find}
 }
 
 func (s *service) current() (b *broker.Broker, p *parts, waiting string) {
@@ -56,6 +57,9 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 	if err := s.settings.Accept.Policy.Err(); err != nil {
 		details = append(details, admin.Reason{Code: "policy", Message: err.Error()})
 	}
+	if small := b.SmallPayload(); small != "" {
+		details = append(details, admin.Reason{Code: "maxPayload", Message: "the broker: " + small})
+	}
 	for _, d := range b.Differences() {
 		details = append(details, admin.Reason{Code: "settings", Message: d})
 	}
@@ -63,7 +67,7 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 }
 
 // presence is what this replica tells the others.
-func (s *service) presence() any {
+func (s *service) presence() broker.Presence {
 	reasons, _ := s.readiness()
 	_, p, _ := s.current()
 	s.mu.Lock()
@@ -75,9 +79,10 @@ func (s *service) presence() any {
 	}
 	out := broker.Presence{
 		Ready: len(reasons) == 0, Since: s.since, InFlight: p.consumer.InFlight(), Followed: p.tracker.Following(), Version: thisBuild().Version,
+		Limits: broker.RateLimits(windows(s.settings.Rates)), DryRun: s.settings.DryRun, Reserve: p.budget.Reserves(),
 	}
 	if len(reasons) > 0 {
-		out.Reason = reasons[0].Message
+		out.Code, out.Reason = reasons[0].Code, reasons[0].Message
 	}
 	return out
 }
@@ -178,11 +183,37 @@ func (s *service) recent(ctx context.Context) (admin.Recent, error) {
 		}
 	}
 	r.ActionsByAge = byAge(p.tracker.Ages())
+	if err := p.digest.countQueue(ctx, b); err != nil {
+		return r, err
+	}
+	p.digest.show(&r)
+	limits := windows(s.settings.Rates)
+	o, err := b.Overview(ctx, limits)
+	if err != nil {
+		return r, err
+	}
+	if at, ok := expectedEnd(time.Now(), o, limits); ok {
+		r.EmptyAt = at
+	}
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}
 	r.DeadLetters, err = recentDeadLetters(ctx, b)
 	return r, err
+}
+
+// find is the page's search.
+func (s *service) find(ctx context.Context, what string) ([]admin.ResultRow, error) {
+	b, _, _ := s.current()
+	if b == nil {
+		return nil, errNoBroker
+	}
+	all, err := requestsOf(ctx, b, what)
+	var rows []admin.ResultRow
+	for _, k := range slices.Backward(all) {
+		rows = append(rows, k.row())
+	}
+	return rows, err
 }
 
 func byAge(ages []time.Duration) []admin.Bucket {

@@ -75,7 +75,7 @@ func pauseText(p admin.Pause, now time.Time) string {
 		text += ", for " + roughly(now.Sub(p.Since))
 	}
 	if p.Until != nil {
-		text += ", until " + p.Until.Local().Format(time.DateTime)
+		text += ", until " + clock(*p.Until)
 	}
 	return text
 }
@@ -116,7 +116,7 @@ func resultsText(counts map[string]int) string {
 func roughly(d time.Duration) string {
 	switch {
 	case d < time.Second:
-		return "a moment"
+		return "under 1s"
 	case d < time.Minute:
 		return d.Round(time.Second).String()
 	case d < time.Hour:

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -23,6 +21,7 @@ func (c *SubmitCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer done()
+	s.sayRepeated()
 	if c.ValidateOnly {
 		fmt.Fprintf(env.Stdout, "%s in good form; nothing was published.\n", count(s.rows, "request", "requests"))
 		return nil
@@ -32,14 +31,12 @@ func (c *SubmitCmd) Run(ctx context.Context, env *Env) error {
 
 // prepare reads and checks. The caller calls done at the end.
 func (c *SubmitCmd) prepare(ctx context.Context, env *Env) (_ *submission, done func(), err error) {
-	s := &submission{env: env}
+	s := &submission{env: env, wait: c.Wait, timeout: c.Timeout}
 	if s.bulk, done, err = c.bulk(ctx, env); err != nil {
 		return nil, nil, err
 	}
-	if c.Wait {
-		s.harvest = newHarvest(s.bulk.rules.Stream)
-		s.harvest.signer = s.bulk.signer
-	}
+	s.harvest = newHarvest(s.bulk.rules.Stream)
+	s.harvest.signer = s.bulk.signer
 	if s.rows, err = s.bulk.check(s.harvest); err != nil {
 		done()
 		return nil, nil, err
@@ -57,16 +54,16 @@ func (c *SubmitCmd) bulk(ctx context.Context, env *Env) (_ *bulk, done func(), e
 	if err := checkBatch(c.Batch, names.Stream); err != nil {
 		return nil, nil, err
 	}
-	if !utf8.ValidString(c.Comment) {
-		return nil, nil, badInput("--comment: is not UTF-8; encode it as UTF-8")
+	for flag, value := range c.texts() {
+		if !utf8.ValidString(value) {
+			return nil, nil, badInput("%s: is not UTF-8; encode it as UTF-8", flag)
+		}
 	}
 	if err := c.signWith(b); err != nil {
 		return nil, nil, err
 	}
 	if c.Machine != "" {
-		b.single = randomID()
-		b.rows = slices.Values([]row{{line: 1, message: message{ID: b.single, MachineID: c.Machine, Comment: c.Comment}}})
-		return b, func() {}, nil
+		return b, func() {}, c.single(b)
 	}
 	in, err := openInput(ctx, c.File, env.Stdin)
 	if err != nil {
@@ -79,6 +76,22 @@ func (c *SubmitCmd) bulk(ctx context.Context, env *Env) (_ *bulk, done func(), e
 		b.batch = in.digest
 	}
 	return b, in.close, nil
+}
+
+// single is the one request that the flags describe.
+func (c *SubmitCmd) single(b *bulk) error {
+	if expires, err := time.Parse(time.RFC3339, c.ExpiresAt); err == nil && time.Now().After(expires) {
+		return badInput("--expires-at: %s has passed; give a time to come", c.ExpiresAt)
+	}
+	b.single, b.known = c.ID, c.ID != ""
+	if !b.known {
+		b.single = randomID()
+	}
+	b.rows = slices.Values([]row{{line: 1, message: message{
+		ID: b.single, MachineID: c.Machine, Comment: c.Comment, Ticket: c.Ticket, RequestedBy: c.RequestedBy,
+		ExpiresAt: c.ExpiresAt, ReplyTo: c.ReplyTo,
+	}}})
+	return nil
 }
 
 // signWith makes the rules those of a worker that trusts this one signer.
@@ -97,165 +110,4 @@ func (c *SubmitCmd) signWith(b *bulk) (err error) {
 	}
 	b.expires = time.Now().Add(signFor).UTC().Format(time.RFC3339)
 	return nil
-}
-
-// submission is one bulk on its way to the broker.
-type submission struct {
-	env     *Env
-	bulk    *bulk
-	broker  *broker.Broker
-	rows    int
-	harvest *harvest // nil: not waited for
-
-	stored, duplicates int
-	foreign            int // rows whose message ids other messages had
-}
-
-// carryOut publishes and waits. The report is written whatever happens, with what is known by then.
-func (s *submission) carryOut(ctx context.Context, reportPath string) error {
-	out, err := openReport(reportPath)
-	if err != nil {
-		return err
-	}
-	err = s.dialAndRun(ctx)
-	if s.harvest == nil {
-		return err
-	}
-	if failed := out.write(s.harvest.fates); failed != nil {
-		if _, said := errors.AsType[ExitStatus](err); said {
-			err = nil
-		}
-		return errors.Join(err, failed)
-	}
-	return err
-}
-
-func (s *submission) dialAndRun(ctx context.Context) (err error) {
-	if s.broker, err = dialForCommand(ctx, s.env); err != nil {
-		return err
-	}
-	defer closeAfterCommand(s.broker)
-	return s.run(ctx)
-}
-
-func (s *submission) run(ctx context.Context) error {
-	from := broker.FollowOptions{}
-	if s.harvest != nil {
-		var err error
-		if from, err = s.earlier(ctx); err != nil {
-			return s.cut(ctx, err)
-		}
-	}
-	if err := s.publish(ctx); err != nil {
-		return s.cut(ctx, err)
-	}
-	s.sayPublished()
-	if s.harvest == nil {
-		s.sayHowToFollow()
-		return nil
-	}
-	return s.await(ctx, from)
-}
-
-func (s *submission) publish(ctx context.Context) error {
-	m := s.meter("published")
-	defer m.end()
-	stored := func(row int, r broker.Stored) {
-		if s.harvest != nil {
-			s.harvest.published(s.harvest.fates[row], r)
-		}
-		s.stored++
-		if r.Duplicate {
-			s.duplicates++
-		}
-		m.show(s.stored)
-	}
-	var doubts []doubt
-	row := 0
-	err := s.broker.PublishAll(ctx, s.outgoing(), func(r broker.Stored) {
-		if r.Duplicate {
-			doubts = append(doubts, doubt{row, r.Sequence})
-		} else {
-			stored(row, r)
-		}
-		row++
-	})
-	if err != nil {
-		return err
-	}
-	return s.settle(ctx, doubts, stored)
-}
-
-// outgoing are all rows.
-func (s *submission) outgoing() iter.Seq2[broker.Outgoing, error] {
-	return func(yield func(broker.Outgoing, error) bool) {
-		row := 0
-		for p := range s.bulk.requests() {
-			if !yield(s.bulk.outgoing(p, s.again(row)), p.err) {
-				return
-			}
-			row++
-		}
-	}
-}
-
-// again is the run that a row of an earlier dry run asks for, else 0.
-func (s *submission) again(row int) int {
-	if s.harvest == nil {
-		return 0
-	}
-	return s.harvest.fates[row].rerun()
-}
-
-func (s *submission) sayPublished() {
-	if s.bulk.single != "" {
-		fmt.Fprintf(s.env.Stdout, "Published as %s.\n", s.bulk.single)
-		return
-	}
-	fmt.Fprintf(s.env.Stdout, "%s published, %d were already there. Batch %s.\n", count(s.stored-s.duplicates, "request", "requests"), s.duplicates, plain(s.bulk.batch))
-	if s.foreign > 0 {
-		fmt.Fprintf(s.env.Stdout, "Other messages bore the message ids of %s, which went out under new ones: see who else may publish on %s.\n",
-			count(s.foreign, "row", "rows"), plain(s.bulk.subject))
-	}
-}
-
-func (s *submission) sayHowToFollow() {
-	how := "results --batch " + shellQuote(s.bulk.batch)
-	if s.bulk.single != "" {
-		how = "why " + s.bulk.single
-	}
-	fmt.Fprintf(s.env.Stdout, "What becomes of %s: worker %s\n", pronoun(s.rows), how)
-}
-
-// cut says how to go on after what was cut short.
-func (s *submission) cut(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
-	if s.bulk.single != "" {
-		return err
-	}
-	return fmt.Errorf("%w\n%d of %s are queued. Run the same command again to go on: no row is submitted twice", err, s.stored, count(s.rows, "request", "requests"))
-}
-
-func (s *submission) meter(what string) *meter {
-	if s.bulk.single != "" {
-		return nil
-	}
-	term, _ := s.env.Lookup("TERM")
-	return newMeter(s.env.Stderr, isTerminal(s.env.Stderr) && term != "dumb", what, s.rows)
-}
-
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprint(n, " ", many)
-}
-
-func pronoun(n int) string {
-	if n == 1 {
-		return "it"
-	}
-	return "them"
 }

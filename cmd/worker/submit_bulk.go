@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -21,6 +22,7 @@ const shownMistakes = 50
 // bulk is the requests of one command, in an order that is the same each time they are gone through.
 type bulk struct {
 	single  string // id of a single request; "" for a file
+	known   bool   // the id was given: it may have been used before
 	name    string // of the file, as mistakes call it
 	rows    iter.Seq[row]
 	batch   string // "" for a single request without one
@@ -31,12 +33,21 @@ type bulk struct {
 	seed    []byte // to sign with; nil: not signed
 	signer  string // its public nkey
 	expires string // expiresAt of signed rows that have none
+
+	repeated []repeated // found by check
+}
+
+// repeated is a machine that several rows are about.
+type repeated struct {
+	machine string
+	lines   []int
 }
 
 // prepared is a row as it is published, or what is wrong with it.
 type prepared struct {
 	line    int
 	message message
+	content [sha256.Size]byte // of what the row itself says: a signature is good for a day from each run on
 	payload []byte
 	header  remediation.Header
 	err     error
@@ -77,11 +88,18 @@ func (b *bulk) complete(p *prepared) (err error) {
 	if m.Batch == "" {
 		m.Batch = b.batch
 	}
-	if b.seed != nil && m.ExpiresAt == "" {
-		m.ExpiresAt = b.expires
-	}
-	if p.payload, err = asJSON(m); err != nil || b.seed == nil {
+	if p.payload, err = asJSON(m); err != nil {
 		return err
+	}
+	p.content = sha256.Sum256(p.payload)
+	if b.seed == nil {
+		return nil
+	}
+	if m.ExpiresAt == "" {
+		m.ExpiresAt = b.expires
+		if p.payload, err = asJSON(m); err != nil {
+			return err
+		}
 	}
 	signer, signature, err := remediation.Sign(b.seed, b.subject, p.payload)
 	p.header = remediation.Header{remediation.HeaderSigner: {signer}, remediation.HeaderSignature: {signature}}
@@ -94,6 +112,7 @@ func (b *bulk) check(h *harvest) (rows int, err error) {
 	var shown []string
 	mistakes := 0
 	lines := map[string]int{} // of ids
+	machines := map[string][]int{}
 	for p := range b.requests() {
 		rows++
 		if p.err == nil {
@@ -104,6 +123,8 @@ func (b *bulk) check(h *harvest) (rows int, err error) {
 		}
 		if p.err == nil {
 			lines[p.message.ID] = p.line
+			machine := strings.ToLower(p.message.MachineID)
+			machines[machine] = append(machines[machine], p.line)
 			if h != nil {
 				h.add(p)
 			}
@@ -113,17 +134,35 @@ func (b *bulk) check(h *harvest) (rows int, err error) {
 			shown = append(shown, plain(b.where(p.line)+": "+p.err.Error()))
 		}
 	}
-	switch {
-	case mistakes == 0 && rows == 0:
-		return 0, badInput("%s: there is no request in it", b.name)
-	case mistakes == 0:
+	if mistakes == 0 && rows > 0 {
+		b.repeated = repeatedIn(machines)
 		return rows, nil
+	}
+	return 0, b.badRows(mistakes, shown)
+}
+
+// badRows is what is wrong with the rows, or that there are none.
+func (b *bulk) badRows(mistakes int, shown []string) error {
+	switch {
+	case mistakes == 0:
+		return badInput("%s: there is no request in it", b.name)
 	case mistakes == 1:
-		return 0, badInput("%s\nNothing was published.", shown[0])
+		return badInput("%s\nNothing was published.", shown[0])
 	case mistakes > shownMistakes:
 		shown = append(shown, fmt.Sprintf("and %d more", mistakes-shownMistakes))
 	}
-	return 0, badInput("%d mistakes; nothing was published:\n  %s", mistakes, strings.Join(shown, "\n  "))
+	return badInput("%d mistakes; nothing was published:\n  %s", mistakes, strings.Join(shown, "\n  "))
+}
+
+// repeatedIn are the machines of more than one line, in the order of the first.
+func repeatedIn(machines map[string][]int) (all []repeated) {
+	for machine, lines := range machines {
+		if len(lines) > 1 {
+			all = append(all, repeated{machine, lines})
+		}
+	}
+	slices.SortFunc(all, func(a, b repeated) int { return a.lines[0] - b.lines[0] })
+	return all
 }
 
 func (b *bulk) judge(p prepared) error {
@@ -134,16 +173,17 @@ func (b *bulk) judge(p prepared) error {
 	return nil
 }
 
-// outgoing is a row for the broker. Its message id is the same whenever the same request is published again by the same
-// signer: so a second run doubles nothing, while a row that was corrected in the meantime, or signed, still reaches the
-// worker, which says what it makes of it. again is the run that a row of an earlier dry run asks for, else 0.
+// outgoing is a row for the broker. Its message id is the same whenever the same command publishes the same row again,
+// so that the broker drops it; a row that was corrected in the meantime, or signed, reaches the worker. Nobody else can
+// use the id up, for only who has the file knows what is in it. A single request gets an id of its own each time: the
+// worker knows it by the request's. again is the run that a row of an earlier dry run asks for, else 0.
 func (b *bulk) outgoing(p prepared, again int) broker.Outgoing {
-	sum := sha256.Sum256([]byte(strings.Join([]string{p.message.ID, strings.ToLower(p.message.MachineID), p.message.Comment, b.signer}, "\n")))
-	id := p.message.ID + "/" + hex.EncodeToString(sum[:6])
-	if again > 0 {
-		id += "/" + strconv.Itoa(again)
+	of := fmt.Sprintf("%q %q %d %q %d %x", b.subject, b.batch, p.line, b.signer, again, p.content)
+	if b.single != "" {
+		of = randomID()
 	}
-	return broker.Outgoing{Name: b.where(p.line), MessageID: id, Header: p.header, Payload: p.payload}
+	sum := sha256.Sum256([]byte(of))
+	return broker.Outgoing{Name: b.where(p.line), MessageID: hex.EncodeToString(sum[:16]), Header: p.header, Payload: p.payload}
 }
 
 // checkBatch says what is wrong with a batch's name, from which ids are made.

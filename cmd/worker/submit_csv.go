@@ -1,206 +1,146 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
-// message is the payload of a request, contract §3.
-type message struct {
-	MachineID   string          `json:"machineId"`
-	Comment     string          `json:"comment"`
-	ID          string          `json:"id,omitempty"`
-	RequestedBy string          `json:"requestedBy,omitempty"`
-	Ticket      string          `json:"ticket,omitempty"`
-	Batch       string          `json:"batch,omitempty"`
-	Metadata    json.RawMessage `json:"metadata,omitempty"`
-	ExpiresAt   string          `json:"expiresAt,omitempty"`
-	ReplyTo     string          `json:"replyTo,omitempty"`
-}
-
-const metadataPrefix = "metadata."
-
-// field is where the text of a column goes; nil for one that has no field of its own.
-func (m *message) field(name string) *string {
-	switch name {
-	case "machineId":
-		return &m.MachineID
-	case "comment":
-		return &m.Comment
-	case "id":
-		return &m.ID
-	case "requestedBy":
-		return &m.RequestedBy
-	case "ticket":
-		return &m.Ticket
-	case "batch":
-		return &m.Batch
-	case "expiresAt":
-		return &m.ExpiresAt
-	case "replyTo":
-		return &m.ReplyTo
-	}
-	return nil
-}
-
-// columnNames are the columns there may be, metadata.KEY aside.
-func columnNames() []string {
-	return []string{"machineId", "comment", "id", "requestedBy", "ticket", "batch", "metadata", "expiresAt", "replyTo"}
-}
-
-// csvRows reads CSV as RFC 4180 has it. The first line names the columns, in any order and any case. comment is that of
-// all rows, for a file without such a column.
+// csvRows reads CSV as RFC 4180 has it, with commas, semicolons or tabs. The first line names the columns, in any order
+// and any case, or is the first of a plain list of machine ids. comment is that of all rows, for a file without such a
+// column.
 func csvRows(content io.Reader, comment string) iter.Seq[row] {
 	return func(yield func(row) bool) {
-		r := csv.NewReader(content)
-		header, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			yield(row{line: 1, err: errors.New("is empty; the first line names the columns, machineId and comment at least")})
-			return
-		}
-		if err != nil {
-			yield(csvFault(err))
-			return
-		}
-		line, _ := r.FieldPos(0)
-		columns, faults := columnsOf(header, comment)
-		for _, fault := range faults {
-			if !yield(row{line: line, err: fault}) {
-				return
-			}
-		}
-		if len(faults) > 0 {
-			return
-		}
-		r.ReuseRecord = true
-		for {
-			record, err := r.Read()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			next := row{message: message{Comment: comment}}
-			if err != nil {
-				next = csvFault(err)
-			} else {
-				next.line, _ = r.FieldPos(0)
-				next.err = next.message.fill(columns, record)
-			}
-			_, goesOn := errors.AsType[*csv.ParseError](err)
-			if !yield(next) || err != nil && !goesOn {
-				return
-			}
+		buffered := bufio.NewReaderSize(content, headerPeek)
+		t := csvTable{comment: comment}
+		t.reader = csv.NewReader(buffered)
+		head, _ := buffered.Peek(headerPeek)
+		t.reader.Comma = separator(head)
+		t.reader.FieldsPerRecord = -1 // blank ones at the end count for nothing
+		t.reader.ReuseRecord = true
+		if t.begin(yield) {
+			t.rest(yield)
 		}
 	}
+}
+
+// headerPeek is how much is looked at to find out what separates the columns.
+const headerPeek = 1 << 16
+
+// separator is what separates the columns of the first line that is not empty: whatever there is most of, outside
+// quotes.
+func separator(head []byte) rune {
+	counts := map[byte]int{}
+	quoted := false
+	for _, c := range bytes.TrimLeft(head, "\r\n") {
+		if c == '"' {
+			quoted = !quoted
+		}
+		if c == '\n' && !quoted {
+			break
+		}
+		if !quoted {
+			counts[c]++
+		}
+	}
+	best := byte(',')
+	for _, c := range []byte(";\t") {
+		if counts[c] > counts[best] {
+			best = c
+		}
+	}
+	return rune(best)
+}
+
+// csvTable is a CSV file on its way to rows.
+type csvTable struct {
+	reader  *csv.Reader
+	comment string
+	columns []string
+}
+
+// begin reads the first line; false ends it.
+func (t *csvTable) begin(yield func(row) bool) bool {
+	header, err := t.reader.Read()
+	if errors.Is(err, io.EOF) {
+		yield(row{line: 1, err: errors.New("is empty; the first line names the columns, machineId and comment at least")})
+		return false
+	}
+	if err != nil {
+		yield(csvFault(err))
+		return false
+	}
+	line, _ := t.reader.FieldPos(0)
+	header = withoutBlanks(header, 0)
+	if len(header) == 1 && isMachineID(header[0]) { // a plain list
+		t.columns = []string{"machineId"}
+		if t.comment == "" {
+			yield(row{line: line, err: errors.New("is a machine id: of a plain list give the comment with --comment, else name the columns in the first line")})
+			return false
+		}
+		return yield(t.rowOf(line, header))
+	}
+	columns, faults := columnsOf(header, t.comment)
+	for _, fault := range faults {
+		if !yield(row{line: line, err: fault}) {
+			return false
+		}
+	}
+	t.columns = columns
+	return len(faults) == 0
+}
+
+func (t *csvTable) rest(yield func(row) bool) {
+	for {
+		record, err := t.reader.Read()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		next := csvFault(err)
+		if err == nil {
+			if len(withoutBlanks(record, 0)) == 0 {
+				continue // as spreadsheets leave them, often at the end
+			}
+			line, _ := t.reader.FieldPos(0)
+			next = t.rowOf(line, withoutBlanks(record, len(t.columns)))
+		}
+		_, goesOn := errors.AsType[*csv.ParseError](err)
+		if !yield(next) || err != nil && !goesOn {
+			return
+		}
+	}
+}
+
+func (t *csvTable) rowOf(line int, record []string) row {
+	r := row{line: line, message: message{Comment: t.comment}}
+	if len(record) != len(t.columns) {
+		name := map[rune]string{',': "comma", ';': "semicolon", '\t': "tab"}[t.reader.Comma]
+		r.err = fmt.Errorf("has more or fewer fields than the first line; a field with a %s in it needs quotes around it", name)
+		return r
+	}
+	r.err = r.message.fill(t.columns, record)
+	return r
+}
+
+// withoutBlanks leaves out blank fields at the end, down to so many.
+func withoutBlanks(record []string, least int) []string {
+	for len(record) > least && strings.TrimSpace(record[len(record)-1]) == "" {
+		record = record[:len(record)-1]
+	}
+	return record
 }
 
 // csvFault is what the CSV reader finds wrong, at the line where the row begins.
 func csvFault(err error) row {
 	at, ok := errors.AsType[*csv.ParseError](err)
-	switch {
-	case !ok:
+	if !ok {
 		return row{line: 1, err: err}
-	case errors.Is(err, csv.ErrFieldCount):
-		err = errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")
-	default:
-		err = fmt.Errorf(`%w (line %d, column %d); put a field with quotes in it between quotes, and double those within`, at.Err, at.Line, at.Column)
 	}
+	err = fmt.Errorf(`%w (line %d, column %d); put a field with quotes in it between quotes, and double those within`, at.Err, at.Line, at.Column)
 	return row{line: at.StartLine, err: err}
-}
-
-// columnsOf are the columns by the names in columnNames, or metadata.KEY; or everything that is wrong with them.
-func columnsOf(header []string, comment string) (columns []string, faults []error) {
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	for i, text := range header {
-		name := columnName(text)
-		switch {
-		case name == "" && strings.TrimSpace(text) == "":
-			fault("column %d has no name; name it or take it out", i+1)
-		case name == "" && len(header) == 1 && strings.Contains(text, ";"):
-			fault("the columns are separated by semicolons; save the file with commas")
-		case name == "":
-			fault("unknown column %s%s (metadata.%s is a name of your own that results echo)", strconv.Quote(text), didYouMean(text, columnNames()), strings.TrimSpace(text))
-		case slices.Contains(columns, name):
-			fault("the column %s is there twice", name)
-		}
-		columns = append(columns, name)
-	}
-	if !slices.Contains(columns, "machineId") {
-		fault("there is no column machineId; add it, or name that of the machine ids so")
-	}
-	switch has := slices.Contains(columns, "comment"); {
-	case has && comment != "":
-		fault("there is a column comment although --comment gives one for all rows; leave one of them out")
-	case !has && comment == "":
-		fault("there is no column comment; add it, or give one for all rows with --comment")
-	}
-	if slices.Contains(columns, "metadata") && slices.ContainsFunc(columns, func(c string) bool { return strings.HasPrefix(c, metadataPrefix) }) {
-		fault("there are columns metadata and metadata.KEY; use one or the other")
-	}
-	return columns, faults
-}
-
-// columnName is "" for a name that is none.
-func columnName(text string) string {
-	text = strings.TrimSpace(text)
-	if n := len(metadataPrefix); len(text) > n && strings.EqualFold(text[:n], metadataPrefix) {
-		return metadataPrefix + text[n:]
-	}
-	for _, name := range columnNames() {
-		if strings.EqualFold(name, text) {
-			return name
-		}
-	}
-	return ""
-}
-
-// fill takes the fields of a record. Empty ones count as absent. White space around a value is dropped where it can
-// mean nothing.
-func (m *message) fill(columns, record []string) error {
-	metadata := map[string]string{}
-	for i, value := range record {
-		name := columns[i]
-		if !utf8.ValidString(value) {
-			return fmt.Errorf("%s: is not UTF-8; save the file as UTF-8", name)
-		}
-		key, isMetadata := strings.CutPrefix(name, metadataPrefix)
-		switch {
-		case isMetadata && value != "":
-			metadata[key] = value
-		case isMetadata:
-		case name == "metadata":
-			if m.Metadata = json.RawMessage(strings.TrimSpace(value)); len(m.Metadata) > 0 && !json.Valid(m.Metadata) {
-				return errors.New("metadata: is no JSON; write an object, or use columns metadata.KEY")
-			}
-		case name == "comment":
-			m.Comment = value
-		default:
-			*m.field(name) = strings.TrimSpace(value)
-		}
-	}
-	if len(metadata) == 0 {
-		return nil
-	}
-	var err error
-	m.Metadata, err = asJSON(metadata)
-	return err
-}
-
-// asJSON leaves <, > and & as they are, which encoding/json would make longer.
-func asJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

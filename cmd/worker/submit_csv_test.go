@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -61,6 +63,62 @@ func TestCSVRows(t *testing.T) {
 				{line: 2, err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
 				{line: 3, err: errors.New("comment: is not UTF-8; save the file as UTF-8")},
 				{line: 4, message: message{MachineID: "c", Comment: "c"}},
+			},
+		},
+		{
+			name:    "semicolons, as Excel writes them where the comma is the decimal sign",
+			content: "machineId;comment;ticket\na;\"one, two; three\";T-1\n",
+			want:    []row{{line: 2, message: message{MachineID: "a", Comment: "one, two; three", Ticket: "T-1"}}},
+		},
+		{
+			name:    "tabs, with commas in the header's quotes",
+			content: "\"metadata.a,b,c\"\tmachineId\tcomment\n1\ta\tone, two\n",
+			want:    []row{{line: 2, message: message{MachineID: "a", Comment: "one, two", Metadata: json.RawMessage(`{"a,b,c":"1"}`)}}},
+		},
+		{
+			name:    "blank rows and columns, as spreadsheets leave them",
+			content: "machineId,comment,ticket,,\na,c,,,\n,,,,\nb,d,T-1,,\nc,e\n , ,,,\n,,,,\n",
+			want: []row{
+				{line: 2, message: message{MachineID: "a", Comment: "c"}}, {line: 4, message: message{MachineID: "b", Comment: "d", Ticket: "T-1"}},
+				{line: 5, err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
+			},
+		},
+		{
+			name:    "a value in a column without a name",
+			content: "machineId;comment;;\na;c;;x\n",
+			want:    []row{{line: 2, err: errors.New("has more or fewer fields than the first line; a field with a semicolon in it needs quotes around it")}},
+		},
+		{
+			name:    "a plain list of machine ids",
+			content: "\n" + goodMachine + "\r\n\"" + goodMachine + "\"\n\nnone\n", comment: "for all",
+			want: []row{
+				{line: 2, message: message{MachineID: goodMachine, Comment: "for all"}}, {line: 3, message: message{MachineID: goodMachine, Comment: "for all"}},
+				{line: 5, message: message{MachineID: "none", Comment: "for all"}},
+			},
+		},
+		{
+			name:    "a plain list without a comment",
+			content: goodMachine + "\n" + goodMachine + "\n",
+			want:    []row{{line: 1, err: errors.New("is a machine id: of a plain list give the comment with --comment, else name the columns in the first line")}},
+		},
+		{
+			name:    "no line that names the columns",
+			content: goodMachine + ",c\n",
+			want: []row{
+				{line: 1, err: errors.New("column 1 has a machine id where the first line names the columns; put a line such as machineId,comment above it")},
+			},
+		},
+		{
+			name:    "columns by other names",
+			content: "Device ID,Requested By,expires_at,coment,Device Name\n",
+			want: []row{
+				{line: 1, err: errors.New(`unknown column "Device ID"; did you mean machineId? (metadata.Device ID is a name of your own that results echo)`)},
+				{line: 1, err: errors.New(`unknown column "Requested By"; did you mean requestedBy? (metadata.Requested By is a name of your own that results echo)`)},
+				{line: 1, err: errors.New(`unknown column "expires_at"; did you mean expiresAt? (metadata.expires_at is a name of your own that results echo)`)},
+				{line: 1, err: errors.New(`unknown column "coment"; did you mean comment? (metadata.coment is a name of your own that results echo)`)},
+				{line: 1, err: errors.New(`unknown column "Device Name" (metadata.Device Name is a name of your own that results echo)`)},
+				{line: 1, err: errors.New("there is no column machineId; add it, or name that of the machine ids so")},
+				{line: 1, err: errors.New("there is no column comment; add it, or give one for all rows with --comment")},
 			},
 		},
 	} {
@@ -121,6 +179,41 @@ func TestInput(t *testing.T) {
 	}
 }
 
+// utf16Of is text as Excel writes "Unicode text", with a byte order mark.
+func utf16Of(text string, order binary.AppendByteOrder) (data []byte) {
+	for _, unit := range utf16.Encode([]rune("\ufeff" + text)) {
+		data = order.AppendUint16(data, unit)
+	}
+	return data
+}
+
+// TestInputUTF16: what Excel writes is read as it was meant, and what is damaged is refused whole.
+func TestInputUTF16(t *testing.T) {
+	csv, jsonl := "machineId\tcomment\r\na\tGeprüft 🙂\r\n", `{"machineId":"`+goodMachine+`","comment":"Geprüft 🙂"}`
+	little, big := utf16Of(csv, binary.LittleEndian), utf16Of(csv, binary.BigEndian)
+	for name, content := range map[string][]byte{"little.csv": little, "big.csv": big, "a.jsonl": utf16Of(jsonl, binary.LittleEndian)} {
+		rows := collect(inputOf(t, name, content).rows("", remediation.Rules{Stream: "S"}))
+		if len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "Geprüft 🙂" {
+			t.Errorf("%s: got %+v", name, rows)
+		}
+	}
+	for content, want := range map[string]string{
+		string(little[:len(little)-1]):               "is UTF-16 that was cut or damaged; save the file as CSV UTF-8",
+		string(little[:2]) + "\x3d\xd8\n\x00":        "is UTF-16 that was cut or damaged; save the file as CSV UTF-8",
+		string(big[2:]):                              "is no UTF-8, and no UTF-16 with a byte order mark; save the file as CSV UTF-8",
+		string(little[2:]):                           "is no UTF-8, and no UTF-16 with a byte order mark; save the file as CSV UTF-8",
+		"PK\x03\x04 and so on, as .xlsx files begin": "is a workbook or another archive; save the sheet as CSV",
+	} {
+		path := writeTestFile(t, "a.csv", content)
+		if in, err := openInput(t.Context(), path, nil); err == nil || err.Error() != path+": "+want {
+			t.Errorf("%.20q: got %v, want %s", content, err, want)
+			if in != nil {
+				in.close()
+			}
+		}
+	}
+}
+
 // TestInputIsACopy: what was checked is what is published, and nothing is left behind.
 func TestInputIsACopy(t *testing.T) {
 	dir := t.TempDir()
@@ -175,7 +268,9 @@ func FuzzCSVRows(f *testing.F) {
 		"machineId,comment,metadata,expiresAt,replyTo\n" + goodMachine + ",c,\"{\"\"a\"\":[1, 2]}\",2026-11-24T18:00:00Z,a.b\n",
 		"machineId,comment,id\n" + goodMachine + ",c,REMEDIATION:1\n" + goodMachine + ",c,batch:4\n" + goodMachine + ",c,\n",
 		"machineId,comment\n\"" + goodMachine + "\n",
-		"machineId;comment\n",
+		"machineId;comment\n" + goodMachine + ";c,;\n;;;\n",
+		"machineId\tcomment\t\t\n" + goodMachine + "\tc\t\t\n\t\t\t\n",
+		goodMachine + "\n" + goodMachine + ",,\n",
 		"\n\n,\n",
 		"machineId,comment\r" + goodMachine + ",a\x00b\r",
 		"machineId,comment\n" + goodMachine + ",\"a\"b\n" + goodMachine + "\n\"\",\xff\n",

@@ -18,7 +18,10 @@ import (
 type fate struct {
 	line        int
 	id, machine string
-	seq         uint64 // of our own message of it in the request stream; 0: not published, or not known
+	ticket      string
+	metadata    string // JSON
+	seq         uint64 // of our own message of it in the request stream; 0: not published
+	duplicate   bool   // that message was there before
 	told        uint64 // sequence of the result that the rest is from; 0: none
 	run         int
 	outcome     string
@@ -59,7 +62,10 @@ func newHarvest(stream string) *harvest {
 
 // add makes a row known, before any result.
 func (h *harvest) add(p prepared) {
-	f := &fate{line: p.line, id: p.message.ID, machine: strings.ToLower(p.message.MachineID)}
+	f := &fate{
+		line: p.line, id: p.message.ID, machine: strings.ToLower(p.message.MachineID),
+		ticket: p.message.Ticket, metadata: string(p.message.Metadata),
+	}
 	h.fates = append(h.fates, f)
 	h.byID[f.id] = f
 	h.open++
@@ -139,12 +145,12 @@ func (h *harvest) close(f *fate, final bool) {
 	}
 }
 
-// published notes where a row's own message is, if that is known. What a row came to before holds if the broker recognised the message. Else
+// published notes where a row's own message is. What a row came to before holds if the broker recognised the message. Else
 // the worker decides anew whether it is the same request, and a row of a dry run may be run in earnest.
 func (h *harvest) published(f *fate, s broker.Stored) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f.seq = s.Sequence
+	f.seq, f.duplicate = s.Sequence, s.Duplicate
 	for _, c := range f.claims {
 		if c.request == h.ref(f.seq) {
 			h.learn(f, c.told, c.result)
@@ -179,6 +185,13 @@ func (h *harvest) confirm(rows []*fate) {
 			h.close(f, true)
 		}
 	}
+}
+
+// copyOf is what is known of a row by now.
+func (h *harvest) copyOf(row int) fate {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return *h.fates[row]
 }
 
 // last is the sequence of the last result looked at.

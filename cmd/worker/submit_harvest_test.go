@@ -22,7 +22,7 @@ type happening struct {
 	final           bool
 
 	stored    uint64
-	duplicate bool // without a sequence: known by its result alone
+	duplicate bool
 }
 
 func result(run int, outcome string) happening {
@@ -45,7 +45,7 @@ func TestHarvest(t *testing.T) {
 		succeeded, submitted, rejected, dryRun = remediation.Succeeded, remediation.Submitted, remediation.Rejected, remediation.DryRun
 		open                                   = "" // not final
 	)
-	stored, known, byResult := happening{stored: 7}, happening{stored: 7, duplicate: true}, happening{duplicate: true}
+	stored, known := happening{stored: 7}, happening{stored: 7, duplicate: true}
 	for _, c := range []struct {
 		name   string
 		events []happening
@@ -66,8 +66,8 @@ func TestHarvest(t *testing.T) {
 		{"refused, and told before it was known to be stored", []happening{refused(7), known}, rejected, false},
 		{"another message with the same id was refused", []happening{refused(6), stored, refused(8)}, open, false},
 		{"succeeded before, but is refused with another comment", []happening{result(1, succeeded), stored, refused(7)}, rejected, false},
-		{"known by its result, while forgeries of its id were refused", []happening{refused(6), result(1, succeeded), byResult, refused(8)}, succeeded, false},
-		{"known by its result and under way, while forgeries of its id were refused", []happening{refused(6), result(1, submitted), byResult, refused(8)}, open, false},
+		{"known by its result, while forgeries of its id were refused", []happening{refused(6), result(1, succeeded), known, refused(8)}, succeeded, false},
+		{"known by its result and under way, while forgeries of its id were refused", []happening{refused(6), result(1, submitted), known, refused(8)}, open, false},
 		{"an earlier dry run", []happening{result(1, dryRun), known}, open, true},
 		{"an earlier dry run, now in earnest", []happening{result(1, dryRun), stored, result(2, submitted), result(2, succeeded)}, succeeded, false},
 	} {
@@ -76,7 +76,7 @@ func TestHarvest(t *testing.T) {
 			h.add(prepared{line: 2, message: message{ID: "a", MachineID: testMachine(1)}})
 			f, enough := h.fates[0], false
 			for i, e := range c.events {
-				if e.stored > 0 || e.duplicate {
+				if e.stored > 0 {
 					h.published(f, broker.Stored{Sequence: e.stored, Duplicate: e.duplicate})
 					continue
 				}
@@ -111,14 +111,14 @@ func TestHarvestPassesOverWhatIsNoResult(t *testing.T) {
 
 func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
 	h := newHarvest("REMEDIATION")
-	h.add(prepared{line: 12, message: message{ID: "a", MachineID: testMachine(1)}})
+	h.add(prepared{line: 12, message: message{ID: "a", MachineID: testMachine(1), Ticket: "INC-1", Metadata: json.RawMessage(`{"owner":"ann"}`)}})
 	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC)
 	data, _ := json.Marshal(remediation.Result{
 		RequestID: "a", MachineID: testMachine(1), Run: 2, Outcome: remediation.TimedOut, Final: true, ReceivedAt: at, FinishedAt: at.Add(time.Minute),
 		MachineAction: json.RawMessage(`{"id":"action-1"}`), Error: &remediation.Failure{Code: "trackTimeout", Message: "not, final"},
 	})
 	_ = h.take(broker.Message{Sequence: 1, Data: data})
-	want := []string{"12", "a", testMachine(1), "timedOut", "true", "trackTimeout", "not, final", "action-1", "2", "2026-11-24T18:00:00Z", "2026-11-24T18:01:00Z"}
+	want := []string{"12", "a", testMachine(1), "timedOut", "true", "trackTimeout", "not, final", "action-1", "2", "2026-11-24T18:00:00Z", "2026-11-24T18:01:00Z", "INC-1", `{"owner":"ann"}`}
 	if diff := cmp.Diff(want, h.fates[0].record()); diff != "" {
 		t.Error(diff)
 	}

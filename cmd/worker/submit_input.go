@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf16"
 
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -44,6 +46,9 @@ func openInput(ctx context.Context, path string, stdin io.Reader) (*input, error
 	}
 	_ = os.Remove(in.copy.Name()) // where a file can be removed while it is open: nothing is left behind, whatever happens
 	if err = in.read(ctx, source); err == nil {
+		err = in.decode()
+	}
+	if err == nil {
 		err = in.detect(path)
 	}
 	if err != nil {
@@ -70,6 +75,48 @@ func (in *input) read(ctx context.Context, source io.Reader) error {
 		return fmt.Errorf("read %s: %w", in.name, context.Cause(ctx))
 	}
 	in.digest = hex.EncodeToString(sum.Sum(nil)[:8])
+	return nil
+}
+
+// decode makes UTF-8 of UTF-16 with a byte order mark, as Excel writes it, and says what else can't be read.
+func (in *input) decode() error {
+	content, err := in.content()
+	if err != nil {
+		return err
+	}
+	head, _ := content.Peek(4)
+	switch {
+	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
+		return badInput("%s: is a workbook or another archive; save the sheet as CSV", in.name)
+	case bytes.HasPrefix(head, []byte("\xff\xfe")):
+		return in.fromUTF16(content, binary.LittleEndian)
+	case bytes.HasPrefix(head, []byte("\xfe\xff")):
+		return in.fromUTF16(content, binary.BigEndian)
+	case bytes.IndexByte(head, 0) >= 0:
+		return badInput("%s: is no UTF-8, and no UTF-16 with a byte order mark; save the file as CSV UTF-8", in.name)
+	}
+	return nil
+}
+
+func (in *input) fromUTF16(content io.Reader, order binary.ByteOrder) error {
+	data, err := io.ReadAll(content)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", in.name, err)
+	}
+	var units []uint16
+	for i := range len(data) / 2 {
+		units = append(units, order.Uint16(data[2*i:]))
+	}
+	text := string(utf16.Decode(units))
+	if len(data)%2 != 0 || strings.ContainsAny(text, "\x00\ufffd") {
+		return badInput("%s: is UTF-16 that was cut or damaged; save the file as CSV UTF-8", in.name)
+	}
+	if err := in.copy.Truncate(0); err != nil {
+		return fmt.Errorf("copy %s: %w", in.name, err)
+	}
+	if _, err := in.copy.WriteAt([]byte(text), 0); err != nil {
+		return fmt.Errorf("copy %s: %w", in.name, err)
+	}
 	return nil
 }
 

@@ -139,7 +139,7 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 	if err := r.write([]*fate{{line: 2, id: "a", machine: "m"}}); err != nil {
 		t.Fatal(err)
 	}
-	want := "line,id,machineId,outcome,final,code,message,actionId,run,receivedAt,finishedAt\n2,a,m,,false,,not published,,,,\n"
+	want := "line,id,machineId,outcome,final,code,message,actionId,run,receivedAt,finishedAt,ticket,metadata\n2,a,m,,false,,not published,,,,,,\n"
 	if content, err := os.ReadFile(report); err != nil || string(content) != want {
 		t.Errorf("%q, %v", content, err)
 	}

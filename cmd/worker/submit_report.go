@@ -92,7 +92,7 @@ func (r *report) write(fates []*fate) error {
 		}
 	}
 	w := csv.NewWriter(r.file)
-	rows := [][]string{{"line", "id", "machineId", "outcome", "final", "code", "message", "actionId", "run", "receivedAt", "finishedAt"}}
+	rows := [][]string{{"line", "id", "machineId", "outcome", "final", "code", "message", "actionId", "run", "receivedAt", "finishedAt", "ticket", "metadata"}}
 	for _, f := range fates {
 		rows = append(rows, f.record())
 	}
@@ -112,7 +112,7 @@ func (f *fate) record() []string {
 	}
 	return []string{
 		strconv.Itoa(f.line), f.id, f.machine, f.outcome, strconv.FormatBool(f.final), f.code, message, f.action, run,
-		reportTime(f.received), reportTime(f.finished),
+		reportTime(f.received), reportTime(f.finished), f.ticket, f.metadata,
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *system) close() {
 // start runs a worker until it takes requests. After stop it may be started again, with other settings.
 func (s *system) start(ctx context.Context, more map[string]string) error {
 	variables := map[string]string{
-		"WORKER_DATA_DIR": filepath.Join(s.dir, "data"), "WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0",
+		"WORKER_DATA_DIR": s.dataDir(), "WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0",
 		"WORKER_RATE_PER_MINUTE": "0", "WORKER_RATE_PER_HOUR": "0", "WORKER_POLL_INTERVAL": "100ms",
 		"DEFENDER_API_URL": s.api.URL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": filepath.Join(s.dir, "token"),
 	}
@@ -87,6 +87,9 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 }
 
 func (s *system) addr() string { return strings.TrimPrefix(s.work.broker.URL(), "nats://") }
+
+// dataDir has the token of the system's broker.
+func (s *system) dataDir() string { return filepath.Join(s.dir, "data") }
 
 // refuse makes the API refuse a machine for good.
 func (s *system) refuse(machine string) {
@@ -142,6 +145,7 @@ func TestSubmitScripts(t *testing.T) {
 				of(ts).stop()
 				ts.Check(of(ts).start(context.WithoutCancel(t.Context()), more))
 				ts.Setenv("WORKER_EMBEDDED_ADDR", of(ts).addr())
+				ts.Setenv("WORKER_DATA_DIR", of(ts).dataDir())
 			},
 			"machine": func(ts *testscript.TestScript, _ bool, args []string) {
 				of(ts).sim.AddMachine(args[0], defendersim.Machine{Outcome: args[1]})
@@ -245,7 +249,7 @@ func TestSubmitInterruptedWhilePublishing(t *testing.T) {
 		return sub, sub.carryOut(ctx, "")
 	}
 	first, err := submitUntil(700)
-	want := fmt.Sprintf("interrupted\n%d of 2000 requests are queued. Run the same command again to go on: no row is submitted twice", first.stored)
+	want := fmt.Sprintf("interrupted\n%d of 2000 requests are queued. Run the same command again to go on: no row is carried out twice", first.stored)
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -279,7 +283,7 @@ func TestSubmitInterruptedWhileWaiting(t *testing.T) {
 		cancel()
 	}()
 	err = sub.carryOut(ctx, report)
-	if want := "interrupted while 1 request had no final result yet. Run the same command again to go on waiting: no row is submitted twice"; err == nil || err.Error() != want {
+	if want := "interrupted while 1 request had no final result yet. Run the same command again to go on waiting: no row is carried out twice"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	want := [][]string{
@@ -292,7 +296,7 @@ func TestSubmitInterruptedWhileWaiting(t *testing.T) {
 		t.Error(diff)
 	}
 	s.sim.AddMachine(testMachine(2), defendersim.Machine{})
-	if status, stdout, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": s.addr()}, "submit", "--file", path, "--batch", "monday", "--wait", "--report", report); status != 0 || !strings.Contains(stdout, "0 requests published, 3 were already there") {
+	if status, stdout, stderr := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir()}, "submit", "--file", path, "--batch", "monday", "--wait", "--report", report); status != 0 || !strings.Contains(stdout, "0 requests published, 3 were already there") {
 		t.Errorf("again: exit status %d, %s%s", status, stdout, stderr)
 	}
 	want[3] = []string{"4", "succeeded", "true"}

@@ -23,7 +23,7 @@ const (
 // an earlier run of the same rows, and that results can't be read while there is still time to say so.
 func (s *submission) earlier(ctx context.Context) (broker.FollowOptions, error) {
 	o := broker.FollowOptions{Since: time.Now().Add(-remembered)}
-	if s.bulk.single != "" { // its id is new
+	if s.bulk.single != "" && !s.bulk.known { // its id is new
 		last, err := s.broker.Latest(ctx, s.broker.Names().ResultsStream, 1)
 		if err == nil && len(last) > 0 {
 			o.From = last[0].Sequence + 1
@@ -51,14 +51,22 @@ func (s *submission) goOn() broker.FollowOptions {
 
 // await follows the results until each row has its final one, and sums them up.
 func (s *submission) await(ctx context.Context, from broker.FollowOptions) error {
-	err := s.follow(ctx, from)
-	sum := writeSummary(s.env.Stdout, s.harvest.fates)
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
+		defer cancel()
+	}
+	err := s.follow(ctx, from, s.display(ctx))
+	var sum error
+	if s.bulk.single == "" {
+		sum = writeSummary(s.env.Stdout, s.harvest.fates)
+	}
 	open := s.harvest.standing().open
 	switch {
 	case err != nil || sum != nil:
 		return errors.Join(err, sum)
 	case open > 0:
-		return s.interrupted(open)
+		return s.unfinished(ctx, open)
 	}
 	for _, f := range s.harvest.fates {
 		if !f.succeeded() {
@@ -68,39 +76,71 @@ func (s *submission) await(ctx context.Context, from broker.FollowOptions) error
 	return nil
 }
 
-func (s *submission) interrupted(open int) error {
-	how := "Run the same command again to go on waiting: no row is submitted twice"
+// errWaited is why the context of who waited long enough ends.
+var errWaited = errors.New("waited long enough")
+
+func (s *submission) unfinished(ctx context.Context, open int) error {
+	how := "Run the same command again to go on waiting: no row is carried out twice"
 	if s.bulk.single != "" {
-		how = "What becomes of it: worker why " + s.bulk.single
+		how = "What becomes of it: worker why " + shellQuote(s.bulk.single)
 	}
-	return fmt.Errorf("interrupted while %s no final result yet. %s", count(open, "request had", "requests had"), how)
+	after := "interrupted while"
+	if errors.Is(context.Cause(ctx), errWaited) {
+		after = "--timeout: after " + s.timeout.String()
+	}
+	return fmt.Errorf("%s %s no final result yet. %s", after, count(open, "request had", "requests had"), how)
 }
 
+// display shows how far it has come.
+type display interface {
+	show(standing)
+	end()
+}
+
+func (s *submission) display(ctx context.Context) display {
+	if s.bulk.single != "" {
+		return &oneDisplay{ctx: ctx, s: s, asked: time.Now()}
+	}
+	return &bulkDisplay{ctx: ctx, meter: s.meter("finished"), rows: s.rows, quota: quotaNote{s: s}}
+}
+
+// bulkDisplay is a meter of the rows that are final.
+type bulkDisplay struct {
+	ctx   context.Context //nolint:containedctx // of the command that waits, in which it is asked for notes
+	meter *meter
+	rows  int
+	quota quotaNote
+}
+
+func (d *bulkDisplay) show(now standing) {
+	d.meter.show(d.rows-now.open, now.note(), d.quota.note(d.ctx, now))
+}
+
+func (d *bulkDisplay) end() { d.meter.end() }
+
 // follow returns when no row is open or ctx has ended.
-func (s *submission) follow(ctx context.Context, from broker.FollowOptions) error {
-	if s.harvest.standing().open == 0 {
+func (s *submission) follow(ctx context.Context, from broker.FollowOptions, d display) error {
+	defer d.end()
+	if now := s.harvest.standing(); now.open == 0 {
+		d.show(now)
 		return nil
 	}
-	m := s.meter("finished")
-	defer m.end()
 	following, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- followResults(following, s.broker, from, s.harvest.take) }()
 	defer stop()
 	look := time.NewTicker(awaitLook)
 	defer look.Stop()
-	quota := quotaNote{s: s}
 	for {
 		select {
 		case err := <-ended:
-			now := s.harvest.standing()
-			m.show(s.rows-now.open, now.note())
+			d.show(s.harvest.standing())
 			return err
 		case <-look.C:
 		}
 		s.confirmEarlier(following)
 		now := s.harvest.standing()
-		m.show(s.rows-now.open, now.note(), quota.note(ctx, now))
+		d.show(now)
 		if now.open == 0 {
 			stop()
 		}
@@ -162,6 +202,8 @@ func (q *quotaNote) note(ctx context.Context, now standing) string {
 	switch end, ok := expectedEnd(time.Now(), o, limits); {
 	case o.Pause != nil:
 		q.text = "the worker is paused: " + plain(o.Pause.Reason)
+	case len(o.Replicas) == 0:
+		q.text = noWorker
 	case ok && time.Until(end) > time.Minute:
 		q.text = "last call at about " + end.Local().Format("Jan 2 15:04")
 	}

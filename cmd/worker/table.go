@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -33,27 +34,37 @@ func (t *table) write(out io.Writer) error {
 	return w.Flush()
 }
 
-// plain keeps what others wrote from moving the cursor or colouring the terminal.
+// plain is foreign text as it may stand on a terminal, on one line: it can neither move the cursor nor pass for what it
+// is not.
 func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+	return admin.Printable(strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' || r == '\t' {
 			return ' '
 		}
 		return r
-	}, s)
+	}, s))
+}
+
+// plainLines is plain for text whose lines are its own.
+func plainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = plain(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // resultLine is a result for people, on one line.
 func resultLine(at time.Time, r remediation.Result) string {
-	parts := []string{at.Local().Format("15:04:05"), plain(r.RequestID), r.Outcome}
+	parts := []string{clock(at), plain(claiming(r.RequestID, r.ClaimedID)), plain(r.Outcome)}
 	if r.MachineID != "" {
-		parts = append(parts, "machine "+r.MachineID)
+		parts = append(parts, "machine "+plain(r.MachineID))
 	}
 	if r.Adopted {
 		parts = append(parts, "(action was under way)")
 	}
-	if r.Error != nil {
-		parts = append(parts, plain(r.Error.Code+": "+r.Error.Message))
+	if f := whyEnded(r); f != nil {
+		parts = append(parts, plain(f.Code+": "+f.Message))
 	}
 	return strings.Join(parts, "  ")
 }

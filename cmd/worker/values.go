@@ -56,6 +56,8 @@ func (c *checker) duration(field *string, least time.Duration) time.Duration {
 		advice := "give a duration, a number with its unit such as 500ms, 30s, 5m or 24h"
 		if _, err := strconv.Atoi(*field); err == nil {
 			advice += "; " + *field + " seconds are " + *field + "s"
+		} else if d, err := typedDuration(*field); err == nil {
+			advice += "; " + *field + " is " + strings.TrimSuffix(d.String(), "0m0s")
 		}
 		c.mistake(field, advice)
 		return 0

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"runtime/debug"
+
+	"github.com/alecthomas/kong"
 )
 
 // version and commit are set by the linker (-X main.version=v1.2.3) where the
@@ -52,14 +55,28 @@ type VersionCmd struct {
 
 // Run prints the version.
 func (c *VersionCmd) Run(_ context.Context, env *Env) error {
-	b := thisBuild()
 	if c.JSON {
-		return json.NewEncoder(env.Stdout).Encode(b)
+		return json.NewEncoder(env.Stdout).Encode(thisBuild())
 	}
+	return thisBuild().write(env.Stdout)
+}
+
+func (b Build) write(w io.Writer) error {
 	known := b.Commit
 	if known == "" {
 		known = "unknown"
 	}
-	_, err := fmt.Fprintf(env.Stdout, "worker %s\ncommit %s\n%s\n", b.Version, known, b.Go)
+	_, err := fmt.Fprintf(w, "worker %s\ncommit %s\n%s\n", b.Version, known, b.Go)
 	return err
+}
+
+// versionFlag is --version, which most look for first.
+type versionFlag bool
+
+// BeforeReset is called by kong, before anything required is missed.
+func (versionFlag) BeforeReset(ctx *kong.Context) error {
+	if err := thisBuild().write(ctx.Stdout); err != nil {
+		return err
+	}
+	return errShown
 }

@@ -35,6 +35,8 @@ type queued struct {
 	place  int    // 1: the oldest
 	replay uint64 // the dead letter that it replays; 0: none
 	req    remediation.Request
+	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
+	invalid *remediation.Invalid
 }
 
 // told is a published result.
@@ -53,6 +55,15 @@ func (c *WhyCmd) Run(ctx context.Context, env *Env) error {
 	all, err := gather(ctx, conn, c.ID)
 	if err != nil {
 		return err
+	}
+	if len(all) == 0 {
+		list, err := requestsOf(ctx, conn, c.ID)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			return c.list(env, list)
+		}
 	}
 	if all, err = whose(all, c.ID, c.SignedBy); err != nil {
 		return err
@@ -124,7 +135,7 @@ func (s *story) readQueue(ctx context.Context, conn *broker.Broker, mine func(qu
 		s.queue++
 		q := queued{Message: m, place: s.queue}
 		d := remediation.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
-		q.req, _ = rules.Parse(d)
+		q.req, q.invalid = rules.Parse(d)
 		if seq, is, _ := remediation.ParseReplay(m.Header); is {
 			if _, _, id, err := remediation.OriginalDelivery(m.Header, m.Data); err == nil {
 				q.replay, q.req.ID, q.req.Derived = seq, id, false

@@ -83,7 +83,7 @@ func whose(all []*story, id, name string) ([]*story, error) {
 	}
 	switch {
 	case len(all) == 0:
-		return nil, fmt.Errorf("nothing is known of %s: it is neither in the queue, nor in the ledger, which forgets a request 7 days after its end, nor in a result or dead letter that is kept", plain(id))
+		return nil, fmt.Errorf("nothing is known of %s: it is no id, machine or ticket of a request in the queue, in the ledger, which forgets a request 7 days after its end, or in a result or dead letter that is kept", plain(id))
 	case len(chosen) == 0 && owners == nil:
 		return nil, fmt.Errorf("the request %s is no signer's or client's; leave out --signed-by", plain(id))
 	case len(chosen) == 0:

@@ -53,13 +53,13 @@ func (s *story) events() []event {
 			if s.entry == nil || s.entry.Run != r.Run { // of that run the ledger tells nothing any more
 				add(r.ReceivedAt, r.Run, "taken", "taken")
 			}
-			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, because(r.Error))
+			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, because(whyEnded(r)))
 		default:
 			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
 		}
 	}
 	for _, l := range s.letters {
-		add(l.dead.Time, l.dead.Run, "deadLetter", "became dead letter %d (%s); worker deadletter replay carries it out again", l.seq, l.dead.Code)
+		add(l.dead.Time, l.dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.seq, l.dead.Code, l.advice())
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return a.Time.Compare(b.Time) })
 	return all
@@ -193,8 +193,9 @@ func (s *story) write(out screen) error {
 			fmt.Fprintf(&b, "run %d\n", e.Run)
 		}
 		run = max(run, e.Run)
-		text := wrap(plain(e.Text), max(out.width-21, 30))
-		fmt.Fprintf(&b, "%s  %s\n", clock(e.Time), strings.Join(text, "\n"+strings.Repeat(" ", 21)))
+		at := clock(e.Time) + "  "
+		text := wrap(plain(e.Text), max(out.width-len(at), 30))
+		fmt.Fprintf(&b, "%s%s\n", at, strings.Join(text, "\n"+strings.Repeat(" ", len(at))))
 	}
 	_, err = fmt.Fprint(out.out, b.String())
 	return err

@@ -89,4 +89,5 @@ func holdUps(ctx context.Context, conn *broker.Broker, rates Rates) (all []strin
 	return all, nil
 }
 
-func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
+// clock is a time for people, with its zone: what one pastes another may read elsewhere.
+func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05Z07:00") }

@@ -34,8 +34,8 @@ type Config struct {
 
 // Reason is one cause why this replica is not ready, or a detail worth knowing.
 type Reason struct {
-	Code    string `json:"code"` // e.g. brokerDisconnected, paused, systemFault
-	Message string `json:"message"`
+	Code    string `json:"code"`              // one of a known set, which anybody may read: e.g. broker, paused, token
+	Message string `json:"message,omitempty"` // for those alone who may read everything
 }
 
 // Sources are the questions the server asks; all are required, are called
@@ -51,12 +51,15 @@ type Sources struct {
 	Status func(ctx context.Context) (Status, error)
 	// Recent is for the page alone.
 	Recent func(ctx context.Context) (Recent, error)
+	// Find are the requests with that id, machine or ticket, newest first. One at a time is asked.
+	Find func(ctx context.Context, what string) ([]ResultRow, error)
 }
 
 // limits bounds what clients can hold; tests shorten them.
 type limits struct {
 	readHeader, read, write, idle time.Duration
 	source                        time.Duration // one question to Sources
+	search                        time.Duration // the same, for Find
 	tick                          time.Duration // least time between two events
 	heartbeat                     time.Duration // longest time without one
 	grace                         time.Duration // for answers under way at shutdown
@@ -72,6 +75,7 @@ type Server struct {
 	limits  *limits
 	page    *page
 	viewers chan struct{}   // a slot per open event stream
+	finding chan struct{}   // the one slot of a search, which reads whole streams
 	stop    <-chan struct{} // closed when Run ends; set before the first request
 	ln      net.Listener
 }
@@ -81,19 +85,19 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}
-	if src.Alive == nil || src.Ready == nil || src.Status == nil || src.Recent == nil || cfg.Gatherer == nil {
+	if src.Alive == nil || src.Ready == nil || src.Status == nil || src.Recent == nil || src.Find == nil || cfg.Gatherer == nil {
 		return nil, errors.New("admin server: every source and the gatherer are required")
 	}
 	l := &limits{
 		readHeader: 5 * time.Second, read: 10 * time.Second, write: 30 * time.Second, idle: time.Minute,
-		source: 3 * time.Second, tick: time.Second, heartbeat: 15 * time.Second, grace: 3 * time.Second,
+		source: 3 * time.Second, search: 20 * time.Second, tick: time.Second, heartbeat: 15 * time.Second, grace: 3 * time.Second,
 		viewers: 16, connections: 1024,
 	}
 	p, err := newPage(src, cfg.Level, l)
 	if err != nil {
 		return nil, fmt.Errorf("admin page: %w", err)
 	}
-	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, viewers: make(chan struct{}, l.viewers)}, nil
+	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, viewers: make(chan struct{}, l.viewers), finding: make(chan struct{}, 1)}, nil
 }
 
 // Listen binds the address and returns it, with the real port. Run closes it.

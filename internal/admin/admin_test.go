@@ -27,6 +27,8 @@ type worker struct {
 	status           Status
 	statusErr        error
 	recent           Recent
+	found            map[string][]ResultRow
+	findErr          error
 }
 
 func (w *worker) set(change func(*worker)) {
@@ -45,6 +47,11 @@ func (w *worker) sources() Sources {
 			return w.status, w.statusErr
 		},
 		Recent: func(context.Context) (Recent, error) { w.mu.Lock(); defer w.mu.Unlock(); return w.recent, nil },
+		Find: func(_ context.Context, what string) ([]ResultRow, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.found[what], w.findErr
+		},
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // contentSecurityPolicy lets the page load its own files and nothing else, so
 // that markup that slipped through escaping could neither run nor send.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
-	"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	"img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // guard decides who may ask before any handler runs.
 func (s *Server) guard(next http.Handler) http.Handler {
@@ -35,7 +35,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			http.Error(w, "not for other sites", http.StatusForbidden)
 		case !local && strings.HasPrefix(r.URL.Path, profilesPath):
 			http.Error(w, "profiles are for this machine alone", http.StatusForbidden)
-		case open(r.URL.Path) || local && s.cfg.Token == "" || s.hasToken(r):
+		case open(r.URL.Path) || s.trusts(r):
 			next.ServeHTTP(w, r)
 		case s.cfg.Token == "":
 			http.Error(w, "off loopback, and through a proxy, this needs a token: set WORKER_ADMIN_TOKEN", http.StatusForbidden)
@@ -45,6 +45,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			http.Error(w, "the admin token is missing or wrong", http.StatusUnauthorized)
 		}
 	})
+}
+
+// trusts tells whether whoever asks may read everything.
+func (s *Server) trusts(r *http.Request) bool {
+	return isLoopback(s.ln.Addr()) && !forwarded(r) && s.cfg.Token == "" || s.hasToken(r)
 }
 
 // forwarded tells a request that a proxy passed on: by what proxies add of themselves, whatever it says. There is no

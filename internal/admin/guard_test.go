@@ -79,6 +79,40 @@ func TestTokenOnLoopback(t *testing.T) {
 	}
 }
 
+// TestReadyzWithoutTheTokenHasCodesAlone: probes need no more, and the texts tell of addresses, accounts and reasons.
+func TestReadyzWithoutTheTokenHasCodesAlone(t *testing.T) {
+	w := &worker{reasons: []Reason{{"paused", "change freeze of ann@contoso.com"}}, details: []Reason{{"settings", "stream at 10.1.2.3"}}}
+	texts := func(body string) bool {
+		return strings.Contains(body, "ann@contoso.com") && strings.Contains(body, "10.1.2.3")
+	}
+	none := func(body string) bool {
+		return !strings.Contains(body, "contoso") && !strings.Contains(body, "10.1.2.3") && !strings.Contains(body, "message")
+	}
+	withToken := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+testToken) }
+	wrongToken := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+	throughProxy := func(r *http.Request) { r.Header.Set("X-Forwarded-For", "127.0.0.1") }
+	for name, c := range map[string]struct {
+		cfg  Config
+		edit func(*http.Request)
+		good func(string) bool
+	}{
+		"on loopback":                  {Config{}, nil, texts},
+		"on loopback, through a proxy": {Config{}, throughProxy, none},
+		"on loopback, a token set":     {Config{Token: testToken}, nil, none},
+		"on loopback, with it":         {Config{Token: testToken}, withToken, texts},
+		"off loopback, none set":       {Config{Addr: "0.0.0.0:0"}, nil, none},
+		"off loopback, none sent":      {Config{Addr: "0.0.0.0:0", Token: testToken}, nil, none},
+		"off loopback, a wrong one":    {Config{Addr: "0.0.0.0:0", Token: testToken}, wrongToken, none},
+		"off loopback, with it":        {Config{Addr: "0.0.0.0:0", Token: testToken}, withToken, texts},
+	} {
+		s := start(t, c.cfg, w.sources(), nil)
+		resp, body := s.ask(t, http.MethodGet, "/readyz", c.edit)
+		if resp.StatusCode != 503 || !c.good(body) || !strings.Contains(body, `"code": "paused"`) || !strings.Contains(body, `"code": "settings"`) {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, body)
+		}
+	}
+}
+
 func TestHostOnLoopback(t *testing.T) {
 	s := start(t, Config{}, healthy().sources(), nil)
 	for host, want := range map[string]int{

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
@@ -68,8 +69,13 @@ type readiness struct {
 	Details []Reason `json:"details"`
 }
 
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+// readyz gives whoever may not read everything the codes alone: the texts hold addresses, and what operators and the
+// identity provider wrote.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	reasons, details := s.src.Ready()
+	if !s.trusts(r) {
+		reasons, details = codesOf(reasons), codesOf(details)
+	}
 	code := http.StatusOK
 	if len(reasons) > 0 {
 		code = http.StatusServiceUnavailable
@@ -79,6 +85,13 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		Reasons: append([]Reason{}, reasons...), // [] instead of null
 		Details: append([]Reason{}, details...),
 	})
+}
+
+func codesOf(reasons []Reason) (codes []Reason) {
+	for _, r := range reasons {
+		codes = append(codes, Reason{Code: r.Code})
+	}
+	return codes
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
@@ -93,13 +106,46 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
-	html, err := s.page.full(r.Context())
+	html, err := s.page.full(r.Context(), s.search(r))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(html)
+}
+
+// search is what the page's own form asked for; nil: nothing was asked.
+type search struct {
+	What string
+	Rows []ResultRow
+	More bool
+	Err  string
+}
+
+// mostFound is how many rows of a search are shown.
+const mostFound = 100
+
+func (s *Server) search(r *http.Request) *search {
+	found := &search{What: strings.TrimSpace(r.URL.Query().Get("q"))}
+	if found.What == "" {
+		return nil
+	}
+	select {
+	case s.finding <- struct{}{}:
+		defer func() { <-s.finding }()
+	default:
+		found.Err = "Somebody else searches just now; try again in a moment."
+		return found
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.search)
+	defer cancel()
+	rows, err := s.src.Find(ctx, found.What)
+	if err != nil {
+		found.Err = "The search failed: " + err.Error()
+	}
+	found.Rows, found.More = rows[:min(len(rows), mostFound)], len(rows) > mostFound
+	return found
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {

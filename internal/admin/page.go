@@ -46,8 +46,8 @@ func (p *page) fragment(ctx context.Context) ([]byte, error) {
 	return r.html, err
 }
 
-// full returns the whole page around the fragment.
-func (p *page) full(ctx context.Context) ([]byte, error) {
+// full returns the whole page around the fragment, with what was searched for; nil: nothing.
+func (p *page) full(ctx context.Context, found *search) ([]byte, error) {
 	r, err := p.render(ctx)
 	if err != nil {
 		return nil, err
@@ -57,6 +57,7 @@ func (p *page) full(ctx context.Context) ([]byte, error) {
 		"Title": r.title,
 		"Main":  template.HTML(r.html), //nolint:gosec // html/template made it just now
 		"At":    time.Now().UTC(),
+		"Found": found,
 	})
 	return out.Bytes(), err
 }

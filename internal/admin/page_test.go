@@ -27,8 +27,14 @@ func TestPageShowsEverything(t *testing.T) {
 		},
 		details: []Reason{{"cannotList", "no permission to list"}},
 		recent: Recent{
-			Results:      []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
-			DeadLetters:  []DeadLetterRow{{Sequence: 90, RequestID: "req-2", Code: "malformed", Message: "no machine", Attempts: 1, Time: now}},
+			Results:  []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
+			Failures: []ResultRow{{RequestID: "req-0", MachineID: strings.Repeat("ef", 20), RequestedBy: "ann@contoso.com", Ticket: "INC-9", SignedBy: "soar", Outcome: "failed", Code: "actionFailed", Message: "errorHResult 0x80004005", Time: now}},
+			Batches: []Batch{
+				{Name: "monday", Outcomes: map[string]int{"succeeded": 1200, "failed": 3}, Followed: 40, Waiting: 757},
+				{Name: "sunday", Waiting: 10000, AtLeast: true},
+			},
+			EmptyAt:      now.Add(30 * time.Second),
+			DeadLetters:  []DeadLetterRow{{Sequence: 90, Attempts: 1, ResultRow: ResultRow{RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
 			ActionsByAge: []Bucket{{"under 1 h", 640}, {"over 1 h", 8}},
 			PerMinute:    []Point{{now, map[string]int{"succeeded": 5, "abandoned": 1}}},
 		},
@@ -42,8 +48,10 @@ func TestPageShowsEverything(t *testing.T) {
 	for _, want := range []string{
 		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2 h 14 min", ">16<", ">648<", ">4<",
 		`role="meter" aria-label="Left in the minute" aria-valuemin="0" aria-valuemax="100" aria-valuenow="38"`,
-		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> succeeded",
-		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 attempt.", "v9.8.7", "log level debug",
+		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> <bdi>succeeded</bdi>",
+		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 attempt.",
+		"shy-2", "T-2", strings.Repeat("cd", 20), "req-0", "actionFailed", "errorHResult 0x80004005", "ann@contoso.com", "INC-9", "signed by <bdi>soar", "; empty within a minute",
+		"<b>1,203 of 2,000</b> ended; 757 waiting, 40 under way on their machines", `width="60.15%"`, "<b>1,200</b> <bdi>succeeded</bdi>", "<b>0 of 10,000</b> ended; at least 10,000 waiting", "v9.8.7", "log level debug",
 		`<meta name="viewport"`, `<html lang="en">`, `<noscript><meta http-equiv="refresh" content="10"></noscript>`,
 	} {
 		if !strings.Contains(body, want) {
@@ -86,7 +94,9 @@ func TestHostileTextStaysText(t *testing.T) {
 		},
 		recent: Recent{
 			Results:      []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
-			DeadLetters:  []DeadLetterRow{{RequestID: evil, MachineID: evil, Code: evil, Message: evil}},
+			Failures:     []ResultRow{{RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
+			Batches:      []Batch{{Name: evil, Outcomes: map[string]int{evil: 1}, Waiting: 1}},
+			DeadLetters:  []DeadLetterRow{{ResultRow: ResultRow{RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
 			ActionsByAge: []Bucket{{evil, 1}}, PerMinute: []Point{{time.Now(), map[string]int{evil: 1}}},
 		},
 	}
@@ -264,7 +274,7 @@ func TestRowsAreCapped(t *testing.T) {
 	w := healthy()
 	for i := range 100 {
 		w.recent.Results = append(w.recent.Results, ResultRow{RequestID: fmt.Sprintf("result-%03d-", i)})
-		w.recent.DeadLetters = append(w.recent.DeadLetters, DeadLetterRow{RequestID: fmt.Sprintf("dead-%03d-", i)})
+		w.recent.DeadLetters = append(w.recent.DeadLetters, DeadLetterRow{ResultRow: ResultRow{RequestID: fmt.Sprintf("dead-%03d-", i)}})
 	}
 	s := start(t, Config{}, w.sources(), nil)
 	_, page := s.get(t, "/")

@@ -56,32 +56,43 @@ func (s Status) MarshalJSON() ([]byte, error) {
 // shows the first 12 of each list.
 type Recent struct {
 	Results      []ResultRow
+	Failures     []ResultRow // final results of the last 24 hours that are no success
+	Batches      []Batch     // that something happened to in the last 24 hours
 	DeadLetters  []DeadLetterRow
-	ActionsByAge []Bucket // of the actions followed, youngest first
-	PerMinute    []Point  // the last hour, in any order; a minute without results may be left out
+	ActionsByAge []Bucket  // of the actions followed, youngest first
+	PerMinute    []Point   // the last hour, in any order; a minute without results may be left out
+	EmptyAt      time.Time // when the last request of the queue is expected to be called; zero: not known
 }
 
-// ResultRow is one published result.
+// ResultRow is one published result, or what is known of a request that was searched for.
 type ResultRow struct {
-	RequestID string
-	Run       int
-	MachineID string
-	Outcome   string
-	Code      string // error code, empty where there is none
-	Message   string // error message
-	Time      time.Time
+	RequestID   string
+	ClaimedID   string // the id that a message bore without a claim on it
+	Run         int
+	MachineID   string
+	RequestedBy string
+	SignedBy    string
+	Ticket      string
+	Outcome     string // or the state of a request that has none
+	Code        string // error code, empty where there is none
+	Message     string // error message
+	Time        time.Time
+}
+
+// Batch is how far a batch is: its rows, each in one place.
+type Batch struct {
+	Name     string
+	Outcomes map[string]int // rows that ended
+	Followed int            // accepted, not at their end
+	Waiting  int            // not called yet
+	AtLeast  bool           // more may wait: not all of the queue was looked at
 }
 
 // DeadLetterRow is one dead letter that is kept.
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
-	RequestID string
-	Run       int
-	MachineID string // empty if the request could not be read
-	Code      string
-	Message   string
 	Attempts  int
-	Time      time.Time
+	ResultRow // MachineID is empty if the request could not be read
 }
 
 // Bucket counts the open actions of one age, e.g. "under 1 h".

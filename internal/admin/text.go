@@ -23,18 +23,25 @@ func age(seconds float64) string {
 	return fmt.Sprintf("%d s", int(d.Seconds()))
 }
 
-// text makes foreign text fit for the page: not too long, and with what can't be
-// seen spelled out (a right-to-left override would show an id that isn't the id).
+// text makes foreign text fit for the page: not too long, and Printable.
 func text(s string) string {
 	const most = 300
-	var out strings.Builder
 	n := 0
-	for _, r := range s {
+	for i := range s {
 		if n++; n > most {
-			out.WriteRune('…')
-			break
+			return Printable(s[:i]) + "…"
 		}
-		if unicode.IsPrint(r) {
+	}
+	return Printable(s)
+}
+
+// Printable spells out what can't be seen, or changes what is seen around it: control and format characters (a
+// right-to-left override shows an id that isn't the id, a zero-width space makes two of one), spaces other than the
+// ordinary one, and characters that draw nothing. Everything that people read of foreign text goes through it.
+func Printable(s string) string {
+	var out strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) {
 			out.WriteRune(r)
 		} else {
 			fmt.Fprintf(&out, "\\u{%x}", r)

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type view struct {
 	Recent    *Recent // nil if it could not be read, with the reason in RecentErr
 	RecentErr string
 	Ages      []bar
+	Batches   []progress
 	Plot      plot
 
 	Level string
@@ -32,16 +34,20 @@ func (p *page) look(ctx context.Context) view {
 		v.Status = &status
 		v.Budget, v.Totals = budgetBars(status.Budget), counts(status.Results)
 	}
-	v.Cards = cards(v.Status)
 	v.Banner = newBanner(v.Status, err, reasons)
 	recent, err := ask(ctx, p.limits.source, p.src.Recent)
+	v.Cards = cards(v.Status, recent.EmptyAt)
 	if err != nil {
 		v.RecentErr = err.Error()
 	} else {
 		v.Recent = &recent
 		v.Ages, v.Plot = ageBars(recent.ActionsByAge), newPlot(recent.PerMinute, time.Now())
 		recent.Results = recent.Results[:min(len(recent.Results), shownRows)]
+		recent.Failures = recent.Failures[:min(len(recent.Failures), shownRows)]
 		recent.DeadLetters = recent.DeadLetters[:min(len(recent.DeadLetters), shownRows)]
+		for _, b := range recent.Batches[:min(len(recent.Batches), shownRows)] {
+			v.Batches = append(v.Batches, newProgress(b))
+		}
 	}
 	if p.level != nil {
 		v.Level = p.level.String()
@@ -86,7 +92,7 @@ func newBanner(s *Status, err error, reasons []Reason) banner {
 
 type card struct{ Label, Value, Note, Tone string }
 
-func cards(s *Status) []card {
+func cards(s *Status, emptyAt time.Time) []card {
 	list := []card{
 		{Label: "Waiting in the queue", Note: "nothing waits"},
 		{Label: "In flight", Note: "taken, not decided yet"},
@@ -103,12 +109,51 @@ func cards(s *Status) []card {
 		list[i].Value = number(n)
 	}
 	if s.Queue.Pending > 0 {
-		list[0].Note = "oldest for " + age(s.Queue.OldestSeconds)
+		list[0].Note = "oldest for " + age(s.Queue.OldestSeconds) + whenEmpty(emptyAt)
 	}
 	if s.DeadLetters > 0 {
 		list[3].Note, list[3].Tone = "to replay or drop", "warn"
 	}
 	return list
+}
+
+// whenEmpty is when the queue is expected to be empty, to the minute, so that the page does not change with each second.
+func whenEmpty(at time.Time) string {
+	switch left := time.Until(at); {
+	case at.IsZero():
+		return ""
+	case left < time.Minute:
+		return "; empty within a minute"
+	case left < 12*time.Hour:
+		return "; empty at about " + at.UTC().Add(time.Minute).Format("15:04") + " UTC"
+	}
+	return "; empty at about " + at.UTC().Add(time.Minute).Format("Jan 2, 15:04") + " UTC"
+}
+
+// progress is how far a batch is.
+type progress struct {
+	Name, Text      string
+	Outcomes        []count
+	Done, Of, Width string
+}
+
+func newProgress(b Batch) progress {
+	done := sum(b.Outcomes)
+	all := done + b.Followed + b.Waiting
+	p := progress{Name: b.Name, Outcomes: counts(b.Outcomes), Done: number(done), Of: number(all), Width: percent(done, all)}
+	var open []string
+	if b.Waiting > 0 || b.AtLeast {
+		text := number(b.Waiting) + " waiting"
+		if b.AtLeast {
+			text = "at least " + text
+		}
+		open = append(open, text)
+	}
+	if b.Followed > 0 {
+		open = append(open, number(b.Followed)+" under way on their machines")
+	}
+	p.Text = strings.Join(open, ", ")
+	return p
 }
 
 // bar is a meter or one row of a bar chart.

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,74 +17,44 @@ import (
 
 // Auditor is remediation's Auditor on the stream REMEDIATION_AUDIT.
 //
-// Its records stand in chains, each of one writer. A writer has one record on its way at a time, so that what a chain
-// names as its last record is known to be stored. One whose acknowledgement does not come is a writer's last, whether it
-// was stored or not: the next record is another writer's. So no fault leaves a gap in a chain, or a number twice; and
-// callers do not wait for one another, for there are as many writers as records on their way (ADR 10).
+// A process writes one chain, one record at a time, so that what a record names as the one before is known to be stored.
+// A record whose acknowledgement does not come ends its chain, whether it was stored or not: the next record opens
+// another. So no fault leaves a gap in a chain, or a number twice (ADR 10).
 type Auditor struct {
 	b       *Broker
 	process string
-	slots   chan struct{} // bounds the writers
+	turn    chan struct{} // holds the one token while nobody writes; who has it owns what is below
 
-	mu     sync.Mutex
-	idle   []*auditWriter // the one that wrote last is the next to write, so that there are few
+	chain  *auditWriter // nil: to be opened
 	opened int
 }
 
 var _ remediation.Auditor = (*Auditor)(nil)
 
-// maxAuditWriters is how many records of one process are on their way at most.
-const maxAuditWriters = 16
-
 // NewAuditor writes to the audit trail, after Provision; process tells this one from all others, for good.
 func (b *Broker) NewAuditor(process string) *Auditor {
-	return &Auditor{b: b, process: process, slots: make(chan struct{}, maxAuditWriters)}
+	a := &Auditor{b: b, process: process, turn: make(chan struct{}, 1)}
+	a.turn <- struct{}{}
+	return a
 }
 
-// Record implements remediation.Auditor.
+// Record implements remediation.Auditor. Records are stored in the order of the calls.
 func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error {
 	select {
-	case a.slots <- struct{}{}:
+	case <-a.turn:
+		defer func() { a.turn <- struct{}{} }()
 	case <-ctx.Done():
 		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
 	}
-	w := a.take()
-	if w == nil {
-		var err error
-		if w, err = a.open(ctx); err != nil {
-			<-a.slots
+	if a.chain == nil {
+		if err := a.open(ctx); err != nil {
 			return fmt.Errorf("open a chain of the audit trail: %w", err)
 		}
 	}
-	return a.send(ctx, w, r)()
-}
-
-// Begin implements remediation.Auditor. Where no writer is idle all is left to what it returns.
-func (a *Auditor) Begin(ctx context.Context, r remediation.AuditRecord) func() error {
-	select {
-	case a.slots <- struct{}{}:
-		if w := a.take(); w != nil {
-			return a.send(ctx, w, r)
-		}
-		<-a.slots
-	default:
+	if err := a.append(ctx, auditLine{AuditRecord: r}); err != nil {
+		return fmt.Errorf("write to the audit trail: %w", err)
 	}
-	return func() error { return a.Record(ctx, r) }
-}
-
-// send sends a writer's next record. What it returns waits until it is stored, and gives writer and slot back.
-func (a *Auditor) send(ctx context.Context, w *auditWriter, r remediation.AuditRecord) func() error {
-	stored := a.append(w, auditLine{AuditRecord: r})
-	return func() error {
-		defer func() { <-a.slots }()
-		if err := stored(ctx); err != nil {
-			return fmt.Errorf("write to the audit trail: %w", err) // w is not heard of again
-		}
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.idle = append(a.idle, w)
-		return nil
-	}
+	return nil
 }
 
 // auditWriter is one chain, as far as it is stored.
@@ -152,30 +121,15 @@ func digestOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// take is the writer that wrote last of those that nobody has; nil: there is none.
-func (a *Auditor) take() *auditWriter {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := len(a.idle)
-	if n == 0 {
-		return nil
-	}
-	w := a.idle[n-1]
-	a.idle = a.idle[:n-1]
-	return w
-}
-
 // open begins a chain.
-func (a *Auditor) open(ctx context.Context) (*auditWriter, error) {
-	a.mu.Lock()
-	a.opened++
-	w := &auditWriter{id: fmt.Sprintf("%s-%d", a.process, a.opened)}
-	a.mu.Unlock()
+func (a *Auditor) open(ctx context.Context) error {
 	seen, err := a.lastStored(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return w, a.append(w, auditLine{Seen: seen, AuditRecord: remediation.AuditRecord{Kind: auditOpened}})(ctx)
+	a.opened++
+	a.chain = &auditWriter{id: fmt.Sprintf("%s-%d", a.process, a.opened)}
+	return a.append(ctx, auditLine{Seen: seen, AuditRecord: remediation.AuditRecord{Kind: auditOpened}})
 }
 
 // lastStored is the trail's last message, nil if there is none. With it in the chain, the last records of writers that
@@ -197,9 +151,10 @@ func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
 	return &auditPoint{Sequence: m.Sequence, SHA256: digestOf(m.Data)}, nil
 }
 
-// append sends the writer's next record, and returns what waits until it is stored. After an error the writer must not be
-// used: whether it is stored is not known.
-func (a *Auditor) append(w *auditWriter, line auditLine) func(context.Context) error {
+// append stores the chain's next record. After an error nobody knows whether it is stored, and the chain is not used again.
+func (a *Auditor) append(ctx context.Context, line auditLine) error {
+	w := a.chain
+	a.chain = nil
 	line.V, line.Writer, line.N, line.Time = auditVersion, w.id, w.n+1, time.Now().UTC()
 	line.Prev, line.PrevSequence = w.last.SHA256, w.last.Sequence
 	data, err := line.encode()
@@ -208,16 +163,14 @@ func (a *Auditor) append(w *auditWriter, line auditLine) func(context.Context) e
 		data, err = line.encode()
 	}
 	if err != nil {
-		return func(context.Context) error { return err }
-	}
-	n := line.N // alone, lest the wait keep all of the record
-	acknowledged := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: data},
-		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0)) // a second attempt could store it twice
-	return func(ctx context.Context) error {
-		ack, err := acknowledged(ctx)
-		if err == nil {
-			w.n, w.last = n, auditPoint{Sequence: ack.Sequence, SHA256: digestOf(data)}
-		}
 		return err
 	}
+	ack, err := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: data},
+		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0))(ctx) // a second attempt could store it twice
+	if err != nil {
+		return err
+	}
+	w.n, w.last = line.N, auditPoint{Sequence: ack.Sequence, SHA256: digestOf(data)}
+	a.chain = w
+	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -202,7 +204,8 @@ func TestAuditSawLongAgo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := late.append(&auditWriter{id: "late-1"}, line)(t.Context()); err != nil {
+	late.chain = &auditWriter{id: "late-1"}
+	if err := late.append(t.Context(), line); err != nil {
 		t.Fatal(err)
 	}
 	w.wantWhole()
@@ -309,5 +312,34 @@ func TestAuditExport(t *testing.T) {
 		if _, _, err := ImportAudit([]byte(line)); err == nil {
 			t.Errorf("%q was taken", line)
 		}
+	}
+}
+
+// TestAuditOfManyChains: the version before wrote up to 16 chains a process. Its trails verify, and are gone on with.
+func TestAuditOfManyChains(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("testdata", "audit-many-chains.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newAuditWorld(t)
+	for line := range bytes.Lines(text) {
+		_, payload, err := ImportAudit(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.b.js.Publish(t.Context(), AuditSubject, payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.auditor("new").Record(t.Context(), of("r")); err != nil {
+		t.Fatal(err)
+	}
+	w.wantWhole()
+	all := w.trail()
+	if len(all) != 35 {
+		t.Errorf("%d messages", len(all))
+	}
+	if _, err := verify(forged(all, 4, "submitted", "succeeded"), 35); err == nil {
+		t.Error("an altered record is not found")
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // apiTimeout bounds one call of the JetStream API.
@@ -31,7 +32,7 @@ type Config struct {
 
 	DataDir       string // the embedded broker's store, default ./data
 	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 a free one; empty: in process only
-	EmbeddedToken string // what its clients must sign in with; needed off loopback
+	EmbeddedToken string // what its clients must sign in with; empty: kept in DataDir, which is enough on loopback alone
 	SyncInterval  bool   // for benchmarks: acknowledge before the disk has it
 
 	Names      Names
@@ -76,10 +77,13 @@ type Broker struct {
 	repeating *zap.Logger
 	url       string
 	embedded  *embedded // nil: remote
+	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	closed chan struct{} // closed when the connection has ended for good
+
+	replies replies
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
@@ -107,7 +111,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 			return nil, err
 		}
 		b.url = b.embedded.url
-		opts, err = b.options(nats.InProcessServer(b.embedded.server), nats.Token(cfg.EmbeddedToken))
+		opts, err = b.options(nats.InProcessServer(b.embedded.server), nats.Token(b.embedded.token))
 	} else {
 		opts, err = b.remoteOptions()
 	}
@@ -141,7 +145,12 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	if cfg.URL == "" {
 		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
 		b.url = embeddedURL(cfg.EmbeddedAddr)
-		opts, err = b.options(nats.Token(cfg.EmbeddedToken))
+		if b.cfg.EmbeddedToken == "" {
+			if b.cfg.EmbeddedToken, b.tokenFile, err = keptToken(cfg); err != nil {
+				return nil, err
+			}
+		}
+		opts, err = b.options(nats.Token(b.cfg.EmbeddedToken))
 		opts.Servers = []string{b.url}
 	} else {
 		opts, err = b.remoteOptions()
@@ -215,6 +224,15 @@ func (b *Broker) Lost() <-chan struct{} { return b.closed }
 // It is empty for an embedded broker that does not listen.
 func (b *Broker) URL() string { return b.url }
 
+// SignIn is what another program's terminal needs to reach the embedded broker, a line of shell without the token itself; ""
+// for one that does not listen or is no process of this one.
+func (b *Broker) SignIn() string {
+	if b.embedded == nil || b.embedded.url == "" {
+		return ""
+	}
+	return b.embedded.signIn()
+}
+
 // Names are the names in use.
 func (b *Broker) Names() Names { return b.cfg.Names }
 
@@ -226,6 +244,15 @@ func (b *Broker) Conn() *nats.Conn { return b.nc }
 
 // MaxPayload is how many bytes of headers and payload the broker takes in a message.
 func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }
+
+// SmallPayload says what a broker that takes small messages alone can't hold; "": everything fits.
+func (b *Broker) SmallPayload() string {
+	if most := b.MaxPayload(); most < remediation.LeastMaxPayload {
+		return fmt.Sprintf("it takes messages of %d bytes (max_payload), and %d hold everything: larger requests are rejected as %s, larger actions are left out of results",
+			most, remediation.LeastMaxPayload, remediation.CodeTooLarge)
+	}
+	return ""
+}
 
 // OwnSubjects are the subjects, some with wildcards, that belong to the worker.
 func (b *Broker) OwnSubjects() []string {

@@ -225,10 +225,8 @@ func (b *Broker) Taken(ctx context.Context, seqs []uint64) (n int, err error) {
 		if seq < done {
 			continue
 		}
-		if _, err := s.GetMsg(ctx, seq); err == nil {
-			return n, nil
-		} else if !errors.Is(err, jetstream.ErrMsgNotFound) {
-			return n, fmt.Errorf("read %s: %w", names.Stream, err)
+		if _, found, err := b.readOne(ctx, names.Stream, messageRequest{Sequence: seq}); err != nil || found {
+			return n, err
 		}
 	}
 	return len(seqs), nil

@@ -165,13 +165,14 @@ func TestPublishAllDenied(t *testing.T) {
 	}
 }
 
-func TestKeptDenied(t *testing.T) {
+// TestFollowDenied: who may not read hears so at once.
+func TestFollowDenied(t *testing.T) {
 	guest := &server.User{Username: "guest", Password: "g", Permissions: &server.Permissions{
 		Publish: &server.SubjectPermission{Allow: []string{"remediation.unrestrict"}},
 	}}
 	s := runServer(t, server.Options{JetStream: true, Users: []*server.User{guest}})
 	b := open(t, broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "guest", Password: "g"}})
-	_, err := b.Kept(within(t), []uint64{1})
+	err := b.Follow(within(t), "REMEDIATION_RESULTS", broker.FollowOptions{ToPresent: true}, func(broker.Message) error { return nil })
 	if _, ok := errors.AsType[*broker.DeniedError](err); !ok {
 		t.Errorf("got %#v", err)
 	}

@@ -49,11 +49,7 @@ func (b *Broker) OpenLedger(ctx context.Context) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := newBucketStore(ctx, b.js, LedgerBucket)
-	if err != nil {
-		return nil, err
-	}
-	return &Ledger{bucketStore: store, b: b, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
+	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
 }
 
 // Search calls fn for each entry that there is now; one that is written meanwhile may come twice.
@@ -73,8 +69,7 @@ func (l *Ledger) Search(ctx context.Context, fn func(remediation.Entry)) error {
 // is a budget without limits.
 type RateVisitor struct {
 	store   *RateStore
-	windows []string      // those that there are
-	good    time.Duration // a grant, the least of the windows' margins; 0: no window
+	windows []string // those that there are
 }
 
 // VisitRates looks for the windows. Those that no worker has made limit nobody.
@@ -96,9 +91,6 @@ func (b *Broker) VisitRates(ctx context.Context, windows []budget.Window) (*Rate
 		switch {
 		case err == nil:
 			v.windows = append(v.windows, w.Name)
-			if v.good == 0 || w.Margin < v.good {
-				v.good = w.Margin
-			}
 		case !IsMissing(err):
 			return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
 		}
@@ -132,7 +124,7 @@ func (v *RateVisitor) Take(ctx context.Context, _ string) (time.Time, error) {
 
 // Fresh tells whether a call granted then may still start.
 func (v *RateVisitor) Fresh(granted time.Time) bool {
-	return v.good == 0 || time.Since(granted) <= v.good
+	return budget.InTime(granted)
 }
 
 // Close tells the workers that the API throttles.

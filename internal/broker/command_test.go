@@ -76,61 +76,6 @@ func TestQueueReadsEveryMessage(t *testing.T) {
 	}
 }
 
-// TestKept: those that are still there, of those that were asked for, in any order and beside other subjects.
-func TestKept(t *testing.T) {
-	const n = 600
-	for _, direct := range []bool{true, false} {
-		s := runJetStream(t)
-		js := client(t, s)
-		stream, err := js.CreateStream(within(t), jetstream.StreamConfig{
-			Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict", "remediation.isolate"}, Retention: jetstream.WorkQueuePolicy,
-			AllowDirect: direct, Duplicates: 3 * time.Minute,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := open(t, broker.Config{URL: s.ClientURL()})
-		for i := 1; i <= n; i++ {
-			subject := "remediation.unrestrict"
-			if i%5 == 0 {
-				subject = "remediation.isolate"
-			}
-			if _, err := js.Publish(within(t), subject, fmt.Append(nil, i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for seq := uint64(7); seq <= n; seq += 7 {
-			if err := stream.DeleteMsg(within(t), seq); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, asked := map[uint64]string{}, []uint64{n + 10, 7, 14}
-		for seq := uint64(n); seq > 0; seq -= 3 {
-			asked = append(asked, seq)
-			if seq%5 != 0 && seq%7 != 0 {
-				want[seq] = fmt.Sprint(seq)
-			}
-		}
-		got := map[uint64]string{}
-		kept, err := b.Kept(within(t), asked)
-		for seq, m := range kept {
-			got[seq] = string(m.Data)
-			if m.Sequence != seq {
-				t.Errorf("message %d is under %d", m.Sequence, seq)
-			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" || err != nil {
-			t.Error(err, diff)
-		}
-		if none, err := b.Kept(within(t), nil); err != nil || len(none) != 0 {
-			t.Errorf("of none: %v, %v", none, err)
-		}
-		if window, err := b.DuplicateWindow(within(t)); err != nil || window != 3*time.Minute {
-			t.Errorf("duplicate window %s, %v", window, err)
-		}
-	}
-}
-
 func TestDeadLettersAreTheWorkersAlone(t *testing.T) {
 	s := runJetStream(t)
 	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
@@ -269,7 +214,7 @@ func TestRateVisitor(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := broker.NewRateStore(within(t), b.JS(), b.State(), limits, 1); err != nil {
+	if _, err := broker.NewRateStore(within(t), b.JS(), b.State(), limits, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	// Its own limits are nobody's business: those hold that the workers have set.
@@ -284,8 +229,11 @@ func TestRateVisitor(t *testing.T) {
 	if _, err := v.Take(within(t), ""); !errors.As(err, &wait) || wait.Closed {
 		t.Errorf("a window that is used up: %v", err)
 	}
-	if left, err := broker.RateRemaining(within(t), b.JS(), budget.Limits(0, 2)); err != nil || left[1].Remaining != 0 {
-		t.Errorf("%v, %+v", err, left)
+	if o, err := b.Overview(within(t), budget.Limits(0, 2)); err != nil || o.Budget[1].Remaining != 0 || time.Until(o.NextCall) < 59*time.Minute || o.Short != "hour" {
+		t.Errorf("%v, %+v", err, o)
+	}
+	if used, err := b.Usage(within(t), budget.Limits(0, 2), map[string]int{"hour": 1}); err != nil || used[0].Limit != 0 || used[1].Limit != 2 || used[1].Reserve != 1 || len(used[1].Grants) != 2 {
+		t.Errorf("%v, %+v", err, used)
 	}
 	if err := v.Close(within(t), time.Hour); err != nil {
 		t.Fatal(err)

@@ -225,7 +225,13 @@ func onLoopback(addr string) bool {
 // signIn names the variables that the sign-in came from.
 func (b *Broker) signIn() string {
 	if b.cfg.URL == "" {
-		return "(WORKER_EMBEDDED_TOKEN)"
+		switch {
+		case b.tokenFile == "":
+			return "(WORKER_EMBEDDED_TOKEN)"
+		case b.cfg.EmbeddedToken == "":
+			return "without a token: " + b.tokenFile + " is not there; set WORKER_DATA_DIR to that of the running worker, whose file token has it, or WORKER_EMBEDDED_TOKEN"
+		}
+		return "(the token in " + b.tokenFile + ", WORKER_DATA_DIR)"
 	}
 	a := b.cfg.Auth
 	var used []string
@@ -254,6 +260,9 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		if cancel := b.denied.Load(); cancel != nil {
 			(*cancel)(&DeniedError{Err: err})
+			return
+		}
+		if b.replyDenied(err) {
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -14,9 +15,11 @@ import (
 
 // embedded is a NATS server in this process and the lock on its store.
 type embedded struct {
-	server *server.Server
-	url    string
-	lock   *os.File
+	server    *server.Server
+	url       string
+	token     string // what its clients sign in with; "": it does not listen
+	tokenFile string // that has it; "": WORKER_EMBEDDED_TOKEN
+	lock      *os.File
 }
 
 // startEmbedded returns once the server takes connections.
@@ -28,7 +31,6 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 		// messages, intents of calls among them.
 		SyncAlways:             !cfg.SyncInterval,
 		DisableJetStreamBanner: true,
-		Authorization:          cfg.EmbeddedToken,
 	}
 	if !opts.DontListen {
 		if opts.Host, opts.Port, err = listenAddr(cfg.EmbeddedAddr, cfg.EmbeddedToken); err != nil {
@@ -48,6 +50,12 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 			e.stop()
 		}
 	}()
+	if !opts.DontListen {
+		if e.token, e.tokenFile, err = embeddedToken(cfg); err != nil {
+			return nil, err
+		}
+	}
+	opts.Authorization = e.token
 	e.server, err = server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("embedded broker: %w", err)
@@ -67,7 +75,18 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 		e.url = embeddedURL(addr.String())
 	}
 	log.Info("embedded broker started", zap.String("url", e.url), zap.String("store", cfg.DataDir), zap.Bool("syncAlways", opts.SyncAlways))
+	if e.url != "" {
+		log.Info("clients of the embedded broker sign in with its token", zap.String("how", e.signIn()))
+	}
 	return e, nil
+}
+
+// signIn is what other programs' terminals need; never the token itself.
+func (e *embedded) signIn() string {
+	if e.tokenFile == "" {
+		return "export NATS_URL=" + e.url + " NATS_TOKEN=...  # what WORKER_EMBEDDED_TOKEN is"
+	}
+	return "export NATS_URL=" + e.url + " NATS_TOKEN=\"$(cat '" + strings.ReplaceAll(e.tokenFile, "'", `'\''`) + "')\""
 }
 
 // stop shuts the server down, if it came so far, and then frees the store.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,6 +83,64 @@ func TestEmbeddedTakesClients(t *testing.T) {
 		}
 		wantError(t, err, "WORKER_EMBEDDED_TOKEN")
 		wantNoSecret(t, logs, err, "embedded-secret", "wrong-secret")
+	}
+}
+
+// Without WORKER_EMBEDDED_TOKEN the broker makes a token, which it keeps for this user's own commands; whoever else reaches its
+// address is refused.
+func TestEmbeddedMakesItsToken(t *testing.T) {
+	log, logs := observed()
+	cfg := broker.Config{DataDir: filepath.Join(t.TempDir(), "it's here"), EmbeddedAddr: "127.0.0.1:0", Provision: true}
+	var tokens []string
+	for start := range 3 {
+		b, err := broker.Open(within(t), cfg, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(cfg.DataDir, "token")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := strings.TrimSpace(string(text))
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 && runtime.GOOS != "windows" || len(token) < 20 {
+			t.Errorf("start %d: %v, %v, a token of %d characters", start, info, err, len(token))
+		}
+		command := cfg
+		command.EmbeddedAddr = strings.TrimPrefix(b.URL(), "nats://")
+		c, err := broker.Dial(within(t), command, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeBroker(t, c)
+		command.DataDir = t.TempDir()
+		_, err = broker.Dial(within(t), command, log)
+		wantError(t, err, command.DataDir, "WORKER_DATA_DIR", "WORKER_EMBEDDED_TOKEN")
+		if nc, err := nats.Connect(b.URL()); err == nil {
+			nc.Close()
+			t.Errorf("start %d: a client without the token was let in", start)
+		}
+		// What the log says is what a shell takes.
+		if runtime.GOOS != "windows" {
+			out, err := exec.CommandContext(t.Context(), "sh", "-c", b.SignIn()+"\necho $NATS_URL $NATS_TOKEN").Output()
+			if want := b.URL() + " " + token + "\n"; err != nil || string(out) != want {
+				t.Errorf("%s: %q, %v", b.SignIn(), out, err)
+			}
+		}
+		if logs.FilterField(zap.String("how", b.SignIn())).Len() == 0 {
+			t.Error("the log does not say how others sign in")
+		}
+		wantNoSecret(t, logs, err, token)
+		closeBroker(t, b)
+		tokens = append(tokens, token)
+		if start == 1 { // and a power cut right behind it
+			if err := os.WriteFile(file, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if tokens[0] != tokens[1] || tokens[1] == tokens[2] {
+		t.Error("the token is to stay over a restart, and to be made anew where it got lost")
 	}
 }
 

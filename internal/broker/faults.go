@@ -88,6 +88,7 @@ func (b *Broker) Await(ctx context.Context, what string, try func(context.Contex
 // Codes that the client library has no name for. [doc] nats-server errors.json
 const (
 	codeNoSuitablePeers  jetstream.ErrorCode = 10005
+	codeMessageTooLarge  jetstream.ErrorCode = 10054
 	codeSubjectOverlap   jetstream.ErrorCode = 10065
 	codeNoCluster        jetstream.ErrorCode = 10074
 	codeFilterNotUnique  jetstream.ErrorCode = 10100

@@ -62,6 +62,12 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 	if cfg.Sealed {
 		reasons = append(reasons, "is sealed and takes no messages")
 	}
+	if cfg.PersistMode == jetstream.AsyncPersistMode {
+		reasons = append(reasons, "acknowledges a message before it is written (persist_mode async): a crash of the server would take back what it has acknowledged; only a stream made anew is without it")
+	}
+	if cfg.AllowMsgSchedules {
+		reasons = append(reasons, "takes scheduled messages (allow_msg_schedules): who may publish on one of its subjects could have a message appear on any other, whatever NATS lets him publish; only a stream made anew is without it")
+	}
 	if spec.kept {
 		reasons = append(reasons, unfitRecord(cfg)...)
 	}
@@ -170,6 +176,9 @@ func (t topology) differences(there present) []string {
 		d.compare("deny_purge", got.DenyPurge, want.DenyPurge)
 		d.compare("allow_rollup_hdrs", got.AllowRollup, want.AllowRollup)
 		d.compare("allow_direct", got.AllowDirect, want.AllowDirect)
+	}
+	for _, name := range there.foreign {
+		d.list = append(d.list, fmt.Sprintf("stream %s: consumer %s is none of the worker's: what it acknowledges is gone from a work queue, and is never carried out", t.requests.cfg.Name, name))
 	}
 	got, want := there.consumer.Config, t.consumer
 	d.of = "consumer " + want.Durable

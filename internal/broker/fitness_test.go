@@ -54,6 +54,16 @@ func TestProvisionRefusesTheUnfit(t *testing.T) {
 		"no acknowledgement": {
 			stream: jetstream.StreamConfig{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}, NoAck: true}, reason: "no_ack",
 		},
+		"acknowledged before it is written": {stream: jetstream.StreamConfig{
+			Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict"}, PersistMode: jetstream.AsyncPersistMode,
+		}, reason: "persist_mode"},
+		"ledger acknowledged before it is written": {stream: jetstream.StreamConfig{
+			Name: "KV_UNRESTRICT_LEDGER", Subjects: []string{"$KV.UNRESTRICT_LEDGER.>"}, AllowMsgTTL: true, AllowRollup: true, MaxMsgsPerSubject: 1, PersistMode: jetstream.AsyncPersistMode,
+			Discard: jetstream.DiscardNew, SubjectDeleteMarkerTTL: time.Hour,
+		}, reason: "persist_mode"},
+		"schedules": {stream: jetstream.StreamConfig{
+			Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict"}, AllowMsgSchedules: true,
+		}, reason: "allow_msg_schedules"},
 		"subject transform": {stream: jetstream.StreamConfig{
 			Name: "REMEDIATION", Subjects: []string{"remediation.unrestrict"},
 			SubjectTransform: &jetstream.SubjectTransformConfig{Source: "remediation.*", Destination: "stored.{{wildcard(1)}}"},

@@ -39,15 +39,16 @@ const followEvery = 200 * time.Millisecond
 // Follow calls fn for each message of a stream in order, from the past into the future, until ctx ends (nil), fn
 // returns an error, or the present is reached if that was asked for. A reconnect goes on where it was.
 func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn func(Message) error) error {
-	read := b.readForever
-	if o.ToPresent {
-		read = b.scan
-	}
 	p := part{subject: ">", since: o.Since}
 	if o.From > 0 {
 		p = part{subject: ">", from: o.From}
 	}
-	err := read(ctx, stream, p, fn)
+	var err error
+	if o.ToPresent {
+		err = b.untilDenied(ctx, func(ctx context.Context) error { return b.scan(ctx, stream, p, fn) })
+	} else {
+		err = b.readForever(ctx, stream, p, fn)
+	}
 	if ctx.Err() != nil || errors.Is(err, errEnough) {
 		return nil
 	}
@@ -91,8 +92,8 @@ func (b *Broker) Publish(ctx context.Context, h remediation.Header, payload []by
 	return stored.Sequence, err
 }
 
-// PublishOnce is Publish for a message whose header has a message id. The id is no proof: of a duplicate it is for the
-// caller to see whose message has the sequence, for anybody who may publish may have taken the id.
+// PublishOnce is Publish for a message whose header has a message id. Of a duplicate whose message has the sequence is not
+// known, for anybody who may publish may have taken an id that can be guessed.
 func (b *Broker) PublishOnce(ctx context.Context, h remediation.Header, payload []byte) (Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()

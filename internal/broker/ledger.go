@@ -3,9 +3,9 @@ package broker
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,90 +19,39 @@ import (
 type bucketStore struct {
 	js     jetstream.JetStream
 	nc     *nats.Conn
+	stream string
 	prefix string // of the subjects
-	get    string // API subject of a read; through the leader if the stream has several replicas
 }
 
-func newBucketStore(ctx context.Context, js jetstream.JetStream, bucket string) (*bucketStore, error) {
-	stream := "KV_" + bucket
-	s, err := js.Stream(ctx, stream)
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
-	}
-	b := &bucketStore{js: js, nc: js.Conn(), prefix: "$KV." + bucket + ".", get: "$JS.API.STREAM.MSG.GET." + stream}
-	if cfg := s.CachedInfo().Config; cfg.AllowDirect && cfg.Replicas <= 1 {
-		b.get = "" // the only replica answers a direct read, which is cheaper
-	}
-	return b, nil
+func newBucketStore(js jetstream.JetStream, bucket string) *bucketStore {
+	return &bucketStore{js: js, nc: js.Conn(), stream: "KV_" + bucket, prefix: "$KV." + bucket + "."}
 }
 
-// Load reads a key's latest value; of a deleted or expired one the marker's revision, over which to write.
+// Load reads a key's latest value from the leader; of a deleted or expired one the marker's revision, over which to write.
 func (b *bucketStore) Load(ctx context.Context, key string) (remediation.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	if b.get == "" {
-		return b.direct(ctx, key)
-	}
-	ask, err := json.Marshal(map[string]string{"last_by_subj": b.prefix + key})
-	if err != nil {
+	m, found, err := readOne(ctx, b.nc, b.stream, messageRequest{Last: b.prefix + key})
+	if err != nil || !found {
 		return remediation.Record{}, err
 	}
-	reply, err := b.nc.RequestWithContext(ctx, b.get, ask)
-	if err != nil {
-		return remediation.Record{}, fmt.Errorf("read %s: %w", key, err)
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Sequence uint64    `json:"seq"`
-			Header   []byte    `json:"hdrs"`
-			Data     []byte    `json:"data"`
-			Time     time.Time `json:"time"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(reply.Data, &answer); {
-	case err != nil:
-		return remediation.Record{}, fmt.Errorf("read %s: %w", key, err)
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return remediation.Record{}, nil
-	case answer.Error != nil:
-		return remediation.Record{}, fmt.Errorf("read %s: %w", key, answer.Error)
-	case answer.Message == nil:
-		return remediation.Record{}, fmt.Errorf("read %s: the answer has no message", key)
-	}
-	m := answer.Message
-	var h nats.Header
-	if len(m.Header) > 0 {
-		if h, err = nats.DecodeHeadersMsg(m.Header); err != nil {
-			return remediation.Record{}, fmt.Errorf("read %s: %w", key, err)
-		}
-	}
-	return record(h, m.Data, m.Sequence, m.Time), nil
+	return record(nats.Header(m.Header), m.Data, m.Sequence, m.Time), nil
 }
 
-func (b *bucketStore) direct(ctx context.Context, key string) (remediation.Record, error) {
-	subject := b.prefix + key
-	stream := "KV_" + subject[len("$KV."):len(b.prefix)-1]
-	reply, err := b.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
-	if err != nil {
-		return remediation.Record{}, fmt.Errorf("read %s: %w", key, err)
+// LoadBelow implements remediation.Ledger. The stream's leader is asked for one message after the other: there are seldom
+// more than one or two.
+func (b *bucketStore) LoadBelow(ctx context.Context, key string) (map[string]remediation.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	below := map[string]remediation.Record{}
+	for seq := uint64(1); ; {
+		m, found, err := readOne(ctx, b.nc, b.stream, messageRequest{Sequence: seq, Next: b.prefix + key + ".*"})
+		if err != nil || !found {
+			return below, err
+		}
+		below[strings.TrimPrefix(m.Subject, b.prefix)] = record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)
+		seq = m.Sequence + 1
 	}
-	switch status := reply.Header.Get("Status"); status {
-	case "":
-	case "404":
-		return remediation.Record{}, nil
-	default:
-		return remediation.Record{}, fmt.Errorf("read %s: status %s %s", key, status, reply.Header.Get("Description"))
-	}
-	var seq uint64
-	if _, err := fmt.Sscanf(reply.Header.Get(jetstream.SequenceHeader), "%d", &seq); err != nil {
-		return remediation.Record{}, fmt.Errorf("read %s: sequence: %w", key, err)
-	}
-	at, err := time.Parse(time.RFC3339Nano, reply.Header.Get(jetstream.TimeStampHeaer))
-	if err != nil {
-		return remediation.Record{}, fmt.Errorf("read %s: time: %w", key, err)
-	}
-	return record(reply.Header, reply.Data, seq, at), nil
 }
 
 func record(h nats.Header, data []byte, seq uint64, at time.Time) remediation.Record {
@@ -188,12 +137,8 @@ var (
 )
 
 // NewLedger opens the ledger of the deployment whose request stream is the Broker's, after Provision.
-func (b *Broker) NewLedger(ctx context.Context) (*Ledger, error) {
-	store, err := newBucketStore(ctx, b.js, LedgerBucket)
-	if err != nil {
-		return nil, err
-	}
-	return &Ledger{bucketStore: store, b: b, kv: b.Ledger(), filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
+func (b *Broker) NewLedger() *Ledger {
+	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: b.Ledger(), filter: remediation.EntryKeys(b.cfg.Names.Stream)}
 }
 
 // errFeedEnded is a watch that the client library gave up.

@@ -39,7 +39,7 @@ func TestStateNotUnderstood(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var there sync.WaitGroup
-	there.Go(func() { _ = replicas.Run(ctx, func() any { return broker.Presence{} }) })
+	there.Go(func() { _ = replicas.Run(ctx, func() broker.Presence { return broker.Presence{} }) })
 	defer there.Wait()
 	defer cancel()
 	for limit := within(t); replicas.Paused() == nil; time.Sleep(10 * time.Millisecond) {

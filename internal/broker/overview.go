@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,17 +17,6 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// Presence is what a replica says of itself every few seconds.
-type Presence struct {
-	ID       string    `json:"-"` // whose word it is
-	Ready    bool      `json:"ready"`
-	Reason   string    `json:"reason,omitempty"` // why not
-	Since    time.Time `json:"since,omitzero"`   // not ready since
-	InFlight int       `json:"inFlight"`
-	Followed int       `json:"followed"`
-	Version  string    `json:"version"`
-}
-
 // Overview is the state of a deployment as the broker has it.
 type Overview struct {
 	Pause       *Pause
@@ -37,6 +25,9 @@ type Overview struct {
 	InFlight    int       // requests in hand
 	Oldest      time.Time // zero: none waits
 	Budget      []budget.WindowStatus
+	Reserve     map[string]int // calls of each window that replicas leave to look-ups
+	NextCall    time.Time      // when a call is free next, by the broker's clock; zero: one is
+	Short       string         // the window that has none until then
 	Followed    int
 	DeadLetters int
 }
@@ -59,7 +50,7 @@ func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overvie
 	if err == nil {
 		o.DeadLetters = int(dead.CachedInfo().State.Msgs)
 	}
-	if o.Budget, err = RateRemaining(ctx, b.js, windows); err != nil {
+	if err := b.quota(ctx, &o, windows); err != nil {
 		return Overview{}, err
 	}
 	return o, nil
@@ -132,12 +123,15 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 		}
 		return
 	}
-	var p Presence
-	if json.Unmarshal(w.Value, &p) != nil {
-		p = Presence{Reason: "a replica says what is not understood; ask with its version of the worker", Since: w.Written}
-	}
+	p := readPresence(w.Value, w.Written)
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
+	for window, n := range p.Reserve {
+		if o.Reserve == nil {
+			o.Reserve = map[string]int{}
+		}
+		o.Reserve[window] = max(o.Reserve[window], n)
+	}
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
 }
@@ -150,22 +144,21 @@ func (b *Broker) Pending(ctx context.Context) (int, error) {
 }
 
 // Latest are a stream's last messages, newest first; fewer where some were deleted.
-func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]*jetstream.RawStreamMsg, error) {
+func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]Message, error) {
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", stream, err)
 	}
 	st := s.CachedInfo().State
-	var msgs []*jetstream.RawStreamMsg
+	var msgs []Message
 	for seq := st.LastSeq; seq >= max(st.FirstSeq, 1) && len(msgs) < n && seq+uint64(4*n) > st.LastSeq; seq-- {
-		m, err := s.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
+		m, found, err := b.readOne(ctx, stream, messageRequest{Sequence: seq})
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", stream, err)
+			return nil, err
 		}
-		msgs = append(msgs, m)
+		if found {
+			msgs = append(msgs, m)
+		}
 	}
 	return msgs, nil
 }
@@ -173,6 +166,9 @@ func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]*jetstream
 // Tally counts the final results of the last 24 hours by outcome. It reads on from where it was each time it is asked,
 // so that it costs nothing while nobody asks.
 type Tally struct {
+	// Each is told of every result as it is counted, final or not; nil: nobody. It is set before the first question.
+	Each func(Message)
+
 	b *Broker
 
 	mu      sync.Mutex
@@ -226,6 +222,9 @@ func (t *Tally) read(ctx context.Context) error {
 
 func (t *Tally) count(m Message) {
 	t.next = m.Sequence + 1
+	if t.Each != nil {
+		t.Each(m)
+	}
 	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
 	if !ok || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
 		return

@@ -28,7 +28,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- replicas.Run(ctx, func() any { return broker.Presence{Ready: ready.Load(), Followed: int(followed.Load())} })
+		ended <- replicas.Run(ctx, func() broker.Presence { return broker.Presence{Ready: ready.Load(), Followed: int(followed.Load())} })
 	}()
 	defer func() {
 		stop()
@@ -89,7 +89,7 @@ func TestPresenceEndsWithItsReplica(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(t.Context())
-		err = replicas.Run(ctx, func() any {
+		err = replicas.Run(ctx, func() broker.Presence {
 			time.AfterFunc(time.Duration(n)*20*time.Microsecond, stop) // somewhere in its first word, or behind it
 			return broker.Presence{Ready: true}
 		})

@@ -39,11 +39,17 @@ func (b *Broker) Permissions() []Permission {
 func (p Permission) Try(ctx context.Context, b *Broker) error {
 	ctx, stop := context.WithTimeout(ctx, apiTimeout)
 	defer stop()
+	return b.untilDenied(ctx, func(ctx context.Context) error { return p.try(ctx, b) })
+}
+
+// untilDenied ends a call with a *DeniedError as soon as the broker denies what it asks for, which would be answered by
+// nobody. One such call at a time.
+func (b *Broker) untilDenied(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	b.denied.Store(&cancel)
 	defer b.denied.Store(nil)
-	err := p.try(ctx, b)
+	err := call(ctx)
 	if denied, ok := errors.AsType[*DeniedError](context.Cause(ctx)); ok && err != nil {
 		return denied
 	}

@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ type found struct {
 
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
+	resultsMax, deadletterMax       int32 // bytes of a message; 0 or less: no limit of the stream's own
 	differences                     []string
 }
 
@@ -110,6 +113,7 @@ type present struct {
 	streams  map[string]jetstream.Stream
 	consumer *jetstream.ConsumerInfo
 	requests jetstream.Consumer // nil if consumer is a push consumer, which is unfit
+	foreign  []string           // consumers of the request stream that are not ours
 }
 
 func (b *Broker) look(ctx context.Context) (present, error) {
@@ -143,7 +147,37 @@ func (b *Broker) look(ctx context.Context) (present, error) {
 	if p.consumer != nil && p.consumer.Cluster != nil && p.consumer.Cluster.Leader == "" {
 		return p, again{fmt.Errorf("consumer %s has no leader", b.cfg.Names.Consumer)}
 	}
+	ours := 0
+	if p.consumer != nil {
+		ours = 1
+	}
+	if requests.CachedInfo().State.Consumers > ours {
+		p.foreign = b.foreignConsumers(ctx, requests)
+	}
 	return p, nil
+}
+
+// foreignConsumers names the consumers of the request stream that are not ours. Who may not list them hears that there are some:
+// it is nothing that should keep a worker from its work.
+func (b *Broker) foreignConsumers(ctx context.Context, requests jetstream.Stream) (names []string) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	ctx, denied := context.WithCancelCause(ctx)
+	defer denied(nil)
+	defer b.denied.Store(b.denied.Swap(&denied))
+	all, err := consumerNames(ctx, requests)
+	if err != nil {
+		return []string{fmt.Sprintf("(its name can't be read: %v)", cmp.Or(context.Cause(ctx), err))}
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return name == b.cfg.Names.Consumer })
+}
+
+func consumerNames(ctx context.Context, s jetstream.Stream) (names []string, err error) {
+	list := s.ListConsumers(ctx)
+	for info := range list.Info() {
+		names = append(names, info.Name)
+	}
+	return names, list.Err()
 }
 
 func (b *Broker) lookConsumer(ctx context.Context, s jetstream.Stream) (jetstream.Consumer, *jetstream.ConsumerInfo, error) {
@@ -246,16 +280,12 @@ func (b *Broker) rival(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	var others []string
-	lister := s.ListConsumers(ctx)
-	for info := range lister.Info() {
-		if info.Name == n.Consumer {
-			return nil
-		}
-		others = append(others, info.Name)
-	}
-	if err := lister.Err(); err != nil {
+	others, err := consumerNames(ctx, s)
+	if err != nil {
 		return fmt.Errorf("list the consumers of %s: %w", n.Stream, err)
+	}
+	if slices.Contains(others, n.Consumer) {
+		return nil
 	}
 	return &UnfitError{Reasons: []string{fmt.Sprintf("consumer %s can't be created: %s is a work queue and another consumer already takes %s (there are: %s): "+
 		"name it in WORKER_CONSUMER, or delete it", n.Consumer, n.Stream, n.Subject, strings.Join(others, ", "))}}
@@ -269,6 +299,8 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 		ackWait:          ackWait(there.consumer.Config),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
+		resultsMax:       there.streams[n.ResultsStream].CachedInfo().Config.MaxMsgSize,
+		deadletterMax:    there.streams[n.DeadletterStream].CachedInfo().Config.MaxMsgSize,
 		differences:      b.topology.differences(there),
 	}
 	for name, bucket := range map[string]*jetstream.KeyValue{LedgerBucket: &f.ledger, StateBucket: &f.state} {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -63,7 +64,7 @@ func TestProvisionFromNothing(t *testing.T) {
 	}
 	want := map[string]any{
 		"REMEDIATION": stream("REMEDIATION", "remediation.unrestrict",
-			jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 10 * time.Minute}),
+			jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 24 * time.Hour}),
 		"REMEDIATION_RESULTS": stream("REMEDIATION_RESULTS", "remediation.results",
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour, MaxAge: 30 * 24 * time.Hour}),
 		"REMEDIATION_DEADLETTER": stream("REMEDIATION_DEADLETTER", "remediation.deadletter",
@@ -145,10 +146,10 @@ func TestProvisionOwnNames(t *testing.T) {
 
 // What each would create differs, as during a roll-out of another configuration.
 func TestProvisionRacing(t *testing.T) {
-	first := open(t, broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", Provision: true})
+	first := open(t, broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", EmbeddedToken: "of-all", Provision: true})
 	brokers := []*broker.Broker{first}
 	for i := range 4 {
-		brokers = append(brokers, open(t, broker.Config{URL: first.URL(), Provision: true, AckWait: time.Duration(30+i) * time.Second}))
+		brokers = append(brokers, open(t, broker.Config{URL: first.URL(), Auth: broker.Auth{Token: "of-all"}, Provision: true, AckWait: time.Duration(30+i) * time.Second}))
 	}
 	provisionAtOnce(t, brokers)
 	if got := len(setup(t, first.JS())); got != len(ownStreams)+1 {
@@ -230,6 +231,43 @@ func TestProvisionNeverAlters(t *testing.T) {
 	}
 	if logs.FilterMessageSnippet("settings differ").Len() != 1 {
 		t.Error("the differences are not in the log")
+	}
+}
+
+// A consumer of somebody else on the request stream is named, by who may list them; who may not hears that it is there.
+func TestForeignConsumerIsNamed(t *testing.T) {
+	list := "$JS.API.CONSUMER.LIST.REMEDIATION"
+	opts := server.Options{JetStream: true, Users: []*server.User{
+		{Username: "all", Password: "p"},
+		{Username: "worker", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{list}}}},
+	}}
+	s := runServer(t, opts)
+	for _, c := range [][2]string{{"all", "consumer a-copy is none"}, {"worker", list}} {
+		user, want := c[0], c[1]
+		b := open(t, broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: user, Password: "p"}, Provision: true})
+		if user == "all" {
+			if err := b.Provision(within(t)); err != nil || len(b.Differences()) > 0 {
+				t.Fatalf("%v, differences %q", err, b.Differences())
+			}
+			stream, err := b.JS().Stream(within(t), "REMEDIATION")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := stream.CachedInfo().Config
+			cfg.Subjects = append(cfg.Subjects, "remediation.other")
+			if _, err := b.JS().UpdateStream(within(t), cfg); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.JS().CreateConsumer(within(t), "REMEDIATION", jetstream.ConsumerConfig{Durable: "a-copy", FilterSubject: "remediation.other", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.Provision(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		if named := strings.Join(b.Differences(), "\n"); !strings.Contains(named, want) {
+			t.Errorf("as %s: differences %s\nwant %q among them", user, named, want)
+		}
 	}
 }
 

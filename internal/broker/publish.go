@@ -41,6 +41,20 @@ func (b *Broker) NewPublisher() *Publisher {
 // room is what a message may have less than the broker's limit, for what the client library adds to the headers.
 const room = 512
 
+// limit is how large a message of ours may be for a stream whose own limit is streamMax (0 or less: none).
+func (b *Broker) limit(streamMax int32) int {
+	most := b.MaxPayload()
+	if streamMax > 0 {
+		most = min(most, int(streamMax))
+	}
+	return max(most-room, 1)
+}
+
+// neverStored says of an error to publish whether it means that the message is larger than the broker or its stream takes.
+func neverStored(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || apiError(err).ErrorCode == codeMessageTooLarge
+}
+
 // Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
 func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent remediation.Trace, replyTo string, since time.Time) (err error) {
 	if p.tracer != nil {
@@ -49,12 +63,13 @@ func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent rem
 		defer func() { published(span, err) }()
 		parent = remediation.TraceIn(ctx)
 	}
-	h, body, err := r.Render(p.source, parent, p.b.MaxPayload()-room)
+	h, body, err := r.Render(p.source, parent, p.b.limit(p.b.found.Load().resultsMax))
 	if err != nil {
 		return fmt.Errorf("render the result of %s: %w", r.RequestID, err)
 	}
 	if replyTo != "" {
 		// At least once, and first: nobody remembers whether it was sent.
+		p.b.replies.add(replyTo, r.RequestID)
 		if err := p.b.nc.PublishMsg(&nats.Msg{Subject: replyTo, Header: nats.Header(h), Data: body}); err != nil {
 			return fmt.Errorf("send the result of %s to its replyTo: %w", r.RequestID, err)
 		}
@@ -85,7 +100,7 @@ func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, si
 		ctx, span = p.publishing(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
 		defer func() { published(span, err) }()
 	}
-	h, body := d.Render(p.b.MaxPayload() - room)
+	h, body := d.Render(p.b.limit(p.b.found.Load().deadletterMax))
 	n := p.b.cfg.Names
 	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}
 	same := func(earlier []byte) bool { return bytes.Equal(earlier, body) }
@@ -119,15 +134,21 @@ func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id s
 // PublishMsg is both in one, and costs more: it asks by a request of its own where this shares one subscription for all.
 func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt) func(context.Context) (*jetstream.PubAck, error) {
 	sent, err := js.PublishMsgAsync(msg, opts...)
+	wrapped := func(err error) error {
+		if neverStored(err) {
+			return fmt.Errorf("%w: %w", remediation.ErrTooLarge, err)
+		}
+		return err
+	}
 	return func(ctx context.Context) (*jetstream.PubAck, error) {
 		if err != nil {
-			return nil, err
+			return nil, wrapped(err)
 		}
 		select {
 		case ack := <-sent.Ok():
 			return ack, nil
 		case err := <-sent.Err():
-			return nil, err
+			return nil, wrapped(err)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -139,6 +160,9 @@ func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.Publish
 // a message id whose message was never stored. That leaves no hole: its number is given to another message, or no message has
 // come so far yet. Only the present leader is asked: a direct read may come from a replica that is behind.
 func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same func([]byte) bool) (bool, error) {
+	if seq == 0 {
+		return false, nil // no message has it
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	s, err := p.b.js.Stream(ctx, stream)
@@ -146,97 +170,29 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 		return false, err
 	}
 	last := s.CachedInfo().State.LastSeq // before the message is looked for: what comes meanwhile is another one
-	data, found, err := p.read(ctx, stream, seq)
+	m, found, err := p.b.readOne(ctx, stream, messageRequest{Sequence: seq})
 	switch {
 	case err != nil:
 		return false, err
 	case found:
-		return same(data), nil
+		return same(m.Data), nil
 	}
-	return seq > 0 && seq <= last, nil
+	return seq <= last, nil
 }
-
-// read gets a message from the stream's leader.
-func (p *Publisher) read(ctx context.Context, stream string, seq uint64) (data []byte, found bool, err error) {
-	reply, err := p.b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, fmt.Appendf(nil, `{"seq":%d}`, seq))
-	if err != nil {
-		return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Data []byte `json:"data"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(reply.Data, &answer); {
-	case err != nil:
-		return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
-	case answer.Message != nil:
-		return answer.Message.Data, true, nil
-	case answer.Error == nil || answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeBadRequest || answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound:
-		return nil, false, nil // a bad request is number 0, which no message has
-	}
-	return nil, false, fmt.Errorf("read message %d of %s: %w", seq, stream, answer.Error)
-}
-
-// searchBatch is how many messages a search asks for at once. It gets their headers alone.
-const searchBatch = 1000
 
 // published searches a stream for a message id from a time on. It goes on as long as ctx lets it and it gets on: each of its
-// steps may take apiTimeout. The broker forgets the consumer when nobody has asked it for a while.
+// steps may take apiTimeout.
 func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (there bool, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("search %s: %w", stream, err)
+	err = p.b.scan(ctx, stream, part{subject: subject, since: since.Add(-time.Minute)}, func(m Message) error {
+		if there = m.Header.Get(jetstream.MsgIDHeader) == id; there {
+			return errEnough
 		}
-	}()
-	from := since.Add(-time.Minute)
-	cons, err := within(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
-		return p.b.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-			FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from, HeadersOnly: true,
-			AckPolicy: jetstream.AckNonePolicy, InactiveThreshold: time.Minute, MemoryStorage: true, Replicas: 1,
-		})
+		return nil
 	})
-	if err != nil {
-		return false, err
+	if errors.Is(err, errEnough) {
+		err = nil
 	}
-	for left := cons.CachedInfo().NumPending; left > 0; {
-		batch, err := within(ctx, func(ctx context.Context) ([]jetstream.Msg, error) {
-			return fetch(ctx, cons, int(min(left, searchBatch)))
-		})
-		if err != nil {
-			return false, err
-		}
-		for _, msg := range batch {
-			if msg.Headers().Get(jetstream.MsgIDHeader) == id {
-				return true, nil
-			}
-		}
-		meta, err := batch[len(batch)-1].Metadata()
-		if err != nil {
-			return false, err
-		}
-		left = meta.NumPending
-	}
-	return false, nil
-}
-
-// fetch gets the next n messages of a consumer that has so many, all of them: nobody would bring one again that got lost.
-func fetch(ctx context.Context, cons jetstream.Consumer, n int) (all []jetstream.Msg, err error) {
-	batch, err := cons.Fetch(n, jetstream.FetchContext(ctx))
-	if err != nil {
-		return nil, err
-	}
-	for msg := range batch.Messages() {
-		all = append(all, msg)
-	}
-	if err := batch.Error(); err != nil {
-		return nil, err
-	}
-	if len(all) < n {
-		return nil, fmt.Errorf("%d of %d messages came", len(all), n)
-	}
-	return all, nil
+	return there, err
 }
 
 // Waits implements remediation.Publisher.
@@ -245,34 +201,36 @@ func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
 	defer cancel()
 	i := strings.LastIndexByte(message, ':')
 	seq, err := strconv.ParseUint(message[i+1:], 10, 64)
-	if i < 0 || err != nil {
+	if i < 0 || err != nil || seq == 0 {
 		return false, nil //nolint:nilerr // no message has that name
 	}
-	_, found, err := p.read(ctx, message[:i], seq)
+	_, found, err := p.b.readOne(ctx, message[:i], messageRequest{Sequence: seq})
+	if IsMissing(err) {
+		return false, nil
+	}
 	return found, err
 }
 
 // Load implements remediation.DeadLetters.
 func (p *Publisher) Load(ctx context.Context, seq uint64) (remediation.Header, []byte, bool, error) {
-	msg, err := p.deadLetters(ctx, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
-		return s.GetMsg(ctx, seq)
-	})
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil, false, nil
+	if seq == 0 {
+		return nil, nil, false, nil // no message has it
 	}
-	if err != nil {
-		return nil, nil, false, fmt.Errorf("read dead letter %d: %w", seq, err)
-	}
-	return remediation.Header(msg.Header), msg.Data, true, nil
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	m, found, err := p.b.readOne(ctx, p.b.cfg.Names.DeadletterStream, messageRequest{Sequence: seq})
+	return m.Header, m.Data, found, err
 }
 
 // Drop implements remediation.DeadLetters.
 func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
-	_, err := p.deadLetters(ctx, func(ctx context.Context, s jetstream.Stream) (*jetstream.RawStreamMsg, error) {
-		return nil, s.DeleteMsg(ctx, seq)
-	})
-	var api *jetstream.APIError
-	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || errors.As(err, &api) && api.ErrorCode == sequenceNotFound {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	s, err := p.b.js.Stream(ctx, p.b.cfg.Names.DeadletterStream)
+	if err == nil {
+		err = s.DeleteMsg(ctx, seq)
+	}
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || apiError(err).ErrorCode == sequenceNotFound {
 		return nil
 	}
 	return fmt.Errorf("drop dead letter %d: %w", seq, err)
@@ -280,13 +238,3 @@ func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
 
 // sequenceNotFound is the server's error code for deleting a message that is not there [nats-server errors.json].
 const sequenceNotFound = 10043
-
-func (p *Publisher) deadLetters(ctx context.Context, do func(context.Context, jetstream.Stream) (*jetstream.RawStreamMsg, error)) (*jetstream.RawStreamMsg, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	s, err := p.b.js.Stream(ctx, p.b.cfg.Names.DeadletterStream)
-	if err != nil {
-		return nil, err
-	}
-	return do(ctx, s)
-}

@@ -142,7 +142,7 @@ func (s *RateStore) readClosed(ctx context.Context) error {
 func (s *RateStore) learnClosed(ctx context.Context, entry jetstream.KeyValueEntry) {
 	end, err := rateClosureEnd(entry)
 	if err != nil { // closed until it is read again, and so as long as it is there
-		s.extend(time.Now().Add(2 * rateAnnounce))
+		s.extend(time.Now().Add(2 * rateReread))
 		return
 	}
 	now, err := s.brokerTime(ctx)

@@ -11,12 +11,12 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// want expects exactly n calls now, and then a wait of about d.
+// want expects exactly n calls now, and then a wait of about d: until a span of the API's is over, and StartLimit more.
 func (r *rateReplica) want(n int, d time.Duration) {
 	r.tb.Helper()
 	got, wait := r.exhaust()
-	if off := wait.Wait() - d; got != n || wait.Closed || off < -time.Second || off > time.Second {
-		r.tb.Errorf("%d calls and then %v, want %d and then %v", got, wait, n, d)
+	if off := wait.Wait() - d - budget.StartLimit; got != n || wait.Closed || off < -time.Second || off > time.Second {
+		r.tb.Errorf("%d calls and then %v, want %d and then %v", got, wait, n, d+budget.StartLimit)
 	}
 }
 
@@ -96,9 +96,9 @@ func TestRateSmallestLimitHolds(t *testing.T) {
 }
 
 // Calls without a limit are unknown to the window, so a limit begins with a full one: here until
-// 1.1 windows and twice the margin after the last mark, rounded up.
+// 1.1 windows and twice StartLimit after the last mark.
 func TestRateLimitIntroduced(t *testing.T) {
-	const minute, hour = 67 * time.Second, 66*time.Minute + 4*time.Second
+	const minute, hour = 66*time.Second + budget.StartLimit, 66*time.Minute + budget.StartLimit
 	t.Run("live", func(t *testing.T) {
 		rateBubble(t, func(t *testing.T, w *rateWorld) {
 			a := w.replica(budget.Limits(0, 0))
@@ -106,7 +106,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 			b := w.replica(budget.Limits(5, 100))
 			b.want(0, hour)
 			a.want(0, hour)
-			time.Sleep(hour + 3*time.Second)
+			time.Sleep(hour + budget.StartLimit + time.Second)
 			b.take(3)
 			a.want(2, time.Minute)
 		})
@@ -121,7 +121,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 				a.stop()
 				b := w.replica(budget.Limits(5, 0))
 				b.want(0, minute-3*time.Second)
-				time.Sleep(minute)
+				time.Sleep(minute + budget.StartLimit)
 				b.want(5, time.Minute)
 				b.stop()
 				time.Sleep(2 * time.Second)
@@ -140,7 +140,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 			b.stop()
 			time.Sleep(2 * time.Second)
 			a.take(1)
-			time.Sleep(minute + 3*time.Second)
+			time.Sleep(minute + budget.StartLimit)
 			w.replica(budget.Limits(5, 0)).want(5, time.Minute)
 		})
 	})
@@ -167,8 +167,8 @@ func TestRateStreamRemoved(t *testing.T) {
 		if err := r.js.DeleteStream(t.Context(), "UNRESTRICT_RATE_MINUTE"); err != nil {
 			t.Fatal(err)
 		}
-		r.want(0, 67*time.Second)
-		time.Sleep(70 * time.Second)
+		r.want(0, 66*time.Second+budget.StartLimit)
+		time.Sleep(66*time.Second + 2*budget.StartLimit)
 		r.want(5, time.Minute)
 	})
 }
@@ -215,9 +215,10 @@ func TestRateRemaining(t *testing.T) {
 		js := w.connect()
 		expect := func(configured []budget.Window, want ...budget.WindowStatus) {
 			t.Helper()
-			got, err := RateRemaining(t.Context(), js, configured)
-			if diff := cmp.Diff(want, got); err != nil || diff != "" {
-				t.Errorf("RateRemaining: %v (-want +got):\n%s", err, diff)
+			var got Overview
+			err := (&Broker{js: js}).quota(t.Context(), &got, configured)
+			if diff := cmp.Diff(want, got.Budget); err != nil || diff != "" {
+				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
 		}
 		expect(budget.Limits(9, 0), budget.WindowStatus{Window: "minute", Limit: 9, Remaining: 9}, budget.WindowStatus{Window: "hour"})

@@ -43,14 +43,14 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 	}
 }
 
-// While a replica announces limits that are not understood nobody who does not understand them makes the stream's larger.
+// While a replica says what is not understood nobody who does not understand it makes the stream's larger.
 func TestRateLimitsNotUnderstood(t *testing.T) {
 	rateBubble(t, func(t *testing.T, w *rateWorld) {
 		newer, older := w.replica(budget.Limits(20, 0)), w.replica(budget.Limits(50, 0))
 		newer.take(1)
 		newer.kill()
-		said := rateLimits + newer.store.id
-		if _, err := older.store.state.PutString(t.Context(), said, `{"minute":{"calls":20,"burst":5}}`); err != nil {
+		said := newer.store.peers.keys.replica + newer.store.peers.id
+		if _, err := older.store.state.PutString(t.Context(), said, `{"limits":{"minute":{"calls":20,"burst":5}}}`); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Second)

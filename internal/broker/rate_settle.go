@@ -20,16 +20,17 @@ func RateStreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 		Description: "the calls of the last " + w.Name + ": to publish is to take one",
 		Storage:     jetstream.FileStorage, Replicas: replicas,
 		MaxMsgsPerSubject: int64(w.Limit), Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-		MaxAge: w.Per + w.Margin, Duplicates: 100 * time.Millisecond,
+		MaxAge: w.Lasts(), Duplicates: 100 * time.Millisecond,
+		AllowDirect: true, // whoever forecasts reads all grants at once
 	}
 }
 
 // settle returns the window's stream with its info, after making its limit the one that holds now.
 //
-// Raising is one update, and left to those who understand what all others say. Lowering would delete the oldest grants, which a later raise would miss:
+// Raising is one update, and left to those who have heard all others. Lowering would delete the oldest grants, which a later raise would miss:
 // so while the stream's limit is above the one that holds nobody takes (all replicas see this
 // alike), until the grants fit and the update deletes none.
-func (s *RateStore) settle(ctx context.Context, window string, limit int) (jetstream.Stream, error) {
+func (s *RateStore) settle(ctx context.Context, window string, limit int, known bool) (jetstream.Stream, error) {
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	stream, err := s.stream(ctx, window)
@@ -51,7 +52,7 @@ func (s *RateStore) settle(ctx context.Context, window string, limit int) (jetst
 	}
 	config := stream.CachedInfo().Config
 	is, want, taken := config.MaxMsgsPerSubject, int64(limit), int64(stream.CachedInfo().State.Msgs)
-	if is == want || is > want && taken > want || is < want && s.unread() {
+	if is == want || is > want && taken > want || is < want && !known {
 		return stream, nil
 	}
 	config.MaxMsgsPerSubject = want
@@ -83,7 +84,7 @@ func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
 	}
 	have := stream.CachedInfo().Config
 	want := have
-	want.Subjects, want.MaxAge, want.Duplicates = config.Subjects, config.MaxAge, config.Duplicates
+	want.Subjects, want.MaxAge, want.Duplicates, want.AllowDirect = config.Subjects, config.MaxAge, config.Duplicates, true
 	want.Replicas = max(have.Replicas, config.Replicas)
 	want.Discard, want.DiscardNewPerSubject = config.Discard, config.DiscardNewPerSubject
 	if have.MaxMsgsPerSubject <= 0 {

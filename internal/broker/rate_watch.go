@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,7 +13,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// follow announces our limits and keeps what the bucket says up to date until the connection
+// follow keeps what the bucket says up to date until the connection
 // changes: a watch that survived a reconnect may be minutes behind without knowing it.
 func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error {
 	for range len(status) {
@@ -23,23 +22,19 @@ func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error
 	if !s.js.Conn().IsConnected() {
 		return nats.ErrConnectionReconnecting
 	}
-	if err := s.announce(ctx); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx) // the watch lives as long as this
 	defer cancel()
 	started := time.AfterFunc(rateTimeout, cancel)
-	watch, err := s.state.WatchFiltered(ctx, []string{rateClosed, rateKeys})
+	watch, err := s.state.WatchFiltered(ctx, []string{rateClosed, rateUnrecorded + ">"})
 	started.Stop()
 	if err != nil {
 		return fmt.Errorf("watch the bucket %s: %w", s.state.Bucket(), err)
 	}
 	defer watch.Stop() //nolint:errcheck // gone already when the connection is
-	tick := time.NewTicker(rateAnnounce)
+	tick := time.NewTicker(rateReread)
 	defer tick.Stop()
 
 	s.mu.Lock()
-	clear(s.limits)
 	clear(s.marks)
 	s.mu.Unlock()
 	for {
@@ -54,7 +49,7 @@ func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error
 				s.learn(ctx, entry)
 			}
 		case <-tick.C:
-			if err := errors.Join(s.announce(ctx), s.settleDebt(ctx), s.readClosed(ctx)); err != nil {
+			if err := errors.Join(s.settleDebt(ctx), s.readClosed(ctx)); err != nil {
 				return err
 			}
 		case is := <-status:
@@ -76,20 +71,10 @@ func (s *RateStore) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if window, ok := strings.CutPrefix(key, rateUnrecorded); ok {
-		delete(s.marks, window)
-		if put {
-			s.marks[window] = entry.Created()
-		}
-		return
-	}
-	delete(s.limits, key)
-	var limits map[string]int
-	if put && key != rateLimits+s.id {
-		if json.Unmarshal(entry.Value(), &limits) != nil {
-			limits = nil
-		}
-		s.limits[key] = limits
+	window := strings.TrimPrefix(key, rateUnrecorded)
+	delete(s.marks, window)
+	if put {
+		s.marks[window] = entry.Created()
 	}
 }
 

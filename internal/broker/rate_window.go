@@ -25,11 +25,11 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 	if err := s.waitTouch(ctx); err != nil {
 		return budget.State{}, err
 	}
-	limit := s.smallest(window)
+	limit, known := s.smallest(window)
 	if limit == 0 {
 		return budget.State{}, nil
 	}
-	stream, err := s.settle(ctx, window, limit)
+	stream, err := s.settle(ctx, window, limit, known)
 	if err != nil {
 		return budget.State{}, err
 	}
@@ -70,7 +70,7 @@ func (s *RateStore) granted(ctx context.Context, stream jetstream.Stream, seq ui
 
 // Take implements [budget.Windows].
 func (s *RateStore) Take(ctx context.Context, window string) (bool, error) {
-	if s.smallest(window) == 0 {
+	if limit, _ := s.smallest(window); limit == 0 {
 		return true, s.takeUnrecorded(ctx, window)
 	}
 	return s.publishGrant(ctx, window)
@@ -90,7 +90,9 @@ func (s *RateStore) publishGrant(ctx context.Context, window string) (bool, erro
 
 // rateMarkTTL is for how long after a mark a call without a limit can still count in the window: a
 // mark is good for the calls of a tenth of the window.
-func rateMarkTTL(w budget.Window) time.Duration { return rateCeil(w.Per + w.Per/10 + 2*w.Margin) }
+func rateMarkTTL(w budget.Window) time.Duration {
+	return rateCeil(w.Lasts() + w.Per/10 + budget.StartLimit)
+}
 
 // takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
 // while there are calls, that the window's stream does not know of all of them. A limit that is
@@ -127,27 +129,4 @@ func (s *RateStore) unrecorded(window string) (since time.Time, marked bool) {
 	defer s.mu.Unlock()
 	since, marked = s.marks[window]
 	return since, marked
-}
-
-// RateRemaining is what [budget.Budget.Remaining] tells, for a command that has no budget: the
-// limits are those that the running workers have agreed on.
-func RateRemaining(ctx context.Context, js jetstream.JetStream, windows []budget.Window) ([]budget.WindowStatus, error) {
-	var all []budget.WindowStatus
-	for _, w := range windows {
-		status := budget.WindowStatus{Window: w.Name, Limit: w.Limit, Remaining: w.Limit}
-		if w.Limit > 0 {
-			stream, err := js.Stream(ctx, rateStream(w.Name))
-			switch {
-			case errors.Is(err, jetstream.ErrStreamNotFound): // no worker has run yet
-			case err != nil:
-				return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
-			default:
-				info := stream.CachedInfo()
-				status.Limit = int(info.Config.MaxMsgsPerSubject)
-				status.Remaining = max(0, status.Limit-int(info.State.Msgs))
-			}
-		}
-		all = append(all, status)
-	}
-	return all, nil
 }

@@ -75,44 +75,76 @@ const (
 	readBytes    = 4 << 20
 )
 
-// readOn reads the next messages of a part; none: there are no more. A stream that somebody made
-// without direct reads gives them one by one.
+// readOn reads the next messages of a part; none: there are no more. That there are none is believed of the stream's
+// leader alone: a direct read may come from a replica that is behind, and a message may be made to look like its end.
+// A stream that somebody made without direct reads gives its messages one by one, and so is read past a message that
+// is made to look like others.
 func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	cfg := s.CachedInfo().Config
 	if cfg.AllowDirect {
-		return b.readBatch(ctx, cfg.Name, p)
-	}
-	for {
-		m, err := s.GetMsg(ctx, max(p.from, 1), jetstream.WithGetMsgSubject(p.subject))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil, nil
-		}
+		msgs, err := b.readBatch(ctx, cfg.Name, p)
 		if err != nil {
 			return nil, err
 		}
-		if !m.Time.Before(p.since) {
-			return []Message{{Subject: m.Subject, Sequence: m.Sequence, Time: m.Time, Header: remediation.Header(m.Header), Data: append([]byte{}, m.Data...)}}, nil
+		if genuine, err := b.genuine(ctx, cfg.Name, msgs); err != nil || genuine {
+			return msgs, err
 		}
-		p.from = m.Sequence + 1
+	}
+	for {
+		m, found, err := b.readOne(ctx, cfg.Name, p.ask())
+		if err != nil || !found {
+			return nil, err
+		}
+		if !m.Time.Before(p.since) {
+			return []Message{m}, nil
+		}
+		p = p.after(m) // a broker that does not know the start time
 	}
 }
 
-// readBatch is a batched direct read, which the client library does not have. [doc] nats-architecture-and-design ADR-31
-func (b *Broker) readBatch(ctx context.Context, stream string, p part) ([]Message, error) {
-	fields := map[string]any{"batch": cmp.Or(p.most, readMessages), "max_bytes": readBytes, "next_by_subj": p.subject}
+// messageRequest asks for one message, or for a batch. [doc] nats-architecture-and-design ADR-31
+type messageRequest struct {
+	Sequence uint64     `json:"seq,omitempty"`
+	Start    *time.Time `json:"start_time,omitempty"`
+	Next     string     `json:"next_by_subj,omitempty"` // the first on this subject, from Sequence or Start on
+	Last     string     `json:"last_by_subj,omitempty"` // the last on this subject
+	Batch    uint64     `json:"batch,omitempty"`
+	MaxBytes int        `json:"max_bytes,omitempty"`
+}
+
+func (p part) ask() messageRequest {
 	if !p.since.IsZero() {
-		fields["start_time"] = p.since
-	} else {
-		fields["seq"] = max(p.from, 1)
+		return messageRequest{Start: &p.since, Next: p.subject}
 	}
-	ask, err := json.Marshal(fields)
+	return messageRequest{Sequence: max(p.from, 1), Next: p.subject}
+}
+
+// genuine says whether a batch is what the stream has. All that a direct read tells of a message stands in headers behind
+// the message's own ones, and these are its publisher's: he can end the block early, so that what is behind it is not read, and
+// give the message the sequence of a later one, to hide those between. The time at which a later one will be stored he
+// can't know.
+func (b *Broker) genuine(ctx context.Context, stream string, batch []Message) (bool, error) {
+	if len(batch) == 0 {
+		return false, nil
+	}
+	last := batch[len(batch)-1]
+	m, found, err := b.readOne(ctx, stream, messageRequest{Sequence: last.Sequence})
+	return found && m.Time.Equal(last.Time), err
+}
+
+// readBatch is a batched direct read, which the client library does not have. A reply without a sequence ends it.
+func (b *Broker) readBatch(ctx context.Context, stream string, p part) (msgs []Message, err error) {
+	request := p.ask()
+	request.Batch, request.MaxBytes = cmp.Or(p.most, readMessages), readBytes
+	ask, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
+	replies := make(chan *nats.Msg, request.Batch+1)
 	inbox := b.nc.NewInbox()
-	sub, err := b.nc.SubscribeSync(inbox)
+	sub, err := b.nc.ChanSubscribe(inbox, replies) // NextMsg takes an empty message with the header Status: 503 for an error
 	if err != nil {
 		return nil, err
 	}
@@ -120,34 +152,29 @@ func (b *Broker) readBatch(ctx context.Context, stream string, p part) ([]Messag
 	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, ask); err != nil {
 		return nil, err
 	}
-	var msgs []Message
-	for {
-		reply, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			return nil, err
+	for least := request.Sequence; ; {
+		select {
+		case reply := <-replies:
+			m, ok := directMessage(reply)
+			if !ok {
+				return msgs, nil
+			}
+			if m.Sequence < least {
+				return nil, nil // one before it was none that the stream has
+			}
+			msgs, least = append(msgs, m), m.Sequence+1
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		switch status := reply.Header.Get("Status"); {
-		case status == "204" || status == "404": // the end of the batch; nothing there
-			return msgs, nil
-		case status == "503" && len(reply.Data) == 0:
-			return nil, nats.ErrNoResponders
-		case status != "" && reply.Header.Get(jetstream.SequenceHeader) == "":
-			return nil, fmt.Errorf("status %s %s", status, reply.Header.Get("Description"))
-		}
-		m, err := directMessage(reply)
-		if err != nil {
-			return nil, err
-		}
-		msgs = append(msgs, m)
 	}
 }
 
-// directMessage undoes what a direct read adds to a message's own headers, behind them.
-func directMessage(reply *nats.Msg) (Message, error) {
+// directMessage undoes what a direct read adds to a message's own headers, behind them; false: the reply is no message.
+func directMessage(reply *nats.Msg) (Message, bool) {
 	m := Message{Header: remediation.Header{}, Data: reply.Data}
 	added := map[string]string{
 		jetstream.StreamHeader: "", jetstream.SubjectHeader: "", jetstream.SequenceHeader: "", jetstream.TimeStampHeaer: "",
-		"Nats-Num-Pending": "", "Nats-Last-Sequence": "", "Nats-UpTo-Sequence": "",
+		"Nats-Num-Pending": "", "Nats-Last-Sequence": "",
 	}
 	for name, values := range reply.Header {
 		if _, own := added[name]; own && len(values) > 0 {
@@ -162,5 +189,48 @@ func directMessage(reply *nats.Msg) (Message, error) {
 	var errs [2]error
 	m.Sequence, errs[0] = strconv.ParseUint(added[jetstream.SequenceHeader], 10, 64)
 	m.Time, errs[1] = time.Parse(time.RFC3339Nano, added[jetstream.TimeStampHeaer])
-	return m, errors.Join(errs[:]...)
+	return m, errors.Join(errs[:]...) == nil
+}
+
+// readOne reads one message from the stream's leader, whose answer is no message itself: in it nothing can be taken for
+// the broker's word. A header block that no client can read counts as none, as in a delivery.
+func (b *Broker) readOne(ctx context.Context, stream string, request messageRequest) (m Message, found bool, err error) {
+	return readOne(ctx, b.nc, stream, request)
+}
+
+func readOne(ctx context.Context, nc *nats.Conn, stream string, request messageRequest) (m Message, found bool, err error) {
+	ask, err := json.Marshal(request)
+	if err != nil {
+		return m, false, err
+	}
+	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, ask)
+	if err != nil {
+		return m, false, fmt.Errorf("read %s: %w", stream, err)
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(reply.Data, &answer); {
+	case err != nil:
+		return m, false, fmt.Errorf("read %s: %w", stream, err)
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return m, false, nil
+	case answer.Error != nil:
+		return m, false, fmt.Errorf("read %s: %w", stream, answer.Error)
+	case answer.Message == nil:
+		return m, false, fmt.Errorf("read %s: the answer has no message", stream)
+	}
+	stored := answer.Message
+	m = Message{Subject: stored.Subject, Sequence: stored.Sequence, Time: stored.Time, Header: remediation.Header{}, Data: stored.Data}
+	if h, err := nats.DecodeHeadersMsg(stored.Header); err == nil {
+		m.Header = remediation.Header(h)
+	}
+	return m, true, nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,14 +22,12 @@ type stateKeys struct{ pause, lease, replica string }
 // stateKeys keeps two deployments on one account apart, as their request streams do.
 func (n Names) stateKeys() stateKeys {
 	d := remediation.DeploymentDigest(n.Stream)
-	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: "replica." + d + "."}
+	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: everyReplica + d + "."}
 }
 
 const (
 	leaseTTL   = 8 * time.Second // how soon another replica takes over from one that was killed
 	leaseRenew = 2 * time.Second
-	presence   = 5 * time.Second
-	presentTTL = 15 * time.Second
 )
 
 // Pause is an operator's order to stop consumption on every replica.
@@ -36,6 +36,9 @@ type Pause struct {
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until"` // nil: until resumed
 }
+
+// everyReplica begins the keys of what replicas say of themselves, of all deployments on the account.
+const everyReplica = "replica."
 
 // Replicas is what the replicas of one deployment tell each other through UNRESTRICT_STATE: the operator's pause, who
 // holds a lease, and who is there. It also keeps an estimate of the broker's clock.
@@ -48,33 +51,30 @@ type Replicas struct {
 	log   *zap.Logger
 
 	mu      sync.Mutex
-	known   bool // whether there is a pause was read at least once
+	known   bool // what follows was read at least once
 	pause   *Pause
+	peers   map[string]Presence // of the whole account but this process, by key; never changed in place
 	changed chan struct{}
 	offset  time.Duration // broker's clock less ours
 }
 
 // NewReplicas opens the shared state after Provision; id is this process's.
 func (b *Broker) NewReplicas(ctx context.Context, id string) (*Replicas, error) {
-	store, err := newBucketStore(ctx, b.js, StateBucket)
-	if err != nil {
-		return nil, err
-	}
 	stream, err := b.js.Stream(ctx, "KV_"+StateBucket)
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", StateBucket, err)
 	}
-	return &Replicas{store: store, kv: b.State(), state: stream, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
+	return &Replicas{store: newBucketStore(b.js, StateBucket), kv: b.State(), state: stream, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
 }
 
 // Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
-func (r *Replicas) Run(ctx context.Context, present func() any) error {
+func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	var there sync.WaitGroup
 	there.Go(func() { r.beThere(ctx, present) })
 	defer there.Wait()
 	for {
 		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("the operator's pause is not followed for the moment", zap.Error(err))
+			r.log.Warn("the operator's pause and the other replicas are not followed for the moment", zap.Error(err))
 		}
 		if wait(ctx, time.Second) != nil {
 			return nil
@@ -82,38 +82,48 @@ func (r *Replicas) Run(ctx context.Context, present func() any) error {
 	}
 }
 
+// follow watches the pause and what all replicas say of themselves. What was known stays so until the watch has told all
+// that there is.
 func (r *Replicas) follow(ctx context.Context) error {
-	w, err := r.kv.Watch(ctx, r.keys.pause)
+	w, err := r.kv.WatchFiltered(ctx, []string{r.keys.pause, everyReplica + ">"})
 	if err != nil {
-		return fmt.Errorf("watch the pause: %w", err)
+		return fmt.Errorf("watch the bucket %s: %w", StateBucket, err)
 	}
 	defer func() { _ = w.Stop() }()
-	seen := false
-	for {
+	var pause *Pause
+	peers := map[string]Presence{}
+	for told := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
-				return errors.New("the watch of the pause ended")
-			case e == nil && !seen:
-				r.setPause(nil)
+				return errors.New("the watch ended")
 			case e == nil:
-			default:
-				seen = true
-				r.learn(e)
+				told = true
+			case e.Key() == r.keys.pause:
+				if pause = nil; e.Operation() == jetstream.KeyValuePut {
+					pause = readPause(e.Value(), e.Created())
+				}
+			case e.Operation() != jetstream.KeyValuePut:
+				delete(peers, e.Key())
+			case !strings.HasSuffix(e.Key(), "."+r.id):
+				peers[e.Key()] = readPresence(e.Value(), e.Created())
+			}
+			if told {
+				r.know(pause, peers)
 			}
 		}
 	}
 }
 
-func (r *Replicas) learn(e jetstream.KeyValueEntry) {
-	if e.Operation() != jetstream.KeyValuePut {
-		r.setPause(nil)
-		return
-	}
-	r.setPause(readPause(e.Value(), e.Created()))
+func (r *Replicas) know(pause *Pause, peers map[string]Presence) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known, r.pause, r.peers = true, pause, maps.Clone(peers)
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 // readPause never takes what it does not understand for no pause: a newer version may have written it.
@@ -126,14 +136,6 @@ func readPause(value []byte, written time.Time) *Pause {
 }
 
 func (p *Pause) over() bool { return p.Until != nil && !time.Now().Before(*p.Until) }
-
-func (r *Replicas) setPause(p *Pause) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.known, r.pause = true, p
-	close(r.changed)
-	r.changed = make(chan struct{})
-}
 
 // Paused is the operator's pause, nil if none.
 func (r *Replicas) Paused() *Pause {
@@ -206,37 +208,6 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	defer r.mu.Unlock()
 	r.offset = info.TimeStamp.Sub(before.Add(time.Since(before) / 2))
 	return nil
-}
-
-// beThere speaks every few seconds, and soon after something changed: who asks for the status right after a start, a
-// resume or the last result is to hear the truth. Nobody else writes this replica's key, so that a word whose
-// acknowledgement is lost is just said again.
-func (r *Replicas) beThere(ctx context.Context, present func() any) {
-	var said string
-	var at time.Time
-	for {
-		now := present()
-		if word := fmt.Sprint(now); time.Since(at) >= presence || word != said && time.Since(at) >= presence/10 {
-			r.speak(ctx, now)
-			said, at = word, time.Now()
-		}
-		if wait(ctx, presence/20) != nil {
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_ = r.store.purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
-			return
-		}
-	}
-}
-
-// speak writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
-func (r *Replicas) speak(ctx context.Context, present any) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	value, err := json.Marshal(present)
-	if err == nil && r.Measure(ctx) == nil {
-		_ = r.store.put(ctx, r.keys.replica+r.id, value, presentTTL)
-	}
 }
 
 func wait(ctx context.Context, d time.Duration) error {

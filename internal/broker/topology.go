@@ -27,9 +27,10 @@ const (
 const (
 	defaultAckWait = 20 * time.Second
 
-	// requestDuplicates is long enough for a publisher's own retries. The
-	// ledger, not this window, is what makes an id be carried out once.
-	requestDuplicates = 10 * time.Minute
+	// requestDuplicates lets the same file be submitted again the next morning
+	// without a row in the queue twice. The ledger, not this window, is what
+	// makes an id be carried out once.
+	requestDuplicates = 24 * time.Hour
 	// resultDuplicates is what the result's documentation promises to readers.
 	resultDuplicates = 24 * time.Hour
 	resultMaxAge     = 30 * 24 * time.Hour

@@ -34,16 +34,15 @@ type Budget struct {
 	left     *prometheus.GaugeVec
 	limit    *prometheus.GaugeVec
 	slot     chan struct{} // held by the one caller that talks to the store; the others queue
-	pace     time.Duration // of the last grant, from the first request to the last answer; owned by who has the slot
 	reserved atomic.Bool
 
 	mu       sync.Mutex // guards all below, never held while the store is asked
-	windows  []*window  // shortest first, which also has the smallest margin
+	windows  []*window  // shortest first
 	failure  error      // the last error of the store
 	failedAt time.Time
 }
 
-// New returns a budget over windows, the shortest first, none with a larger margin than the next. reg may be nil.
+// New returns a budget over windows, the shortest first. reg may be nil.
 func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Registerer) *Budget {
 	b := &Budget{
 		MaxHold: 5 * time.Second, store: store, log: log, slot: make(chan struct{}, 1),
@@ -82,36 +81,46 @@ func (b *Budget) Close(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Fresh tells whether a call granted then may still start now: nothing closed the budget since, and the margin of no
-// limited window has passed since right before its grant was asked for. Take has seen to it that the smallest margin,
-// counted from the instant that it returned, is enough for all of them.
+// Fresh tells whether a call granted then may still start now: it is within StartLimit, and nothing closed the budget since.
 func (b *Budget) Fresh(granted time.Time) bool {
-	now := time.Now()
 	since, until, known := b.store.Closed()
-	if !known || now.Before(until) || since.After(granted) {
-		return false
-	}
-	return age(granted, now) <= b.margin()
+	return known && !time.Now().Before(until) && !since.After(granted) && InTime(granted)
 }
 
-// margin is the smallest of the limited windows.
-func (b *Budget) margin() time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	margin := time.Duration(math.MaxInt64)
-	for _, w := range b.windows {
-		if w.limited {
-			margin = min(margin, w.Margin)
-		}
-	}
-	return margin
+// InTime tells whether StartLimit has not passed since a grant: by the monotonic clock, or by the wall clock if that is
+// more, for it goes on while a virtual machine is frozen.
+func InTime(granted time.Time) bool {
+	now := time.Now()
+	return max(now.Sub(granted), now.Round(0).Sub(granted.Round(0))) <= StartLimit
 }
 
 // OpenIn is how long it makes no sense to start anything that needs an "unrestrict" call, as far
 // as this process knows without asking: 0, or until a closure ends or a window lets go of a grant.
 func (b *Budget) OpenIn() time.Duration {
-	d, _, _ := b.wait(b.reserved.Load())
+	d, _ := b.Opens()
 	return d
+}
+
+// Opens is OpenIn, and whether that is for a closure after a 429 rather than for the windows.
+func (b *Budget) Opens() (in time.Duration, closed bool) {
+	in, closed, _ = b.wait(b.reserved.Load())
+	return in, closed
+}
+
+// Reserves is how many calls of each window are left to look-ups now; nil: none.
+func (b *Budget) Reserves() map[string]int {
+	if !b.reserved.Load() {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := map[string]int{}
+	for _, w := range b.windows {
+		if w.seen.Limit > 0 {
+			all[w.Name] = w.reserve()
+		}
+	}
+	return all
 }
 
 // WindowStatus is a window as it is shown. Without a limit both numbers are 0.

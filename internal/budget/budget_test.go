@@ -17,6 +17,11 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+const (
+	minuteLasts = time.Minute + StartLimit
+	hourLasts   = time.Hour + StartLimit
+)
+
 // in runs f in a bubble of fake time with a budget over a store in memory.
 func in(t *testing.T, windows []Window, f func(t *testing.T, b *Budget, m *memory)) {
 	t.Helper()
@@ -51,13 +56,13 @@ func TestTakeExhaustedWindow(t *testing.T) {
 	in(t, Limits(50, 1500), func(t *testing.T, b *Budget, m *memory) {
 		start := time.Now()
 		mustTake(t, b, "unrestrict", 50)
-		if d := b.OpenIn(); d != 60500*time.Millisecond {
-			t.Errorf("OpenIn after the last call: %v, want 1m0.5s", d)
+		if d := b.OpenIn(); d != minuteLasts {
+			t.Errorf("OpenIn after the last call: %v, want %v", d, minuteLasts)
 		}
 		time.Sleep(20 * time.Second)
 		wait := mustWait(t, b, "unrestrict")
-		if wait.Closed || wait.Wait() != 40500*time.Millisecond {
-			t.Errorf("got %+v, want a wait of 40.5s for the window", wait)
+		if wait.Closed || wait.Wait() != minuteLasts-20*time.Second {
+			t.Errorf("got %+v, want the rest of the window", wait)
 		}
 		if d := time.Since(start); d != 20*time.Second {
 			t.Errorf("a long wait was held for %v", d-20*time.Second)
@@ -65,10 +70,10 @@ func TestTakeExhaustedWindow(t *testing.T) {
 		if m.taken["minute"] != 50 || m.taken["hour"] != 50 {
 			t.Errorf("taken %v, want 50 each", m.taken)
 		}
-		time.Sleep(36 * time.Second) // 4.5 s before it opens: held
+		time.Sleep(minuteLasts - 20*time.Second - 4500*time.Millisecond) // 4.5 s before it opens: held
 		mustTake(t, b, "unrestrict", 1)
-		if d := time.Since(start); d != 60500*time.Millisecond {
-			t.Errorf("the 51st call came at %v, want 1m0.5s", d)
+		if d := time.Since(start); d != minuteLasts {
+			t.Errorf("the 51st call came at %v, want %v", d, minuteLasts)
 		}
 	})
 }
@@ -76,9 +81,9 @@ func TestTakeExhaustedWindow(t *testing.T) {
 func TestTakeLooksAtTheHourFirst(t *testing.T) {
 	in(t, Limits(2, 3), func(t *testing.T, b *Budget, m *memory) {
 		mustTake(t, b, "unrestrict", 2)
-		time.Sleep(61 * time.Second)
+		time.Sleep(minuteLasts)
 		mustTake(t, b, "unrestrict", 1)
-		if w := mustWait(t, b, "unrestrict").Wait(); w != time.Hour+2*time.Second-61*time.Second {
+		if w := mustWait(t, b, "unrestrict").Wait(); w != hourLasts-minuteLasts {
 			t.Errorf("wait %v, want until the hour's first grant ages out", w)
 		}
 		if m.taken["minute"] != 3 {
@@ -95,7 +100,7 @@ func TestTakeWaitsForALateStore(t *testing.T) {
 		mustTake(t, b, "unrestrict", 1)
 		time.Sleep(b.OpenIn() - time.Second)
 		mustTake(t, b, "unrestrict", 1)
-		if d := time.Since(start) - time.Hour - 2*time.Second; d < m.late || d > m.late+again {
+		if d := time.Since(start) - hourLasts; d < m.late || d > m.late+again {
 			t.Errorf("the second call came %v after the first had aged out, want 300ms", d)
 		}
 		if m.taken["minute"] != 2 {
@@ -127,7 +132,7 @@ func TestTakeServesInOrderAndSendsAllAway(t *testing.T) {
 		for range 6 {
 			got = append(got, <-results)
 		}
-		const wait = "no call for 1m0.5s: the rate windows are exhausted"
+		wait := (&WaitError{For: minuteLasts}).Error()
 		want := []served{{Caller: 0}, {Caller: 1}, {Caller: 2}, {Caller: 3, Err: wait}, {Caller: 4, Err: wait}, {Caller: 5, Err: wait}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("served (-want +got):\n%s", diff)
@@ -166,7 +171,7 @@ func TestTakeHoldsNobodyForLong(t *testing.T) {
 
 // Short waits that add up are not short.
 func TestTakeAddsUpWaits(t *testing.T) {
-	in(t, []Window{{Name: "minute", Per: 2 * time.Second, Limit: 1}}, func(t *testing.T, b *Budget, _ *memory) {
+	in(t, []Window{{Name: "minute", Per: 0, Limit: 1}}, func(t *testing.T, b *Budget, _ *memory) { // one lasts for StartLimit
 		start, results := time.Now(), make(chan error, 10)
 		for range 10 {
 			go func() {
@@ -245,12 +250,11 @@ func TestFresh(t *testing.T) {
 		age          time.Duration
 		want         bool
 	}{
-		{"minute, in time", 1, 0, 500 * time.Millisecond, true},
-		{"minute, late", 1, 0, 501 * time.Millisecond, false},
-		{"hour, in time", 0, 1, 2 * time.Second, true},
-		{"hour, late", 0, 1, 2001 * time.Millisecond, false},
-		{"both, the smaller margin", 1, 1, 501 * time.Millisecond, false},
-		{"no limit", 0, 0, 24 * time.Hour, true},
+		{"minute, in time", 1, 0, StartLimit, true},
+		{"minute, late", 1, 0, StartLimit + 1, false},
+		{"hour, in time", 0, 1, StartLimit, true},
+		{"hour, late", 0, 1, StartLimit + 1, false},
+		{"no limit, late", 0, 0, StartLimit + 1, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, Limits(test.minute, test.hour), func(t *testing.T, b *Budget, _ *memory) {
@@ -277,28 +281,32 @@ func TestFresh(t *testing.T) {
 func TestFreshOnBothClocks(t *testing.T) {
 	const day = 24 * 60 * 60
 	for _, test := range []struct {
-		name   string
-		margin time.Duration
-		wall   int // seconds that the wall clock moved alone
+		name            string
+		wall, monotonic int // seconds that passed on one clock alone
+		want            bool
 	}{
-		{"the machine was frozen", time.Hour, day},
-		{"the wall clock was set back", time.Nanosecond, -day},
+		{"the machine was frozen", day, 0, false},
+		{"the wall clock was set back meanwhile", -day, 3, false},
+		{"the wall clock was set back, else at once", -day, 0, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			windows := []Window{{Name: "minute", Per: time.Minute, Margin: test.margin, Limit: 2}}
+			windows := []Window{{Name: "minute", Per: time.Minute, Limit: 2}}
 			b := New(newMemory(windows), windows, zap.NewNop(), nil)
 			granted := mustTake(t, b, "unrestrict", 1)
-			if test.wall > 0 && !b.Fresh(granted) {
+			if !b.Fresh(granted) {
 				t.Fatal("not fresh at once")
 			}
-			// There is no API for a time.Time of such a process: move its wall seconds (bits 30 to 62).
-			*(*int64)(unsafe.Pointer(&granted)) -= int64(test.wall) << 30
+			// There is no API for a time.Time of such a process: the wall's seconds stand above 30 bits of nanoseconds,
+			// then comes the monotonic reading.
+			parts := (*[2]int64)(unsafe.Pointer(&granted))
+			parts[0] -= int64(test.wall) << 30
+			parts[1] -= int64(test.monotonic) * int64(time.Second)
 			moved := time.Now().Round(0).Sub(granted.Round(0)) - time.Since(granted)
-			if moved.Round(time.Minute) != time.Duration(test.wall)*time.Second {
+			if moved.Round(time.Minute) != (time.Duration(test.wall-test.monotonic) * time.Second).Round(time.Minute) {
 				t.Fatal("the layout of time.Time has changed")
 			}
-			if b.Fresh(granted) {
-				t.Error("fresh")
+			if b.Fresh(granted) != test.want {
+				t.Errorf("fresh: %v", !test.want)
 			}
 		})
 	}
@@ -330,6 +338,55 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// Calls that come free one by one are waited for until there are enough, or as many as there ever are, or long enough.
+func TestGather(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		limit, taken int // evenly over the last minute
+		n            int
+		d, want      time.Duration
+		wait         time.Duration // of the error
+	}{
+		{"plenty", 100, 0, 20, time.Minute, 0, 0},
+		{"no limit", 0, 0, 20, time.Minute, 0, 0},
+		{"as many as there are", 10, 0, 20, time.Minute, 0, 0},
+		{"until they are there", 60, 60, 20, time.Minute, 21 * time.Second, 0},
+		{"no longer than d", 60, 60, 60, 30 * time.Second, 30 * time.Second, 0},
+		{"none by then", 60, 60, 20, time.Second, time.Second, time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			in(t, Limits(test.limit, 0), func(t *testing.T, b *Budget, m *memory) {
+				for range test.taken {
+					mustTake(t, b, "unrestrict", 1)
+					time.Sleep(time.Second)
+				}
+				start := time.Now()
+				err := b.Gather(t.Context(), test.n, test.d)
+				if d := time.Since(start); d != test.want {
+					t.Errorf("returned after %v, want %v", d, test.want)
+				}
+				if wait, is := errors.AsType[*WaitError](err); (err != nil) != (test.wait > 0) || is && wait.For > test.wait {
+					t.Errorf("error %v, want a wait of %v", err, test.wait)
+				}
+				if m.taken["minute"] != test.taken {
+					t.Error("it took calls")
+				}
+			})
+		})
+	}
+	t.Run("closed", func(t *testing.T) {
+		in(t, Limits(10, 0), func(t *testing.T, b *Budget, _ *memory) {
+			if err := b.Close(t.Context(), time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			var wait *WaitError
+			if err := b.Gather(t.Context(), 1, time.Minute); !errors.As(err, &wait) || !wait.Closed || wait.For != time.Hour {
+				t.Errorf("%v, want the closure", err)
+			}
+		})
+	})
+}
+
 // The store's clock jumps an hour ahead and lets go of every grant: this process still does not
 // call more often than the API allows.
 func TestTakeAfterTheStoresClockJumped(t *testing.T) {
@@ -338,12 +395,12 @@ func TestTakeAfterTheStoresClockJumped(t *testing.T) {
 		mustTake(t, b, "unrestrict", 10)
 		time.Sleep(time.Second)
 		m.set(func() { m.jump += 2 * time.Hour })
-		if w := mustWait(t, b, "unrestrict").Wait(); w != 59500*time.Millisecond {
-			t.Errorf("wait %v, want 59.5s", w)
+		if w := mustWait(t, b, "unrestrict").Wait(); w != minuteLasts-time.Second {
+			t.Errorf("wait %v, want %v", w, minuteLasts-time.Second)
 		}
 		time.Sleep(b.OpenIn())
 		mustTake(t, b, "unrestrict", 10)
-		if d := time.Since(start); d != 60500*time.Millisecond {
+		if d := time.Since(start); d != minuteLasts {
 			t.Errorf("20 calls in %v", d)
 		}
 		m.set(func() { m.jump -= 2 * time.Hour }) // and back: blocked for a while, not for ever
@@ -457,7 +514,7 @@ func TestTakeCancelled(t *testing.T) {
 			t.Errorf("the next caller got %v with %v taken", err, m.taken)
 		}
 		// Held, not queued.
-		time.Sleep(56 * time.Second)
+		time.Sleep(minuteLasts - 4500*time.Millisecond)
 		ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		if _, err := b.Take(ctx, "unrestrict"); !errors.Is(err, context.DeadlineExceeded) {
@@ -490,7 +547,7 @@ func TestRemaining(t *testing.T) {
 		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 0 || b.OpenIn() == 0 {
 			t.Errorf("hour: %v left, open in %v, after others took the rest", left, b.OpenIn())
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(hourLasts)
 		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 100 || b.OpenIn() != 0 {
 			t.Errorf("hour: %v left, open in %v, an hour later", left, b.OpenIn())
 		}

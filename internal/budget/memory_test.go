@@ -35,7 +35,7 @@ func newMemory(windows []Window) *memory {
 
 func (m *memory) prune(name string) (Window, time.Time) {
 	w, now := m.windows[name], time.Now().Add(m.jump)
-	for len(m.grants[name]) > 0 && now.Sub(m.grants[name][0]) >= w.Per+w.Margin+m.late {
+	for len(m.grants[name]) > 0 && now.Sub(m.grants[name][0]) >= w.Lasts()+m.late {
 		m.grants[name] = m.grants[name][1:]
 	}
 	return w, now
@@ -55,7 +55,7 @@ func (m *memory) Look(ctx context.Context, name string) (State, error) {
 	w, now := m.prune(name)
 	s := State{Limit: w.Limit, Left: w.Limit - len(m.grants[name])}
 	if len(m.grants[name]) > 0 {
-		s.NextIn = min(m.grants[name][0].Add(w.Per+w.Margin).Sub(now), w.Per+w.Margin)
+		s.NextIn = min(m.grants[name][0].Add(w.Lasts()).Sub(now), w.Lasts())
 	}
 	return s, nil
 }

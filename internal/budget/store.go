@@ -7,21 +7,24 @@ import (
 
 // Window is one sliding window: no more than Limit calls in any span of Per.
 type Window struct {
-	Name string        // "minute" or "hour"
-	Per  time.Duration // what the API counts over
-	// Margin bounds the way from a grant to the last byte of the call: a grant lasts in the
-	// window for Per + Margin, and a call that did not start Margin after it must not start.
-	// It counts from right before the store is asked for the grant: the store's answer is part of the way.
-	Margin time.Duration
-	Limit  int // 0: no limit
+	Name  string        // "minute" or "hour"
+	Per   time.Duration // what the API counts over
+	Limit int           // 0: no limit
 }
 
-// Limits is the two windows of the API, the shortest first, with margins of 500 ms and 2 s.
+// StartLimit is how long after its grant a call may start, counted from right before the store was asked for it. The API
+// can count a call that much later than the store does, so each grant stays in its window for Lasts.
+const StartLimit = 2 * time.Second
+
+// Lasts is how long a grant counts in the window.
+func (w Window) Lasts() time.Duration { return w.Per + StartLimit }
+
+// Limits is the two windows of the API, the shortest first.
 // Both limits hold for all calls of one app registration in one tenant ([doc] api-rate-limits).
 func Limits(perMinute, perHour int) []Window {
 	return []Window{
-		{Name: "minute", Per: time.Minute, Margin: 500 * time.Millisecond, Limit: perMinute},
-		{Name: "hour", Per: time.Hour, Margin: 2 * time.Second, Limit: perHour},
+		{Name: "minute", Per: time.Minute, Limit: perMinute},
+		{Name: "hour", Per: time.Hour, Limit: perHour},
 	}
 }
 
@@ -30,7 +33,7 @@ type State struct {
 	Limit int // the smallest of all live replicas; 0: no limit, and nothing else here means anything
 	Left  int // grants to be had now
 	// NextIn is how long until a grant ages out and Left can grow: at least 0, at most
-	// Per + Margin. Past it while Left is still 0 the store is late, not wrong: ask again.
+	// the window's Lasts. Past it while Left is still 0 the store is late, not wrong: ask again.
 	NextIn time.Duration
 	Others int // live processes beside this one that take from it, as far as is known
 }
@@ -50,7 +53,7 @@ type Windows interface {
 	Look(ctx context.Context, window string) (State, error)
 
 	// Take takes one grant, or returns false if there is none. Of all replicas together no more
-	// than the limit succeed within any span of Per + Margin, by one clock that is not the
+	// than the limit succeed within any span of the window's Lasts, by one clock that is not the
 	// callers'. It must not retry. After an error nobody knows whether the grant was taken: it
 	// counts as spent. There is no giving back. In a window without a limit it returns true.
 	Take(ctx context.Context, window string) (bool, error)

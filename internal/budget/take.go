@@ -3,7 +3,7 @@ package budget
 import (
 	"context"
 	"fmt"
-	"slices"
+	"math"
 	"time"
 )
 
@@ -66,6 +66,45 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 	}
 }
 
+// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever let out together, and from d on
+// until there is one; if there is none by then the error is a *WaitError. It takes nothing: whoever needs something once for
+// several calls, and the calls come free one by one, lets some gather.
+func (b *Budget) Gather(ctx context.Context, n int, d time.Duration) error {
+	for end := time.Now().Add(d); ; {
+		if err := b.look(ctx); err != nil {
+			return err
+		}
+		wait, closed, _ := b.wait(b.reserved.Load())
+		free, most := b.free()
+		overdue := !time.Now().Before(end)
+		switch {
+		case wait > 0 && (closed || overdue):
+			return &WaitError{For: wait, Closed: closed}
+		case wait <= 0 && (overdue || free >= min(n, most)):
+			return nil
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// free is how many "unrestrict" calls may be had now as far as is known, and how many the windows let out at once at most.
+func (b *Budget) free() (now, most int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, most = math.MaxInt, math.MaxInt
+	for _, w := range b.windows {
+		if w.seen.Limit > 0 {
+			limit := w.limit(b.reserved.Load())
+			now, most = min(now, w.seen.Left-(w.seen.Limit-limit), limit-len(w.grants)), min(most, limit)
+		}
+	}
+	return now, most
+}
+
 // try takes a call if there is one, and else returns a *WaitError, however short the wait. Every window is looked at
 // before any is spent: a minute's grant is of no use without the hour's.
 func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
@@ -82,71 +121,28 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	if wait > 0 {
 		return time.Time{}, &WaitError{For: wait, Closed: closed}
 	}
-	began := time.Now()
-	for _, w := range b.order() {
-		ok, err := b.hold(ctx, w)
+	granted := time.Now()
+	// The minute first: replicas wait for it together and race for it, and who loses it has taken nothing of the hour.
+	for _, w := range b.windows {
+		ok, err := b.store.Take(ctx, w.Name)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("take a call from the %s window: %w", w.Name, err)
 		}
-		if !ok { // another replica was faster; what was taken before is kept while it can be of use
+		if !ok {
 			return time.Time{}, &WaitError{For: again}
 		}
 	}
-	b.pace = time.Since(began)
-	return b.spend(began), nil
+	b.took(granted)
+	return granted, nil
 }
 
-// order is the minute before the hour: it is the minute that replicas wait for together and race for, and taken last each
-// call of it would cost the losers one of the hour's. But with a store that is slow the hour comes first, for its margin is
-// larger: then the minute's grant has only its own way to the store behind it when the caller gets it, not the hour's too.
-func (b *Budget) order() []*window {
-	order := slices.Clone(b.windows)
-	if b.pace > b.margin()/5 {
-		slices.Reverse(order)
-	}
-	return order
-}
-
-// hold takes a call of a window, unless one is in hand from a try that failed in another window, and can still be used.
-func (b *Budget) hold(ctx context.Context, w *window) (ok bool, err error) {
-	if now := time.Now(); !w.held.IsZero() && age(w.held, now) < w.Margin-b.margin() {
-		return true, nil
-	}
-	w.held = time.Now()
-	if ok, err = b.store.Take(ctx, w.Name); !ok {
-		w.held = time.Time{}
-	}
-	return ok, err
-}
-
-// spend makes one grant of the calls in hand. Its instant is that of the one with the smallest margin: the others are
-// younger, or older by less than their margin is larger. For one that is not, which the store was slow to give, the
-// instant is as much earlier.
-func (b *Budget) spend(began time.Time) (granted time.Time) {
-	margin := b.margin()
+func (b *Budget) took(granted time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	granted = began
-	for _, w := range slices.Backward(b.windows) {
-		if w.limited {
-			granted = w.held
-		}
-	}
-	shortest, late := granted, time.Duration(0)
 	for _, w := range b.windows {
-		if w.limited {
-			late = max(late, age(w.held, shortest)-(w.Margin-margin))
-		}
-		w.took(w.held)
-		w.held = time.Time{}
+		w.took(granted)
 		b.measure(w.Name, w.seen)
 	}
-	return granted.Add(-late)
-}
-
-// age is by the monotonic clock, or by the wall clock if that is more: it goes on while a virtual machine is frozen.
-func age(since, now time.Time) time.Duration {
-	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }
 
 // look asks the store for every window.

@@ -7,19 +7,17 @@ import "time"
 // clock jumps ahead and its grants age out early. Its owner is a Budget, under its lock.
 type window struct {
 	Window
-	seen    State
-	at      time.Time   // when the store told
-	grants  []time.Time // of the last Per + Margin, oldest first; empty without a limit
-	limited bool        // now or before: a grant may be from before another replica's limit went
-	held    time.Time   // from before the store was asked for the call that no caller has yet; owned by who has the Budget's slot
+	seen   State
+	at     time.Time   // when the store told
+	grants []time.Time // those that still count, oldest first; empty without a limit
 }
 
 func newWindow(w Window) *window {
-	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now(), limited: w.Limit > 0}
+	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now()}
 }
 
 func (w *window) told(s State, now time.Time) {
-	w.seen, w.at, w.limited = s, now, w.limited || s.Limit > 0
+	w.seen, w.at = s, now
 	if s.Limit == 0 {
 		w.grants = nil
 	}
@@ -37,22 +35,27 @@ func (w *window) took(now time.Time) {
 // wait is how long until a call may be had that leaves the reserve untouched. Late: the store has
 // not let go yet of a grant that should have aged out.
 func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool) {
-	limit := w.seen.Limit
-	if limit == 0 {
+	if w.seen.Limit == 0 {
 		return 0, false
 	}
-	if reserved {
-		limit -= w.reserve()
-	}
+	limit := w.limit(reserved)
 	if w.seen.Left <= w.seen.Limit-limit {
 		d = w.seen.NextIn - now.Sub(w.at)
 		late = d <= 0
 	}
 	w.prune(now)
 	if over := len(w.grants) - limit; over >= 0 {
-		d = max(d, w.grants[over].Add(w.Per+w.Margin).Sub(now))
+		d = max(d, w.grants[over].Add(w.Lasts()).Sub(now))
 	}
 	return max(d, 0), late && d <= 0
+}
+
+// limit is how many calls the window lets out, less the reserve if that is to be left.
+func (w *window) limit(reserved bool) int {
+	if reserved {
+		return w.seen.Limit - w.reserve()
+	}
+	return w.seen.Limit
 }
 
 // reserve is how many calls of a window are left to look-ups: 2 %, but never all of it. What several processes see as the
@@ -68,7 +71,7 @@ func (w *window) reserve() int {
 
 func (w *window) prune(now time.Time) {
 	gone := 0
-	for gone < len(w.grants) && now.Sub(w.grants[gone]) >= w.Per+w.Margin {
+	for gone < len(w.grants) && now.Sub(w.grants[gone]) >= w.Lasts() {
 		gone++
 	}
 	w.grants = w.grants[gone:]

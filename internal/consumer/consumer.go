@@ -34,7 +34,7 @@ type Config struct {
 	Gate *remediation.Gate
 	// Idle is called when there was no message to probe with; nil: nothing is done then.
 	Idle func(ctx context.Context)
-	// Slots is how many deliveries are worked on at once. With those that are done and being told there are twice as many at most.
+	// Slots is how many deliveries are in hand at once.
 	Slots int
 	// AckWait is the broker's real one; a delivery in hand is kept alive at a third of it.
 	AckWait time.Duration
@@ -49,8 +49,7 @@ type Config struct {
 // whose ack timers run.
 type Consumer struct {
 	cfg      Config
-	slots    chan struct{}
-	places   chan struct{} // all that are in hand, those that have freed their slot too
+	slots    chan struct{} // one in it for each delivery in hand, and for each that is asked for
 	inHand   sync.WaitGroup
 	inFlight atomic.Int64
 	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
@@ -62,10 +61,10 @@ var ErrUnfinished = errors.New("calls in flight outlasted the shutdown timeout; 
 
 // New makes a consumer; it pulls nothing before Run.
 func New(cfg Config) *Consumer {
-	c := &Consumer{cfg: cfg, slots: make(chan struct{}, cfg.Slots), places: make(chan struct{}, 2*cfg.Slots)}
+	c := &Consumer{cfg: cfg, slots: make(chan struct{}, cfg.Slots)}
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica: worked on (WORKER_CONCURRENCY at most), or done and being told (with those twice as many at most).",
+			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica, WORKER_CONCURRENCY at most.",
 		}, func() float64 { return float64(c.InFlight()) }))
 	}
 	c.turned.Store(time.Now().UnixNano())
@@ -123,7 +122,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	}
 	defer func() {
 		for _, msg := range p.close() {
-			c.settle(delivery{c.cfg.Conn, msg}, remediation.Later(0, "shutdown"))
+			c.settle(msg, remediation.Later(0, "shutdown"))
 		}
 	}()
 	for {
@@ -165,16 +164,15 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 		}
 		n--
 		if c.cfg.Paused != nil && c.cfg.Paused() {
-			c.settle(delivery{c.cfg.Conn, msg}, remediation.Later(0, "paused"))
+			c.settle(msg, remediation.Later(0, "paused"))
 			c.leave()
 			c.probed(probe)
 			continue
 		}
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
-			free := sync.OnceFunc(func() { <-c.slots })
-			defer func() { free(); <-c.places; c.inFlight.Add(-1); c.probed(probe) }()
-			c.handle(ctx, work, delivery{c.cfg.Conn, msg}, probe, free)
+			defer func() { c.leave(); c.inFlight.Add(-1); c.probed(probe) }()
+			c.handle(ctx, work, msg, probe)
 		})
 	}
 	return nil
@@ -184,8 +182,14 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	c.idle.Store(true)
 	defer c.turn()
-	if err := c.slot(ctx); err != nil {
-		return false, err
+	select {
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case c.slots <- struct{}{}:
+	}
+	if ctx.Err() != nil { // select chooses at random
+		c.leave()
+		return false, context.Cause(ctx)
 	}
 	for _, admit := range c.cfg.Admit {
 		if err := admit(ctx); err != nil {
@@ -199,23 +203,38 @@ func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	return probe, err
 }
 
+// moreSlots takes up to so many slots, as many as there are.
+func (c *Consumer) moreSlots(most int) (n int) {
+	for ; n < most; n++ {
+		select {
+		case c.slots <- struct{}{}:
+		default:
+			return n
+		}
+	}
+	return n
+}
+
+// leave gives a slot back.
+func (c *Consumer) leave() { <-c.slots }
+
 func (c *Consumer) probed(probe bool) {
 	if probe {
 		c.cfg.Gate.Probed()
 	}
 }
 
-func (c *Consumer) handle(wait, work context.Context, d delivery, probe bool, free func()) {
-	meta, err := d.msg.Metadata()
+func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool) {
+	meta, err := msg.Metadata()
 	if err != nil {
 		c.cfg.Log.Error("a message that is not JetStream's was left alone", zap.Error(err))
 		return
 	}
-	beat := c.keepAlive(d)
+	beat := c.keepAlive(msg)
 	defer beat.stop()
-	c.settle(d, c.guarded(wait, work, remediation.Delivery{
-		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: d.msg.Subject, Header: remediation.Header(d.msg.Header),
-		Data: d.msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe, Free: free,
+	c.settle(msg, c.guarded(wait, work, remediation.Delivery{
+		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Header: remediation.Header(msg.Header),
+		Data: msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
 	}))
 }
 
@@ -231,8 +250,8 @@ func (c *Consumer) guarded(wait, work context.Context, d remediation.Delivery) (
 }
 
 // settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
-func (c *Consumer) settle(d delivery, out remediation.Outcome) {
-	if err := d.settle(out); err != nil {
+func (c *Consumer) settle(msg *nats.Msg, out remediation.Outcome) {
+	if err := acknowledge(msg, out); err != nil {
 		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
 	}
 }

@@ -66,38 +66,6 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 	})
 }
 
-// A delivery whose work is done gives its slot to the next while it is being told, as long as no more than twice as many as
-// there are slots are in hand.
-func TestWhatIsOnlyToldHoldsNoSlot(t *testing.T) {
-	inBench(t, func(b *bench) {
-		const slots = 2
-		for n := range 10 {
-			b.publish(fmt.Sprint(n), nil)
-		}
-		told := make(chan struct{})
-		c := b.start(consumer.Config{Slots: slots}, b.handle(func(d remediation.Delivery) remediation.Outcome {
-			d.Free()
-			<-told
-			return remediation.Done()
-		}))
-		b.passes(time.Hour)
-		if n := len(b.deliveries()); n != 2*slots || c.InFlight() != n {
-			t.Errorf("%d deliveries, %d in flight, with %d slots", n, c.InFlight(), slots)
-		}
-		told <- struct{}{}
-		b.passes(time.Minute)
-		if n := len(b.deliveries()); n != 2*slots+1 {
-			t.Errorf("%d deliveries after one was told", n)
-		}
-		close(told)
-		b.passes(time.Minute)
-		b.wantPending(0)
-		if n := c.InFlight(); n != 0 {
-			t.Errorf("%d in flight", n)
-		}
-	})
-}
-
 // Once the request under way has expired, a stopped consumer pulls no more, whatever comes.
 func TestAStopPullsNoMore(t *testing.T) {
 	inBench(t, func(b *bench) {

@@ -3,6 +3,8 @@ package consumer
 import (
 	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 // heartbeat tells the broker every third of AckWait that a message is being worked on.
@@ -11,7 +13,7 @@ type heartbeat struct {
 	timer *time.Timer // nil: stopped
 }
 
-func (c *Consumer) keepAlive(d delivery) *heartbeat {
+func (c *Consumer) keepAlive(msg *nats.Msg) *heartbeat {
 	every := c.cfg.AckWait / 3
 	h := &heartbeat{}
 	h.mu.Lock()
@@ -20,7 +22,7 @@ func (c *Consumer) keepAlive(d delivery) *heartbeat {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if h.timer != nil {
-			_ = d.inProgress() // lost: redelivered, which the ledger makes harmless
+			_ = msg.InProgress() // lost: redelivered, which the ledger makes harmless
 			h.timer.Reset(every)
 		}
 	})

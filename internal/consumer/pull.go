@@ -3,6 +3,7 @@ package consumer
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,13 +19,12 @@ const pullExpiry = time.Second
 // pullMost bounds how many messages are asked for at once.
 const pullMost = 16
 
-// puller asks the broker for as many messages as it is told to, with one request at a time. The client library's
-// iterator prefetches, and with a prefetch of one it can miss to ask (nats.go v1.55.0: a pull that is still marked as
-// being sent when its message arrives suppresses the next one, until the missing heartbeats are noticed).
+// puller asks the broker for as many messages as it is told to, with one request at a time. Fetch of the client library
+// (nats.go v1.55.0) takes a message without a payload for an answer of JetStream if it has the header Status, and a
+// header Nats-Pin-Id for its own: whoever may publish a request could so end every fetch.
 type puller struct {
 	nc      *nats.Conn
 	subject string // of the pull requests
-	inbox   string
 	sub     *nats.Subscription
 	ch      chan *nats.Msg
 	lost    *time.Timer
@@ -36,11 +36,11 @@ var errConsumerGone = errors.New("the consumer is gone")
 func newPuller(nc *nats.Conn, cons jetstream.Consumer) (*puller, error) {
 	info := cons.CachedInfo()
 	p := &puller{
-		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name, inbox: nc.NewInbox(),
-		ch: make(chan *nats.Msg, 64), lost: time.NewTimer(0),
+		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
+		ch: make(chan *nats.Msg, 4*pullMost), lost: time.NewTimer(0),
 	}
 	var err error
-	if p.sub, err = nc.ChanSubscribe(p.inbox, p.ch); err != nil {
+	if p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.ch); err != nil {
 		return nil, fmt.Errorf("subscribe to deliveries: %w", err)
 	}
 	return p, nil
@@ -48,7 +48,7 @@ func newPuller(nc *nats.Conn, cons jetstream.Consumer) (*puller, error) {
 
 // ask asks for up to n messages; the caller keeps a slot for each.
 func (p *puller) ask(n int) error {
-	if err := p.nc.PublishRequest(p.subject, p.inbox, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, pullExpiry)); err != nil {
+	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, pullExpiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)
 	}
 	p.lost.Reset(pullExpiry + time.Second) // past its expiry a request was lost, with a broker that went away perhaps
@@ -59,25 +59,27 @@ func (p *puller) ask(n int) error {
 func (p *puller) next() (*nats.Msg, error) {
 	select {
 	case m := <-p.ch:
-		return p.classify(m)
+		if isDelivery(m) {
+			return m, nil
+		}
+		return nil, consumerGone(m)
 	case <-p.lost.C:
 		return nil, nil
 	}
 }
 
-// classify tells a message from a status of the pull. [doc] JetStream wire API: 404 and 408 nothing came, 409 the
-// consumer or its leader changed, 503 nobody answers for it.
-func (p *puller) classify(m *nats.Msg) (*nats.Msg, error) {
-	status, description := m.Header.Get("Status"), m.Header.Get("Description")
-	switch {
-	case status == "" || len(m.Data) > 0:
-		return m, nil
-	case status == "404" || status == "408":
-		return nil, nil
-	case status == "409" && description != "Consumer Deleted":
-		return nil, nil
+// isDelivery tells a message of the stream from an answer of JetStream by its reply, which the broker sets, and never by
+// its headers, which are the publisher's.
+func isDelivery(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
+
+// consumerGone is nil for an answer that only ends the request. [doc] JetStream wire API: 404 and 408 nothing came, 409
+// the consumer or its leader changed, 503 nobody answers for it.
+func consumerGone(answer *nats.Msg) error {
+	status, description := answer.Header.Get("Status"), answer.Header.Get("Description")
+	if status == "404" || status == "408" || status == "409" && description != "Consumer Deleted" {
+		return nil
 	}
-	return nil, fmt.Errorf("%w: %s %s", errConsumerGone, status, description)
+	return fmt.Errorf("%w: %s %s", errConsumerGone, status, description)
 }
 
 // close unsubscribes, and returns what came after its pull was given up.
@@ -87,7 +89,7 @@ func (p *puller) close() (left []*nats.Msg) {
 	for {
 		select {
 		case m := <-p.ch:
-			if m.Header.Get("Status") == "" {
+			if isDelivery(m) {
 				left = append(left, m)
 			}
 		default:
@@ -96,27 +98,9 @@ func (p *puller) close() (left []*nats.Msg) {
 	}
 }
 
-// delivery is a message with what an acknowledgement needs.
-type delivery struct {
-	nc  *nats.Conn
-	msg *nats.Msg
-}
-
-// The acknowledgements of the JetStream wire API [doc].
-const (
-	ackDone       = "+ACK"
-	ackLater      = "-NAK"
-	ackInProgress = "+WPI"
-)
-
-func (d delivery) settle(out remediation.Outcome) error {
-	switch {
-	case out.Done:
-		return d.nc.Publish(d.msg.Reply, []byte(ackDone))
-	case out.After > 0:
-		return d.nc.Publish(d.msg.Reply, fmt.Appendf(nil, `%s {"delay": %d}`, ackLater, out.After.Nanoseconds()))
+func acknowledge(msg *nats.Msg, out remediation.Outcome) error {
+	if out.Done {
+		return msg.Ack()
 	}
-	return d.nc.Publish(d.msg.Reply, []byte(ackLater))
+	return msg.NakWithDelay(out.After)
 }
-
-func (d delivery) inProgress() error { return d.nc.Publish(d.msg.Reply, []byte(ackInProgress)) }

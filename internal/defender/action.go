@@ -1,33 +1,33 @@
 package defender
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // TypeUnrestrict is the type of the actions this client creates.
 const TypeUnrestrict = "UnrestrictCodeExecution"
 
 // MachineAction is one action on one machine: the fields the worker decides by, beside the API's own bytes.
-// Decoding is tolerant: an absent field or one of a wrong type is zero, as long as the id can be read
+// Decoding is tolerant: an absent field or one of a wrong type is zero, as long as there is an id
 // ([doc] machineaction.md; values may be added at any time).
 type MachineAction struct {
-	ID               string // GUID
+	ID               string // GUID; of whatever it is at most 128 printable characters
 	Type             string // UnrestrictCodeExecution, Isolate, ...
 	Status           string // Pending, InProgress, Succeeded, Failed, TimeOut, Cancelled
 	MachineID        string // 40 hexadecimal digits
-	Requestor        string // of an app a GUID or its display name
 	RequestorComment string // the Comment of the call
 	CreationTime     time.Time
 	LastUpdateTime   time.Time // lastUpdateDateTimeUtc, else the older name lastUpdateTimeUtc
-	// Raw is the entity exactly as the API gave it, unknown fields too.
-	Raw json.RawMessage
+	// Raw is the entity exactly as the API gave it, unknown fields too, but for pieces of the token.
+	Raw []byte
+	// Cut: the entity is larger than Config.MaxAction, and Raw is left out.
+	Cut bool
 	// Exchange gave it; zero for an entity of a Page, which has its own.
 	Exchange Exchange
 }
@@ -41,170 +41,143 @@ func (a MachineAction) Final() bool {
 	return false
 }
 
-var errNoID = errors.New("the entity has no readable id")
+// What is kept of a field, in bytes. What is longer is cut, so that it still differs from what it should be.
+const (
+	maxField   = 64
+	maxComment = 64 << 10
+)
 
-// decodeAction reads one entity. Names are matched exactly: encoding/json would let a field that differs
-// only in case overwrite another.
-func decodeAction(raw json.RawMessage) (MachineAction, error) {
-	object := bytes.TrimLeft(raw, " \t\r\n")
-	if !json.Valid(raw) || object[0] != '{' {
-		if err := json.Unmarshal(raw, new(struct{})); err != nil {
-			return MachineAction{}, fmt.Errorf("decode the entity: %w", err)
-		}
-		return MachineAction{}, errNoID // null
+// lenient takes the JSON that encoding/json takes. Names are matched exactly all the same: a field that differs only in
+// case must not overwrite another.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+var (
+	errNotJSON = errors.New("it is not JSON of the form that was asked for")
+	errNoID    = errors.New("the entity has no usable id")
+	errAnother = errors.New("the action in the answer is another one")
+)
+
+// decodeAction reads one entity; Raw is raw itself.
+func decodeAction(raw []byte) (MachineAction, error) {
+	var e struct {
+		ID        text    `json:"id"`
+		Type      text    `json:"type"`
+		Status    text    `json:"status"`
+		MachineID text    `json:"machineId"`
+		Comment   text    `json:"requestorComment"`
+		Created   instant `json:"creationDateTimeUtc"`
+		Updated   instant `json:"lastUpdateDateTimeUtc"`
+		Older     instant `json:"lastUpdateTimeUtc"`
 	}
-	a := MachineAction{Raw: raw}
-	var older time.Time
-	for name, value := range Members(object) {
-		switch name {
-		case "id":
-			a.ID = text(value)
-		case "type":
-			a.Type = text(value)
-		case "status":
-			a.Status = text(value)
-		case "machineId":
-			a.MachineID = text(value)
-		case "requestor":
-			a.Requestor = text(value)
-		case "requestorComment":
-			a.RequestorComment = text(value)
-		case "creationDateTimeUtc":
-			a.CreationTime = instant(value)
-		case "lastUpdateDateTimeUtc":
-			a.LastUpdateTime = instant(value)
-		case "lastUpdateTimeUtc":
-			older = instant(value)
-		}
+	if json.Unmarshal(raw, &e, lenient) != nil {
+		return MachineAction{}, errNotJSON
 	}
-	if a.LastUpdateTime.IsZero() {
-		a.LastUpdateTime = older
-	}
-	if strings.TrimSpace(a.ID) == "" {
+	if printable(string(e.ID)) == "" {
 		return MachineAction{}, errNoID
 	}
+	a := MachineAction{
+		ID: string(e.ID), Type: e.Type.within(maxField), Status: e.Status.within(maxField), MachineID: e.MachineID.within(maxField),
+		RequestorComment: e.Comment.within(maxComment), CreationTime: e.Created.Time, LastUpdateTime: e.Updated.Time, Raw: raw,
+	}
+	if a.LastUpdateTime.IsZero() {
+		a.LastUpdateTime = e.Older.Time
+	}
 	return a, nil
+}
+
+// decodeList reads a page. An entity whose id can't be read is an error, for the page then proves nothing
+// about what is not on it; the readable ones are returned along with it.
+func decodeList(body []byte) (Page, error) {
+	var list struct {
+		Value    *entities `json:"value"`
+		NextLink text      `json:"@odata.nextLink"`
+	}
+	err := json.Unmarshal(body, &list, lenient)
+	switch {
+	case errors.Is(err, errTooMany):
+		return Page{}, errTooMany
+	case err != nil || list.Value == nil:
+		return Page{}, errNotJSON
+	}
+	return Page{Actions: list.Value.actions, More: list.NextLink != ""}, list.Value.unreadable
 }
 
 // maxEntities bounds a page: the API's largest has 10,000 ([doc] get-machineactions-collection.md). A small body can hold
 // millions of empty ones.
 const maxEntities = 10_000
 
-// decodeList reads a page. An entity whose id can't be read is an error, for the page then proves nothing
-// about what is not on it; the readable ones are returned along with it.
-func decodeList(body []byte) (Page, error) {
-	if !json.Valid(body) || body[0] != '{' {
-		return Page{}, errors.New("the list is no JSON object")
+var errTooMany = fmt.Errorf("the list has more than %d entities", maxEntities)
+
+type entities struct {
+	actions    []MachineAction
+	unreadable error
+}
+
+// UnmarshalJSONFrom reads one entity at a time. Each has bytes of its own, so that one that is kept keeps no page.
+func (l *entities) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	*l = entities{}
+	if dec.PeekKind() != '[' {
+		return errNotJSON
 	}
-	var value json.RawMessage
-	var page Page
-	for name, v := range Members(body) {
-		switch name {
-		case "value":
-			value = v
-		case "@odata.nextLink":
-			page.More = text(v) != ""
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	for n := 0; dec.PeekKind() != ']'; n++ {
+		if n == maxEntities {
+			return errTooMany
 		}
-	}
-	if len(value) == 0 || value[0] != '[' {
-		return Page{}, errors.New("the list has no value")
-	}
-	var unreadable error
-	n := 0
-	for raw := range elements(value) {
-		if n++; n > maxEntities {
-			return Page{}, fmt.Errorf("the list has more than %d entities", maxEntities)
-		}
-		a, err := decodeAction(raw)
+		raw, err := dec.ReadValue()
 		if err != nil {
-			unreadable = fmt.Errorf("entity %d: %w", n-1, err)
+			return err
+		}
+		a, err := decodeAction(raw.Clone())
+		if err != nil {
+			l.unreadable = fmt.Errorf("entity %d: %w", n, err)
 			continue
 		}
-		page.Actions = append(page.Actions, a)
+		l.actions = append(l.actions, a)
 	}
-	return page, unreadable
+	_, err := dec.ReadToken()
+	return err
 }
 
-// entity strips what may stand around a JSON value: a byte order mark and blanks.
-func entity(body []byte) []byte {
-	return bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")))
+// text is a string, "" where something else stands.
+type text string
+
+// UnmarshalJSONFrom never fails for a value of another kind.
+func (t *text) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	*t = ""
+	if dec.PeekKind() != '"' {
+		return dec.SkipValue()
+	}
+	token, err := dec.ReadToken()
+	*t = text(token.String())
+	return err
 }
 
-// Members are the names and values of a JSON object, which must be valid and begin with its brace, in their order: what a map of raw messages would hold, at a
-// fraction of its cost, for there may be a page of ten thousand.
-func Members(object []byte) iter.Seq2[string, json.RawMessage] {
-	return func(yield func(string, json.RawMessage) bool) {
-		for i := 0; ; {
-			quote := bytes.IndexByte(object[i:], '"')
-			if quote < 0 {
-				return
-			}
-			from := i + quote
-			to, _ := stringEnd(object, from)
-			colon := to + bytes.IndexByte(object[to:], ':')
-			i = valueEnd(object, colon+1)
-			if !yield(text(object[from:to]), bytes.TrimSpace(object[colon+1:i])) || object[i] == '}' {
-				return
-			}
-		}
+// within is t, cut after limit bytes.
+func (t text) within(limit int) string {
+	if len(t) <= limit {
+		return string(t)
 	}
+	return strings.Clone(string(t[:limit]))
 }
 
-// elements are those of a valid JSON array.
-func elements(array []byte) iter.Seq[json.RawMessage] {
-	return func(yield func(json.RawMessage) bool) {
-		for i := 0; array[i] != ']'; {
-			from := i + 1
-			i = valueEnd(array, from)
-			raw := bytes.TrimSpace(array[from:i])
-			if len(raw) == 0 || !yield(raw) { // nothing: the array is empty
-				return
-			}
-		}
-	}
-}
+// instant is a DateTimeOffset: 1 to 7 fraction digits, normally with Z. What is no time counts as absent.
+type instant struct{ time.Time }
 
-// valueEnd is where the value that begins at i ends: at its comma, or the bracket of what it is in.
-func valueEnd(within []byte, i int) int {
-	for depth := 0; ; i++ {
-		switch within[i] {
-		case '"':
-			i, _ = stringEnd(within, i)
-			i--
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth == 0 {
-				return i
-			}
-			depth--
-		case ',':
-			if depth == 0 {
-				return i
-			}
-		}
-	}
-}
-
-// text is a string, "" for everything else.
-func text(raw json.RawMessage) string {
-	if n := len(raw); n >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
-		return string(raw[1 : n-1])
-	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
-}
-
-// instant reads a DateTimeOffset: 1 to 7 fraction digits, normally with Z.
-func instant(raw json.RawMessage) time.Time {
-	s := text(raw)
+// UnmarshalJSONFrom never fails for a value that is no time, nor for one in a year that JSON can't hold.
+func (i *instant) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var s text
+	*i = instant{}
+	err := s.UnmarshalJSONFrom(dec)
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC()
+		if t, err := time.Parse(layout, string(s)); err == nil && inYears(t.UTC()) {
+			i.Time = t.UTC()
 		}
 	}
-	return time.Time{}
+	return err
 }
+
+// inYears says whether t can be written as JSON. A ledger entry with a time that can't would never be stored.
+func inYears(t time.Time) bool { return t.Year() >= 1 && t.Year() <= 9999 }

@@ -1,12 +1,17 @@
 package defender
 
 import (
+	"bytes"
+	"compress/flate"
 	"compress/gzip"
+	"compress/zlib"
 	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestAccepted: a 2xx is an acceptance if it bears an action that can be ours, and else ambiguous.
@@ -141,4 +146,91 @@ type zeros struct{}
 func (zeros) Read(b []byte) (int, error) {
 	clear(b)
 	return len(b), nil
+}
+
+// TestDeflate: the encoding that Defender chooses for some clients is undone, in both forms that go by its name.
+func TestDeflate(t *testing.T) {
+	squeeze := func(zlibs bool, text string) string {
+		var b bytes.Buffer
+		var z io.WriteCloser = must(flate.NewWriter(&b, flate.BestSpeed))
+		if zlibs {
+			z = zlib.NewWriter(&b)
+		}
+		_, _ = io.WriteString(z, text)
+		_ = z.Close()
+		return b.String()
+	}
+	for _, zlibs := range []bool{true, false} {
+		for name, c := range map[string]struct {
+			status     int
+			body, code string
+		}{
+			"an action": {201, created, ""}, "nothing": {201, "", codeNoAction}, "a bomb": {201, strings.Repeat("x", maxAction+1), codeUnreadable},
+			"a refusal": {404, `{"error":{"code":"ResourceNotFound","message":"Machine was not found"}}`, "ResourceNotFound"},
+		} {
+			client, _ := dialTo(t, serve(t, answer(c.status, squeeze(zlibs, c.body), "Content-Encoding", "Deflate")).URL)
+			a, err := post(t.Context(), client)
+			if c.code == "" && (err != nil || string(a.Raw) != c.body) {
+				t.Errorf("%s, zlib %t: %v %s", name, zlibs, err, a.Raw)
+			} else if c.code != "" && failed(t, err).Code != c.code {
+				t.Errorf("%s, zlib %t: %v", name, zlibs, err)
+			}
+		}
+		cut := squeeze(zlibs, created)
+		for _, body := range []string{cut[:len(cut)/2], cut[:1], "no deflate", created} {
+			client, _ := dialTo(t, serve(t, answer(201, body, "Content-Encoding", "deflate")).URL)
+			_, err := post(t.Context(), client)
+			expect(t, err, Ambiguous, codeUnreadable, true)
+		}
+	}
+}
+
+// TestEmptyNotFound: a 404 without a body is Defender's own where others get its answers, for it has such ones too; else a proxy's.
+func TestEmptyNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		empty, body := 404, ""
+		c := clientOf(t, nearby, tokensOf(t, always("opaque-token")), &openBudget{}, piped(t, 0, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Has("$orderby") {
+				answer(200, `{"value":[]}`)(w, r)
+				return
+			}
+			answer(empty, body)(w, r)
+		}))
+		calls := map[string]func() error{
+			"unrestrict": func() error { _, err := post(t.Context(), c); return err },
+			"get":        func() error { _, err := c.Action(t.Context(), UseFollow, actionID); return err },
+		}
+		known := func() {
+			if _, err := c.List(t.Context(), UseLookup, Query{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, call := range calls {
+			time.Sleep(2 * lately)
+			foreign := expect(t, call(), System, codeNotDefender, true)
+			known()
+			time.Sleep(lately - time.Second)
+			e := expect(t, call(), NotFound, "http404", true)
+			if !e.Empty || e.StatusCode != 404 {
+				t.Errorf("%s: %+v", name, e)
+			}
+			if other := e.NotDefender(); !other.Foreign() || other.Class != System || other.Message != foreign.Message || other.Reason != foreign.Reason || !e.Empty {
+				t.Errorf("%s: %+v", name, other)
+			}
+			time.Sleep(time.Second)
+			expect(t, call(), System, codeNotDefender, true)
+		}
+		known()
+		for _, c := range []struct {
+			status int
+			body   string
+		}{{404, "<html>"}, {404, "{}"}, {405, ""}, {403, ""}, {400, ""}, {410, ""}} {
+			empty, body = c.status, c.body
+			expect(t, calls["unrestrict"](), System, codeNotDefender, true)
+		}
+		empty, body = 404, `{"error":{"code":"ResourceNotFound"}}`
+		if e := expect(t, calls["unrestrict"](), NotFound, "ResourceNotFound", true); e.Empty {
+			t.Errorf("%+v", e)
+		}
+	})
 }

@@ -1,12 +1,16 @@
 package defender
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/json"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
@@ -17,7 +21,7 @@ const (
 // bearer is one token in use.
 type bearer struct {
 	value    string
-	forms    *needles // what it looks like where somebody repeats it
+	secret   *secret // value, to be looked for where somebody repeats it
 	obtained time.Time
 	expires  time.Time    // zero: unknown
 	renewAt  time.Time    // zero: never
@@ -27,7 +31,7 @@ type bearer struct {
 
 // newBearer remembers how the API met the last one if the value is the same. A refusal makes it prove itself anew.
 func newBearer(tok Token, now time.Time, last *bearer, refused bool) *bearer {
-	b := &bearer{value: tok.Value, forms: needlesOf(tok.Value), obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
+	b := &bearer{value: tok.Value, secret: newSecret(tok.Value), obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
 	if last != nil && last.value == tok.Value {
 		b.accepted = last.accepted
 		b.proven.Store(last.proven.Load() && !refused)
@@ -53,6 +57,9 @@ func expiry(tok Token) time.Time {
 	exp := tok.Expires
 	if own := readClaims(tok.Value).Expires; !own.IsZero() && (exp.IsZero() || own.Before(exp)) {
 		exp = own
+	}
+	if !inYears(exp.UTC()) {
+		return time.Time{}
 	}
 	return exp
 }
@@ -83,26 +90,56 @@ func readClaims(token string) TokenClaims {
 		return TokenClaims{}
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	var claims map[string]json.RawMessage
-	if err != nil || json.Unmarshal(payload, &claims) != nil {
+	var claims struct {
+		AppID  text           `json:"appid"`
+		Azp    text           `json:"azp"`
+		Tenant text           `json:"tid"`
+		Scopes text           `json:"scp"`
+		Aud    texts          `json:"aud"`
+		Roles  texts          `json:"roles"`
+		Exp    jsontext.Value `json:"exp"`
+	}
+	if err != nil || json.Unmarshal(payload, &claims, lenient) != nil {
 		return TokenClaims{}
 	}
-	c := TokenClaims{OK: true, AppID: text(claims["appid"]), TenantID: text(claims["tid"])}
-	if c.AppID == "" {
-		c.AppID = text(claims["azp"])
+	c := TokenClaims{
+		OK: true, AppID: printable(string(cmp.Or(claims.AppID, claims.Azp))), TenantID: printable(string(claims.Tenant)),
+		Audience: shown(claims.Aud), Roles: shown(claims.Roles), Scopes: shown(strings.Fields(string(claims.Scopes))),
 	}
-	if scopes := text(claims["scp"]); scopes != "" {
-		c.Scopes = strings.Fields(scopes)
-	}
-	if one := text(claims["aud"]); one != "" {
-		c.Audience = []string{one}
-	} else {
-		_ = json.Unmarshal(claims["aud"], &c.Audience)
-	}
-	_ = json.Unmarshal(claims["roles"], &c.Roles)
 	var exp float64
-	if json.Unmarshal(claims["exp"], &exp) == nil && exp > 0 && exp < 1e12 {
+	if json.Unmarshal(claims.Exp, &exp) == nil && exp > 0 && exp < 1e12 {
 		c.Expires = time.Unix(int64(exp), 0)
 	}
 	return c
+}
+
+// shown are the claims that can be shown; a token has tens of them.
+func shown(claims []string) (out []string) {
+	for _, claim := range claims[:min(len(claims), 100)] {
+		if printable(claim) != "" {
+			out = append(out, claim)
+		}
+	}
+	return out
+}
+
+// texts is a list of strings, or one; all else counts as absent.
+type texts []string
+
+// UnmarshalJSONFrom never fails for a value of another kind.
+func (l *texts) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if raw.Kind() != '[' {
+		raw = slices.Concat(jsontext.Value("["), raw, jsontext.Value("]"))
+	}
+	var all []text
+	*l = nil
+	err = json.Unmarshal(raw, &all, lenient)
+	for _, s := range all {
+		*l = append(*l, string(s))
+	}
+	return err
 }

@@ -1,33 +1,46 @@
 package defender
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Envelope is Defender's own error body, {"error":{"code","message","target"}} ([doc] common-errors.md).
 // A code may be empty (an OData error); OAuth's {"error":"invalid_client"} is none.
 type Envelope struct {
-	Code, Message, Target string
+	Code, Message, Target string // as they may be shown
+	said                  string // the message as it came, to judge by; "": Message is that
 }
 
 // parseEnvelope returns nil for everything that is not Defender's error body.
-func parseEnvelope(body []byte) *Envelope {
-	var outer, inner map[string]json.RawMessage
-	if json.Unmarshal(body, &outer) != nil || json.Unmarshal(outer["error"], &inner) != nil {
+func parseEnvelope(body []byte, token *secret) *Envelope {
+	var outer struct {
+		Error struct {
+			Code    text `json:"code"`
+			Message text `json:"message"`
+			Target  text `json:"target"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(body, &outer, lenient) != nil || outer.Error.Code == "" && outer.Error.Message == "" {
 		return nil
 	}
-	if !isString(inner["code"]) && !isString(inner["message"]) {
-		return nil
+	e := &Envelope{Code: token.asCode(string(outer.Error.Code)), Message: token.asMessage(string(outer.Error.Message)), said: string(outer.Error.Message)}
+	if target := string(outer.Error.Target); token.cut(target) == target {
+		e.Target = printable(target)
 	}
-	return &Envelope{Code: text(inner["code"]), Message: text(inner["message"]), Target: text(inner["target"])}
+	return e
 }
 
-func isString(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '"' }
+// wording is the message in one line.
+func (e *Envelope) wording() string {
+	return strings.Join(strings.Fields(cmp.Or(e.said, e.Message)), " ")
+}
 
 // Answer is all that Classify decides by.
 type Answer struct {
@@ -35,6 +48,8 @@ type Answer struct {
 	StatusCode    int
 	Header        http.Header
 	Envelope      *Envelope // nil: the body is not Defender's error
+	Empty         bool      // there is no body
+	Known         bool      // Defender answered others here lately
 	Truncated     bool      // the body broke off or took too long, so that it can't tell whose it is
 	TokenFresh    bool      // the token was got for this call
 	TokenAccepted bool      // this very token has had a POST accepted
@@ -52,8 +67,8 @@ func Classify(a Answer) *Error {
 		}
 	}
 	hintIn := ""
-	if a.StatusCode == http.StatusTooManyRequests {
-		hintIn = e.Message
+	if a.StatusCode == http.StatusTooManyRequests && a.Envelope != nil {
+		hintIn = a.Envelope.wording()
 	}
 	e.RetryAfter = retryAfter(a.Header, hintIn, a.Now)
 
@@ -83,10 +98,10 @@ func refused(a Answer, e *Error) {
 		unauthorized(a, e)
 	case a.Truncated:
 		e.Class, e.Code = Ambiguous, codeUnreadable
+	case a.Empty && a.Known && a.Op != opList && a.StatusCode == http.StatusNotFound: // Defender has such ones too ([live])
+		e.Class, e.Empty, e.Message = NotFound, true, "HTTP 404 without a body"
 	case a.Envelope == nil:
-		e.Class, e.Code = System, codeNotDefender
-		e.Message = fmt.Sprintf("HTTP %d without Defender's error body", a.StatusCode)
-		e.Reason = fmt.Sprintf("Something other than Defender answers (HTTP %d without its error body): check DEFENDER_API_URL and the proxy.", a.StatusCode)
+		notDefender(e)
 	case a.StatusCode == http.StatusForbidden:
 		forbidden(a, e)
 	case a.StatusCode == http.StatusNotFound:
@@ -96,6 +111,12 @@ func refused(a Answer, e *Error) {
 	default:
 		e.Class = Rejected
 	}
+}
+
+func notDefender(e *Error) {
+	e.Class, e.Code = System, codeNotDefender
+	e.Message = fmt.Sprintf("HTTP %d without Defender's error body", e.StatusCode)
+	e.Reason = fmt.Sprintf("Something other than Defender answers (HTTP %d without its error body): check DEFENDER_API_URL and the proxy.", e.StatusCode)
 }
 
 // unauthorized holds without the envelope too: gateways refuse tokens with an empty body.
@@ -115,7 +136,7 @@ var lacksPermission = regexp.MustCompile(`(?i)` +
 	`\b(roles?|permissions?|scopes?|privileges?)\b.*\b(missing|required|insufficient|not granted|not assigned)\b`)
 
 func forbidden(a Answer, e *Error) {
-	named := lacksPermission.MatchString(strings.Join(strings.Fields(a.Envelope.Message), " "))
+	named := lacksPermission.MatchString(a.Envelope.wording())
 	switch {
 	case a.Op != opUnrestrict:
 		e.Class = System
@@ -138,5 +159,5 @@ func underWay(a Answer) bool {
 		return false
 	}
 	return a.Envelope.Code == "ActiveRequestAlreadyExists" ||
-		strings.Contains(strings.ToLower(a.Envelope.Message), "already in progress")
+		strings.Contains(strings.ToLower(a.Envelope.wording()), "already in progress")
 }

@@ -30,7 +30,7 @@ var bodies = map[string]struct {
 // TestClassify runs the table over every status, form of body, operation and history of the token.
 func TestClassify(t *testing.T) {
 	for form, body := range bodies {
-		env := parseEnvelope([]byte(body.text))
+		env := parseEnvelope([]byte(body.text), nil)
 		if (env != nil) != body.defender {
 			t.Errorf("%s: taken for Defender's: %t", form, env != nil)
 		}
@@ -161,7 +161,7 @@ func FuzzEnvelope(f *testing.F) {
 	}
 	f.Add([]byte(`{"error":{"code":"a","code":"b"}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		env := parseEnvelope(body)
+		env := parseEnvelope(body, nil)
 		for _, status := range []int{400, 401, 403, 404, 429, 500} {
 			e := Classify(Answer{Op: opUnrestrict, StatusCode: status, Envelope: env})
 			if e.Class == 0 || e.Code == "" || e.RetryAfter < 0 {

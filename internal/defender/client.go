@@ -5,10 +5,8 @@
 package defender
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,6 +15,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -26,7 +26,8 @@ type Config struct {
 	BaseURL    string                // as CheckBaseURL takes it
 	UserAgent  string                // default "unrestrict-worker"
 	Timeout    time.Duration         // one exchange, the body included; default 30 s
-	StartLimit time.Duration         // how old a permit may be when its call starts; default 2 s
+	StartLimit time.Duration         // how long a call that is granted waits for a connection; default 2 s
+	MaxAction  int                   // bytes of an entity that is handed out whole; default 1 MiB
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider makes a span of each exchange; nil: none. The API is not told of traces.
 	TracerProvider trace.TracerProvider
@@ -41,9 +42,11 @@ type Client struct {
 	userAgent  string
 	timeout    time.Duration
 	startLimit time.Duration
+	maxAction  int
 	tokens     *Tokens
 	budget     Budget
 	conns      *connections
+	slots      slots
 	metrics    *metrics
 	tracer     trace.Tracer // nil: no spans
 	clock      clock
@@ -61,14 +64,14 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 		return nil, fmt.Errorf("register the API's metrics: %w", err)
 	}
 	c := &Client{
-		base: base.String(), userAgent: cfg.UserAgent, timeout: cfg.Timeout, startLimit: cfg.StartLimit,
-		tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), metrics: m,
+		base: base.String(), userAgent: cmp.Or(cfg.UserAgent, "unrestrict-worker"), timeout: cfg.Timeout, startLimit: cfg.StartLimit,
+		maxAction: cfg.MaxAction, tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: newSlots(), metrics: m,
 	}
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/defender")
 	}
-	if c.userAgent == "" {
-		c.userAgent = "unrestrict-worker"
+	if c.maxAction <= 0 {
+		c.maxAction = 1 << 20
 	}
 	if c.timeout <= 0 {
 		c.timeout = 30 * time.Second
@@ -113,7 +116,7 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 	}
 	began := time.Now()
 	if err := c.conns.warm(ctx); err != nil {
-		e := fault(ctx, op, err, false, before.value)
+		e := fault(ctx, op, err, false, before.secret)
 		c.count(e, began)
 		c.unsent(ctx, op, e, began)
 		return Permit{}, e
@@ -138,8 +141,7 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 // atOnce is how long a call may be waited for while its token stays as good as it was.
 const atOnce = 100 * time.Millisecond
 
-// Unrestrict sends the one POST that p permits, unless p has become too old on the wall or the monotonic clock or the
-// budget closed (class Stale). A nil error means that the API accepted the call, or answered with the action that was
+// Unrestrict sends the one POST that p permits, unless its grant is no longer fresh (class Stale). A nil error means that the API accepted the call, or answered with the action that was
 // already under way. The machine id is 40 hexadecimal digits. Errors are *Error.
 func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment string) (MachineAction, error) {
 	machineID = strings.ToLower(machineID)
@@ -150,39 +152,44 @@ func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment st
 	if err != nil {
 		return MachineAction{}, &Error{Op: opUnrestrict, Class: Rejected, Code: codeUnreadable, Err: err}
 	}
-	r, e := c.traced(ctx, opUnrestrict, p, "/api/machines/"+machineID+"/unrestrictCodeExecution", body)
-	if e != nil {
-		return MachineAction{}, e
-	}
-	a, err := decodeAction(r.body)
-	if err == nil && (a.MachineID != "" && !strings.EqualFold(a.MachineID, machineID) || a.Type != "" && a.Type != TypeUnrestrict) {
-		err = errors.New("the action in the answer is another's")
-	}
+	var a MachineAction
+	a.Exchange, err = c.exchange(ctx, p, call{
+		op: opUnrestrict, path: "/api/machines/" + machineID + "/unrestrictCodeExecution", body: body,
+		read: func(body []byte) (err error) {
+			a, err = c.entity(body, p.token.secret)
+			if err == nil && (a.MachineID != "" && !strings.EqualFold(a.MachineID, machineID) || a.Type != "" && a.Type != TypeUnrestrict) {
+				err = errAnother
+			}
+			return err
+		},
+	})
 	if err != nil {
-		return MachineAction{}, r.noAction(err)
+		return MachineAction{}, err
 	}
 	p.token.accepted.Store(true)
-	a.Exchange = r.Exchange
 	return a, nil
 }
 
 // Action looks one action up. use is "lookup" or "follow". Errors are *Error, or the budget's own, wrapped.
 func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, error) {
-	if id == "" || id == "." || id == ".." {
+	if id == "." || id == ".." || printable(id) == "" {
 		return MachineAction{}, &Error{Op: opGet, Class: Rejected, Code: codeActionID, Message: "that is no action's id"}
 	}
-	r, err := c.look(ctx, opGet, use, "/api/machineactions/"+url.PathEscape(id))
+	p, err := c.ready(ctx, opGet, use)
 	if err != nil {
 		return MachineAction{}, err
 	}
-	a, err := decodeAction(r.body)
-	if err == nil && !strings.EqualFold(a.ID, id) {
-		err = errors.New("the action in the answer is another one")
-	}
+	var a MachineAction
+	a.Exchange, err = c.exchange(ctx, p, call{op: opGet, path: "/api/machineactions/" + url.PathEscape(id), read: func(body []byte) (err error) {
+		a, err = c.entity(body, p.token.secret)
+		if err == nil && !strings.EqualFold(a.ID, id) {
+			err = errAnother
+		}
+		return err
+	}})
 	if err != nil {
-		return MachineAction{}, r.noAction(err)
+		return MachineAction{}, err
 	}
-	a.Exchange = r.Exchange
 	return a, nil
 }
 
@@ -203,29 +210,44 @@ func (c *Client) List(ctx context.Context, use string, q Query) ([]MachineAction
 // Errors are *Error, or the budget's own, wrapped. Where the id of an entity can't be read the error is Ambiguous
 // (unreadableAnswer) and the readable ones come with it: such a page does not prove that an action is absent.
 func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
-	r, err := c.look(ctx, opList, use, "/api/machineactions?"+q.encode())
+	p, err := c.ready(ctx, opList, use)
 	if err != nil {
 		return Page{}, err
 	}
-	page, err := decodeList(r.body)
-	page.Exchange = r.Exchange
-	if err != nil {
-		return page, r.unreadable(err)
-	}
-	return page, nil
+	var page Page
+	page.Exchange, err = c.exchange(ctx, p, call{op: opList, path: "/api/machineactions?" + q.encode(), read: func(body []byte) (err error) {
+		page, err = decodeList(body)
+		for i := range page.Actions {
+			if c.handedOut(&page.Actions[i], p.token.secret); page.Actions[i].ID == "" {
+				err = errNoID
+			}
+		}
+		return err
+	}})
+	return page, err
 }
 
-// look is an exchange that reads, with a permit of its own.
-func (c *Client) look(ctx context.Context, op, use, path string) (*reply, error) {
-	p, err := c.ready(ctx, op, use)
-	if err != nil {
-		return nil, err
+// entity reads the one action that an answer bears.
+func (c *Client) entity(body []byte, token *secret) (MachineAction, error) {
+	a, err := decodeAction(body)
+	if c.handedOut(&a, token); err == nil && a.ID == "" {
+		err = errNoID
 	}
-	r, e := c.traced(ctx, op, p, path, nil)
-	if e != nil {
-		return nil, e
+	return a, err
+}
+
+// handedOut bounds an action, and takes the token out of it.
+func (c *Client) handedOut(a *MachineAction, token *secret) {
+	if a.Cut = len(a.Raw) > c.maxAction; a.Cut {
+		a.Raw = nil
 	}
-	return r, nil
+	a.Raw = token.cutJSON(a.Raw)
+	a.Status = printable(a.Status)
+	for _, field := range []*string{&a.ID, &a.Status, &a.RequestorComment} {
+		if clean := token.cut(*field); clean != *field {
+			*field = ""
+		}
+	}
 }
 
 // validMachineID keeps everything out of the path that could lead elsewhere.
@@ -235,11 +257,5 @@ func validMachineID(id string) bool {
 
 // commentBody is {"Comment":"..."}: the API's parameter names are case-sensitive ([doc] common-errors.md).
 func commentBody(comment string) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(struct{ Comment string }{comment}); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return json.Marshal(struct{ Comment string }{comment}, jsontext.AllowInvalidUTF8(true), jsontext.EscapeForJS(true))
 }

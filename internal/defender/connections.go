@@ -91,7 +91,7 @@ func counting(t *http.Transport) *http.Transport {
 	}
 	t.TLSClientConfig.NextProtos = nil
 	t.TLSClientConfig.MinVersion = max(t.TLSClientConfig.MinVersion, tls.VersionTLS12)
-	t.MaxResponseHeaderBytes = 1 << 20
+	t.MaxResponseHeaderBytes = maxError
 	if t.DialContext == nil {
 		t.DialContext = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
 	}

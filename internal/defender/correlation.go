@@ -2,6 +2,7 @@ package defender
 
 import (
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -13,31 +14,35 @@ type Exchange struct {
 	CorrelationID string    // as the service gave it, printable ASCII; "" if it gave none
 }
 
-// correlationHeaders are where an answer may bear the service's id of it. Defender's pages name none, only error.target
-// ([doc] common-errors.md); these are those of Azure's services and of Microsoft Graph.
-var correlationHeaders = [...]string{"X-Ms-Request-Id", "Request-Id", "X-Ms-Correlation-Request-Id"}
+// correlationHeaders are where an answer may bear the service's id of it, beside an error's target ([doc] common-errors.md).
+// Defender's live answers have the first ([live]); the others are those of Azure's services and of Microsoft Graph.
+var correlationHeaders = [...]string{"Mise-Correlation-Id", "X-Ms-Request-Id", "Request-Id", "X-Ms-Correlation-Request-Id"}
 
-// correlationID is what the first of the headers says that bears one.
-func correlationID(h http.Header, token *needles) string {
-	for _, name := range correlationHeaders {
-		if id := printable(h.Get(name)); id != "" && !token.in([]byte(id)) {
+// correlationID is Defender's own header, else an error's target, else what the first of the other headers says that bears
+// an id. A 429's target is the tenant.
+func correlationID(h http.Header, envelope *Envelope, status int, token *secret) string {
+	ids := []string{h.Get(correlationHeaders[0])}
+	if envelope != nil && status != http.StatusTooManyRequests {
+		ids = append(ids, envelope.Target)
+	}
+	for _, name := range correlationHeaders[1:] {
+		ids = append(ids, h.Get(name))
+	}
+	for _, id := range ids {
+		if printable(id) != "" && token.cut(id) == id {
 			return id
 		}
 	}
 	return ""
 }
 
-const maxCorrelationID = 128
+// maxID bounds ids: an action's, and those of exchanges.
+const maxID = 128
 
-// printable is "" for what is no id: whoever answers may have written anything there, even what he was sent.
+// printable is "" for what is no id: whoever answers may have written anything there.
 func printable(id string) string {
-	if len(id) > maxCorrelationID || id != redactLikely(id, maxCorrelationID) {
+	if len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
 		return ""
-	}
-	for i := range len(id) {
-		if id[i] < '!' || id[i] > '~' {
-			return ""
-		}
 	}
 	return id
 }

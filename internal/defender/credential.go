@@ -68,7 +68,7 @@ func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 		a.limit = 20 * time.Minute // a person has to act
 	}
 	if a.held, err = a.build(); err != nil {
-		return nil, fmt.Errorf("DEFENDER_AUTH=%s: %w", cfg.Mode, errors.New(redact(err.Error(), 600, a.secrets...)))
+		return nil, fmt.Errorf("DEFENDER_AUTH=%s: %w", cfg.Mode, errors.New(redact(err.Error(), a.secrets...)))
 	}
 	return a, nil
 }
@@ -233,7 +233,7 @@ func (a *azureCredential) prompt(_ context.Context, m azidentity.DeviceCodeMessa
 	if a.cfg.Prompt == nil {
 		return errors.New("there is nobody to show the device code to")
 	}
-	a.cfg.Prompt(m.Message)
+	a.cfg.Prompt(oneLine(m.Message, maxText))
 	return nil
 }
 
@@ -285,9 +285,13 @@ func (a *azureCredential) plain(err error) error {
 	var failed *azidentity.AuthenticationFailedError
 	if errors.As(err, &failed) && failed.RawResponse != nil {
 		content, _ := runtime.Payload(failed.RawResponse) // buffered by the pipeline already
-		return errors.New(signInRefused(failed.RawResponse.StatusCode, content))
+		host := ""
+		if req := failed.RawResponse.Request; req != nil && req.URL != nil {
+			host = " " + req.URL.Host
+		}
+		return errors.New(signInRefused(host, failed.RawResponse.StatusCode, content))
 	}
-	return errors.New(redact(firstLines(notHTTP.ReplaceAllString(err.Error(), "$1")), 600, append(a.secrets, a.assertion())...))
+	return errors.New(redact(firstLines(notHTTP.ReplaceAllString(err.Error(), "$1")), append(a.secrets, a.assertion())...))
 }
 
 // assertion is what the workload signs in with, "" if it does otherwise.

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	tenant   = "11111111-2222-3333-4444-555555555555"
-	client   = "66666666-7777-8888-9999-000000000000"
-	apiScope = "https://api.securitycenter.microsoft.com/.default"
-	secret   = "s3cr3t~of-the-app"
+	tenant    = "11111111-2222-3333-4444-555555555555"
+	client    = "66666666-7777-8888-9999-000000000000"
+	apiScope  = "https://api.securitycenter.microsoft.com/.default"
+	appSecret = "s3cr3t~of-the-app"
 )
 
 // twoRequests are all that a first token takes.
@@ -114,7 +114,7 @@ func TestDefaultChain(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("AZURE_TOKEN_CREDENTIALS", "dev")
 	a := newAuthority(t)
-	source := a.signIn(t, "default", map[string]string{"AZURE_TOKEN_CREDENTIALS": "dev", "AZURE_CLIENT_SECRET": secret})
+	source := a.signIn(t, "default", map[string]string{"AZURE_TOKEN_CREDENTIALS": "dev", "AZURE_CLIENT_SECRET": appSecret})
 	_, err := source.Token(t.Context(), apiScope, false)
 	if err == nil || !strings.Contains(err.Error(), "AzureCLICredential") || !strings.Contains(err.Error(), "AzureDeveloperCLICredential") {
 		t.Errorf("%v", err)
@@ -139,13 +139,13 @@ func TestCredentialConfig(t *testing.T) {
 		"empty secret file":    {"client-secret", map[string]string{"AZURE_CLIENT_SECRET_FILE": empty}, []string{"AZURE_CLIENT_SECRET_FILE", "empty"}},
 		"certificate":          {"client-certificate", noTenant, []string{"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_CERTIFICATE_PATH is not set"}},
 		"no certificate file":  {"client-certificate", map[string]string{"AZURE_CLIENT_CERTIFICATE_PATH": "/does/not/exist"}, []string{"AZURE_CLIENT_CERTIFICATE_PATH", "no such file"}},
-		"no certificate in it": {"client-certificate", map[string]string{"AZURE_CLIENT_CERTIFICATE_PATH": empty, "AZURE_CLIENT_CERTIFICATE_PASSWORD": secret}, []string{"AZURE_CLIENT_CERTIFICATE_PATH"}},
+		"no certificate in it": {"client-certificate", map[string]string{"AZURE_CLIENT_CERTIFICATE_PATH": empty, "AZURE_CLIENT_CERTIFICATE_PASSWORD": appSecret}, []string{"AZURE_CLIENT_CERTIFICATE_PATH"}},
 		"no password file":     {"client-certificate", map[string]string{"AZURE_CLIENT_CERTIFICATE_PASSWORD_FILE": "/does/not/exist"}, []string{"AZURE_CLIENT_CERTIFICATE_PASSWORD_FILE", "AZURE_CLIENT_CERTIFICATE_PATH"}},
 		"workload":             {"workload-identity", noTenant, []string{"AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"}},
 		"device":               {"device-code", noTenant, []string{"AZURE_TENANT_ID", "AZURE_CLIENT_ID"}},
 		"file":                 {"token-file", nil, []string{"DEFENDER_TOKEN_FILE"}},
-		"plain authority":      {"client-secret", map[string]string{"AZURE_AUTHORITY_HOST": "http://127.0.0.1", "AZURE_CLIENT_SECRET": secret}, []string{"https"}},
-		"no tenant":            {"client-secret", map[string]string{"AZURE_TENANT_ID": "a b", "AZURE_CLIENT_SECRET": secret}, []string{"tenant"}},
+		"plain authority":      {"client-secret", map[string]string{"AZURE_AUTHORITY_HOST": "http://127.0.0.1", "AZURE_CLIENT_SECRET": appSecret}, []string{"https"}},
+		"no tenant":            {"client-secret", map[string]string{"AZURE_TENANT_ID": "a b", "AZURE_CLIENT_SECRET": appSecret}, []string{"tenant"}},
 	} {
 		_, err := NewCredential(a.config(c.mode, c.env))
 		for _, say := range c.says {
@@ -154,7 +154,7 @@ func TestCredentialConfig(t *testing.T) {
 			}
 		}
 		if err != nil {
-			noSecret(t, err, secret)
+			noSecret(t, err, appSecret)
 		}
 	}
 	cfg := a.config("client-secret", nil)
@@ -170,7 +170,7 @@ func TestAuthorityByCloud(t *testing.T) {
 		"commercial": "https://login.microsoftonline.com/", "gcc": "https://login.microsoftonline.com/",
 		"gcc-high": "https://login.microsoftonline.us/", "dod": "https://login.microsoftonline.us/",
 	} {
-		env := map[string]string{"AZURE_TENANT_ID": tenant, "AZURE_CLIENT_ID": client, "AZURE_CLIENT_SECRET": secret}
+		env := map[string]string{"AZURE_TENANT_ID": tenant, "AZURE_CLIENT_ID": client, "AZURE_CLIENT_SECRET": appSecret}
 		cfg := CredentialConfig{Mode: "client-secret", Cloud: cloud, Getenv: func(k string) string { return env[k] }}
 		if got := must(NewCredential(cfg)).(*azureCredential).options.Cloud.ActiveDirectoryAuthorityHost; got != want {
 			t.Errorf("%s: %s", cloud, got)

@@ -25,7 +25,7 @@ const (
 	System
 	// Reauthenticate: 401 with a token that was not fresh. It has been dropped: try again at once.
 	Reauthenticate
-	// NotFound: 404 in Defender's envelope. It has been seen to be passing, so the caller repeats it.
+	// NotFound: 404 in Defender's envelope, or Empty. It has been seen to be passing, so the caller repeats it.
 	NotFound
 	// Rejected: the API refuses this request for good.
 	Rejected
@@ -72,6 +72,19 @@ const (
 	codeActionID    = "actionId"
 )
 
+var ownCodes = []string{
+	codeRefused, codeDNS, codeTLS, codeProxy, codeTimeout, codeCut, codeConnect, codeCancelled, codeUnreadable, codeNoAction,
+	codeToken, codeRedirect, codeNotDefender, codeStale, codeMachineID, codeActionID,
+}
+
+// NotDefender is a 404 that is Empty, where nothing shows any longer that it was Defender's.
+func (e *Error) NotDefender() *Error {
+	other := *e
+	other.Empty = false
+	notDefender(&other)
+	return &other
+}
+
 // Foreign says that a proxy or a wrong host answered in Defender's place. A call may have reached Defender all the same.
 func (e *Error) Foreign() bool { return e.Code == codeRedirect || e.Code == codeNotDefender }
 
@@ -85,7 +98,9 @@ type Error struct {
 	Message    string // error.message, free text that may change ([doc] common-errors.md); else what went wrong
 	Target     string // error.target, the API's correlation id; "" if none
 	// Exchange is when it began, and what the service calls it. Zero where nothing was sent.
-	Exchange   Exchange
+	Exchange Exchange
+	// Empty: a 404 without a body. It is Defender's own if others get its answers (Client.Answered), and a proxy's if not.
+	Empty      bool
 	RetryAfter time.Duration // how long the answer asks to wait; 0 = it does not say
 	Reason     string        // for System: one sentence that names what is wrong and the fix
 	Sent       bool          // bytes may have left this machine

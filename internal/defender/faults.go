@@ -10,11 +10,11 @@ import (
 )
 
 // fault is the error of an exchange that ended without an answer. Whether a byte left decides its class.
-func fault(ctx context.Context, op string, err error, sent bool, token string) *Error {
+func fault(ctx context.Context, op string, err error, sent bool, token *secret) *Error {
 	if ctx.Err() != nil {
 		return cancelled(ctx, op, sent)
 	}
-	e := &Error{Op: op, Class: Transient, Code: unsentCode(err), Sent: sent, Err: redactErr(err, token)}
+	e := &Error{Op: op, Class: Transient, Code: unsentCode(err), Sent: sent, Err: token.harmless(err)}
 	if sent {
 		e.Class, e.Code = Ambiguous, sentCode(err)
 	}

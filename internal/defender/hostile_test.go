@@ -50,17 +50,17 @@ func TestFloods(t *testing.T) {
 		limit       int64
 		code        string // of a POST
 	}{
-		"headers":             {"HTTP/1.1 201 Created\r\n", "X-Pad: " + pad + "\r\n", 1 << 20, codeCut},
-		"one header":          {"HTTP/1.1 201 Created\r\nX-Pad: ", pad, 1 << 20, codeCut},
-		"a status line":       {"HTTP/1.1 201 ", pad, 1 << 20, codeCut},
-		"early hints":         {"", "HTTP/1.1 103 Early Hints\r\nLink: " + pad + "\r\n\r\n", 1 << 20, codeCut},
-		"empty early hints":   {"", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 500), 1 << 20, codeCut},
-		"continues":           {"", strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 500), 1 << 20, codeCut},
+		"headers":             {"HTTP/1.1 201 Created\r\n", "X-Pad: " + pad + "\r\n", maxError, codeCut},
+		"one header":          {"HTTP/1.1 201 Created\r\nX-Pad: ", pad, maxError, codeCut},
+		"a status line":       {"HTTP/1.1 201 ", pad, maxError, codeCut},
+		"early hints":         {"", "HTTP/1.1 103 Early Hints\r\nLink: " + pad + "\r\n\r\n", maxError, codeCut},
+		"empty early hints":   {"", strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 500), maxError, codeCut},
+		"continues":           {"", strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 500), maxError, codeCut},
 		"a body":              {"HTTP/1.1 201 Created\r\n\r\n", pad, maxList, codeUnreadable},
 		"chunks":              {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n", "8000\r\n" + pad + "\r\n", maxList, codeUnreadable},
 		"a refusal":           {"HTTP/1.1 400 Bad Request\r\n\r\n", pad, maxError, codeNotDefender},
 		"chunk extensions":    {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n1;", pad, maxError, codeUnreadable},
-		"trailers":            {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\nTrailer: X-Pad\r\n\r\n0\r\n", "X-Pad: " + pad + "\r\n", 1 << 20, codeUnreadable},
+		"trailers":            {"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\nTrailer: X-Pad\r\n\r\n0\r\n", "X-Pad: " + pad + "\r\n", maxError, codeUnreadable},
 		"nothing but a comma": {"HTTP/1.1 200 OK\r\n\r\n" + `{"value":[`, strings.Repeat(",", 32<<10), maxList, codeUnreadable},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,7 +201,7 @@ func impostorAt(t *testing.T, address, mode string) *azureCredential {
 	t.Helper()
 	env := map[string]string{
 		"AZURE_AUTHORITY_HOST": "https://" + address + "/", "AZURE_TENANT_ID": tenant, "AZURE_CLIENT_ID": client,
-		"AZURE_CLIENT_SECRET": secret, "AZURE_FEDERATED_TOKEN_FILE": file(t, assertion),
+		"AZURE_CLIENT_SECRET": appSecret, "AZURE_FEDERATED_TOKEN_FILE": file(t, assertion),
 	}
 	source := must(NewCredential(CredentialConfig{
 		Mode: mode, Cloud: "commercial", DisableInstanceDiscovery: true, Getenv: func(k string) string { return env[k] }, Transport: plainly{address},
@@ -222,7 +222,7 @@ func TestSignInEchoes(t *testing.T) {
 			for spelling, spell := range spellings {
 				t.Run(name+" "+mode+" "+spelling, func(t *testing.T) {
 					source := impostor(t, func(form string, conn net.Conn) {
-						for _, sent := range []string{secret, assertion} {
+						for _, sent := range []string{appSecret, assertion} {
 							if values, err := url.ParseQuery(form); err == nil && (values.Get("client_secret") == sent || values.Get("client_assertion") == sent) {
 								_, _ = fmt.Fprintf(conn, reply, spell(sent))
 							}
@@ -233,7 +233,7 @@ func TestSignInEchoes(t *testing.T) {
 					if err == nil {
 						return // it gave a token: nothing to say of it
 					}
-					noSecret(t, err, secret, assertion)
+					noSecret(t, err, appSecret, assertion)
 				})
 			}
 		}

@@ -12,6 +12,7 @@ import (
 type Query struct {
 	MachineID    string
 	Type         string
+	Types        []string  // any of them
 	CreatedSince time.Time // creationDateTimeUtc at or after it
 	IDs          []string  // id in (...); missing ones are simply absent from the answer
 	Top          int       // at most 10,000; 0 = not said
@@ -28,6 +29,13 @@ func (q Query) encode() string {
 	}
 	if q.Type != "" {
 		parts = append(parts, "type eq "+quote(q.Type))
+	}
+	if len(q.Types) > 0 {
+		types := make([]string, len(q.Types))
+		for i, t := range q.Types {
+			types[i] = "type eq " + quote(t)
+		}
+		parts = append(parts, "("+strings.Join(types, " or ")+")")
 	}
 	if !q.CreatedSince.IsZero() {
 		parts = append(parts, "creationDateTimeUtc ge "+q.CreatedSince.UTC().Format(apiTime))

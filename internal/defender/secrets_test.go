@@ -2,15 +2,21 @@ package defender
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/ascii85"
+	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -82,10 +88,8 @@ func TestNoTokenInActions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range secretParts(secretToken) {
-		if strings.Contains(string(a.Raw)+a.RequestorComment, part) {
-			t.Fatalf("%s", a.Raw)
-		}
+	if piece := repeats(string(a.Raw)+a.RequestorComment, secretToken); piece != "" {
+		t.Fatalf("%s in %s", piece, a.Raw)
 	}
 	if want := strings.Replace(created, `"why"`, `"Bearer `+redacted+`"`, 1); string(a.Raw) != want {
 		t.Errorf("%s", a.Raw)
@@ -100,13 +104,12 @@ func TestRedact(t *testing.T) {
 		"Authorization: Bearer abcdefghijklmnop.q":           "Authorization: Bearer [redacted]",
 		"jwt eyJhbGciOiJSUzI1NiJ9.eyJh":                      "jwt [redacted]",
 		"short x":                                            "short x",
+		"two\nlines, \u202eturned\x1b[2J":                    "two lines, \ufffdturned\ufffd[2J",
+		strings.Repeat("é", maxText+1):                       strings.Repeat("é", maxText) + "...",
 	} {
-		if got := redact(in, 100, "my-secret-value", "", "x"); got != want {
+		if got := redact(in, "my-secret-value", "", "x"); got != want {
 			t.Errorf("%q: %q", in, got)
 		}
-	}
-	if got := redact(strings.Repeat("é", 60), 101); got != strings.Repeat("é", 50)+"..." {
-		t.Errorf("%q", got)
 	}
 }
 
@@ -117,63 +120,198 @@ var spellings = map[string]func(string) string{
 	"base64url":        func(s string) string { return base64.URLEncoding.EncodeToString([]byte(s)) },
 	"base64 of more":   func(s string) string { return base64.StdEncoding.EncodeToString([]byte("Bearer " + s + " x")) },
 	"base64 of a pair": func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte("client:" + s)) },
-	"hex":              func(s string) string { return hex.EncodeToString([]byte(s)) }, "HEX": func(s string) string { return fmt.Sprintf("%X", s) },
-	"json": func(s string) string { return strings.Trim(string(must(json.Marshal(s))), `"`) },
+	"base64 in lines":  func(s string) string { return folded(base64.StdEncoding.EncodeToString([]byte(s)), 76, "\r\n") },
+	"base64 twice":     func(s string) string { return b64(b64(s)) },
+	"base64 of hex":    func(s string) string { return b64(hex.EncodeToString([]byte(s))) },
+	"hex":              func(s string) string { return hex.EncodeToString([]byte(s)) },
+	"HEX":              func(s string) string { return fmt.Sprintf("%X", s) },
+	"hex with colons":  func(s string) string { return folded(hex.EncodeToString([]byte(s)), 2, ":") },
+	"base32":           func(s string) string { return base32.StdEncoding.EncodeToString([]byte(s)) },
+	"base32hex":        func(s string) string { return strings.ToLower(base32.HexEncoding.EncodeToString([]byte(s))) },
+	"percent":          func(s string) string { return each(s, "%%%02x") },
+	"PERCENT":          func(s string) string { return each(s, "%%%02X") },
+	"percent twice":    func(s string) string { return url.QueryEscape(each(s, "%%%02X")) },
+	"percent, base64":  func(s string) string { return url.QueryEscape(b64(s)) },
+	"entities":         func(s string) string { return each(s, "&#%d;") },
+	"hex entities":     func(s string) string { return each(s, "&#x%X;") },
+	"json":             func(s string) string { return strings.Trim(string(must(json.Marshal(s))), `"`) },
+	"json numbers":     func(s string) string { return each(s, `\u%04x`) },
+	"escapes":          func(s string) string { return each(s, `\x%02x`) },
+	"octal":            func(s string) string { return each(s, `\%03o`) },
+	"quoted-printable": func(s string) string { return each(s, "=%02X") },
+	"folded":           func(s string) string { return folded(s, 10, "\n ") },
+	"with blanks":      func(s string) string { return folded(s, 1, " ") },
 }
 
-// TestSecretForms: a secret is recognised however what repeats it has written it, in text and in an answer's body, at any place.
-func TestSecretForms(t *testing.T) {
-	escape := func(s string) string { // every character by its number
-		var b strings.Builder
-		for _, r := range s {
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-		return b.String()
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func each(s, format string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&b, format, s[i])
 	}
-	for _, secret := range []string{secretToken, "opaque/token+of~some-length==", `p4ss"w<ord>&\ü!x`} {
-		for _, part := range secretParts(secret) {
-			for name, form := range spellings {
-				text := "before " + form(part) + " after"
-				if got := redact(text, 1<<20, secret); !strings.Contains(got, redacted) || leaks(got, form(part)) {
-					t.Errorf("%s of %q: %q", name, part, got)
+	return b.String()
+}
+
+func folded(s string, width int, with string) string {
+	var lines []string
+	for ; len(s) > width; s = s[width:] {
+		lines = append(lines, s[:width])
+	}
+	return strings.Join(append(lines, s), with)
+}
+
+// repeats is a piece of what a secret is in some spelling that stands in text and is worth more than 16 characters of it.
+func repeats(text, of string) string {
+	if of == "" {
+		return ""
+	}
+	for _, spell := range spellings {
+		form := spell(of)
+		length := min(len(form), (minPiece+1)*len(form)/len(of)+6)
+		for i := 0; i+length <= len(form); i++ {
+			if strings.Contains(text, form[i:i+length]) {
+				return form[i : i+length]
+			}
+		}
+	}
+	return ""
+}
+
+// TestSpellings: a piece of a secret is recognised however what repeats it has written it, in text and in an action, at any
+// place, and nothing else is lost of either.
+func TestSpellings(t *testing.T) {
+	for _, value := range []string{secretToken, "opaque/token+of~some-length==", `p4ss"w<ord>&\+!x`, secretToken[50:90]} {
+		for name, spell := range spellings {
+			text := "before: " + spell(value) + " :after"
+			if got := newSecret(value).cut(text); !strings.Contains(got, redacted) || repeats(got, value) != "" {
+				t.Errorf("%s of %q: %q", name, value, got)
+			}
+			for escaping, quote := range map[string]func(string) string{"as JSON has it": quoted, "by numbers": func(s string) string { return `"` + each(s, `\u%04x`) + `"` }} {
+				body := `{"id":"a","comment":` + quote(text) + `,"n":1.50E+3,"path":"C:\\x\/","other":"ed74c544-91d4-414d-8805-5c26e028ef7e 0123456789abcdef0123456789abcdef01234567"}`
+				got := string(newSecret(value).cutJSON([]byte(body)))
+				if !strings.Contains(got, redacted) || repeats(got, value) != "" || !json.Valid([]byte(got)) {
+					t.Errorf("%s of %q in an action, %s: %s", name, value, escaping, got)
 				}
-				body := string(must(json.Marshal(map[string]string{"a": text})))
-				if got := string(redactBody([]byte(body), needlesOf(secret))); !strings.Contains(got, redacted) || leaks(got, form(part)) || !json.Valid([]byte(got)) {
-					t.Errorf("%s of %q in a body: %s", name, part, got)
+				before, after, _ := strings.Cut(got, redacted)
+				if !strings.HasPrefix(before, `{"id":"a","comment":`) || !strings.HasSuffix(after, body[strings.Index(body, `,"n":`):]) {
+					t.Errorf("%s of %q in an action, %s: more was lost: %s", name, value, escaping, got)
 				}
 			}
-			body := `{"a":"x","b":"` + escape("Bearer "+part) + `","c":"y\\\"z"}`
-			if got := string(redactBody([]byte(body), needlesOf(secret))); got != `{"a":"x","b":"[redacted]","c":"y\\\"z"}` {
-				t.Errorf("escaped %q: %s", part, got)
+		}
+	}
+}
+
+func quoted(s string) string { return string(must(json.Marshal(s))) }
+
+// TestPieces: sixteen characters in a row are a piece, fifteen are not; and a long string is searched to its end.
+func TestPieces(t *testing.T) {
+	for n, want := range map[int]bool{minPiece - 1: false, minPiece: true, minPiece + 1: true} {
+		for at := range len(secretToken) - n {
+			text := "~" + secretToken[at:at+n] + "~"
+			got := newSecret(secretToken).cut(text)
+			if cut := got != text; cut != want && !(n < minPiece && strings.Count(secretToken, secretToken[at:at+n]) > 1) {
+				t.Fatalf("%d at %d: %s", n, at, got)
 			}
 		}
 	}
-	for _, harmless := range []string{`{"a":"C:\\Windows"}`, `{"a":"`, `"\`, `{"requestor":"DOMAIN\\user"}`, "", `\`} {
-		if got := string(redactBody([]byte(harmless), needlesOf(secretToken))); got != harmless {
+	for _, pad := range []string{"x ", `\\`, `\u00e9`, `\n`} {
+		for from := windowSize - 3000; from < windowSize+100; from += 37 {
+			body := `{"a":"` + strings.Repeat(pad, from/len(pad)) + secretToken + strings.Repeat(pad, 5000) + `"}`
+			got := string(newSecret(secretToken).cutJSON([]byte(body)))
+			if want := strings.Replace(body, secretToken, redacted, 1); got != want {
+				t.Fatalf("%q, %d: %d bytes, %q", pad, from, len(got), repeats(got, secretToken))
+			}
+		}
+	}
+	for _, harmless := range []string{`{"a":"C:\\Windows"}`, `{"requestor":"DOMAIN\\user"}`, `{}`, created, `[]`, `"\u00e9"`} {
+		if got := string(newSecret(secretToken).cutJSON([]byte(harmless))); got != harmless {
 			t.Errorf("%s became %s", harmless, got)
 		}
 	}
 }
 
-// leaks: eight digits or characters of a secret in a row are too many.
-func leaks(got, form string) bool {
-	for i := 0; i+12 <= len(form); i++ {
-		if strings.Contains(got, form[i:i+12]) && !strings.Contains(form[i:i+12], "Bearer") {
-			return true
+// TestForms: what is shown of an answer, at the bounds.
+func TestForms(t *testing.T) {
+	token := newSecret(secretToken)
+	for in, want := range map[string]string{
+		"ActiveRequestAlreadyExists": "ActiveRequestAlreadyExists", "429": "429", "": "", "Not a code": "", "a-b": "", "E_FAIL": "E_FAIL", "a\n": "",
+		strings.Repeat("a", maxCode): strings.Repeat("a", maxCode), strings.Repeat("a", maxCode+1): "", secretToken[5:30]: "", b64(secretToken)[8:44]: "", "é": "",
+	} {
+		if got := token.asCode(in); got != want {
+			t.Errorf("code %q: %q", in, got)
 		}
 	}
-	return false
+	long := strings.Repeat("word ", maxMessage/5)
+	for in, want := range map[string]string{
+		"": "", "API calls quota exceeded! Maximum allowed 30 per 00:01:00 for the key Destination+TenantID+AppID. You can send requests again in 8 seconds.": "=",
+		"Missing application roles. API required roles: Machine.Read.All,Machine.ReadWrite.All, application roles: Machine.Isolate.": "=",
+		"Machine " + machine + " was not found": "=", "Machine action " + actionID + " was not found": "=",
+		"The query specified in the URI is not valid. Custom query option '$stop' that starts with '$' is not supported.": "=",
+		"<p>Échec : la machine n’existe pas</p>": "=", "two\nlines": "two lines", "turned\u202e": "turned\ufffd",
+		strings.Repeat("a", maxWord): "=", strings.Repeat("a", maxWord+1): withheld,
+		strings.Repeat("1 ", maxNumbers): strings.TrimSpace(strings.Repeat("1 ", maxNumbers)), strings.Repeat("1 ", maxNumbers+1): withheld,
+		long: strings.TrimSpace(long), long + "more words": long + "...",
+		"You sent Bearer " + secretToken: "You sent Bearer [redacted]",
+	} {
+		if want == "=" {
+			want = in
+		}
+		if got := token.asMessage(in); got != want {
+			t.Errorf("message %q: %q", in, got)
+		}
+	}
+}
+
+// TestSpellingsInMessages: nor does a message bear the token in a spelling that nobody undoes.
+func TestSpellingsInMessages(t *testing.T) {
+	more := map[string]func(string) string{
+		"reversed":        func(s string) string { r := []byte(s); slices.Reverse(r); return string(r) },
+		"upper case":      strings.ToUpper,
+		"lower case":      strings.ToLower,
+		"lower, folded":   func(s string) string { return folded(strings.ToLower(s), 8, " ") },
+		"reversed, lines": func(s string) string { r := []byte(s); slices.Reverse(r); return folded(string(r), 12, "\n") },
+		"base64 thrice":   func(s string) string { return b64(b64(b64(s))) },
+		"decimal":         func(s string) string { return each(s, "%d ") },
+		"octal numbers":   func(s string) string { return each(s, "%o,") },
+		"binary":          func(s string) string { return each(s, "%08b ") },
+		"UTF-16":          func(s string) string { return b64(each(s, "%c\x00")) },
+		"ascii85": func(s string) string {
+			b := make([]byte, ascii85.MaxEncodedLen(len(s)))
+			return string(b[:ascii85.Encode(b, []byte(s))])
+		},
+		"zipped": func(s string) string {
+			var b bytes.Buffer
+			z := gzip.NewWriter(&b)
+			_, _ = io.WriteString(z, s)
+			_ = z.Close()
+			return b64(b.String())
+		},
+	}
+	maps.Copy(more, spellings)
+	for name, spell := range more {
+		got := newSecret(secretToken).asMessage("The header was: " + spell(secretToken))
+		if got != withheld && !strings.Contains(got, redacted) || len(got) > 200 {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
 }
 
 func FuzzRedact(f *testing.F) {
 	f.Add("before ", " after")
 	f.Add("Bearer ", "x")
 	f.Add("eyJ", ".eyJ")
+	f.Add("\\\"", "\\")
 	f.Fuzz(func(t *testing.T, before, after string) {
-		parts := strings.Split(secretToken, ".")
-		got := redact(before+secretToken+after, 1<<20, secretToken)
-		if strings.Contains(got, parts[1]) || strings.Contains(got, parts[2]) {
+		token := newSecret(secretToken)
+		if got := token.cut(before + secretToken + after); repeats(strings.NewReplacer(before, "", after, "").Replace(got), secretToken) != "" {
 			t.Fatalf("%q", got)
+		}
+		escaped := each(before, `\u%04x`) + each(secretToken, `\u%04x`) + each(after, `\u%04x`)
+		for _, text := range []string{quoted(before + secretToken + after), `"` + escaped + `"`} {
+			if got := token.cutJSON([]byte(`{"a":` + text + `}`)); !json.Valid(got) || !bytes.Contains(got, []byte(redacted)) {
+				t.Fatalf("%s", got)
+			}
 		}
 	})
 }

@@ -4,15 +4,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 var (
-	oauthCode = regexp.MustCompile(`^[a-z_]{1,40}$`)
 	entraCode = regexp.MustCompile(`AADSTS(\d{1,10})`)
-	notHTTP   = regexp.MustCompile(`(malformed (?:HTTP|MIME) [a-z]+(?: [a-z]+)?|bad Content-Length)[:"\s].*`) // net/http shows what it read instead
-	noAnswer  = regexp.MustCompile(`server response error:\s+`)                                               // what follows is the transport's error
+	noAnswer  = regexp.MustCompile(`server response error:\s+`) // what follows is the transport's error
 )
+
+// oauthCodes are the errors of IANA's registry (OAuth Extensions Error) and of RFC 6749 that a token endpoint may answer. No
+// other word of such an answer is shown.
+var oauthCodes = strings.Fields(`invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope
+	access_denied unsupported_response_type server_error temporarily_unavailable unsupported_token_type invalid_token insufficient_scope
+	authorization_pending slow_down expired_token invalid_target interaction_required login_required account_selection_required
+	consent_required invalid_request_uri invalid_request_object request_not_supported request_uri_not_supported registration_not_supported
+	invalid_dpop_proof use_dpop_nonce insufficient_user_authentication`)
 
 // fixes are what to do about Entra's commonest refusals, by AADSTS code.
 var fixes = map[string]string{
@@ -29,15 +36,15 @@ var fixes = map[string]string{
 }
 
 // signInRefused words a token endpoint's answer by its status and codes alone. The description is left out: it repeats
-// parts of the request, the secret among them.
-func signInRefused(status int, content []byte) string {
+// parts of the request, the secret among them. host, "" or with a space before it, is ours: where the request went.
+func signInRefused(host string, status int, content []byte) string {
 	var body struct {
 		Error       any `json:"error"`
 		Description any `json:"error_description"`
 	}
 	_ = json.Unmarshal(content, &body)
-	out := fmt.Sprintf("the sign-in endpoint answers HTTP %d", status)
-	if code, ok := body.Error.(string); ok && oauthCode.MatchString(code) {
+	out := fmt.Sprintf("the sign-in endpoint%s answers HTTP %d", host, status)
+	if code, ok := body.Error.(string); ok && slices.Contains(oauthCodes, code) {
 		out += " " + code
 	}
 	description, _ := body.Description.(string)

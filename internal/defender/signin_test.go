@@ -138,12 +138,12 @@ func TestSignIn(t *testing.T) {
 		env  map[string]string
 		form map[string]string // "*": any
 	}{
-		"client secret":           {"client-secret", map[string]string{"AZURE_CLIENT_SECRET": secret}, map[string]string{"client_secret": secret}},
-		"client secret in a file": {"client-secret", map[string]string{"AZURE_CLIENT_SECRET": "old", "AZURE_CLIENT_SECRET_FILE": file(t, secret+"\r\n")}, map[string]string{"client_secret": secret}},
+		"client secret":           {"client-secret", map[string]string{"AZURE_CLIENT_SECRET": appSecret}, map[string]string{"client_secret": appSecret}},
+		"client secret in a file": {"client-secret", map[string]string{"AZURE_CLIENT_SECRET": "old", "AZURE_CLIENT_SECRET_FILE": file(t, appSecret+"\r\n")}, map[string]string{"client_secret": appSecret}},
 		"certificate":             {"client-certificate", map[string]string{"AZURE_CLIENT_CERTIFICATE_PATH": pemFile(t)}, map[string]string{"client_assertion": "*"}},
 		"workload identity":       {"workload-identity", map[string]string{"AZURE_FEDERATED_TOKEN_FILE": file(t, assertion)}, map[string]string{"client_assertion": assertion}},
-		"default, secret":         {"default", map[string]string{"AZURE_CLIENT_SECRET": secret}, map[string]string{"client_secret": secret}},
-		"default, secret file":    {"default", map[string]string{"AZURE_CLIENT_SECRET_FILE": file(t, secret)}, map[string]string{"client_secret": secret}},
+		"default, secret":         {"default", map[string]string{"AZURE_CLIENT_SECRET": appSecret}, map[string]string{"client_secret": appSecret}},
+		"default, secret file":    {"default", map[string]string{"AZURE_CLIENT_SECRET_FILE": file(t, appSecret)}, map[string]string{"client_secret": appSecret}},
 		"default, certificate":    {"default", map[string]string{"AZURE_CLIENT_CERTIFICATE_PATH": pemFile(t)}, map[string]string{"client_assertion": "*"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -187,7 +187,7 @@ func clearEnvironment(t *testing.T) {
 func TestSecretFileReplaced(t *testing.T) {
 	a := newAuthority(t)
 	a.refuse = func(form url.Values) (int, string) {
-		if form.Get("client_secret") != secret {
+		if form.Get("client_secret") != appSecret {
 			return 401, `{"error":"invalid_client","error_description":"AADSTS7000222: expired"}`
 		}
 		return 0, ""
@@ -197,7 +197,7 @@ func TestSecretFileReplaced(t *testing.T) {
 	if _, err := source.Token(t.Context(), apiScope, false); err == nil || !strings.Contains(err.Error(), "secret has expired") {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(secret), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(appSecret), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := source.Token(t.Context(), apiScope, false); err != nil {
@@ -233,13 +233,15 @@ func TestSignInErrors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAuthority(t)
 			a.refuse = c.refuse
-			tokens := NewTokens(a.signIn(t, "client-secret", map[string]string{"AZURE_CLIENT_SECRET": secret}), apiScope)
+			tokens := NewTokens(a.signIn(t, "client-secret", map[string]string{"AZURE_CLIENT_SECRET": appSecret}), apiScope)
 			t.Cleanup(tokens.Close)
 			err := tokens.Check(t.Context())
 			if e := expect(t, err, System, codeToken, false); !strings.Contains(e.Reason, c.says) {
 				t.Errorf("reason %q does not name %q", e.Reason, c.says)
+			} else if host := strings.TrimPrefix(a.srv.URL, "https://"); strings.HasPrefix(c.says, "HTTP") && !strings.Contains(e.Reason, "the sign-in endpoint "+host+" answers "+c.says) {
+				t.Errorf("reason %q does not say which endpoint: %s", e.Reason, host)
 			}
-			noSecret(t, err, secret, "opaque-and-secret")
+			noSecret(t, err, appSecret, "opaque-and-secret")
 		})
 	}
 }
@@ -247,7 +249,7 @@ func TestSignInErrors(t *testing.T) {
 // TestExpiredFromTheEndpoint: tokens that have ended when they come are none.
 func TestExpiredFromTheEndpoint(t *testing.T) {
 	a := newAuthority(t)
-	tokens := NewTokens(a.signIn(t, "client-secret", map[string]string{"AZURE_CLIENT_SECRET": secret}), apiScope)
+	tokens := NewTokens(a.signIn(t, "client-secret", map[string]string{"AZURE_CLIENT_SECRET": appSecret}), apiScope)
 	t.Cleanup(tokens.Close)
 	for _, life := range []int{0, -60} {
 		a.set(func() { a.life = life })
@@ -260,7 +262,7 @@ func TestExpiredFromTheEndpoint(t *testing.T) {
 
 func TestAuthorityUnreachable(t *testing.T) {
 	a := newAuthority(t)
-	cfg := a.config("client-secret", map[string]string{"AZURE_CLIENT_SECRET": secret})
+	cfg := a.config("client-secret", map[string]string{"AZURE_CLIENT_SECRET": appSecret})
 	cfg.Transport = nil // our own does not know the authority's CA
 	source := must(NewCredential(cfg)).(*azureCredential)
 	source.options.Retry.MaxRetries = -1
@@ -275,14 +277,33 @@ func TestAuthorityUnreachable(t *testing.T) {
 // TestNoRedirectOfTheSecret: our own transport for tokens sends the secret nowhere else.
 func TestNoRedirectOfTheSecret(t *testing.T) {
 	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") })
-	source := must(NewCredential(newAuthority(t).config("client-secret", map[string]string{"AZURE_CLIENT_SECRET": secret}))).(*azureCredential)
+	source := must(NewCredential(newAuthority(t).config("client-secret", map[string]string{"AZURE_CLIENT_SECRET": appSecret}))).(*azureCredential)
 	cfg := source.cfg
 	cfg.Transport = nil
 	own := must(NewCredential(cfg)).(*azureCredential).options.Transport.(boundedTransport).Transporter.(*http.Client)
-	resp, err := own.Post(serve(t, answer(307, "", "Location", elsewhere.URL)).URL, "text/plain", strings.NewReader(secret))
+	resp, err := own.Post(serve(t, answer(307, "", "Location", elsewhere.URL)).URL, "text/plain", strings.NewReader(appSecret))
 	if err != nil || resp.StatusCode != 307 {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
 	own.CloseIdleConnections()
+}
+
+// TestSignInRefused: of a refusal only registered words are shown, and Entra's numbers.
+func TestSignInRefused(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error":"invalid_client","error_description":"AADSTS7000215: Invalid secret ` + appSecret + `"}`: "HTTP 400 invalid_client AADSTS7000215: the client secret is wrong",
+		`{"error":"temporarily_unavailable"}`:                             "HTTP 400 temporarily_unavailable",
+		`{"error":"s_cret_of_the_app","error_description":"x"}`:           "HTTP 400",
+		`{"error":"invalid_client ","error_description":"y"}`:             "HTTP 400",
+		`{"error":{"code":"invalid_client"}}`:                             "HTTP 400",
+		`{"error_description":"AADSTS` + strings.Repeat("1", 1000) + `"}`: "HTTP 400 AADSTS1111111111",
+		`<html>` + appSecret:                                              "HTTP 400",
+	} {
+		got := signInRefused("", 400, []byte(body))
+		rest, ok := strings.CutPrefix(got, "the sign-in endpoint answers "+want)
+		if !ok || rest != "" && !strings.HasPrefix(rest, ": set AZURE_CLIENT_SECRET") {
+			t.Errorf("%.80s: %q", body, got)
+		}
+	}
 }

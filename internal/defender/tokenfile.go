@@ -25,8 +25,6 @@ type tokenFile struct {
 // settledAfter is how old a file must be when it is read so that a later write shows in its modification time.
 const settledAfter = 2 * time.Second
 
-const maxTokenFile = 64 << 10
-
 func (f *tokenFile) Changed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,11 +78,11 @@ func (f *tokenFile) read() (string, error) {
 		return "", pathless(err)
 	}
 	defer func() { _ = file.Close() }()
-	content, err := io.ReadAll(io.LimitReader(file, maxTokenFile+1))
+	content, err := io.ReadAll(io.LimitReader(file, maxToken+1))
 	switch token := strings.TrimSpace(string(content)); {
 	case err != nil:
 		return "", pathless(err)
-	case len(content) > maxTokenFile:
+	case len(content) > maxToken:
 		return "", errors.New("the file is too large for a token")
 	case token == "":
 		return "", errors.New("the file is empty: write a bearer token into it")

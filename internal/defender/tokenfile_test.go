@@ -61,7 +61,7 @@ func TestTokenFile(t *testing.T) {
 	fails("empty")
 	write(jwt(map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}))
 	fails("expired")
-	write(strings.Repeat("x", maxTokenFile+1))
+	write(strings.Repeat("x", maxToken+1))
 	fails("too large")
 	write("two words")
 	fails("no bearer token")

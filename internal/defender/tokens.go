@@ -148,7 +148,7 @@ func (t *Tokens) run(f *fetch, fresh bool) {
 		return
 	}
 	if err != nil {
-		t.failure = tokenError(redact(err.Error(), 600))
+		t.failure = tokenError(redact(err.Error()))
 		t.retryAt = now.Add(t.pause.NextBackOff())
 		f.err = t.failure
 	} else {
@@ -181,10 +181,16 @@ func (t *Tokens) expires() time.Time {
 	return t.current.expires
 }
 
+// maxToken bounds a token, in bytes; one of Entra has some thousands at most.
+const maxToken = 64 << 10
+
 // unusable says why a token can't be sent at all.
 func (tok Token) unusable(now time.Time) error {
 	if tok.Value == "" {
 		return errors.New("there is no token in the answer")
+	}
+	if len(tok.Value) > maxToken {
+		return fmt.Errorf("what was got is no bearer token: it has more than %d bytes", maxToken)
 	}
 	if strings.ContainsFunc(tok.Value, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("what was got is no bearer token: it has blanks or other characters that no token has")

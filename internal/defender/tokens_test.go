@@ -283,7 +283,7 @@ func TestClaims(t *testing.T) {
 			jwt(map[string]any{"aud": []string{"x", "y"}, "scp": "Machine.Read  Machine.RestrictExecution", "azp": "app"}),
 			TokenClaims{OK: true, Audience: []string{"x", "y"}, Scopes: []string{"Machine.Read", "Machine.RestrictExecution"}, AppID: "app"},
 		},
-		"wrong types": {jwt(map[string]any{"aud": 1, "roles": "x", "exp": true, "scp": 5}), TokenClaims{OK: true}},
+		"wrong types": {jwt(map[string]any{"aud": 1, "roles": 7, "exp": true, "scp": 5}), TokenClaims{OK: true}},
 		"opaque":      {"opaque-token", TokenClaims{}},
 		"three parts": {"a.b.c", TokenClaims{}},
 	} {

@@ -12,28 +12,27 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traced is exchange within a client span, by OpenTelemetry's conventions for HTTP. What is secret or somebody's words,
+// exchange is send within a client span, by OpenTelemetry's conventions for HTTP. What is secret or somebody's words,
 // the token and the comment, stands in no attribute. No trace context goes to the API: it is not ours to say who may know.
-func (c *Client) traced(ctx context.Context, op string, p Permit, path string, body []byte) (*reply, *Error) {
-	if c.tracer == nil {
-		return c.exchange(ctx, op, p, path, body)
+func (c *Client) exchange(ctx context.Context, p Permit, what call) (Exchange, error) {
+	var span trace.Span
+	if c.tracer != nil {
+		ctx, span = c.span(ctx, what.op, time.Now())
 	}
-	ctx, span := c.span(ctx, op, time.Now())
-	r, e := c.exchange(ctx, op, p, path, body)
-	if e != nil && !e.Sent && (e.Class == Stale || e.Code == codeCancelled) {
-		return r, e // there was no exchange, and a span that is not ended is none
+	x, e := c.send(ctx, p, what)
+	if span != nil && (e == nil || e.Sent || e.Class != Stale && e.Code != codeCancelled) { // else there was no exchange, and a span that is not ended is none
+		defer span.End()
+		span.SetAttributes(semconv.URLFull(c.base + what.path))
+		if e != nil {
+			e.mark(span)
+		} else {
+			span.SetAttributes(semconv.HTTPResponseStatusCode(x.StatusCode))
+		}
 	}
-	defer span.End()
-	if !span.IsRecording() {
-		return r, e
-	}
-	span.SetAttributes(semconv.URLFull(c.base + path))
 	if e != nil {
-		e.mark(span)
-	} else {
-		span.SetAttributes(semconv.HTTPResponseStatusCode(r.StatusCode))
+		return x, e
 	}
-	return r, e
+	return x, nil
 }
 
 // unsent is the span of an exchange that ended before it could begin, for the API could not be reached.

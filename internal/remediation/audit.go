@@ -11,13 +11,9 @@ import (
 // whether it is. After a crash or an error it is called again with the same decision, which then is recorded twice: that
 // is no fault.
 //
-// Begin is Record in two, and does not wait itself: what it returns waits until the record is durable. That must be called,
-// once, and before its caller records anything else.
-//
-// Both are safe for concurrent use, and callers do not wait for one another's write.
+// It is safe for concurrent use.
 type Auditor interface {
 	Record(ctx context.Context, r AuditRecord) error
-	Begin(ctx context.Context, r AuditRecord) (stored func() error)
 }
 
 // Kinds of an AuditRecord.
@@ -109,14 +105,14 @@ func (e *Entry) audit() AuditRecord {
 }
 
 // auditReplay is the record of a run that a dead letter has opened.
-func (p *passage) auditReplay() AuditRecord {
+func (p *attempt) auditReplay() AuditRecord {
 	r := p.e.audit()
 	r.Kind, r.Outcome, r.DecidedAt = AuditReplayed, "", time.Now().UTC()
 	return r
 }
 
 // auditRefusal is the record of a message that has no claim on an id: of what it says it has what its result has.
-func (p *passage) auditRefusal(r Request, told Result) AuditRecord {
+func (p *attempt) auditRefusal(r Request, told Result) AuditRecord {
 	return AuditRecord{
 		Kind: AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,

@@ -9,7 +9,7 @@ import "time"
 // That it was taken is told by the entry, which names the message by its place in the stream. Another message with the
 // same id has another place. The name of a signer who was withdrawn is no longer known, so the entry is sought among all
 // of the id.
-func (p *passage) barred(r Request, why *Invalid) (Outcome, error) {
+func (p *attempt) barred(r Request, why *Invalid) (Outcome, error) {
 	claimed := Request{ID: why.ClaimedID}
 	if claimed.ID == "" {
 		claimed = Request{ID: p.origin.Ref(), Derived: true}
@@ -34,14 +34,14 @@ func (p *passage) barred(r Request, why *Invalid) (Outcome, error) {
 	if err := p.read(); err != nil {
 		return Outcome{}, err
 	}
-	if !p.opened(p.e) {
+	if !p.isSource(p.e) {
 		return Later(100*time.Millisecond, "overtaken"), nil
 	}
-	p.bar = why
+	p.unauthorized = why
 	if p.replay.found { // a crash came between the run it opened and its end
 		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
 			return Outcome{}, err
 		}
 	}
-	return p.step()
+	return p.carry()
 }

@@ -3,216 +3,212 @@ package remediation
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// holdFor is how long attempts that never left this machine are repeated while the message is held; what takes
-// longer is left to the broker's redelivery.
-const holdFor = 3 * time.Second
-
-// mostStale bounds how often a call that could not leave in time is prepared again before the message is given back: each
-// time costs a call of the budget.
-const mostStale = 3
-
-// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late: half
-// of what a minute's grant is good for.
-const slowFor = 250 * time.Millisecond
-
-// Where the last intent took longer than earlyFor the next ones are written before the call is granted, which may be waited
-// for; the call then begins within earlyStart.
-const (
-	earlyFor   = 100 * time.Millisecond
-	earlyStart = 10 * time.Second
-)
-
-// call makes the one POST of the run, as soon as it may.
-func (p *passage) call() (Outcome, error) {
-	if p.bar != nil {
-		return p.reject(&Failure{Code: p.bar.Code, Origin: OriginRequest, Message: p.bar.Message})
+// call makes the run's POST if nothing speaks against it, and says what came of it.
+func (p *attempt) call(t *tries, s step) (Entry, step, error) {
+	if s.do == doAgain {
+		if s.cause != "" {
+			p.Metrics.retry(s.cause)
+		}
+		if sleep(p.wait, s.after) != nil {
+			return p.shutdown()
+		}
 	}
-	if out, err := p.permitted(); out != (Outcome{}) || err != nil {
-		return out, err
+	if t.unsent == 0 { // else it is this very call that the others wait for
+		if p.Gate.settled(p.wait) != nil {
+			return p.shutdown()
+		}
 	}
-	var held time.Duration
-	var stale, refreshed, retried int
-	started := time.Now()
-	for {
-		if err := p.clear(retried > 0); err != nil {
-			return p.handBack(0, "shutdown")
+	if !p.Config.DryRun {
+		if err := p.watch(); err != nil {
+			return p.notCalled(err)
 		}
-		if out, err := p.prepare(); out != (Outcome{}) || err != nil {
-			return out, err
-		}
-		action, out, err := p.post()
-		if out != (Outcome{}) {
-			return out, nil
-		}
-		if err == nil {
-			return p.accepted(action)
-		}
-		var answer *defender.Error
-		if !errors.As(err, &answer) {
-			return p.notReady(err)
-		}
-		switch answer.Class {
-		case defender.Stale:
-			if stale++; stale < mostStale {
-				continue
-			}
-			took := time.Duration(p.intended.Load())
-			if took < slowFor {
-				return p.handBack(time.Second, "stale")
-			}
-			p.fault(faultSlow, fmt.Sprintf("the broker takes %s to store what must be durable before a call, so that granted calls are too old by then; see its disk, its load and the way to it", took.Round(time.Millisecond)))
-			return p.handBack(p.Gate.HandBack(), faultSlow)
-		case defender.Reauthenticate:
-			if refreshed++; refreshed < 2 {
-				continue
-			}
-			return p.faulted(answer)
-		case defender.Transient:
-			delay := p.Config.Backoff.Delay(p.e.Failures + retried)
-			if held += delay; held > holdFor {
-				return p.unreachable(answer, started)
-			}
-			if retried++; retried == 1 {
-				p.suspect(true)
-				defer p.suspect(false)
-			}
-			p.Metrics.retry("transient")
-			if err := sleep(p.wait, delay); err != nil {
-				return p.handBack(0, "shutdown")
-			}
-			continue
-		}
-		return p.answered(answer)
 	}
+	f, err := p.beforeCall()
+	if err != nil {
+		return p.e, step{}, err
+	}
+	d := decider(p.Config)
+	e, s := d.beforeCall(p.e, f)
+	if s.do != doCall {
+		return e, s, nil
+	}
+	p.e = e
+	if p.Config.DryRun {
+		if err := p.guard(); err != nil {
+			return p.notCalled(err)
+		}
+		e, s := rehearsed(p.e, p.facts())
+		return e, s, nil
+	}
+	action, err := p.post(t)
+	answer, isAnswer := errors.AsType[*defender.Error](err)
+	if err != nil && (!isAnswer || answer.Op == opList) {
+		return p.notCalled(err)
+	}
+	f = p.answerFacts(t, answer)
+	if err == nil {
+		f.notOurs = p.notOurs(action)
+		e, s := d.accepted(p.e, action, f)
+		return e, s, nil
+	}
+	e, s = d.answered(p.e, answer, f)
+	if s.do == doAgain && answer.Class == defender.Transient {
+		t.unsent++
+		t.held += s.after
+	}
+	return e, s, nil
 }
 
-// suspect holds other calls back while this one finds out whether the API can be reached at all.
-func (p *passage) suspect(on bool) {
-	if p.suspecting != on {
-		p.suspecting = on
-		p.Gate.Suspect(on)
-	}
+func (p *attempt) shutdown() (Entry, step, error) {
+	e, s := putOff(p.e, wait(0, "shutdown"))
+	return e, s, nil
 }
 
-// post is the one exchange, once it is permitted and made known. The guard is asked with the permit in hand, so that a
-// request that waits for quota spends none on being looked at, and nothing but the intent comes between look and call. An
-// outcome is what the guard has decided.
-//
-// On a slow broker the intent comes before the permit, which would be too old by the time that the intent is durable.
-func (p *passage) post() (action defender.MachineAction, out Outcome, err error) {
-	guarded := p.e.Guarded
-	early := p.Config.Limited && time.Duration(p.intended.Load()) > earlyFor
-	if early {
-		if err := p.intend(earlyStart); err != nil {
-			return action, Outcome{}, err
-		}
-		p.notCalled() // as far as this process knows: what follows may decide otherwise
-		p.e.State = StateWaiting
+// answerFacts counts the answer and says what else counts with it.
+func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
+	ambiguous := p.heard(a)
+	if a != nil && a.Class == defender.Stale {
+		t.stale++
 	}
-	permit, out, err := p.ready()
-	if err != nil && early && p.e.State == StateWaiting { // what the guard has decided stands
-		err = p.takeBack(err)
+	if a != nil && a.Class == defender.Reauthenticate {
+		t.reauth++
 	}
-	if out != (Outcome{}) || err != nil {
-		return action, out, err
-	}
-	if early && time.Until(p.e.StartBy) > p.Config.StartLimit {
-		p.e.State = StateCalled // as the ledger has it
-		p.e.Attempts++
-		p.e.calls(p.e.LastCall)
-	} else {
-		guarded = p.e.Guarded
-		if err := p.intend(0); err != nil {
-			return action, Outcome{}, err
-		}
-	}
-	sent := time.Now()
-	action, err = p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
-	p.e.Stages.API += Duration(time.Since(sent))
-	var answer *defender.Error
-	if errors.As(err, &answer) && !answer.Sent {
-		p.e.Attempts--
-		p.e.Guarded = guarded
-	}
-	p.e.called(action.Exchange, err)
-	return action, Outcome{}, err
+	f := p.facts()
+	f.tries, f.ambiguous, f.retry = *t, ambiguous, p.Config.Backoff.Delay(p.e.Failures+t.unsent)
+	return f
 }
 
-// ready gets the permit, and asks the guard. Both cost a call: only few do so at a time, lest many take permits and leave
-// no call for a look.
-func (p *passage) ready() (permit defender.Permit, out Outcome, err error) {
-	if p.toBeGuarded(15 * time.Second) { // a permit may be waited for as long
-		if err := p.guards.enter(p.wait); err != nil {
-			return permit, Outcome{}, err
-		}
-		defer p.guards.leave()
+// beforeCall gathers what must hold right before a call, the free things first. Only the first that speaks against the
+// call is looked for: to ask the breaker may use up its probe.
+func (p *attempt) beforeCall() (f facts, err error) {
+	f = p.facts()
+	if f.refusal, f.allowed = p.refusal(); f.refusal != nil {
+		return f, nil
 	}
-	if permit, err = p.Defender.Ready(p.wait); err != nil {
-		return permit, Outcome{}, err
-	}
-	p.e.Stages.granted(permit.Waited())
-	out, err = p.guard()
-	return permit, out, err
-}
-
-// clear waits while another handler finds out whether the API is reachable; the one that does so goes on.
-func (p *passage) clear(finding bool) error {
-	if finding {
-		return nil
-	}
-	return p.Gate.settled(p.wait)
-}
-
-// prepare judges what must hold right before a call. No call of the run can have taken place here: every one made
-// was refused, never left, or was looked for in vain.
-func (p *passage) prepare() (Outcome, error) {
-	if wait, ok := p.calm(); !ok {
-		return p.handBack(wait, "systemFault")
-	}
-	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
-		return p.reject(&Failure{Code: CodeExpired, Origin: OriginRequest, Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds"})
+	if f.paused = p.paused(); f.paused > 0 {
+		return f, nil
 	}
 	// The first time the machine is nearly always free, and taking it tells. One that was found busy is asked first, so
 	// that waiting for it costs no call.
 	if p.d.Attempt > 1 && !p.Config.DryRun {
-		if busy, err := p.readMachine(); err != nil {
-			return Outcome{}, err
-		} else if busy {
-			return p.handBack(p.busyFor(), "machineBusy")
+		if f.busy, err = p.readMachine(); err != nil || f.busy {
+			return f, err
 		}
 	}
-	if _, _, err := p.inRate(); err != nil {
-		return p.notReady(err)
+	_, _, err = p.inRate()
+	if over, is := errors.AsType[refused](err); is {
+		f.refusal, err = over.why, nil
 	}
-	if p.Config.DryRun {
-		if out, err := p.guard(); out != (Outcome{}) || err != nil {
-			return out, err
-		}
-		p.e.decide(DryRun, nil, false)
-		return p.conclude()
-	}
-	return Outcome{}, nil
+	return f, err
 }
 
-// notReady is a call that was not granted: nothing was begun.
-func (p *passage) notReady(err error) (Outcome, error) {
-	if errors.Is(err, errMachineBusy) {
-		return p.handBack(p.busyFor(), "machineBusy")
+// refusal is why the request may not be called for, as far as that is known without asking anybody.
+func (p *attempt) refusal() (why *Failure, allowed bool) {
+	if p.unauthorized != nil {
+		return &Failure{Code: p.unauthorized.Code, Origin: OriginRequest, Message: p.unauthorized.Message}, false
 	}
-	if over, ok := errors.AsType[overRate](err); ok {
-		return p.reject(over.failure)
+	if why := p.forbidden(); why != "" {
+		return &Failure{Code: CodePolicy, Origin: OriginRequest, Message: why}, false
+	}
+	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
+		return &Failure{
+			Code: CodeExpired, Origin: OriginRequest,
+			Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds",
+		}, true
+	}
+	return nil, p.Rules.Policy != nil
+}
+
+// paused is for how long the breaker keeps this message from the API; 0: not at all.
+func (p *attempt) paused() time.Duration {
+	if wait, ok := p.Gate.permits(p.key, p.d.Probe); !ok {
+		return max(wait, time.Nanosecond)
+	}
+	return 0
+}
+
+// post is the one exchange that calls: permit, guard, intent, POST, in this order and with nothing between. The guard is
+// asked with the permit in hand: its look is mostly there (watch), and is made here if the permit was waited for. The POST leaves
+// within Config.StartLimit of the intent, or not at all: the budget and defender see to it.
+//
+// A death before the intent leaves a permit, which ages out. Behind the intent it leaves "called", and whoever comes next
+// has to look for the call.
+func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
+	permit, err := p.permit()
+	if err != nil {
+		return action, err
+	}
+	began := time.Now()
+	if err := p.writeIntent(); err != nil {
+		return action, err
+	}
+	t.intent = time.Since(began)
+	sent := time.Now()
+	action, err = p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
+	p.e.Stages.API += Duration(time.Since(sent))
+	if answer, is := errors.AsType[*defender.Error](err); is && !answer.Sent {
+		p.e.Attempts--
+	}
+	p.e.called(action.Exchange, err)
+	return action, err
+}
+
+// permit gets the permit, and asks the guard.
+func (p *attempt) permit() (permit defender.Permit, err error) {
+	if permit, err = p.Defender.Ready(p.wait); err != nil {
+		return permit, err
+	}
+	p.e.Stages.granted(permit.Waited())
+	return permit, p.guard()
+}
+
+// notCalled follows a call that was not begun, because of err.
+func (p *attempt) notCalled(err error) (Entry, step, error) {
+	if errors.Is(err, errMachineBusy) {
+		e, s := putOff(p.e, machineBusy(p.facts()))
+		return e, s, nil
+	}
+	if over, is := errors.AsType[refused](err); is {
+		e, s := reject(p.e, p.facts(), over.why)
+		return e, s, nil
 	}
 	var quota interface{ Wait() time.Duration }
 	if errors.As(err, &quota) {
-		return p.awaitQuota(quota.Wait(), "quota")
+		e, s := decider(p.Config).notGranted(p.e, quota.Wait(), p.facts())
+		return e, s, nil
 	}
-	return Outcome{}, err
+	if _, is := errors.AsType[*defender.Error](err); is { // the guard's look
+		p.e.State = StateWaiting
+		return p.lookFailed(err)
+	}
+	return p.e, step{}, err
+}
+
+// refused is the reason not to make a call that was found on the way to it.
+type refused struct{ why *Failure }
+
+func (r refused) Error() string { return r.why.Message }
+
+// notOurs says whether an action that answers our call is not of its making: older, with another comment, or known
+// to be another request's.
+func (p *attempt) notOurs(a defender.MachineAction) bool {
+	if p.m.others(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
+		return true
+	}
+	if !p.clockKnown() || a.CreationTime.IsZero() {
+		return false
+	}
+	called := p.callByAPI()
+	if p.e.CalledAt.Before(called) {
+		called = p.e.CalledAt // an earlier call of this run may have made it
+	}
+	return a.CreationTime.Before(called)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -25,8 +25,11 @@ const maxCalls = 16
 // mostPages bounds one look.
 const mostPages = 10
 
-// opUnrestrict is the operation of a POST.
-const opUnrestrict = "unrestrict"
+// Operations of a Call, as defender names them.
+const (
+	opUnrestrict = "unrestrict"
+	opList       = "list"
+)
 
 // classAnswered is a Call that got what it asked for.
 const classAnswered = "answered"
@@ -62,6 +65,21 @@ func (e *Entry) looked(x defender.Exchange, err error) {
 	e.addCall(c)
 }
 
+// lastLook is the latest exchange.
+func (e *Entry) lastLook() Call {
+	if n := len(e.Calls); n > 0 {
+		return e.Calls[n-1]
+	}
+	return Call{}
+}
+
+// lookedBeside notes a look that another run has made for this one too.
+func (e *Entry) lookedBeside(c Call) {
+	if !slices.Contains(e.Calls, c) {
+		e.addCall(c)
+	}
+}
+
 func (e *Entry) addCall(c Call) {
 	for len(e.Calls) >= maxCalls {
 		oldest := max(0, slices.IndexFunc(e.Calls, func(c Call) bool { return c.Operation != opUnrestrict }))
@@ -81,10 +99,10 @@ func (e *Entry) correlationID() string {
 	return ""
 }
 
-// look lists actions, oldest first unless it is told otherwise, and notes the exchanges. A page that the API cut short does
+// list lists actions, oldest first unless it is told otherwise, and notes the exchanges. A page that the API cut short does
 // not prove that an action is absent: what follows is asked for by the last one's time, for links are never followed. No
 // machine has so many actions that it takes more than a few pages.
-func (p *passage) look(q defender.Query) (all []defender.MachineAction, err error) {
+func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err error) {
 	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
 		p.e.looked(page.Exchange, err)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -55,8 +56,9 @@ func (d DeadLetter) MessageID() string {
 // bytes (0: no limit), the payload is left out and Deadletter-Truncated set; if headers alone exceed it, the largest
 // original ones are left out too.
 //
-// An original header may not act on the broker (Nats-...) or pass for the worker's own (Deadletter-...), in any case;
-// such a one, and one whose name not every client can send, becomes Deadletter-Header-NAME.
+// An original header may not act on the broker (Nats-...) or on a client (Status, Description: with them a message passes for
+// an answer of JetStream), or pass for the worker's own (Deadletter-...), in any case; such a one, and one whose name not
+// every client can send, becomes Deadletter-Header-NAME.
 func (d DeadLetter) Render(limit int) (Header, []byte) {
 	own, original := d.header(), d.original()
 	whole := maps.Clone(original)
@@ -113,7 +115,8 @@ func (d DeadLetter) original() Header {
 // deadName is the name that an original header has in a dead letter; liveName is its inverse.
 func deadName(name string) string {
 	sendable := escapeBytes(name, func(i int) bool { return !isNameByte(name[i]) })
-	if sendable == name && !hasPrefix(name, "Nats-") && !hasPrefix(name, deadPrefix) {
+	acts := hasPrefix(name, "Nats-") || strings.EqualFold(name, "Status") || strings.EqualFold(name, "Description")
+	if sendable == name && !acts && !hasPrefix(name, deadPrefix) {
 		return name
 	}
 	return deadHeaderPrefix + escapeBytes(name, func(i int) bool { return name[i] == '%' || !isNameByte(name[i]) })

@@ -19,9 +19,6 @@ type Delivery struct {
 	Published time.Time // when the broker stored it, in the broker's time
 	Attempt   int       // deliveries so far, this one included; not crash-durable, so never a basis for a decision about calls
 	Probe     bool      // let through a closed Gate to try whether the fault is gone
-	// Free says that what was to be done is done and durable, and only to be told: another message may be taken in this
-	// one's place. It is called by the handler's own goroutine, if at all. nil: there is nothing to free.
-	Free func()
 }
 
 // Ref is STREAM:SEQ, the name of a message that has no id of its own.

@@ -65,7 +65,7 @@ type Entry struct {
 
 	CalledAt time.Time `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
 	LastCall time.Time `json:"lastCall,omitzero"`   // the latest call
-	StartBy  time.Time `json:"startBy,omitzero"`    // it begins by then; zero: within StartLimit
+	StartBy  time.Time `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
 	Attempts int       `json:"attempts,omitempty"`  // POSTs sent
 	Looks    int       `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
 	LookFrom time.Time `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
@@ -75,9 +75,10 @@ type Entry struct {
 	Due      time.Time `json:"notBefore,omitzero"`  // not tried again before
 	LastErr  *Failure  `json:"lastError,omitempty"` // why it waits
 
-	Allowed bool      `json:"allowed,omitempty"`  // the policy was asked, and allows the run
-	Counted bool      `json:"counted,omitempty"`  // the run is in its signer's hour
-	Guarded time.Time `json:"guardedAt,omitzero"` // when the guard let the run's next call through, by the broker's clock
+	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
+	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
+	// Guarded was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	Guarded time.Time `json:"guardedAt,omitzero"`
 
 	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
 	Adopted  bool      `json:"adopted,omitempty"`
@@ -126,19 +127,9 @@ func newEntry(r Request, d Delivery, asked, now time.Time) Entry {
 	}
 }
 
-// nextRun is newEntry over an entry that ended: the next run of the same request.
-func nextRun(old Entry, r Request, d Delivery, asked, now time.Time) Entry {
-	e := newEntry(r, d, asked, now)
-	e.Run, e.Revision = old.Run+1, old.Revision
-	if old.State != "" {
-		e.Owned = old.Owned
-	}
-	return e
-}
-
 // lookFirst makes a run begin with one more look for the call that the run before could not find.
 func (e *Entry) lookFirst(old Entry) {
-	e.State, e.Looks = StateUnknown, len(looks)-1
+	e.State, e.Looks = StateUnknown, len(lookAfter)-1
 	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
 }
 
@@ -146,23 +137,10 @@ func fingerprint(machine, comment string) string {
 	return digest(machine+"\n"+comment, 10)
 }
 
-func (e *Entry) accept(a defender.MachineAction, limit int) {
-	e.ActionID, e.Created = a.ID, a.CreationTime
-	e.keepAction(a, limit)
-	e.Accepted = time.Now().UTC()
-	e.LastErr, e.Owner = nil, ""
-}
-
 func (e *Entry) keepAction(a defender.MachineAction, limit int) {
-	if e.Action, e.Cut = a.Raw, false; len(a.Raw) > limit {
+	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
 		e.Action, e.Cut = nil, true
 	}
-}
-
-func (e *Entry) decide(outcome string, failure *Failure, dead bool) {
-	e.State, e.Outcome, e.Error, e.Dead = StateFinal, outcome, failure, dead
-	e.DecidedAt = time.Now().UTC()
-	e.Owner = ""
 }
 
 // Result renders the entry: the submitted result while it is being followed, the final one once it is decided.

@@ -269,6 +269,7 @@ func TestForeignAnswerIsLookedUp(t *testing.T) {
 	for name, f := range map[string]defendersim.Fault{
 		"redirect": {Status: 302}, "proxy's 403": {Status: 403, Body: []byte("<html>Forbidden</html>")},
 		"proxy's 404": {Status: 404, Body: []byte("<html>Not Found</html>")}, "proxy's 407": {Status: 407, Body: []byte("<html>Sign in</html>")},
+		"an empty 404": emptyNotFound, "an empty 405": {Status: 405, Body: []byte{}},
 	} {
 		for _, carriedOut := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, carried out %v", name, carriedOut), func(t *testing.T) {

@@ -169,7 +169,7 @@ func (w *world) wantCalls(id string, want ...string) {
 // lost; consumption pauses, and goes on by itself.
 func TestNothingIsToldBeforeItIsRecorded(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
-		w.faults.inject(fault{at: atAudit}, fault{at: atAccepted})
+		w.faults.inject(fault{at: atAudit})
 		w.ask("good", 1)
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(2), Status: 400, Code: "InvalidInput", Message: "no"})
 		w.ask("bad", 2)
@@ -197,15 +197,7 @@ func TestNothingIsToldBeforeItIsRecorded(t *testing.T) {
 func TestDeathAtTheAuditRecord(t *testing.T) {
 	for _, f := range []fault{{at: atAudit, dies: true, times: 1}, {at: atAudit, dies: true, done: true, times: 1}} {
 		for name, ask := range map[string]func(w *world){
-			"accepted": func(w *world) {
-				w.faults.inject(fault{at: atAccepted, times: 1})
-				w.ask("r", 1)
-			},
-			"accepted, beside the entry": func(w *world) {
-				w.faults.clear()
-				w.faults.inject(fault{at: atAccepted, dies: true, done: f.done, times: 1})
-				w.ask("r", 1)
-			},
+			"accepted": func(w *world) { w.ask("r", 1) },
 			"rejected": func(w *world) {
 				w.api.Inject(defendersim.Fault{Op: "unrestrict", Status: 400, Code: "InvalidInput", Message: "no"})
 				w.ask("r", 1)

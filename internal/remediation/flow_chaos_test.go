@@ -49,7 +49,7 @@ func TestAnyMisfortuneIsSurvived(t *testing.T) {
 
 // misfortune makes something go wrong soon.
 func misfortune(w *world, dice *rand.Rand) {
-	points := []point{atIntent, atMachine, atPost, atUnknown, atWaiting, atAccepted, atRecord, atDecision, atAudit, atSubmitted, atFinal, atMark, atAck}
+	points := []point{atIntent, atMachine, atPost, atUnknown, atWaiting, atRecord, atDecision, atAudit, atSubmitted, atFinal, atMark, atAck}
 	w.faults.inject(fault{at: points[dice.IntN(len(points))], done: dice.IntN(2) == 0, dies: dice.IntN(3) == 0, times: 1})
 	calls := []defendersim.Fault{
 		{Status: 503},

@@ -21,16 +21,16 @@ var ways = []struct {
 }{
 	{
 		name: "followed", outcome: "succeeded",
-		points: []point{atIntent, atMachine, atPost, atAccepted, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
+		points: []point{atIntent, atMachine, atPost, atRecord, atAudit, atSubmitted, atAck, atDecision, atFinal, atMark},
 	},
 	{
 		name: "untracked", outcome: "submitted", set: setup{submit: untracked},
-		points: []point{atIntent, atMachine, atPost, atDecision, atFinal, atMark, atAck},
+		points: []point{atIntent, atMachine, atPost, atDecision, atAudit, atFinal, atMark, atAck},
 	},
 	{
 		name: "rejected", outcome: "rejected ClientVersionNotSupported",
 		fault:  defendersim.Fault{Op: "unrestrict", Status: 400, Code: "ClientVersionNotSupported"},
-		points: []point{atIntent, atMachine, atDecision, atLetter, atFinal, atMark, atAck},
+		points: []point{atIntent, atMachine, atDecision, atAudit, atLetter, atFinal, atMark, atAck},
 	},
 	{
 		name: "rejected uncalled", outcome: "rejected expired", expired: true,
@@ -39,7 +39,7 @@ var ways = []struct {
 	{
 		name: "unclear, carried out", outcome: "succeeded",
 		fault:  defendersim.Fault{Op: "unrestrict", Status: 500, CarriedOut: true, Times: 1},
-		points: []point{atUnknown, atAccepted, atRecord, atSubmitted, atAck},
+		points: []point{atUnknown, atRecord, atAudit, atSubmitted, atAck},
 	},
 	{
 		name: "unclear, refused", outcome: "succeeded",
@@ -53,7 +53,7 @@ var ways = []struct {
 	},
 	{
 		name: "signed", outcome: "succeeded", signed: true,
-		points: []point{atHeld, atIntent, atMachine, atPost, atAccepted, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
+		points: []point{atHeld, atIntent, atMachine, atPost, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
 	},
 }
 

@@ -29,7 +29,6 @@ const (
 	atDrop      point = "dead letter dropped"
 	atMark      point = "mark" // entry: everybody was told
 	atAudit     point = "audit record"
-	atAccepted  point = "audit record beside the entry"
 	atAck       point = "ack"
 	atHeld      point = "id held" // from replicas of the version before
 	atProbe     point = "probe"   // a key that nobody reads
@@ -197,12 +196,6 @@ type auditor struct {
 
 func (a auditor) Record(ctx context.Context, rec remediation.AuditRecord) error {
 	return a.r.do(atAudit, func() error { return a.Auditor.Record(ctx, rec) })
-}
-
-// Begin is done with when it returns: the record is there before what its caller does meanwhile.
-func (a auditor) Begin(ctx context.Context, rec remediation.AuditRecord) func() error {
-	err := a.r.do(atAccepted, func() error { return a.Auditor.Record(ctx, rec) })
-	return func() error { return err }
 }
 
 // publisher is a replica's way to the results and the dead letters.

@@ -1,10 +1,12 @@
 package remediation_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -43,6 +45,40 @@ func TestHostileMessagesCallNothing(t *testing.T) {
 		w.ask("mine", 1) // the id that they all claimed
 		w.settled(time.Minute)
 		w.wantFinal("mine", "succeeded")
+		w.wantPosts(1, 1)
+	})
+}
+
+// An action whose id can be none is no action: the call is looked for, the slot is free for others, and nothing of the id is
+// kept. One that is too large to publish is marked.
+func TestHostileActions(t *testing.T) {
+	for name, id := range map[string]string{"2 MB": strings.Repeat("a", 2<<20), "lines": "x\r\nNats-Rollup: all", "NUL": "x\x00", "escape": "x\x1b[2J"} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
+				body, err := json.Marshal(map[string]string{"id": id, "machineId": machine(1)})
+				w.must(err)
+				w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Body: body, CarriedOut: true})
+				w.ask("r1", 1)
+				w.ask("r2", 2)
+				w.settled(5 * time.Minute)
+				w.wantFinal("r2", "submitted")
+				w.wantFinal("r1", "submitted")
+				w.wantPosts(1, 1)
+				if e := w.entry("r1"); e.ActionID != w.api.Actions()[0].ID && e.ActionID != w.api.Actions()[1].ID {
+					t.Errorf("%.100q is not what the list shows", e.ActionID)
+				}
+			})
+		})
+	}
+	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
+		body, err := json.Marshal(map[string]string{"id": "6e5b6c1e-0000-4000-8000-000000000000", "machineId": machine(1), "x": strings.Repeat("x", 3<<20)})
+		w.must(err)
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Body: body, CarriedOut: true})
+		w.ask("r1", 1)
+		w.settled(5 * time.Minute)
+		if r := w.wantFinal("r1", "submitted"); !r.MachineActionTruncated || r.MachineAction != nil {
+			t.Errorf("truncated %t, %d bytes", r.MachineActionTruncated, len(r.MachineAction))
+		}
 		w.wantPosts(1, 1)
 	})
 }

@@ -139,7 +139,7 @@ func TestReplayOfAnAbandonedRequest(t *testing.T) {
 				w.wantFinal("r1", c.why)
 				w.api.ClearFaults()
 				first := len(w.posts(1))
-				looks := len(w.lookUps(1))
+				looks := len(w.lookUps(1)) + len(w.guardLooks())
 				w.replayLetter("r1", w.lastDead("r1"))
 				w.settled(10 * time.Minute)
 				w.wantOutcomes("r1", "1 abandoned.", "2 submitted.")
@@ -148,7 +148,7 @@ func TestReplayOfAnAbandonedRequest(t *testing.T) {
 				} else if len(w.posts(1)) != first+1 {
 					t.Errorf("%d calls by the replay", len(w.posts(1))-first)
 				}
-				if len(w.lookUps(1)) == looks {
+				if len(w.lookUps(1))+len(w.guardLooks()) == looks {
 					t.Error("it was not looked for")
 				}
 				if r := w.wantFinal("r1", "submitted"); r.Adopted {
@@ -189,9 +189,12 @@ func TestForgedReplayIsRefused(t *testing.T) {
 		if w.kept() != 1+len(refused) {
 			t.Errorf("%d dead letters kept", w.kept())
 		}
-		w.replayLetter("r1", dead) // still good, though its Nats-Msg-Id was used by a forgery
-		w.passes(11 * time.Minute)
-		w.replayLetter("r1", dead)
+		w.replayLetter("r1", dead) // dropped, for its Nats-Msg-Id was used by a forgery
+		w.settled(10 * time.Minute)
+		w.wantOutcomes("r1", "1 rejected.")
+		again := remediation.ReplayHeader(dead.seq, dead.header)
+		again["Nats-Msg-Id"] = []string{again.Get("Nats-Msg-Id") + ":5ab3"} // as the command publishes it then
+		w.publish("r1", again, dead.payload)
 		w.settled(10 * time.Minute)
 		w.wantOutcomes("r1", "1 rejected.", "2 submitted", "2 succeeded.")
 	})

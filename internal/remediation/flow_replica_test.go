@@ -21,7 +21,7 @@ import (
 
 const (
 	timeout        = 30 * time.Second // DEFENDER_TIMEOUT
-	startLimit     = 2 * time.Second
+	startLimit     = budget.StartLimit
 	reconcileDelay = 5 * time.Second
 	giveUpAfter    = 24 * time.Hour
 	pollInterval   = 15 * time.Second
@@ -68,16 +68,15 @@ func (w *world) newReplica(id string) *replica {
 	r.pulling, r.stopPull = context.WithCancel(w.ctx)
 	r.tokens = defender.NewTokens(&credential{tokenSource: &w.tokens}, "scope")
 	var err error
+	r.shared, err = w.broker.NewReplicas(w.ctx, id)
+	w.must(err)
+	w.must(r.shared.Measure(w.ctx))
 	r.client, err = defender.New(defender.Config{
 		BaseURL: "http://127.0.0.1", UserAgent: id, Timeout: timeout, StartLimit: startLimit,
 		Transport: &http.Transport{DialContext: w.net.dial}, TracerProvider: w.provider(),
 	}, r.tokens, r.newBudget())
 	w.must(err)
-	store, err := w.broker.NewLedger(w.ctx)
-	w.must(err)
-	r.shared, err = w.broker.NewReplicas(w.ctx, id)
-	w.must(err)
-	w.must(r.shared.Measure(w.ctx))
+	store := w.broker.NewLedger()
 	own := w.broker.NewPublisher()
 	public, trail := publisher{own, own, r}, auditor{w.broker.NewAuditor(id), r}
 	metrics, tracing := w.metrics, remediation.NewTracing(w.provider(), w.broker.SpanAttributes()...)
@@ -90,6 +89,9 @@ func (w *world) newReplica(id string) *replica {
 			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,
 			MaxAction: 512 << 10, Track: true, GuardAfter: time.Hour, Limited: len(w.set.limits) > 0,
 		},
+	}
+	if r.budget != nil {
+		r.submitter.Quota = r.budget
 	}
 	r.tracker = &remediation.Tracker{
 		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
@@ -132,7 +134,7 @@ func (r *replica) newBudget() defender.Budget {
 		limits = budget.Limits(0, 0)
 	}
 	var err error
-	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1)
+	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1, r.shared)
 	r.w.must(err)
 	var store budget.Store = r.rates
 	if r.w.set.grants != nil {
@@ -236,7 +238,9 @@ func (r *replica) run() {
 	if r.w.set.limits != nil {
 		r.parts.Go(r.keepReserve)
 	}
-	r.parts.Go(func() { _ = r.shared.Run(r.ctx, func() any { return broker.Presence{} }) })
+	r.parts.Go(func() {
+		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} })
+	})
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
 	}

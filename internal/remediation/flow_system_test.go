@@ -29,6 +29,82 @@ func TestNotFoundIsFinalOnlyWhenItComesTwice(t *testing.T) {
 	}
 }
 
+// emptyNotFound is a 404 without a body, which Defender gives and proxies too.
+var emptyNotFound = defendersim.Fault{Status: 404, Body: []byte{}}
+
+// A 404 without a body is the request's own while the API answers others: nobody is held up.
+func TestEmptyNotFoundIsTheRequestsOwnBesideOthers(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.ask("r0", 0)
+		w.settled(time.Minute)
+		f := emptyNotFound
+		f.Op, f.Machine = "unrestrict", machine(1)
+		w.api.Inject(f)
+		w.ask("r1", 1)
+		w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
+		for n := 2; n < 12; n++ {
+			w.ask(fmt.Sprint("r", n), n)
+			w.passes(time.Second)
+			if fault, on := w.replicas[0].gate.Current(); on {
+				t.Fatalf("paused: %+v", fault)
+			}
+		}
+		w.settled(5 * time.Minute)
+		for n := 2; n < 12; n++ {
+			w.wantFinal(fmt.Sprint("r", n), "succeeded")
+		}
+		if r := w.wantFinal("r1", "rejected http404"); r.Error.HTTPStatus != 404 || r.Error.Origin != "defender" || len(w.dead("r1")) != 1 {
+			t.Errorf("%+v, %d dead letters", r.Error, len(w.dead("r1")))
+		}
+		w.wantPosts(1, 2)
+		if calls := w.posts(1); calls[1].At.Sub(calls[0].At) < 5*time.Second {
+			t.Errorf("asked again after %v", calls[1].At.Sub(calls[0].At))
+		}
+	})
+}
+
+// Alone it is so only once the API has shown itself since the first one: the looks see to that.
+func TestEmptyNotFoundOfALoneRequest(t *testing.T) {
+	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
+		f := emptyNotFound
+		f.Op = "unrestrict"
+		w.api.Inject(f)
+		w.ask("r1", 1)
+		w.settled(15 * time.Minute)
+		w.wantFinal("r1", "rejected http404")
+	})
+}
+
+// A proxy that begins to answer everything so, when all went well a moment ago, costs no request.
+func TestEmptyNotFoundOfAProxyCostsNoRequest(t *testing.T) {
+	for _, requests := range []int{1, 4} {
+		t.Run(fmt.Sprintf("%d requests", requests), func(t *testing.T) {
+			inWorld(t, setup{submit: impatient, untended: true, free: true}, func(w *world) {
+				w.ask("before", 100)
+				w.settled(time.Minute)
+				w.api.Inject(emptyNotFound)
+				for n := range requests {
+					w.ask(fmt.Sprint("r", n), n)
+				}
+				w.passes(4 * impatience)
+				for n := range requests {
+					if r, ended := w.final(fmt.Sprint("r", n)); ended {
+						t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
+					}
+				}
+				if _, on := w.replicas[0].gate.Current(); !on {
+					t.Errorf("nobody is told of the outage\n%s", w.dump())
+				}
+				w.api.ClearFaults()
+				w.settled(15 * time.Minute)
+				for n := range requests {
+					w.wantFinal(fmt.Sprint("r", n), "submitted")
+				}
+			})
+		})
+	}
+}
+
 func TestOtherRefusalsAreFinalAtOnce(t *testing.T) {
 	for _, f := range []defendersim.Fault{
 		{Status: 400, Code: "OsPlatformNotSupported"},
@@ -139,6 +215,8 @@ var outages = map[string]struct {
 	"redirect":                               answering(defendersim.Fault{Status: 302}),
 	"proxy's 403":                            answering(defendersim.Fault{Status: 403, Body: []byte("<html>Forbidden</html>")}),
 	"proxy's 404":                            answering(defendersim.Fault{Status: 404, Body: []byte("<html>Not Found</html>")}),
+	"proxy's empty 404":                      answering(emptyNotFound),
+	"proxy's empty 405":                      answering(defendersim.Fault{Status: 405, Body: []byte{}}),
 	"proxy's 407":                            answering(defendersim.Fault{Status: 407, Body: []byte("<html>Sign in</html>")}),
 	"API answers 503":                        answering(defendersim.Fault{Status: 503}),
 	"API answers 500":                        answering(defendersim.Fault{Status: 500}),

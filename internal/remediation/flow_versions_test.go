@@ -62,8 +62,7 @@ func (l newerLedger) Entries(ctx context.Context, synced func(), fn func(string,
 // startNewer starts a replica of the version that writes the world's dialect.
 func (w *world) startNewer() {
 	w.t.Helper()
-	store, err := w.broker.NewLedger(w.ctx)
-	w.must(err)
+	store := w.broker.NewLedger()
 	w.launch(func(r *replica) {
 		r.newer = true
 		newer := newerLedger{store, w.set.newer}

@@ -28,6 +28,7 @@ type Gate struct {
 	delay   time.Duration
 	probeAt time.Time
 	probing bool
+	probe   string              // the request that the probe under way may call for
 	met     map[string]struct{} // requests that met the fault
 	passed  int                 // how many of those were passed over since the last probe that tried
 	served  time.Time           // when an answer last showed that the API takes calls
@@ -66,7 +67,7 @@ func (g *Gate) Fault(code, reason string) {
 		g.signal()
 		return
 	}
-	g.probing = false
+	g.probing, g.probe = false, ""
 	g.probeAt = now.Add(g.delay)
 	g.signal()
 }
@@ -101,16 +102,16 @@ func (g *Gate) open() {
 	if g.fault != nil {
 		g.Log.Info("the fault is gone: requests are taken again", zap.String("fault", g.fault.Code), zap.Duration("after", time.Since(g.fault.Since)))
 	}
-	g.fault, g.suspect, g.probing, g.passed = nil, false, false, 0
+	g.fault, g.suspect, g.probing, g.probe, g.passed = nil, false, false, "", 0
 	clear(g.met)
 	g.signal()
 }
 
-// servedWithin reports whether the API took a call of this replica, anybody's, in the last d.
-func (g *Gate) servedWithin(d time.Duration) bool {
+// lastServed is when the API took a call of this replica last, anybody's; zero: never.
+func (g *Gate) lastServed() time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return !g.served.IsZero() && time.Since(g.served) < d
+	return g.served
 }
 
 // Suspect holds new calls back while the caller finds out, in seconds, whether the API is reachable at all.
@@ -180,7 +181,7 @@ func (g *Gate) Probed() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.probing {
-		g.probing = false
+		g.probing, g.probe = false, ""
 		g.signal()
 	}
 }
@@ -196,11 +197,13 @@ func (g *Gate) permits(key string, probe bool) (wait time.Duration, ok bool) {
 		return 0, true
 	case !probe:
 		return g.away(), false
+	case g.probe == key: // it was let through before
+		return 0, true
 	case met && g.passed < len(g.met):
 		g.passed++
 		return min(time.Duration(len(g.met))*time.Second, g.Max), false
 	}
-	g.passed = 0
+	g.passed, g.probe = 0, key
 	return 0, true
 }
 

@@ -1,10 +1,9 @@
 package remediation
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
@@ -16,79 +15,122 @@ const (
 	typeIsolate  = "Isolate"
 )
 
+const (
+	// guardGood is how long one look of the guard serves the calls that follow it (contract, WORKER_GUARD_AFTER). A call
+	// begins up to StartLimit after the guard let it through.
+	guardGood = 15 * time.Second
+	// guardAhead is how old a look may be when a call is not granted yet: a grant is waited for up to 5 s.
+	guardAhead = 8 * time.Second
+	// gatherCalls and gatherFor bound how many calls a look waits for, where they come free one by one.
+	gatherCalls = 20
+	gatherFor   = time.Minute
+)
+
 // guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
 // who restricted or isolated it later knew more than the request does. It is asked right before a call,
-// and again for each further call; a call that may have taken place is looked for first. Its look may use the quota's
-// reserve, so that those that have a permit for their call do not take all of it from one another.
-func (p *passage) guard() (Outcome, error) {
-	if !p.toBeGuarded(0) {
-		return Outcome{}, nil
-	}
-	p.Notes.guards()
-	measured := p.clockKnown()
-	since := p.askedByAPI()
-	actions, err := p.newerThan(since)
-	if err == nil && !measured {
-		// The answer has told the API's time. Of a clock far behind ours too little was asked for.
-		from := since
-		if since = p.askedByAPI(); since.Before(from) {
-			actions, err = p.newerThan(since)
-		}
-	}
-	if err != nil {
-		return p.lookFailed(err)
-	}
-	p.Notes.mayList(true, "")
-	for _, a := range actions {
-		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, since) {
-			return p.reject(&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
-				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
-				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))})
-		}
-	}
-	p.guarded, p.e.Guarded = true, p.BrokerNow().UTC()
-	return Outcome{}, nil
-}
-
-// toBeGuarded says whether the guard has to look for a call that is due within a while.
-func (p *passage) toBeGuarded(within time.Duration) bool {
-	return p.old(within) && p.BrokerNow().Sub(p.e.Guarded) > guardGood
-}
-
-// few lets two through at a time: one that hangs must not hold up all others.
-type few struct {
-	once  sync.Once
-	slots chan struct{}
-}
-
-func (f *few) enter(ctx context.Context) error {
-	f.once.Do(func() { f.slots = make(chan struct{}, 2) })
-	select {
-	case f.slots <- struct{}{}:
+// and again for each further call; a call that may have taken place is looked for first. The error is refused if the run may
+// not go on, a *defender.Error if the look failed.
+func (p *attempt) guard() error {
+	if !p.old(0) {
 		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	}
+	actions, err := p.heldBack()
+	if err != nil {
+		return err
+	}
+	for _, a := range actions {
+		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, p.askedByAPI()) {
+			return refused{&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
+				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
+				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))}}
+		}
+	}
+	return nil
+}
+
+// watch sees to it that a look is there for a guarded request that is about to ask for its call. It comes before the call
+// is granted, for a look may take longer than a grant is good for; and where calls come free one by one some are gathered
+// first, or each would bring a look of its own.
+func (p *attempt) watch() error {
+	if !p.old(guardGood) {
+		return nil
+	}
+	return p.seeTo(guardAhead, true)
+}
+
+// heldBack are the actions since the request was published that may hold its machine back.
+func (p *attempt) heldBack() ([]defender.MachineAction, error) {
+	if err := p.seeTo(guardGood-p.Config.StartLimit, false); err != nil {
+		return nil, err
+	}
+	if p.lookout.blind() {
+		return p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: p.askedByAPI()})
+	}
+	actions, x := p.lookout.seen(p.e.MachineID)
+	p.e.lookedBeside(x)
+	return actions, nil
+}
+
+// seeTo returns when the shared look is no older than that and reaches back far enough for this request, or is of no use
+// for now. One request at a time looks for all that wait.
+func (p *attempt) seeTo(good time.Duration, gather bool) error {
+	enough := func() bool { return p.lookout.blind() || p.lookout.covers(p.askedByAPI(), good) }
+	if enough() {
+		return nil
+	}
+	leave, err := p.lookout.enter(p.wait, p.key, p.asked())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if enough() {
+		return nil
+	}
+	if gather && p.Quota != nil {
+		began := time.Now()
+		p.Notes.gathers(gatherFor)
+		err := p.Quota.Gather(p.wait, gatherCalls, gatherFor)
+		p.Notes.gathers(0)
+		if err != nil {
+			return err
+		}
+		p.e.Stages.granted(time.Since(began))
+	}
+	return p.lookForAll()
+}
+
+// lookForAll is the shared look. Its call may use the quota's reserve.
+func (p *attempt) lookForAll() error {
+	p.Notes.guards()
+	for again := true; ; again = false {
+		// Some that are a little older than those who wait may come next.
+		since := p.apiTime().Add(p.lookout.oldest().Sub(p.BrokerNow()) - time.Minute)
+		began := time.Now()
+		actions, err := p.list(defender.Query{Types: []string{typeRestrict, typeIsolate}, CreatedSince: since})
+		if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
+			p.lookout.shut() // cut short, or with an entity that can't be read: of one machine it may be otherwise
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p.Notes.mayList(true, "")
+		p.lookout.saw(began, since, actions, p.e.lastLook())
+		// The answer has told the API's time. Of a clock far behind ours too little was asked for.
+		if !again || !since.After(p.askedByAPI()) {
+			return nil
+		}
 	}
 }
-
-func (f *few) leave() { <-f.slots }
-
-func (p *passage) newerThan(since time.Time) ([]defender.MachineAction, error) {
-	return p.look(defender.Query{MachineID: p.e.MachineID, CreatedSince: since})
-}
-
-// guardGood is how old the guard's last look may be, for a request that comes again at once because the machine was busy,
-// or whose permit was too old by the time of its call.
-const guardGood = 10 * time.Second
 
 // old says whether the request will be one for the guard within a while.
-func (p *passage) old(within time.Duration) bool {
+func (p *attempt) old(within time.Duration) bool {
 	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.asked())+within > p.Config.GuardAfter
 }
 
 // asked is when the request was published first, by the broker's clock. The entry's word comes first: the dead letter
 // that a replay's was read from is gone once the run is open. Entries of earlier versions have none.
-func (p *passage) asked() time.Time {
+func (p *attempt) asked() time.Time {
 	if p.e.Asked.IsZero() {
 		return p.origin.Published
 	}
@@ -97,7 +139,7 @@ func (p *passage) asked() time.Time {
 
 // askedByAPI is that instant in the API's time, less the margin of apiTime: an action that is created before it was
 // certainly there before the request.
-func (p *passage) askedByAPI() time.Time {
+func (p *attempt) askedByAPI() time.Time {
 	return p.apiTime().Add(p.asked().Sub(p.BrokerNow()))
 }
 

@@ -27,14 +27,14 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		gone = s.stores(ctx) == nil
 	case fault.Code == faultSlow && none:
 		began := time.Now()
-		gone = s.stores(ctx) == nil && time.Since(began) < slowFor
+		gone = s.stores(ctx) == nil && time.Since(began) < decider(s.Config).slowFor()
 	default:
 		return
 	}
 	switch {
 	case ctx.Err() != nil:
 	case gone:
-		s.streak.end()
+		s.ambiguous.end()
 		s.Gate.HealthyAgain(fault.Code)
 	default:
 		s.Gate.Fault(fault.Code, fault.Reason) // a probe that failed: the next one later

@@ -6,28 +6,21 @@ import (
 	"time"
 )
 
-// intend makes the call known before it is made: first the entry, then the machine. After a crash before the second
+// writeIntent makes the call known before it is made: first the entry, then the machine. After a crash before the second
 // write the machine has another holder, which proves that there was no call; after it, look-ups must tell. Where the
 // entry's write fails and the machine's does not, the machine has a holder that is not calling, which is free.
 //
-// The signer's hour is counted right before. The call begins within StartLimit, or within another time if one is given.
-func (p *passage) intend(within time.Duration) error {
-	if err := p.count(); err != nil {
+// The signer's hour is counted right before.
+func (p *attempt) writeIntent() error {
+	if err := p.reserveSignerQuota(); err != nil {
 		return err
 	}
-	e, began := &p.e, time.Now()
-	e.State, e.Owner, e.Attempts = StateCalled, p.Config.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due, e.Guarded = 0, time.Time{}, time.Time{}, time.Time{}
-	e.LastCall, e.StartBy = began.UTC(), time.Time{}
-	if within > 0 {
-		e.StartBy = e.LastCall.Add(within)
+	now, calledAt := time.Now(), p.apiTime()
+	if !p.clockKnown() {
+		calledAt = now.UTC().Add(-wideMargin) // corrected by the first look
 	}
-	e.calls(e.LastCall)
-	if e.CalledAt.IsZero() {
-		if e.CalledAt = p.apiTime(); !p.clockKnown() {
-			e.CalledAt = e.LastCall.Add(-wideMargin) // corrected by the first look
-		}
-	}
+	p.e = decider(p.Config).intended(p.e, now, calledAt)
+	e := &p.e
 	intent, err := e.write(p.key, 0)
 	if err != nil {
 		return err
@@ -50,44 +43,24 @@ func (p *passage) intend(within time.Duration) error {
 		}
 	}
 	if err == nil {
-		p.intended.Store(int64(time.Since(began)))
 		return nil
 	}
-	p.notCalled()
-	return p.takeBack(err)
+	return p.revertIntent(err)
 }
 
-// takeBack makes known that the call of an intent is not made, because of err: else whoever comes next would look for it.
-func (p *passage) takeBack(err error) error {
-	p.e.State = StateWaiting
+// revertIntent makes known that the call of an intent is not made, because of err: else whoever comes next would look for it.
+func (p *attempt) revertIntent(err error) error {
+	p.e = reverted(p.e)
 	if back := p.save(0); back != nil {
 		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
 	}
 	return err
 }
 
-// notCalled takes back what an intent has noted of a call that was not made.
-func (p *passage) notCalled() {
-	p.e.Attempts--
-	p.e.neverCalled()
-}
-
 // errMachineBusy is another request's call for the same machine.
 var errMachineBusy = errors.New("another request's call for this machine is under way")
 
-// busyFor is how long to wait for a machine that another request's call holds: it can be for hours.
-func (p *passage) busyFor() time.Duration {
-	return time.Second * time.Duration(min(1+p.d.Attempt/10, 30))
-}
-
-func (p *passage) readMachine() (busy bool, err error) {
-	p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, p.orphaned())
+func (p *attempt) readMachine() (busy bool, err error) {
+	p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, decider(p.Config).holderTimeout())
 	return busy, err
-}
-
-// orphaned is when a machine's holder that has not been heard of since its call holds the machine no longer: its message
-// was purged. Nobody who is alive is silent for so long. By then, at the latest, the machine's record expires.
-func (p *passage) orphaned() time.Duration {
-	alive := earlyStart + p.Config.Timeout + 11*p.Config.ReconcileDelay // the looks take ten
-	return min(max(p.Config.GiveUpAfter, alive), keep)
 }

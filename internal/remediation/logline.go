@@ -16,7 +16,7 @@ func (d Delivery) About(own ...zap.Field) []zap.Field {
 }
 
 // about are the fields of a line about this request: its id, where it is in its trace, and the line's own.
-func (p *passage) about(id string, own ...zap.Field) []zap.Field {
+func (p *attempt) about(id string, own ...zap.Field) []zap.Field {
 	if p.span != nil {
 		sc := p.span.SpanContext()
 		return about(id, sc.TraceID().String(), append(own, zap.Stringer("span_id", sc.SpanID())))
@@ -24,7 +24,7 @@ func (p *passage) about(id string, own ...zap.Field) []zap.Field {
 	return about(id, traceID(cmp.Or(p.e.TraceParent, p.req.TraceParent)), own)
 }
 
-// about is passage.about for whoever has no message in hand.
+// about is attempt.about for whoever has no message in hand.
 func (e *Entry) about(own ...zap.Field) []zap.Field { return about(e.ID, traceID(e.TraceParent), own) }
 
 func about(id, traceID string, own []zap.Field) []zap.Field {

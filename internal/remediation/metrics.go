@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/unrestrict-worker/internal/defender"
 )
 
 // Metrics are the counters of what becomes of requests (contract §7).
@@ -30,7 +32,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "unrestrict_retries_total", Help: "Times a request was put off or tried again, by reason.",
 		}, []string{"reason"}),
 		deadletters: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unrestrict_deadletters_total", Help: "Dead letters, by error code.",
+			Name: "unrestrict_deadletters_total", Help: "Dead letters, by error code; other: one that is none of the known ones.",
 		}, []string{"code"}),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "unrestrict_stage_duration_seconds",
@@ -73,8 +75,16 @@ func (m *Metrics) decided(e *Entry) {
 	m.requests.WithLabelValues(e.Outcome).Inc()
 	m.duration.WithLabelValues(e.Outcome).Observe(max(time.Since(e.ReceivedAt).Seconds(), 0))
 	if e.Dead {
-		m.deadletters.WithLabelValues(e.Error.Code).Inc()
+		m.deadletters.WithLabelValues(e.Error.label()).Inc()
 	}
+}
+
+// label is the code as a metric has it: what others choose must not become time series without end.
+func (f *Failure) label() string {
+	if f.Origin == OriginDefender {
+		return defender.CodeLabel(f.Code)
+	}
+	return f.Code
 }
 
 func (m *Metrics) refused(code string) {

@@ -11,12 +11,21 @@ type Notes struct {
 	denied  string               // why actions may not be listed; "" while they may be
 	waiting map[string]time.Time // requests that wait for quota, and when they come again at the latest
 	guarded time.Time            // when the guard was asked last
+	gather  time.Time            // until then requests wait for calls to gather, or did a moment ago
 }
 
 func (n *Notes) guards() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.guarded = time.Now()
+}
+
+// gathers notes that requests wait for calls to gather, for d at most; 0 that they wait no more. What was gathered is used up
+// within seconds.
+func (n *Notes) gathers(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.gather = time.Now().Add(d + 5*time.Second)
 }
 
 // Guarding reports whether requests are held against their machine's newer actions these minutes, so that each call needs
@@ -61,6 +70,9 @@ func (n *Notes) ListingDenied() string {
 func (n *Notes) QuotaAwaited() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if time.Now().Before(n.gather) {
+		return true
+	}
 	for key, until := range n.waiting {
 		if time.Now().Before(until) {
 			return true

@@ -50,10 +50,11 @@ func replayFault(h Header) error {
 	return nil
 }
 
-// isReplay tells a message made by ReplayHeader from one that only bears the mark.
+// isReplay tells a message made by ReplayHeader from one that only bears the mark. One that was published again because
+// its message id had been used up has more behind the id.
 func isReplay(h Header) bool {
 	seq, ok, _ := ParseReplay(h)
-	return ok && h.Get("Nats-Msg-Id") == replayMessageID(seq)
+	return ok && strings.HasPrefix(h.Get("Nats-Msg-Id")+":", replayMessageID(seq)+":")
 }
 
 // messageID is the Nats-Msg-Id that its sender gave the message. On a replay it is the replay's own, and the

@@ -90,7 +90,7 @@ func LoadOwners(ctx context.Context, l Ledger, idKey string) (map[string]Record,
 // find is the key of the entry that a message is about, own if there is none yet. It is the one that this very message
 // opened, whatever was configured then; else its owner's own; else the one of the version before, if that is its signer's.
 // own is "" for a message that has no claim on an id: only the first holds for it.
-func (p *passage) find(r Request, own string) (string, error) {
+func (p *attempt) find(r Request, own string) (string, error) {
 	idKey := IDKey(p.Rules.Stream, r, p.origin.Published)
 	if own == idKey && p.origin.Header.Get(HeaderSigner) == "" {
 		return own, nil // it was never anybody's
@@ -105,7 +105,7 @@ func (p *passage) find(r Request, own string) (string, error) {
 		switch {
 		case errors.Is(err, errNewer) && own == "":
 			return "", err // it may be this message's
-		case err == nil && e.State != "" && p.opened(e):
+		case err == nil && e.State != "" && p.isSource(e):
 			return key, nil
 		case err == nil && key == idKey:
 			before = e
@@ -117,8 +117,8 @@ func (p *passage) find(r Request, own string) (string, error) {
 	return own, nil
 }
 
-// opened says whether the entry is of this very message.
-func (p *passage) opened(e Entry) bool {
+// isSource says whether the entry is of this very message.
+func (p *attempt) isSource(e Entry) bool {
 	return e.Source == p.d.Ref() && e.ReplayOf == p.replay.seq &&
 		(p.replay.seq != 0 || cmp.Or(e.Asked, p.origin.Published).Equal(p.origin.Published))
 }
@@ -132,7 +132,7 @@ func (r Request) signedBefore(e Entry) bool {
 // holdID keeps replicas of the version before, which look at IDKey alone, from carrying out a request that is begun here:
 // what it leaves there they leave to a newer version. Durable before the entry is; a crash between the two leaves an id
 // that only this version works on.
-func (p *passage) holdID() error {
+func (p *attempt) holdID() error {
 	idKey := IDKey(p.Rules.Stream, p.req, p.origin.Published)
 	if p.key == idKey {
 		return nil
@@ -143,7 +143,7 @@ func (p *passage) holdID() error {
 		return nil
 	case err != nil:
 		return err
-	case p.req.signedBefore(e) || e.State != "" && p.opened(e):
+	case p.req.signedBefore(e) || e.State != "" && p.isSource(e):
 		return ErrConflict // begun by such a replica since it was looked for
 	case e.State != "":
 		return nil // somebody else's

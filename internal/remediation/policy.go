@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,7 +17,8 @@ import (
 // Policy is what each signer may ask, read from a file (docs/policy.md). A nil *Policy allows everything. It is safe for
 // concurrent use.
 type Policy struct {
-	path string
+	path    string
+	signers *Signers // whom the rules can be about; nil: anybody
 
 	mu    sync.Mutex
 	seen  os.FileInfo // the file that was read last, whether it was good or not
@@ -27,6 +30,7 @@ type Policy struct {
 type policyRules struct {
 	signers map[string]*policyRule // by name or public nkey
 	others  *policyRule            // nil: whoever is not named may ask nothing
+	lines   map[string]int         // where each signer is named
 }
 
 // policyRule is what one signer may ask. The zero value: everything.
@@ -42,9 +46,10 @@ const maxPolicy = 1 << 20
 
 // LoadPolicy reads a policy file. The file is looked at again whenever a request is judged, and read when it has changed;
 // if it can't be read then, or is wrong anywhere, the rules read last stay and Err says so. The error joins all mistakes
-// (Unwrap() []error), each with file and line.
-func LoadPolicy(path string) (*Policy, error) {
-	p := &Policy{path: path}
+// (Unwrap() []error), each with file and line. A rule for none of the signers is a mistake: most likely the name is
+// misspelt, and the signer who was meant has another rule or none.
+func LoadPolicy(path string, signers *Signers) (*Policy, error) {
+	p := &Policy{path: path, signers: signers}
 	p.reload()
 	if p.err != nil {
 		return nil, p.err
@@ -52,7 +57,8 @@ func LoadPolicy(path string) (*Policy, error) {
 	return p, nil
 }
 
-// Err is why the file's present content is not in use; nil if it is.
+// Err is why the file's present content is not in use; nil if it is. It also tells of a rule whose signer was withdrawn
+// since: the worker would not start with it again.
 func (p *Policy) Err() error {
 	if p == nil {
 		return nil
@@ -60,7 +66,42 @@ func (p *Policy) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reload()
-	return p.err
+	if p.err != nil {
+		return p.err
+	}
+	return p.join(p.rules.strangers(p.signers))
+}
+
+// join is all mistakes, each with the file.
+func (p *Policy) join(mistakes []error) error {
+	for i, m := range mistakes {
+		mistakes[i] = fmt.Errorf("%s, %w", p.path, m)
+	}
+	return errors.Join(mistakes...)
+}
+
+// strangers are the rules that are about nobody who is trusted.
+func (r policyRules) strangers(signers *Signers) (mistakes []error) {
+	if signers == nil {
+		return nil
+	}
+	names := signers.Names()
+	byLine := func(a, b string) int { return r.lines[a] - r.lines[b] }
+	for _, name := range slices.SortedFunc(maps.Keys(r.lines), byLine) {
+		if !signers.knows(name) {
+			mistakes = append(mistakes, fmt.Errorf("line %d: there is no trusted signer %s; there are %s", r.lines[name], shown(name), some(names)))
+		}
+	}
+	return mistakes
+}
+
+// some is the first of many names.
+func some(names []string) string {
+	const most = 10
+	if more := len(names) - most; more > 0 {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // reload reads the file if it is not the one seen last; the caller holds mu.
@@ -78,11 +119,12 @@ func (p *Policy) reload() {
 		return
 	}
 	rules, mistakes := parsePolicy(data)
-	for i, m := range mistakes {
-		mistakes[i] = fmt.Errorf("%s, %w", p.path, m)
-	}
+	strangers := rules.strangers(p.signers)
 	p.seen = settled(info)
-	if p.err = errors.Join(mistakes...); p.err == nil {
+	if len(strangers) > 0 {
+		p.seen = nil // they can become trusted while the file stays as it is
+	}
+	if p.err = p.join(append(mistakes, strangers...)); p.err == nil {
 		p.rules = rules
 	}
 }
@@ -145,29 +187,22 @@ func (r *policyRule) forbids(req Request) string {
 
 func isLetterOrDigit(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
-// permitted holds a run against the policy when it is taken first, not again for each attempt. What has to be looked
-// for comes first, so a run is judged when it is about to call.
-func (p *passage) permitted() (Outcome, error) {
+// forbidden is why the policy forbids the run, "" if it does not. A run is judged when it is about to call for the first
+// time, not again for each attempt; what has to be looked for is looked for first.
+func (p *attempt) forbidden() string {
 	if p.Rules.Policy == nil || p.e.Allowed {
-		return Outcome{}, nil
+		return ""
 	}
 	_, rule := p.Rules.Policy.rule(p.signer())
 	asked := p.req
 	asked.SignedBy, _ = p.signer()
 	asked.Ticket = p.e.Ticket
-	if why := rule.forbids(asked); why != "" {
-		return p.reject(&Failure{Code: CodePolicy, Origin: OriginRequest, Message: why})
-	}
-	p.e.Allowed = true
-	if p.stored == "" {
-		return Outcome{}, nil // the first write takes it along
-	}
-	return Outcome{}, p.save(0)
+	return rule.forbids(asked)
 }
 
 // signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same
 // the first one's, which results and records name too. An entry has none if no signature was asked for then.
-func (p *passage) signer() (name, key string) {
+func (p *attempt) signer() (name, key string) {
 	if p.e.Signer == "" {
 		return p.req.SignedBy, p.req.Signer
 	}

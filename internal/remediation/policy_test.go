@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nkeys"
 )
 
 func writePolicy(t testing.TB, text string) string {
@@ -69,7 +70,7 @@ func TestPolicyMistakes(t *testing.T) {
 		{"default: \"x\n", "not YAML"},
 	} {
 		path := writePolicy(t, c.text)
-		_, err := LoadPolicy(path)
+		_, err := LoadPolicy(path, nil)
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%q: %v", c.text, err)
@@ -101,7 +102,7 @@ func TestPolicySample(t *testing.T) {
 	}
 	_, sample, _ := strings.Cut(string(page), "```yaml\n")
 	sample, _, _ = strings.Cut(sample, "```")
-	p, err := LoadPolicy(writePolicy(t, sample))
+	p, err := LoadPolicy(writePolicy(t, sample), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestPolicySample(t *testing.T) {
 func TestPolicyFileMustBeReadable(t *testing.T) {
 	large := writePolicy(t, "default: {}\n"+strings.Repeat("#", maxPolicy))
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), large, "/dev/zero"} {
-		if _, err := LoadPolicy(path); err == nil || !strings.Contains(err.Error(), path) {
+		if _, err := LoadPolicy(path, nil); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -125,11 +126,11 @@ func TestPolicyFileMustBeReadable(t *testing.T) {
 
 func TestPolicyRules(t *testing.T) {
 	const key = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
-	p, err := LoadPolicy(writePolicy(t, samplePolicy))
+	p, err := LoadPolicy(writePolicy(t, samplePolicy), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	without, err := LoadPolicy(writePolicy(t, "signers:\n  ann: {}\n  "+key+": {machines_per_hour: 3}\n"))
+	without, err := LoadPolicy(writePolicy(t, "signers:\n  ann: {}\n  "+key+": {machines_per_hour: 3}\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +184,7 @@ func TestPolicyRules(t *testing.T) {
 
 func TestPolicyIsReadAnew(t *testing.T) {
 	path := writePolicy(t, "default: {machines_per_hour: 1}\n")
-	p, err := LoadPolicy(path)
+	p, err := LoadPolicy(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,4 +244,65 @@ func FuzzPolicy(f *testing.F) {
 			_ = rule.forbids(Request{SignedBy: who, Comment: text})
 		}
 	})
+}
+
+// TestPolicyForNobody: a rule for a signer that there is not is a mistake, when the file is read first and whenever it or the
+// signers change; what was read before stays in force.
+func TestPolicyForNobody(t *testing.T) {
+	ann, bob := userKey(t), userKey(t)
+	list := filepath.Join(t.TempDir(), "signers")
+	trust := func(text string) {
+		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(ann + " ann\n")
+	signers, err := SignersFile(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := writePolicy(t, "signers:\n  ann: {}\n  bob: {}\n  "+bob+": {}\n")
+	_, err = LoadPolicy(path, signers)
+	want := path + ", line 3: there is no trusted signer bob; there are ann\n" + path + ", line 4: there is no trusted signer " + bob + "; there are ann"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+
+	say := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("signers:\n  ann: {machines_per_hour: 1}\n  " + ann + ": {machines_per_hour: 1}\n")
+	p, err := LoadPolicy(path, signers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(step string, rate int, wrong string) {
+		t.Helper()
+		_, rule := p.rule("ann", ann)
+		if err := p.Err(); rule.perHour != rate || (err == nil) != (wrong == "") || err != nil && !strings.Contains(err.Error(), wrong) {
+			t.Errorf("%s: %d machines an hour (want %d), %v", step, rule.perHour, rate, err)
+		}
+	}
+	check("both by name and by nkey", 1, "")
+	say("signers:\n  bob: {}\n  ann: {machines_per_hour: 22}\n")
+	check("a rule for somebody who is not trusted", 1, "line 2: there is no trusted signer bob; there are ann")
+	trust(ann + " ann\n" + bob + " bob\n")
+	check("who then is, while the policy stays as it is", 22, "")
+	trust(ann + " ann\n")
+	check("and is withdrawn", 22, "line 2: there is no trusted signer bob")
+}
+
+func userKey(t *testing.T) string {
+	t.Helper()
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pair.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }

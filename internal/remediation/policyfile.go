@@ -34,14 +34,18 @@ func parsePolicy(data []byte) (policyRules, []error) {
 	} else if err != nil {
 		return policyRules{}, []error{errors.New("line 1: not YAML")}
 	}
-	f, rules := &policyFile{}, policyRules{signers: map[string]*policyRule{}}
+	f, rules := &policyFile{}, policyRules{signers: map[string]*policyRule{}, lines: map[string]int{}}
 	for _, pair := range f.document(file) {
 		switch at := pair.Key.GetToken(); at.Value {
 		case "default":
 			rules.others = f.rule(at, pair.Value)
 		case "signers":
 			for _, signer := range f.pairs(at, pair.Value) {
-				rules.signers[f.signer(signer.Key.GetToken())] = f.rule(signer.Key.GetToken(), signer.Value)
+				at := signer.Key.GetToken()
+				if name, ok := f.signer(at); ok {
+					rules.lines[name] = at.Position.Line
+				}
+				rules.signers[at.Value] = f.rule(at, signer.Value)
 			}
 		default:
 			f.mistake(at, "unknown key %s; there are signers and default", oneLine(at.Value, 40))
@@ -97,15 +101,17 @@ func (f *policyFile) pairs(at *token.Token, node ast.Node) []*ast.MappingValueNo
 	return good
 }
 
-// signer is a key of signers. A seed put there by mistake is never shown.
-func (f *policyFile) signer(at *token.Token) string {
+// signer is a key of signers, if it can be one. A seed put there by mistake is never shown.
+func (f *policyFile) signer(at *token.Token) (name string, ok bool) {
 	switch {
 	case nkeys.Prefix(at.Value) == nkeys.PrefixByteSeed:
 		f.mistake(at, "is a seed, which is secret; give the signer's name or public nkey, and make a new pair, for this one was shown")
 	case strings.TrimSpace(at.Value) == "":
 		f.mistake(at, "a signer without a name; give a name or a public nkey")
+	default:
+		return at.Value, true
 	}
-	return at.Value
+	return "", false
 }
 
 func (f *policyFile) rule(at *token.Token, node ast.Node) *policyRule {

@@ -71,19 +71,14 @@ func (c *called) save(ctx context.Context, l Ledger, key string, memory time.Dur
 	return nil
 }
 
-// overRate is a request beyond what its signer may ask in an hour.
-type overRate struct{ failure *Failure }
-
-func (e overRate) Error() string { return e.failure.Message }
-
 // mostCounting bounds how often a count that others overtook is tried again. Whenever one is overtaken another has
 // got through, so that as many tries are more than there are callers.
 const mostCounting = 1000
 
-// count enters the run's machine in its signer's hour, once a run, when a call was granted: right before the intent,
+// reserveSignerQuota enters the run's machine in its signer's hour, once a run, when a call was granted: right before the intent,
 // which makes it known. After a crash between the two the same machine is entered again, which makes no difference
-// unless an hour has passed. The error is overRate if the hour is full.
-func (p *passage) count() error {
+// unless an hour has passed. The error is refused if the hour is full.
+func (p *attempt) reserveSignerQuota() error {
 	for range mostCounting {
 		c, key, err := p.inRate()
 		if err != nil || key == "" {
@@ -103,7 +98,7 @@ func (p *passage) count() error {
 
 // inRate holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is
 // taken from the budget too, so that who asks too much uses up no calls.
-func (p *passage) inRate() (c called, key string, err error) {
+func (p *attempt) inRate() (c called, key string, err error) {
 	if p.Rules.Policy == nil || p.e.Counted {
 		return called{}, "", nil
 	}
@@ -117,7 +112,7 @@ func (p *passage) inRate() (c called, key string, err error) {
 		return called{}, "", err
 	}
 	if oldest, full := c.full(p.e.MachineID, rule.perHour); full {
-		return called{}, "", overRate{&Failure{Code: CodePolicy, Origin: OriginRequest, Message: fmt.Sprintf(
+		return called{}, "", refused{&Failure{Code: CodePolicy, Origin: OriginRequest, Message: fmt.Sprintf(
 			"the policy allows signer %s no more than %d machines an hour; replay it after %s",
 			who, rule.perHour, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
 	}
@@ -125,4 +120,4 @@ func (p *passage) inRate() (c called, key string, err error) {
 }
 
 // rateMemory is how long a call counts: an hour, and what may pass between the count and the call.
-func (p *passage) rateMemory() time.Duration { return time.Hour + p.Config.StartLimit }
+func (p *attempt) rateMemory() time.Duration { return time.Hour + p.Config.StartLimit }

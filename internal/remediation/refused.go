@@ -16,12 +16,12 @@ import (
 const refusedAlready = "expiresAt: this request was refused when it was more than 7 days ahead, and stays so; sign it anew"
 
 // refusedKey stands for what was signed, whoever signed it and however the signature is written down.
-func (p *passage) refusedKey() string {
+func (p *attempt) refusedKey() string {
 	return "x." + DeploymentDigest(p.Rules.Stream) + "." + digest(string(signedText(p.origin.Subject, p.origin.Data)), 20)
 }
 
 // rememberRefusal is for a request that expires too late, before anybody is told.
-func (p *passage) rememberRefusal(expiresAt time.Time) error {
+func (p *attempt) rememberRefusal(expiresAt time.Time) error {
 	const most = 100 * 365 * 24 * time.Hour // what the broker can reckon with
 	value, err := json.Marshal(struct {
 		Version int    `json:"v"`
@@ -39,8 +39,8 @@ func (p *passage) rememberRefusal(expiresAt time.Time) error {
 
 // refusedBefore says whether the same bytes were refused for expiring too late. Only a signature makes that matter: who
 // needs none can write what he likes.
-func (p *passage) refusedBefore() (bool, error) {
-	if p.Rules.Signers == nil {
+func (p *attempt) refusedBefore() (bool, error) {
+	if p.Rules.Signers == nil || p.e.State != "" {
 		return false, nil
 	}
 	rec, err := p.Ledger.Load(p.work, p.refusedKey())

@@ -44,6 +44,7 @@ type Result struct {
 	Final                  bool            `json:"final"`
 	MachineAction          json.RawMessage `json:"machineAction,omitempty"`
 	MachineActionTruncated bool            `json:"machineActionTruncated,omitempty"`
+	MetadataTruncated      bool            `json:"metadataTruncated,omitempty"`
 	Error                  *Failure        `json:"error,omitempty"`
 	Attempts               int             `json:"attempts"`
 	Adopted                bool            `json:"adopted,omitempty"`
@@ -74,7 +75,8 @@ func (r Result) MessageID() string {
 
 // Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and the MachineAction
 // stand in it byte for byte. If headers and body exceed limit bytes (0: no limit), the MachineAction is left out and
-// MachineActionTruncated set. It is an error if Metadata or MachineAction is no JSON, or all else is too large still.
+// MachineActionTruncated set, and if that is not enough Metadata and MetadataTruncated alike. It is an error if either is no
+// JSON, and ErrTooLarge if all else is too large still.
 // source names the deployment, a URI reference.
 func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, error) {
 	h := r.header(source, trace)
@@ -82,14 +84,22 @@ func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
 	}
-	if limit > 0 && h.size()+len(body) > limit && r.MachineAction != nil {
-		r.MachineAction, r.MachineActionTruncated = nil, true
+	for _, leaveOut := range []func(){
+		func() {
+			r.MachineActionTruncated, r.MachineAction = r.MachineActionTruncated || r.MachineAction != nil, nil
+		},
+		func() { r.MetadataTruncated, r.Metadata = r.MetadataTruncated || r.Metadata != nil, nil },
+	} {
+		if limit <= 0 || h.size()+len(body) <= limit {
+			return h, body, nil
+		}
+		leaveOut()
 		if body, err = r.body(); err != nil {
 			return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
 		}
 	}
-	if n := h.size() + len(body); limit > 0 && n > limit {
-		return nil, nil, fmt.Errorf("render result %s: %d bytes, more than the %d that fit into a message", r.MessageID(), n, limit)
+	if n := h.size() + len(body); n > limit {
+		return nil, nil, fmt.Errorf("render result %s: %w: %d bytes, where %d fit into a message", r.MessageID(), ErrTooLarge, n, limit)
 	}
 	return h, body, nil
 }

@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -143,9 +144,21 @@ func TestResultLimit(t *testing.T) {
 	if !got.MachineActionTruncated || got.MachineAction != nil || string(got.Metadata) != string(r.Metadata) || h.size()+len(body) >= exact {
 		t.Errorf("a byte too large: %s", body)
 	}
-	if _, _, err := r.Render("/s", Trace{}, 300); err == nil || !strings.Contains(err.Error(), "300") {
+	h, body, err = r.Render("/s", Trace{Parent: sampleTrace}, h.size()+len(body)-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got = (Result{}); json.Unmarshal(body, &got) != nil || !got.MachineActionTruncated || !got.MetadataTruncated || got.Metadata != nil || got.Ticket != r.Ticket {
+		t.Errorf("too large without its action: %s", body)
+	}
+	if _, _, err := r.Render("/s", Trace{}, 300); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "300") {
 		t.Errorf("nothing fits into 300 bytes: %v", err)
 	}
+	r.MachineAction = nil // of none nothing is left out
+	if _, body, err = r.Render("/s", Trace{Parent: sampleTrace}, h.size()+len(body)); err != nil || strings.Contains(string(body), "machineActionTruncated") {
+		t.Errorf("without an action: %s, %v", body, err)
+	}
+	r = sampleResults()["succeeded"]
 
 	r.Error = &Failure{Code: "x", Message: strings.Repeat("語", 5000), Origin: "defender"}
 	_, body, err = r.Render("/s", Trace{}, 0)

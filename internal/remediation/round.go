@@ -3,7 +3,6 @@ package remediation
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -125,14 +124,14 @@ func (r *round) observe(page defender.Page) (mine []*followed) {
 	return mine
 }
 
-// tell decides and publishes what has become final, some at a time.
-func (r *round) tell() {
+// finish decides and publishes what has become final, some at a time.
+func (r *round) finish() {
 	var g errgroup.Group
-	g.SetLimit(tellers)
+	g.SetLimit(publishWorkers)
 	for _, a := range r.finals {
 		for _, f := range r.byAction[a.ID] {
 			g.Go(func() error {
-				r.end(r.ctx, f.key, a, outcomeOf(a.Status), nil)
+				r.end(r.ctx, f.key, sighting{action: a, exchange: a.Exchange})
 				return nil
 			})
 		}
@@ -160,23 +159,15 @@ func (r *round) missing() error {
 func (r *round) lookUp(f *followed, overdue bool) error {
 	r.calls++
 	a, err := r.Defender.Action(r.ctx, "follow", f.action)
-	var answer *defender.Error
+	answer, is := errors.AsType[*defender.Error](err)
 	switch {
-	case err == nil && a.Final():
-		r.end(r.ctx, f.key, a, outcomeOf(a.Status), nil)
-	case err == nil && overdue:
-		r.end(r.ctx, f.key, a, TimedOut, &Failure{
-			Code: CodeTrackTimeout, Origin: OriginWorker,
-			Message: fmt.Sprintf("the action was still %s after %s (WORKER_TRACK_TIMEOUT); it may yet be carried out when the machine comes online", a.Status, r.Config.Timeout),
-		})
-	case err == nil:
+	case err == nil && !overdue && !a.Final():
 		f.missed, f.gone, f.created = 0, false, a.CreationTime
-	case errors.As(err, &answer) && answer.Class == defender.NotFound:
+	case err == nil:
+		r.end(r.ctx, f.key, sighting{action: a, exchange: a.Exchange, overdue: overdue})
+	case is && answer.Class == defender.NotFound:
 		if f.missed++; f.missed >= vanishedLooks {
-			r.end(r.ctx, f.key, defender.MachineAction{Exchange: answer.Exchange}, Failed, &Failure{
-				Code: CodeActionVanished, Origin: OriginWorker, HTTPStatus: answer.StatusCode,
-				Message: "the API accepted the call but no longer knows the action; see the machine in the portal",
-			})
+			r.end(r.ctx, f.key, sighting{exchange: answer.Exchange, gone: answer})
 		}
 	default:
 		return err
@@ -184,81 +175,57 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 	return nil
 }
 
-// end decides a run, and tells. A crash after the decision leaves the telling to the sweep.
-func (t *Tracker) end(ctx context.Context, key string, a defender.MachineAction, outcome string, f *Failure) {
+// end decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
+func (t *Tracker) end(ctx context.Context, key string, s sighting) {
 	e, err := load(ctx, t.Ledger, key)
-	if err == nil && e.State != StateSubmitted {
-		return // another tracker was first
-	}
 	if err == nil {
-		if a.Raw != nil {
-			e.keepAction(a, t.Config.MaxAction)
+		var next step
+		if e, next = (decider{MaxAction: t.Config.MaxAction}).sighted(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
+			return
 		}
-		e.looked(a.Exchange, nil)
-		e.decide(outcome, f, false)
+		e.looked(s.exchange, nil)
 		err = save(ctx, t.Ledger, key, &e, 0)
 	}
-	if errors.Is(err, ErrConflict) || t.leave(key, err) {
+	if errors.Is(err, ErrConflict) || t.unfollow(key, err) {
 		return
 	}
 	if err == nil {
 		t.Metrics.decided(&e)
 		t.Log.Info("request decided", e.about(decision(&e)...)...)
-		err = t.told(t.Tracing.device(ctx, &e), key, e)
+		err = t.publish(t.Tracing.device(ctx, &e), key, &e)
 	}
 	if err != nil && ctx.Err() == nil {
 		t.Log.Warn("the end of a followed action is put off", e.about(zap.String("key", key), zap.Error(err))...)
 	}
 }
 
-// told records a decision, publishes it and marks it. That the call was accepted is told by whoever has the message; if
-// that one died, and the message has not come again yet, it is told here, for after the end nobody would.
-func (t *Tracker) told(ctx context.Context, key string, e Entry) error {
-	if accepted := e.acceptance(); accepted != nil {
-		waits, err := t.Publisher.Waits(ctx, e.Source)
-		if err != nil {
-			return err
-		}
-		if waits {
-			if err := t.tell(ctx, *accepted); err != nil {
-				return err
-			}
-		}
-	}
-	if err := t.tell(ctx, e); err != nil {
-		return err
-	}
-	e.forget()
-	err := save(ctx, t.Ledger, key, &e, keep)
+// publish is publisher.publish without a message in hand. Another tracker may be first.
+func (t *Tracker) publish(ctx context.Context, key string, e *Entry) error {
+	err := publisher{t.Publisher, t.Audit, t.Ledger}.publish(ctx, key, e, nil)
 	if errors.Is(err, ErrConflict) {
 		return nil
 	}
 	return err
 }
 
-func (t *Tracker) tell(ctx context.Context, e Entry) error {
-	if err := t.Audit.Record(ctx, e.audit()); err != nil {
-		return err
-	}
-	return t.Publisher.Result(ctx, e.Result(), e.trace(), e.ReplyTo, e.since())
-}
-
 const sweepEvery = 5 * time.Second
 
-// sweep tells what was decided and, as far as the ledger knows, not told.
+// sweep publishes what was decided and, as far as the ledger knows, not published.
 func (t *Tracker) sweep(ctx context.Context) {
 	for sleep(ctx, sweepEvery) == nil {
 		for _, key := range t.overdue() {
 			e, err := load(ctx, t.Ledger, key)
-			if t.leave(key, err) {
+			if t.unfollow(key, err) {
 				continue
 			}
 			if err == nil && e.State == StateFinal && !e.Published && !e.Dead {
-				err = t.told(t.Tracing.resume(ctx, &e), key, e)
+				err = t.publish(t.Tracing.resume(ctx, &e), key, &e)
 			}
 			if err != nil && ctx.Err() == nil {
-				t.Log.Warn("a decided result is not told yet", e.about(zap.String("key", key), zap.Error(err))...)
-				break
+				t.Log.Warn("a decided result is not published yet", e.about(zap.String("key", key), zap.Error(err))...)
+				if !errors.Is(err, ErrTooLarge) { // which says nothing of the next one
+					break
+				}
 			}
 		}
 	}
@@ -267,23 +234,10 @@ func (t *Tracker) sweep(ctx context.Context) {
 func (t *Tracker) overdue() (keys []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, since := range t.untold {
+	for key, since := range t.unpublished {
 		if time.Since(since) >= sweepEvery {
 			keys = append(keys, key)
 		}
 	}
 	return keys
-}
-
-func outcomeOf(status string) string {
-	switch status {
-	case "Succeeded":
-		return Succeeded
-	case "TimeOut":
-		return TimedOut
-	case "Cancelled", "Canceled":
-		return Cancelled
-	default:
-		return Failed
-	}
 }

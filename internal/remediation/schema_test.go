@@ -176,6 +176,7 @@ func TestResultSchema(t *testing.T) {
 		{"receivedAt", "now"},
 		{"machineAction", "x"},
 		{"machineActionTruncated", true},
+		{"metadataTruncated", true},
 		{"outcome", "rejected"},
 		{"metadata", 1},
 		{"error", map[string]any{"code": "x", "message": "y"}},

@@ -89,6 +89,20 @@ func (s *Signers) Names() []string {
 	return slices.Compact(slices.Sorted(maps.Values(s.current())))
 }
 
+// knows tells whether a name or a public nkey is one of the signers'.
+func (s *Signers) knows(nameOrKey string) bool {
+	names := s.current()
+	if _, is := names[nameOrKey]; is {
+		return true
+	}
+	for _, name := range names {
+		if name == nameOrKey {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Signers) current() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,16 +23,3 @@ func (s *Stages) quota(now time.Time) time.Duration {
 	}
 	return time.Duration(s.Quota) + max(now.Sub(s.QuotaSince), 0)
 }
-
-// awaitQuota gives the message back until a call may be had. The wait counts from here to the grant, over all redeliveries.
-func (p *passage) awaitQuota(d time.Duration, cause string) (Outcome, error) {
-	p.Notes.waitsForQuota(p.key, d)
-	if p.e.Stages.QuotaSince.IsZero() {
-		p.e.Stages.QuotaSince, p.queued = time.Now().UTC(), true
-	}
-	return p.handBack(min(d, quotaNap), cause)
-}
-
-// quotaNap bounds how long a message stays away for quota. Nothing is pulled while no call can be had, so that it costs
-// nothing; and what waits goes on as soon as the limits are raised, before what comes later.
-const quotaNap = 30 * time.Second

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -13,11 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Publisher tells the world. Result and DeadLetter return nil only when the broker has stored the message; both may be
-// called again with the same argument after a crash and then publish nothing twice. since is when the decision was made:
-// past the stream's duplicate window they look for the earlier message before they publish again. Waits says whether the
-// message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream that keeps
-// acknowledged messages too it says so for longer, and of one that is gone it says no.
+// Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
+// message; both may be called again with the same argument after a crash and then publish nothing twice. since is when the
+// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Waits
+// says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
+// that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
 type Publisher interface {
 	Result(ctx context.Context, r Result, trace Trace, replyTo string, since time.Time) error
 	DeadLetter(ctx context.Context, d DeadLetter, since time.Time) error
@@ -29,6 +28,12 @@ type Publisher interface {
 type DeadLetters interface {
 	Load(ctx context.Context, seq uint64) (h Header, payload []byte, found bool, err error)
 	Drop(ctx context.Context, seq uint64) error
+}
+
+// Quota is where calls come from, to those who have a use for several at once. Gather returns when n of them may be had, or
+// as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
+type Quota interface {
+	Gather(ctx context.Context, n int, d time.Duration) error
 }
 
 // SubmitConfig is what a Submitter is told by its operator. Durations of 0 mean "off" only where said.
@@ -60,46 +65,50 @@ type Submitter struct {
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
+	Quota       Quota // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	flights  flights
-	streak   streak
-	intended atomic.Int64 // how long the last intent took
-	guards   few
+	flights   flights
+	ambiguous ambiguousRun
+	lookout   lookout
 }
 
-// passage is one delivery on its way through the Submitter.
-type passage struct {
+// attempt is one delivery on its way through the Submitter.
+type attempt struct {
 	*Submitter
-	wait, work context.Context
-	d          Delivery // as it came
-	origin     Delivery // what it says: the same, or for a replay what the dead letter held
-	replay     replay
-	req        Request
-	key        string
-	e          Entry // as it is to become; p.stored is what the ledger has
-	stored     State
-	m          machine
-	probing    bool // it may call though the gate is closed
-	guarded    bool // the guard was asked in this passage, and let the run through: to be written down
-	recorded   bool // this passage has recorded the acceptance
-	queued     bool // the wait for quota began in this passage
-	suspecting bool // it holds others' calls back
+	scope
+	message
+	key    string
+	e      Entry   // as it is to become
+	stored essence // as the ledger has it
+	m      machine // the machine's record, as read last
+}
 
-	began   time.Time
-	span    trace.Span // nil: not traced
-	refused string     // the code, of a message without a claim on an entry
-	bar     *Invalid   // not nil: it was taken before, and may not be called for any more
+// message is what came: the delivery, and what it asks for.
+type message struct {
+	d            Delivery // as it came
+	origin       Delivery // what it says: the same, or for a replay what the dead letter held
+	replay       replay
+	req          Request
+	unauthorized *Invalid // not nil: it was taken before, and may not be called for any more
+}
+
+// scope is where and how long the attempt may work, and its span.
+type scope struct {
+	wait, work context.Context // Handler
+	began      time.Time
+	span       trace.Span // nil: not traced
+	refused    string     // for the span: the code, of a message without a claim on an entry
 }
 
 // Handle is the remediation.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome) {
-	p := &passage{Submitter: s, wait: wait, work: work, d: d, origin: d, began: time.Now()}
+	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, message: message{d: d, origin: d}}
 	defer func() { p.end(out) }()
-	out, err := p.run() //nolint:contextcheck // its contexts are in p
+	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
-		out = p.stumble(err)
+		out = p.outcomeOf(err)
 	} else if out.Done {
 		s.Gate.HealthyAgain(faultStore) // perhaps nothing had to be written, and no other message comes for long
 	}
@@ -113,8 +122,8 @@ func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome)
 	return out
 }
 
-func (p *passage) run() (Outcome, error) {
-	if invalid, err := p.unwrap(); err != nil {
+func (p *attempt) handle() (Outcome, error) {
+	if invalid, err := p.resolveReplay(); err != nil {
 		return Outcome{}, err
 	} else if invalid != nil {
 		p.req.TraceParent, p.req.TraceState = traceFrom(p.d.Header, content{})
@@ -139,129 +148,96 @@ func (p *passage) run() (Outcome, error) {
 	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
 	// that fails if it does, and then the ledger is read. Where calls are limited it is read first: before that write a call
 	// is taken from the budget, which a request known already would waste.
-	if p.d.Attempt > 1 || p.replay.seq != 0 || p.Config.Limited || req.Owner() != "" {
-		if err := p.read(); err != nil {
-			return Outcome{}, err
+	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited && req.Owner() == "" {
+		out, err := p.open()
+		if !errors.Is(err, ErrConflict) || p.e.Revision != 0 {
+			return out, err
 		}
-		return p.proceed()
 	}
-	out, err := p.proceed()
-	if errors.Is(err, ErrConflict) && p.e.Revision == 0 {
-		if err := p.read(); err != nil {
-			return Outcome{}, err
-		}
-		return p.proceed()
+	if err := p.read(); err != nil {
+		return Outcome{}, err
 	}
-	return out, err
+	return p.open()
 }
 
 // inHandFor is when a message comes again whose request another handler of this process has in hand.
 const inHandFor = time.Second
 
-func (p *passage) read() error {
+func (p *attempt) read() error {
 	var err error
 	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored, p.m, p.guarded, p.queued = p.e.State, machine{}, false, false
+	p.stored, p.m = p.e.essence(), machine{}
 	return err
 }
 
-// proceed carries the request on from what is known of it.
-func (p *passage) proceed() (Outcome, error) {
+// open begins a run where there is none to go on with, and carries it.
+func (p *attempt) open() (Outcome, error) {
 	p.begin()
-	if p.e.State != "" && p.e.Print != fingerprint(p.req.MachineID, p.req.Comment) {
-		return p.refuse(p.req, &Invalid{
-			Code: CodeIDConflict, ClaimedID: p.req.ID,
-			Message: "id: another request with this id, for another machine or with another comment, came first; give each request its own id",
-		})
-	}
-	if p.e.State == "" {
-		refused, err := p.refusedBefore()
-		if err != nil {
-			return Outcome{}, err
-		}
-		if refused {
-			return p.refuse(p.req, &Invalid{Code: CodeExpiresTooLate, ClaimedID: p.req.ID, Message: refusedAlready})
-		}
-	}
-	if out, err := p.open(); out != (Outcome{}) || err != nil {
-		return out, err
-	}
-	return p.step()
-}
-
-// open begins a run where there is none to go on with.
-func (p *passage) open() (Outcome, error) {
-	switch {
-	case p.replay.seq != 0:
-		return p.openReplay()
-	case p.e.State == "":
-		if err := p.holdID(); err != nil {
-			return Outcome{}, err
-		}
-		rev := p.e.Revision
-		p.e = newEntry(p.req, p.d, p.origin.Published, p.BrokerNow())
-		p.e.Revision = rev
-		if p.Config.MaxAge > 0 && p.BrokerNow().Sub(p.origin.Published) > p.Config.MaxAge {
-			return p.reject(&Failure{Code: CodeTooOld, Origin: OriginRequest, Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds"})
-		}
-	case p.e.State == StateFinal && p.e.Outcome == DryRun && !p.Config.DryRun && p.e.Source != p.d.Ref():
-		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
-		if _, err := p.announce(); err != nil {
-			return Outcome{}, err
-		}
-		if err := p.holdID(); err != nil {
-			return Outcome{}, err
-		}
-		p.e = nextRun(p.e, p.req, p.d, p.origin.Published, p.BrokerNow())
-	}
-	return Outcome{}, nil
-}
-
-// step goes on from wherever the run stands.
-func (p *passage) step() (Outcome, error) {
-	switch p.e.State {
-	case StateSubmitted, StateFinal:
-		return p.told()
-	case StateCalled:
-		if rest := p.alive(); rest > 0 {
-			return Later(rest, "inFlight"), nil
-		}
-		return p.reconcile()
-	case StateUnknown:
-		return p.reconcile()
-	}
-	// The slack keeps a delivery that is on time from being sent back for a millisecond.
-	if rest := time.Until(p.e.Due); rest > 50*time.Millisecond {
-		return p.handBack(rest, "notDue")
-	}
-	return p.call()
-}
-
-// alive is how much longer another process may be in the middle of its call; past that it is dead, or its answer lost.
-// A call of this process that no handler is at any more ended without being recorded.
-func (p *passage) alive() time.Duration {
-	if p.e.Owner == p.Config.Owner {
-		return 0
-	}
-	end := p.e.Written.Add(p.startLimit() + p.Config.Timeout + p.Config.ReconcileDelay)
-	return end.Sub(p.BrokerNow())
-}
-
-// save makes the entry durable as it is now.
-func (p *passage) save(ttl time.Duration) error {
-	w, err := p.e.write(p.key, ttl)
+	refused, err := p.refusedBefore()
 	if err != nil {
-		return err
+		return Outcome{}, err
 	}
-	rev, err := p.Ledger.Save(p.work, w)
-	return p.saved(Saved{rev, err})
+	now := p.BrokerNow()
+	e, s := opened(p.e, arrival{
+		fresh: newEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
+		tooOld: p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
+	}, time.Now())
+	switch s.do {
+	case doRefuse:
+		return p.refuse(p.req, s.invalid)
+	case doDrop:
+		return Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
+	}
+	if p.e.State == "" || e.Run != p.e.Run { // a run begins
+		if err := p.holdID(); err != nil {
+			return Outcome{}, err
+		}
+	}
+	p.e = e
+	if s.do == doReopen {
+		if err := p.reopen(); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if s.do == doWait {
+		return p.nak(s), nil
+	}
+	if s.do == doPublish { // refused
+		if _, err := p.write(s); err != nil {
+			return Outcome{}, err
+		}
+	}
+	return p.carry()
 }
 
-func (p *passage) saved(s Saved) error {
-	if err := p.e.wrote(s); err != nil {
-		return err
+// outcomeOf says of an error that is no answer about the request what becomes of its message.
+func (p *attempt) outcomeOf(err error) Outcome {
+	wait, quota := quotaWait(err)
+	switch {
+	case errors.Is(err, ErrConflict):
+		return Later(100*time.Millisecond, "overtaken")
+	case errors.Is(err, errNewer):
+		return Later(time.Minute, "newerVersion")
+	case errors.Is(err, errGarbled):
+		p.Log.Error("a request waits, for what the ledger has of it makes no sense", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
+		return Later(time.Minute, "garbled")
+	case errors.Is(err, ErrTooLarge): // as of a results stream that somebody has made for smaller messages
+		p.Log.Error("a request waits, for what is to be stored of it never fits", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
+		return Later(time.Minute, "tooLarge")
+	case p.wait.Err() != nil || p.work.Err() != nil:
+		return Later(0, "shutdown")
+	case quota:
+		return Later(min(wait, maxQuotaDelay), "quota")
 	}
-	p.stored = p.e.State
-	p.Gate.HealthyAgain(faultStore)
-	return nil
+	p.Gate.Fault(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+	return Later(p.Gate.HandBack(), faultStore)
+}
+
+// quotaWait is when a call may be had, of an error of the budget.
+func quotaWait(err error) (d time.Duration, is bool) {
+	var quota interface{ Wait() time.Duration }
+	if is = errors.As(err, &quota); is {
+		d = quota.Wait()
+	}
+	return d, is
 }

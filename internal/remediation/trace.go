@@ -51,7 +51,7 @@ func (t Trace) under(ctx context.Context) context.Context {
 // begin starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
 // request that brought none gets this one as what the later ones go on from: the entry keeps it, so that they are in one
 // trace too when the next delivery goes to another process.
-func (p *passage) begin() {
+func (p *attempt) begin() {
 	if p.Tracing.tracer == nil || p.span != nil {
 		return
 	}
@@ -73,7 +73,7 @@ func (p *passage) begin() {
 }
 
 // end is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
-func (p *passage) end(out Outcome) {
+func (p *attempt) end(out Outcome) {
 	if p.span == nil {
 		return
 	}
@@ -120,9 +120,9 @@ func (e *Entry) attributes(id string) []attribute.KeyValue {
 	return a
 }
 
-// telling is the context to publish e's results in: they belong to e's trace, also where this message is another one
+// publishing is the context to publish e's results in: they belong to e's trace, also where this message is another one
 // with the same id and a trace of its own.
-func (p *passage) telling(e *Entry) context.Context {
+func (p *attempt) publishing(e *Entry) context.Context {
 	if p.span == nil || e.TraceParent == "" || traceID(e.TraceParent) == p.span.SpanContext().TraceID().String() {
 		return p.work
 	}

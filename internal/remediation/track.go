@@ -49,10 +49,10 @@ type Tracker struct {
 	Tracing   Tracing
 	Log       *zap.Logger
 
-	mu     sync.Mutex
-	open   map[string]*followed
-	untold map[string]time.Time // decided and not known to be published, and since when
-	fresh  bool                 // something new to follow came since the last look
+	mu          sync.Mutex
+	open        map[string]*followed
+	unpublished map[string]time.Time // decided and not known to be published, and since when
+	fresh       bool                 // something new to follow came since the last look
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -68,19 +68,20 @@ type followed struct {
 }
 
 const (
-	pageSize      = 10_000 // the API's largest page [doc]
-	idsPerCall    = 40
-	listLag       = time.Minute // younger actions may be missing from the list
-	vanishedLooks = 3
-	vanishedEvery = time.Minute
-	quotaShare    = 0.03
-	tellers       = 16
+	pageSize       = 10_000 // the API's largest page [doc]
+	idsPerCall     = 40
+	listLag        = time.Minute // younger actions may be missing from the list
+	vanishedLooks  = 3
+	vanishedEvery  = time.Minute
+	quotaShare     = 0.03
+	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
+	publishWorkers = 16
 )
 
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.untold = map[string]*followed{}, map[string]time.Time{}
+	t.open, t.unpublished = map[string]*followed{}, map[string]time.Time{}
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -110,7 +111,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open, t.untold = nil, nil
+	t.open, t.unpublished = nil, nil
 	t.Metrics.followed.Set(0)
 }
 
@@ -132,7 +133,7 @@ func (t *Tracker) Ages() []time.Duration {
 	return ages
 }
 
-// learn keeps in mind what an entry says is to be followed or told.
+// learn keeps in mind what an entry says is to be followed or published.
 func (t *Tracker) learn(key string, rec Record) {
 	e, err := DecodeEntry(rec)
 	if err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
@@ -142,9 +143,9 @@ func (t *Tracker) learn(key string, rec Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e.State == StateFinal && !e.Published && !e.Dead {
-		t.untold[key] = time.Now()
+		t.unpublished[key] = time.Now()
 	} else {
-		delete(t.untold, key)
+		delete(t.unpublished, key)
 	}
 	if e.State != StateSubmitted || !e.Follow {
 		delete(t.open, key)
@@ -159,15 +160,15 @@ func (t *Tracker) learn(key string, rec Record) {
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
 
-// leave forgets an entry of which err says that it is not this version's any more.
-func (t *Tracker) leave(key string, err error) bool {
+// unfollow forgets an entry of which err says that it is not this version's any more.
+func (t *Tracker) unfollow(key string, err error) bool {
 	if !errors.Is(err, errNewer) && !errors.Is(err, errGarbled) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.open, key)
-	delete(t.untold, key)
+	delete(t.unpublished, key)
 	t.Metrics.followed.Set(float64(len(t.open)))
 	return true
 }
@@ -208,9 +209,13 @@ func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 // fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
 func (t *Tracker) fairShare(calls int) time.Duration {
 	var least time.Duration
+	share := quotaShare
+	if t.Notes.Guarding() {
+		share = guardingShare
+	}
 	for _, w := range t.Config.Windows {
 		if w.Calls > 0 {
-			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(quotaShare*float64(w.Calls))))
+			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(share*float64(w.Calls))))
 		}
 	}
 	return least
@@ -231,7 +236,7 @@ func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error)
 	}
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
 	err = errors.Join(r.list(), r.stragglers())
-	r.tell()
+	r.finish()
 	if err == nil {
 		err = r.missing()
 	}

@@ -224,7 +224,12 @@ func TestBackupAndRestore(t *testing.T) {
 // purge is `nats stream purge REMEDIATION`.
 func (k *keeper) purge() {
 	k.t.Helper()
-	nc, err := nats.Connect("nats://" + k.addr)
+	data := strings.TrimPrefix(k.env[len(k.env)-1], "WORKER_DATA_DIR=")
+	token, err := os.ReadFile(filepath.Join(data, "token"))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	nc, err := nats.Connect("nats://"+k.addr, nats.Token(strings.TrimSpace(string(token))))
 	if err != nil {
 		k.t.Fatal(err)
 	}

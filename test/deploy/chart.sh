@@ -8,17 +8,17 @@ kube=(--kube-version 1.37.0)
 
 archive=${K8S_SCHEMAS:-../shared/k8s-schemas.tar.xz}
 schemas=
-if [[ -f $archive ]] && has "chart: schemas of Kubernetes" xz; then
+if [[ -f $archive ]] && has "chart against the schemas of Kubernetes" xz; then
     tar xJf "$archive" -C "$WORK"
     schemas=$WORK/schemas
     # Those of the Prometheus operator are made of its CustomResourceDefinitions.
     operator=$(go mod download -json github.com/prometheus-operator/prometheus-operator@v0.85.0 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
     go run ./test/deploy/crdschema "$schemas" "$operator"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml
 else
-    leftout "chart: the schemas of Kubernetes, for $archive is missing"
+    leftout "chart against the schemas of Kubernetes: $archive is missing"
 fi
 
-[[ -f $chart/files/alerts.yaml ]] || leftout "chart: the alert rules, for deploy/monitoring/alerts.yaml is missing"
+[[ -f $chart/files/alerts.yaml ]] || leftout "alert rules of the chart: deploy/monitoring/alerts.yaml is missing"
 for values in "$chart/values.yaml" "$chart"/ci/*-values.yaml; do
     set=()
     [[ -f $chart/files/alerts.yaml ]] || set=(--set prometheusRule.enabled=false)
@@ -47,14 +47,16 @@ done <<'MISTAKES'
 --set config.WORKER_ADMIN_TOKEN=secret|WORKER_ADMIN_TOKEN
 MISTAKES
 
+tried "chart linted and rendered"
+[[ -z $schemas ]] || tried "chart against the schemas of Kubernetes"
 "$HELM" package "$chart" -d "$WORK" >/dev/null
 say "chart: packaged, $(du -k "$WORK"/unrestrict-worker-*.tgz | cut -f1) KiB"
 
-has "chart: the Deployment at work" podman runc iptables curl || exit 0
-[[ $(id -u) == 0 ]] || { leftout "chart: the Deployment at work, which needs root"; exit 0; }
+has "Deployment at work" podman buildah runc iptables catatonit netavark aardvark-dns || exit 0
+[[ $(id -u) == 0 ]] || { leftout "Deployment at work: this needs root"; exit 0; }
 containers
-image "chart: the Deployment at work" || exit 0
-leftout "chart: a cluster, with its probes, NetworkPolicy and admission; podman runs the Deployment alone"
+image "Deployment at work" || exit 0
+leftout "cluster: its probes, NetworkPolicy and admission are looked at by schema alone"
 
 end() {
     podman play kube --down "$WORK/play.yaml" >/dev/null 2>&1 || true
@@ -87,3 +89,4 @@ until_true 60 podman exec "$pod" /usr/local/bin/worker healthcheck || { podman l
 [[ $(podman exec "$pod" /usr/local/bin/worker status --json 2>/dev/null) == *'"healthy":true'* ]] || die "chart: status"
 [[ $(podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}} {{.EffectiveCaps}}' "$pod") == "true 65532:65532 []" ]] ||
     { podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.Config.User}} {{.EffectiveCaps}}' "$pod"; die "chart: it has more rights than it should"; }
+tried "Deployment at work"

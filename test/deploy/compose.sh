@@ -2,7 +2,7 @@
 # compose.yaml, by docker compose on podman's socket, with look-alike images of NATS and Prometheus: requests are carried out
 # while a broker and a worker are away.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-has compose buildah podman runc iptables curl jq prometheus || exit 0
+has compose buildah podman runc iptables catatonit netavark aardvark-dns curl jq prometheus || exit 0
 [[ $(id -u) == 0 ]] || { leftout "compose: this needs root"; exit 0; }
 if docker compose version >/dev/null 2>&1; then
     compose=(docker compose)
@@ -14,6 +14,7 @@ fi
 containers
 image compose || exit 0
 say "compose: by $("${compose[@]}" version --short), on podman"
+file=$(undigested deploy/compose.yaml)
 
 # lookalike NAME ENTRYPOINT PROGRAM makes an image of one program and what it is linked with.
 lookalike() {
@@ -27,17 +28,18 @@ lookalike() {
     buildah umount "$container" >/dev/null
     buildah commit -q --rm "$container" "$1" >/dev/null
 }
-tag() { awk -v service="  $1:" '$0 == service {found = 1} found && /image:/ {print $2; exit}' deploy/compose.yaml; }
-lookalike "$(awk '/image: .*nats:/ {print $2}' deploy/compose.yaml)" /nats-server "$NATS_SERVER"
+tag() { awk -v service="  $1:" '$0 == service {found = 1} found && /image:/ {print $2; exit}' "$file"; }
+lookalike "$(awk '/image: .*nats:/ {print $2}' "$file")" /nats-server "$NATS_SERVER"
 lookalike "$(tag prometheus)" /bin/prometheus "$(command -v prometheus)"
 buildah config --cmd '["--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/prometheus"]' \
     "$(buildah from --name prometheus-cmd "$(tag prometheus)")"
 buildah commit -q --rm prometheus-cmd "$(tag prometheus)" >/dev/null
 podman tag "$IMAGE" docker.io/library/unrestrict-worker:latest
-leftout "compose: Grafana, of which there is no package here; and the real images of NATS and Prometheus"
+leftout "Grafana: there is no package of it here"
+leftout "real images of others: look-alikes of what is installed stand in for them"
 
 # What another part of the repository brings may be missing; Prometheus would not start without its rules.
-[[ -f deploy/monitoring/alerts.yaml ]] || { leftout "compose: Prometheus, for deploy/monitoring/alerts.yaml is missing"; without_rules=1; }
+[[ -f deploy/monitoring/alerts.yaml ]] || { leftout "Prometheus in compose: deploy/monitoring/alerts.yaml is missing"; without_rules=1; }
 services=(nats-1 nats-2 nats-3 simulator worker-1 worker-2)
 [[ -n ${without_rules:-} ]] || services+=(prometheus)
 
@@ -45,14 +47,14 @@ export DOCKER_HOST=unix://$WORK/podman.sock COMPOSE_PROJECT_NAME=deploytest
 podman system service --time 0 "$DOCKER_HOST" >"$WORK/podman.log" 2>&1 &
 service=$!
 end() {
-    "${compose[@]}" -f deploy/compose.yaml down -v -t 5 >/dev/null 2>&1 || true
+    "${compose[@]}" --project-directory deploy -f "$file" down -v -t 5 >/dev/null 2>&1 || true
     kill "$service" && wait "$service" || true
 }
 trap end EXIT
 until_true 20 curl -fsS --unix-socket "$WORK/podman.sock" http://podman/_ping
 
-"${compose[@]}" -f deploy/compose.yaml config >"$WORK/config" || die "compose: the file is wrong"
-"${compose[@]}" -f deploy/compose.yaml up -d --no-build "${services[@]}" >"$WORK/up" 2>&1 || { cat "$WORK/up"; die "compose: up"; }
+"${compose[@]}" --project-directory deploy -f "$file" config >"$WORK/config" || die "compose: the file is wrong"
+"${compose[@]}" --project-directory deploy -f "$file" up -d --no-build "${services[@]}" >"$WORK/up" 2>&1 || { cat "$WORK/up"; die "compose: up"; }
 container() { podman ps -aq --filter "label=com.docker.compose.service=$1" --filter "label=com.docker.compose.project=deploytest"; }
 for worker in worker-1 worker-2; do
     until_true 120 podman exec "$(container "$worker")" worker healthcheck ||
@@ -114,3 +116,4 @@ if [[ -z ${without_rules:-} ]]; then
     ((rules > 0)) || die "compose: Prometheus has no rules"
     say "compose: Prometheus has $rules rules"
 fi
+tried compose

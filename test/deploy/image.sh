@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Dockerfile: built, and its image run with as few rights as there are, up to a request carried out.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-has image buildah podman runc busybox || exit 0
+has image buildah podman runc busybox catatonit || exit 0
 [[ $(id -u) == 0 ]] || { leftout "image: this needs root"; exit 0; }
 containers
 strict=(--pull=never --read-only --cap-drop=all --security-opt=no-new-privileges)
@@ -12,7 +12,8 @@ podman image exists gcr.io/distroless/static-debian12:nonroot || bash test/deplo
 say "image: build"
 go mod download
 buildah bud -q --pull-never --format docker --layers --build-arg VERSION=v0.0.0-deploytest --build-arg COMMIT=0123abc \
-    --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" -t "$IMAGE" . >/dev/null
+    --volume "$(go env GOMODCACHE):/go/pkg/mod" --volume "$(go env GOCACHE):/root/.cache/go-build" -t "$IMAGE" \
+    -f "$(undigested Dockerfile)" . >/dev/null
 
 version=$(podman run --rm --network=none "${strict[@]}" "$IMAGE" version)
 [[ $version == *v0.0.0-deploytest* && $version == *0123abc* ]] || die "image: worker version says $version"
@@ -44,3 +45,4 @@ mount=$(podman image mount "$IMAGE")
 say "image: the program is $(du -m --apparent-size "$mount/usr/local/bin/worker" | cut -f1) MiB, the image" \
     "$(podman image inspect --format '{{.Size}}' "$IMAGE" | awk '{print int($1 / 1048576)}') MiB on a look-alike base"
 podman image umount "$IMAGE" >/dev/null
+tried image

@@ -9,16 +9,32 @@ MACHINE=1e5bc9d7e413ddd7902c2932e418702b84d0cc07
 say() { echo "deploy-test: $*"; }
 die() { say "FAILED: $*"; exit 1; }
 
-# leftout says what was not tried, now and in the list at the end.
-leftout() { say "left out: $*" | tee -a "$WORK/leftout"; }
+# leftout PIECE: WHY says what was not tried, now and in the list at the end.
+leftout() {
+    say "left out: $*"
+    echo "$*" >>"$WORK/leftout"
+}
 
-# has tells whether all programs are there; a part that lacks one leaves itself out.
+# tried PIECE says that all of a piece was tried and is right; the last line names it.
+tried() { echo "$*" >>"$WORK/tried"; }
+
+# has PIECE PROGRAM... tells whether all programs are there; a piece that lacks some is left out, and all of them are named.
+# deploy/README.md has one line that installs them.
 has() {
-    local what=$1 program
+    local what=$1 program missing=() PATH=$PATH:/usr/sbin:/usr/lib/podman:/usr/libexec/podman # podman looks there for its helpers
     shift
     for program in "$@"; do
-        command -v "$program" >/dev/null || { leftout "$what: $program is not installed"; return 1; }
+        command -v "$program" >/dev/null || missing+=("$program")
     done
+    ((${#missing[@]} == 0)) || { leftout "$what: not installed: ${missing[*]}"; return 1; }
+}
+
+# undigested FILE is a copy of it whose images are named by their tags alone: those here are look-alikes.
+undigested() {
+    local copy
+    copy=$WORK/undigested.$(basename "$1")
+    sed -E 's/@sha256:[0-9a-f]{64}//' "$1" >"$copy"
+    echo "$copy"
 }
 
 # until repeats a command until it succeeds, at most SECONDS long.

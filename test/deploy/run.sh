@@ -18,16 +18,29 @@ discard() {
 }
 trap discard EXIT
 : >"$WORK/leftout"
+: >"$WORK/tried"
 
 failed=()
 for part in "${parts[@]}"; do
     bash "test/deploy/$part.sh" || failed+=("$part")
 done
 
+# What was tried and what was not, piece by piece: a part that left itself out has passed nothing.
+list() { paste -sd, "$1" | sed 's/,/, /g'; }
 echo
-if [[ -s $WORK/leftout ]]; then cat "$WORK/leftout"; else echo "deploy-test: nothing was left out"; fi
+cut -d: -f1 "$WORK/leftout" | sort -u >"$WORK/pieces"
+tried=$(list "$WORK/tried")
+missing=$(list "$WORK/pieces")
+if [[ -s $WORK/leftout ]]; then
+    echo "deploy-test: left out:"
+    sed 's/^/  /' "$WORK/leftout"
+fi
 if ((${#failed[@]})); then
-    echo "deploy-test: FAILED: ${failed[*]}"
+    echo "deploy-test: FAILED: ${failed[*]}; passed: ${tried:-nothing}; not tried: ${missing:-nothing else}"
     exit 1
 fi
-echo "deploy-test: passed: ${parts[*]}"
+if [[ -z $tried ]]; then
+    echo "deploy-test: nothing could be tried here; deploy/README.md has what it needs"
+    exit 1
+fi
+echo "deploy-test: passed: $tried; not tried: ${missing:-nothing}"

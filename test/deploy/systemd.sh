@@ -3,12 +3,13 @@
 # its store under DynamicUser, killed by the watchdog when it is frozen, and stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 unit=deploy/systemd/unrestrict-worker.service
-if has "systemd: exposure of the unit" systemd-analyze; then
+if has "exposure of the unit" systemd-analyze; then
     systemd-analyze security --offline=true --threshold=20 "$unit" >"$WORK/security" || { cat "$WORK/security"; die "systemd: the unit is open to more than 2.0"; }
     say "systemd: $(grep -o 'Overall exposure.*[0-9.]\+' "$WORK/security")"
+    tried "exposure of the unit"
 fi
-has "systemd: the unit at work" podman runc debootstrap apt-get || exit 0
-[[ $(id -u) == 0 ]] || { leftout "systemd: the unit at work, which needs root"; exit 0; }
+has "unit under systemd" podman runc debootstrap apt-get || exit 0
+[[ $(id -u) == 0 ]] || { leftout "unit under systemd: this needs root"; exit 0; }
 containers
 
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$WORK/worker" ./cmd/worker
@@ -17,7 +18,7 @@ if ! podman image exists "$system"; then
     say "systemd: make an image with systemd"
     mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -1)
     if ! debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus bookworm "$WORK/rootfs" "$mirror" >"$WORK/debootstrap" 2>&1; then
-        leftout "systemd: the unit at work, for Debian's packages can't be had: $(tail -1 "$WORK/debootstrap")"
+        leftout "unit under systemd: Debian's packages can't be had, $(tail -1 "$WORK/debootstrap")"
         exit 0
     fi
     tar -C "$WORK/rootfs" -c . | podman import -q - "$system" >/dev/null
@@ -75,3 +76,4 @@ is Result success && is ExecMainStatus 0 || lost "it ended with $(show Result), 
 echo WORKER_RATE_PER_HOUR=many | inside tee -a /etc/unrestrict-worker/worker.env >/dev/null
 if inside systemctl start unrestrict-worker 2>/dev/null; then lost "a mistake starts"; fi
 inside journalctl --no-pager -u unrestrict-worker | grep WORKER_RATE_PER_HOUR >/dev/null || lost "the mistake is not in the journal"
+tried "unit under systemd"

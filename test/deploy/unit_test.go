@@ -62,7 +62,7 @@ func TestBrokersAreOfOneVersion(t *testing.T) {
 	version := regexp.MustCompile(`nats-server/v2 v(\S+)`)
 	embedded := version.FindSubmatch(read(t, repository+"/go.mod"))
 	tested := version.FindSubmatch(read(t, repository+"/tools/deploy.mod"))
-	composed := regexp.MustCompile(`library/nats:(\S+)`).FindSubmatch(read(t, repository+"/deploy/compose.yaml"))
+	composed := regexp.MustCompile(`library/nats:([^\s@]+)`).FindSubmatch(read(t, repository+"/deploy/compose.yaml"))
 	if embedded == nil || tested == nil || composed == nil || !bytes.Equal(embedded[1], tested[1]) || !bytes.Equal(embedded[1], composed[1]) {
 		t.Errorf("go.mod has %s, tools/deploy.mod %s, compose.yaml %s", embedded, tested, composed)
 	}

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -52,6 +54,13 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		s.gate.answered(call, rep.status)
 	}
 	w.Header().Set("Date", s.now().Format(http.TimeFormat))
+	w.Header().Set("Mise-Correlation-Id", call.CorrelationID)
+	if rep.status < 300 {
+		w.Header().Set("OData-Version", "4.0")
+		if s.cfg.Deflate || strings.Contains(r.Header.Get("Accept-Encoding"), "deflate") {
+			rep.deflate()
+		}
+	}
 	write(w, rep, fault.Cut)
 }
 
@@ -102,9 +111,14 @@ func (s *Server) route(r *http.Request) operation {
 			"Machine.StopAndQuarantine", "Machine.LiveResponse", // [doc] cancel-machine-action.md
 		}}
 	}
-	return operation{success: http.StatusOK, run: func(*Server, *request) reply {
-		return failure(http.StatusNotFound, "NotFound", "No HTTP resource was found that matches the request URI")
-	}}
+	if len(part) == 3 && (part[0] == "machines" || part[0] == "machineactions") {
+		return operation{success: http.StatusOK, run: func(*Server, *request) reply { // [live]
+			rep := reply{status: http.StatusMethodNotAllowed}
+			rep.set("Allow", http.MethodPost)
+			return rep
+		}}
+	}
+	return operation{success: http.StatusOK, run: func(*Server, *request) reply { return reply{status: http.StatusNotFound} }} // [live]
 }
 
 func (s *Server) machineOf(actionID string) string {
@@ -207,12 +221,18 @@ func (s *Server) exists(id string) bool {
 }
 
 func (s *Server) getAction(q *request) reply {
+	if !guid.MatchString(q.op.action) { // [live]
+		return failureFor(fmt.Sprintf("|%08x-%016x.", rand.Uint32(), rand.Uint64()), http.StatusBadRequest, "BadRequest", fmt.Sprintf(
+			"The key value (%s) from request is not valid. The key value should be format of type 'Edm.Guid'.", q.op.action))
+	}
 	a, now := s.find(q.op.action), s.now()
 	if a == nil || a.created.Add(s.cfg.ListLag).After(now) {
 		return actionNotFound(q)
 	}
 	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
 }
+
+var guid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 func actionNotFound(q *request) reply {
 	return failure(http.StatusNotFound, "ResourceNotFound", "Machine action "+q.op.action+" was not found")

@@ -1,7 +1,10 @@
 package defendersim
 
 import (
+	"compress/zlib"
 	"encoding/json"
+	"io"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -105,9 +108,6 @@ func TestRefusals(t *testing.T) {
 		"no such machine":     {other.get("/api/machines/" + machineID(1)), 404, "ResourceNotFound", "was not found"},
 		"no such action":      {u.get("/api/machineactions/6e5b6c1e-0000-4000-8000-000000000000"), 404, "ResourceNotFound", "was not found"},
 		"cancel of none":      {u.post("/api/machineactions/6e5b6c1e-0000-4000-8000-000000000000/cancel", `{"Comment":"c"}`), 404, "ResourceNotFound", "was not found"},
-		"no such path":        {u.get("/api/alerts"), 404, "NotFound", "No HTTP resource"},
-		"GET of a POST":       {u.get(target), 404, "NotFound", "No HTTP resource"},
-		"PUT":                 {ask(u.s, u.token, "PUT", target, `{"Comment":"c"}`), 404, "NotFound", "No HTTP resource"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if message := c.answer.want(t, c.status, c.code); !strings.Contains(message, c.says) {
@@ -121,6 +121,78 @@ func TestRefusals(t *testing.T) {
 	}
 	if n := len(u.s.Actions()); n != 0 {
 		t.Errorf("refused calls made %d actions", n)
+	}
+}
+
+// TestWithoutBody: Defender's own answers to what is no resource, or has no such method, are empty.
+func TestWithoutBody(t *testing.T) {
+	u := newUser(t, anyMachine())
+	target := "/api/machines/" + machineID(1) + "/unrestrictCodeExecution"
+	u.s.Inject(Fault{Op: "unrestrict", Status: 404, Body: []byte{}})
+	for name, c := range map[string]struct {
+		answer seen
+		status int
+		allow  string
+	}{
+		"no such path":  {u.get("/api/alerts"), 404, ""},
+		"GET of a POST": {u.get(target), 405, "POST"},
+		"PUT":           {ask(u.s, u.token, "PUT", target, `{"Comment":"c"}`), 405, "POST"},
+		"GET of cancel": {u.get("/api/machineactions/6e5b6c1e-0000-4000-8000-000000000000/cancel"), 405, "POST"},
+		"injected":      {u.post(target, `{"Comment":"c"}`), 404, ""},
+	} {
+		h := c.answer.header
+		if c.answer.status != c.status || c.answer.body != "" || h.Get("Allow") != c.allow || h.Get("Content-Type") != "" || h.Get("Content-Length") != "0" {
+			t.Errorf("%s: %d %q %v", name, c.answer.status, c.answer.body, h)
+		}
+	}
+}
+
+// TestHeaders: what live answers bear. Their correlation id is in the log of calls.
+func TestHeaders(t *testing.T) {
+	u := newUser(t, anyMachine())
+	u.unrestrict(1)
+	u.unrestrict(1)
+	u.get("/api/machineactions/no-guid").want(t, 400, "BadRequest")
+	for i, want := range []struct{ status, version, kind string }{
+		{"201", "4.0", "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8"}, {"400", "", "application/json; charset=utf-8"},
+	} {
+		a := []seen{u.unrestrict(2), u.unrestrict(2)}[i]
+		if a.header.Get("OData-Version") != want.version || a.header.Get("Content-Type") != want.kind {
+			t.Errorf("%s: %v", want.status, a.header)
+		}
+		calls := u.s.Calls()
+		if id := a.header.Get("Mise-Correlation-Id"); len(id) != 36 || id != calls[len(calls)-2+i].CorrelationID {
+			t.Errorf("%q is not in the log: %+v", id, calls)
+		}
+	}
+}
+
+// TestDeflate: as live, whoever accepts it gets it; the configuration sends it to all.
+func TestDeflate(t *testing.T) {
+	for _, always := range []bool{false, true} {
+		for _, accepts := range []string{"", "gzip, deflate"} {
+			cfg := anyMachine()
+			cfg.Deflate = always
+			s := New(cfg)
+			r := httptest.NewRequest("GET", "/api/machineactions", nil)
+			r.Header.Set("Authorization", "Bearer "+s.IssueToken(time.Hour))
+			r.Header.Set("Accept-Encoding", accepts)
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			body := io.Reader(w.Body)
+			if want := always || accepts != ""; (w.Header().Get("Content-Encoding") == "deflate") != want {
+				t.Errorf("always %t, accepts %q: %v", always, accepts, w.Header())
+			} else if want {
+				z, err := zlib.NewReader(w.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body = z
+			}
+			if text, err := io.ReadAll(body); err != nil || !json.Valid(text) {
+				t.Errorf("%q %v", text, err)
+			}
+		}
 	}
 }
 

@@ -17,6 +17,8 @@ type Call struct {
 	Machine string    `json:"machine,omitempty"` // lower case; a list has none
 	Status  int       `json:"status"`            // answered; 0: not yet, cut before an answer, or hanging
 	Counted bool      `json:"counted"`           // in the rate windows
+	// CorrelationID is the Mise-Correlation-Id of the answer.
+	CorrelationID string `json:"correlationId"`
 }
 
 // gate is what each request passes: the call log, the windows and the faults,
@@ -38,7 +40,7 @@ func (s *Server) admit(q *request) (call *Call, f Fault, refusal reply, refused 
 	now := time.Since(s.start)
 	call = &Call{
 		At: s.start.Add(now), Op: q.op.name, Method: q.raw.Method, Path: q.raw.URL.Path,
-		Query: q.raw.URL.RawQuery, Machine: q.op.machine,
+		Query: q.raw.URL.RawQuery, Machine: q.op.machine, CorrelationID: newGUID(rand.Uint64),
 	}
 	s.gate.log(call, s.cfg.CallLog)
 	if q.grant == nil {

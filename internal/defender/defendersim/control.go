@@ -1,6 +1,7 @@
 package defendersim
 
 import (
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -16,9 +17,16 @@ func (d *span) UnmarshalText(text []byte) error {
 	return err
 }
 
+//go:embed index.txt
+var index []byte
+
 // control is the API under /sim/, described in the package comment.
 func (s *Server) control() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /sim/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write(index)
+	})
 	mux.HandleFunc("POST /sim/faults", func(w http.ResponseWriter, r *http.Request) {
 		f, err := decodeFault(r)
 		if err == nil {

@@ -3,6 +3,7 @@ package defendersim
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -86,6 +87,7 @@ func TestControlCalls(t *testing.T) {
 	}
 	for _, c := range got {
 		delete(c, "at")
+		delete(c, "correlationId")
 	}
 	want := []map[string]any{
 		{"op": "unrestrict", "method": "POST", "path": "/api/machines/" + machineID(1) + "/unrestrictCodeExecution", "machine": machineID(1), "status": 201.0, "counted": true},
@@ -93,5 +95,25 @@ func TestControlCalls(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestIndexTellsOfEverything: who opens /sim/ finds each path, and every member of a fault and of a machine.
+func TestIndexTellsOfEverything(t *testing.T) {
+	u := newUser(t, anyMachine())
+	a := ask(u.s, "", "GET", "/sim/", "")
+	if a.status != 200 {
+		t.Fatalf("got %d", a.status)
+	}
+	words := []string{"/sim/faults", "/sim/machines", "/sim/actions", "/sim/calls"}
+	fault := reflect.TypeFor[Fault]()
+	for i := range fault.NumField() {
+		name := fault.Field(i).Name
+		words = append(words, strings.ToLower(name[:1])+name[1:])
+	}
+	for _, word := range append(words, "outcome", "offline", "pending", "inProgress") {
+		if !strings.Contains(a.body, word) {
+			t.Errorf("no %s in %s", word, a.body)
+		}
 	}
 }

@@ -23,7 +23,7 @@ type Fault struct {
 
 	Status        int // 0: as the API would have answered in case of success
 	Code, Message string
-	Body          []byte // instead of an error made of Code and Message; of a token endpoint's likewise
+	Body          []byte // instead of an error made of Code and Message; of a token endpoint's likewise. Empty but not nil: no body
 	Header        http.Header
 	RetryAfter    time.Duration // as a Retry-After header; with 429 in the message too
 
@@ -141,7 +141,7 @@ func (s *Server) disguise(f Fault, q *request, rep reply) reply {
 	}
 	if f.Body != nil {
 		rep.body = f.Body
-		if !isJSON(f.Body) {
+		if len(f.Body) > 0 && !isJSON(f.Body) {
 			rep.set("Content-Type", "text/html; charset=utf-8")
 		}
 	}

@@ -25,7 +25,7 @@ func TestFaultAnswers(t *testing.T) {
 		"503 with a date":  {Fault{Status: 503, Header: http.Header{"Retry-After": {"Sat, 01 Jan 2000 00:00:00 GMT"}}}, "ServiceUnavailable", "Service Unavailable", map[string]string{"Retry-After": "Sat, 01 Jan 2000 00:00:00 GMT"}},
 		"401":              {Fault{Status: 401}, "Unauthorized", "Unauthorized", nil},
 		"403":              {Fault{Status: 403, Code: "DisabledFeature", Message: `Tenant feature isn't "enabled".`}, "DisabledFeature", `Tenant feature isn't "enabled".`, nil},
-		"own JSON":         {Fault{Status: 400, Body: []byte(`{"error":{"code":"a","message":"b"}}`)}, "a", "b", map[string]string{"Content-Type": "application/json; odata.metadata=minimal; charset=utf-8"}},
+		"own JSON":         {Fault{Status: 400, Body: []byte(`{"error":{"code":"a","message":"b"}}`)}, "a", "b", map[string]string{"Content-Type": "application/json; charset=utf-8"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.fault.Times = 1
@@ -127,9 +127,9 @@ func TestFaultsInOrder(t *testing.T) {
 	if d := cmp.Diff([]int{502, 502, 504, 201}, got); d != "" {
 		t.Error(d)
 	}
-	u.get("/api/machineactions/x").want(t, 503, "")
+	u.get("/api/machineactions/6e5b6c1e-0000-4000-8000-000000000000").want(t, 503, "")
 	u.s.ClearFaults()
-	u.get("/api/machineactions/x").want(t, 404, "")
+	u.get("/api/machineactions/6e5b6c1e-0000-4000-8000-000000000000").want(t, 404, "")
 }
 
 func TestProbability(t *testing.T) {

@@ -1,6 +1,8 @@
 package defendersim
 
 import (
+	"bytes"
+	"compress/zlib"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -30,6 +32,16 @@ func (rep *reply) retryAfter(d time.Duration) {
 	if d > 0 {
 		rep.set("Retry-After", strconv.Itoa(seconds(d)))
 	}
+}
+
+// deflate compresses the body, in zlib's form.
+func (rep *reply) deflate() {
+	var b bytes.Buffer
+	z := zlib.NewWriter(&b)
+	_, _ = z.Write(rep.body)
+	_ = z.Close()
+	rep.body = b.Bytes()
+	rep.set("Content-Encoding", "deflate")
 }
 
 // failure is an error in Defender's envelope ([doc] common-errors.md).
@@ -66,8 +78,12 @@ func write(w http.ResponseWriter, rep reply, cut string) {
 	}
 	h := w.Header()
 	maps.Copy(h, rep.header)
-	if h.Get("Content-Type") == "" {
-		h.Set("Content-Type", "application/json; odata.metadata=minimal; charset=utf-8")
+	switch {
+	case h.Get("Content-Type") != "" || len(rep.body) == 0:
+	case rep.status < 300:
+		h.Set("Content-Type", "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8") // [live]
+	default:
+		h.Set("Content-Type", "application/json; charset=utf-8") // [live]
 	}
 	switch cut {
 	case "headers":

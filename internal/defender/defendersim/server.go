@@ -47,6 +47,10 @@ type Config struct {
 	// AllowUnknownMachines: every id of 40 hexadecimal digits exists, not only those registered.
 	AllowUnknownMachines bool
 
+	// Deflate: successes are compressed for every client, not only for those that accept it ([live]: a client that accepts
+	// gzip too gets deflate).
+	Deflate bool
+
 	// ClockOffset is the API's clock minus ours, seen in Date headers and in all times of actions.
 	ClockOffset time.Duration
 	// Latency delays every API answer but 401 and the windows' 429, and the effect with it.

@@ -20,10 +20,7 @@ func TestLoadBelow(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := b.NewLedger(within(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ledger := b.NewLedger()
 	save := func(key, value string, revision uint64, ttl time.Duration) uint64 {
 		t.Helper()
 		rev, err := ledger.Save(within(t), remediation.Write{Key: key, Value: []byte(value), Revision: revision, TTL: ttl})

@@ -3,7 +3,6 @@ package remediation
 import (
 	"bytes"
 	"strconv"
-	"time"
 )
 
 // replay is the dead letter that a message asks to be carried out again (contract §5).
@@ -13,9 +12,9 @@ type replay struct {
 	run   int    // the run it ended
 }
 
-// unwrap reads a replay: what counts is the dead letter, against which the message is held. A dead letter that is gone
+// resolveReplay reads a replay: what counts is the dead letter, against which the message is held. A dead letter that is gone
 // was replayed already: then only the run that it opened may go on.
-func (p *passage) unwrap() (*Invalid, error) {
+func (p *attempt) resolveReplay() (*Invalid, error) {
 	seq, is, invalid := ParseReplay(p.d.Header)
 	if invalid != nil || !is {
 		return invalid, nil
@@ -45,44 +44,16 @@ func (p *passage) unwrap() (*Invalid, error) {
 	return nil, nil
 }
 
-// openReplay opens the next run of a request that ended rejected or abandoned. First the run, then the dead letter is
-// dropped: a crash between leaves a dead letter whose replay only finds the run that is open already.
-func (p *passage) openReplay() (Outcome, error) {
-	old := p.e
-	ended := old.State == StateFinal && old.Published && (old.Outcome == Rejected || old.Outcome == Abandoned)
-	switch {
-	case old.ReplayOf == p.replay.seq && old.State != "":
-		// This replay's own run: it goes on.
-	case !p.replay.found:
-		return p.refuse(p.req, &Invalid{
-			Code: CodeMalformed, ClaimedID: p.req.ID,
-			Message: "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped",
-		})
-	case old.State == StateFinal && !old.Published && old.Run == p.replay.run:
-		// The letter was seen before its run's own message has told all of it.
-		return Later(2*time.Second, "told"), nil
-	case old.State == "", ended && old.Run == p.replay.run:
-		if err := p.holdID(); err != nil {
-			return Outcome{}, err
-		}
-		old.Run = p.replay.run
-		p.e = nextRun(old, p.req, p.d, p.origin.Published, p.BrokerNow())
-		p.e.ReplayOf = p.replay.seq
-		if old.Error != nil && old.Error.Code == CodeFateUnknown {
-			p.e.lookFirst(old)
-		}
+// reopen makes the run that the replay has opened durable. First the run, then the dead letter is dropped: a crash between
+// leaves a dead letter whose replay only finds the run that is open already.
+func (p *attempt) reopen() error {
+	if p.e.essence() != p.stored {
 		if err := p.save(0); err != nil {
-			return Outcome{}, err
+			return err
 		}
-	default:
-		// The request has gone on since: the letter is out of date and asks for nothing.
-		return Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
-	}
-	if !p.replay.found {
-		return Outcome{}, nil
 	}
 	if err := p.Audit.Record(p.work, p.auditReplay()); err != nil {
-		return Outcome{}, err
+		return err
 	}
-	return Outcome{}, p.DeadLetters.Drop(p.work, p.replay.seq)
+	return p.DeadLetters.Drop(p.work, p.replay.seq)
 }

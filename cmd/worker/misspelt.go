@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// misspelt finds, among the variables of the environment, those that are one of ours but for a slip, which turns off
+// without a word whatever they should have switched on: they are mistakes. Other names that begin as ours do and are
+// none are unknown; each with a hint.
+func misspelt(environ []string, settings []*setting) (mistakes []Mistake, unknown []string) {
+	given := map[string]bool{}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		given[name] = value != ""
+	}
+	isOurs := func(name string) bool {
+		return slices.ContainsFunc(settings, func(s *setting) bool { return s.env == name })
+	}
+	for _, variable := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(variable, "=")
+		if value == "" || isOurs(name) || injected(name, value) {
+			continue
+		}
+		switch near := slipsOf(name, settings, given); {
+		case near != nil:
+			mistakes = append(mistakes, Mistake{
+				Name: name, Group: near[0].group(),
+				Text: fmt.Sprintf("%s is set in the environment: there is no such variable; did you mean %s? Rename it, or unset it", name, variablesOf(near)),
+			})
+		case strings.HasPrefix(name, "WORKER_"), strings.HasPrefix(name, "DEFENDER_"):
+			unknown = append(unknown, fmt.Sprintf("%s is set in the environment, and there is no such variable%s", name, didYouMean(name, allVariables(settings))))
+		}
+	}
+	return mistakes, unknown
+}
+
+// slipsOf are the settings whose variable the name is but for one letter more, less or other, or two swapped.
+func slipsOf(name string, settings []*setting, given map[string]bool) (near []*setting) {
+	for _, s := range settings {
+		prefix, _, _ := strings.Cut(s.env, "_")
+		switch {
+		case editDistance(name, s.env) != 1:
+		case prefix == "LOG" && !strings.HasPrefix(name, "LOG_"):
+			// LOGLEVEL, GLOG_LEVEL: other programs' own.
+		case name == "NATS_URI" && given[s.env]:
+			// Other programs read it for what is NATS_URL here.
+		default:
+			near = append(near, s)
+		}
+	}
+	return near
+}
+
+func variablesOf(settings []*setting) string { return strings.Join(allVariables(settings), " or ") }
+
+func allVariables(settings []*setting) (names []string) {
+	for _, s := range settings {
+		names = append(names, s.env)
+	}
+	return names
+}
+
+// serviceVariable is what Kubernetes puts into the environment for each Service of the namespace, here one named nats,
+// worker or the like. [doc] Kubernetes: "Accessing Services", environment variables.
+var serviceVariable = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?$`)
+
+func injected(name, value string) bool {
+	return serviceVariable.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
+}

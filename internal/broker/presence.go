@@ -1,0 +1,110 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+const (
+	presence   = 5 * time.Second  // between two words of a replica
+	presentTTL = 15 * time.Second // how long that of a dead one still counts
+)
+
+// Presence is what a replica says of itself every few seconds.
+type Presence struct {
+	ID       string         `json:"-"` // whose word it is
+	Ready    bool           `json:"ready"`
+	Code     string         `json:"code,omitempty"`   // why not, in a word
+	Reason   string         `json:"reason,omitempty"` // and in a sentence
+	Since    time.Time      `json:"since,omitzero"`   // not ready since
+	DryRun   bool           `json:"dryRun,omitempty"`
+	InFlight int            `json:"inFlight"`
+	Followed int            `json:"followed"`
+	Limits   map[string]int `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
+	Reserve  map[string]int `json:"reserve,omitempty"` // calls of each window that are left to look-ups
+	Version  string         `json:"version"`
+}
+
+// RateLimits are the limits that a replica says it has. Whoever has none is in nobody's way.
+func RateLimits(windows []budget.Window) map[string]int {
+	limits := map[string]int{}
+	for _, w := range windows {
+		if w.Limit > 0 {
+			limits[w.Name] = w.Limit
+		}
+	}
+	return limits
+}
+
+const notUnderstood = "notUnderstood"
+
+// readPresence never takes a replica whose word it does not understand for none.
+func readPresence(value []byte, written time.Time) Presence {
+	var p Presence
+	if json.Unmarshal(value, &p) != nil {
+		return Presence{Code: notUnderstood, Reason: "a replica says what is not understood; ask with its version of the worker", Since: written}
+	}
+	return p
+}
+
+// Live tells whether another replica of this deployment is not in dry run.
+func (r *Replicas) Live() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, p := range r.peers {
+		if strings.HasPrefix(key, r.keys.replica) && !p.DryRun {
+			return true
+		}
+	}
+	return false
+}
+
+// limits are those of the account's other replicas that have any; known: all of them have been heard and understood.
+func (r *Replicas) limits() (all []map[string]int, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known = r.known
+	for _, p := range r.peers {
+		if len(p.Limits) > 0 {
+			all = append(all, p.Limits)
+		}
+		known = known && p.Code != notUnderstood
+	}
+	return all, known
+}
+
+// beThere speaks every few seconds, and soon after something changed: who asks for the status right after a start, a
+// resume or the last result is to hear the truth. Nobody else writes this replica's key, so that a word whose
+// acknowledgement is lost is just said again.
+func (r *Replicas) beThere(ctx context.Context, present func() Presence) {
+	var said string
+	var at time.Time
+	for {
+		now := present()
+		if word := fmt.Sprint(now); time.Since(at) >= presence || word != said && time.Since(at) >= presence/10 {
+			r.speak(ctx, now)
+			said, at = word, time.Now()
+		}
+		if wait(ctx, presence/20) != nil {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = r.store.purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
+			return
+		}
+	}
+}
+
+// speak writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
+func (r *Replicas) speak(ctx context.Context, present Presence) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	value, err := json.Marshal(present)
+	if err == nil && r.Measure(ctx) == nil {
+		_ = r.store.put(ctx, r.keys.replica+r.id, value, presentTTL)
+	}
+}

@@ -1,0 +1,80 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// quota fills in what the windows have left for all replicas together, and when the next call is free where none is: what
+// the replicas leave to look-ups is not. The limits are those that the running workers have agreed on.
+func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window) error {
+	for _, w := range windows {
+		status := budget.WindowStatus{Window: w.Name, Limit: w.Limit, Remaining: w.Limit}
+		stream, err := b.window(ctx, w)
+		if err != nil {
+			return err
+		}
+		if stream != nil {
+			info := stream.CachedInfo()
+			taken := int(info.State.Msgs)
+			status.Limit = int(info.Config.MaxMsgsPerSubject)
+			status.Remaining = max(0, status.Limit-taken)
+			if over := taken - (status.Limit - o.Reserve[w.Name]); over >= 0 {
+				// That many and one more have to age out. One that is gone has done so just now.
+				msg, err := stream.GetMsg(ctx, info.State.FirstSeq+uint64(over))
+				if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+					return fmt.Errorf("read %s: %w", rateStream(w.Name), err)
+				}
+				if err == nil && msg.Time.Add(w.Lasts()).After(o.NextCall) {
+					o.NextCall, o.Short = msg.Time.Add(w.Lasts()), w.Name
+				}
+			}
+		}
+		o.Budget = append(o.Budget, status)
+	}
+	return nil
+}
+
+// Usage are the windows with the time of each call that counts in them, for [budget.Forecast].
+func (b *Broker) Usage(ctx context.Context, windows []budget.Window, reserve map[string]int) ([]budget.Used, error) {
+	var all []budget.Used
+	for _, w := range windows {
+		used := budget.Used{Window: w}
+		stream, err := b.window(ctx, w)
+		if err != nil {
+			return nil, err
+		}
+		if stream != nil {
+			used.Limit, used.Reserve = int(stream.CachedInfo().Config.MaxMsgsPerSubject), reserve[w.Name]
+			err = b.scan(ctx, rateStream(w.Name), part{subject: rateSubject(w.Name)}, func(m Message) error {
+				used.Grants = append(used.Grants, m.Time)
+				return nil
+			})
+			if err != nil && !IsMissing(err) {
+				return nil, err
+			}
+		}
+		all = append(all, used)
+	}
+	return all, nil
+}
+
+// window is the stream of a window; nil where the window has no limit, or no worker has run yet.
+func (b *Broker) window(ctx context.Context, w budget.Window) (jetstream.Stream, error) {
+	if w.Limit == 0 {
+		return nil, nil //nolint:nilnil // said above
+	}
+	stream, err := b.js.Stream(ctx, rateStream(w.Name))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil //nolint:nilnil // said above
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
+	}
+	return stream, nil
+}

@@ -1,0 +1,108 @@
+package defender
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// What is shown of an answer has the form of what Defender says, for whoever answers was sent the token: a code is one short
+// word, a message is printable and consists of words. What has another form is withheld, not mended.
+const (
+	maxCode    = 40   // the longest that is documented has 26
+	maxMessage = 1000 // characters
+	maxWord    = 32   // letters and digits in a row
+	maxNumbers = 20
+	maxMixed   = 8 // words with digits and letters; a GUID has five at most
+	withheld   = "[withheld: it has not the form of a message]"
+)
+
+var (
+	codeForm  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_]*$`)
+	machineIn = regexp.MustCompile(`\b[0-9a-fA-F]{40}\b`)
+
+	tokenLike = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)*`)
+	bearerIs  = regexp.MustCompile(`(?i)\bbearer\s+[A-Za-z0-9._~+/=-]{16,}`)
+	userInfo  = regexp.MustCompile(`//[^/@\s]+@`)
+
+	notHTTP = regexp.MustCompile(`(malformed (?:HTTP|MIME) [a-z]+(?: [a-z]+)?|bad Content-Length)[:"\s].*`) // net/http shows what it read instead
+)
+
+// asCode is an error's code, "" for what has not the form of one.
+func (s *secret) asCode(code string) string {
+	if len(code) > maxCode || !codeForm.MatchString(code) || s.cut(code) != code {
+		return ""
+	}
+	return code
+}
+
+// asMessage is an error's message, as far as it may be shown.
+func (s *secret) asMessage(message string) string {
+	message = oneLine(clean(s.cut(message)), maxMessage)
+	if !worded(message) {
+		return withheld
+	}
+	return message
+}
+
+// worded says whether a text consists of words and of few numbers. A machine's id is one of these.
+func worded(s string) bool {
+	numbers, mixed := 0, 0
+	for word := range strings.FieldsFuncSeq(machineIn.ReplaceAllString(s, "0"), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		digits, letters := strings.ContainsFunc(word, unicode.IsDigit), strings.ContainsFunc(word, unicode.IsLetter)
+		switch {
+		case utf8.RuneCountInString(word) > maxWord:
+			return false
+		case digits && letters:
+			mixed++
+		case digits:
+			numbers++
+		}
+	}
+	return numbers <= maxNumbers && mixed <= maxMixed
+}
+
+// clean is s without what looks like a token, or like a password in an address, whosever they are.
+func clean(s string) string {
+	s = tokenLike.ReplaceAllString(s, redacted)
+	s = bearerIs.ReplaceAllString(s, "Bearer "+redacted)
+	return userInfo.ReplaceAllString(s, "//"+redacted+"@")
+}
+
+// oneLine is at most limit characters of s in one line, each of which can be printed anywhere: none moves a cursor or turns
+// the direction of writing.
+func oneLine(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, strings.Join(strings.Fields(s), " "))
+	for i := range s {
+		if limit--; limit < 0 {
+			return s[:i] + "..."
+		}
+	}
+	return s
+}
+
+// maxText bounds the text of an error from below, in characters.
+const maxText = 600
+
+// redact is a text of our side that may quote what others have sent: without the secrets, and in one line.
+func redact(s string, secrets ...string) string {
+	for _, value := range secrets {
+		s = newSecret(value).cut(s)
+	}
+	return oneLine(clean(notHTTP.ReplaceAllString(s, "$1")), maxText)
+}
+
+// harmless is err itself where its text can be shown as it is, else an error with what is left of it.
+func (s *secret) harmless(err error) error {
+	if text := redact(s.cut(err.Error())); text != err.Error() {
+		return errors.New(text)
+	}
+	return err
+}

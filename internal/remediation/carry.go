@@ -1,0 +1,217 @@
+package remediation
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// carry takes the run from where it stands to what ends the delivery. It is the only loop: gather facts, decide, write what
+// was decided, take the step, and so on. A crash anywhere leaves an entry from which next goes on.
+func (p *attempt) carry() (Outcome, error) {
+	t := tries{began: time.Now()}
+	holding := false // others' calls back, while this one finds out whether the API can be reached at all
+	hold := func(on bool) {
+		if holding != on {
+			holding = on
+			p.Gate.Suspect(on)
+		}
+	}
+	defer hold(false)
+	e, s, err := p.next()
+	for err == nil {
+		hold(s.do == doAgain && t.unsent > 0)
+		p.e = e
+		p.signal(s)
+		won, failed := p.write(s)
+		switch {
+		case failed != nil:
+			return Outcome{}, failed
+		case !won:
+			e, s, err = p.next() // mostly it is our own write, of which we did not hear
+			continue
+		}
+		switch s.do {
+		case doPublish:
+			return Done(), p.publish()
+		case doAck:
+			return Done(), nil
+		case doWait:
+			return p.nak(s), nil
+		case doLook:
+			e, s, err = p.look()
+		case doAdopt:
+			e, s, err = p.adopt(s.conflict)
+		default:
+			e, s, err = p.call(&t, s)
+		}
+	}
+	return Outcome{}, err
+}
+
+// facts are those that cost nothing to gather.
+func (p *attempt) facts() facts {
+	_, tripped := p.Gate.Current()
+	return facts{
+		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, stopping: p.wait.Err() != nil,
+		backoff: p.Config.Backoff.Delay(p.e.Failures), parked: p.Config.Backoff.Delay(p.d.Attempt),
+		served: p.Gate.lastServed(), answered: p.Defender.Answered(), tripped: tripped,
+	}
+}
+
+// next decides where the run stands.
+func (p *attempt) next() (Entry, step, error) {
+	if p.e.State == StateCalled || p.e.State == StateUnknown {
+		if _, err := p.readMachine(); err != nil {
+			return p.e, step{}, err
+		}
+	}
+	f := p.facts()
+	f.holds = p.m.Holder == p.key
+	e, s := decider(p.Config).next(p.e, f)
+	return e, s, nil
+}
+
+// signal tells the breaker what the answer showed.
+func (p *attempt) signal(s step) {
+	if s.up {
+		p.Gate.Healthy()
+	}
+	if s.fault != nil {
+		p.Gate.Fault(s.fault.Code, s.fault.Reason)
+		p.Gate.meets(p.key)
+	}
+	if s.quota {
+		p.Notes.waitsForQuota(p.key, s.after)
+	}
+}
+
+// nak gives the message back. One that met a fault stays away for longer than until the breaker's next probe.
+func (p *attempt) nak(s step) Outcome {
+	if s.fault != nil && s.after == 0 {
+		s.after = p.Gate.HandBack()
+	}
+	return Later(s.after, s.cause)
+}
+
+// write makes what was decided durable before a step that lets go of the message or tells anybody. Nothing is written
+// before a look, which changes nothing, or a call, whose intent takes along what was decided. won is false where another
+// process was first: then the run goes on from its entry.
+func (p *attempt) write(s step) (won bool, err error) {
+	if !s.ends() || p.e.essence() == p.stored {
+		return true, nil
+	}
+	if won = true; s.insist {
+		won, err = p.insist()
+	} else {
+		err = p.save(0)
+	}
+	if won && err == nil {
+		p.count(s)
+	}
+	return won, err
+}
+
+// save makes the entry durable as it is now.
+func (p *attempt) save(ttl time.Duration) error {
+	w, err := p.e.write(p.key, ttl)
+	if err != nil {
+		return err
+	}
+	rev, err := p.Ledger.Save(p.work, w)
+	return p.saved(Saved{rev, err})
+}
+
+func (p *attempt) saved(s Saved) error {
+	if err := p.e.wrote(s); err != nil {
+		return err
+	}
+	p.stored = p.e.essence()
+	p.Gate.HealthyAgain(faultStore)
+	return nil
+}
+
+// insist writes what became of a call that took place. It does not give way to a store that is away: only a process
+// that ends forgets it, and then the look-ups find it again. won is false when another process's word stands.
+func (p *attempt) insist() (won bool, err error) {
+	for n := 0; ; n++ {
+		err := p.save(0)
+		if err == nil {
+			return true, nil
+		}
+		if errors.Is(err, ErrConflict) {
+			var over bool
+			if over, err = p.merge(); err == nil && !over {
+				return false, nil
+			} else if err == nil {
+				continue
+			}
+		}
+		if p.work.Err() == nil {
+			p.Gate.Fault(faultStore, "what became of a call could not be recorded: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+		}
+		if stopped := sleep(p.work, min(p.Config.Backoff.Delay(n), 5*time.Second)); stopped != nil {
+			return false, fmt.Errorf("the fate of a call stays unrecorded: %w", err)
+		}
+	}
+}
+
+// merge takes over what another process has written, unless this one's action is to stand above it.
+func (p *attempt) merge() (over bool, err error) {
+	now, err := load(p.work, p.Ledger, p.key)
+	if err != nil {
+		return false, err
+	}
+	mine := p.e
+	if p.e, over = merged(mine, now); over {
+		return true, nil
+	}
+	p.stored = now.essence()
+	if mine.ActionID != "" && now.ActionID != mine.ActionID {
+		p.Log.Error("an action was accepted for a run that another replica has ended or given another action; see the machine in the portal",
+			p.about(mine.ID, zap.String("machine_id", mine.MachineID), zap.String("action_id", mine.ActionID),
+				zap.String("recorded_action_id", now.ActionID), zap.String("state", string(now.State)))...)
+	}
+	return false, nil
+}
+
+// count says in metrics and log what has just become durable, once a run.
+func (p *attempt) count(s step) {
+	if s.do != doPublish {
+		return
+	}
+	if p.e.ActionID != "" {
+		p.Metrics.accepted(&p.e)
+		if line := p.Log.Check(zap.InfoLevel, "call accepted"); line != nil {
+			line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
+				zap.String("action_id", p.e.ActionID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
+				zap.String("correlation_id", p.e.correlationID()))...)
+		}
+	}
+	if p.e.State == StateFinal {
+		p.Metrics.decided(&p.e)
+		if p.e.ActionID == "" {
+			p.Log.Info("request decided", p.about(p.e.ID, decision(&p.e)...)...)
+		}
+	}
+}
+
+// heard counts an answer where it arrives: several unclear ones in a row, over different machines, are a fault of the system.
+func (p *attempt) heard(a *defender.Error) (ambiguous bool) {
+	switch {
+	case a == nil:
+		p.ambiguous.end()
+	case a.Class == defender.Ambiguous:
+		return !a.Foreign() && p.ambiguous.add(p.e.MachineID)
+	case a.Class == defender.Throttled:
+		p.Gate.HealthyAgain(faultUnreachable)
+		p.ambiguous.end()
+	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
+		p.ambiguous.end()
+	}
+	return false
+}

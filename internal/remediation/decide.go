@@ -1,0 +1,291 @@
+package remediation
+
+import (
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Everything that is decided about a run stands in the decide*.go files, as pure functions from the entry and the facts to
+// the entry as it is to become and the step to take. They read no clock, no store and no settings but their arguments, and
+// log nothing. carry.go gathers the facts, writes the entry and takes the steps. Each row of the table in decide_test.go is
+// one case here; a new rule is a new fact and a new case.
+
+// do is a kind of step.
+type do int
+
+const (
+	doPublish do = iota + 1 // publish what was decided, mark it as published, acknowledge
+	doAck                   // everything was published: acknowledge
+	doWait                  // nak: the message is redelivered after step.after
+	doLook                  // ask the API whether the call took place
+	doAdopt                 // ask the API which action holds the machine
+	doCall                  // permit, guard, intent, POST
+	doAgain                 // the same once more after step.after, with the message in hand
+	doFollow                // the tracker goes on following
+)
+
+func (d do) String() string {
+	return map[do]string{
+		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
+		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the letter",
+	}[d]
+}
+
+// step is what is to be done next. Before a doPublish, doAck or doWait the entry is written, if a later decision depends on
+// what has changed in it (Entry.essence).
+type step struct {
+	do    do
+	after time.Duration // doWait, doAgain; with a fault: 0 means longer than until the breaker's next probe
+	cause string        // doWait, doAgain: the label of unrestrict_retries_total
+	fault *Fault        // trip the breaker
+	up    bool          // the answer shows that the API takes calls: reset the breaker
+	quota bool          // doWait: for a call of the budget
+
+	conflict *defender.Error // doAdopt: what the call was answered
+	invalid  *Invalid        // doRefuse
+
+	// insist: a call took place or may have. The write is repeated until the store takes it or the process ends, and
+	// merged with what another process has written meanwhile.
+	insist bool
+}
+
+// ends says whether the step ends a delivery.
+func (s step) ends() bool { return s.do == doPublish || s.do == doAck || s.do == doWait }
+
+// decider has the settings that decisions depend on.
+type decider SubmitConfig
+
+// facts is what a decision rests on beside the entry. Every function says which it reads.
+type facts struct {
+	now, brokerNow time.Time // this machine's clock, and its estimate of the broker's
+	message        string    // STREAM:SEQ of the delivery
+	delivered      int       // how often it was delivered, this time included
+	stopping       bool      // the process was asked to stop
+
+	holds   bool          // the machine's record names this run as its holder
+	busy    bool          // the machine's record names another run, whose call may be under way
+	refusal *Failure      // the request may not be called for: signature, policy, age, expiry, the signer's rate
+	allowed bool          // the policy was asked, and allows the run
+	paused  time.Duration // the breaker is open, and this is not its probe: for so long the message is to stay away
+	backoff time.Duration // of the entry's failures
+	retry   time.Duration // of those and of the tries in hand
+	parked  time.Duration // of the deliveries so far
+	tries   tries
+
+	served    time.Time // when an answer last showed that the API takes calls; zero: never
+	answered  time.Time // when the API last answered anything
+	tripped   bool      // the breaker is open, probe or not
+	ambiguous bool      // this unclear answer is one of several in a row, over different machines
+	notOurs   bool      // the action that answered the call is not of its making
+}
+
+// tries are the attempts of one delivery at its call, with the message in hand.
+type tries struct {
+	began                 time.Time
+	stale, reauth, unsent int
+	held                  time.Duration // waited between them
+	intent                time.Duration // what the last write-ahead intent took
+}
+
+// slack keeps a delivery that is on time from being sent back for a millisecond.
+const slack = 50 * time.Millisecond
+
+// next says where the run stands. Facts: now, brokerNow, message, holds.
+func (d decider) next(e Entry, f facts) (Entry, step) {
+	switch e.State {
+	case StateSubmitted:
+		return e, step{do: doPublish}
+	case StateFinal:
+		switch {
+		case e.Published:
+			return e, step{do: doAck}
+		case e.Dead && e.Source != f.message: // only that message can become the dead letter
+			return e, wait(2*time.Second, "told")
+		}
+		return e, step{do: doPublish}
+	case StateCalled:
+		if rest := d.leaseRemaining(e, f); rest > 0 {
+			return e, wait(rest, "inFlight")
+		}
+		if !f.holds && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
+			// Nobody can have taken the machine from this run, nor has its record expired: it was never taken for it,
+			// and so there was no call.
+			return reverted(e), step{do: doCall}
+		}
+		e.State, e.LookFrom = StateUnknown, d.lastPossibleEnd(e, f)
+	}
+	if e.State == StateUnknown {
+		if rest := d.nextLook(e).Sub(f.now); rest > slack {
+			return e, wait(rest, "unclear")
+		}
+		return e, step{do: doLook}
+	}
+	if rest := e.Due.Sub(f.now); rest > slack {
+		return e, wait(rest, "notDue")
+	}
+	return e, step{do: doCall}
+}
+
+// beforeCall judges what must hold right before a call. No call of the run can have taken place: every one made was
+// refused, never left, or was looked for in vain. So the entry says "waiting" where the call is put off. Facts: refusal,
+// allowed, paused, busy, delivered, message, now.
+func (d decider) beforeCall(e Entry, f facts) (Entry, step) {
+	e.Allowed = e.Allowed || f.allowed
+	switch {
+	case f.refusal != nil:
+		return reject(e, f, f.refusal)
+	case f.paused > 0:
+		return putOff(e, wait(f.paused, "systemFault"))
+	case f.busy:
+		return putOff(e, machineBusy(f))
+	}
+	return e, step{do: doCall}
+}
+
+// intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
+func (d decider) intended(e Entry, now, calledAt time.Time) Entry {
+	e.State, e.Owner, e.Attempts = StateCalled, d.Owner, e.Attempts+1
+	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
+	e.LastCall, e.StartBy = now.UTC(), time.Time{}
+	e.calls(e.LastCall)
+	if e.CalledAt.IsZero() {
+		e.CalledAt = calledAt
+	}
+	return e
+}
+
+// reverted is the entry of an intent whose call was not made, and will not be.
+func reverted(e Entry) Entry {
+	e.State, e.Attempts = StateWaiting, e.Attempts-1
+	e.neverCalled()
+	return e
+}
+
+// notGranted follows a call that was not made for want of a call of the budget.
+func (d decider) notGranted(e Entry, quota time.Duration, f facts) (Entry, step) {
+	return putOff(awaitQuota(e, quota, "quota", f))
+}
+
+// putOff naks the message of a run of which no call is under way. Only who knows that may say so: for whoever only wants
+// the message later, "called" must stay "called".
+func putOff(e Entry, s step) (Entry, step) {
+	e.State = StateWaiting
+	return e, s
+}
+
+func wait(d time.Duration, cause string) step {
+	return step{do: doWait, after: max(d, 0), cause: cause}
+}
+
+// machineBusy is a wait for a machine that another request's call holds: it can be for hours.
+func machineBusy(f facts) step {
+	return wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), "machineBusy")
+}
+
+// maxQuotaDelay bounds how long a message stays away for quota. Nothing is pulled while no call can be had, so that it costs
+// nothing; and what waits goes on as soon as the limits are raised, before what comes later.
+const maxQuotaDelay = 30 * time.Second
+
+// awaitQuota naks the message until a call may be had. The wait counts from here to the grant, over all redeliveries.
+func awaitQuota(e Entry, d time.Duration, cause string, f facts) (Entry, step) {
+	if e.Stages.QuotaSince.IsZero() {
+		e.Stages.QuotaSince = f.now.UTC()
+	}
+	s := wait(min(d, maxQuotaDelay), cause)
+	s.quota = true
+	return e, s
+}
+
+// leaseRemaining is how much longer another process may be in the middle of its call; past that it is dead, or its answer
+// lost. A call of this process that no handler is at any more ended without being recorded.
+func (d decider) leaseRemaining(e Entry, f facts) time.Duration {
+	if e.Owner == d.Owner {
+		return 0
+	}
+	return e.Written.Add(d.startLimit(e) + d.Timeout + d.ReconcileDelay).Sub(f.brokerNow)
+}
+
+// lastPossibleEnd is when a call whose process died can have ended at the latest; one of this process ended before now.
+func (d decider) lastPossibleEnd(e Entry, f facts) time.Time {
+	if e.Owner == d.Owner {
+		return f.now.UTC()
+	}
+	return e.LastCall.Add(d.startLimit(e) + d.Timeout)
+}
+
+// startLimit is how long after its intent the call can have begun.
+func (d decider) startLimit(e Entry) time.Duration {
+	return max(d.StartLimit, e.StartBy.Sub(e.LastCall)) // of none it is far below zero
+}
+
+// holderTimeout is when a machine's holder that has not been heard of since its call holds the machine no longer: its
+// message was purged. Nobody who is alive is silent for so long. By then, at the latest, the machine's record expires.
+func (d decider) holderTimeout() time.Duration {
+	alive := longestStart + d.Timeout + 11*d.ReconcileDelay // the looks take ten
+	return min(max(d.GiveUpAfter, alive), keep)
+}
+
+// longestStart is how long after its intent a call of any version can begin.
+const longestStart = 10 * time.Second
+
+// reject ends the run for good.
+func reject(e Entry, f facts, why *Failure) (Entry, step) {
+	return deadLettered(e, f, Rejected, why)
+}
+
+// giveUp ends a run that could not be carried out in time, while others could.
+func giveUp(e Entry, f facts) (Entry, step) {
+	why := &Failure{Code: CodeGaveUp, Origin: OriginWorker, Message: "not carried out within WORKER_GIVE_UP_AFTER"}
+	if e.State == StateUnknown || e.State == StateCalled {
+		why.Code = CodeFateUnknown
+		why.Message = "it could not be found out whether the call took place; see the machine's actions in the portal before it is asked for again"
+	}
+	if last := e.LastErr; last != nil {
+		why.Message += "; last: " + last.Code + ": " + last.Message
+		why.HTTPStatus = last.HTTPStatus
+	}
+	return deadLettered(e, f, Abandoned, why)
+}
+
+// deadLettered decides, and leaves the dead letter to this message, whose payload nobody else has.
+func deadLettered(e Entry, f facts, outcome string, why *Failure) (Entry, step) {
+	e.Source = f.message
+	return ended(e, f.now, outcome, why, true), step{do: doPublish}
+}
+
+// ended is the entry of a run that is decided.
+func ended(e Entry, now time.Time, outcome string, why *Failure, dead bool) Entry {
+	e.State, e.Outcome, e.Error, e.Dead = StateFinal, outcome, why, dead
+	e.DecidedAt, e.Owner = now.UTC(), ""
+	return e
+}
+
+// rehearsed ends a dry run, for which everything but the POST was done.
+func rehearsed(e Entry, f facts) (Entry, step) {
+	return ended(e, f.now, DryRun, nil, false), step{do: doPublish}
+}
+
+func failure(a *defender.Error) *Failure {
+	f := &Failure{Code: a.Code, Message: a.Message, HTTPStatus: a.StatusCode, Origin: OriginDefender}
+	if f.Message == "" {
+		f.Message = a.Error()
+	}
+	return f
+}
+
+// essence is what later decisions rest on. Where it differs from what the ledger has, a nak is preceded by a write.
+type essence struct {
+	state                        State
+	published, allowed, counted  bool
+	run, attempts, looks, failed int
+	failures                     Duration
+	quotaSince                   time.Time
+	due, lookFrom, notFound      time.Time
+}
+
+func (e *Entry) essence() essence {
+	return essence{
+		e.State, e.Published, e.Allowed, e.Counted, e.Run, e.Attempts, e.Looks, e.Failures, e.Failed, e.Stages.QuotaSince, e.Due, e.LookFrom, e.NotFound,
+	}
+}

@@ -1,0 +1,189 @@
+package remediation
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
+const (
+	faultStore       = "store"
+	faultSlow        = "slowBroker"
+	faultUnreachable = "unreachable"
+	faultAmbiguous   = "unclearAnswers"
+)
+
+const (
+	// holdFor is how long attempts that never left this machine are repeated while the message is in hand; what takes
+	// longer is left to the broker's redelivery.
+	holdFor = 3 * time.Second
+	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked: each
+	// time costs a call of the budget.
+	maxStale = 3
+	// notFoundTwice is how far apart two 404 must be to count: a valid machine now and then answers one (defender-api,
+	// "reported as transient").
+	notFoundTwice = 5 * time.Second
+)
+
+// accepted records the action of a call that the API took. The request is never called for again. Facts: now, notOurs.
+func (d decider) accepted(e Entry, a defender.MachineAction, f facts) (Entry, step) {
+	e.Adopted = f.notOurs
+	return d.taken(e, a, f)
+}
+
+// taken makes a the run's action: it is followed to its end, or that is the end.
+func (d decider) taken(e Entry, a defender.MachineAction, f facts) (Entry, step) {
+	e.ActionID, e.Created = a.ID, a.CreationTime
+	e.keepAction(a, d.MaxAction)
+	e.Accepted = f.now.UTC()
+	e.LastErr, e.Owner = nil, ""
+	e.State, e.Follow = StateSubmitted, d.Track
+	if !e.Follow {
+		e = ended(e, f.now, Submitted, nil, false)
+	}
+	return e, step{do: doPublish, up: true, insist: true}
+}
+
+// answered says what every answer to a call means but an acceptance (defender.Classify), and what it means that none came.
+// Facts: now, message, tries, retry, backoff, answered, ambiguous.
+func (d decider) answered(e Entry, a *defender.Error, f facts) (Entry, step) {
+	switch a.Class {
+	case defender.Stale:
+		return d.stale(e, f)
+	case defender.Reauthenticate:
+		if f.tries.reauth < 2 {
+			return e, step{do: doAgain}
+		}
+	case defender.Transient:
+		if f.tries.held+f.retry <= holdFor {
+			return e, step{do: doAgain, after: f.retry, cause: "transient"}
+		}
+		if f.answered.Before(f.tries.began) {
+			return putOff(unreachable(e, a))
+		}
+		return d.failed(e, 0, "transient", failure(a), f)
+	case defender.Throttled:
+		return putOff(awaitQuota(e, a.RetryAfter, "throttled", f))
+	case defender.Ambiguous:
+		return d.unclear(e, a, f)
+	case defender.Conflict:
+		return e, step{do: doAdopt, up: true, conflict: a}
+	case defender.NotFound:
+		return d.notFound(e, a, f)
+	case defender.Rejected:
+		e, s := reject(e, f, failure(a))
+		s.up = a.StatusCode != 403
+		return e, s
+	}
+	if a.Foreign() { // somebody else answered, who may have let the call through
+		return d.unclear(e, a, f)
+	}
+	return putOff(systemFault(e, a))
+}
+
+// unclear leaves a call that may have taken place to the look-ups.
+func (d decider) unclear(e Entry, a *defender.Error, f facts) (Entry, step) {
+	e.State, e.LookFrom, e.LastErr = StateUnknown, f.now.UTC(), failure(a)
+	s := wait(d.ReconcileDelay, "unclear")
+	s.insist = true
+	switch {
+	case a.Foreign():
+		s.fault = &Fault{Code: defender.CodeLabel(a.Code), Reason: a.Reason}
+	case f.ambiguous:
+		s.fault = ambiguousFault(a)
+	}
+	return e, s
+}
+
+// notFound rejects at the second 404. An empty one is Defender's own only if somebody had an answer of Defender's since the
+// first; else somebody else answers in its place.
+func (d decider) notFound(e Entry, a *defender.Error, f facts) (Entry, step) {
+	var s step
+	switch {
+	case !e.NotFound.IsZero() && a.Empty && !f.answered.After(e.NotFound):
+		return d.unclear(e, a.NotDefender(), f)
+	case !e.NotFound.IsZero() && f.now.Sub(e.NotFound) >= notFoundTwice:
+		e, s = reject(e, f, failure(a))
+	default:
+		if e.NotFound.IsZero() {
+			e.NotFound = f.now.UTC()
+		}
+		e, s = d.failed(e, notFoundTwice+100*time.Millisecond, "notFound", failure(a), f)
+	}
+	s.up = !a.Empty
+	return e, s
+}
+
+// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late. The
+// grant itself takes two of the broker's answers, which count too.
+func (d decider) slowFor() time.Duration { return d.StartLimit / 4 }
+
+// stale repeats a call whose permit was too old, and blames a broker that is too slow for any.
+func (d decider) stale(e Entry, f facts) (Entry, step) {
+	switch {
+	case f.tries.stale < maxStale:
+		return e, step{do: doAgain}
+	case f.tries.intent < d.slowFor():
+		return putOff(e, wait(time.Second, "stale"))
+	}
+	return putOff(e, step{do: doWait, cause: faultSlow, fault: &Fault{Code: faultSlow, Reason: fmt.Sprintf(
+		"the broker takes %s to store what must be durable before a call, so that granted calls are too old by then; see its disk, its load and the way to it",
+		f.tries.intent.Round(time.Millisecond))}})
+}
+
+// failed naks the message for a fault of the request's own, with growing delay, or gives the request up. No call of it is
+// under way. Facts: now, message, backoff.
+func (d decider) failed(e Entry, atLeast time.Duration, cause string, why *Failure, f facts) (Entry, step) {
+	delay := max(f.backoff, atLeast)
+	e.State = StateWaiting
+	e.Failures++
+	e.Failed += Duration(delay)
+	e.LastErr = why
+	if time.Duration(e.Failed) > d.GiveUpAfter {
+		return giveUp(e, f)
+	}
+	e.Due = f.now.Add(delay).UTC()
+	return e, wait(delay, cause)
+}
+
+// systemFault naks the message because of a fault of the system: it costs the request nothing.
+func systemFault(e Entry, a *defender.Error) (Entry, step) {
+	fault := &Fault{Code: defender.CodeLabel(a.Code), Reason: cmp.Or(a.Reason, a.Error())}
+	if a.Op == "token" {
+		fault.Code = "token"
+	}
+	if id := a.Exchange.CorrelationID; id != "" {
+		fault.Reason += " (correlation id " + id + ")"
+	}
+	e.LastErr = failure(a)
+	return e, step{do: doWait, cause: "systemFault", fault: fault}
+}
+
+func unreachable(e Entry, a *defender.Error) (Entry, step) {
+	e.LastErr = failure(a)
+	return e, step{do: doWait, cause: faultUnreachable, fault: &Fault{
+		Code:   faultUnreachable,
+		Reason: "the Defender API cannot be reached: " + a.Error() + "; check DEFENDER_API_URL, name resolution, the proxy and the firewall",
+	}}
+}
+
+func ambiguousFault(a *defender.Error) *Fault {
+	return &Fault{Code: faultAmbiguous, Reason: fmt.Sprintf(
+		"several calls in a row got no clear answer (last: %s); see whether the Defender API or a proxy before it is in trouble. Every one is looked up before it is made again", a.Error())}
+}
+
+// merged puts an answer that came late over what another process has written meanwhile. Whoever wrote "not accepted" is
+// overruled, for the action exists; whoever has an action or a decision was first. An answer without an action overrules
+// nobody: the other process may be calling by now.
+func merged(mine, theirs Entry) (e Entry, over bool) {
+	open := theirs.State == StateWaiting || theirs.State == StateCalled || theirs.State == StateUnknown
+	if theirs.Run != mine.Run || !open || mine.ActionID == "" {
+		return theirs, false
+	}
+	mine.Revision = theirs.Revision
+	mine.Attempts = max(mine.Attempts, theirs.Attempts)
+	return mine, true
+}

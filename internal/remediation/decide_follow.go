@@ -1,0 +1,57 @@
+package remediation
+
+import (
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// sighting is what the tracker has learned of an action that it follows.
+type sighting struct {
+	action   defender.MachineAction // zero: the API does not know it any more
+	exchange defender.Exchange      // what it was learned from
+	gone     *defender.Error        // asked for by its id several times, and not found
+	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
+}
+
+// sighted says what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
+// as it is.
+func (d decider) sighted(e Entry, s sighting, timeout time.Duration, now time.Time) (Entry, step) {
+	if e.State != StateSubmitted {
+		return e, step{do: doAck}
+	}
+	if s.action.ID != "" {
+		e.keepAction(s.action, d.MaxAction)
+	}
+	switch {
+	case s.action.Final():
+		e = ended(e, now, outcomeOf(s.action.Status), nil, false)
+	case s.gone != nil:
+		e = ended(e, now, Failed, &Failure{
+			Code: CodeActionVanished, Origin: OriginWorker, HTTPStatus: s.gone.StatusCode,
+			Message: "the API accepted the call but no longer knows the action; see the machine in the portal",
+		}, false)
+	case s.overdue:
+		e = ended(e, now, TimedOut, &Failure{
+			Code: CodeTrackTimeout, Origin: OriginWorker,
+			Message: fmt.Sprintf("the action was still %s after %s (WORKER_TRACK_TIMEOUT); it may yet be carried out when the machine comes online", s.action.Status, timeout),
+		}, false)
+	default:
+		return e, step{do: doFollow}
+	}
+	return e, step{do: doPublish}
+}
+
+func outcomeOf(status string) string {
+	switch status {
+	case "Succeeded":
+		return Succeeded
+	case "TimeOut":
+		return TimedOut
+	case "Cancelled", "Canceled":
+		return Cancelled
+	default:
+		return Failed
+	}
+}

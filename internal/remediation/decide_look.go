@@ -1,0 +1,116 @@
+package remediation
+
+import (
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
+var lookAfter = [...]time.Duration{1, 3, 6}
+
+// nextLook is when the run is looked for next; for the last time not before its call has timed out.
+func (d decider) nextLook(e Entry) time.Time {
+	n := min(e.Looks, len(lookAfter)-1)
+	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
+	if past := e.LastCall.Add(d.Timeout); n == len(lookAfter)-1 && at.Before(past) {
+		return past
+	}
+	return at
+}
+
+// beforeLook holds a look that is due back while the breaker is open. Facts: paused.
+func (d decider) beforeLook(e Entry, f facts) (Entry, step) {
+	if f.paused > 0 {
+		return e, wait(f.paused, "systemFault")
+	}
+	return e, step{do: doLook}
+}
+
+// looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
+// not show it allow another call. Facts: now, served, tripped.
+func (d decider) looked(e Entry, found *defender.MachineAction, f facts) (Entry, step) {
+	if found != nil {
+		return d.taken(e, *found, f)
+	}
+	if e.Looks++; e.Looks < len(lookAfter) {
+		return e, wait(d.nextLook(e).Sub(f.now), "unclear")
+	}
+	e.State = StateWaiting
+	e.Failures++
+	// The looks were answered, so the API is there. Whether it takes calls at all shows in others' since this request was
+	// first taken, and in there being no fault now.
+	if !f.tripped && f.servedWithin(f.now.Sub(e.ReceivedAt)) {
+		// Only the time that the looks take: for a permission or for quota it waited at no cost.
+		e.Failed += Duration(d.nextLook(e).Sub(e.LookFrom))
+	}
+	if time.Duration(e.Failed) > d.GiveUpAfter {
+		return giveUp(e, f)
+	}
+	return e, step{do: doCall}
+}
+
+// adopted follows a conflict: the machine's own unrestrict action is taken over, whatever else holds the machine is waited
+// for. An earlier call of this run, which the looks did not show, may have made it. Facts: now, message, backoff.
+func (d decider) adopted(e Entry, holding *defender.MachineAction, conflict *defender.Error, f facts) (Entry, step) {
+	if holding == nil {
+		return d.failed(e, d.ReconcileDelay, "conflict", failure(conflict), f)
+	}
+	e.Adopted = f.notOurs
+	return d.taken(e, *holding, f)
+}
+
+// lookFailed follows a look without an answer to go by, which counts for nothing towards the looks. A refusal for lack of
+// permission parks the request until the permission is there. Facts: now, brokerNow, stopping, backoff, answered,
+// ambiguous, served, message.
+func (d decider) lookFailed(e Entry, a *defender.Error, f facts) (Entry, step) {
+	switch {
+	case a.Class == defender.System && a.StatusCode == 403:
+		return e, wait(f.parked, "mayNotList")
+	case a.Class == defender.System:
+		return systemFault(e, a)
+	case a.Class == defender.Throttled:
+		return awaitQuota(e, a.RetryAfter, "throttled", f)
+	case a.Class == defender.Reauthenticate:
+		return e, wait(0, "reauthenticate")
+	case f.stopping:
+		return e, wait(0, "shutdown")
+	case a.Class == defender.Transient && f.now.Sub(f.answered) > holdFor:
+		return unreachable(e, a)
+	}
+	// It brings the request nearer to being given up only if others were served since it was last put off: an API that is
+	// away costs nobody anything.
+	e.Failures++
+	if f.servedWithin(f.brokerNow.Sub(e.Written)) {
+		e.Failed += Duration(f.backoff)
+	}
+	var fault *Fault
+	if a.Class == defender.Ambiguous && f.ambiguous {
+		fault = ambiguousFault(a)
+	}
+	if time.Duration(e.Failed) > d.GiveUpAfter {
+		e, s := giveUp(e, f)
+		s.fault = fault
+		return e, s
+	}
+	s := wait(f.backoff, "lookUpFailed")
+	s.fault = fault
+	return e, s
+}
+
+// servedWithin reports whether the API took a call of this replica, anybody's, in the last d.
+func (f facts) servedWithin(d time.Duration) bool {
+	return !f.served.IsZero() && f.now.Sub(f.served) < d
+}
+
+// ours says whether an action can be of a call of this run: the machine, the type, the comment, created since its first
+// call, and not known to be another request's.
+func ours(e *Entry, a defender.MachineAction, others bool) bool {
+	return unrestricts(e, a) && strings.TrimSpace(a.RequestorComment) == strings.TrimSpace(e.Comment) &&
+		(a.CreationTime.IsZero() || !a.CreationTime.Before(e.CalledAt)) && !others
+}
+
+func unrestricts(e *Entry, a defender.MachineAction) bool {
+	return strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, e.MachineID)
+}

@@ -1,0 +1,91 @@
+package remediation
+
+import "time"
+
+// More steps, of a message that comes to the entry of its id.
+const (
+	doGoOn   do = iota + 20 // go on with the entry as it is
+	doRefuse                // the message has no claim on the id: step.invalid says why
+	doReopen                // write the run that the replay opens, record it, drop the dead letter, and go on
+	doDrop                  // the replay asks for nothing any more: drop its dead letter, acknowledge
+)
+
+// arrival is what a message asks for.
+type arrival struct {
+	fresh         Entry // run 1 of the request as this message puts it
+	message       string
+	claimed       string // the id that it claims
+	replay        replay
+	refusedBefore bool // the same signed bytes were refused for expiring too late
+	tooOld        bool
+	dryRun        bool
+}
+
+// opened says what a message means for the entry of its id: it begins a run where there is none to go on with.
+func opened(e Entry, a arrival, now time.Time) (Entry, step) {
+	known := e.State != ""
+	switch {
+	case known && e.Print != a.fresh.Print:
+		return e, refuse(a, CodeIDConflict, "id: another request with this id, for another machine or with another comment, came first; give each request its own id")
+	case !known && a.refusedBefore:
+		return e, refuse(a, CodeExpiresTooLate, refusedAlready)
+	case a.replay.seq != 0:
+		return replayed(e, a)
+	case !known:
+		fresh := a.fresh
+		fresh.Revision = e.Revision
+		if a.tooOld {
+			return reject(fresh, facts{now: now, message: a.message}, &Failure{
+				Code: CodeTooOld, Origin: OriginRequest,
+				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds",
+			})
+		}
+		return fresh, step{do: doGoOn}
+	case e.State == StateFinal && e.Outcome == DryRun && !a.dryRun && e.Source != a.message:
+		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
+		if !e.Published {
+			return e, wait(2*time.Second, "told")
+		}
+		return nextRun(e, a.fresh), step{do: doGoOn}
+	}
+	return e, step{do: doGoOn}
+}
+
+// replayed opens the next run of a request that ended rejected or abandoned.
+func replayed(e Entry, a arrival) (Entry, step) {
+	ended := e.State == StateFinal && (e.Outcome == Rejected || e.Outcome == Abandoned)
+	switch {
+	case e.State != "" && e.ReplayOf == a.replay.seq: // this replay's own run goes on
+		if a.replay.found {
+			return e, step{do: doReopen} // a death came between the run and the end of its dead letter
+		}
+		return e, step{do: doGoOn}
+	case !a.replay.found:
+		return e, refuse(a, CodeMalformed, "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped")
+	case e.State == StateFinal && !e.Published && e.Run == a.replay.run:
+		return e, wait(2*time.Second, "told") // the letter was seen before its run's own message has published all of it
+	case e.State == "" || ended && e.Run == a.replay.run:
+		old := e
+		old.Run = a.replay.run
+		e = nextRun(old, a.fresh)
+		e.ReplayOf = a.replay.seq
+		if old.Error != nil && old.Error.Code == CodeFateUnknown {
+			e.lookFirst(old)
+		}
+		return e, step{do: doReopen}
+	}
+	return e, step{do: doDrop} // the request has gone on since: the letter is out of date
+}
+
+// nextRun is a run of the same request behind one that ended.
+func nextRun(old, fresh Entry) Entry {
+	fresh.Run, fresh.Revision = old.Run+1, old.Revision
+	if old.State != "" {
+		fresh.Owned = old.Owned
+	}
+	return fresh
+}
+
+func refuse(a arrival, code, why string) step {
+	return step{do: doRefuse, invalid: &Invalid{Code: code, ClaimedID: a.claimed, Message: why}}
+}

@@ -1,0 +1,171 @@
+package remediation
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// anyInput is a run of any kind in a state, at any time, with any facts and any answer.
+func anyInput(t *rapid.T, states ...State) *input {
+	second := func(name string, from, to int) time.Duration {
+		return time.Duration(rapid.IntRange(from, to).Draw(t, name)) * time.Second
+	}
+	in := ordinary(rapid.SampledFrom(states).Draw(t, "state"))
+	e, f := &in.e, &in.f
+	e.Owner = rapid.SampledFrom([]string{"us", "them", ""}).Draw(t, "owner")
+	e.Attempts, e.Looks, e.Failures = rapid.IntRange(0, 5).Draw(t, "attempts"), rapid.IntRange(0, 3).Draw(t, "looks"), rapid.IntRange(0, 9).Draw(t, "failures")
+	e.LastCall, e.LookFrom = tableNow.Add(-second("lastCall", 0, 90)), tableNow.Add(-second("lookFrom", -40, 90))
+	e.Written, e.Due = tableNow.Add(-second("written", 0, 100_000)), tableNow.Add(second("due", -10, 10))
+	e.Failed = Duration(second("failed", 0, 90_000))
+	e.Published, e.Dead = rapid.Bool().Draw(t, "published"), rapid.Bool().Draw(t, "dead")
+	e.Source = rapid.SampledFrom([]string{"S:1", "S:2"}).Draw(t, "source")
+	if rapid.Bool().Draw(t, "a 404 before") {
+		e.NotFound = tableNow.Add(-second("notFound", 0, 10))
+	}
+	f.holds, f.busy, f.stopping = rapid.Bool().Draw(t, "holds"), rapid.Bool().Draw(t, "busy"), rapid.Bool().Draw(t, "stopping")
+	f.tripped, f.ambiguous, f.allowed = rapid.Bool().Draw(t, "tripped"), rapid.Bool().Draw(t, "ambiguous"), rapid.Bool().Draw(t, "allowed")
+	f.paused, f.answered, f.served = second("paused", 0, 1), tableNow.Add(-second("answered", 0, 10)), tableNow.Add(-second("served", 0, 100))
+	f.tries = tries{
+		began: tableNow.Add(-second("began", 0, 9)), stale: rapid.IntRange(0, 3).Draw(t, "stale"), reauth: rapid.IntRange(0, 2).Draw(t, "reauth"),
+		held: second("held", 0, 4), intent: second("intent", 0, 1),
+	}
+	if rapid.Bool().Draw(t, "refused") {
+		f.refusal = &Failure{Code: CodePolicy}
+	}
+	in.d.Track = rapid.Bool().Draw(t, "track")
+	class := defender.Class(rapid.IntRange(int(defender.Transient), int(defender.Stale)).Draw(t, "class"))
+	of(class, rapid.SampledFrom([]int{0, 400, 403, 503}).Draw(t, "status"), rapid.SampledFrom([]string{"x", "redirect"}).Draw(t, "code"))(in)
+	if rapid.Bool().Draw(t, "an action") {
+		in.action = anAction(rapid.SampledFrom([]string{"Pending", "Succeeded", "odd"}).Draw(t, "status of it"))
+	}
+	in.seen = sighting{overdue: rapid.Bool().Draw(t, "overdue")}
+	if in.action != nil {
+		in.seen.action = *in.action
+	}
+	fresh(in)
+	return in
+}
+
+type asked struct {
+	name   string
+	states []State // in which carry asks it
+	take   func(*input) (Entry, step)
+}
+
+var decisions = []asked{
+	{"message", []State{StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal}, arrives},
+	{"next", []State{StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal}, next},
+	{"before call", []State{StateWaiting, StateCalled}, beforeCall},
+	{"answered", []State{StateWaiting, StateCalled}, answered},
+	{"before look", []State{StateUnknown}, beforeLook},
+	{"looked", []State{StateUnknown}, looked},
+	{"look failed", []State{StateWaiting, StateUnknown}, lookFailed},
+	{"adopted", []State{StateCalled}, adopted},
+	{"followed", []State{StateSubmitted, StateFinal}, sighted},
+}
+
+// Every input leads somewhere: to a step that carry or the tracker knows, with what that step needs. What ends a delivery
+// and changes the state is written first; what is published is decided; and a call is only made of a run that waits, or
+// right behind one that did not take place.
+func TestEveryInputLeadsSomewhere(t *testing.T) {
+	for _, d := range decisions {
+		t.Run(d.name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				in := anyInput(t, d.states...)
+				e, s := d.take(in)
+				if s.do.String() == "" || s.do == doWait && s.cause == "" {
+					t.Fatalf("no step: %+v", s)
+				}
+				if !e.State.known() {
+					t.Fatalf("state %q", e.State)
+				}
+				if s.ends() && e.State != in.e.State && e.essence() == in.e.essence() {
+					t.Fatalf("%s would not be written before %s", e.State, s.do)
+				}
+				if s.do == doPublish && e.State != StateSubmitted && e.State != StateFinal {
+					t.Fatalf("%s is published", e.State)
+				}
+				if s.do == doPublish && e.State == StateFinal && e.Dead && e.Source != in.f.message {
+					t.Fatal("a dead letter of another message is published")
+				}
+				if s.do == doCall && e.State != StateWaiting && d.name != "before call" || s.do == doAgain && d.name != "answered" {
+					t.Fatalf("%s of a run that is %s", s.do, e.State)
+				}
+				if s.do == doLook && e.State != StateUnknown || s.do == doAdopt && (e.State != in.e.State || s.conflict == nil) {
+					t.Fatalf("%s of a run that is %s", s.do, e.State)
+				}
+				if s.insist && e.State != StateUnknown && e.ActionID == "" {
+					t.Fatal("it insists on nothing")
+				}
+			})
+		})
+	}
+}
+
+// A final entry never changes but by a replay, or by the request of a dry run coming again.
+func TestFinalStaysFinal(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		for _, d := range decisions {
+			if !slices.Contains(d.states, StateFinal) {
+				continue
+			}
+			in := anyInput(t, StateFinal)
+			if e, _ := d.take(in); e.essence() != in.e.essence() || e.Outcome != in.e.Outcome || e.ActionID != in.e.ActionID {
+				t.Fatalf("%s made %+v of %+v", d.name, e, in.e)
+			}
+			mine := in.e
+			mine.ActionID, mine.State = "a2", StateSubmitted
+			if e, over := merged(mine, in.e); over || e.Outcome != in.e.Outcome || e.ActionID != in.e.ActionID {
+				t.Fatalf("a late answer made %+v of %+v", e, in.e)
+			}
+		}
+	})
+}
+
+// A run whose call may have taken place is not called for again before three looks, each when it was due and the last behind
+// the call's time-out, did not show it: whatever happens in between, at any time, in any process.
+func TestNoSecondCallBeforeThreeEmptyLooks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := ordinary(StateWaiting)
+		in.e = in.d.intended(in.e, tableNow, tableNow)
+		in.e.Written = tableNow
+		called, empty := tableNow, 0
+		if rapid.Bool().Draw(t, "the answer is unclear") {
+			of(defender.Ambiguous, 503, "x")(in)
+			in.e, _ = answered(in)
+		}
+		in.f.holds = true
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			by := time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second
+			in.f.now, in.f.brokerNow = in.f.now.Add(by), in.f.brokerNow.Add(by)
+			in.d.Owner = rapid.SampledFrom([]string{"us", "them"}).Draw(t, "process")
+			e, s := next(in)
+			if s.do == doLook {
+				in.e = e
+				if rapid.IntRange(0, 3).Draw(t, "look") == 0 {
+					of(rapid.SampledFrom([]defender.Class{defender.Ambiguous, defender.Throttled, defender.System}).Draw(t, "class"), 503, "x")(in)
+					e, s = lookFailed(in)
+				} else {
+					e, s = looked(in)
+					empty++
+				}
+			}
+			if s.ends() && e.essence() != in.e.essence() {
+				in.e.Written = in.f.brokerNow
+			}
+			e.Written = in.e.Written
+			in.e = e
+			if s.do == doCall {
+				if empty < 3 || in.f.now.Sub(called) < in.d.Timeout {
+					t.Fatalf("called again %v after the call, behind %d looks", in.f.now.Sub(called), empty)
+				}
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,49 @@
+package remediation
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The largest request that may be, and all that can be written about it, fits into a message of LeastMaxPayload; the entry is
+// the largest. A broker that takes less gets no request that does not fit, and ordinary ones all the same.
+func TestWhatIsTakenFits(t *testing.T) {
+	wide := strings.Repeat("\u2028", (MaxPayload-200)/3) // twice as large in JSON
+	largest := fmt.Sprintf(`{"id":"large","machineId":"%s","comment":"c","ticket":"%s"}`, sampleMachine, wide)
+	ordinary := fmt.Sprintf(`{"id":"usual","machineId":"%s","comment":"Cleaned and validated","ticket":"INC-4711","requestedBy":"ann@contoso.com","metadata":{"a":[1,2,3]}}`, sampleMachine)
+	for _, maxPayload := range []int{4 << 10, 10_000, 64 << 10, 100_000, LeastMaxPayload - 1, LeastMaxPayload, 1 << 20, 8 << 20} {
+		rules := sampleRules
+		var action int
+		rules.Room, action = Room(maxPayload)
+		if rules.Room <= 0 || action < maxPayload/6 || rules.Room+action > maxPayload {
+			t.Errorf("max_payload %d: %d bytes for a request, %d for an action", maxPayload, rules.Room, action)
+		}
+		if _, invalid := rules.Parse(Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(ordinary)}); invalid != nil {
+			t.Errorf("max_payload %d: an ordinary request is %v", maxPayload, invalid)
+		}
+		req, invalid := rules.Parse(Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(largest)})
+		if invalid != nil {
+			if maxPayload >= LeastMaxPayload || invalid.Code != CodeTooLarge || invalid.ClaimedID != "large" || req.Ticket != "" || !strings.Contains(invalid.Message, fmt.Sprint(LeastMaxPayload)) {
+				t.Errorf("max_payload %d: the largest request is %v", maxPayload, invalid)
+			}
+			continue
+		}
+		e := newEntry(req, Delivery{Stream: "REMEDIATION", Sequence: 1}, time.Now(), time.Now())
+		e.Action = json.RawMessage(`{"x":"` + strings.Repeat("a", action-8) + `"}`)
+		full := &Failure{Code: "code", Message: strings.Repeat("m", maxMessage), Origin: OriginDefender}
+		e.LastErr, e.Error = full, full
+		for range maxCalls {
+			e.addCall(Call{Time: time.Now(), Operation: opUnrestrict, Class: "ambiguous", HTTPStatus: 500, Code: strings.Repeat("c", 64), CorrelationID: strings.Repeat("c", 64)})
+		}
+		w, err := e.write("e.0.1", 0)
+		if err != nil || len(w.Value) > maxPayload {
+			t.Errorf("max_payload %d: the entry of the largest request has %d bytes, %v", maxPayload, len(w.Value), err)
+		}
+		if _, _, err := e.Result().Render("/s", Trace{}, maxPayload); err != nil {
+			t.Errorf("max_payload %d: %v", maxPayload, err)
+		}
+	}
+}

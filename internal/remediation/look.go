@@ -1,0 +1,111 @@
+package remediation
+
+import (
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// look finds out what became of a call before another may be made: it looks for an action of the machine, the type and the
+// comment, created since the run's first call, that is not another request's.
+func (p *attempt) look() (Entry, step, error) {
+	d, f := decider(p.Config), p.facts()
+	f.paused = p.paused()
+	if e, s := d.beforeLook(p.e, f); s.do != doLook {
+		return e, s, nil
+	}
+	actions, err := p.lookForCall()
+	if err != nil {
+		return p.lookFailed(err)
+	}
+	p.Notes.mayList(true, "")
+	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.others(a.ID, p.key)) })
+	if found != nil {
+		p.ambiguous.end()
+		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
+	}
+	e, s := d.looked(p.e, found, p.facts())
+	return e, s, nil
+}
+
+// lookForCall lists what may be the run's call. Where the API's clock was not known at the call, the first answer tells
+// it, and what was asked for is corrected: too little, of a clock far behind ours, or, by the process that called, too much.
+func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
+	p.dateCall()
+	for again := true; ; again = false {
+		since := p.e.CalledAt
+		actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: since})
+		if err != nil {
+			return nil, err
+		}
+		if p.dateCall(); !p.e.CalledAt.Before(since) || !again {
+			return actions, nil
+		}
+	}
+}
+
+// dateCall puts CalledAt right once the API's clock is known. A process that knew it then has it right.
+func (p *attempt) dateCall() {
+	if !p.clockKnown() {
+		return
+	}
+	blind := p.e.CalledAt.Equal(p.e.LastCall.Add(-wideMargin))
+	switch at := p.callByAPI(); {
+	case p.e.Owner == p.Config.Owner && (blind || at.Before(p.e.CalledAt)):
+		p.e.CalledAt = at
+	case p.e.Owner != p.Config.Owner && blind:
+		// LastCall is by a clock that nobody here knows. What both margins have in common is not taken twice.
+		if at = at.Add(2*clockMargin - wideMargin); at.Before(p.e.CalledAt) {
+			p.e.CalledAt = at
+		}
+	}
+}
+
+// adopt takes over the unrestrict action that holds the machine. An earlier call of this run, which the looks did not show,
+// may have made it, and it may have ended since.
+func (p *attempt) adopt(conflict *defender.Error) (Entry, step, error) {
+	actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
+	if err != nil {
+		p.e.State = StateWaiting // the API has refused the call
+		return p.lookFailed(err)
+	}
+	p.Notes.mayList(true, "")
+	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.others(a.ID, p.key)) }
+	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
+	if holding == nil {
+		holding = first(actions, func(a defender.MachineAction) bool { return unrestricts(&p.e, a) && !a.Final() })
+	}
+	f := p.facts()
+	f.notOurs = holding != nil && !own(*holding)
+	e, s := decider(p.Config).adopted(p.e, holding, conflict, f)
+	return e, s, nil
+}
+
+func first(actions []defender.MachineAction, fits func(defender.MachineAction) bool) *defender.MachineAction {
+	if i := slices.IndexFunc(actions, fits); i >= 0 {
+		return &actions[i]
+	}
+	return nil
+}
+
+// lookFailed follows a look without an answer to go by; where none was granted it waits for quota.
+func (p *attempt) lookFailed(err error) (Entry, step, error) {
+	f := p.facts()
+	if wait, is := quotaWait(err); is {
+		e, s := awaitQuota(p.e, wait, "quota", f)
+		return e, s, nil
+	}
+	a, is := errors.AsType[*defender.Error](err)
+	if !is {
+		return p.e, step{}, err
+	}
+	if a.Class == defender.System && a.StatusCode == 403 {
+		p.Notes.mayList(false, a.Reason)
+	}
+	f.ambiguous = a.Class == defender.Ambiguous && p.ambiguous.add(p.e.MachineID)
+	e, s := decider(p.Config).lookFailed(p.e, a, f)
+	return e, s, nil
+}

@@ -1,0 +1,96 @@
+package remediation
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+)
+
+// publisher publishes what the ledger has decided, in order: the audit record, the dead letter, the result, and last the
+// mark in the entry. The submitter and the tracker both use it. A crash anywhere between leaves an entry without the mark:
+// all of it is published again, the broker recognises by their message ids what it has, and the record comes twice.
+type publisher struct {
+	Publisher
+	audit  Auditor
+	ledger Ledger
+}
+
+// publish does so for e, which is durable as it is. letter is nil where no message is in hand: then the acceptance, which
+// whoever has the message publishes, is only published if that message still waits in its stream. For a process that died
+// with it never will, and behind the end nobody would.
+func (p publisher) publish(ctx context.Context, key string, e *Entry, letter *DeadLetter) error {
+	if accepted := e.acceptance(); accepted != nil {
+		waits := letter != nil
+		if !waits {
+			var err error
+			if waits, err = p.Waits(ctx, e.Source); err != nil {
+				return err
+			}
+		}
+		if waits {
+			if err := p.publishOne(ctx, accepted, nil); err != nil {
+				return err
+			}
+		}
+	}
+	if e.State == StateSubmitted {
+		return nil // the tracker goes on from the ledger
+	}
+	if err := p.publishOne(ctx, e, letter); err != nil {
+		return err
+	}
+	e.forget()
+	return save(ctx, p.ledger, key, e, keep)
+}
+
+// publishOne records and publishes what e says. Nothing is published that is not in the audit trail.
+func (p publisher) publishOne(ctx context.Context, e *Entry, letter *DeadLetter) error {
+	if err := p.audit.Record(ctx, e.audit()); err != nil {
+		return err
+	}
+	if e.Dead && letter != nil {
+		if err := p.DeadLetter(ctx, *letter, e.since()); err != nil {
+			return err
+		}
+	}
+	return p.Result(ctx, e.Result(), e.trace(), e.ReplyTo, e.since())
+}
+
+// publish is publisher.publish with the message in hand.
+func (p *attempt) publish() error {
+	return publisher{p.Publisher, p.Audit, p.Ledger}.publish(p.publishing(&p.e), p.key, &p.e, p.deadLetter())
+}
+
+// deadLetter is what the message in hand becomes if the run ended so.
+func (p *attempt) deadLetter() *DeadLetter {
+	d := p.origin
+	d.Stream, d.Sequence = p.d.Stream, p.d.Sequence
+	letter := &DeadLetter{Delivery: d, RequestID: p.e.ID, SignedBy: p.e.SignedBy, Run: p.e.Run, Attempts: p.e.Attempts, Time: p.e.DecidedAt}
+	if p.e.Error != nil {
+		letter.Code, letter.Message = p.e.Error.Code, p.e.Error.Message
+	}
+	return letter
+}
+
+func (e *Entry) trace() Trace { return Trace{Parent: e.TraceParent, State: e.TraceState} }
+
+// decision are the fields of the line "request decided".
+func decision(e *Entry) []zap.Field {
+	fields := []zap.Field{
+		zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
+		zap.String("outcome", e.Outcome), zap.Int("attempts", e.Attempts),
+	}
+	if e.ActionID != "" {
+		fields = append(fields, zap.String("action_id", e.ActionID))
+	}
+	if e.SignedBy != "" {
+		fields = append(fields, zap.String("signed_by", e.SignedBy))
+	}
+	if id := e.correlationID(); id != "" {
+		fields = append(fields, zap.String("correlation_id", id))
+	}
+	if e.Error != nil {
+		fields = append(fields, zap.String("code", e.Error.Code), zap.String("why", e.Error.Message))
+	}
+	return fields
+}

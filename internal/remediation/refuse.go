@@ -1,0 +1,61 @@
+package remediation
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Codes of the worker's own (contract §4).
+const (
+	CodeIDConflict      = "idConflict"
+	CodeExpired         = "expired"
+	CodeTooOld          = "tooOld"
+	CodeGaveUp          = "gaveUp"
+	CodeFateUnknown     = "fateUnknown"
+	CodeTrackTimeout    = "trackTimeout"
+	CodeActionVanished  = "actionVanished"
+	CodeRestrictedAgain = "restrictedAgain"
+	CodePolicy          = "policy"
+)
+
+// Origins of a Failure.
+const (
+	OriginRequest  = "request"
+	OriginDefender = "defender"
+	OriginWorker   = "worker"
+)
+
+// refuse answers a message that has no claim on an id: it is known by its place in the stream. Nothing is written to
+// the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
+func (p *attempt) refuse(r Request, why *Invalid) (Outcome, error) {
+	p.refused = why.Code
+	p.begin()
+	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
+	now := time.Now().UTC()
+	f := &Failure{Code: why.Code, Message: why.Message, Origin: OriginRequest}
+	result := Result{
+		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
+		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: Rejected, Final: true, Error: f,
+		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: p.d.Published, FinishedAt: now,
+	}
+	if err := p.Audit.Record(p.work, p.auditRefusal(r, result)); err != nil {
+		return Outcome{}, err
+	}
+	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now}
+	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
+		return Outcome{}, err
+	}
+	if err := p.Publisher.Result(p.work, result, Trace{r.TraceParent, r.TraceState}, r.ReplyTo, p.d.Published); err != nil {
+		return Outcome{}, err
+	}
+	if p.replay.found {
+		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
+			return Outcome{}, err
+		}
+	}
+	p.Metrics.refused(f.Code)
+	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
+		zap.String("code", f.Code), zap.String("why", f.Message), zap.String("signed_by", r.SignedBy))...)
+	return Done(), nil
+}
