@@ -131,6 +131,39 @@ func seesAll(t *testing.T, b *broker.Broker, n uint64) {
 	}
 }
 
+// Records are written and read behind messages that look like answers of JetStream.
+func TestHostileHeadersStopNoRecord(t *testing.T) {
+	s := runJetStream(t)
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for i, block := range hostileBlocks(broker.AuditSubject) {
+		publishRaw(t, s, broker.AuditSubject, block)
+		if err := b.NewAuditor(fmt.Sprint(i)).Record(within(t), remediation.AuditRecord{Kind: remediation.AuditRefused}); err != nil {
+			t.Fatalf("behind %q: %v", block, err)
+		}
+	}
+	trail, err := b.OpenAuditTrail(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.Each(within(t), time.Time{}, func(m broker.Message) error {
+		seen++
+		data, err := trail.Payload(within(t), m.Sequence)
+		if string(data) != string(m.Data) {
+			t.Errorf("record %d: %q, by itself %q", m.Sequence, m.Data, data)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * len(hostileBlocks("")); seen != want {
+		t.Errorf("%d of %d messages of the trail were read", seen, want)
+	}
+}
+
 // A result whose headers look like an answer of JetStream is found past the stream's duplicate window.
 func TestSearchPassesHostileHeaders(t *testing.T) {
 	s := runJetStream(t)
