@@ -65,23 +65,6 @@ func TestSlowCallHoldsOneSlot(t *testing.T) {
 	})
 }
 
-// A request whose call is recorded holds no slot while it is told.
-func TestSlowResultHoldsNoSlot(t *testing.T) {
-	inWorld(t, setup{slots: 1, untended: true, submit: untracked}, func(w *world) {
-		w.faults.inject(fault{at: atFinal, takes: time.Minute, times: 1})
-		w.ask("slow", 1)
-		w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
-		w.ask("other", 2)
-		w.passes(3 * time.Second)
-		w.wantOutcomes("slow")
-		w.wantFinal("other", "submitted")
-		w.settled(10 * time.Minute)
-		w.wantFinal("slow", "submitted")
-		w.wantPosts(1, 1)
-		w.wantPosts(2, 1)
-	})
-}
-
 func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
 	inWorld(t, setup{api: defendersim.Config{Latency: 10 * time.Second}, untended: true, submit: untracked}, func(w *world) {
 		w.ask("r1", 1)
