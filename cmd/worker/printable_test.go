@@ -17,7 +17,7 @@ const sly = "INC\u202e4711\u200b\u2066\u3164\u00a0\ufe0f"
 // TestNothingUnseenReachesATerminal: what others wrote is shown spelled out by every command that people read.
 func TestNothingUnseenReachesATerminal(t *testing.T) {
 	s := runSystem(t, nil)
-	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "LOG_FORMAT": "console"}
+	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir(), "LOG_FORMAT": "console"}
 	good, err := json.Marshal(map[string]any{"id": sly, "machineId": testMachine(1), "comment": sly, "ticket": sly, "batch": sly})
 	if err != nil {
 		t.Fatal(err)
