@@ -21,7 +21,7 @@ type parts struct {
 	tokens   *defender.Tokens
 	client   *defender.Client
 	replicas *broker.Replicas
-	gate     *remediation.Gate
+	breaker  *remediation.Breaker
 	notes    *remediation.Notes
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
@@ -42,9 +42,9 @@ const (
 // assemble builds the parts and waits until the first token is there or refused.
 func (s *service) assemble(ctx context.Context) (*parts, error) {
 	set := s.settings
-	gate := remediation.NewGate(probeFirst, probeLongest)
-	gate.Log = s.log
-	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally(), digest: newDigest()}
+	breaker := remediation.NewBreaker(probeFirst, probeLongest)
+	breaker.Log = s.log
+	p := &parts{breaker: breaker, notes: &remediation.Notes{}, tally: s.broker.NewTally(), digest: newDigest()}
 	p.tally.Each = p.digest.add
 	var ledger *broker.Ledger
 	err := s.broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
@@ -63,7 +63,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	publisher, auditor, metrics := s.broker.NewPublisher(), s.broker.NewAuditor(s.owner), remediation.NewMetrics(s.registry)
 	tracing := remediation.NewTracing(s.tracing.spans(), s.broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes, Quota: p.budget,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.budget,
 		Metrics: metrics, Tracing: tracing, Log: s.log, BrokerNow: p.replicas.Now,
 		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
 		Config: remediation.SubmitConfig{
@@ -83,7 +83,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.consumer = consumer.New(consumer.Config{
 		Open: s.broker.OpenRequests, Conn: s.broker.Conn(),
-		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
+		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
 		Paused: func() bool { return p.replicas.Paused() != nil },
 		Idle: func(ctx context.Context) {
 			n, err := s.broker.Pending(ctx)
@@ -159,9 +159,9 @@ func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		if err := p.tokens.Check(ctx); err == nil {
 			p.hadToken.Store(true)
-			p.gate.HealthyAgain(faultToken)
+			p.breaker.ResetFrom(faultToken)
 		} else if ctx.Err() == nil {
-			p.gate.Fault(faultToken, err.Error())
+			p.breaker.Trip(faultToken, err.Error())
 		}
 		if !pause(ctx, tokenLook) {
 			return nil

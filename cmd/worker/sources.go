@@ -42,7 +42,7 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 	if pause := p.replicas.Paused(); pause != nil {
 		reasons = append(reasons, admin.Reason{Code: "paused", Message: "paused by an operator: " + pause.Reason + "; `worker resume` ends it"})
 	}
-	if fault, on := p.gate.Current(); on {
+	if fault, on := p.breaker.Current(); on {
 		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
 	} else if !p.hadToken.Load() {
 		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
@@ -112,7 +112,7 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 	// Fresher than what it last told the others.
 	if reasons, _ := s.readiness(); len(reasons) > 0 {
 		status.Healthy = false
-		if fault, on := p.gate.Current(); on && status.Paused == nil {
+		if fault, on := p.breaker.Current(); on && status.Paused == nil {
 			status.Paused = &admin.Pause{Reason: fault.Reason, Since: fault.Since}
 		}
 	} else {

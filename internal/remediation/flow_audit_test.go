@@ -178,7 +178,7 @@ func TestNothingIsToldBeforeItIsRecorded(t *testing.T) {
 		if w.refresh(); len(w.told) > 0 || len(w.letters) > 0 {
 			t.Errorf("told %v, dead letters %v", w.told, w.letters)
 		}
-		if f, on := w.replicas[0].gate.Current(); !on || f.Code != "store" {
+		if f, on := w.replicas[0].breaker.Current(); !on || f.Code != "store" {
 			t.Errorf("fault %+v", f)
 		}
 		w.faults.clear()
@@ -186,7 +186,7 @@ func TestNothingIsToldBeforeItIsRecorded(t *testing.T) {
 		w.wantFinal("good", "succeeded")
 		w.wantFinal("bad", "rejected InvalidInput")
 		w.wantPosts(1, 1)
-		if _, on := w.replicas[0].gate.Current(); on {
+		if _, on := w.replicas[0].breaker.Current(); on {
 			t.Error("the fault is still on")
 		}
 	})

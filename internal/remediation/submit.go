@@ -60,7 +60,7 @@ type Submitter struct {
 	DeadLetters DeadLetters
 	Audit       Auditor
 	Rules       Rules
-	Gate        *Gate
+	Breaker     *Breaker
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
@@ -110,7 +110,7 @@ func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome)
 	if err != nil {
 		out = p.outcomeOf(err)
 	} else if out.Done {
-		s.Gate.HealthyAgain(faultStore) // perhaps nothing had to be written, and no other message comes for long
+		s.Breaker.ResetFrom(faultStore) // perhaps nothing had to be written, and no other message comes for long
 	}
 	if !out.Done {
 		s.Metrics.retry(out.Cause)
@@ -220,8 +220,8 @@ func (p *attempt) outcomeOf(err error) Outcome {
 	case quota:
 		return Later(min(wait, maxQuotaDelay), "quota")
 	}
-	p.Gate.Fault(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
-	return Later(p.Gate.HandBack(), faultStore)
+	p.Breaker.Trip(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+	return Later(p.Breaker.NakDelay(), faultStore)
 }
 
 // quotaWait is when a call may be had, of an error of the budget.
