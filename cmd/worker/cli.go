@@ -171,11 +171,12 @@ type DeadletterDropCmd struct {
 // everything given. At least one thing is given, so that all are meant only
 // where --all says it.
 type DeadletterSelection struct {
-	IDs  []string `arg:"" optional:"" name:"id" help:"Request ids."`
-	All  bool     `help:"All dead letters."`
-	Code string   `placeholder:"CODE" help:"All dead letters with this error code."`
-	Seq  uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: tells several of one id apart."`
-	JSON bool     `name:"json" help:"One JSON object a line."`
+	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids."`
+	All      bool     `help:"All dead letters."`
+	Code     string   `placeholder:"CODE" help:"All dead letters with this error code."`
+	Seq      uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: tells several of one id apart."`
+	SignedBy string   `placeholder:"NAME" help:"Of those, only requests of this signer or client."`
+	JSON     bool     `name:"json" help:"One JSON object a line."`
 }
 
 // Validate is called by kong.
@@ -234,8 +235,9 @@ type CheckCmd struct{}
 
 // WhyCmd is `worker why`.
 type WhyCmd struct {
-	ID   string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
-	JSON bool   `name:"json" help:"One JSON object."`
+	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
+	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
+	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
 }
 
 // settingGroups titles the groups of settingFlags, in the order of the help, and

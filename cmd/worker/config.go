@@ -93,7 +93,7 @@ type followingFlags struct {
 }
 
 type acceptanceFlags struct {
-	TrustedSigners     string `env:"WORKER_TRUSTED_SIGNERS" unset:"signatures are not asked for" help:"Public nkeys, comma-separated, each bare or as NAME=KEY; a request not signed by one of them is rejected."`
+	TrustedSigners     string `env:"WORKER_TRUSTED_SIGNERS" unset:"signatures are not asked for" help:"Public nkeys, comma-separated, each bare or as NAME=KEY, a name of 1 to 64 letters, digits and . _ @ -; a request not signed by one of them is rejected."`
 	TrustedSignersFile string `env:"WORKER_TRUSTED_SIGNERS_FILE" help:"File of trusted signers, one NKEY NAME a line; read anew when it changes."`
 	PolicyFile         string `env:"WORKER_POLICY_FILE" help:"YAML file that says what each signer may ask; needs trusted signers, and is read anew when it changes."`
 	MaxRequestAge      string `env:"WORKER_MAX_REQUEST_AGE" default:"0" help:"A request older than this when it is first taken is rejected as expired; 0 for no limit."`

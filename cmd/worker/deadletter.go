@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,12 @@ func (s DeadletterSelection) each(ctx context.Context, env *Env, before func(*br
 
 func (s DeadletterSelection) means(l letter) bool {
 	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.dead.RequestID)) &&
-		(s.Code == "" || l.dead.Code == s.Code) && (s.Seq == 0 || l.seq == s.Seq)
+		(s.Code == "" || l.dead.Code == s.Code) && (s.Seq == 0 || l.seq == s.Seq) && (s.SignedBy == "" || l.owner() == s.SignedBy)
+}
+
+// owner is the signer or client whose request it is, "" if it is nobody's.
+func (l letter) owner() string {
+	return cmp.Or(l.dead.SignedBy, l.header.Get(remediation.HeaderClient))
 }
 
 // unknown names the ids and the sequence that no dead letter has.
@@ -174,7 +180,11 @@ func (s DeadletterSelection) unknown(letters []letter) error {
 	if names == nil {
 		return nil
 	}
-	return fmt.Errorf("no such dead letter: %s (worker deadletter list shows those there are)", strings.Join(names, ", "))
+	of := ""
+	if s.SignedBy != "" {
+		of = " of " + plain(s.SignedBy)
+	}
+	return fmt.Errorf("no such dead letter%s: %s (worker deadletter list shows those there are)", of, strings.Join(names, ", "))
 }
 
 // ambiguous refuses an id of several dead letters: one may be of another message, or out of date.
@@ -187,7 +197,7 @@ func (s DeadletterSelection) ambiguous(letters []letter) error {
 			}
 		}
 		if len(seqs) > 1 {
-			return fmt.Errorf("there are %d dead letters of %s: say which with --seq, one of %s", len(seqs), plain(id), strings.Join(seqs, ", "))
+			return fmt.Errorf("there are %d dead letters of %s: say which with --seq, one of %s, or whose with --signed-by", len(seqs), plain(id), strings.Join(seqs, ", "))
 		}
 	}
 	return nil

@@ -23,6 +23,8 @@ import (
 type letterView struct {
 	Seq             uint64              `json:"seq"`
 	RequestID       string              `json:"requestId"`
+	SignedBy        string              `json:"signedBy,omitempty"`
+	Client          string              `json:"client,omitempty"`
 	ClaimedID       string              `json:"claimedId,omitempty"` // where the message had no claim on the id it bears
 	Run             int                 `json:"run"`
 	Code            string              `json:"code"`
@@ -40,7 +42,7 @@ type letterView struct {
 
 func (l letter) view(n broker.Names) letterView {
 	v := letterView{
-		Seq: l.seq, RequestID: l.dead.RequestID, Run: l.dead.Run, Code: l.dead.Code, Message: l.dead.Message,
+		Seq: l.seq, RequestID: l.dead.RequestID, SignedBy: l.dead.SignedBy, Client: l.header.Get(remediation.HeaderClient), Run: l.dead.Run, Code: l.dead.Code, Message: l.dead.Message,
 		Attempts: l.dead.Attempts, Time: l.dead.Time, Subject: l.dead.Delivery.Subject, Truncated: l.truncated(),
 		Source: l.header.Get(remediation.HeaderDeadStream) + ":" + l.header.Get(remediation.HeaderDeadSequence),
 	}
@@ -123,8 +125,12 @@ func (l letter) shownHeaders() map[string][]string {
 // show writes a dead letter for people: what it says of itself, the other headers, and the payload.
 func (l letter) show(n broker.Names, out io.Writer) error {
 	var b strings.Builder
+	of := ""
+	if owner := l.owner(); owner != "" {
+		of = " of " + plain(owner)
+	}
 	_, claimed, _ := asked(l.dead, l.header, l.data, n.Stream)
-	fmt.Fprintf(&b, "Dead letter %d: request %s, run %d, %s after %s\n", l.seq, plain(claiming(l.dead.RequestID, claimed)), l.dead.Run,
+	fmt.Fprintf(&b, "Dead letter %d: request %s%s, run %d, %s after %s\n", l.seq, plain(claiming(l.dead.RequestID, claimed)), of, l.dead.Run,
 		plain(l.dead.Code), count(l.dead.Attempts, "call", "calls"))
 	fmt.Fprintf(&b, "%s  %s\n\n", clock(l.dead.Time), plain(l.dead.Message))
 	headers := l.shownHeaders()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -87,7 +88,7 @@ func startDemoWorker(ctx context.Context, env *Env, stay bool, dir, apiURL, toke
 		embedded, adminAddr = freeOr(ctx, env.Settings.Embedded.Addr), freeOr(ctx, env.Settings.Admin.Addr)
 	}
 	settings, err := settingsFrom(map[string]string{
-		"WORKER_EMBEDDED_ADDR": embedded, "WORKER_ADMIN_ADDR": adminAddr, "WORKER_DATA_DIR": dir,
+		"WORKER_EMBEDDED_ADDR": embedded, "WORKER_ADMIN_ADDR": adminAddr, "WORKER_DATA_DIR": filepath.Join(dir, "data"),
 		"WORKER_POLL_INTERVAL": "500ms", "DEFENDER_API_URL": apiURL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": tokenFile,
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ func (c *SubmitCmd) prepare(ctx context.Context, env *Env) (_ *submission, done 
 		return nil, nil, err
 	}
 	s.harvest = newHarvest(s.bulk.rules.Stream)
+	s.harvest.signer = s.bulk.signer
 	if s.rows, err = s.bulk.check(s.harvest); err != nil {
 		done()
 		return nil, nil, err

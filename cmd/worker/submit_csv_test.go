@@ -79,7 +79,8 @@ func TestCSVRows(t *testing.T) {
 			name:    "blank rows and columns, as spreadsheets leave them",
 			content: "machineId,comment,ticket,,\na,c,,,\n,,,,\nb,d,T-1,,\nc,e\n , ,,,\n,,,,\n",
 			want: []row{
-				{line: 2, message: message{MachineID: "a", Comment: "c"}}, {line: 4, message: message{MachineID: "b", Comment: "d", Ticket: "T-1"}},
+				{line: 2, message: message{MachineID: "a", Comment: "c"}},
+				{line: 4, message: message{MachineID: "b", Comment: "d", Ticket: "T-1"}},
 				{line: 5, err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
 			},
 		},
@@ -92,7 +93,8 @@ func TestCSVRows(t *testing.T) {
 			name:    "a plain list of machine ids",
 			content: "\n" + goodMachine + "\r\n\"" + goodMachine + "\"\n\nnone\n", comment: "for all",
 			want: []row{
-				{line: 2, message: message{MachineID: goodMachine, Comment: "for all"}}, {line: 3, message: message{MachineID: goodMachine, Comment: "for all"}},
+				{line: 2, message: message{MachineID: goodMachine, Comment: "for all"}},
+				{line: 3, message: message{MachineID: goodMachine, Comment: "for all"}},
 				{line: 5, message: message{MachineID: "none", Comment: "for all"}},
 			},
 		},

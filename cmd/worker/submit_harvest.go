@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nkeys"
+
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -44,6 +46,7 @@ type claim struct {
 // harvest collects the results of a bulk's rows. Its methods may be called at the same time.
 type harvest struct {
 	stream string // of requests
+	signer string // the nkey that rows are signed with; "": they are not
 
 	mu     sync.Mutex
 	fates  []*fate
@@ -77,7 +80,7 @@ func (h *harvest) take(m broker.Message) error {
 	if json.Unmarshal(m.Data, &r) != nil {
 		return nil // somebody else's
 	}
-	if f := h.byID[r.RequestID]; f != nil && f.machine == r.MachineID {
+	if f := h.byID[r.RequestID]; f != nil && f.machine == r.MachineID && h.ours(r) {
 		h.learn(f, m.Sequence, r)
 	}
 	if f := h.byID[r.ClaimedID]; f != nil {
@@ -91,6 +94,18 @@ func (h *harvest) take(m broker.Message) error {
 		return broker.Enough()
 	}
 	return nil
+}
+
+// ours is false for a result of another's request, which may have the same id: ids belong to signers and clients. Of signers
+// by another name than their nkey it can't be told which one is ours.
+func (h *harvest) ours(r remediation.Result) bool {
+	switch {
+	case h.signer == "":
+		return r.SignedBy == "" && r.Client == ""
+	case nkeys.IsValidPublicKey(r.SignedBy):
+		return r.SignedBy == h.signer
+	}
+	return r.SignedBy != "" || r.Client == ""
 }
 
 func (h *harvest) ref(seq uint64) string { return h.stream + ":" + strconv.FormatUint(seq, 10) }

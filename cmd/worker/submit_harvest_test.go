@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -120,5 +121,37 @@ func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
 	want := []string{"12", "a", testMachine(1), "timedOut", "true", "trackTimeout", "not, final", "action-1", "2", "2026-11-24T18:00:00Z", "2026-11-24T18:01:00Z", "INC-1", `{"owner":"ann"}`}
 	if diff := cmp.Diff(want, h.fates[0].record()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A result of another's request under the same id is not the row's.
+func TestHarvestKnowsWhoseResultItIs(t *testing.T) {
+	var keys [2]string
+	for i := range keys {
+		pair, err := nkeys.CreateUser()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i], _ = pair.PublicKey()
+	}
+	own, other := keys[0], keys[1]
+	for _, c := range []struct {
+		signer, signedBy, client string
+		ours                     bool
+	}{
+		{ours: true},
+		{client: "soar"},
+		{signedBy: "ann"},
+		{signer: own, ours: true}, // signatures are not asked for
+		{signer: own, signedBy: "ann", ours: true},
+		{signer: own, signedBy: own, ours: true},
+		{signer: own, signedBy: "ann", client: "soar", ours: true},
+		{signer: own, client: "soar"},
+		{signer: own, signedBy: other},
+	} {
+		h := harvest{signer: c.signer}
+		if got := h.ours(remediation.Result{SignedBy: c.signedBy, Client: c.client}); got != c.ours {
+			t.Errorf("%+v: %v", c, got)
+		}
 	}
 }

@@ -10,8 +10,7 @@ import (
 // oneDisplay tells of a single request what happens to it, as it happens, and after some seconds of nothing what it
 // waits for.
 type oneDisplay struct {
-	ctx context.Context //nolint:containedctx // of the command that waits, in which it asks what holds the request up
-	s   *submission
+	s *submission
 
 	action, outcome string // told
 	run             int    // that they are of
@@ -22,7 +21,7 @@ type oneDisplay struct {
 // patience is how long nothing happens before it is said what is waited for.
 const patience = 5 * time.Second
 
-func (d *oneDisplay) show(now standing) {
+func (d *oneDisplay) show(ctx context.Context, now standing) {
 	f := d.s.harvest.copyOf(0)
 	if f.run != d.run {
 		d.run, d.action, d.outcome = f.run, "", ""
@@ -41,7 +40,7 @@ func (d *oneDisplay) show(now standing) {
 	}
 	if now.open > 0 && time.Since(d.asked) > patience {
 		d.asked = time.Now()
-		d.sayWaits(f)
+		d.sayWaits(ctx, f)
 	}
 }
 
@@ -54,10 +53,10 @@ func (d *oneDisplay) tell(what string) {
 }
 
 // sayWaits says what the request waits for, where that is not what was said last.
-func (d *oneDisplay) sayWaits(f fate) {
+func (d *oneDisplay) sayWaits(ctx context.Context, f fate) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" {
-		held, err := holdUps(d.ctx, d.s.broker, d.s.env.Settings.Rates)
+		held, err := holdUps(ctx, d.s.broker, d.s.env.Settings.Rates)
 		switch {
 		case err != nil:
 			return // a courtesy, which asks for more rights than submitting does

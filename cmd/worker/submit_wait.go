@@ -56,7 +56,7 @@ func (s *submission) await(ctx context.Context, from broker.FollowOptions) error
 		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
 		defer cancel()
 	}
-	err := s.follow(ctx, from, s.display(ctx))
+	err := s.follow(ctx, from, s.display())
 	var sum error
 	if s.bulk.single == "" {
 		sum = writeSummary(s.env.Stdout, s.harvest.fates)
@@ -93,27 +93,26 @@ func (s *submission) unfinished(ctx context.Context, open int) error {
 
 // display shows how far it has come.
 type display interface {
-	show(standing)
+	show(context.Context, standing)
 	end()
 }
 
-func (s *submission) display(ctx context.Context) display {
+func (s *submission) display() display {
 	if s.bulk.single != "" {
-		return &oneDisplay{ctx: ctx, s: s, asked: time.Now()}
+		return &oneDisplay{s: s, asked: time.Now()}
 	}
-	return &bulkDisplay{ctx: ctx, meter: s.meter("finished"), rows: s.rows, quota: quotaNote{s: s}}
+	return &bulkDisplay{meter: s.meter("finished"), rows: s.rows, quota: quotaNote{s: s}}
 }
 
 // bulkDisplay is a meter of the rows that are final.
 type bulkDisplay struct {
-	ctx   context.Context //nolint:containedctx // of the command that waits, in which it is asked for notes
 	meter *meter
 	rows  int
 	quota quotaNote
 }
 
-func (d *bulkDisplay) show(now standing) {
-	d.meter.show(d.rows-now.open, now.note(), d.quota.note(d.ctx, now))
+func (d *bulkDisplay) show(ctx context.Context, now standing) {
+	d.meter.show(d.rows-now.open, now.note(), d.quota.note(ctx, now))
 }
 
 func (d *bulkDisplay) end() { d.meter.end() }
@@ -122,7 +121,7 @@ func (d *bulkDisplay) end() { d.meter.end() }
 func (s *submission) follow(ctx context.Context, from broker.FollowOptions, d display) error {
 	defer d.end()
 	if now := s.harvest.standing(); now.open == 0 {
-		d.show(now)
+		d.show(ctx, now)
 		return nil
 	}
 	following, stop := context.WithCancel(ctx)
@@ -134,13 +133,13 @@ func (s *submission) follow(ctx context.Context, from broker.FollowOptions, d di
 	for {
 		select {
 		case err := <-ended:
-			d.show(s.harvest.standing())
+			d.show(ctx, s.harvest.standing())
 			return err
 		case <-look.C:
 		}
 		s.confirmEarlier(following)
 		now := s.harvest.standing()
-		d.show(now)
+		d.show(ctx, now)
 		if now.open == 0 {
 			stop()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,16 +14,19 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// story is all that is known of one request.
+// story is all that is known of one request; until it is split, of all requests of one id.
 type story struct {
 	id      string
-	entry   *remediation.Entry // the ledger's; nil: it has none
-	queued  []queued           // messages of it that are not acknowledged
-	queue   int                // how many messages there are in all
+	entries []remediation.Entry // the ledger's, before it is split
+	entry   *remediation.Entry  // the ledger's; nil: it has none
+	queued  []queued            // messages of it that are not acknowledged
+	queue   int                 // how many messages there are in all
 	results []told
 	letters []letter
 	notes   []string // what was found out on the way
 	waits   []string // what it waits for; nil: for nothing
+
+	signedBy, client string // whose it is; both "": nobody's
 }
 
 // queued is a message in the request stream.
@@ -48,11 +52,11 @@ func (c *WhyCmd) Run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer closeAfterCommand(conn)
-	s, err := gather(ctx, conn, c.ID)
+	all, err := gather(ctx, conn, c.ID)
 	if err != nil {
 		return err
 	}
-	if s.unknown() {
+	if len(all) == 0 {
 		list, err := requestsOf(ctx, conn, c.ID)
 		if err != nil {
 			return err
@@ -60,23 +64,32 @@ func (c *WhyCmd) Run(ctx context.Context, env *Env) error {
 		if len(list) > 0 {
 			return c.list(env, list)
 		}
-		return fmt.Errorf("nothing is known of %s: it is no id, machine or ticket of a request in the queue, in the ledger, which forgets a request 7 days after its end, or in a result or dead letter that is kept", plain(c.ID))
 	}
-	if s.waits, err = waitsFor(ctx, conn, s, env.Settings.Rates); err != nil {
+	if all, err = whose(all, c.ID, c.SignedBy); err != nil {
 		return err
 	}
-	if c.JSON {
-		return writeJSONLine(env.Stdout, s.view(conn.Names()))
+	for i, s := range all {
+		if s.waits, err = waitsFor(ctx, conn, s, env.Settings.Rates); err != nil {
+			return err
+		}
+		switch {
+		case c.JSON:
+			err = writeJSONLine(env.Stdout, s.view(conn.Names()))
+		default:
+			if i > 0 {
+				fmt.Fprintln(env.Stdout)
+			}
+			err = s.write(newScreen(env))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return s.write(newScreen(env))
-}
-
-func (s *story) unknown() bool {
-	return s.entry == nil && s.queued == nil && s.results == nil && s.letters == nil
+	return nil
 }
 
 // gather looks everywhere. A message whose own id is another one leads to the request of that id.
-func gather(ctx context.Context, conn *broker.Broker, id string) (*story, error) {
+func gather(ctx context.Context, conn *broker.Broker, id string) ([]*story, error) {
 	s := &story{id: id}
 	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
 	seq, err := strconv.ParseUint(digits, 10, 64)
@@ -91,8 +104,8 @@ func gather(ctx context.Context, conn *broker.Broker, id string) (*story, error)
 	if err := s.readLedger(ctx, conn, place); err != nil {
 		return nil, err
 	}
-	if s.entry != nil && s.entry.ID != s.id {
-		s.follow(s.entry.ID)
+	if len(s.entries) > 0 && s.entries[0].ID != s.id {
+		s.follow(s.entries[0].ID)
 	}
 	if err := s.readResults(ctx, conn); err != nil {
 		return nil, err
@@ -101,7 +114,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) (*story, error)
 	if broker.IsMissing(err) {
 		err = nil
 	}
-	return s, err
+	return s.split(), err
 }
 
 // follow goes on with the request that a message turned out to bear.
@@ -135,8 +148,8 @@ func (s *story) readQueue(ctx context.Context, conn *broker.Broker, mine func(qu
 	return nil
 }
 
-// readLedger finds the entry. The key of a request that is known by its message's place needs the time of that
-// message, and a message that is gone took it along: then the ledger is searched.
+// readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
+// the time of that message, and a message that is gone took it along: then the ledger is searched.
 func (s *story) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
 	ledger, err := conn.OpenLedger(ctx)
 	if broker.IsMissing(err) {
@@ -152,20 +165,24 @@ func (s *story) readLedger(ctx context.Context, conn *broker.Broker, place bool)
 		published = s.queued[0].Time
 	default:
 		return ledger.Search(ctx, func(e remediation.Entry) {
-			if (e.ID == s.id || e.Source == s.id) && (s.entry == nil || e.ReceivedAt.After(s.entry.ReceivedAt)) {
-				s.entry = &e
+			if (e.ID == s.id || e.Source == s.id) && (len(s.entries) == 0 || e.ReceivedAt.After(s.entries[0].ReceivedAt)) {
+				s.entries = []remediation.Entry{e}
 			}
 		})
 	}
-	rec, err := ledger.Load(ctx, remediation.EntryKey(conn.Names().Stream, request, published))
+	records, err := remediation.LoadOwners(ctx, ledger, remediation.IDKey(conn.Names().Stream, request, published))
 	if err != nil {
 		return err
 	}
-	e, err := remediation.DecodeEntry(rec)
-	if err != nil || e.State == "" {
-		return err
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		e, err := remediation.DecodeEntry(records[key])
+		if err != nil {
+			return err
+		}
+		if e.State != "" {
+			s.entries = append(s.entries, e)
+		}
 	}
-	s.entry = &e
 	return nil
 }
 

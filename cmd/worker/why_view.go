@@ -89,6 +89,8 @@ func because(f *remediation.Failure) string {
 // storyView is the same in JSON.
 type storyView struct {
 	RequestID string               `json:"requestId"`
+	SignedBy  string               `json:"signedBy,omitempty"`
+	Client    string               `json:"client,omitempty"`
 	State     string               `json:"state"`
 	Run       int                  `json:"run,omitempty"`
 	MachineID string               `json:"machineId,omitempty"`
@@ -113,7 +115,7 @@ type placeView struct {
 
 func (s *story) view(n broker.Names) storyView {
 	v := storyView{
-		RequestID: s.id, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
+		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
 		Queue: []placeView{}, Events: s.events(), Letters: []letterView{},
 	}
 	if e := s.entry; e != nil {
@@ -164,6 +166,12 @@ func (s *story) write(out screen) error {
 		field("note", "", note)
 	}
 	field("request", "", s.id)
+	if s.signedBy != "" {
+		field("signed by", "", s.signedBy)
+	}
+	if s.client != "" {
+		field("client", "", s.client)
+	}
 	field("machine", "", cmp.Or(s.machine(), "not readable"))
 	field("state", "", s.stateText())
 	switch {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"time"
 
@@ -137,15 +136,8 @@ func (a *Auditor) open(ctx context.Context) error {
 func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	s, err := a.b.js.Stream(ctx, AuditStream)
-	if err != nil {
-		return nil, err
-	}
-	m, err := s.GetLastMsgForSubject(ctx, AuditSubject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil
-	}
-	if err != nil {
+	m, found, err := a.b.readOne(ctx, AuditStream, messageRequest{Last: AuditSubject})
+	if err != nil || !found {
 		return nil, err
 	}
 	return &auditPoint{Sequence: m.Sequence, SHA256: digestOf(m.Data)}, nil

@@ -13,9 +13,8 @@ import (
 
 // AuditTrail reads the audit trail that there is now.
 type AuditTrail struct {
-	b      *Broker
-	stream jetstream.Stream
-	last   uint64
+	b    *Broker
+	last uint64
 }
 
 // OpenAuditTrail looks for the stream; one that is not there is IsMissing.
@@ -24,7 +23,7 @@ func (b *Broker) OpenAuditTrail(ctx context.Context) (*AuditTrail, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", AuditStream, explain(err))
 	}
-	return &AuditTrail{b: b, stream: s, last: s.CachedInfo().State.LastSeq}, nil
+	return &AuditTrail{b: b, last: s.CachedInfo().State.LastSeq}, nil
 }
 
 // Last is the last sequence that the stream has given.
@@ -46,11 +45,10 @@ func (t *AuditTrail) Each(ctx context.Context, since time.Time, fn func(Message)
 
 // Payload is one message's, nil if it is not there.
 func (t *AuditTrail) Payload(ctx context.Context, sequence uint64) ([]byte, error) {
-	m, err := within(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) { return t.stream.GetMsg(ctx, sequence) })
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, nil
-	}
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	m, found, err := t.b.readOne(ctx, AuditStream, messageRequest{Sequence: sequence})
+	if err != nil || !found {
 		return nil, err
 	}
 	return m.Data, nil

@@ -224,13 +224,12 @@ func onLoopback(addr string) bool {
 
 // signIn names the variables that the sign-in came from.
 func (b *Broker) signIn() string {
-	if b.cfg.URL == "" {
-		switch {
-		case b.tokenFile == "":
-			return "(WORKER_EMBEDDED_TOKEN)"
-		case b.cfg.EmbeddedToken == "":
-			return "without a token: " + b.tokenFile + " is not there; set WORKER_DATA_DIR to that of the running worker, whose file token has it, or WORKER_EMBEDDED_TOKEN"
-		}
+	switch {
+	case b.cfg.URL == "" && b.tokenFile == "":
+		return "(WORKER_EMBEDDED_TOKEN)"
+	case b.cfg.URL == "" && b.cfg.EmbeddedToken == "":
+		return "without a token: " + b.tokenFile + " is not there; set WORKER_DATA_DIR to that of the running worker, whose file token has it, or WORKER_EMBEDDED_TOKEN"
+	case b.cfg.URL == "":
 		return "(the token in " + b.tokenFile + ", WORKER_DATA_DIR)"
 	}
 	a := b.cfg.Auth

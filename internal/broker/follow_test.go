@@ -35,7 +35,9 @@ func TestFollow(t *testing.T) {
 			publish := func() {
 				n++
 				eventually(t, "publish", func() bool {
-					_, err := b.JS().Publish(within(t), fmt.Sprintf("a.%d", n), fmt.Appendf(nil, "%d", n), jetstream.WithMsgID(fmt.Sprint(n)))
+					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // the answer of a server that stops is lost
+					defer cancel()
+					_, err := b.JS().Publish(ctx, fmt.Sprintf("a.%d", n), fmt.Appendf(nil, "%d", n), jetstream.WithMsgID(fmt.Sprint(n)))
 					return err == nil
 				})
 			}

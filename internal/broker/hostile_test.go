@@ -127,6 +127,39 @@ func seesAll(t *testing.T, b *broker.Broker, n uint64) {
 	}
 }
 
+// Records are written and read behind messages that look like answers of JetStream.
+func TestHostileHeadersStopNoRecord(t *testing.T) {
+	s := runJetStream(t)
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	var seen []uint64
+	for i, block := range hostileBlocks(broker.AuditSubject) {
+		publishRaw(t, s, broker.AuditSubject, block)
+		if err := b.NewAuditor(fmt.Sprint(i)).Record(within(t), remediation.AuditRecord{Kind: remediation.AuditRefused}); err != nil {
+			t.Fatalf("behind %q: %v", block, err)
+		}
+	}
+	trail, err := b.OpenAuditTrail(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trail.Each(within(t), time.Time{}, func(m broker.Message) error {
+		seen = append(seen, m.Sequence)
+		data, err := trail.Payload(within(t), m.Sequence)
+		if string(data) != string(m.Data) {
+			t.Errorf("record %d: %q, by itself %q", m.Sequence, m.Data, data)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := 3 * len(hostileBlocks("")); len(seen) != want { // each with a record, and one before it that opens its chain
+		t.Errorf("%d of %d messages of the trail were read: %v", len(seen), want, seen)
+	}
+}
+
 // A result whose headers look like an answer of JetStream is found past the stream's duplicate window.
 func TestSearchPassesHostileHeaders(t *testing.T) {
 	s := runJetStream(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,6 +36,22 @@ func (b *bucketStore) Load(ctx context.Context, key string) (remediation.Record,
 		return remediation.Record{}, err
 	}
 	return record(nats.Header(m.Header), m.Data, m.Sequence, m.Time), nil
+}
+
+// LoadBelow implements remediation.Ledger. The stream's leader is asked for one message after the other: there are seldom
+// more than one or two.
+func (b *bucketStore) LoadBelow(ctx context.Context, key string) (map[string]remediation.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	below := map[string]remediation.Record{}
+	for seq := uint64(1); ; {
+		m, found, err := readOne(ctx, b.nc, b.stream, messageRequest{Sequence: seq, Next: b.prefix + key + ".*"})
+		if err != nil || !found {
+			return below, err
+		}
+		below[strings.TrimPrefix(m.Subject, b.prefix)] = record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)
+		seq = m.Sequence + 1
+	}
 }
 
 func record(h nats.Header, data []byte, seq uint64, at time.Time) remediation.Record {

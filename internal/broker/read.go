@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -159,8 +160,8 @@ func (b *Broker) readBatch(ctx context.Context, stream string, p part) (msgs []M
 			if !ok {
 				return msgs, nil
 			}
-			if m.Sequence < least {
-				return nil, nil // one before it was none that the stream has
+			if m.Sequence < least || m.Sequence == math.MaxUint64 {
+				return nil, nil // it, or one before it, is not what the stream has there
 			}
 			msgs, least = append(msgs, m), m.Sequence+1
 		case <-ctx.Done():

@@ -21,8 +21,15 @@ import (
 // jetStreamHeaders are those that JetStream or the client library use for answers of their own.
 func jetStreamHeaders() (all []nats.Header) {
 	for _, answer := range [][2]string{
-		{"404", "No Messages"}, {"408", "Request Timeout"}, {"409", "Consumer Deleted"}, {"409", "Leadership Change"},
-		{"503", ""}, {"100", "Idle Heartbeat"}, {"100", "FlowControl Request"}, {"423", "Nats-Wrong-Pin-Id"}, {"400", "Bad Request"},
+		{"404", "No Messages"},
+		{"408", "Request Timeout"},
+		{"409", "Consumer Deleted"},
+		{"409", "Leadership Change"},
+		{"503", ""},
+		{"100", "Idle Heartbeat"},
+		{"100", "FlowControl Request"},
+		{"423", "Nats-Wrong-Pin-Id"},
+		{"400", "Bad Request"},
 	} {
 		all = append(all, nats.Header{"Status": {answer[0]}, "Description": {answer[1]}})
 	}

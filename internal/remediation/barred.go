@@ -1,17 +1,32 @@
 package remediation
 
+import "time"
+
 // barred answers a message that the rules do not take. One that was taken before, under rules that have changed since (a
 // signer was withdrawn, signatures are asked for now), keeps its claim on its id: what may have been called for is followed
 // to its end and told under that id, for the machine may be released. Only a call, the first or a further one, is not made.
 //
 // That it was taken is told by the entry, which names the message by its place in the stream. Another message with the
-// same id has another place.
+// same id has another place. The name of a signer who was withdrawn is no longer known, so the entry is sought among all
+// of the id.
 func (p *attempt) barred(r Request, why *Invalid) (Outcome, error) {
 	claimed := Request{ID: why.ClaimedID}
 	if claimed.ID == "" {
 		claimed = Request{ID: p.origin.Ref(), Derived: true}
 	}
-	p.key = EntryKey(p.Rules.Stream, claimed, p.origin.Published)
+	key, err := p.find(claimed, "")
+	if err != nil {
+		return Outcome{}, err
+	}
+	if key == "" {
+		if why.Code == CodeExpiresTooLate {
+			if err := p.rememberRefusal(r.ExpiresAt); err != nil {
+				return Outcome{}, err
+			}
+		}
+		return p.refuse(r, why)
+	}
+	p.key = key
 	if !p.flights.enter(p.key) {
 		return Later(inHandFor, "inHand"), nil
 	}
@@ -19,14 +34,8 @@ func (p *attempt) barred(r Request, why *Invalid) (Outcome, error) {
 	if err := p.read(); err != nil {
 		return Outcome{}, err
 	}
-	if !p.taken() {
-		p.e = Entry{}
-		if why.Code == CodeExpiresTooLate {
-			if err := p.rememberRefusal(r.ExpiresAt); err != nil {
-				return Outcome{}, err
-			}
-		}
-		return p.refuse(r, why)
+	if !p.isSource(p.e) {
+		return Later(100*time.Millisecond, "overtaken"), nil
 	}
 	p.unauthorized = why
 	if p.replay.found { // a crash came between the run it opened and its end
@@ -35,10 +44,4 @@ func (p *attempt) barred(r Request, why *Invalid) (Outcome, error) {
 		}
 	}
 	return p.carry()
-}
-
-// taken says whether the entry is of this very message.
-func (p *attempt) taken() bool {
-	return p.e.State != "" && p.e.Source == p.d.Ref() && p.e.ReplayOf == p.replay.seq &&
-		(p.replay.seq != 0 || p.asked().Equal(p.origin.Published))
 }

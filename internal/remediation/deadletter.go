@@ -25,6 +25,7 @@ const (
 	HeaderDeadSequence  = "Deadletter-Sequence"
 	HeaderDeadPublished = "Deadletter-Published" // by the broker; a derived id can't be told again without it
 	HeaderDeadTruncated = "Deadletter-Truncated"
+	HeaderDeadSignedBy  = "Deadletter-Signed-By" // absent: no signature was asked for, or none was good
 )
 
 // maxDeadMessage bounds Deadletter-Message in characters.
@@ -36,6 +37,7 @@ type DeadLetter struct {
 	Delivery      Delivery
 	Code, Message string
 	RequestID     string
+	SignedBy      string // the signer's name; "" if none was verified
 	Run, Attempts int
 	Time          time.Time
 }
@@ -79,7 +81,7 @@ func (d DeadLetter) Render(limit int) (Header, []byte) {
 }
 
 func (d DeadLetter) header() Header {
-	return Header{
+	h := Header{
 		"Nats-Msg-Id":       {d.MessageID()},
 		HeaderDeadReason:    {d.Code},
 		HeaderDeadMessage:   {oneLine(cmp.Or(d.Message, d.Code), maxDeadMessage)},
@@ -92,6 +94,10 @@ func (d DeadLetter) header() Header {
 		HeaderDeadSequence:  {strconv.FormatUint(d.Delivery.Sequence, 10)},
 		HeaderDeadPublished: {d.Delivery.Published.UTC().Format(time.RFC3339Nano)},
 	}
+	if d.SignedBy != "" {
+		h[HeaderDeadSignedBy] = []string{d.SignedBy}
+	}
+	return h
 }
 
 func (d DeadLetter) original() Header {

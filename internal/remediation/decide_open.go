@@ -80,6 +80,9 @@ func replayed(e Entry, a arrival) (Entry, step) {
 // nextRun is a run of the same request behind one that ended.
 func nextRun(old, fresh Entry) Entry {
 	fresh.Run, fresh.Revision = old.Run+1, old.Revision
+	if old.State != "" {
+		fresh.Owned = old.Owned
+	}
 	return fresh
 }
 

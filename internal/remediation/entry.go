@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
@@ -17,6 +18,9 @@ const (
 	StateSubmitted State = "submitted" // accepted, being followed
 	StateFinal     State = "final"     // decided; Published tells whether everybody was told
 )
+
+// stateHeld is no entry: a key that replicas of the version before must not use (holdID).
+const stateHeld State = "held"
 
 // known is false for a state that only a newer version has. An entry without one can't be written by any.
 func (s State) known() bool {
@@ -49,6 +53,8 @@ type Entry struct {
 	ReplyTo     string `json:"replyTo,omitempty"`
 	SignedBy    string `json:"signedBy,omitempty"`
 	Signer      string `json:"signer,omitempty"` // the nkey of SignedBy
+	Client      string `json:"client,omitempty"`
+	Owned       bool   `json:"owned,omitempty"` // its message ids bear SignedBy, else Client; those of the version before did not
 	TraceParent string `json:"traceparent,omitempty"`
 	TraceState  string `json:"tracestate,omitempty"`
 
@@ -114,7 +120,8 @@ func newEntry(r Request, d Delivery, asked, now time.Time) Entry {
 	return Entry{
 		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
-		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, TraceParent: r.TraceParent, TraceState: r.TraceState,
+		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: r.Owner() != "",
+		TraceParent: r.TraceParent, TraceState: r.TraceState,
 		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
 		Stages: Stages{Queue: Duration(max(now.Sub(d.Published), 0))},
 	}
@@ -142,7 +149,10 @@ func (e *Entry) Result() Result {
 		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
 		Metadata: e.Metadata, Outcome: Submitted, MachineAction: e.Action, MachineActionTruncated: e.Cut,
 		Attempts: e.Attempts, Adopted: e.Adopted,
-		SignedBy: e.SignedBy, ReceivedAt: e.ReceivedAt, FinishedAt: e.Accepted,
+		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.Accepted,
+	}
+	if e.Owned {
+		r.Owner = cmp.Or(e.SignedBy, e.Client)
 	}
 	if e.State == StateFinal {
 		r.Outcome, r.Final, r.Error, r.FinishedAt = e.Outcome, true, e.Error, e.DecidedAt

@@ -16,6 +16,7 @@ var ways = []struct {
 	fault   defendersim.Fault // of the API; the zero one: none
 	set     setup
 	expired bool // when it is published
+	signed  bool
 	outcome string
 }{
 	{
@@ -50,10 +51,14 @@ var ways = []struct {
 		fault:  defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 10 * time.Second, Times: 1},
 		points: []point{atWaiting, atIntent, atMachine, atPost, atRecord},
 	},
+	{
+		name: "signed", outcome: "succeeded", signed: true,
+		points: []point{atHeld, atIntent, atMachine, atPost, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
+	},
 }
 
 // come asks for a request whose way leads to a fault, and waits for its end.
-func (w *world) come(way int, id string, n int, f fault) {
+func (w *world) come(way int, by signer, id string, n int, f fault) {
 	w.t.Helper()
 	w.faults.clear()
 	w.api.ClearFaults()
@@ -61,9 +66,12 @@ func (w *world) come(way int, id string, n int, f fault) {
 		w.api.Inject(ways[way].fault)
 	}
 	w.faults.inject(f)
-	if ways[way].expired {
+	switch {
+	case ways[way].expired:
 		w.ask(id, n, expiresIn(-time.Second))
-	} else {
+	case ways[way].signed:
+		w.askAs(by, id, n)
+	default:
 		w.ask(id, n)
 	}
 	w.settled(10 * time.Minute)
@@ -83,15 +91,19 @@ func TestDeathAtAnyPointIsSurvived(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %s", way.name, f), func(t *testing.T) {
 					set := way.set
 					set.replicas = 2
+					ann := newSigner(t)
+					if way.signed {
+						set.rules = trusting("ann=" + ann.public)
+					}
 					inWorld(t, set, func(w *world) {
-						w.come(i, "r1", 1, f)
+						w.come(i, ann, "r1", 1, f)
 						if w.living() != 1 {
 							w.t.Errorf("%d replicas live", w.living())
 						}
 						// Whoever comes after is not held up by what was left behind.
 						w.faults.clear()
 						w.api.ClearFaults()
-						w.ask("r2", 1, field{"comment", `"another"`})
+						w.ask("r2", 1, field{"comment", `"another"`}) // of a signed world's it is refused
 						w.settled(10 * time.Minute)
 					})
 				})
@@ -104,11 +116,15 @@ func TestDeathAtAnyPointIsSurvived(t *testing.T) {
 func TestFaultAtAnyPointIsSurvived(t *testing.T) {
 	for i, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
-			inWorld(t, way.set, func(w *world) {
+			set, ann := way.set, newSigner(t)
+			if way.signed {
+				set.rules = trusting("ann=" + ann.public)
+			}
+			inWorld(t, set, func(w *world) {
 				for n, at := range way.points {
 					for m, done := range []bool{false, true} {
 						f := fault{at: at, done: done, times: 1}
-						w.come(i, fmt.Sprint("r ", f), 1+2*n+m, f)
+						w.come(i, ann, fmt.Sprint("r ", f), 1+2*n+m, f)
 						w.until("the pause to end", time.Minute, func() bool { _, on := w.replicas[0].breaker.Current(); return !on })
 					}
 				}

@@ -1,6 +1,7 @@
 package remediation_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ const (
 	atMark      point = "mark" // entry: everybody was told
 	atAudit     point = "audit record"
 	atAck       point = "ack"
-	atProbe     point = "probe" // a key that nobody reads
+	atHeld      point = "id held" // from replicas of the version before
+	atProbe     point = "probe"   // a key that nobody reads
 )
 
 // fault is one misfortune, in one of two forms: what was to be done is refused, or it is done and nobody hears of it.
@@ -170,6 +172,8 @@ func pointOf(key string, value []byte) point {
 		return atMachine
 	case strings.HasPrefix(key, "probe."), strings.HasPrefix(key, "x."):
 		return atProbe
+	case bytes.Contains(value, []byte(`"state":"held"`)):
+		return atHeld
 	}
 	e, err := remediation.DecodeEntry(remediation.Record{Value: value})
 	switch {

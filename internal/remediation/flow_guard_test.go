@@ -353,10 +353,18 @@ func newSigner(t *testing.T) signer {
 // askAs publishes a signed request that expires in a day.
 func (w *world) askAs(s signer, id string, n int, more ...field) {
 	w.t.Helper()
+	h, data := w.sign(s, id, n, more...)
+	w.publish(id, h, data)
+	w.signed = append(w.signed, signed{id, h, data})
+}
+
+// sign makes such a request.
+func (w *world) sign(s signer, id string, n int, more ...field) (remediation.Header, []byte) {
+	w.t.Helper()
 	data := payload(id, n, append(more, expiresIn(24*time.Hour))...)
 	key, signature, err := remediation.Sign([]byte(s.seed), w.broker.Names().Subject, data)
 	w.must(err)
-	w.publish(id, remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}, data)
+	return remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}, data
 }
 
 // governed sets up signers ann and bob, and a policy in a file.

@@ -1,6 +1,7 @@
 package remediation_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,13 @@ func (w *world) refresh() {
 	w.nextTold = w.read(w.results, w.nextTold, func(m *jetstream.RawStreamMsg) {
 		var r remediation.Result
 		w.must(json.Unmarshal(m.Data, &r))
+		id := m.Header.Get("Nats-Msg-Id")
+		if r.Owner = cmp.Or(r.SignedBy, r.Client); id != r.MessageID() {
+			r.Owner = ""
+		}
+		if !strings.HasPrefix(id, r.MessageID()) {
+			w.t.Errorf("the result %s has the message id %s", r.MessageID(), id)
+		}
 		w.told = append(w.told, r)
 	})
 	w.nextDead = w.read(w.letterbox, w.nextDead, func(m *jetstream.RawStreamMsg) {
@@ -99,7 +107,15 @@ func (w *world) dead(id string) (all []letter) {
 	return all
 }
 
-// watch keeps w.ledger as the ledger is, by request id.
+// whose is the name of a request here: ids belong to signers and clients.
+func whose(id, signedBy, client string) string {
+	if owner := cmp.Or(signedBy, client); owner != "" {
+		return id + " of " + owner
+	}
+	return id
+}
+
+// watch keeps w.ledger as the ledger is, by request.
 func (w *world) watch() {
 	watch, err := w.broker.Ledger().Watch(w.ctx, remediation.EntryKeys(w.broker.Names().Stream), jetstream.IgnoreDeletes())
 	w.must(err)
@@ -113,7 +129,9 @@ func (w *world) watch() {
 				w.t.Error(err)
 			}
 			w.mu.Lock()
-			w.ledger[e.ID] = e
+			if e.State != "" {
+				w.ledger[whose(e.ID, e.SignedBy, e.Client)] = e
+			}
 			w.mu.Unlock()
 		}
 	})
@@ -131,7 +149,7 @@ func (w *world) forget(prefix string) {
 	}
 }
 
-// entries is the ledger, by request id.
+// entries is the ledger, by request.
 func (w *world) entries() map[string]remediation.Entry {
 	synctest.Wait() // what was written has been seen
 	w.mu.Lock()
@@ -139,9 +157,19 @@ func (w *world) entries() map[string]remediation.Entry {
 	return maps.Clone(w.ledger)
 }
 
+// entry is one of the requests with that id.
 func (w *world) entry(id string) remediation.Entry {
 	w.t.Helper()
-	return w.entries()[id]
+	return entryOf(w.entries(), id)
+}
+
+func entryOf(entries map[string]remediation.Entry, id string) remediation.Entry {
+	for _, e := range entries {
+		if e.ID == id {
+			return e
+		}
+	}
+	return remediation.Entry{}
 }
 
 // pending are the sequences of the messages that nobody has acknowledged.
@@ -211,7 +239,9 @@ func (w *world) finalOnce() error {
 func (w *world) ledgerAgrees(entries map[string]remediation.Entry) error {
 	for _, e := range entries {
 		if e.State == remediation.StateFinal && e.Published {
-			i := slices.IndexFunc(w.told, func(r remediation.Result) bool { return r.RequestID == e.ID && r.Run == e.Run && r.Final })
+			i := slices.IndexFunc(w.told, func(r remediation.Result) bool {
+				return whose(r.RequestID, r.SignedBy, r.Client) == whose(e.ID, e.SignedBy, e.Client) && r.Run == e.Run && r.Final
+			})
 			if i < 0 || w.told[i].Outcome != e.Outcome {
 				return fmt.Errorf("the ledger says that %s (run %d) ended %s and that this was told; it was not", e.ID, e.Run, e.Outcome)
 			}
@@ -223,7 +253,7 @@ func (w *world) ledgerAgrees(entries map[string]remediation.Entry) error {
 		}
 	}
 	for _, r := range w.told {
-		e, known := entries[r.RequestID]
+		e, known := entries[whose(r.RequestID, r.SignedBy, r.Client)]
 		if !known || e.Run != r.Run { // refused without a claim, forgotten, or run again
 			continue
 		}
@@ -244,11 +274,13 @@ func (w *world) nothingLost(pending []uint64, entries map[string]remediation.Ent
 		if slices.Contains(pending, p.seq) {
 			continue
 		}
-		e, known := entries[p.id]
 		// A followed action's end is told by whoever follows, without the message.
-		over := known && (e.State == remediation.StateSubmitted || e.State == remediation.StateFinal && (e.Published || e.Follow) || e.Run > 1)
+		over := false
+		for _, e := range entries {
+			over = over || e.ID == p.id && (e.State == remediation.StateSubmitted || e.State == remediation.StateFinal && (e.Published || e.Follow) || e.Run > 1)
+		}
 		if !over && !ended[p.id] && !ended[w.ref(p.seq)] {
-			return fmt.Errorf("message %d (%s) was acknowledged and is lost: the ledger says %q", p.seq, p.id, e.State)
+			return fmt.Errorf("message %d (%s) was acknowledged and is lost: the ledger says %q", p.seq, p.id, entryOf(entries, p.id).State)
 		}
 	}
 	return nil

@@ -68,6 +68,7 @@ type world struct {
 	trail                        auditTrail
 
 	published []request
+	signed    []signed
 	told      []remediation.Result // of the results stream, in order
 	letters   []letter             // of the dead-letter stream, in order, those dropped included
 	nextTold  uint64               // sequences read so far
@@ -84,6 +85,13 @@ type world struct {
 type request struct {
 	seq uint64
 	id  string // "" if it has no claim on one
+}
+
+// signed is a signed request that was published.
+type signed struct {
+	id     string
+	header remediation.Header
+	data   []byte
 }
 
 // letter is a dead letter as the stream had it.

@@ -13,8 +13,14 @@ type Header map[string][]string
 // Get returns the first value under name in any case, "" if there is none. Of several spellings the exact one counts,
 // else the first in byte order, so that every delivery of a message reads the same.
 func (h Header) Get(name string) string {
+	value, _ := h.lookup(name)
+	return value
+}
+
+// lookup is Get that tells an empty value from none.
+func (h Header) lookup(name string) (value string, there bool) {
 	if v := h[name]; len(v) > 0 {
-		return v[0]
+		return v[0], true
 	}
 	found := ""
 	for k, v := range h {
@@ -23,9 +29,9 @@ func (h Header) Get(name string) string {
 		}
 	}
 	if found == "" {
-		return ""
+		return "", false
 	}
-	return h[found][0]
+	return h[found][0], true
 }
 
 // size is what the header block takes up in a message, its first line and the blank last one included.

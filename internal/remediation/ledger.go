@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 )
 
@@ -33,9 +32,12 @@ type Record struct {
 // SaveBoth is two Saves of different keys, the second sent right behind the first: the broker comes to them in this
 // order, and each succeeds or fails by itself. It saves the wait between them.
 //
+// LoadBelow reads the values of all keys that are the given one, a dot and one part more.
+//
 // All are safe for concurrent use.
 type Ledger interface {
 	Load(ctx context.Context, key string) (Record, error)
+	LoadBelow(ctx context.Context, key string) (map[string]Record, error)
 	Save(ctx context.Context, w Write) (revision uint64, err error)
 	SaveBoth(ctx context.Context, first, second Write) (Saved, Saved)
 }
@@ -57,20 +59,6 @@ type Saved struct {
 // keep is how long the ledger remembers a request after its end (contract §3): for longer than a signature may last, by
 // whatever the replicas' clocks may differ.
 const keep = maxSignFor + time.Hour
-
-// EntryKey is the ledger's key of a request: digests, for ids may hold anything. The stream keeps two deployments
-// on one account apart. A derived id (STREAM:SEQ) counts from 1 again when the stream is made anew, so the
-// message's time belongs to it.
-func EntryKey(stream string, r Request, published time.Time) string {
-	id := r.ID
-	if r.Derived {
-		id += " " + strconv.FormatInt(published.UnixNano(), 10)
-	}
-	return "e." + DeploymentDigest(stream) + "." + digest(id, 20)
-}
-
-// EntryKeys matches the keys of all requests of a deployment, in the broker's notation.
-func EntryKeys(stream string) string { return "e." + DeploymentDigest(stream) + ".*" }
 
 func machineKey(stream, machine string) string {
 	return "m." + DeploymentDigest(stream) + "." + machine
@@ -109,7 +97,10 @@ func DecodeEntry(rec Record) (Entry, error) {
 	if err := decode(head, &e, &e.Version); err != nil {
 		return Entry{}, fmt.Errorf("ledger entry at revision %d: %w", rec.Revision, err)
 	}
-	if !e.State.known() {
+	switch {
+	case e.State == stateHeld:
+		return Entry{Revision: rec.Revision}, nil
+	case !e.State.known():
 		return Entry{}, errNewer
 	}
 	if len(action) > 0 {

@@ -24,7 +24,7 @@ func (p *attempt) about(id string, own ...zap.Field) []zap.Field {
 	return about(id, traceID(cmp.Or(p.e.TraceParent, p.req.TraceParent)), own)
 }
 
-// about is passage.about for whoever has no message in hand.
+// about is attempt.about for whoever has no message in hand.
 func (e *Entry) about(own ...zap.Field) []zap.Field { return about(e.ID, traceID(e.TraceParent), own) }
 
 func about(id, traceID string, own []zap.Field) []zap.Field {

@@ -125,6 +125,7 @@ func liveName(name string) (live string, ok bool) {
 func ReadDeadLetter(h Header, body []byte) DeadLetter {
 	d := DeadLetter{
 		Code: h.Get(HeaderDeadReason), Message: h.Get(HeaderDeadMessage), RequestID: percentDecode(h.Get(HeaderDeadRequestID)),
+		SignedBy: h.Get(HeaderDeadSignedBy),
 		Delivery: Delivery{Data: body, Header: Header{}, Stream: h.Get(HeaderDeadStream), Subject: h.Get(HeaderDeadSubject)},
 	}
 	d.Run, _ = strconv.Atoi(h.Get(HeaderDeadRun))

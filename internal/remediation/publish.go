@@ -65,7 +65,7 @@ func (p *attempt) publish() error {
 func (p *attempt) deadLetter() *DeadLetter {
 	d := p.origin
 	d.Stream, d.Sequence = p.d.Stream, p.d.Sequence
-	letter := &DeadLetter{Delivery: d, RequestID: p.e.ID, Run: p.e.Run, Attempts: p.e.Attempts, Time: p.e.DecidedAt}
+	letter := &DeadLetter{Delivery: d, RequestID: p.e.ID, SignedBy: p.e.SignedBy, Run: p.e.Run, Attempts: p.e.Attempts, Time: p.e.DecidedAt}
 	if p.e.Error != nil {
 		letter.Code, letter.Message = p.e.Error.Code, p.e.Error.Message
 	}

@@ -37,12 +37,12 @@ func (p *attempt) refuse(r Request, why *Invalid) (Outcome, error) {
 	result := Result{
 		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
 		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: Rejected, Final: true, Error: f,
-		SignedBy: r.SignedBy, ReceivedAt: p.d.Published, FinishedAt: now,
+		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: p.d.Published, FinishedAt: now,
 	}
 	if err := p.Audit.Record(p.work, p.auditRefusal(r, result)); err != nil {
 		return Outcome{}, err
 	}
-	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), Run: 1, Time: now}
+	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now}
 	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
 		return Outcome{}, err
 	}

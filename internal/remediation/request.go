@@ -45,6 +45,7 @@ type Request struct {
 	ReplyTo     string          // a subject, or ""
 	SignedBy    string          // the signer's name; "" where no signers are configured
 	Signer      string          // its public nkey
+	Client      string          // of worker intake, "" if it came by another way
 	TraceParent string          // "" or valid
 	TraceState  string
 }
@@ -81,6 +82,8 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	}
 	bare := Request{ID: d.Ref(), Derived: true}
 	bare.TraceParent, bare.TraceState = traceFrom(d.Header, c)
+	var clientFault error
+	bare.Client, clientFault = clientOf(d.Header)
 	req, fieldFault := r.readFields(c.object)
 	id, idFault := r.nameOf(req.ID, c.eventID, d.Header)
 	invalid := func(code, message string) *Invalid {
@@ -104,9 +107,9 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 		return bare, invalid(CodeTooLarge, err.Error()) // without what it says, so that its result fits
 	}
 	payloadID := req.ID
-	req.ID, req.Derived, req.SignedBy, req.Signer = bare.ID, true, signer, bare.Signer
+	req.ID, req.Derived, req.SignedBy, req.Signer, req.Client = bare.ID, true, signer, bare.Signer, bare.Client
 	req.TraceParent, req.TraceState = bare.TraceParent, bare.TraceState
-	if err := joined(fieldFault, idFault, replayFault(d.Header)); err != nil {
+	if err := joined(fieldFault, idFault, clientFault, replayFault(d.Header)); err != nil {
 		return req, invalid(CodeMalformed, err.Error())
 	}
 	if r.Signers != nil {

@@ -58,6 +58,8 @@ type Result struct {
 	Attempts               int             `json:"attempts"`
 	Adopted                bool            `json:"adopted,omitempty"`
 	SignedBy               string          `json:"signedBy,omitempty"`
+	Client                 string          `json:"client,omitempty"`
+	Owner                  string          `json:"-"` // whom the id belongs to; "": nobody
 	ReceivedAt             time.Time       `json:"receivedAt"`
 	FinishedAt             time.Time       `json:"finishedAt,omitzero"`
 }
@@ -65,14 +67,19 @@ type Result struct {
 // maxMessage bounds error.message in characters, so that a result without its action fits into any message.
 const maxMessage = 4000
 
-// MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN, the id percent-encoded. No two results of
-// different id, phase or run have the same.
+// MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN or ID:PHASE:RUN:OWNER, the id percent-encoded. No
+// two results of different id, phase, run or owner have the same: read from its end, the one has a number where the other
+// has a phase.
 func (r Result) MessageID() string {
 	phase := "submitted"
 	if r.Final {
 		phase = "final"
 	}
-	return percentEncode(r.RequestID) + ":" + phase + ":" + strconv.Itoa(r.Run)
+	id := percentEncode(r.RequestID) + ":" + phase + ":" + strconv.Itoa(r.Run)
+	if r.Owner != "" {
+		id += ":" + r.Owner
+	}
+	return id
 }
 
 // Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and the MachineAction

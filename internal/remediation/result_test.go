@@ -238,3 +238,24 @@ func TestResultRoundTrip(t *testing.T) {
 		}
 	})
 }
+
+// Message ids tell all results apart, whatever ids and names look like: both may have the other's form.
+func TestResultMessageIDsDiffer(t *testing.T) {
+	seen := map[string]Result{}
+	for _, id := range []string{"X", "X:final:1", "X:final:1:ann", "X:final", "X:submitted:2", "a b", "a%20b", "1"} {
+		for _, owner := range []string{"", "ann", "1", "final", "final.1", "submitted"} {
+			for run := range 3 {
+				for _, final := range []bool{true, false} {
+					r := Result{RequestID: id, Owner: owner, Run: run + 1, Final: final}
+					if other, twice := seen[r.MessageID()]; twice {
+						t.Errorf("%s is of %+v and %+v", r.MessageID(), r, other)
+					}
+					seen[r.MessageID()] = r
+				}
+			}
+		}
+	}
+	if got := (Result{RequestID: "a b", Run: 2, Final: true, Owner: "ann"}).MessageID(); got != "a%20b:final:2:ann" {
+		t.Error(got)
+	}
+}

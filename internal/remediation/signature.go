@@ -145,7 +145,7 @@ func parseSignersFile(content []byte) (map[string]string, error) {
 		if key == "" {
 			continue
 		}
-		if err := addSigner(names, key, oneLine(name, 200)); err != nil {
+		if err := addSigner(names, key, strings.TrimSpace(name)); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 	}
@@ -160,7 +160,7 @@ func parseSignersFile(content []byte) (map[string]string, error) {
 
 // addSigner never repeats the entry in an error: it may be a seed, put where the public nkey belongs.
 func addSigner(names map[string]string, key, name string) error {
-	if nkeys.Prefix(key) == nkeys.PrefixByteSeed {
+	if nkeys.Prefix(key) == nkeys.PrefixByteSeed || nkeys.Prefix(name) == nkeys.PrefixByteSeed {
 		return errors.New("is a seed, which is secret; give the public nkey, and make a new pair, for this one was shown")
 	}
 	if !nkeys.IsValidPublicKey(key) || nkeys.IsValidPublicCurveKey(key) {
@@ -171,6 +171,9 @@ func addSigner(names map[string]string, key, name string) error {
 	}
 	if name == "" {
 		name = key
+	}
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("its name %w", err)
 	}
 	names[key] = name
 	return nil

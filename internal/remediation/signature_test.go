@@ -179,16 +179,20 @@ func TestParseSigners(t *testing.T) {
 	curve, _ := nkeys.CreateCurveKeys()
 	curvePublic, _ := curve.PublicKey()
 	for list, want := range map[string]string{
-		" ":                       "no signer",
-		",":                       "no signer",
-		a.public + ",x":           "signer 2: is no public nkey",
-		"ann=":                    "signer 1: is no public nkey",
-		misspelt:                  "signer 1: is no public nkey",
-		strings.ToLower(a.public): "signer 1: is no public nkey",
-		curvePublic:               "signer 1: is no public nkey",
-		a.public + "," + a.public: "signer 2: is there twice",
-		"ann=" + a.seed:           "signer 1: is a seed",
-		b.public + " " + a.seed:   "signer 2: is a seed",
+		" ":                                      "no signer",
+		",":                                      "no signer",
+		a.public + ",x":                          "signer 2: is no public nkey",
+		"ann=":                                   "signer 1: is no public nkey",
+		misspelt:                                 "signer 1: is no public nkey",
+		strings.ToLower(a.public):                "signer 1: is no public nkey",
+		curvePublic:                              "signer 1: is no public nkey",
+		a.public + "," + a.public:                "signer 2: is there twice",
+		"ann=" + a.seed:                          "signer 1: is a seed",
+		b.public + " " + a.seed:                  "signer 2: is a seed",
+		a.seed + "=" + a.public:                  "signer 1: is a seed",
+		"Ann/SOC=" + a.public:                    "signer 1: its name must be 1 to 64",
+		"Änn=" + a.public:                        "signer 1: its name must be 1 to 64",
+		strings.Repeat("n", 65) + "=" + a.public: "signer 1: its name must be 1 to 64",
 	} {
 		_, err := ParseSigners(list)
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -220,7 +224,11 @@ func TestSignersFile(t *testing.T) {
 	if _, err := SignersFile(path); err == nil || !strings.Contains(err.Error(), "no signer in it") {
 		t.Errorf("a file that names nobody: %v", err)
 	}
-	write("# people\n" + a.public + " Ann Example # SOC\n\n")
+	write("# people\n" + a.public + " Ann Example\n")
+	if _, err := SignersFile(path); err == nil || !strings.Contains(err.Error(), "line 2: its name must be 1 to 64") {
+		t.Errorf("a name with a blank: %v", err)
+	}
+	write("# people\n" + a.public + " Ann.Example # SOC\n\n")
 	s, err := SignersFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +238,7 @@ func TestSignersFile(t *testing.T) {
 		name, _, _ := s.verify(k.sign(t, sampleDelivery("x")))
 		return name
 	}
-	if got := takes(a); got != "Ann Example" || takes(b) != "" {
+	if got := takes(a); got != "Ann.Example" || takes(b) != "" {
 		t.Errorf("signed by %q", got)
 	}
 	write(a.public + " Ann\n" + b.public + "\n")

@@ -134,7 +134,11 @@ func (p *attempt) handle() (Outcome, error) {
 	if invalid != nil {
 		return p.barred(req, invalid)
 	}
-	p.key = EntryKey(p.Rules.Stream, req, p.origin.Published)
+	own := EntryKey(p.Rules.Stream, req, p.origin.Published)
+	var err error
+	if p.key, err = p.find(req, own); err != nil {
+		return Outcome{}, err
+	}
 	if !p.flights.enter(p.key) {
 		return Later(inHandFor, "inHand"), nil
 	}
@@ -144,7 +148,7 @@ func (p *attempt) handle() (Outcome, error) {
 	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
 	// that fails if it does, and then the ledger is read. Where calls are limited it is read first: before that write a call
 	// is taken from the budget, which a request known already would waste.
-	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited {
+	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited && req.Owner() == "" {
 		out, err := p.open()
 		if !errors.Is(err, ErrConflict) || p.e.Revision != 0 {
 			return out, err
@@ -183,6 +187,11 @@ func (p *attempt) open() (Outcome, error) {
 		return p.refuse(p.req, s.invalid)
 	case doDrop:
 		return Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
+	}
+	if p.e.State == "" || e.Run != p.e.Run { // a run begins
+		if err := p.holdID(); err != nil {
+			return Outcome{}, err
+		}
 	}
 	p.e = e
 	if s.do == doReopen {

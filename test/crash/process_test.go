@@ -78,7 +78,7 @@ func (p *process) signal(s os.Signal) (status int) {
 // said is the log of all lives.
 func (p *process) said() []byte {
 	text, err := os.ReadFile(p.log)
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) { // it was not started yet
 		p.t.Error(err)
 	}
 	return text
