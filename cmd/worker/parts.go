@@ -26,6 +26,8 @@ type parts struct {
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
 	tally    *broker.Tally
+	refusals func(context.Context) error // records how many messages were refused
+	notKept  func() int
 	present  func() any
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
@@ -70,6 +72,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: s.broker.MaxPayload() - besideAction, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
+	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.log,
 		Config: remediation.TrackConfig{
@@ -145,6 +148,7 @@ func (s *service) serve(ctx context.Context, p *parts) *parallel {
 		"budget metrics":  p.budget.Run,
 		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
 		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
+		"refusals":        p.refusals,
 		"token":           p.keepToken,
 		"rule files":      s.watchRules,
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },

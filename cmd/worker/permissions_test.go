@@ -286,8 +286,11 @@ func acts() (all []act) {
 		}
 		pub(update, "$JS.API.STREAM.UPDATE."+s)
 		var drop []string
-		if s == "REMEDIATION_DEADLETTER" {
+		switch s {
+		case "REMEDIATION_DEADLETTER":
 			drop = staff
+		case "REMEDIATION_RESULTS": // the oldest of those that nobody vouches for
+			drop = worker
 		}
 		pub(drop, "$JS.API.STREAM.MSG.DELETE."+s)
 		readers := append(slices.Clone(staff), read[s]...)

@@ -27,6 +27,7 @@ type Presence struct {
 	InFlight int       `json:"inFlight"`
 	Followed int       `json:"followed"`
 	Version  string    `json:"version"`
+	NotKept  int       `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
 }
 
 // Overview is the state of a deployment as the broker has it.
@@ -39,6 +40,7 @@ type Overview struct {
 	Budget      []budget.WindowStatus
 	Followed    int
 	DeadLetters int
+	NotKept     int // by the replicas that there are, since they were started
 }
 
 // Overview asks the broker how things stand. windows are the limits this process is configured with.
@@ -140,6 +142,7 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 	o.Replicas = append(o.Replicas, p)
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
+	o.NotKept += p.NotKept
 }
 
 // Pending is how many requests the stream has, whether somebody has them in hand or not.

@@ -22,6 +22,16 @@ const (
 	AuditDecided  = "decided"  // the run has ended
 	AuditRefused  = "refused"  // a message without a claim on an id
 	AuditReplayed = "replayed" // a dead letter has opened the run
+	AuditCounted  = "counted"  // more messages were refused, which nobody vouches for
+	AuditOperated = "operated" // an operator has done something
+)
+
+// Acts of an operator.
+const (
+	ActPause  = "pause"
+	ActResume = "resume"
+	ActDrop   = "deadletterDrop"
+	ActReplay = "deadletterReplay"
 )
 
 // Verdicts of the policy.
@@ -56,6 +66,18 @@ type AuditRecord struct {
 	CallsOmitted int      `json:"callsOmitted,omitempty"` // earlier ones
 	Shortened    bool     `json:"shortened,omitempty"`
 
+	// Of AuditCounted, and the first of each is in AuditRefused.
+	ClaimedSigner string    `json:"claimedSigner,omitempty"` // whose name a bad signature bears
+	Count         int       `json:"count,omitempty"`
+	Minute        time.Time `json:"minute,omitzero"`
+
+	// Of AuditOperated.
+	Act        string `json:"act,omitempty"`
+	By         string `json:"by,omitempty"`        // the NATS user
+	ByClaimed  bool   `json:"byClaimed,omitempty"` // By is what the machine says of its user and itself
+	Reason     string `json:"reason,omitempty"`
+	DeadLetter uint64 `json:"deadLetter,omitempty"` // its sequence
+
 	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
 	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
 	DecidedAt   time.Time `json:"decidedAt,omitzero"`
@@ -63,7 +85,7 @@ type AuditRecord struct {
 
 // Shorten makes a record fit where one of that size did not: texts keep 200 characters.
 func (r AuditRecord) Shorten() AuditRecord {
-	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID} {
+	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
 		*s = shorten(*s, 200)
 	}
 	if r.Error != nil {
@@ -101,6 +123,16 @@ func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
 	o.calls("calls", r.Calls)
 	o.count("callsOmitted", r.CallsOmitted)
 	o.flag("shortened", r.Shortened)
+
+	o.some("claimedSigner", r.ClaimedSigner)
+	o.count("count", r.Count)
+	o.time("minute", r.Minute)
+
+	o.some("act", r.Act)
+	o.some("by", r.By)
+	o.flag("byClaimed", r.ByClaimed)
+	o.some("reason", r.Reason)
+	o.sequence("deadLetter", r.DeadLetter)
 
 	o.time("publishedAt", r.PublishedAt)
 	o.time("receivedAt", r.ReceivedAt)

@@ -2,7 +2,10 @@ package remediation
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -24,6 +27,10 @@ const (
 	HeaderDeadSequence  = "Deadletter-Sequence"
 	HeaderDeadPublished = "Deadletter-Published" // by the broker; a derived id can't be told again without it
 	HeaderDeadTruncated = "Deadletter-Truncated"
+	HeaderDeadDigest    = "Deadletter-Digest" // sha256:HEX of a payload that was left out
+	HeaderDeadSize      = "Deadletter-Size"   // its bytes
+	// HeaderDeadUnverified marks a message that nobody vouches for.
+	HeaderDeadUnverified = "Deadletter-Unverified"
 )
 
 // maxDeadMessage bounds Deadletter-Message in characters.
@@ -37,6 +44,7 @@ type DeadLetter struct {
 	RequestID     string
 	Run, Attempts int
 	Time          time.Time
+	Unverified    bool // nobody vouches for the message: of such dead letters the last are kept
 }
 
 // MessageID is the Nats-Msg-Id, the same for every delivery of the message. The time it was published belongs to it:
@@ -50,8 +58,8 @@ func (d DeadLetter) MessageID() string {
 }
 
 // Render makes the message: the payload byte for byte, the original headers and the worker's own. If it exceeds limit
-// bytes (0: no limit), the payload is left out and Deadletter-Truncated set; if headers alone exceed it, the largest
-// original ones are left out too.
+// bytes (0: no limit), or the payload is larger than a request may be, the payload is left out, and its digest and size
+// stand in its place; if headers alone exceed the limit, the largest original ones are left out too.
 //
 // An original header may not act on the broker (Nats-...) or pass for the worker's own (Deadletter-...), in any case;
 // such a one, and one whose name not every client can send, becomes Deadletter-Header-NAME.
@@ -59,10 +67,17 @@ func (d DeadLetter) Render(limit int) (Header, []byte) {
 	own, original := d.header(), d.original()
 	whole := maps.Clone(original)
 	maps.Copy(whole, own)
-	if limit <= 0 || whole.size()+len(d.Delivery.Data) <= limit {
+	size := len(d.Delivery.Data)
+	if size <= MaxPayload && (limit <= 0 || whole.size()+size <= limit) {
 		return whole, d.Delivery.Data
 	}
+	sum := sha256.Sum256(d.Delivery.Data)
 	own[HeaderDeadTruncated] = []string{"true"}
+	own[HeaderDeadDigest] = []string{"sha256:" + hex.EncodeToString(sum[:])}
+	own[HeaderDeadSize] = []string{strconv.Itoa(size)}
+	if limit <= 0 {
+		limit = math.MaxInt
+	}
 	left := limit - own.size()
 	smallestFirst := slices.SortedFunc(maps.Keys(original), func(a, b string) int {
 		return cmp.Or(headerSize(a, original[a])-headerSize(b, original[b]), cmp.Compare(a, b))
@@ -77,7 +92,7 @@ func (d DeadLetter) Render(limit int) (Header, []byte) {
 }
 
 func (d DeadLetter) header() Header {
-	return Header{
+	h := Header{
 		"Nats-Msg-Id":       {d.MessageID()},
 		HeaderDeadReason:    {d.Code},
 		HeaderDeadMessage:   {oneLine(cmp.Or(d.Message, d.Code), maxDeadMessage)},
@@ -90,6 +105,10 @@ func (d DeadLetter) header() Header {
 		HeaderDeadSequence:  {strconv.FormatUint(d.Delivery.Sequence, 10)},
 		HeaderDeadPublished: {d.Delivery.Published.UTC().Format(time.RFC3339Nano)},
 	}
+	if d.Unverified {
+		h[HeaderDeadUnverified] = []string{"true"}
+	}
+	return h
 }
 
 func (d DeadLetter) original() Header {

@@ -236,6 +236,7 @@ func (r *replica) run() {
 	if r.w.set.limits != nil {
 		r.parts.Go(r.keepReserve)
 	}
+	r.parts.Go(func() { _ = r.submitter.RecordRefusals(r.ctx) })
 	r.parts.Go(func() { _ = r.shared.Run(r.ctx, func() any { return broker.Presence{} }) })
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })

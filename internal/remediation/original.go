@@ -123,7 +123,8 @@ func liveName(name string) (live string, ok bool) {
 // gives, its payload as it is kept.
 func ReadDeadLetter(h Header, body []byte) DeadLetter {
 	d := DeadLetter{
-		Code: h.Get(HeaderDeadReason), Message: h.Get(HeaderDeadMessage), RequestID: percentDecode(h.Get(HeaderDeadRequestID)),
+		Unverified: h.Get(HeaderDeadUnverified) != "",
+		Code:       h.Get(HeaderDeadReason), Message: h.Get(HeaderDeadMessage), RequestID: percentDecode(h.Get(HeaderDeadRequestID)),
 		Delivery: Delivery{Data: body, Header: Header{}, Stream: h.Get(HeaderDeadStream), Subject: h.Get(HeaderDeadSubject)},
 	}
 	d.Run, _ = strconv.Atoi(h.Get(HeaderDeadRun))

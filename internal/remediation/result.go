@@ -48,6 +48,8 @@ type Result struct {
 	SignedBy               string          `json:"signedBy,omitempty"`
 	ReceivedAt             time.Time       `json:"receivedAt"`
 	FinishedAt             time.Time       `json:"finishedAt,omitzero"`
+
+	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
 }
 
 // maxMessage bounds error.message in characters, so that a result without its action fits into any message.
