@@ -39,7 +39,7 @@ func (w *world) openTrail() {
 	w.trail.stream, err = w.broker.JS().Stream(w.ctx, broker.AuditStream)
 	w.must(err)
 	w.trail.decisions, w.trail.refused = map[decision]bool{}, map[string]int{}
-	w.trail.chain = broker.NewAuditChain(1, nil, func(seq uint64) ([]byte, error) {
+	w.trail.chain = broker.NewAuditChain(1, broker.AuditKept{}, func(seq uint64) ([]byte, error) {
 		m, err := w.trail.stream.GetMsg(w.ctx, seq)
 		if err != nil {
 			return nil, err
@@ -52,7 +52,7 @@ func (w *world) openTrail() {
 func (w *world) readTrail() {
 	w.t.Helper()
 	w.trail.last = w.read(w.trail.stream, w.trail.last, func(m *jetstream.RawStreamMsg) {
-		if err := w.trail.chain.Add(m.Sequence, m.Data); err != nil && w.trail.broken == nil {
+		if err := w.trail.chain.Add(broker.Message{Sequence: m.Sequence, Time: m.Time, Data: m.Data}); err != nil && w.trail.broken == nil {
 			w.trail.broken = err
 		}
 		var r remediation.AuditRecord
