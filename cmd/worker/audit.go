@@ -83,7 +83,7 @@ func (r auditReport) write(out io.Writer) error {
 	if r.First > 1 {
 		what += " What was before is not in it."
 	}
-	if _, err := fmt.Fprintf(out, "%s\nSHA-256 of their export: %s\nTheir last records:\n", what, r.ExportSHA256); err != nil {
+	if _, err := fmt.Fprintf(out, "%s\nSHA-256 of their export: %s. Their last records:\n", what, r.ExportSHA256); err != nil {
 		return err
 	}
 	t := newTable("SEQ", "WRITER", "N", "SHA256")

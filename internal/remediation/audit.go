@@ -86,14 +86,16 @@ type AuditRecord struct {
 // Shorten makes a record fit where one of that size did not: texts keep 200 characters.
 func (r AuditRecord) Shorten() AuditRecord {
 	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
-		*s = shorten(*s, 200)
+		short := shorten(*s, 200)
+		r.Shortened = r.Shortened || short != *s
+		*s = short
 	}
 	if r.Error != nil {
 		e := *r.Error
 		e.Message = shorten(e.Message, 200)
+		r.Shortened = r.Shortened || e.Message != r.Error.Message
 		r.Error = &e
 	}
-	r.Shortened = true
 	return r
 }
 
