@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -21,22 +20,25 @@ const (
 	mostUnverifiedBytes = 32 << 20
 )
 
-// unverified keeps what such messages leave in one stream within bounds: who publishes one more deletes the oldest. One
-// at a time does so in a process; what other replicas have published is read now and then.
+// unverified keeps what such messages leave in one stream within bounds: who publishes one more deletes the oldest. What
+// other replicas have published is read now and then.
 type unverified struct {
 	b    *Broker
 	name string
-	// letters: it is the stream of dead letters, whose earlier ones can be told by a header, and which takes no more where
-	// it denies deletes. Else what an earlier process has left goes by age, and deletes that are denied are done without.
+	// letters: it is the stream of dead letters, whose earlier ones can be told by a header, and which gets no more while
+	// nothing can be deleted. Else what an earlier process has left goes by age, and all are written.
 	letters bool
 	notKept atomic.Int64 // deleted, or not written
 
 	turn   chan struct{} // holds one token; who has it owns what is below
 	looked time.Time     // at the stream
-	denied bool          // the broker deletes nothing there, as far as was seen since
+	denied bool          // it denies deletes
+	failed time.Time     // when a delete failed last
 	read   uint64        // the last sequence that was looked at
 	kept   []unverifiedMessage
 	bytes  int
+
+	coming, comingBytes int // on their way to the stream
 }
 
 type unverifiedMessage struct {
@@ -50,33 +52,68 @@ func (b *Broker) newUnverified(stream string, letters bool) *unverified {
 	return u
 }
 
-// lookEvery is how soon the others' messages are known. Until then each replica keeps its own within the bounds.
-const lookEvery = 10 * time.Second
+const (
+	// lookEvery is how soon the others' messages are known. Until then each replica keeps its own within the bounds.
+	lookEvery = 10 * time.Second
+	// deleteAgain is when a stream is tried again where a delete failed: a broker that denies the right to does not answer.
+	deleteAgain = time.Minute
+)
 
-// publish publishes one more. A crash behind publish leaves one too many, which the next one deletes.
+// publish publishes one more. A crash behind it leaves one too many, which the next one deletes.
 func (u *unverified) publish(ctx context.Context, m *nats.Msg, publish func() (uint64, error)) error {
-	select {
-	case <-u.turn:
-		defer func() { u.turn <- struct{}{} }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if time.Since(u.looked) >= lookEvery {
-		if err := u.look(ctx); err != nil {
-			return fmt.Errorf("read %s: %w", u.name, err)
-		}
-	}
 	size := messageSize(m)
-	if u.letters && u.denied && (len(u.kept) >= mostUnverified || u.bytes+size > mostUnverifiedBytes) {
+	room, err := u.reserve(ctx, size)
+	if err != nil {
+		return err
+	}
+	if !room {
 		u.notKept.Add(1)
 		return nil
 	}
 	seq, err := publish()
-	if err != nil {
-		return err
+	var over []unverifiedMessage
+	u.locked(func() {
+		u.coming--
+		u.comingBytes -= size
+		if err == nil {
+			u.add(unverifiedMessage{seq, size})
+			over = u.over()
+		}
+	})
+	u.delete(ctx, over)
+	return err
+}
+
+// stuck is while nothing can be deleted.
+func (u *unverified) stuck() bool { return u.denied || time.Since(u.failed) < deleteAgain }
+
+// locked is for what can't wait for long.
+func (u *unverified) locked(do func()) {
+	<-u.turn
+	defer func() { u.turn <- struct{}{} }()
+	do()
+}
+
+// reserve says whether one more may be written. It looks at the stream when it is time.
+func (u *unverified) reserve(ctx context.Context, size int) (room bool, err error) {
+	select {
+	case <-u.turn:
+		defer func() { u.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
 	}
-	u.add(unverifiedMessage{seq, size})
-	return u.prune(ctx)
+	if time.Since(u.looked) >= lookEvery {
+		if err := u.look(ctx); err != nil {
+			return false, fmt.Errorf("read %s: %w", u.name, err)
+		}
+	}
+	full := len(u.kept)+u.coming >= mostUnverified || u.bytes+u.comingBytes+size > mostUnverifiedBytes
+	if u.letters && full && u.stuck() {
+		return false, nil
+	}
+	u.coming++
+	u.comingBytes += size
+	return true, nil
 }
 
 // messageSize is what counts of a message: its subject, headers and payload.
@@ -91,13 +128,20 @@ func (u *unverified) look(ctx context.Context) error {
 		return err
 	}
 	info := s.CachedInfo()
-	u.denied, u.looked = info.Config.DenyDelete, time.Now()
+	u.denied = info.Config.DenyDelete
 	if n := len(u.kept); u.read > info.State.LastSeq || n > 0 && u.kept[n-1].seq > info.State.LastSeq { // the stream was made anew
 		u.kept, u.bytes, u.read = nil, 0, 0
 	}
-	if !u.letters {
-		return nil
+	if u.letters {
+		err = u.readLetters(ctx)
 	}
+	if err == nil {
+		u.looked = time.Now()
+	}
+	return err
+}
+
+func (u *unverified) readLetters(ctx context.Context) error {
 	return u.b.headers(ctx, u.name, jetstream.ConsumerConfig{
 		FilterSubject: u.b.cfg.Names.DeadletterSubject, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: u.read + 1,
 	}, func(m jetstream.Msg, seq uint64) bool {
@@ -125,23 +169,35 @@ func (u *unverified) add(m unverifiedMessage) {
 	u.bytes += m.size
 }
 
-// prune deletes the oldest that are too many.
-func (u *unverified) prune(ctx context.Context) error {
+// over takes out the oldest that are too many.
+func (u *unverified) over() (all []unverifiedMessage) {
+	if u.letters && u.stuck() {
+		return nil
+	}
 	for len(u.kept) > mostUnverified || u.bytes > mostUnverifiedBytes {
-		if u.denied {
-			if u.letters {
-				return nil // no more are written; it is looked again whether that has changed
-			}
-		} else if err := u.b.deleteMessage(ctx, u.name, u.kept[0].seq); err != nil {
-			if _, refused := errors.AsType[*jetstream.APIError](err); !refused && u.letters {
-				return fmt.Errorf("delete message %d of %s: %w", u.kept[0].seq, u.name, err)
-			}
-			u.denied = true
-			continue
-		}
+		all = append(all, u.kept[0])
 		u.bytes -= u.kept[0].size
 		u.kept = u.kept[1:]
-		u.notKept.Add(1)
 	}
-	return nil
+	if u.stuck() {
+		return nil // they stay until they are too old
+	}
+	return all
+}
+
+// delete deletes what was taken out. What fails comes back, for the next one to try.
+func (u *unverified) delete(ctx context.Context, over []unverifiedMessage) {
+	for i, m := range over {
+		if u.b.deleteMessage(ctx, u.name, m.seq) == nil {
+			u.notKept.Add(1)
+			continue
+		}
+		u.locked(func() {
+			u.failed = time.Now()
+			for _, back := range over[i:] {
+				u.add(back)
+			}
+		})
+		return
+	}
 }

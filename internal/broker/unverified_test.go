@@ -3,6 +3,7 @@ package broker_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -166,5 +167,49 @@ func TestUnverifiedResultsAreBounded(t *testing.T) {
 		} else {
 			p.holds(t, mostLetters+1)
 		}
+	}
+}
+
+// TestUnverifiedWithoutTheRightToDelete: where the broker does not let the worker delete, no more dead letters are written,
+// all results are, and nobody waits for it each time.
+func TestUnverifiedWithoutTheRightToDelete(t *testing.T) {
+	box := newLetterBox(t, false)
+	p := box.broker.NewPublisher()
+	box.publish(p, remediation.MaxPayload, 480, true)
+	cfg := box.stream.CachedInfo().Config
+	cfg.Sealed = false
+	cfg.DenyDelete = true // set while it is in use: what was seen of the stream says otherwise
+	if _, err := box.broker.JS().UpdateStream(within(t), cfg); err != nil {
+		t.Fatal(err)
+	}
+	box.publish(p, remediation.MaxPayload, 60, true)
+	s := box.state()
+	if int(s.Msgs)+p.NotKept() != 540 || s.Bytes > mostLetterBytes+uint64(remediation.MaxPayload)+600*40 {
+		t.Errorf("%d letters of %d bytes, %d not kept", s.Msgs, s.Bytes, p.NotKept())
+	}
+}
+
+// TestUnverifiedAtOnce: many that publish at once stay within the bounds together.
+func TestUnverifiedAtOnce(t *testing.T) {
+	box := newLetterBox(t, false)
+	p := box.broker.NewPublisher()
+	var letters []remediation.DeadLetter
+	for range 800 {
+		letters = append(letters, box.letter(remediation.MaxPayload, true))
+	}
+	var all sync.WaitGroup
+	for n := range 16 {
+		all.Go(func() {
+			for i := n; i < len(letters); i += 16 {
+				if err := p.DeadLetter(within(t), letters[i], letters[i].Delivery.Published); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	s := box.state()
+	if int(s.Msgs)+p.NotKept() != 800 || s.Bytes > mostLetterBytes+600*40 || s.Bytes < mostLetterBytes-2*remediation.MaxPayload {
+		t.Errorf("%d letters of %d bytes, %d not kept", s.Msgs, s.Bytes, p.NotKept())
 	}
 }
