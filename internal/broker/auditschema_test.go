@@ -60,8 +60,12 @@ func TestAuditSchema(t *testing.T) {
 	if v := reflect.ValueOf(whole); slices.ContainsFunc(slices.Collect(maps.Values(fields(v))), reflect.Value.IsZero) {
 		t.Fatal("a field is missing in this test")
 	}
-	for _, r := range []remediation.AuditRecord{whole, {Kind: remediation.AuditReplayed, RequestID: "r", Run: 2},
-		{Kind: remediation.AuditCounted, Error: whole.Error, Count: 2, Minute: now}, {Kind: remediation.AuditOperated, Act: remediation.ActPause, By: "ann", Reason: "r"}} {
+	for _, r := range []remediation.AuditRecord{
+		whole,
+		{Kind: remediation.AuditReplayed, RequestID: "r", Run: 2},
+		{Kind: remediation.AuditCounted, Error: whole.Error, Count: 2, Minute: now},
+		{Kind: remediation.AuditOperated, Act: remediation.ActPause, By: "ann", Reason: "r"},
+	} {
 		if err := a.Record(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
