@@ -28,6 +28,8 @@ type parts struct {
 	tally    *broker.Tally
 	digest   *digest
 	present  func() broker.Presence
+	refusals func(context.Context) error // records how many messages were refused
+	notKept  func() int
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 }
@@ -73,6 +75,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
+	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.log,
 		Config: remediation.TrackConfig{
@@ -143,6 +146,7 @@ func (s *service) serve(ctx context.Context, p *parts) *parallel {
 		"budget metrics":  p.budget.Run,
 		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
 		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
+		"refusals":        p.refusals,
 		"token":           p.keepToken,
 		"rule files":      s.watchRules,
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },

@@ -80,6 +80,7 @@ func (s *service) presence() broker.Presence {
 	out := broker.Presence{
 		Ready: len(reasons) == 0, Since: s.since, InFlight: p.consumer.InFlight(), Followed: p.tracker.Following(), Version: thisBuild().Version,
 		Limits: broker.RateLimits(windows(s.settings.Rates)), DryRun: s.settings.DryRun, Reserve: p.budget.Reserves(),
+		NotKept: p.notKept(),
 	}
 	if len(reasons) > 0 {
 		out.Code, out.Reason = reasons[0].Code, reasons[0].Message
@@ -103,6 +104,7 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 		if said.ID == s.owner {
 			o.Followed += p.tracker.Following() - said.Followed
 			o.InFlight += p.consumer.InFlight() - said.InFlight
+			o.NotKept += p.notKept() - said.NotKept
 		}
 	}
 	status, err := statusOf(ctx, o, p.tally)
@@ -141,7 +143,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	status := admin.Status{
 		Healthy:  len(o.Replicas) > 0,
 		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
-		Followed: o.Followed, DeadLetters: o.DeadLetters, Results: results, Version: thisBuild().Version,
+		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Version: thisBuild().Version,
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
@@ -246,11 +248,19 @@ func (s *service) gauges() []prometheus.Collector {
 		}
 		return float64(max(n-p.consumer.InFlight(), 0))
 	})
+	notKept := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of messages that nobody vouches for which were deleted, or not written, because there are too many.",
+	}, func() float64 {
+		if _, p, _ := s.current(); p != nil {
+			return float64(p.notKept())
+		}
+		return 0
+	})
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
 	}, []string{"version"})
 	build.WithLabelValues(thisBuild().Version).Set(1)
-	return []prometheus.Collector{pending, build, pausedCollector{s}}
+	return []prometheus.Collector{pending, notKept, build, pausedCollector{s}}
 }
 
 // pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.

@@ -63,6 +63,9 @@ func writeStatus(s screen, status admin.Status, now time.Time) error {
 	if n := status.DeadLetters; n > 0 {
 		letters, colour = fmt.Sprintf("%d (worker deadletter list)", n), yellow
 	}
+	if n := status.NotKept; n > 0 {
+		letters += fmt.Sprintf("; %d more, of messages that nobody vouches for, were not kept", n)
+	}
 	field("dead letters", colour, letters)
 	field("results", "", resultsText(status.Results))
 	field("version", "", status.Version)

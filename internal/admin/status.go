@@ -11,9 +11,10 @@ type Status struct {
 	Paused      *Pause         `json:"paused"` // null while requests are taken
 	Queue       Queue          `json:"queue"`
 	Budget      []Window       `json:"budget"`
-	Followed    int            `json:"followed"`    // actions not final yet
-	DeadLetters int            `json:"deadLetters"` // kept now
-	Results     map[string]int `json:"results"`     // by outcome
+	Followed    int            `json:"followed"`                     // actions not final yet
+	DeadLetters int            `json:"deadLetters"`                  // kept now
+	NotKept     int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
+	Results     map[string]int `json:"results"`                      // by outcome
 	Version     string         `json:"version"`
 }
 

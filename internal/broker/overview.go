@@ -30,6 +30,7 @@ type Overview struct {
 	Short       string         // the window that has none until then
 	Followed    int
 	DeadLetters int
+	NotKept     int // by the replicas that there are, since they were started
 }
 
 // Overview asks the broker how things stand. windows are the limits this process is configured with.
@@ -134,6 +135,7 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 	}
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
+	o.NotKept += p.NotKept
 }
 
 // Pending is how many requests the stream has, whether somebody has them in hand or not.
