@@ -40,10 +40,8 @@ func (p *passage) call() (Outcome, error) {
 	var stale, refreshed, retried int
 	started := time.Now()
 	for {
-		if !p.Config.DryRun {
-			if err := p.watch(); err != nil {
-				return p.lookFailed(err)
-			}
+		if err := p.watch(); err != nil {
+			return p.lookFailed(err)
 		}
 		if err := p.clear(retried > 0); err != nil {
 			return p.handBack(0, "shutdown")
