@@ -138,6 +138,16 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 	o.NotKept += p.NotKept
 }
 
+// DryRuns counts the replicas that are in dry run.
+func (o Overview) DryRuns() (n int) {
+	for _, r := range o.Replicas {
+		if r.DryRun {
+			n++
+		}
+	}
+	return n
+}
+
 // Pending is how many requests the stream has, whether somebody has them in hand or not.
 func (b *Broker) Pending(ctx context.Context) (int, error) {
 	var o Overview
