@@ -28,7 +28,7 @@ type Config struct {
 	Handler remediation.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
 	Admit []func(ctx context.Context) error
-	// Paused tells whether the operator's pause is on, for a message that came to a pull from before it; nil: never.
+	// Paused tells whether nothing may be taken by now, for a message that came to a pull from before; nil: never.
 	Paused func() bool
 	// Breaker is asked last, for it hands out the one probe of a pause.
 	Breaker *remediation.Breaker

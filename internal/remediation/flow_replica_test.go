@@ -238,6 +238,7 @@ func (r *replica) run() {
 	if r.w.set.limits != nil {
 		r.parts.Go(r.keepReserve)
 	}
+	r.parts.Go(func() { _ = r.submitter.RecordRefusals(r.ctx) })
 	r.parts.Go(func() {
 		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} })
 	})

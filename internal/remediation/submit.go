@@ -13,7 +13,8 @@ import (
 )
 
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
-// message; both may be called again with the same argument after a crash and then publish nothing twice. since is when the
+// message; both may be called again with the same argument after a crash and then publish nothing twice. A refused message's
+// result may have another receivedAt then, which is not before since. since is when the
 // decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Waits
 // says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
 // that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
@@ -72,6 +73,7 @@ type Submitter struct {
 	flights   flights
 	ambiguous ambiguousRun
 	lookout   lookout
+	refusals  refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
