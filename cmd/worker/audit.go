@@ -18,9 +18,7 @@ type auditReport struct {
 	Whole   bool               `json:"whole"`
 	Broken  *broker.AuditBreak `json:"broken,omitempty"`
 	Records uint64             `json:"records"` // verified, up to the break
-	First   uint64             `json:"first,omitempty"`
-	Last    uint64             `json:"last,omitempty"`
-	Heads   []broker.AuditHead `json:"heads"` // the last record of each writer
+	broker.AuditKept
 }
 
 // Run verifies the trail. Exit status 1: it is not whole.
@@ -39,10 +37,9 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil && !isBreak {
 		return err
 	}
-	report := auditReport{Whole: !isBreak, Broken: found, Heads: []broker.AuditHead{}}
-	if first, last := chain.Range(); last >= first {
-		report.Records, report.First, report.Last = last-first+1, first, last
-		report.Heads = chain.Heads()
+	report := auditReport{Whole: !isBreak, Broken: found, AuditKept: broker.AuditKept{Heads: []broker.AuditHead{}}}
+	if there := chain.Found(); there.Last >= there.First {
+		report.Records, report.AuditKept = there.Last-there.First+1, there
 	}
 	if c.JSON {
 		err = writeJSONLine(env.Stdout, report)
@@ -55,9 +52,9 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, env *Env) error {
 	return err
 }
 
-func (c *AuditVerifyCmd) kept() ([]broker.AuditHead, error) {
+func (c *AuditVerifyCmd) kept() (broker.AuditKept, error) {
 	if c.Heads == "" {
-		return nil, nil
+		return broker.AuditKept{}, nil
 	}
 	text, err := os.ReadFile(c.Heads)
 	var earlier auditReport
@@ -68,9 +65,9 @@ func (c *AuditVerifyCmd) kept() ([]broker.AuditHead, error) {
 		err = errors.New("has no heads: give what `worker audit verify --json` wrote")
 	}
 	if err != nil {
-		return nil, badInput("--heads: %w", err)
+		return broker.AuditKept{}, badInput("--heads: %w", err)
 	}
-	return earlier.Heads, nil
+	return earlier.AuditKept, nil
 }
 
 func (r auditReport) write(out io.Writer) error {
@@ -86,7 +83,7 @@ func (r auditReport) write(out io.Writer) error {
 	if r.First > 1 {
 		what += " What was before is not in it."
 	}
-	if _, err := fmt.Fprintln(out, what+" Their last records:"); err != nil {
+	if _, err := fmt.Fprintf(out, "%s\nSHA-256 of their export: %s. Their last records:\n", what, r.ExportSHA256); err != nil {
 		return err
 	}
 	t := newTable("SEQ", "WRITER", "N", "SHA256")
@@ -104,7 +101,7 @@ func openAuditTrail(ctx context.Context, conn *broker.Broker) (*broker.AuditTrai
 	return trail, err
 }
 
-func verifyTrail(ctx context.Context, env *Env, kept []broker.AuditHead) (*broker.AuditChain, error) {
+func verifyTrail(ctx context.Context, env *Env, kept broker.AuditKept) (*broker.AuditChain, error) {
 	conn, err := dialForCommand(ctx, env)
 	if err != nil {
 		return nil, err
@@ -115,7 +112,7 @@ func verifyTrail(ctx context.Context, env *Env, kept []broker.AuditHead) (*broke
 		return nil, err
 	}
 	chain := broker.NewAuditChain(1, kept, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
-	err = trail.Each(ctx, time.Time{}, func(m broker.Message) error { return chain.Add(m.Sequence, m.Data) })
+	err = trail.Each(ctx, time.Time{}, chain.Add)
 	if err == nil {
 		err = chain.End(trail.Last())
 	}

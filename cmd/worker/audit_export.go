@@ -57,16 +57,16 @@ func exportTrail(ctx context.Context, trail *broker.AuditTrail, since time.Time,
 }
 
 // verifyExport verifies from the file's first line on: what was before is not in it.
-func verifyExport(ctx context.Context, path string, kept []broker.AuditHead) (*broker.AuditChain, error) {
+func verifyExport(ctx context.Context, path string, kept broker.AuditKept) (*broker.AuditChain, error) {
 	chain := broker.NewAuditChain(1, kept, nil)
 	begun, last := false, uint64(0)
-	err := eachExported(ctx, path, func(seq uint64, payload []byte) error {
+	err := eachExported(ctx, path, func(m broker.Message) error {
 		if !begun {
 			begun = true
-			chain = broker.NewAuditChain(seq, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
+			chain = broker.NewAuditChain(m.Sequence, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
 		}
-		last = seq
-		return chain.Add(seq, payload)
+		last = m.Sequence
+		return chain.Add(m)
 	})
 	if err == nil {
 		err = chain.End(last)
@@ -77,11 +77,11 @@ func verifyExport(ctx context.Context, path string, kept []broker.AuditHead) (*b
 // exported looks one payload up in an export.
 func exported(ctx context.Context, path string, seq uint64) (found []byte, err error) {
 	enough := errors.New("enough")
-	err = eachExported(ctx, path, func(at uint64, payload []byte) error {
-		if at != seq {
+	err = eachExported(ctx, path, func(m broker.Message) error {
+		if m.Sequence != seq {
 			return nil
 		}
-		found = payload
+		found = m.Data
 		return enough
 	})
 	if errors.Is(err, enough) {
@@ -90,7 +90,7 @@ func exported(ctx context.Context, path string, seq uint64) (found []byte, err e
 	return found, err
 }
 
-func eachExported(ctx context.Context, path string, fn func(seq uint64, payload []byte) error) error {
+func eachExported(ctx context.Context, path string, fn func(broker.Message) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return badInput("--file: %w", err)
@@ -105,11 +105,14 @@ func eachExported(ctx context.Context, path string, fn func(seq uint64, payload 
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
-		seq, payload, err := broker.ImportAudit(line)
+		m, err := broker.ImportAudit(line)
+		if _, altered := errors.AsType[*broker.AuditBreak](err); altered {
+			return err
+		}
 		if err != nil {
 			return badInput("%s, line %d: %w", path, n, err)
 		}
-		if err := fn(seq, payload); err != nil {
+		if err := fn(m); err != nil {
 			return err
 		}
 		if err := context.Cause(ctx); err != nil {

@@ -158,13 +158,15 @@ type DeadletterShowCmd struct{ DeadletterSelection }
 // DeadletterReplayCmd is `worker deadletter replay`.
 type DeadletterReplayCmd struct {
 	DeadletterSelection
-	Yes bool `help:"Do not ask, as it does on a terminal alone."`
+	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Yes    bool   `help:"Do not ask, as it does on a terminal alone."`
 }
 
 // DeadletterDropCmd is `worker deadletter drop`.
 type DeadletterDropCmd struct {
 	DeadletterSelection
-	Yes bool `help:"Do not ask, as it does on a terminal alone."`
+	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Yes    bool   `help:"Do not ask before several are dropped; needed for that where there is no terminal."`
 }
 
 // DeadletterSelection says which dead letters are meant: those that match
@@ -224,11 +226,13 @@ type StatusCmd struct {
 
 // PauseCmd is `worker pause`.
 type PauseCmd struct {
-	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log."`
+	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log, and stands in the audit trail."`
 }
 
 // ResumeCmd is `worker resume`.
-type ResumeCmd struct{}
+type ResumeCmd struct {
+	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+}
 
 // CheckCmd is `worker check`.
 type CheckCmd struct{}

@@ -77,7 +77,7 @@ type workFlags struct {
 	BackoffRandomization string `env:"WORKER_BACKOFF_RANDOMIZATION" default:"0.5" help:"Share of a wait that is left to chance, 0 to 1."`
 	GiveUpAfter          string `env:"WORKER_GIVE_UP_AFTER" default:"24h" help:"A request that could not be carried out for so long, while others could, is abandoned."`
 	ReconcileDelay       string `env:"WORKER_RECONCILE_DELAY" default:"5s" help:"After a call whose fate is unknown: the wait before the API is asked whether it took place; asked again after 3 and 6 times as long."`
-	DryRun               string `env:"WORKER_DRY_RUN" type:"toggle" default:"false" help:"Do everything but the call; the outcome is dryRun."`
+	DryRun               string `env:"WORKER_DRY_RUN" type:"toggle" default:"false" help:"Do everything but the call; the outcome is dryRun. Beside live replicas one in dry run takes nothing."`
 	ShutdownTimeout      string `env:"WORKER_SHUTDOWN_TIMEOUT" default:"25s" help:"How long calls in flight may take to finish after SIGINT or SIGTERM."`
 }
 

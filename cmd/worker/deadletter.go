@@ -71,6 +71,7 @@ func (c *DeadletterShowCmd) Run(ctx context.Context, env *Env) error {
 // Run publishes the requests of dead letters again.
 func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 	say := sayer{env: env, json: c.JSON, done: "replayed"}
+	var by *operator
 	before := func(conn *broker.Broker, letters []letter) (bool, error) {
 		what, hopeful := "", 0
 		for _, l := range letters {
@@ -81,11 +82,17 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 		if left := len(letters) - hopeful; left > 0 {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
-		return say.before(c.Yes || hopeful == 0, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
+		return say.before(ctx, c.Yes || hopeful == 0, "Replaying "+count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
 		if l.stuck != "" {
 			return say.after(l, l.stuck)
+		}
+		if by == nil {
+			by = newOperator(conn, c.Reason)
+		}
+		if err := by.recordLetter(ctx, remediation.ActReplay, l); err != nil {
+			return err // the next would fare no better
 		}
 		if err := l.replay(ctx, conn); err != nil {
 			return say.after(l, err.Error())
@@ -109,13 +116,26 @@ func (l letter) replay(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// Run deletes dead letters.
+// Run deletes dead letters. That there was one stays in the audit trail.
 func (c *DeadletterDropCmd) Run(ctx context.Context, env *Env) error {
 	say := sayer{env: env, json: c.JSON, done: "dropped"}
 	before := func(_ *broker.Broker, letters []letter) (bool, error) {
-		return say.before(c.Yes, fmt.Sprintf("Dropping %s for good.", count(len(letters), "dead letter", "dead letters")), len(letters))
+		what := fmt.Sprintf("Dropping %s for good.", count(len(letters), "dead letter", "dead letters"))
+		if len(letters) > 1 {
+			if err := unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
+				return false, err
+			}
+		}
+		return say.before(ctx, c.Yes || len(letters) == 1, what, len(letters))
 	}
+	var by *operator
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l letter) error {
+		if by == nil {
+			by = newOperator(conn, c.Reason)
+		}
+		if err := by.recordLetter(ctx, remediation.ActDrop, l); err != nil {
+			return err // the next would fare no better
+		}
 		if err := conn.NewPublisher().Drop(ctx, l.seq); err != nil {
 			return say.after(l, err.Error())
 		}
@@ -146,10 +166,14 @@ func (s DeadletterSelection) each(ctx context.Context, env *Env, before func(*br
 		}
 	}
 	for _, l := range letters {
-		if err := ctx.Err(); err != nil {
+		err := ctx.Err()
+		if err == nil {
+			err = do(conn, l)
+		}
+		if ctx.Err() != nil {
 			return errors.New("interrupted; run the same command again to go on")
 		}
-		if err := do(conn, l); err != nil {
+		if err != nil {
 			return err
 		}
 	}

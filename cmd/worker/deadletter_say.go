@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ type sayer struct {
 }
 
 // before says what is about to happen and, on a terminal, asks.
-func (s *sayer) before(yes bool, what string, n int) (bool, error) {
+func (s *sayer) before(ctx context.Context, yes bool, what string, n int) (bool, error) {
 	out := s.env.Stdout
 	if s.json {
 		out = s.env.Stderr
@@ -31,12 +32,34 @@ func (s *sayer) before(yes bool, what string, n int) (bool, error) {
 	if yes || !isTerminalInput(s.env.Stdin) {
 		return true, nil
 	}
-	fmt.Fprint(s.env.Stderr, "Go on? [y/N] ")
-	answer := readLine(s.env.Stdin)
-	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(answer))) {
-		return false, errors.New("nothing was done")
+	if err := ask(ctx, s.env); err != nil {
+		return false, err
 	}
 	return true, nil
+}
+
+// ask is nil when somebody at the terminal says yes. The read can't be interrupted, and ends with the process.
+func ask(ctx context.Context, env *Env) error {
+	fmt.Fprint(env.Stderr, "Go on? [y/N] ")
+	answer := make(chan string, 1)
+	go func() { answer <- readLine(env.Stdin) }()
+	select {
+	case text := <-answer:
+		if slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(text))) {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(env.Stderr)
+	}
+	return errors.New("nothing was done")
+}
+
+// unasked refuses what must be asked about where nobody can be asked.
+func unasked(env *Env, yes bool, what string) error {
+	if yes || isTerminalInput(env.Stdin) {
+		return nil
+	}
+	return badInput("%s: say --yes, for nobody can be asked here; nothing was done", what)
 }
 
 // after says of one whether it was done, or why not; "": it was.

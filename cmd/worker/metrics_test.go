@@ -27,6 +27,7 @@ var metricNames = []string{
 	"unrestrict_budget_limit gauge window",
 	"unrestrict_budget_remaining gauge window",
 	"unrestrict_build_info gauge version",
+	"unrestrict_deadletters_not_kept_total counter",
 	"unrestrict_deadletters_total counter code",
 	"unrestrict_in_flight gauge",
 	"unrestrict_paused gauge reason",

@@ -18,7 +18,7 @@ func TestStatusForPeople(t *testing.T) {
 	now := time.Now()
 	var out bytes.Buffer
 	err := writeStatus(screen{out: &out, width: 60}, admin.Status{
-		Paused: &admin.Pause{Reason: "token: the client secret has expired: make a new one\x1b[2J", Since: now.Add(-90 * time.Minute)},
+		Paused: &admin.Pause{Kind: admin.KindFault, Code: "token", Reason: "the client secret has expired: make a new one\x1b[2J", Since: now.Add(-90 * time.Minute)},
 		Queue:  admin.Queue{Pending: 12, InFlight: 3, OldestSeconds: 3 * 24 * 3600},
 		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2,
 		Results: map[string]int{remediation.Failed: 1, remediation.Succeeded: 10}, Version: "v1.2.3",

@@ -21,13 +21,16 @@ type parts struct {
 	tokens   *defender.Tokens
 	client   *defender.Client
 	replicas *broker.Replicas
-	gate     *remediation.Gate
+	breaker  *remediation.Breaker
 	notes    *remediation.Notes
 	tracker  *remediation.Tracker
 	consumer *consumer.Consumer
 	tally    *broker.Tally
 	digest   *digest
 	present  func() broker.Presence
+	refusals func(context.Context) error // records how many messages were refused
+	notKept  func() int
+	dryRun   bool
 	hadToken atomic.Bool
 	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 }
@@ -42,9 +45,9 @@ const (
 // assemble builds the parts and waits until the first token is there or refused.
 func (s *service) assemble(ctx context.Context) (*parts, error) {
 	set := s.settings
-	gate := remediation.NewGate(probeFirst, probeLongest)
-	gate.Log = s.log
-	p := &parts{gate: gate, notes: &remediation.Notes{}, tally: s.broker.NewTally(), digest: newDigest()}
+	breaker := remediation.NewBreaker(probeFirst, probeLongest)
+	breaker.Log = s.log
+	p := &parts{breaker: breaker, dryRun: set.DryRun, notes: &remediation.Notes{}, tally: s.broker.NewTally(), digest: newDigest()}
 	p.tally.Each = p.digest.add
 	var ledger *broker.Ledger
 	err := s.broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
@@ -63,7 +66,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	publisher, auditor, metrics := s.broker.NewPublisher(), s.broker.NewAuditor(s.owner), remediation.NewMetrics(s.registry)
 	tracing := remediation.NewTracing(s.tracing.spans(), s.broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Gate: p.gate, Notes: p.notes, Quota: p.budget,
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.budget,
 		Metrics: metrics, Tracing: tracing, Log: s.log, BrokerNow: p.replicas.Now,
 		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
 		Config: remediation.SubmitConfig{
@@ -73,6 +76,7 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
+	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.log,
 		Config: remediation.TrackConfig{
@@ -83,8 +87,8 @@ func (s *service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.consumer = consumer.New(consumer.Config{
 		Open: s.broker.OpenRequests, Conn: s.broker.Conn(),
-		Handler: submitter.Handle, Gate: p.gate, Admit: []func(context.Context) error{p.replicas.Unpaused, p.budgetOpen},
-		Paused: func() bool { return p.replicas.Paused() != nil },
+		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, p.budgetOpen},
+		Paused: func() bool { return p.replicas.Paused() != nil || p.besideLive() },
 		Idle: func(ctx context.Context) {
 			n, err := s.broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
@@ -143,6 +147,7 @@ func (s *service) serve(ctx context.Context, p *parts) *parallel {
 		"budget metrics":  p.budget.Run,
 		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
 		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.tracker.Run) },
+		"refusals":        p.refusals,
 		"token":           p.keepToken,
 		"rule files":      s.watchRules,
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
@@ -159,9 +164,9 @@ func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		if err := p.tokens.Check(ctx); err == nil {
 			p.hadToken.Store(true)
-			p.gate.HealthyAgain(faultToken)
+			p.breaker.ResetFrom(faultToken)
 		} else if ctx.Err() == nil {
-			p.gate.Fault(faultToken, err.Error())
+			p.breaker.Trip(faultToken, err.Error())
 		}
 		if !pause(ctx, tokenLook) {
 			return nil
@@ -177,7 +182,7 @@ const faultToken = "token"
 func (p *parts) keepReserve(ctx context.Context, s *service) error {
 	for pause(ctx, time.Second) {
 		p.budget.SetReserve(s.settings.Track.Enabled || p.tracker.Following() > 0 || p.notes.Guarding())
-		if p.budget.OpenIn() > 0 && p.tracker.Following() > 0 {
+		if p.budget.OpenIn() > 0 {
 			if n, err := s.broker.Pending(ctx); err == nil && n > 0 {
 				p.starved.Store(time.Now().UnixNano())
 			}
@@ -189,6 +194,19 @@ func (p *parts) keepReserve(ctx context.Context, s *service) error {
 // contended says that requests wait for quota, or did a moment ago.
 func (p *parts) contended() bool {
 	return p.notes.QuotaAwaited() || time.Since(time.Unix(0, p.starved.Load())) < 5*time.Second
+}
+
+// besideLive says that this replica is in dry run and others are not: a request that it took would end without its call.
+func (p *parts) besideLive() bool { return p.dryRun && p.replicas.Live() }
+
+// alone blocks while besideLive.
+func (p *parts) alone(ctx context.Context) error {
+	for p.besideLive() {
+		if !pause(ctx, time.Second) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // budgetOpen blocks while it is known that no call can be had.

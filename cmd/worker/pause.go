@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Run stops consumption on every replica, those that start later too.
@@ -30,6 +31,10 @@ func (c *PauseCmd) Run(ctx context.Context, env *Env) error {
 	if err := replicas.Pause(ctx, broker.Pause{Reason: reason, Since: time.Now().UTC()}); err != nil {
 		return err
 	}
+	// Behind the act, unlike all others: whoever must stop everything is not kept from it.
+	if err := newOperator(conn, reason).record(ctx, remediation.ActPause, remediation.AuditRecord{}); err != nil {
+		fmt.Fprintf(env.Stderr, "worker: the pause is not in the audit trail: %s\n", plain(err.Error()))
+	}
 	_, err = fmt.Fprintln(env.Stdout, "Paused: no replica takes another request. What is in hand is finished. `worker resume` ends it.")
 	return err
 }
@@ -52,6 +57,12 @@ func (c *ResumeCmd) Run(ctx context.Context, env *Env) error {
 	case err != nil:
 		return err
 	default:
+		if o.Pause != nil {
+			err := newOperator(conn, c.Reason).record(ctx, remediation.ActResume, remediation.AuditRecord{})
+			if err != nil && !broker.IsMissing(err) { // there is no trail before the first worker
+				return err
+			}
+		}
 		if err := replicas.Resume(ctx); err != nil {
 			return err
 		}

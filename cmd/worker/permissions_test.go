@@ -156,15 +156,23 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 		{"results --follow=false", id[1]},
 		{"why " + id[1], "succeeded"},
 		{"pause --reason change", "Paused"},
-		{"resume", "Resumed"},
+		{"resume --reason done", "Resumed"},
 		{"deadletter list", "later"},
 		{"deadletter show late", "expired"},
 		{"deadletter drop later --yes", "dropped"},
+		{"why later", "was dropped by"},
 		{"audit verify", "Whole"},
 	} {
 		words := append([]string{"worker"}, strings.Fields(c.words)...)
 		if out := succeeds(t, g.as(t, "operator"), words...); !strings.Contains(strings.ToLower(out), strings.ToLower(c.want)) {
 			t.Errorf("%q as operator: %s", words, out)
+		}
+	}
+	// What was done has the name that the broker knows, and nobody's machine.
+	out = succeeds(t, g.as(t, "operator"), "worker", "audit", "export")
+	for _, act := range []string{`"act":"pause","by":WHO,"reason":"change"`, `"act":"resume","by":WHO,"reason":"done"`, `"act":"deadletterDrop","by":WHO,"deadLetter":`} {
+		if who := strings.ReplaceAll(act, "WHO", `"(operator|U[A-Z0-9]{55})"`); !regexp.MustCompile(who).MatchString(out) {
+			t.Errorf("%s is not in the audit trail: %s", who, out)
 		}
 	}
 	out = succeeds(t, g.as(t, "operator"), "worker", "submit", "--wait", "--machine", permissionMachine, "--comment", "by an operator")
@@ -259,12 +267,12 @@ func acts() (all []act) {
 		}
 	}
 	pub([]string{"publisher", "operator"}, "remediation.unrestrict")
-	pub(worker, "remediation.results", "remediation.deadletter", "remediation.audit", "remediation.replies.publisher.x",
+	pub(worker, "remediation.results", "remediation.deadletter", "remediation.replies.publisher.x",
 		"unrestrict.rate.minute", "unrestrict.rate.hour", "$KV.UNRESTRICT_LEDGER.e.0.1", "$KV.UNRESTRICT_LEDGER.m.0.1",
 		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.unlimited.minute",
 		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.LIST.REMEDIATION",
 		"$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0", "$JS.ACK._.hash.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
-	pub(staff, "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
+	pub(staff, "remediation.audit", "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
 	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES")
 	pub(nil, "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.NAMES.REMEDIATION", "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO",
 		"_INBOX.somebody.else", "JS.remediation.API.CONSUMER.CREATE.REMEDIATION_RESULTS.x", "copy.results.x", "copy.audit.x",
@@ -295,8 +303,11 @@ func acts() (all []act) {
 		}
 		pub(update, "$JS.API.STREAM.UPDATE."+s)
 		var drop []string
-		if s == "REMEDIATION_DEADLETTER" {
+		switch s {
+		case "REMEDIATION_DEADLETTER":
 			drop = staff
+		case "REMEDIATION_RESULTS": // the oldest of those that nobody vouches for
+			drop = worker
 		}
 		pub(drop, "$JS.API.STREAM.MSG.DELETE."+s)
 		readers := append(slices.Clone(staff), read[s]...)
@@ -358,7 +369,7 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	requests, ledger, hour := last("REMEDIATION"), last("KV_UNRESTRICT_LEDGER"), last("UNRESTRICT_RATE_HOUR")
 	before := map[string]uint64{"REMEDIATION_RESULTS": last("REMEDIATION_RESULTS"), "REMEDIATION_DEADLETTER": last("REMEDIATION_DEADLETTER")}
 	pause := "$KV.UNRESTRICT_STATE.pause." + remediation.DeploymentDigest("REMEDIATION")
-	own := map[string][]string{"publisher": {"remediation.unrestrict"}, "operator": {"remediation.unrestrict", pause}} // which it may
+	own := map[string][]string{"publisher": {"remediation.unrestrict"}, "operator": {"remediation.unrestrict", "remediation.audit", pause}} // which it may
 	for role, asks := range map[string]string{
 		"publisher": "remediation.unrestrict", "operator": "$JS.API.STREAM.INFO.REMEDIATION",
 		"reader": "$JS.API.DIRECT.GET.REMEDIATION_RESULTS", "auditor": "$JS.API.STREAM.INFO.REMEDIATION_AUDIT",

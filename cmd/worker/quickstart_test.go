@@ -218,7 +218,7 @@ func runPages(t *testing.T, env []string) {
 				cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
 				cmd.Env = env
 				out, err := cmd.CombinedOutput()
-				if paused := words[1] == "status" && strings.Contains(string(out), "not taking requests"); err != nil && !paused {
+				if paused := words[1] == "status" && strings.Contains(string(out), "paused by an operator"); err != nil && !paused {
 					t.Errorf("%s: %q: %v\n%s", name, words, err, out)
 				}
 			}

@@ -94,6 +94,9 @@ func (s *service) work(ctx context.Context) error {
 	}()
 	s.log.Info("taking requests", zap.String("subject", s.settings.Names.Subject), zap.String("broker", s.broker.URL()),
 		zap.String("api", p.apiURL), zap.Int("concurrency", s.settings.Concurrency))
+	if p.dryRun {
+		s.log.Warn("dry run (WORKER_DRY_RUN): requests end with the outcome dryRun, and nothing is called; beside live replicas nothing is taken")
+	}
 	err = p.consumer.Run(consuming)
 	if ctx.Err() == nil {
 		return errors.Join(err, context.Cause(consuming))

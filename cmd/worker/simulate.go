@@ -15,8 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
 // simulatedTokenLife and simulatedTokenRenewal: the token file always holds a

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -11,6 +13,9 @@ import (
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 )
+
+// codePaused is the operator's pause among the reasons of /readyz.
+const codePaused = "paused"
 
 func (s *service) sources() admin.Sources {
 	return admin.Sources{Alive: s.alive, Ready: s.readiness, Status: s.status, Recent: s.recent, Find: s.find}
@@ -40,12 +45,18 @@ func (s *service) readiness() (reasons, details []admin.Reason) {
 		reasons = append(reasons, admin.Reason{Code: "broker", Message: err.Error()})
 	}
 	if pause := p.replicas.Paused(); pause != nil {
-		reasons = append(reasons, admin.Reason{Code: "paused", Message: "paused by an operator: " + pause.Reason + "; `worker resume` ends it"})
+		reasons = append(reasons, admin.Reason{Code: codePaused, Message: "paused by an operator: " + pause.Reason + "; `worker resume` ends it"})
 	}
-	if fault, on := p.gate.Current(); on {
+	if fault, on := p.breaker.Current(); on {
 		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
 	} else if !p.hadToken.Load() {
 		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
+	}
+	if in, closed := p.budget.Opens(); in > 0 && !closed && p.contended() {
+		details = append(details, admin.Reason{Code: "waitingForQuota", Message: fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", clock(time.Now().Add(in).Round(time.Second)))})
+	}
+	if p.besideLive() {
+		details = append(details, admin.Reason{Code: "liveReplicas", Message: "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"})
 	}
 	if denied := p.notes.ListingDenied(); denied != "" {
 		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
@@ -80,6 +91,7 @@ func (s *service) presence() broker.Presence {
 	out := broker.Presence{
 		Ready: len(reasons) == 0, Since: s.since, InFlight: p.consumer.InFlight(), Followed: p.tracker.Following(), Version: thisBuild().Version,
 		Limits: broker.RateLimits(windows(s.settings.Rates)), DryRun: s.settings.DryRun, Reserve: p.budget.Reserves(),
+		NotKept: p.notKept(),
 	}
 	if len(reasons) > 0 {
 		out.Code, out.Reason = reasons[0].Code, reasons[0].Message
@@ -103,6 +115,7 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 		if said.ID == s.owner {
 			o.Followed += p.tracker.Following() - said.Followed
 			o.InFlight += p.consumer.InFlight() - said.InFlight
+			o.NotKept += p.notKept() - said.NotKept
 		}
 	}
 	status, err := statusOf(ctx, o, p.tally)
@@ -112,8 +125,8 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 	// Fresher than what it last told the others.
 	if reasons, _ := s.readiness(); len(reasons) > 0 {
 		status.Healthy = false
-		if fault, on := p.gate.Current(); on && status.Paused == nil {
-			status.Paused = &admin.Pause{Reason: fault.Reason, Since: fault.Since}
+		if fault, on := p.breaker.Current(); on && status.Paused == nil {
+			status.Paused = &admin.Pause{Kind: admin.KindFault, Code: fault.Code, Reason: fault.Reason, Since: fault.Since}
 		}
 	} else {
 		status.Healthy = true
@@ -141,7 +154,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	status := admin.Status{
 		Healthy:  len(o.Replicas) > 0,
 		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
-		Followed: o.Followed, DeadLetters: o.DeadLetters, Results: results, Version: thisBuild().Version,
+		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Version: thisBuild().Version,
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
@@ -154,16 +167,27 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	for _, r := range o.Replicas {
 		if !r.Ready {
 			status.Healthy = false
-			if status.Paused == nil {
-				status.Paused = &admin.Pause{Reason: r.Reason, Since: r.Since}
+			if status.Paused == nil && r.Code != codePaused { // else it was resumed just now
+				status.Paused = &admin.Pause{Kind: admin.KindFault, Code: cmp.Or(r.Code, "notReady"), Reason: r.Reason, Since: r.Since}
 			}
 		}
 	}
 	if o.Pause != nil {
 		status.Healthy = false
-		status.Paused = &admin.Pause{Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
+		status.Paused = &admin.Pause{Kind: admin.KindOperator, Code: codePaused, Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
+	}
+	if waitsForQuota(o) {
+		status.WaitingForQuota = &admin.QuotaWait{NextCallAt: o.NextCall}
+	}
+	if n := o.DryRuns(); n > 0 {
+		status.DryRun = &admin.DryRun{Replicas: n, Live: len(o.Replicas) - n}
 	}
 	return status, nil
+}
+
+// waitsForQuota tells whether requests wait for a free call, and for nothing before that.
+func waitsForQuota(o broker.Overview) bool {
+	return o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero()
 }
 
 // recent is what the page shows besides.
@@ -192,7 +216,11 @@ func (s *service) recent(ctx context.Context) (admin.Recent, error) {
 	if err != nil {
 		return r, err
 	}
-	if at, ok := expectedEnd(time.Now(), o, limits); ok {
+	used, err := b.Usage(ctx, limits, o.Reserve)
+	if err != nil {
+		return r, err
+	}
+	if at, ok := expectedEnd(time.Now(), o, used); ok {
 		r.EmptyAt = at
 	}
 	if r.Results, err = recentResults(ctx, b); err != nil {
@@ -246,11 +274,19 @@ func (s *service) gauges() []prometheus.Collector {
 		}
 		return float64(max(n-p.consumer.InFlight(), 0))
 	})
+	notKept := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of messages that nobody vouches for which were deleted, or not written, because there are too many.",
+	}, func() float64 {
+		if _, p, _ := s.current(); p != nil {
+			return float64(p.notKept())
+		}
+		return 0
+	})
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
 	}, []string{"version"})
 	build.WithLabelValues(thisBuild().Version).Set(1)
-	return []prometheus.Collector{pending, build, pausedCollector{s}}
+	return []prometheus.Collector{pending, notKept, build, pausedCollector{s}}
 }
 
 // pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.

@@ -41,6 +41,8 @@ const noWorker = "no worker is running: start `worker run`"
 func writeStatus(s screen, status admin.Status, now time.Time) error {
 	health, colour := "healthy", green
 	switch {
+	case status.Paused != nil && status.Paused.ByOperator():
+		health, colour = "paused by an operator", yellow
 	case status.Paused != nil:
 		health, colour = "not taking requests", red
 	case !status.Healthy:
@@ -56,12 +58,21 @@ func writeStatus(s screen, status admin.Status, now time.Time) error {
 	if p := status.Paused; p != nil {
 		field("why", "", pauseText(*p, now))
 	}
+	if q := status.WaitingForQuota; q != nil {
+		field("waiting", yellow, quotaText(*q, now))
+	}
+	if d := status.DryRun; d != nil {
+		field("mode", yellow, d.String())
+	}
 	field("queue", "", queueText(status.Queue))
 	field("budget", "", budgetText(status.Budget))
 	field("followed", "", count(status.Followed, "action", "actions"))
 	letters, colour := "none", ""
 	if n := status.DeadLetters; n > 0 {
 		letters, colour = fmt.Sprintf("%d (worker deadletter list)", n), yellow
+	}
+	if n := status.NotKept; n > 0 {
+		letters += fmt.Sprintf("; %d more, of messages that nobody vouches for, were not kept", n)
 	}
 	field("dead letters", colour, letters)
 	field("results", "", resultsText(status.Results))
@@ -71,13 +82,23 @@ func writeStatus(s screen, status admin.Status, now time.Time) error {
 
 func pauseText(p admin.Pause, now time.Time) string {
 	text := p.Reason
-	if !p.Since.IsZero() {
-		text += ", for " + roughly(now.Sub(p.Since))
+	if !p.ByOperator() {
+		text = p.Code + ": " + text
 	}
-	if p.Until != nil {
+	if d := now.Sub(p.Since); !p.Since.IsZero() && d >= time.Second {
+		text += ", for " + roughly(d)
+	}
+	switch {
+	case p.Until != nil:
 		text += ", until " + clock(*p.Until)
+	case p.ByOperator():
+		text += ", until `worker resume`"
 	}
 	return text
+}
+
+func quotaText(q admin.QuotaWait, now time.Time) string {
+	return fmt.Sprintf("for quota: the next call is free at %s, in %s", clock(q.NextCallAt), roughly(q.NextCallAt.Sub(now)))
 }
 
 func queueText(q admin.Queue) string {

@@ -93,18 +93,12 @@ func rate(n int, in time.Duration) string {
 	return fmt.Sprintf("%.0f/s", each)
 }
 
-// expectedEnd is when the quota will have let out all the requests that are queued, which is when the last of them is
-// called; machines take their time after that. ok: there is such a time.
-func expectedEnd(now time.Time, o broker.Overview, windows []budget.Window) (end time.Time, ok bool) {
+// expectedEnd is when the last of the requests that are queued will be called, as far as the quota goes; machines take
+// their time after that. ok: there is such a time.
+func expectedEnd(now time.Time, o broker.Overview, used []budget.Used) (end time.Time, ok bool) {
 	queued := o.Pending + o.InFlight
 	if queued == 0 || o.Pause != nil {
 		return time.Time{}, false
 	}
-	var wait time.Duration
-	for i, w := range o.Budget {
-		if over := queued - w.Remaining; w.Limit > 0 && over > 0 {
-			wait = max(wait, time.Duration(over)*windows[i].Per/time.Duration(w.Limit))
-		}
-	}
-	return now.Add(wait), true
+	return budget.Forecast(now, used, queued), true
 }

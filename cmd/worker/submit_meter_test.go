@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -75,25 +76,30 @@ func TestRate(t *testing.T) {
 }
 
 func TestExpectedEnd(t *testing.T) {
-	limits := budget.Limits(100, 1500)
-	left := func(minute, hour int) []budget.WindowStatus {
-		return []budget.WindowStatus{{Window: "minute", Limit: 100, Remaining: minute}, {Window: "hour", Limit: 1500, Remaining: hour}}
+	now := time.Now()
+	used := func(minute, hour int) (all []budget.Used) { // spent half a minute ago
+		for i, w := range budget.Limits(100, 1500) {
+			all = append(all, budget.Used{Window: w, Grants: slices.Repeat([]time.Time{now.Add(-30 * time.Second)}, []int{minute, hour}[i])})
+		}
+		return all
 	}
+	const minute, hour = time.Minute + budget.StartLimit, time.Hour + budget.StartLimit
 	for _, c := range []struct {
 		name string
 		o    broker.Overview
+		used []budget.Used
 		in   time.Duration
 		ok   bool
 	}{
-		{"nothing queued", broker.Overview{Budget: left(100, 1500)}, 0, false},
-		{"at once", broker.Overview{Pending: 90, InFlight: 10, Budget: left(100, 1500)}, 0, true},
-		{"by the minute", broker.Overview{Pending: 300, Budget: left(100, 1500)}, 2 * time.Minute, true},
-		{"by the hour: 25 a minute", broker.Overview{Pending: 10_000, Budget: left(100, 1500)}, 340 * time.Minute, true},
-		{"no limits", broker.Overview{Pending: 10_000, Budget: []budget.WindowStatus{{}, {}}}, 0, true},
-		{"paused", broker.Overview{Pending: 1, Budget: left(100, 1500), Pause: &broker.Pause{}}, 0, false},
+		{"nothing queued", broker.Overview{}, used(0, 0), 0, false},
+		{"at once", broker.Overview{Pending: 90, InFlight: 10}, used(0, 0), 0, true},
+		{"by the minute", broker.Overview{Pending: 300}, used(0, 0), 2 * minute, true},
+		{"by the hour, which opens in one step", broker.Overview{Pending: 5000}, used(0, 0), 3*hour + 4*minute, true},
+		{"the hour is spent", broker.Overview{Pending: 1}, used(0, 1500), hour - 30*time.Second, true},
+		{"no limits", broker.Overview{Pending: 10_000}, []budget.Used{{}, {}}, 0, true},
+		{"paused", broker.Overview{Pending: 1, Pause: &broker.Pause{}}, used(0, 0), 0, false},
 	} {
-		now := time.Now()
-		end, ok := expectedEnd(now, c.o, limits)
+		end, ok := expectedEnd(now, c.o, c.used)
 		if ok != c.ok || ok && end.Sub(now) != c.in {
 			t.Errorf("%s: in %s, %t", c.name, end.Sub(now), ok)
 		}

@@ -198,7 +198,11 @@ func (q *quotaNote) note(ctx context.Context, now standing) string {
 	if err != nil {
 		return "" // a courtesy, which asks for more rights than submitting does
 	}
-	switch end, ok := expectedEnd(time.Now(), o, limits); {
+	used, err := q.s.broker.Usage(ctx, limits, o.Reserve)
+	if err != nil {
+		return ""
+	}
+	switch end, ok := expectedEnd(time.Now(), o, used); {
 	case o.Pause != nil:
 		q.text = "the worker is paused: " + plain(o.Pause.Reason)
 	case len(o.Replicas) == 0:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -63,7 +64,7 @@ func TestAsksOnATerminal(t *testing.T) {
 			}
 		}
 		s := sayer{env: env, done: "dropped", json: c.json}
-		goOn, err := s.before(c.yes, "Dropping 2 dead letters for good.", 2)
+		goOn, err := s.before(t.Context(), c.yes, "Dropping 2 dead letters for good.", 2)
 		if goOn != c.goOn || (err == nil) != (c.wantMessage == "") || err != nil && !strings.Contains(err.Error(), c.wantMessage) {
 			t.Errorf("%+v: goes on %t, %v", c, goOn, err)
 		}
@@ -77,6 +78,22 @@ func TestAsksOnATerminal(t *testing.T) {
 		if !strings.HasPrefix(said, "Dropping 2 dead letters for good.\n") {
 			t.Errorf("%+v: said %q first", c, said)
 		}
+	}
+}
+
+// TestQuestionHeedsInterrupt: the first Ctrl-C ends a question, whatever is typed later.
+func TestQuestionHeedsInterrupt(t *testing.T) {
+	terminal, person := openTerminal(t, 80)
+	ctx, interrupt := context.WithCancel(t.Context())
+	var errs bytes.Buffer
+	asked := make(chan error, 1)
+	go func() { asked <- ask(ctx, &Env{Stdin: terminal, Stderr: &errs}) }()
+	interrupt()
+	if err := <-asked; err == nil || err.Error() != "nothing was done" {
+		t.Errorf("%v", err)
+	}
+	if _, err := person.WriteString("y\n"); err != nil { // so that the read ends
+		t.Fatal(err)
 	}
 }
 

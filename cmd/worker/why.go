@@ -23,8 +23,9 @@ type story struct {
 	queue   int                 // how many messages there are in all
 	results []told
 	letters []letter
-	notes   []string // what was found out on the way
-	waits   []string // what it waits for; nil: for nothing
+	acts    []remediation.AuditRecord // of operators, on its dead letters
+	notes   []string                  // what was found out on the way
+	waits   []string                  // what it waits for; nil: for nothing
 
 	signedBy, client string // whose it is; both "": nobody's
 }
@@ -111,10 +112,52 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*story, erro
 		return nil, err
 	}
 	s.letters, err = readLetters(ctx, conn, func(l letter) bool { return l.dead.RequestID == s.id })
-	if broker.IsMissing(err) {
-		err = nil
+	if err != nil && !broker.IsMissing(err) {
+		return nil, err
 	}
-	return s.split(), err
+	all := s.split()
+	for _, of := range all {
+		if err := of.readActs(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// readActs reads in the audit trail what was done to its dead letters, from when it could have had one: the trail is long.
+func (s *story) readActs(ctx context.Context, conn *broker.Broker) error {
+	since, had := s.firstLetter()
+	if !had {
+		return nil
+	}
+	trail, err := conn.OpenAuditTrail(ctx)
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return trail.Each(ctx, since.Add(-time.Minute), func(m broker.Message) error {
+		var r remediation.AuditRecord
+		if json.Unmarshal(m.Data, &r) == nil && r.Kind == remediation.AuditOperated && r.RequestID == s.id && r.SignedBy == s.signedBy && r.Client == s.client {
+			s.acts = append(s.acts, r)
+		}
+		return nil
+	})
+}
+
+// firstLetter is when its first run ended that had a dead letter, as far as that is still known.
+func (s *story) firstLetter() (at time.Time, had bool) {
+	deadLettered := func(outcome string) bool { return outcome == remediation.Rejected || outcome == remediation.Abandoned }
+	for _, t := range s.results {
+		if t.result.RequestID == s.id && deadLettered(t.result.Outcome) {
+			return t.at, true
+		}
+	}
+	if e := s.entry; e != nil && e.State == remediation.StateFinal && deadLettered(e.Outcome) {
+		return e.DecidedAt, true
+	}
+	return time.Time{}, false
 }
 
 // follow goes on with the request that a message turned out to bear.

@@ -15,7 +15,7 @@ import (
 type event struct {
 	Time time.Time `json:"time"`
 	Run  int       `json:"run,omitempty"`
-	What string    `json:"what"` // published, taken, called, notFound, accepted, decided, result, deadLetter
+	What string    `json:"what"` // published, taken, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
 	Text string    `json:"text"`
 }
 
@@ -61,6 +61,16 @@ func (s *story) events() []event {
 	for _, l := range s.letters {
 		add(l.dead.Time, l.dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.seq, l.dead.Code, l.advice())
 	}
+	for _, r := range s.acts {
+		switch {
+		case r.Act == remediation.ActDrop:
+			add(r.DecidedAt, r.Run, "dropped", "dead letter %d (%s) was dropped by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
+		case r.Act == remediation.ActReplay:
+			add(r.DecidedAt, r.Run, "replayed", "dead letter %d (%s) was replayed by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
+		default:
+			add(r.DecidedAt, r.Run, r.Act, "%s by %s", r.Act, whoAndWhy(r))
+		}
+	}
 	slices.SortStableFunc(all, func(a, b event) int { return a.Time.Compare(b.Time) })
 	return all
 }
@@ -70,6 +80,25 @@ func acceptance(e *remediation.Entry) string {
 		return "an action that was under way was adopted: " + e.ActionID
 	}
 	return "accepted as action " + e.ActionID
+}
+
+func codeOf(r remediation.AuditRecord) string {
+	if r.Error == nil {
+		return "no code"
+	}
+	return r.Error.Code
+}
+
+// whoAndWhy is who did something, and why if he said so.
+func whoAndWhy(r remediation.AuditRecord) string {
+	text := r.By
+	if r.ByClaimed {
+		text += " (as that machine says)"
+	}
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	return text
 }
 
 func ordinal(n int) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -16,8 +17,13 @@ func waitsFor(ctx context.Context, conn *broker.Broker, s *story, rates Rates) (
 		return own, nil
 	}
 	shared, err := holdUps(ctx, conn, rates)
+	if len(shared) > 0 && len(own) == 1 && own[0] == nextAttempt {
+		own = nil // it is that attempt that waits for the rest
+	}
 	return append(own, shared...), err
 }
+
+const nextAttempt = "its next attempt"
 
 // own is what the request itself waits for. taking: it also needs somebody who takes requests.
 func (s *story) own(now time.Time) (waits []string, taking bool) {
@@ -42,7 +48,7 @@ func (s *story) own(now time.Time) (waits []string, taking bool) {
 	case remediation.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", clock(e.LastCall), e.Looks))
 	default:
-		waits = append(waits, "its next attempt")
+		waits = append(waits, nextAttempt)
 	}
 	if e.Due.After(now) {
 		waits = append(waits, "its time: not tried again before "+clock(e.Due))
@@ -67,7 +73,7 @@ func holdUps(ctx context.Context, conn *broker.Broker, rates Rates) (all []strin
 	}
 	for _, r := range o.Replicas {
 		if !r.Ready && o.Pause == nil {
-			all = append(all, "a worker that is ready: "+r.Reason)
+			all = append(all, "the end of this fault ("+cmp.Or(r.Code, "notReady")+"): "+r.Reason)
 		}
 	}
 	visitor, err := conn.VisitRates(ctx, windows(rates))
@@ -81,10 +87,8 @@ func holdUps(ctx context.Context, conn *broker.Broker, rates Rates) (all []strin
 	if closed > 0 {
 		all = append(all, "the API, which throttles for another "+roughly(closed))
 	}
-	for _, w := range o.Budget {
-		if w.Limit > 0 && w.Remaining == 0 {
-			all = append(all, fmt.Sprintf("a free call: all %d of the %s are taken", w.Limit, w.Window))
-		}
+	if !o.NextCall.IsZero() {
+		all = append(all, fmt.Sprintf("a free call: the quota of the %s is used up, and the next one is free at %s", o.Short, clock(o.NextCall)))
 	}
 	return all, nil
 }

@@ -129,7 +129,7 @@ func TestHostileTextStaysText(t *testing.T) {
 
 func TestBanner(t *testing.T) {
 	pause, fault := Reason{"paused", "freeze"}, Reason{"systemFault", "no token"}
-	frozen := &Pause{Reason: "freeze"}
+	frozen := &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze"}
 	for name, c := range map[string]struct {
 		status  *Status
 		err     error
@@ -139,7 +139,8 @@ func TestBanner(t *testing.T) {
 		"healthy":               {&Status{Healthy: true}, nil, nil, "ok Healthy []"},
 		"paused":                {&Status{Paused: frozen}, nil, []Reason{pause}, "warn Paused []"},
 		"paused and at fault":   {&Status{Paused: frozen}, nil, []Reason{pause, fault}, "bad Paused [{systemFault no token}]"},
-		"paused by the fault":   {&Status{Paused: &Pause{Reason: "no token"}}, nil, []Reason{fault}, "warn Paused []"},
+		"paused by the fault":   {&Status{Paused: &Pause{Kind: KindFault, Code: "systemFault", Reason: "no token"}}, nil, []Reason{fault}, "bad No requests are taken []"},
+		"waiting for quota":     {&Status{Healthy: true, WaitingForQuota: &QuotaWait{}}, nil, nil, "warn Waiting for quota []"},
 		"not ready":             {&Status{Healthy: true}, nil, []Reason{fault}, "bad Not ready [{systemFault no token}]"},
 		"ready but not healthy": {&Status{}, nil, nil, "bad Not healthy []"},
 		"unknown":               {nil, errors.New("gone"), []Reason{fault}, "bad Unknown [{systemFault no token}]"},

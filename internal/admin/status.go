@@ -2,27 +2,59 @@ package admin
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
 // Status is the object of /status and of `worker status --json`.
 type Status struct {
-	Healthy     bool           `json:"healthy"`
-	Paused      *Pause         `json:"paused"` // null while requests are taken
-	Queue       Queue          `json:"queue"`
-	Budget      []Window       `json:"budget"`
-	Followed    int            `json:"followed"`    // actions not final yet
-	DeadLetters int            `json:"deadLetters"` // kept now
-	Results     map[string]int `json:"results"`     // by outcome
-	Version     string         `json:"version"`
+	Healthy         bool           `json:"healthy"`
+	Paused          *Pause         `json:"paused"`           // null while requests are taken
+	WaitingForQuota *QuotaWait     `json:"waitingForQuota"`  // null unless requests wait for a free call
+	DryRun          *DryRun        `json:"dryRun,omitempty"` // absent where nobody is in dry run
+	Queue           Queue          `json:"queue"`
+	Budget          []Window       `json:"budget"`
+	Followed        int            `json:"followed"`                     // actions not final yet
+	DeadLetters     int            `json:"deadLetters"`                  // kept now
+	NotKept         int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
+	Results         map[string]int `json:"results"`                      // by outcome
+	Version         string         `json:"version"`
 }
 
-// Pause is why and since when no request is taken; without Until it ends by hand
-// or with its cause.
+// Kinds of a Pause.
+const (
+	KindOperator = "operator" // by hand: it ends by hand, or at Until
+	KindFault    = "fault"    // of the system: it ends with its cause
+)
+
+// Pause is why and since when no request is taken.
 type Pause struct {
+	Kind   string     `json:"kind"`
+	Code   string     `json:"code"` // as in the reasons of /readyz
 	Reason string     `json:"reason"`
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until"`
+}
+
+// ByOperator tells whether somebody has to resume it.
+func (p Pause) ByOperator() bool { return p.Kind == KindOperator }
+
+// QuotaWait is that all calls that the API allows are used up, but for those that are left to look-ups.
+type QuotaWait struct {
+	NextCallAt time.Time `json:"nextCallAt"`
+}
+
+// DryRun counts the replicas that call nothing. Beside live ones they take nothing either.
+type DryRun struct {
+	Replicas int `json:"replicas"`
+	Live     int `json:"live"`
+}
+
+func (d DryRun) String() string {
+	if d.Live == 0 {
+		return "dry run: requests end without the call"
+	}
+	return fmt.Sprintf("live on %d of %d replicas; the rest is in dry run, and takes nothing beside them", d.Live, d.Live+d.Replicas)
 }
 
 // Queue is what waits: Pending not taken yet, InFlight taken and not decided.

@@ -67,6 +67,7 @@ type banner struct {
 	Title   string
 	Text    string
 	Pause   *Pause
+	Quota   *QuotaWait
 	Reasons []Reason
 }
 
@@ -76,6 +77,9 @@ func newBanner(s *Status, err error, reasons []Reason) banner {
 		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error(), Reasons: reasons}
 	case s.Paused != nil:
 		b := banner{Tone: "warn", Title: "Paused", Text: s.Paused.Reason, Pause: s.Paused}
+		if !s.Paused.ByOperator() {
+			b.Tone, b.Title = "bad", "No requests are taken"
+		}
 		for _, r := range reasons {
 			if r.Code != "paused" && r.Message != s.Paused.Reason { // else the same again
 				b.Tone, b.Reasons = "bad", append(b.Reasons, r)
@@ -87,7 +91,11 @@ func newBanner(s *Status, err error, reasons []Reason) banner {
 	case !s.Healthy:
 		return banner{Tone: "bad", Title: "Not healthy", Text: "This replica is ready, but the worker is not healthy."}
 	}
-	return banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out."}
+	b := banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out.", Quota: s.WaitingForQuota}
+	if b.Quota != nil {
+		b.Tone, b.Title, b.Text = "warn", "Waiting for quota", "All calls that the API allows are used up; requests wait for the next one."
+	}
+	return b
 }
 
 type card struct{ Label, Value, Note, Tone string }

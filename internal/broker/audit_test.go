@@ -106,7 +106,10 @@ func (f failed) Err() <-chan error {
 type stored struct {
 	seq  uint64
 	data []byte
+	at   time.Time
 }
+
+func (s stored) message() Message { return Message{Sequence: s.seq, Time: s.at, Data: s.data} }
 
 func (s stored) line(t *testing.T) (l auditLine) {
 	t.Helper()
@@ -124,7 +127,7 @@ func (w *auditWorld) trail() (all []stored) {
 		w.t.Fatal(err)
 	}
 	if err := trail.Each(w.t.Context(), time.Time{}, func(m Message) error {
-		all = append(all, stored{m.Sequence, m.Data})
+		all = append(all, stored{m.Sequence, m.Data, m.Time})
 		return nil
 	}); err != nil {
 		w.t.Fatal(err)
@@ -135,8 +138,12 @@ func (w *auditWorld) trail() (all []stored) {
 	return all
 }
 
-func verify(all []stored, last uint64, kept ...AuditHead) (*AuditChain, error) {
-	c := NewAuditChain(1, kept, func(seq uint64) ([]byte, error) {
+func verify(all []stored, last uint64, kept ...AuditKept) (*AuditChain, error) {
+	var before AuditKept
+	if len(kept) > 0 {
+		before = kept[0]
+	}
+	c := NewAuditChain(1, before, func(seq uint64) ([]byte, error) {
 		for _, s := range all {
 			if s.seq == seq {
 				return s.data, nil
@@ -145,7 +152,7 @@ func verify(all []stored, last uint64, kept ...AuditHead) (*AuditChain, error) {
 		return nil, nil
 	})
 	for _, s := range all {
-		if err := c.Add(s.seq, s.data); err != nil {
+		if err := c.Add(s.message()); err != nil {
 			return c, err
 		}
 	}

@@ -2,8 +2,11 @@ package broker
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"maps"
 	"slices"
 )
@@ -32,6 +35,14 @@ func (b *AuditBreak) Error() string {
 	return fmt.Sprintf("sequence %d, record %d of writer %q: %s", b.Sequence, b.N, b.Writer, b.What)
 }
 
+// AuditKept is what was found of a trail earlier, and kept where nobody could alter it.
+type AuditKept struct {
+	First        uint64      `json:"first,omitempty"` // the first message that was there; 0: not known
+	Last         uint64      `json:"last,omitempty"`
+	ExportSHA256 string      `json:"exportSha256,omitempty"` // of these messages as ExportAudit writes them; "": not known
+	Heads        []AuditHead `json:"heads"`                  // the last record of each writer
+}
+
 // AuditChain verifies the audit trail, message by message in the order of the stream. Its memory is one head for each
 // writer and the digests of the latest messages.
 type AuditChain struct {
@@ -40,8 +51,11 @@ type AuditChain struct {
 	reread func(sequence uint64) ([]byte, error)
 
 	first, last uint64
+	export      hash.Hash // of all lines
 	heads       map[string]AuditHead
 	kept        map[auditRecordID]AuditHead
+	before      AuditKept
+	beforeLines hash.Hash // of those that were there before
 	recent      [4096]auditPoint
 }
 
@@ -51,19 +65,24 @@ type auditRecordID struct {
 }
 
 // NewAuditChain begins at a sequence: with 1 for the whole trail. What a part that begins later says of messages before
-// it can't be verified. kept are heads of an earlier time.
-func NewAuditChain(first uint64, kept []AuditHead, reread func(sequence uint64) ([]byte, error)) *AuditChain {
-	c := &AuditChain{first: first, last: first - 1, heads: map[string]AuditHead{}, kept: map[auditRecordID]AuditHead{}, reread: reread}
-	for _, h := range kept {
-		if h.Sequence >= first {
-			c.kept[auditRecordID{h.Writer, h.N}] = h
-		}
+// it can't be verified, unless before, which was found at an earlier time, had them.
+func NewAuditChain(first uint64, before AuditKept, reread func(sequence uint64) ([]byte, error)) *AuditChain {
+	c := &AuditChain{
+		first: first, last: first - 1, export: sha256.New(), heads: map[string]AuditHead{}, reread: reread,
+		before: before, beforeLines: sha256.New(), kept: map[auditRecordID]AuditHead{},
+	}
+	for _, h := range before.Heads {
+		c.kept[auditRecordID{h.Writer, h.N}] = h
 	}
 	return c
 }
 
 // Add verifies the next message. The error is an *AuditBreak, after which nothing more can be said, or Reread's own.
-func (c *AuditChain) Add(sequence uint64, payload []byte) error {
+func (c *AuditChain) Add(m Message) error {
+	sequence, payload := m.Sequence, m.Data
+	if err := c.begins(); err != nil {
+		return err
+	}
 	if err := c.upTo(sequence - 1); err != nil {
 		return err
 	}
@@ -78,6 +97,8 @@ func (c *AuditChain) Add(sequence uint64, payload []byte) error {
 		return &AuditBreak{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("is of version %d, which this program does not know: verify with the newer one", line.V)}
 	case line.V < 1 || line.Writer == "" || line.N < 1 || (line.N == 1) != (line.Kind == auditOpened):
 		return &AuditBreak{Sequence: sequence, What: "is no record: v, writer, n or kind is wrong"}
+	case repeatedMember(payload) != "":
+		return &AuditBreak{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("has the member %q twice", repeatedMember(payload))}
 	case !isSealed(payload):
 		return &AuditBreak{Sequence: sequence, Writer: line.Writer, N: line.N, What: "was altered: its sum is not that of what it says"}
 	}
@@ -95,8 +116,36 @@ func (c *AuditChain) Add(sequence uint64, payload []byte) error {
 		return broken(head, "is not the one whose digest was kept: it was altered, or messages before it were added or removed")
 	}
 	delete(c.kept, id)
+	if err := c.exported(m); err != nil {
+		return err
+	}
 	c.heads[head.Writer], c.last = head, sequence
 	c.recent[sequence%uint64(len(c.recent))] = auditPoint{sequence, head.SHA256}
+	return nil
+}
+
+// begins says that nothing is cut off at the front that was there before.
+func (c *AuditChain) begins() error {
+	if c.before.First > 0 && c.before.First < c.first {
+		return &AuditBreak{Sequence: c.before.First, What: span("sequence", c.before.First, c.first-1) + " was there when the heads were kept, and is missing"}
+	}
+	return nil
+}
+
+// exported takes the message's line, which is all that covers when it was stored.
+func (c *AuditChain) exported(m Message) error {
+	line, err := ExportAudit(m)
+	if err != nil {
+		return err
+	}
+	c.export.Write(line)
+	b := c.before
+	if b.ExportSHA256 == "" || m.Sequence < b.First || m.Sequence > b.Last {
+		return nil
+	}
+	if c.beforeLines.Write(line); m.Sequence == b.Last && hex.EncodeToString(c.beforeLines.Sum(nil)) != b.ExportSHA256 {
+		return &AuditBreak{Sequence: m.Sequence, What: fmt.Sprintf("with all from sequence %d is not what was there when the heads were kept: storedAt of one of them was altered", b.First)}
+	}
 	return nil
 }
 
@@ -160,6 +209,9 @@ func span(what string, from, to uint64) string {
 
 // End is after the last message. last is the sequence that the stream gave last.
 func (c *AuditChain) End(last uint64) error {
+	if err := c.begins(); err != nil {
+		return err
+	}
 	if err := c.upTo(last); err != nil {
 		return err
 	}
@@ -171,8 +223,10 @@ func (c *AuditChain) End(last uint64) error {
 
 func byPlace(a, b AuditHead) int { return cmp.Compare(a.Sequence, b.Sequence) }
 
-// Range is what was verified so far: the first sequence and the last; last < first: nothing.
-func (c *AuditChain) Range() (first, last uint64) { return c.first, c.last }
-
-// Heads are the writers' last records so far, in the order of the stream.
-func (c *AuditChain) Heads() []AuditHead { return slices.SortedFunc(maps.Values(c.heads), byPlace) }
+// Found is what was verified so far; Last < First: nothing.
+func (c *AuditChain) Found() AuditKept {
+	return AuditKept{
+		First: c.first, Last: c.last, ExportSHA256: hex.EncodeToString(c.export.Sum(nil)),
+		Heads: slices.SortedFunc(maps.Values(c.heads), byPlace),
+	}
+}

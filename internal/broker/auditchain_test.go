@@ -145,11 +145,11 @@ func TestAuditKeptHeads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heads := c.Heads()
-	if len(heads) != 2 || heads[1] != (AuditHead{Writer: "alive-1", N: 4, Sequence: 8, SHA256: digestOf(all[7].data)}) {
-		t.Fatalf("%+v", heads)
+	kept := c.Found()
+	if heads := kept.Heads; len(heads) != 2 || heads[1] != (AuditHead{Writer: "alive-1", N: 4, Sequence: 8, SHA256: digestOf(all[7].data)}) {
+		t.Fatalf("%+v", kept)
 	}
-	if _, err := verify(all, 8, heads...); err != nil {
+	if _, err := verify(all, 8, kept); err != nil {
 		t.Errorf("the same trail: %v", err)
 	}
 	for name, trail := range map[string][]stored{
@@ -159,7 +159,7 @@ func TestAuditKeptHeads(t *testing.T) {
 		if _, err := verify(trail, uint64(len(trail))); err != nil {
 			t.Errorf("%s, without the heads: %v", name, err)
 		}
-		_, err := verify(trail, uint64(len(trail)), heads...)
+		_, err := verify(trail, uint64(len(trail)), kept)
 		if found, ok := errors.AsType[*AuditBreak](err); !ok || found.Writer != "alive-1" || found.N != 4 {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -170,9 +170,9 @@ func TestAuditKeptHeads(t *testing.T) {
 func TestAuditPart(t *testing.T) {
 	all := twoWriters(t)
 	part := func(messages []stored) error {
-		c := NewAuditChain(3, nil, nil)
+		c := NewAuditChain(3, AuditKept{}, nil)
 		for _, s := range messages {
-			if err := c.Add(s.seq, s.data); err != nil {
+			if err := c.Add(s.message()); err != nil {
 				return err
 			}
 		}
@@ -210,10 +210,10 @@ func TestAuditSawLongAgo(t *testing.T) {
 	}
 	w.wantWhole()
 	all := w.trail()
-	c := NewAuditChain(1, nil, func(uint64) ([]byte, error) { return []byte("altered"), nil })
+	c := NewAuditChain(1, AuditKept{}, func(uint64) ([]byte, error) { return []byte("altered"), nil })
 	var err error
 	for _, s := range all {
-		if err = c.Add(s.seq, s.data); err != nil {
+		if err = c.Add(s.message()); err != nil {
 			break
 		}
 	}
@@ -276,8 +276,8 @@ func TestAuditOfAStreamThatWasChanged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			chain := NewAuditChain(1, nil, func(seq uint64) ([]byte, error) { return trail.Payload(t.Context(), seq) })
-			err = trail.Each(t.Context(), time.Time{}, func(m Message) error { return chain.Add(m.Sequence, m.Data) })
+			chain := NewAuditChain(1, AuditKept{}, func(seq uint64) ([]byte, error) { return trail.Payload(t.Context(), seq) })
+			err = trail.Each(t.Context(), time.Time{}, chain.Add)
 			if err == nil {
 				err = chain.End(trail.Last())
 			}
@@ -303,13 +303,13 @@ func TestAuditExport(t *testing.T) {
 		if err != nil || string(line) != want {
 			t.Errorf("%v %s, want %s", err, line, want)
 		}
-		seq, back, err := ImportAudit(line)
-		if err != nil || seq != 7 || string(back) != payload {
-			t.Errorf("%q came back as %q, %v", payload, back, err)
+		back, err := ImportAudit(line)
+		if err != nil || back.Sequence != 7 || string(back.Data) != payload || !back.Time.Equal(at) {
+			t.Errorf("%q came back as %+v, %v", payload, back, err)
 		}
 	}
 	for _, line := range []string{"", "{}", "[]", `{"sequence":0}`} {
-		if _, _, err := ImportAudit([]byte(line)); err == nil {
+		if _, err := ImportAudit([]byte(line)); err == nil {
 			t.Errorf("%q was taken", line)
 		}
 	}
@@ -323,11 +323,11 @@ func TestAuditOfManyChains(t *testing.T) {
 	}
 	w := newAuditWorld(t)
 	for line := range bytes.Lines(text) {
-		_, payload, err := ImportAudit(line)
+		m, err := ImportAudit(line)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.b.js.Publish(t.Context(), AuditSubject, payload); err != nil {
+		if _, err := w.b.js.Publish(t.Context(), AuditSubject, m.Data); err != nil {
 			t.Fatal(err)
 		}
 	}

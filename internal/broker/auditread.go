@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -77,17 +78,56 @@ func ExportAudit(m Message) ([]byte, error) {
 	return append(append(line, m.Data...), "}\n"...), nil
 }
 
-// ImportAudit reads a line of ExportAudit.
-func ImportAudit(line []byte) (sequence uint64, payload []byte, err error) {
+// ImportAudit reads a line of ExportAudit. One that ExportAudit would not have written so, byte for byte, is an *AuditBreak:
+// programs differ in which of two members they read, and in what they make of those they don't know.
+func ImportAudit(line []byte) (Message, error) {
 	var l exportLine
 	if err := json.Unmarshal(line, &l); err != nil {
-		return 0, nil, fmt.Errorf("is no line of an export: %w", err)
+		return Message{}, fmt.Errorf("is no line of an export: %w", err)
 	}
 	if l.Sequence == 0 {
-		return 0, nil, errors.New("is no line of an export: sequence is missing")
+		return Message{}, errors.New("is no line of an export: sequence is missing")
 	}
+	m := Message{Sequence: l.Sequence, Time: l.StoredAt, Data: l.Data}
 	if l.Record != nil {
-		return l.Sequence, l.Record, nil
+		m.Data = l.Record
 	}
-	return l.Sequence, l.Data, nil
+	if written, err := ExportAudit(m); err != nil || !bytes.Equal(written, line) {
+		return m, &AuditBreak{Sequence: m.Sequence, What: "its line is not as `worker audit export` writes it: something in it was added, repeated or altered"}
+	}
+	return m, nil
+}
+
+// repeatedMember is a name that stands twice in one object of a JSON text, in whatever case; "" if there is none. Programs
+// differ in which of the two they read, and encoding/json reads any case.
+func repeatedMember(data []byte) string {
+	type object struct {
+		names map[string]bool // nil: an array
+		value bool            // the next token is a value
+	}
+	var open []object
+	for dec := json.NewDecoder(bytes.NewReader(data)); ; {
+		token, err := dec.Token()
+		if err != nil {
+			return "" // the end; that it is JSON was seen before
+		}
+		if n := len(open) - 1; n >= 0 && open[n].names != nil {
+			name, isText := token.(string)
+			if !open[n].value && isText {
+				if name = strings.ToLower(name); open[n].names[name] {
+					return name
+				}
+				open[n].names[name] = true
+			}
+			open[n].value = !open[n].value
+		}
+		switch token {
+		case json.Delim('{'):
+			open = append(open, object{names: map[string]bool{}})
+		case json.Delim('['):
+			open = append(open, object{})
+		case json.Delim('}'), json.Delim(']'):
+			open = open[:len(open)-1]
+		}
+	}
 }

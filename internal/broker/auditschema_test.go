@@ -53,13 +53,19 @@ func TestAuditSchema(t *testing.T) {
 		Kind: remediation.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
 		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Policy: "allowed",
 		Outcome: remediation.Rejected, Error: &remediation.Failure{Code: "c", Message: "m", HTTPStatus: 400, Origin: "defender"},
+		ClaimedSigner: "ann", Count: 2, Minute: now, Act: remediation.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4,
 		Attempts: 2, Adopted: true, ActionID: "a", CallsOmitted: 1, Shortened: true, PublishedAt: now, ReceivedAt: now, DecidedAt: now,
 		Calls: []remediation.Call{{Time: now, Operation: "list", Class: "rejected", HTTPStatus: 400, Code: "c", CorrelationID: "i"}, {Time: now, Operation: "unrestrict"}},
 	}
 	if v := reflect.ValueOf(whole); slices.ContainsFunc(slices.Collect(maps.Values(fields(v))), reflect.Value.IsZero) {
 		t.Fatal("a field is missing in this test")
 	}
-	for _, r := range []remediation.AuditRecord{whole, {Kind: remediation.AuditReplayed, RequestID: "r", Run: 2}} {
+	for _, r := range []remediation.AuditRecord{
+		whole,
+		{Kind: remediation.AuditReplayed, RequestID: "r", Run: 2},
+		{Kind: remediation.AuditCounted, Error: whole.Error, Count: 2, Minute: now},
+		{Kind: remediation.AuditOperated, Act: remediation.ActPause, By: "ann", Reason: "r"},
+	} {
 		if err := a.Record(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +95,7 @@ func TestAuditSchema(t *testing.T) {
 		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"decided","outcome":"succeeded","decidedAt":"2026-01-01T00:00:00Z","sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
 		`{"v":1,"writer":"w","n":2,"time":"2026-01-01T00:00:00Z","kind":"replayed","requestId":"r","run":2,"sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
 		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened"}`,
+		`{"v":1,"writer":"w","n":2,"prev":"0000000000000000000000000000000000000000000000000000000000000000","prevSequence":1,"time":"2026-01-01T00:00:00Z","kind":"operated","by":"ann","sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
 		`{"v":1,"writer":"w","n":1,"time":"2026-01-01T00:00:00Z","kind":"opened","seen":{"sequence":1},"sum":"0000000000000000000000000000000000000000000000000000000000000000"}`,
 	} {
 		if validate([]byte(wrong)) == nil {

@@ -30,6 +30,7 @@ type Overview struct {
 	Short       string         // the window that has none until then
 	Followed    int
 	DeadLetters int
+	NotKept     int // by the replicas that there are, since they were started
 }
 
 // Overview asks the broker how things stand. windows are the limits this process is configured with.
@@ -134,6 +135,17 @@ func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
 	}
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
+	o.NotKept += p.NotKept
+}
+
+// DryRuns counts the replicas that are in dry run.
+func (o Overview) DryRuns() (n int) {
+	for _, r := range o.Replicas {
+		if r.DryRun {
+			n++
+		}
+	}
+	return n
 }
 
 // Pending is how many requests the stream has, whether somebody has them in hand or not.

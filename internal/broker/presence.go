@@ -28,6 +28,7 @@ type Presence struct {
 	Limits   map[string]int `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
 	Reserve  map[string]int `json:"reserve,omitempty"` // calls of each window that are left to look-ups
 	Version  string         `json:"version"`
+	NotKept  int            `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
 }
 
 // RateLimits are the limits that a replica says it has. Whoever has none is in nobody's way.

@@ -22,6 +22,8 @@ type Publisher struct {
 	b      *Broker
 	source string       // ce-source
 	tracer trace.Tracer // nil: no spans
+
+	unverifiedLetters, unverifiedResults *unverified
 }
 
 var (
@@ -31,12 +33,19 @@ var (
 
 // NewPublisher publishes on the Broker's subjects, after Provision.
 func (b *Broker) NewPublisher() *Publisher {
-	p := &Publisher{b: b, source: "urn:unrestrict-worker:" + b.cfg.Names.Stream}
+	p := &Publisher{
+		b: b, source: "urn:unrestrict-worker:" + b.cfg.Names.Stream,
+		unverifiedLetters: b.newUnverified(b.cfg.Names.DeadletterStream, true),
+		unverifiedResults: b.newUnverified(b.cfg.Names.ResultsStream, false),
+	}
 	if b.cfg.TracerProvider != nil {
 		p.tracer = b.cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/broker")
 	}
 	return p
 }
+
+// NotKept is how many dead letters of messages that nobody vouches for this process has deleted or not written.
+func (p *Publisher) NotKept() int { return int(p.unverifiedLetters.notKept.Load()) }
 
 // room is what a message may have less than the broker's limit, for what the client library adds to the headers.
 const room = 512
@@ -76,21 +85,33 @@ func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent rem
 	}
 	n := p.b.cfg.Names
 	msg := &nats.Msg{Subject: n.ResultsSubject, Header: nats.Header(h), Data: body}
-	same := func(earlier []byte) bool { return sameRun(earlier, body) }
-	if err := p.once(ctx, n.ResultsStream, msg, r.MessageID(), since, p.b.ResultsWindow(), same); err != nil {
+	same := func(earlier []byte) bool { return sameRun(earlier, body, since) }
+	once := func() (uint64, error) {
+		return p.once(ctx, n.ResultsStream, msg, r.MessageID(), since, p.b.ResultsWindow(), same)
+	}
+	if r.Unverified {
+		err = p.unverifiedResults.publish(ctx, msg, once)
+	} else {
+		_, err = once()
+	}
+	if err != nil {
 		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
 	}
 	return nil
 }
 
 // sameRun tells one run's result told twice from that of a message which only shares the name STREAM:SEQ, because the
-// stream was made anew and counts from 1 again.
-func sameRun(a, b []byte) bool {
+// stream was made anew and counts from 1 again: that one was taken before this one was published. A refused message, of
+// which since is when it was published, may have been taken twice.
+func sameRun(earlier, body []byte, since time.Time) bool {
 	type run struct {
 		ReceivedAt time.Time `json:"receivedAt"`
 	}
 	var x, y run
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && x.ReceivedAt.Equal(y.ReceivedAt)
+	if json.Unmarshal(earlier, &x) != nil || json.Unmarshal(body, &y) != nil {
+		return false
+	}
+	return x.ReceivedAt.Equal(y.ReceivedAt) || !x.ReceivedAt.Before(since)
 }
 
 // DeadLetter implements remediation.Publisher. The message keeps its own trace context in it.
@@ -104,30 +125,44 @@ func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, si
 	n := p.b.cfg.Names
 	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}
 	same := func(earlier []byte) bool { return bytes.Equal(earlier, body) }
-	if err := p.once(ctx, n.DeadletterStream, msg, d.MessageID(), since, p.b.DeadletterWindow(), same); err != nil {
+	once := func() (uint64, error) {
+		return p.once(ctx, n.DeadletterStream, msg, d.MessageID(), since, p.b.DeadletterWindow(), same)
+	}
+	if d.Unverified {
+		err = p.unverifiedLetters.publish(ctx, msg, once)
+	} else {
+		_, err = once()
+	}
+	if err != nil {
 		return fmt.Errorf("publish the dead letter of %s: %w", d.RequestID, err)
 	}
 	return nil
 }
 
 // once publishes a message that may have been published before a crash. Within the stream's duplicate window the
-// broker tells; past it the stream is searched from the decision on.
-func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) error {
+// broker tells; past it the stream is searched from the decision on. seq is where it is.
+func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) (seq uint64, err error) {
 	if time.Since(since) > window-min(window/10, time.Minute) {
-		there, err := p.published(ctx, stream, msg.Subject, id, since)
-		if err != nil || there {
-			return err
+		seq, err := p.published(ctx, stream, msg.Subject, id, since)
+		if err != nil || seq > 0 {
+			return seq, err
 		}
 	}
 	ack, err := publishing(p.b.js, msg, jetstream.WithMsgID(id))(ctx)
-	if err != nil || !ack.Duplicate {
-		return err
+	if err != nil {
+		return 0, err
+	}
+	if !ack.Duplicate {
+		return ack.Sequence, nil
 	}
 	if there, err := p.holds(ctx, stream, ack.Sequence, same); err != nil || there {
-		return err
+		return ack.Sequence, err
 	}
-	_, err = publishing(p.b.js, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))(ctx)
-	return err
+	ack, err = publishing(p.b.js, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
 }
 
 // publishing sends a message and returns what waits for the broker's word, for apiTimeout at most. The client library's
@@ -180,11 +215,12 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 	return seq <= last, nil
 }
 
-// published searches a stream for a message id from a time on. It goes on as long as ctx lets it and it gets on: each of its
-// steps may take apiTimeout.
-func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (there bool, err error) {
+// published searches a stream for a message id from a time on; 0: it is not there. It goes on as long as ctx lets it and it gets
+// on: each of its steps may take apiTimeout.
+func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (seq uint64, err error) {
 	err = p.b.scan(ctx, stream, part{subject: subject, since: since.Add(-time.Minute)}, func(m Message) error {
-		if there = m.Header.Get(jetstream.MsgIDHeader) == id; there {
+		if m.Header.Get(jetstream.MsgIDHeader) == id {
+			seq = m.Sequence
 			return errEnough
 		}
 		return nil
@@ -192,7 +228,7 @@ func (p *Publisher) published(ctx context.Context, stream, subject, id string, s
 	if errors.Is(err, errEnough) {
 		err = nil
 	}
-	return there, err
+	return seq, err
 }
 
 // Waits implements remediation.Publisher.
@@ -224,16 +260,31 @@ func (p *Publisher) Load(ctx context.Context, seq uint64) (remediation.Header, [
 
 // Drop implements remediation.DeadLetters.
 func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
+	if err := p.b.deleteMessage(ctx, p.b.cfg.Names.DeadletterStream, seq); err != nil {
+		return fmt.Errorf("drop dead letter %d: %w", seq, err)
+	}
+	return nil
+}
+
+// deleteMessage deletes a message; one that is gone is no error. The client library's own call gives the broker's answer as
+// text alone.
+func (b *Broker) deleteMessage(ctx context.Context, stream string, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	s, err := p.b.js.Stream(ctx, p.b.cfg.Names.DeadletterStream)
-	if err == nil {
-		err = s.DeleteMsg(ctx, seq)
+	reply, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq))
+	if err != nil {
+		return err
 	}
-	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || apiError(err).ErrorCode == sequenceNotFound {
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &answer); err != nil {
+		return err
+	}
+	if answer.Error == nil || answer.Error.ErrorCode == sequenceNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
 		return nil
 	}
-	return fmt.Errorf("drop dead letter %d: %w", seq, err)
+	return answer.Error
 }
 
 // sequenceNotFound is the server's error code for deleting a message that is not there [nats-server errors.json].

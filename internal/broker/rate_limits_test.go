@@ -200,6 +200,7 @@ func TestRateStreamCorrected(t *testing.T) {
 			{got.Discard, want.Discard},
 			{got.DiscardNewPerSubject, true},
 			{got.Duplicates, want.Duplicates},
+			{got.AllowDirect, true},
 			{got.Subjects, want.Subjects},
 			{got.Description, want.Description},
 		} {

@@ -102,8 +102,8 @@ func (b *bench) deliveries() []remediation.Delivery {
 
 func (b *bench) config(cfg consumer.Config, h remediation.Handler) consumer.Config {
 	cfg.Open, cfg.Conn, cfg.Handler, cfg.AckWait, cfg.Grace, cfg.Log = b.open, b.broker.Conn(), h, ackWait, grace, zap.NewNop()
-	if cfg.Gate == nil {
-		cfg.Gate = remediation.NewGate(time.Second, time.Minute)
+	if cfg.Breaker == nil {
+		cfg.Breaker = remediation.NewBreaker(time.Second, time.Minute)
 	}
 	return cfg
 }

@@ -28,10 +28,10 @@ type Config struct {
 	Handler remediation.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
 	Admit []func(ctx context.Context) error
-	// Paused tells whether the operator's pause is on, for a message that came to a pull from before it; nil: never.
+	// Paused tells whether nothing may be taken by now, for a message that came to a pull from before; nil: never.
 	Paused func() bool
-	// Gate is asked last, for it hands out the one probe of a pause.
-	Gate *remediation.Gate
+	// Breaker is asked last, for it hands out the one probe of a pause.
+	Breaker *remediation.Breaker
 	// Idle is called when there was no message to probe with; nil: nothing is done then.
 	Idle func(ctx context.Context)
 	// Slots is how many deliveries are in hand at once.
@@ -53,7 +53,7 @@ type Consumer struct {
 	inHand   sync.WaitGroup
 	inFlight atomic.Int64
 	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
-	idle     atomic.Bool  // waiting for a slot, for what Admit, Gate and Idle wait for, for the broker, or for what is in hand at the end
+	idle     atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
 }
 
 // ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
@@ -197,7 +197,7 @@ func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 			return false, err
 		}
 	}
-	if probe, err = c.cfg.Gate.Admit(ctx); err != nil {
+	if probe, err = c.cfg.Breaker.Admit(ctx); err != nil {
 		c.leave()
 	}
 	return probe, err
@@ -220,7 +220,7 @@ func (c *Consumer) leave() { <-c.slots }
 
 func (c *Consumer) probed(probe bool) {
 	if probe {
-		c.cfg.Gate.Probed()
+		c.cfg.Breaker.Probed()
 	}
 }
 

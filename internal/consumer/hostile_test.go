@@ -84,7 +84,7 @@ func TestUnreadableHeadersAreNone(t *testing.T) {
 	}
 	handled := make(chan remediation.Delivery)
 	c := consumer.New(consumer.Config{
-		Open: b.OpenRequests, Conn: b.Conn(), Gate: remediation.NewGate(time.Second, time.Minute), Slots: 1, AckWait: ackWait, Grace: grace, Log: zap.NewNop(),
+		Open: b.OpenRequests, Conn: b.Conn(), Breaker: remediation.NewBreaker(time.Second, time.Minute), Slots: 1, AckWait: ackWait, Grace: grace, Log: zap.NewNop(),
 		Handler: func(_, _ context.Context, d remediation.Delivery) remediation.Outcome {
 			handled <- d
 			return remediation.Done()

@@ -22,6 +22,16 @@ const (
 	AuditDecided  = "decided"  // the run has ended
 	AuditRefused  = "refused"  // a message without a claim on an id
 	AuditReplayed = "replayed" // a dead letter has opened the run
+	AuditCounted  = "counted"  // more messages were refused, which nobody vouches for
+	AuditOperated = "operated" // an operator has done something
+)
+
+// Acts of an operator.
+const (
+	ActPause  = "pause"
+	ActResume = "resume"
+	ActDrop   = "deadletterDrop"
+	ActReplay = "deadletterReplay"
 )
 
 // Verdicts of the policy.
@@ -45,6 +55,7 @@ type AuditRecord struct {
 	Batch       string `json:"batch,omitempty"`
 	SignedBy    string `json:"signedBy,omitempty"` // the signer's name
 	Signer      string `json:"signer,omitempty"`   // its public nkey
+	Client      string `json:"client,omitempty"`   // whose, where nobody signs
 	Policy      string `json:"policy,omitempty"`   // allowed, refused; "" if none was asked
 
 	Outcome      string   `json:"outcome,omitempty"`
@@ -56,6 +67,18 @@ type AuditRecord struct {
 	CallsOmitted int      `json:"callsOmitted,omitempty"` // earlier ones
 	Shortened    bool     `json:"shortened,omitempty"`
 
+	// Of AuditCounted, and the first of each is in AuditRefused.
+	ClaimedSigner string    `json:"claimedSigner,omitempty"` // whose name a bad signature bears
+	Count         int       `json:"count,omitempty"`
+	Minute        time.Time `json:"minute,omitzero"`
+
+	// Of AuditOperated.
+	Act        string `json:"act,omitempty"`
+	By         string `json:"by,omitempty"`        // the NATS user
+	ByClaimed  bool   `json:"byClaimed,omitempty"` // By is what the machine says of its user and itself
+	Reason     string `json:"reason,omitempty"`
+	DeadLetter uint64 `json:"deadLetter,omitempty"` // its sequence
+
 	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
 	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
 	DecidedAt   time.Time `json:"decidedAt,omitzero"`
@@ -63,15 +86,17 @@ type AuditRecord struct {
 
 // Shorten makes a record fit where one of that size did not: texts keep 200 characters.
 func (r AuditRecord) Shorten() AuditRecord {
-	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID} {
-		*s = shorten(*s, 200)
+	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
+		short := shorten(*s, 200)
+		r.Shortened = r.Shortened || short != *s
+		*s = short
 	}
 	if r.Error != nil {
 		e := *r.Error
 		e.Message = shorten(e.Message, 200)
+		r.Shortened = r.Shortened || e.Message != r.Error.Message
 		r.Error = &e
 	}
-	r.Shortened = true
 	return r
 }
 
@@ -88,7 +113,7 @@ func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
 func (e *Entry) audit() AuditRecord {
 	r := AuditRecord{
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
-		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer,
+		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
 		Outcome: Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
 		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.Asked, ReceivedAt: e.ReceivedAt, DecidedAt: e.Accepted,
 	}
@@ -116,7 +141,7 @@ func (p *attempt) auditRefusal(r Request, told Result) AuditRecord {
 	return AuditRecord{
 		Kind: AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
-		SignedBy: r.SignedBy, Signer: r.Signer, Outcome: told.Outcome, Error: shortError(told.Error),
+		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Outcome: told.Outcome, Error: shortError(told.Error),
 		PublishedAt: p.d.Published.UTC(), ReceivedAt: told.ReceivedAt.UTC(), DecidedAt: told.FinishedAt,
 	}
 }

@@ -20,7 +20,7 @@ func (p *attempt) call(t *tries, s step) (Entry, step, error) {
 		}
 	}
 	if t.unsent == 0 { // else it is this very call that the others wait for
-		if p.Gate.settled(p.wait) != nil {
+		if p.Breaker.awaitFirst(p.wait) != nil {
 			return p.shutdown()
 		}
 	}
@@ -133,7 +133,7 @@ func (p *attempt) refusal() (why *Failure, allowed bool) {
 
 // paused is for how long the breaker keeps this message from the API; 0: not at all.
 func (p *attempt) paused() time.Duration {
-	if wait, ok := p.Gate.permits(p.key, p.d.Probe); !ok {
+	if wait, ok := p.Breaker.permits(p.key, p.d.Probe); !ok {
 		return max(wait, time.Nanosecond)
 	}
 	return 0

@@ -18,7 +18,7 @@ func (p *attempt) carry() (Outcome, error) {
 	hold := func(on bool) {
 		if holding != on {
 			holding = on
-			p.Gate.Suspect(on)
+			p.Breaker.HoldOthers(on)
 		}
 	}
 	defer hold(false)
@@ -55,11 +55,11 @@ func (p *attempt) carry() (Outcome, error) {
 
 // facts are those that cost nothing to gather.
 func (p *attempt) facts() facts {
-	_, tripped := p.Gate.Current()
+	_, tripped := p.Breaker.Current()
 	return facts{
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), parked: p.Config.Backoff.Delay(p.d.Attempt),
-		served: p.Gate.lastServed(), answered: p.Defender.Answered(), tripped: tripped,
+		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped,
 	}
 }
 
@@ -79,11 +79,11 @@ func (p *attempt) next() (Entry, step, error) {
 // signal tells the breaker what the answer showed.
 func (p *attempt) signal(s step) {
 	if s.up {
-		p.Gate.Healthy()
+		p.Breaker.Reset()
 	}
 	if s.fault != nil {
-		p.Gate.Fault(s.fault.Code, s.fault.Reason)
-		p.Gate.meets(p.key)
+		p.Breaker.Trip(s.fault.Code, s.fault.Reason)
+		p.Breaker.meets(p.key)
 	}
 	if s.quota {
 		p.Notes.waitsForQuota(p.key, s.after)
@@ -93,7 +93,7 @@ func (p *attempt) signal(s step) {
 // nak gives the message back. One that met a fault stays away for longer than until the breaker's next probe.
 func (p *attempt) nak(s step) Outcome {
 	if s.fault != nil && s.after == 0 {
-		s.after = p.Gate.HandBack()
+		s.after = p.Breaker.NakDelay()
 	}
 	return Later(s.after, s.cause)
 }
@@ -131,7 +131,7 @@ func (p *attempt) saved(s Saved) error {
 		return err
 	}
 	p.stored = p.e.essence()
-	p.Gate.HealthyAgain(faultStore)
+	p.Breaker.ResetFrom(faultStore)
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (p *attempt) insist() (won bool, err error) {
 			}
 		}
 		if p.work.Err() == nil {
-			p.Gate.Fault(faultStore, "what became of a call could not be recorded: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+			p.Breaker.Trip(faultStore, "what became of a call could not be recorded: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
 		}
 		if stopped := sleep(p.work, min(p.Config.Backoff.Delay(n), 5*time.Second)); stopped != nil {
 			return false, fmt.Errorf("the fate of a call stays unrecorded: %w", err)
@@ -208,7 +208,7 @@ func (p *attempt) heard(a *defender.Error) (ambiguous bool) {
 	case a.Class == defender.Ambiguous:
 		return !a.Foreign() && p.ambiguous.add(p.e.MachineID)
 	case a.Class == defender.Throttled:
-		p.Gate.HealthyAgain(faultUnreachable)
+		p.Breaker.ResetFrom(faultUnreachable)
 		p.ambiguous.end()
 	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
 		p.ambiguous.end()

@@ -2,7 +2,10 @@ package remediation
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +29,10 @@ const (
 	HeaderDeadPublished = "Deadletter-Published" // by the broker; a derived id can't be told again without it
 	HeaderDeadTruncated = "Deadletter-Truncated"
 	HeaderDeadSignedBy  = "Deadletter-Signed-By" // absent: no signature was asked for, or none was good
+	HeaderDeadDigest    = "Deadletter-Digest"    // sha256:HEX of a payload that was left out
+	HeaderDeadSize      = "Deadletter-Size"      // its bytes
+	// HeaderDeadUnverified marks a message that nobody vouches for.
+	HeaderDeadUnverified = "Deadletter-Unverified"
 )
 
 // maxDeadMessage bounds Deadletter-Message in characters.
@@ -40,6 +47,7 @@ type DeadLetter struct {
 	SignedBy      string // the signer's name; "" if none was verified
 	Run, Attempts int
 	Time          time.Time
+	Unverified    bool // nobody vouches for the message: of such dead letters the last are kept
 }
 
 // MessageID is the Nats-Msg-Id, the same for every delivery of the message. The time it was published belongs to it:
@@ -53,8 +61,8 @@ func (d DeadLetter) MessageID() string {
 }
 
 // Render makes the message: the payload byte for byte, the original headers and the worker's own. If it exceeds limit
-// bytes (0: no limit), the payload is left out and Deadletter-Truncated set; if headers alone exceed it, the largest
-// original ones are left out too.
+// bytes (0: no limit), or the payload is larger than a request may be, the payload is left out, and its digest and size
+// stand in its place; if headers alone exceed the limit, the largest original ones are left out too.
 //
 // An original header may not act on the broker (Nats-...) or on a client (Status, Description: with them a message passes for
 // an answer of JetStream), or pass for the worker's own (Deadletter-...), in any case; such a one, and one whose name not
@@ -63,10 +71,17 @@ func (d DeadLetter) Render(limit int) (Header, []byte) {
 	own, original := d.header(), d.original()
 	whole := maps.Clone(original)
 	maps.Copy(whole, own)
-	if limit <= 0 || whole.size()+len(d.Delivery.Data) <= limit {
+	size := len(d.Delivery.Data)
+	if size <= MaxPayload && (limit <= 0 || whole.size()+size <= limit) {
 		return whole, d.Delivery.Data
 	}
+	sum := sha256.Sum256(d.Delivery.Data)
 	own[HeaderDeadTruncated] = []string{"true"}
+	own[HeaderDeadDigest] = []string{"sha256:" + hex.EncodeToString(sum[:])}
+	own[HeaderDeadSize] = []string{strconv.Itoa(size)}
+	if limit <= 0 {
+		limit = math.MaxInt
+	}
 	left := limit - own.size()
 	smallestFirst := slices.SortedFunc(maps.Keys(original), func(a, b string) int {
 		return cmp.Or(headerSize(a, original[a])-headerSize(b, original[b]), cmp.Compare(a, b))
@@ -96,6 +111,9 @@ func (d DeadLetter) header() Header {
 	}
 	if d.SignedBy != "" {
 		h[HeaderDeadSignedBy] = []string{d.SignedBy}
+	}
+	if d.Unverified {
+		h[HeaderDeadUnverified] = []string{"true"}
 	}
 	return h
 }

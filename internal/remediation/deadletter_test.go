@@ -1,6 +1,8 @@
 package remediation
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/textproto"
 	"strconv"
 	"strings"
@@ -40,6 +42,16 @@ func TestDeadLetterLimit(t *testing.T) {
 	h, body := dead.Render(exact - 1)
 	if h.Get(HeaderDeadTruncated) != "true" || len(body) != 0 || h.Get("X-Big") == "" || h.Get("Deadletter-Header-Nats-Msg-Id") != "largest" {
 		t.Errorf("a byte too large: %v, %d bytes", h, len(body))
+	}
+	if sum := sha256.Sum256(d.Data); h.Get(HeaderDeadDigest) != "sha256:"+hex.EncodeToString(sum[:]) || h.Get(HeaderDeadSize) != "1000" {
+		t.Errorf("what was left out: %v", h)
+	}
+	for size, whole := range map[int]bool{MaxPayload: true, MaxPayload + 1: false} {
+		large := sampleDelivery(strings.Repeat("x", size))
+		h, body := sampleDead(large).Render(0)
+		if (len(body) == size) != whole || (h.Get(HeaderDeadSize) == "") != whole || !whole && h.Get(HeaderDeadSize) != strconv.Itoa(size) {
+			t.Errorf("%d bytes: %d, %v", size, len(body), h)
+		}
 	}
 	limit := whole.size() - 100 // its headers alone are too large
 	h, body = dead.Render(limit)

@@ -18,7 +18,7 @@ type Delivery struct {
 	Data      []byte
 	Published time.Time // when the broker stored it, in the broker's time
 	Attempt   int       // deliveries so far, this one included; not crash-durable, so never a basis for a decision about calls
-	Probe     bool      // let through a closed Gate to try whether the fault is gone
+	Probe     bool      // let through a tripped Breaker, to try whether the fault is gone
 }
 
 // Ref is STREAM:SEQ, the name of a message that has no id of its own.

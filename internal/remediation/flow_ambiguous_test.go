@@ -283,7 +283,7 @@ func TestForeignAnswerIsLookedUp(t *testing.T) {
 					w.ask("r1", 1)
 					w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
 					w.passes(100 * time.Millisecond)
-					if fault, on := w.replicas[0].gate.Current(); !on {
+					if fault, on := w.replicas[0].breaker.Current(); !on {
 						t.Errorf("nobody is told: %+v", fault)
 					}
 					w.settled(5 * time.Minute)

@@ -62,7 +62,7 @@ func TestMachineHeldByAnotherKindOfActionIsWaitedFor(t *testing.T) {
 		if r := w.wantFinal("r1", "succeeded"); r.Adopted {
 			t.Error("adopted")
 		}
-		if _, on := w.replicas[0].gate.Current(); on {
+		if _, on := w.replicas[0].breaker.Current(); on {
 			t.Error("one request's conflict pauses all")
 		}
 	})

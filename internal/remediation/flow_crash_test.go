@@ -125,7 +125,7 @@ func TestFaultAtAnyPointIsSurvived(t *testing.T) {
 					for m, done := range []bool{false, true} {
 						f := fault{at: at, done: done, times: 1}
 						w.come(i, ann, fmt.Sprint("r ", f), 1+2*n+m, f)
-						w.until("the pause to end", time.Minute, func() bool { _, on := w.replicas[0].gate.Current(); return !on })
+						w.until("the pause to end", time.Minute, func() bool { _, on := w.replicas[0].breaker.Current(); return !on })
 					}
 				}
 			})

@@ -127,7 +127,7 @@ func TestShutdownGivesBackWhatIsHeldForQuota(t *testing.T) {
 		if took := time.Since(asked); took > time.Second {
 			t.Errorf("it took %v", took)
 		}
-		if f, on := first.gate.Current(); on {
+		if f, on := first.breaker.Current(); on {
 			t.Errorf("the stop counts as a fault: %+v", f)
 		}
 		w.start()

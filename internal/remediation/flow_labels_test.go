@@ -41,7 +41,7 @@ func TestFaultOfAMadeUpCode(t *testing.T) {
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 3, Status: 401, Code: "MadeUp", Message: "no"})
 		w.ask("r", 1)
 		w.passes(2 * time.Second)
-		if fault, on := w.replicas[0].submitter.Gate.Current(); !on || fault.Code != defender.OtherCode {
+		if fault, on := w.replicas[0].submitter.Breaker.Current(); !on || fault.Code != defender.OtherCode {
 			t.Errorf("fault %+v, %t", fault, on)
 		}
 		w.settled(10 * time.Minute)

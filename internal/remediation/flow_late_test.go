@@ -239,7 +239,7 @@ func TestSlowBrokerIsAFault(t *testing.T) {
 					w.ask(fmt.Sprint("r", n), n)
 				}
 				w.passes(10 * time.Minute)
-				if f, on := r.gate.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, by.String()) {
+				if f, on := r.breaker.Current(); !on || f.Code != "slowBroker" || !strings.Contains(f.Reason, by.String()) {
 					t.Errorf("fault %+v", f)
 				}
 				left, err := r.budget.Remaining(w.ctx)
@@ -252,7 +252,7 @@ func TestSlowBrokerIsAFault(t *testing.T) {
 				for n := range waiting {
 					w.wantFinal(fmt.Sprint("r", n), "submitted")
 				}
-				if f, on := r.gate.Current(); on {
+				if f, on := r.breaker.Current(); on {
 					t.Errorf("still a fault: %+v", f)
 				}
 			})

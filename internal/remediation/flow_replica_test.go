@@ -34,7 +34,7 @@ type replica struct {
 	id    string
 	newer bool // of the world's dialect
 
-	gate      *remediation.Gate
+	breaker   *remediation.Breaker
 	notes     *remediation.Notes
 	rates     *broker.RateStore // nil: calls are free
 	budget    *budget.Budget
@@ -61,7 +61,7 @@ type replica struct {
 
 func (w *world) newReplica(id string) *replica {
 	r := &replica{
-		w: w, id: id, gate: remediation.NewGate(time.Second, 15*time.Second), notes: &remediation.Notes{},
+		w: w, id: id, breaker: remediation.NewBreaker(time.Second, 15*time.Second), notes: &remediation.Notes{},
 		cut: make(chan struct{}), drained: make(chan struct{}),
 	}
 	r.ctx, r.leave = context.WithCancel(w.ctx)
@@ -81,7 +81,7 @@ func (w *world) newReplica(id string) *replica {
 	public, trail := publisher{own, own, r}, auditor{w.broker.NewAuditor(id), r}
 	metrics, tracing := w.metrics, remediation.NewTracing(w.provider(), w.broker.SpanAttributes()...)
 	r.submitter = &remediation.Submitter{
-		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Gate: r.gate, Notes: r.notes,
+		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Notes: r.notes,
 		Metrics: metrics, Tracing: tracing, Log: w.log.Named(id), BrokerNow: r.shared.Now,
 		Rules: remediation.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
 		Config: remediation.SubmitConfig{
@@ -114,7 +114,7 @@ func (w *world) newReplica(id string) *replica {
 	r.conn, err = nats.Connect("", nats.InProcessServer(w.broker.Conn().Opts.InProcessServer))
 	w.must(err)
 	r.consumer = consumer.New(consumer.Config{
-		Open: r.open, Conn: r.conn, Handler: r.handle, Gate: r.gate, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
+		Open: r.open, Conn: r.conn, Handler: r.handle, Breaker: r.breaker, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
 		Paused: func() bool { return r.shared.Paused() != nil },
 		Idle: func(ctx context.Context) {
 			n, err := w.broker.Pending(ctx)
@@ -238,6 +238,7 @@ func (r *replica) run() {
 	if r.w.set.limits != nil {
 		r.parts.Go(r.keepReserve)
 	}
+	r.parts.Go(func() { _ = r.submitter.RecordRefusals(r.ctx) })
 	r.parts.Go(func() {
 		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} })
 	})

@@ -45,7 +45,7 @@ func TestEmptyNotFoundIsTheRequestsOwnBesideOthers(t *testing.T) {
 		for n := 2; n < 12; n++ {
 			w.ask(fmt.Sprint("r", n), n)
 			w.passes(time.Second)
-			if fault, on := w.replicas[0].gate.Current(); on {
+			if fault, on := w.replicas[0].breaker.Current(); on {
 				t.Fatalf("paused: %+v", fault)
 			}
 		}
@@ -92,7 +92,7 @@ func TestEmptyNotFoundOfAProxyCostsNoRequest(t *testing.T) {
 						t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
 					}
 				}
-				if _, on := w.replicas[0].gate.Current(); !on {
+				if _, on := w.replicas[0].breaker.Current(); !on {
 					t.Errorf("nobody is told of the outage\n%s", w.dump())
 				}
 				w.api.ClearFaults()
@@ -113,7 +113,7 @@ func TestForbiddenIsTheRequestsOwnOnlyAfterAnAcceptedCall(t *testing.T) {
 		w.ask("r1", 1)
 		w.passes(10 * time.Minute)
 		w.wantOutcomes("r1")
-		if _, on := w.replicas[0].gate.Current(); !on {
+		if _, on := w.replicas[0].breaker.Current(); !on {
 			t.Error("no pause, though no call was accepted yet")
 		}
 		// The probe is another request; its acceptance ends the pause, and then the refusal is the first one's own.
@@ -236,7 +236,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 							t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
 						}
 					}
-					if _, on := w.replicas[0].gate.Current(); !on && requests > 1 { // one unclear answer shows nothing
+					if _, on := w.replicas[0].breaker.Current(); !on && requests > 1 { // one unclear answer shows nothing
 						t.Errorf("nobody is told of the outage\n%s", w.dump())
 					}
 					before := len(w.api.Calls())
@@ -248,7 +248,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 					for n := range requests {
 						w.wantFinal(fmt.Sprint("r", n), "submitted")
 					}
-					if f, on := w.replicas[0].gate.Current(); on {
+					if f, on := w.replicas[0].breaker.Current(); on {
 						t.Errorf("still paused: %+v", f)
 					}
 				})
@@ -263,17 +263,17 @@ func TestFaultEndsThoughNobodyAsks(t *testing.T) {
 	for _, code := range []string{"unreachable", "unclearAnswers"} {
 		t.Run(code, func(t *testing.T) {
 			inWorld(t, setup{untended: true}, func(w *world) {
-				gate := w.replicas[0].gate
+				breaker := w.replicas[0].breaker
 				w.api.Inject(defendersim.Fault{Status: 503})
-				gate.Fault(code, "as a call said")
+				breaker.Trip(code, "as a call said")
 				w.passes(10 * time.Minute)
 				tried := len(w.called("list"))
-				if _, on := gate.Current(); !on || tried < 10 || tried > 60 {
+				if _, on := breaker.Current(); !on || tried < 10 || tried > 60 {
 					t.Errorf("on %v after %d probes in ten minutes", on, tried)
 				}
 				w.api.ClearFaults()
 				w.passes(time.Minute)
-				if f, on := gate.Current(); on {
+				if f, on := breaker.Current(); on {
 					t.Errorf("still paused: %+v", f)
 				}
 				w.passes(time.Hour)
@@ -288,16 +288,16 @@ func TestFaultEndsThoughNobodyAsks(t *testing.T) {
 // The same of a broker that did not store.
 func TestStoreFaultEndsThoughNobodyAsks(t *testing.T) {
 	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
-		gate := w.replicas[0].gate
-		gate.Fault("store", "as a write said")
+		breaker := w.replicas[0].breaker
+		breaker.Trip("store", "as a write said")
 		w.faults.inject(fault{at: atProbe})
 		w.passes(10 * time.Minute)
-		if _, on := gate.Current(); !on {
+		if _, on := breaker.Current(); !on {
 			t.Error("open though nothing can be stored")
 		}
 		w.faults.clear()
 		w.passes(time.Minute)
-		if f, on := gate.Current(); on {
+		if f, on := breaker.Current(); on {
 			t.Errorf("still paused: %+v", f)
 		}
 		if n := len(w.api.Calls()); n != 0 {
@@ -309,14 +309,14 @@ func TestStoreFaultEndsThoughNobodyAsks(t *testing.T) {
 // Whether the API takes calls again shows in calls alone.
 func TestRefusalOfCallsWaitsForACall(t *testing.T) {
 	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
-		w.replicas[0].gate.Fault("Forbidden", "as a call said")
+		w.replicas[0].breaker.Trip("Forbidden", "as a call said")
 		w.passes(time.Hour)
-		if _, on := w.replicas[0].gate.Current(); !on || len(w.called("list")) != 0 {
+		if _, on := w.replicas[0].breaker.Current(); !on || len(w.called("list")) != 0 {
 			t.Errorf("on %v after %d look-ups", on, len(w.called("list")))
 		}
 		w.ask("r1", 1)
 		w.ends("r1", time.Minute)
-		if f, on := w.replicas[0].gate.Current(); on {
+		if f, on := w.replicas[0].breaker.Current(); on {
 			t.Errorf("still paused: %+v", f)
 		}
 	})

@@ -238,7 +238,7 @@ func TestFollowingWaitsForThePermissionToList(t *testing.T) {
 		if w.replicas[0].notes.ListingDenied() == "" {
 			t.Error("nobody says that a permission is missing")
 		}
-		if _, on := w.replicas[0].gate.Current(); on {
+		if _, on := w.replicas[0].breaker.Current(); on {
 			t.Error("consumption is paused")
 		}
 		w.tokens.grant()

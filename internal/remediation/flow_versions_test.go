@@ -305,8 +305,8 @@ func TestGarbledEntryHoldsUpItsRequestAlone(t *testing.T) {
 			w.ends(id, time.Minute)
 		}
 		w.passes(10 * time.Minute)
-		if f, on := w.replicas[0].gate.Current(); on {
-			t.Errorf("the gate is closed: %+v", f)
+		if f, on := w.replicas[0].breaker.Current(); on {
+			t.Errorf("the breaker is open: %+v", f)
 		}
 		w.wantPosts(1, 0)
 		w.wantOutcomes("garbled")

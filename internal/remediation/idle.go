@@ -13,7 +13,7 @@ import (
 // again, or that the broker stores, is best tried by a request, and tried without one only where nobody waits (none). A
 // refusal of the call itself can only be tried by a call.
 func (s *Submitter) Idle(ctx context.Context, none bool) {
-	fault, on := s.Gate.Current()
+	fault, on := s.Breaker.Current()
 	var gone bool
 	switch {
 	case !on:
@@ -35,9 +35,9 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 	case ctx.Err() != nil:
 	case gone:
 		s.ambiguous.end()
-		s.Gate.HealthyAgain(fault.Code)
+		s.Breaker.ResetFrom(fault.Code)
 	default:
-		s.Gate.Fault(fault.Code, fault.Reason) // a probe that failed: the next one later
+		s.Breaker.Trip(fault.Code, fault.Reason) // a probe that failed: the next one later
 	}
 }
 

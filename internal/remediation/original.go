@@ -124,7 +124,8 @@ func liveName(name string) (live string, ok bool) {
 // gives, its payload as it is kept.
 func ReadDeadLetter(h Header, body []byte) DeadLetter {
 	d := DeadLetter{
-		Code: h.Get(HeaderDeadReason), Message: h.Get(HeaderDeadMessage), RequestID: percentDecode(h.Get(HeaderDeadRequestID)),
+		Unverified: h.Get(HeaderDeadUnverified) != "",
+		Code:       h.Get(HeaderDeadReason), Message: h.Get(HeaderDeadMessage), RequestID: percentDecode(h.Get(HeaderDeadRequestID)),
 		SignedBy: h.Get(HeaderDeadSignedBy),
 		Delivery: Delivery{Data: body, Header: Header{}, Stream: h.Get(HeaderDeadStream), Subject: h.Get(HeaderDeadSubject)},
 	}

@@ -12,7 +12,7 @@ import (
 // An id belongs to whoever asked: to the signer, by name, and where no signers are configured to the client that the
 // message names. So the same id by two of them names two requests, and none can use up, answer for or revive another's.
 //
-// The version before had one entry for an id, whoever asked (docs/adr/0012-ids-belong-to-their-signer.md).
+// The version before had one entry for an id, whoever asked (docs/adr/0013-ids-belong-to-their-signer.md).
 
 // HeaderClient names the client of worker intake whose request the message is.
 const HeaderClient = "Request-Client"

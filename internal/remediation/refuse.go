@@ -32,17 +32,17 @@ func (p *attempt) refuse(r Request, why *Invalid) (Outcome, error) {
 	p.refused = why.Code
 	p.begin()
 	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
-	now := time.Now().UTC()
+	now, unverified := time.Now().UTC(), why.unverified(r)
 	f := &Failure{Code: why.Code, Message: why.Message, Origin: OriginRequest}
 	result := Result{
 		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
 		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: Rejected, Final: true, Error: f,
-		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: p.d.Published, FinishedAt: now,
+		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: later(p.began.UTC(), p.d.Published), FinishedAt: now, Unverified: unverified,
 	}
-	if err := p.Audit.Record(p.work, p.auditRefusal(r, result)); err != nil {
+	if err := p.recordRefusal(p.auditRefusal(r, result), unverified); err != nil {
 		return Outcome{}, err
 	}
-	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now}
+	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now, Unverified: unverified}
 	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
 		return Outcome{}, err
 	}
@@ -58,4 +58,13 @@ func (p *attempt) refuse(r Request, why *Invalid) (Outcome, error) {
 	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
 		zap.String("code", f.Code), zap.String("why", f.Message), zap.String("signed_by", r.SignedBy))...)
 	return Done(), nil
+}
+
+// later is the later of two times. A message is taken after it was published, whatever the clocks say: Publisher.Result
+// tells by that whether a result is of this message.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }

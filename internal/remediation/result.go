@@ -62,6 +62,8 @@ type Result struct {
 	Owner                  string          `json:"-"` // whom the id belongs to; "": nobody
 	ReceivedAt             time.Time       `json:"receivedAt"`
 	FinishedAt             time.Time       `json:"finishedAt,omitzero"`
+
+	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
 }
 
 // maxMessage bounds error.message in characters, so that a result without its action fits into any message.

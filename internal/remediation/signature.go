@@ -103,6 +103,14 @@ func (s *Signers) knows(nameOrKey string) bool {
 	return false
 }
 
+// name is whose public nkey that is, "" if nobody's.
+func (s *Signers) name(key string) string {
+	if s == nil {
+		return ""
+	}
+	return s.current()[key]
+}
+
 func (s *Signers) current() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

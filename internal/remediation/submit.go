@@ -13,7 +13,8 @@ import (
 )
 
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
-// message; both may be called again with the same argument after a crash and then publish nothing twice. since is when the
+// message; both may be called again with the same argument after a crash and then publish nothing twice. A refused message's
+// result may have another receivedAt then, which is not before since. since is when the
 // decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Waits
 // says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
 // that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
@@ -60,7 +61,7 @@ type Submitter struct {
 	DeadLetters DeadLetters
 	Audit       Auditor
 	Rules       Rules
-	Gate        *Gate
+	Breaker     *Breaker
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
@@ -72,6 +73,7 @@ type Submitter struct {
 	flights   flights
 	ambiguous ambiguousRun
 	lookout   lookout
+	refusals  refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
@@ -110,7 +112,7 @@ func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome)
 	if err != nil {
 		out = p.outcomeOf(err)
 	} else if out.Done {
-		s.Gate.HealthyAgain(faultStore) // perhaps nothing had to be written, and no other message comes for long
+		s.Breaker.ResetFrom(faultStore) // perhaps nothing had to be written, and no other message comes for long
 	}
 	if !out.Done {
 		s.Metrics.retry(out.Cause)
@@ -229,8 +231,8 @@ func (p *attempt) outcomeOf(err error) Outcome {
 	case quota:
 		return Later(min(wait, maxQuotaDelay), "quota")
 	}
-	p.Gate.Fault(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
-	return Later(p.Gate.HandBack(), faultStore)
+	p.Breaker.Trip(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
+	return Later(p.Breaker.NakDelay(), faultStore)
 }
 
 // quotaWait is when a call may be had, of an error of the budget.

@@ -261,7 +261,7 @@ func (o *oracle) auditAgrees() error {
 	if err != nil {
 		return err
 	}
-	chain := broker.NewAuditChain(1, nil, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
+	chain := broker.NewAuditChain(1, broker.AuditKept{}, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
 	recorded := map[string]bool{}
 	if err := trail.Each(ctx, time.Time{}, func(m broker.Message) error {
 		var r remediation.AuditRecord
@@ -271,7 +271,7 @@ func (o *oracle) auditAgrees() error {
 		if r.Kind == remediation.AuditDecided || r.Kind == remediation.AuditRefused {
 			recorded[r.RequestID+" "+r.Outcome] = true
 		}
-		return chain.Add(m.Sequence, m.Data)
+		return chain.Add(m)
 	}); err != nil {
 		return fmt.Errorf("the audit trail: %w", err)
 	}

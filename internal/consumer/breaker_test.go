@@ -12,26 +12,26 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// While the gate is closed one message at a time is let through, with growing delay; once it opens all are.
+// While the breaker is open one message at a time is let through, with growing delay; once it is reset all are.
 func TestClosedGateLetsOneProbeThroughAtATime(t *testing.T) {
 	inBench(t, func(b *bench) {
-		gate := remediation.NewGate(time.Second, 8*time.Second)
-		gate.Fault("test", "for the test")
+		breaker := remediation.NewBreaker(time.Second, 8*time.Second)
+		breaker.Trip("test", "for the test")
 		for n := range 6 {
 			b.publish(fmt.Sprint(n), nil)
 		}
 		began := time.Now()
 		var up atomic.Bool
 		var at []time.Duration // of one handler at a time
-		b.start(consumer.Config{Slots: 4, Gate: gate}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+		b.start(consumer.Config{Slots: 4, Breaker: breaker}, b.handle(func(d remediation.Delivery) remediation.Outcome {
 			if up.Load() {
-				gate.Healthy()
+				breaker.Reset()
 				return remediation.Done()
 			}
 			at = append(at, time.Since(began))
 			time.Sleep(500 * time.Millisecond) // another one would come now
-			gate.Fault("test", "still")
-			return remediation.Later(gate.HandBack(), "test")
+			breaker.Trip("test", "still")
+			return remediation.Later(breaker.NakDelay(), "test")
 		}))
 		b.passes(40 * time.Second)
 		if i := slices.IndexFunc(b.deliveries(), func(d remediation.Delivery) bool { return !d.Probe }); i >= 0 {
@@ -54,25 +54,25 @@ func TestClosedGateLetsOneProbeThroughAtATime(t *testing.T) {
 // A probe that shows nothing does not keep the next one away.
 func TestProbeThatShowsNothingIsFollowedByAnother(t *testing.T) {
 	inBench(t, func(b *bench) {
-		gate := remediation.NewGate(time.Second, 8*time.Second)
-		gate.Fault("test", "for the test")
+		breaker := remediation.NewBreaker(time.Second, 8*time.Second)
+		breaker.Trip("test", "for the test")
 		for n := range 5 {
 			b.publish(fmt.Sprint(n), nil)
 		}
-		b.start(consumer.Config{Slots: 4, Gate: gate}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.start(consumer.Config{Slots: 4, Breaker: breaker}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
 		b.passes(10 * time.Second)
 		b.wantPending(0)
 	})
 }
 
-// Admissions stand before the gate, so that a probe is never handed out that can't be used.
+// Admissions stand before the breaker, so that a probe is never handed out that can't be used.
 func TestNothingIsPulledThatIsNotAdmitted(t *testing.T) {
 	inBench(t, func(b *bench) {
 		open := make(chan struct{})
-		gate := remediation.NewGate(time.Second, time.Second)
-		gate.Fault("test", "for the test")
+		breaker := remediation.NewBreaker(time.Second, time.Second)
+		breaker.Trip("test", "for the test")
 		b.publish("1", nil)
-		c := b.start(consumer.Config{Slots: 4, Gate: gate, Admit: []func(context.Context) error{func(ctx context.Context) error {
+		c := b.start(consumer.Config{Slots: 4, Breaker: breaker, Admit: []func(context.Context) error{func(ctx context.Context) error {
 			select {
 			case <-open:
 				return nil
@@ -89,10 +89,10 @@ func TestNothingIsPulledThatIsNotAdmitted(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 		defer cancel()
-		if probe, err := gate.Admit(ctx); !probe || err != nil {
+		if probe, err := breaker.Admit(ctx); !probe || err != nil {
 			t.Errorf("the probe was taken: %v, %v", probe, err)
 		}
-		gate.Healthy()
+		breaker.Reset()
 		close(open)
 		b.passes(time.Minute)
 		b.wantPending(0)
@@ -124,13 +124,13 @@ func TestPausedConsumerGivesBackWhatItHadAskedFor(t *testing.T) {
 // waits for it is alive.
 func TestIdleProbeThatHangsIsNoStuckLoop(t *testing.T) {
 	inBench(t, func(b *bench) {
-		gate := remediation.NewGate(time.Second, time.Second)
-		gate.Fault("test", "for the test")
+		breaker := remediation.NewBreaker(time.Second, time.Second)
+		breaker.Trip("test", "for the test")
 		asked, answer := make(chan struct{}, 1), make(chan struct{})
-		c := b.start(consumer.Config{Slots: 1, Gate: gate, Idle: func(context.Context) {
+		c := b.start(consumer.Config{Slots: 1, Breaker: breaker, Idle: func(context.Context) {
 			asked <- struct{}{}
 			<-answer
-			gate.Healthy()
+			breaker.Reset()
 		}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
 		<-asked
 		b.passes(2 * time.Minute)

@@ -1,0 +1,240 @@
+package remediation
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Fault is why this replica has stopped pulling: something that is no request's own fault.
+type Fault struct {
+	Code   string // a word for unrestrict_paused{reason}
+	Reason string // a sentence that names the fix
+	Since  time.Time
+}
+
+// Breaker is the system pause of one replica (contract §6.4): a circuit breaker. A fault trips it. While it is open, one
+// message at a time is let through as a probe, with growing delay; an answer that shows the fault gone resets it. It knows
+// nothing of the pause that an operator asks for, nor of the budget.
+type Breaker struct {
+	Initial, Max time.Duration // delay before the first probe, and the longest
+	Log          *zap.Logger   // of what trips and resets it
+
+	mu      sync.Mutex
+	fault   *Fault
+	held    bool // a first failure is being looked into: nobody else starts a call meanwhile
+	delay   time.Duration
+	probeAt time.Time
+	probing bool
+	probe   string              // the request that the probe under way may call for
+	met     map[string]struct{} // requests that met the fault
+	passed  int                 // how many of those were passed over since the last probe that tried
+	served  time.Time           // when an answer last showed that the API takes calls
+	changed chan struct{}
+}
+
+// NewBreaker returns a breaker that lets everything through.
+func NewBreaker(initial, longest time.Duration) *Breaker {
+	return &Breaker{Initial: initial, Max: longest, Log: zap.NewNop(), met: map[string]struct{}{}, changed: make(chan struct{})}
+}
+
+func (b *Breaker) signal() {
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// Trip opens the breaker, or lengthens the delay to the next probe when it is open already.
+func (b *Breaker) Trip(code, reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = false
+	now := time.Now()
+	switch {
+	case b.fault == nil:
+		b.fault = &Fault{Code: code, Reason: reason, Since: now}
+		b.delay = b.Initial
+		b.logFault()
+	case b.probing || now.After(b.probeAt):
+		changed := b.fault.Code != code
+		b.fault.Code, b.fault.Reason = code, reason
+		if changed {
+			b.logFault()
+		}
+		b.delay = min(2*b.delay, b.Max)
+	default: // another call that was under way when the fault was seen
+		b.signal()
+		return
+	}
+	b.probing, b.probe = false, ""
+	b.probeAt = now.Add(b.delay)
+	b.signal()
+}
+
+// logFault logs the fault that is on; the caller holds mu, so that the lines come in the order of what they tell.
+func (b *Breaker) logFault() {
+	b.Log.Error("no requests are taken but for probes", zap.String("fault", b.fault.Code), zap.String("why", b.fault.Reason))
+}
+
+// Reset closes the breaker: an answer showed that the API takes calls of this replica.
+func (b *Breaker) Reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.served = time.Now()
+	b.reset()
+}
+
+// ResetFrom closes the breaker if the fault has the given code: its cause is known to be gone.
+func (b *Breaker) ResetFrom(code string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fault != nil && b.fault.Code == code {
+		b.reset()
+	}
+}
+
+// reset ends whatever holds calls back; the caller holds mu.
+func (b *Breaker) reset() {
+	if b.fault == nil && !b.held {
+		return
+	}
+	if b.fault != nil {
+		b.Log.Info("the fault is gone: requests are taken again", zap.String("fault", b.fault.Code), zap.Duration("after", time.Since(b.fault.Since)))
+	}
+	b.fault, b.held, b.probing, b.probe, b.passed = nil, false, false, "", 0
+	clear(b.met)
+	b.signal()
+}
+
+// lastServed is when the API took a call of this replica last, anybody's; zero: never.
+func (b *Breaker) lastServed() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.served
+}
+
+// HoldOthers holds new calls back while the caller finds out, in seconds, whether the API is reachable at all.
+func (b *Breaker) HoldOthers(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held != on {
+		b.held = on
+		b.signal()
+	}
+}
+
+// Current is the fault that is on.
+func (b *Breaker) Current() (Fault, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fault == nil {
+		return Fault{}, false
+	}
+	return *b.fault, true
+}
+
+// NakDelay is how long a message that met the fault stays away: longer than until the next probe, so that the probe
+// is another request where there is one.
+func (b *Breaker) NakDelay() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.away()
+}
+
+func (b *Breaker) away() time.Duration {
+	return max(time.Until(b.probeAt), 0) + b.delay/2 + time.Second/2
+}
+
+// Admit blocks until a message may be pulled. probe says that it is the one that tries whether the fault is gone;
+// the caller then calls Probed when its handler has returned.
+func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
+	for {
+		b.mu.Lock()
+		through := b.fault == nil && !b.held
+		due := b.fault != nil && !b.probing && !time.Now().Before(b.probeAt)
+		if due {
+			b.probing = true
+		}
+		wait, changed := time.Until(b.probeAt), b.changed
+		if b.fault == nil || b.probing {
+			wait = time.Hour // until something changes
+		}
+		b.mu.Unlock()
+		if through || due {
+			return due, nil
+		}
+		timer := time.NewTimer(max(wait, time.Millisecond))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false, context.Cause(ctx)
+		case <-changed:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// Probed ends a probe that neither met the fault nor showed it gone (a duplicate, a malformed message): another one may follow.
+func (b *Breaker) Probed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.probing {
+		b.probing, b.probe = false, ""
+		b.signal()
+	}
+}
+
+// permits says whether a call for a request may be begun, else how long its message is to stay away. While a fault is
+// on only the probe's may. A probe that met the fault before is passed over until all those were: it may be the
+// request's own, and the broker gives out messages that come again before those that wait.
+func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch _, met := b.met[key]; {
+	case b.fault == nil:
+		return 0, true
+	case !probe:
+		return b.away(), false
+	case b.probe == key: // it was let through before
+		return 0, true
+	case met && b.passed < len(b.met):
+		b.passed++
+		return min(time.Duration(len(b.met))*time.Second, b.Max), false
+	}
+	b.passed, b.probe = 0, key
+	return 0, true
+}
+
+// meets notes that a request met the fault that is on.
+func (b *Breaker) meets(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fault == nil {
+		return
+	}
+	if len(b.met) >= mostMet {
+		clear(b.met)
+	}
+	b.met[key] = struct{}{}
+}
+
+const mostMet = 1000
+
+// awaitFirst waits while somebody else's first failure is being looked into.
+func (b *Breaker) awaitFirst(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		held, changed := b.held, b.changed
+		b.mu.Unlock()
+		if !held {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package remediation
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// unverified says whether nobody vouches for a message that is refused: it has no valid form or no valid signature, and
+// no signer. Whoever may publish can send any number of them, so what each leaves behind is bounded (ADR 14).
+func (i *Invalid) unverified(r Request) bool {
+	switch i.Code {
+	case CodeMalformed, CodeTooLarge, CodeUnsigned, CodeUnknownSigner, CodeBadSignature:
+		return r.SignedBy == ""
+	}
+	return false
+}
+
+// refusals keep unverified messages from filling the audit trail. The first one of a signer, code and minute has a record
+// of its own, before anybody is told. The others of that minute are counted in memory, and one record has their number
+// when the minute is over: a process that is killed loses the count, and nothing else.
+type refusals struct {
+	mu     sync.Mutex
+	counts map[refusal]int // without the first; a key without a count had a first
+}
+
+// refusal is what is counted together. The signer is one of the configured names or "", never what a message claims:
+// else everybody could make as many as he likes.
+type refusal struct {
+	minute       time.Time
+	code, signer string
+}
+
+// countRefusal says whether a record is to be left to the count.
+func (s *refusals) count(r refusal) (counted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.counts == nil {
+		s.counts = map[refusal]int{}
+	}
+	n, counted := s.counts[r]
+	if counted {
+		n++
+	}
+	s.counts[r] = n
+	return counted
+}
+
+// add puts back what could not be recorded.
+func (s *refusals) add(r refusal, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n > 0 {
+		s.counts[r] += n
+	} else if s.counts[r] == 0 {
+		delete(s.counts, r)
+	}
+}
+
+// take takes out the counts of all minutes before one.
+func (s *refusals) take(before time.Time) map[refusal]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	over := map[refusal]int{}
+	for r, n := range s.counts {
+		if r.minute.Before(before) {
+			over[r] = n
+			delete(s.counts, r)
+		}
+	}
+	return over
+}
+
+// recordRefusal records the refusal of a message, or counts it.
+func (p *attempt) recordRefusal(r AuditRecord, unverified bool) error {
+	if !unverified {
+		return p.Audit.Record(p.work, r)
+	}
+	of := refusal{minute: time.Now().UTC().Truncate(time.Minute), code: r.Error.Code}
+	if of.code == CodeBadSignature {
+		of.signer = p.Rules.Signers.name(p.origin.Header.Get(HeaderSigner))
+	}
+	if p.refusals.count(of) {
+		return nil
+	}
+	r = r.Shorten()
+	r.ClaimedSigner = of.signer
+	err := p.Audit.Record(p.work, r)
+	if err != nil {
+		p.refusals.add(of, 0)
+	}
+	return err
+}
+
+// RecordRefusals records how many unverified messages were refused in each minute, until ctx ends, and then what is left.
+// It must outlive the handlers.
+func (s *Submitter) RecordRefusals(ctx context.Context) error {
+	for sleep(ctx, refusalsEvery) == nil {
+		s.recordRefusals(ctx, time.Now().Truncate(time.Minute))
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalsEvery)
+	defer cancel()
+	s.recordRefusals(last, time.Now().Add(time.Minute))
+	return nil
+}
+
+const refusalsEvery = 5 * time.Second
+
+func (s *Submitter) recordRefusals(ctx context.Context, before time.Time) {
+	over := s.refusals.take(before)
+	for _, r := range slices.SortedFunc(maps.Keys(over), func(a, b refusal) int {
+		return cmp.Or(a.minute.Compare(b.minute), cmp.Compare(a.code, b.code), cmp.Compare(a.signer, b.signer))
+	}) {
+		n := over[r]
+		if n == 0 {
+			continue
+		}
+		err := s.Audit.Record(ctx, AuditRecord{
+			Kind: AuditCounted, Count: n, Minute: r.minute, ClaimedSigner: r.signer, Outcome: Rejected,
+			Error: &Failure{Code: r.code, Message: "as many more messages were refused in this minute", Origin: OriginRequest}, DecidedAt: time.Now().UTC(),
+		})
+		if err != nil {
+			s.refusals.add(r, n)
+			s.Log.Warn("the number of refused messages is not in the audit trail yet", zap.String("code", r.code), zap.Int("messages", n), zap.Error(err))
+		}
+	}
+}
