@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // sly is text that shows something else than it holds: a right-to-left override, a zero-width space, an isolate, a
@@ -65,7 +67,7 @@ func TestNothingUnseenReachesATerminal(t *testing.T) {
 
 func TestLogForPeopleSpellsOut(t *testing.T) {
 	var out bytes.Buffer
-	log, _ := newLogger(LogSettings{Level: "info", Format: "console"}, &out)
+	log, _ := newLogger(config.Log{Level: "info", Format: "console"}, &out)
 	log.Info("taken", zap.String("id", sly))
 	if got := out.String(); !strings.Contains(got, "taken\t") || !strings.Contains(got, `INC\u{202e}4711\u{200b}`) || !strings.HasSuffix(got, "\n") {
 		t.Errorf("got %q", got)
