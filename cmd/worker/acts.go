@@ -59,11 +59,3 @@ func (o *operator) record(ctx context.Context, act string, r remediation.AuditRe
 
 // recordWithin bounds the wait for the audit trail: a broker that refuses the right to publish answers nothing.
 const recordWithin = 10 * time.Second
-
-// recordLetter records what is about to be done to a dead letter, which may be the last that is heard of it.
-func (o *operator) recordLetter(ctx context.Context, act string, l letter) error {
-	return o.record(ctx, act, remediation.AuditRecord{
-		RequestID: l.dead.RequestID, SignedBy: l.dead.SignedBy, Client: l.header.Get(remediation.HeaderClient), Run: l.dead.Run, DeadLetter: l.seq,
-		Error: &remediation.Failure{Code: l.dead.Code, Message: l.dead.Message, Origin: remediation.OriginWorker},
-	})
-}

@@ -118,3 +118,16 @@ func verifyTrail(ctx context.Context, env *Env, kept broker.AuditKept) (*broker.
 	}
 	return chain, err
 }
+
+// AuditCmd is `worker audit`.
+type AuditCmd struct {
+	Verify AuditVerifyCmd `cmd:"" help:"Walk the audit trail and name the first record that was altered or is missing."`
+	Export AuditExportCmd `cmd:"" help:"Write the audit trail as JSON lines."`
+}
+
+// AuditVerifyCmd is `worker audit verify`.
+type AuditVerifyCmd struct {
+	File  string `placeholder:"FILE" help:"Verify an export instead; needs no broker."`
+	Heads string `placeholder:"FILE" help:"What --json wrote at an earlier time: the last records of then must still be there."`
+	JSON  bool   `name:"json" help:"One JSON object."`
+}

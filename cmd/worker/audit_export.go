@@ -120,3 +120,17 @@ func eachExported(ctx context.Context, path string, fn func(broker.Message) erro
 		}
 	}
 }
+
+// AuditExportCmd is `worker audit export`.
+type AuditExportCmd struct {
+	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h or 7d (default: from the first)."`
+	Out   string        `placeholder:"FILE" default:"-" help:"Where to write; - is standard output (default: ${default}). A file must not exist."`
+}
+
+// Validate is called by kong.
+func (c AuditExportCmd) Validate() error {
+	if c.Since < 0 {
+		return badInput("--since: give how long ago, such as 24h")
+	}
+	return nil
+}

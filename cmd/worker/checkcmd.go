@@ -97,3 +97,6 @@ func brokerVariable(s config.Settings) string {
 	}
 	return "WORKER_EMBEDDED_ADDR"
 }
+
+// CheckCmd is `worker check`.
+type CheckCmd struct{}

@@ -17,8 +17,8 @@ type CompletionCmd struct {
 }
 
 // Run prints the completion script.
-func (c *CompletionCmd) Run(_ context.Context, env *Env) error {
-	commands := completions(env.Line, env.Line.Model.Node, "")
+func (c *CompletionCmd) Run(_ context.Context, env *Env, line *commandLine) error {
+	commands := completions(line, line.Model.Node, "")
 	var b strings.Builder
 	switch c.Shell {
 	case "bash":

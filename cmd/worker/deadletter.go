@@ -91,7 +91,7 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *Env) error {
 		if by == nil {
 			by = newOperator(conn, c.Reason)
 		}
-		if err := by.recordLetter(ctx, remediation.ActReplay, l); err != nil {
+		if err := recordLetter(ctx, by, remediation.ActReplay, l); err != nil {
 			return err // the next would fare no better
 		}
 		if err := l.replay(ctx, conn); err != nil {
@@ -133,7 +133,7 @@ func (c *DeadletterDropCmd) Run(ctx context.Context, env *Env) error {
 		if by == nil {
 			by = newOperator(conn, c.Reason)
 		}
-		if err := by.recordLetter(ctx, remediation.ActDrop, l); err != nil {
+		if err := recordLetter(ctx, by, remediation.ActDrop, l); err != nil {
 			return err // the next would fare no better
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.seq); err != nil {
@@ -266,4 +266,66 @@ func (l letter) hopeless(n broker.Names, now time.Time) string {
 		return "it expired at " + clock(r.ExpiresAt) + "; publish the request anew"
 	}
 	return ""
+}
+
+// DeadletterCmd is `worker deadletter`.
+type DeadletterCmd struct {
+	List   DeadletterListCmd   `cmd:"" help:"List the dead letters."`
+	Show   DeadletterShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
+	Replay DeadletterReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
+	Drop   DeadletterDropCmd   `cmd:"" help:"Delete dead letters."`
+}
+
+// DeadletterListCmd is `worker deadletter list`.
+type DeadletterListCmd struct {
+	Code string `placeholder:"CODE" help:"Only dead letters with this error code."`
+	JSON bool   `name:"json" help:"One JSON object a line."`
+}
+
+// DeadletterShowCmd is `worker deadletter show`.
+type DeadletterShowCmd struct{ DeadletterSelection }
+
+// DeadletterReplayCmd is `worker deadletter replay`.
+type DeadletterReplayCmd struct {
+	DeadletterSelection
+	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Yes    bool   `help:"Do not ask, as it does on a terminal alone."`
+}
+
+// DeadletterDropCmd is `worker deadletter drop`.
+type DeadletterDropCmd struct {
+	DeadletterSelection
+	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Yes    bool   `help:"Do not ask before several are dropped; needed for that where there is no terminal."`
+}
+
+// DeadletterSelection says which dead letters are meant: those that match
+// everything given. At least one thing is given, so that all are meant only
+// where --all says it.
+type DeadletterSelection struct {
+	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids."`
+	All      bool     `help:"All dead letters."`
+	Code     string   `placeholder:"CODE" help:"All dead letters with this error code."`
+	Seq      uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: tells several of one id apart."`
+	SignedBy string   `placeholder:"NAME" help:"Of those, only requests of this signer or client."`
+	JSON     bool     `name:"json" help:"One JSON object a line."`
+}
+
+// Validate is called by kong.
+func (s DeadletterSelection) Validate() error {
+	if len(s.IDs) == 0 && !s.All && s.Code == "" && s.Seq == 0 {
+		return badInput("say which dead letters: request ids, --seq SEQ, --code CODE or --all")
+	}
+	if s.All && (len(s.IDs) > 0 || s.Code != "" || s.Seq != 0) {
+		return badInput("--all means every dead letter: leave out request ids, --seq and --code")
+	}
+	return nil
+}
+
+// recordLetter records what is about to be done to a dead letter, which may be the last that is heard of it.
+func recordLetter(ctx context.Context, o *operator, act string, l letter) error {
+	return o.record(ctx, act, remediation.AuditRecord{
+		RequestID: l.dead.RequestID, SignedBy: l.dead.SignedBy, Client: l.header.Get(remediation.HeaderClient), Run: l.dead.Run, DeadLetter: l.seq,
+		Error: &remediation.Failure{Code: l.dead.Code, Message: l.dead.Message, Origin: remediation.OriginWorker},
+	})
 }

@@ -54,33 +54,6 @@ func (l letter) view(n broker.Names) letterView {
 	return v
 }
 
-// asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
-func asked(dead remediation.DeadLetter, h remediation.Header, data []byte, stream string) (r remediation.Request, claimed string, ok bool) {
-	original, _, _, err := remediation.OriginalDelivery(h, data)
-	if err != nil {
-		return r, "", false
-	}
-	r, invalid := remediation.Rules{Stream: stream}.Parse(original)
-	switch {
-	case invalid != nil:
-		claimed = invalid.ClaimedID
-	case !r.Derived:
-		claimed = r.ID
-	}
-	if claimed == dead.RequestID {
-		claimed = ""
-	}
-	return r, claimed, true
-}
-
-// claiming is a request's name with the id that it claimed.
-func claiming(id, claimed string) string {
-	if claimed == "" {
-		return id
-	}
-	return id + " (claims " + claimed + ")"
-}
-
 func (l letter) truncated() bool { return l.header.Get(remediation.HeaderDeadTruncated) != "" }
 
 func payloadJSON(data []byte) (encoding string, value json.RawMessage) {
@@ -94,18 +67,6 @@ func payloadJSON(data []byte) (encoding string, value json.RawMessage) {
 	}
 	value, _ = json.Marshal(data)
 	return "base64", value
-}
-
-// writeJSONLine writes v as one line.
-func writeJSONLine(out io.Writer, v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	_, err := out.Write(b.Bytes())
-	return err
 }
 
 // notShown stands for a signature, which is nobody's to read but the worker's.

@@ -129,19 +129,6 @@ func freeOr(ctx context.Context, addr string) string {
 	return addr
 }
 
-// settingsFrom is the defaults with some variables set, and nothing of this process's environment.
-func settingsFrom(variables map[string]string) (config.Settings, error) {
-	var environ []string
-	for name, value := range variables {
-		environ = append(environ, name+"="+value)
-	}
-	settings, mistakes := config.NewTable().Load(config.Given{Environ: environ})
-	if len(mistakes) > 0 {
-		return config.Settings{}, badConfiguration(mistakes)
-	}
-	return settings, nil
-}
-
 // sample is one request of the demo and what has to become of it.
 type sample struct {
 	id, what, payload string
@@ -239,4 +226,9 @@ nats sub %s
 worker submit --machine %s --comment "Cleaned and validated" --wait
 curl -s http://%s/status
 `, w.broker.SignIn(), w.settings.Names.Subject, demoMachine(7), w.settings.Names.ResultsSubject, demoMachine(8), w.adminAddr)
+}
+
+// DemoCmd is `worker demo`.
+type DemoCmd struct {
+	Stay bool `help:"Keep everything running afterwards, at --embedded-addr and --admin-addr (a free port where one is taken), and print the lines to copy for publishing by hand."`
 }

@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"go.uber.org/zap"
-	"golang.org/x/term"
 
 	"example.com/unrestrict-worker/internal/config"
 )
@@ -19,7 +17,6 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Lookup         func(variable string) (string, bool) // of the environment
-	Line           *commandLine                         // the command table
 
 	// Settings are the merged settings, without mistakes in those that the
 	// command uses; zero for a command that uses none.
@@ -40,19 +37,3 @@ func (e *Env) Logger() (*zap.Logger, zap.AtomicLevel) { return newLogger(e.Setti
 type ExitStatus int
 
 func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
-
-// inputError is a mistake of whoever typed the command.
-type inputError struct{ error }
-
-func (e *inputError) Unwrap() error { return e.error }
-
-// badInput makes an error that ends the program with exit status 2.
-func badInput(format string, args ...any) error {
-	return &inputError{fmt.Errorf(format, args...)}
-}
-
-// isTerminal tells whether somebody is looking at w.
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
-}

@@ -70,18 +70,6 @@ func (c *commandLine) load(groups, environ []string) (settings config.Settings, 
 	}), c.table.Unknown
 }
 
-// badConfiguration ends a command with all the mistakes in the settings it uses.
-func badConfiguration(mistakes []config.Mistake) error {
-	text := "bad configuration:"
-	if n := len(mistakes); n > 1 {
-		text = fmt.Sprintf("bad configuration, %d mistakes:", n)
-	}
-	for _, m := range mistakes {
-		text += "\n  " + m.Text
-	}
-	return badInput("%s", text)
-}
-
 // toggleMapper reads a setting that is true or false: the flag alone means
 // true; what --flag=TEXT says is checked later, with all the other settings.
 type toggleMapper struct{}

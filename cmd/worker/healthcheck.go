@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 )
@@ -37,16 +36,4 @@ func (c *HealthcheckCmd) Run(ctx context.Context, env *Env) error {
 	}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
 	return fmt.Errorf("not ready: %s %s", response.Status, body)
-}
-
-// dialable turns an address to listen on into one to connect to.
-func dialable(addr string) string {
-	host, port, _ := net.SplitHostPort(addr)
-	switch host {
-	case "", "0.0.0.0":
-		host = "127.0.0.1"
-	case "::":
-		host = "::1"
-	}
-	return net.JoinHostPort(host, port)
 }

@@ -74,3 +74,13 @@ func (c *ResumeCmd) Run(ctx context.Context, env *Env) error {
 	_, err = fmt.Fprintln(env.Stdout, said)
 	return err
 }
+
+// PauseCmd is `worker pause`.
+type PauseCmd struct {
+	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log, and stands in the audit trail."`
+}
+
+// ResumeCmd is `worker resume`.
+type ResumeCmd struct {
+	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+}

@@ -80,13 +80,12 @@ const shownWaiting = 20
 func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 	waiting := 0
 	if v.cmd.selects() && len(v.cmd.Outcome) == 0 {
-		s := &story{}
-		err := s.readQueue(ctx, conn, func(q queued) bool { return v.cmd.asksFor(q.asResult()) && !v.shown[q.req.ID] })
+		found, _, err := readQueue(ctx, conn, func(q queued) bool { return v.cmd.asksFor(q.asResult()) && !v.shown[q.req.ID] })
 		if err != nil {
 			return err
 		}
-		waiting = len(s.queued)
-		for _, q := range s.queued[:min(waiting, shownWaiting)] {
+		waiting = len(found)
+		for _, q := range found[:min(waiting, shownWaiting)] {
 			fmt.Fprintf(v.env.Stderr, "%s  %s  waiting  machine %s (worker why %s)\n", clock(q.Time), plain(q.req.ID), plain(cmp.Or(q.req.MachineID, "not readable")), plain(shellQuote(q.req.ID)))
 		}
 		if more := waiting - shownWaiting; more > 0 {
@@ -104,24 +103,6 @@ func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 		said += " What comes is shown; Ctrl-C ends it."
 	}
 	_, err := fmt.Fprintln(v.env.Stderr, said)
-	return err
-}
-
-// asResult is a request that waits as its result will name it.
-func (q queued) asResult() remediation.Result {
-	k := q.known()
-	return remediation.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.req.Batch}
-}
-
-// followResults is Follow, with what to do where no worker has made the stream yet.
-func followResults(ctx context.Context, b *broker.Broker, o broker.FollowOptions, fn func(broker.Message) error) error {
-	return adviseMissing(b.Follow(ctx, b.Names().ResultsStream, o, fn))
-}
-
-func adviseMissing(err error) error {
-	if broker.IsMissing(err) {
-		return fmt.Errorf("%w: start `worker run`, which creates it, or check WORKER_RESULTS_STREAM", err)
-	}
 	return err
 }
 
@@ -148,4 +129,24 @@ func oneLineJSON(data []byte) []byte {
 		}
 		return r
 	}, data)
+}
+
+// ResultsCmd is `worker results`.
+type ResultsCmd struct {
+	ID      string        `name:"id" placeholder:"ID" help:"Only results of this request, and of messages that claimed its id."`
+	Ticket  string        `placeholder:"TICKET" help:"Only results of requests with this ticket."`
+	Batch   string        `placeholder:"NAME" help:"Only results of this batch."`
+	Machine string        `placeholder:"ID" help:"Only results of this machine."`
+	Outcome []string      `placeholder:"OUTCOME" enum:"submitted,succeeded,failed,timedOut,cancelled,rejected,abandoned,dryRun" help:"Only results with one of these outcomes: submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun."`
+	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h or 2d (default: from the oldest kept)."`
+	Follow  bool          `default:"true" negatable:"" help:"Go on with what comes later, until SIGINT (default: ${default}); --follow=false ends at the present."`
+	JSON    bool          `name:"json" help:"One JSON object a line."`
+}
+
+// Validate is called by kong.
+func (c ResultsCmd) Validate() error {
+	if c.Since < 0 {
+		return badInput("--since: give how long ago, such as 1h")
+	}
+	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender"
 )
@@ -130,18 +128,3 @@ func (s *service) waitFor(reason string) {
 	defer s.mu.Unlock()
 	s.waiting = reason
 }
-
-func brokerConfig(s config.Settings) broker.Config {
-	return broker.Config{
-		URL: strings.Join(s.NATS.URLs, ","),
-		Auth: broker.Auth{
-			Creds: s.NATS.Creds, NKey: s.NATS.Nkey, User: s.NATS.User, Password: s.NATS.Password.Reveal(),
-			Token: s.NATS.Token.Reveal(), CA: s.NATS.CA, Cert: s.NATS.Cert, Key: s.NATS.Key,
-		},
-		DataDir: s.DataDir, EmbeddedAddr: s.Embedded.Addr, EmbeddedToken: s.Embedded.Token.Reveal(),
-		Names:     broker.Names(s.Names),
-		Provision: s.Provision, Replicas: s.Replicas, AckWait: s.AckWait, Windows: windows(s.Rates),
-	}
-}
-
-func windows(r config.Rates) []budget.Window { return budget.Limits(r.PerMinute, r.PerHour) }

@@ -194,10 +194,18 @@ func (s *simulation) print(w io.Writer, addr string) {
 	_, _ = io.WriteString(w, b.String())
 }
 
-// shellQuote leaves plain words as they are.
-func shellQuote(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=") == "" {
-		return s
+// SimulateCmd is `worker simulate`.
+type SimulateCmd struct {
+	Addr string `placeholder:"HOST:PORT" default:"127.0.0.1:8443" help:"Where to listen (default: ${default})."`
+	TLS  bool   `name:"tls" help:"Serve TLS with a CA and certificate made for it; prints the path of the CA."`
+	Dir  string `placeholder:"DIR" help:"Put its files (token, or with --tls ca.pem) there, and leave them (default: a temporary folder)."`
+}
+
+// Run serves the simulated API until the context ends.
+func (c *SimulateCmd) Run(ctx context.Context, env *Env) error {
+	if err := requireLoopback(c.Addr); err != nil {
+		return badInput("%w", err)
 	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	log, _ := env.Logger()
+	return runSimulate(ctx, SimulateOptions{Addr: c.Addr, TLS: c.TLS, Dir: c.Dir}, env.Stdout, log)
 }

@@ -35,9 +35,6 @@ func (c *StatusCmd) Run(ctx context.Context, env *Env) error {
 	return err
 }
 
-// noWorker is why a deployment is not healthy that nothing stops.
-const noWorker = "no worker is running: start `worker run`"
-
 func writeStatus(s screen, status admin.Status, now time.Time) error {
 	health, colour := "healthy", green
 	switch {
@@ -133,18 +130,7 @@ func resultsText(counts map[string]int) string {
 	return strings.Join(parts, ", ") + " in 24 hours"
 }
 
-// roughly is a duration in its two largest units.
-func roughly(d time.Duration) string {
-	switch {
-	case d < time.Second:
-		return "under 1s"
-	case d < time.Minute:
-		return d.Round(time.Second).String()
-	case d < time.Hour:
-		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
-	case d < 24*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-	}
-	d = d.Round(time.Hour)
-	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+// StatusCmd is `worker status`.
+type StatusCmd struct {
+	JSON bool `name:"json" help:"One JSON object, the same as /status of the admin server."`
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -111,4 +112,61 @@ func (c *SubmitCmd) signWith(b *bulk) (err error) {
 	}
 	b.expires = time.Now().Add(signFor).UTC().Format(time.RFC3339)
 	return nil
+}
+
+// SubmitCmd is `worker submit`.
+type SubmitCmd struct {
+	Machine      string        `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
+	Comment      string        `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
+	File         string        `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a plain list of machine ids with --comment, a .jsonl file, or - for standard input, any of them."`
+	ID           string        `name:"id" placeholder:"ID" help:"With --machine: the request's id, which is carried out once however often it is published (default: one is made)."`
+	Ticket       string        `placeholder:"TEXT" help:"With --machine: the ticket, echoed in results."`
+	RequestedBy  string        `placeholder:"NAME" help:"With --machine: who asks for it, echoed in results."`
+	ExpiresAt    string        `placeholder:"TIME" help:"With --machine: not carried out after this time, such as 2026-11-24T18:00:00Z."`
+	ReplyTo      string        `placeholder:"SUBJECT" help:"With --machine: a subject that gets this request's results too."`
+	Batch        string        `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never has a row carried out twice."`
+	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
+	Timeout      time.Duration `placeholder:"DURATION" help:"With --wait: stop waiting after this long, such as 10m or 2d, with exit status 1 (default: none)."`
+	Report       string        `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
+	ValidateOnly bool          `help:"Check everything and publish nothing; needs no broker."`
+	SignWith     string        `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
+}
+
+// Validate is called by kong.
+func (c SubmitCmd) Validate() error {
+	switch {
+	case (c.Machine == "") == (c.File == ""):
+		return badInput("give either --machine with --comment, or --file")
+	case c.Machine != "" && c.Comment == "":
+		return badInput("--machine needs --comment")
+	case c.File != "" && c.ofOne() != "":
+		return badInput("%s goes with --machine; in a file it is a column of each row", c.ofOne())
+	case c.Timeout != 0 && !c.Wait:
+		return badInput("--timeout needs --wait")
+	case c.Timeout < 0:
+		return badInput("--timeout: give how long to wait, such as 10m")
+	case c.Report != "" && !c.Wait:
+		return badInput("--report needs --wait")
+	case c.ValidateOnly && c.Wait:
+		return badInput("--validate-only publishes nothing to wait for; leave out --wait")
+	}
+	return nil
+}
+
+// ofOne is the first flag given that describes one request, "" if there is none.
+func (c SubmitCmd) ofOne() string {
+	for flag, value := range c.texts() {
+		if value != "" && flag != "--comment" {
+			return flag
+		}
+	}
+	return ""
+}
+
+// texts are the flags that become a request's texts, and their values.
+func (c SubmitCmd) texts() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		_ = yield("--comment", c.Comment) && yield("--id", c.ID) && yield("--ticket", c.Ticket) &&
+			yield("--requested-by", c.RequestedBy) && yield("--expires-at", c.ExpiresAt) && yield("--reply-to", c.ReplyTo)
+	}
 }

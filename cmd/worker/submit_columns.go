@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -164,15 +163,4 @@ func (m *message) fill(columns, record []string) error {
 	var err error
 	m.Metadata, err = asJSON(metadata)
 	return err
-}
-
-// asJSON leaves <, > and & as they are, which encoding/json would make longer.
-func asJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

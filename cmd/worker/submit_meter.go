@@ -9,9 +9,6 @@ import (
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-
-	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/budget"
 )
 
 const (
@@ -91,14 +88,4 @@ func rate(n int, in time.Duration) string {
 		return fmt.Sprintf("%.0f/min", each*60)
 	}
 	return fmt.Sprintf("%.0f/s", each)
-}
-
-// expectedEnd is when the last of the requests that are queued will be called, as far as the quota goes; machines take
-// their time after that. ok: there is such a time.
-func expectedEnd(now time.Time, o broker.Overview, used []budget.Used) (end time.Time, ok bool) {
-	queued := o.Pending + o.InFlight
-	if queued == 0 || o.Pause != nil {
-		return time.Time{}, false
-	}
-	return budget.Forecast(now, used, queued), true
 }

@@ -64,17 +64,3 @@ func (s *submission) sayHowToGoOn() {
 is restarted or others made its stream with a shorter duplicate window. No row is carried out twice.`)
 	}
 }
-
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprint(n, " ", many)
-}
-
-func pronoun(n int) string {
-	if n == 1 {
-		return "it"
-	}
-	return "them"
-}

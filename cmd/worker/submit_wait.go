@@ -11,10 +11,6 @@ import (
 )
 
 const (
-	// remembered is for how long the worker knows an id after its end (contract §3): an older result is not this
-	// request's, which is carried out anew.
-	remembered = 7 * 24 * time.Hour
-
 	awaitLook  = 250 * time.Millisecond
 	awaitQuota = 10 * time.Second // between two looks at queue and quota
 )

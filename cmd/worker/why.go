@@ -30,16 +30,6 @@ type story struct {
 	signedBy, client string // whose it is; both "": nobody's
 }
 
-// queued is a message in the request stream.
-type queued struct {
-	broker.Message
-	place  int    // 1: the oldest
-	replay uint64 // the dead letter that it replays; 0: none
-	req    remediation.Request
-	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
-	invalid *remediation.Invalid
-}
-
 // told is a published result.
 type told struct {
 	at     time.Time
@@ -95,7 +85,8 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*story, erro
 	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
 	seq, err := strconv.ParseUint(digits, 10, 64)
 	place = place && err == nil
-	if err := s.readQueue(ctx, conn, func(q queued) bool { return q.req.ID == s.id || place && q.Sequence == seq }); err != nil {
+	s.queued, s.queue, err = readQueue(ctx, conn, func(q queued) bool { return q.req.ID == s.id || place && q.Sequence == seq })
+	if err != nil {
 		return nil, err
 	}
 	if place && len(s.queued) > 0 && !s.queued[0].req.Derived {
@@ -166,31 +157,6 @@ func (s *story) follow(id string) {
 	s.id = id
 }
 
-func (s *story) readQueue(ctx context.Context, conn *broker.Broker, mine func(queued) bool) error {
-	rules := remediation.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
-	for m, err := range conn.Queue(ctx) {
-		if broker.IsMissing(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		s.queue++
-		q := queued{Message: m, place: s.queue}
-		d := remediation.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
-		q.req, q.invalid = rules.Parse(d)
-		if seq, is, _ := remediation.ParseReplay(m.Header); is {
-			if _, _, id, err := remediation.OriginalDelivery(m.Header, m.Data); err == nil {
-				q.replay, q.req.ID, q.req.Derived = seq, id, false
-			}
-		}
-		if mine(q) {
-			s.queued = append(s.queued, q)
-		}
-	}
-	return nil
-}
-
 // readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
 // the time of that message, and a message that is gone took it along: then the ledger is searched.
 func (s *story) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
@@ -255,4 +221,11 @@ func (s *story) ended() (told, bool) {
 		}
 	}
 	return told{}, false
+}
+
+// WhyCmd is `worker why`.
+type WhyCmd struct {
+	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
+	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
+	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
 }

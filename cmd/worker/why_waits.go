@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -59,40 +58,3 @@ func (s *story) own(now time.Time) (waits []string, taking bool) {
 	}
 	return waits, true
 }
-
-// holdUps are what keeps all requests waiting.
-func holdUps(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
-	o, err := conn.Overview(ctx, windows(rates))
-	if err != nil {
-		return nil, err
-	}
-	if o.Pause != nil {
-		all = append(all, "the end of the pause: "+o.Pause.Reason+" (`worker resume` ends it)")
-	}
-	if len(o.Replicas) == 0 {
-		all = append(all, "a worker: "+noWorker)
-	}
-	for _, r := range o.Replicas {
-		if !r.Ready && o.Pause == nil {
-			all = append(all, "the end of this fault ("+cmp.Or(r.Code, "notReady")+"): "+r.Reason)
-		}
-	}
-	visitor, err := conn.VisitRates(ctx, windows(rates))
-	if err != nil {
-		return nil, err
-	}
-	closed, err := visitor.ClosedFor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if closed > 0 {
-		all = append(all, "the API, which throttles for another "+roughly(closed))
-	}
-	if !o.NextCall.IsZero() {
-		all = append(all, fmt.Sprintf("a free call: the quota of the %s is used up, and the next one is free at %s", o.Short, clock(o.NextCall)))
-	}
-	return all, nil
-}
-
-// clock is a time for people, with its zone: what one pastes another may read elsewhere.
-func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05Z07:00") }
