@@ -16,7 +16,7 @@ import (
 )
 
 // tells gives a digest a result.
-func (d *digest) tells(t *testing.T, r remediation.Result) {
+func tells(d *digest, t *testing.T, r remediation.Result) {
 	t.Helper()
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -30,11 +30,11 @@ func TestFailuresStayInSight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDigest()
 		for n, outcome := range []string{remediation.Failed, remediation.TimedOut, remediation.Cancelled, remediation.Rejected, remediation.Abandoned} {
-			d.tells(t, remediation.Result{RequestID: fmt.Sprint("r", n), Outcome: outcome, Final: true, Ticket: "T", RequestedBy: "ann"})
+			tells(d, t, remediation.Result{RequestID: fmt.Sprint("r", n), Outcome: outcome, Final: true, Ticket: "T", RequestedBy: "ann"})
 			time.Sleep(time.Minute)
 		}
 		for n := range 1000 {
-			d.tells(t, remediation.Result{RequestID: fmt.Sprint("good", n), Outcome: remediation.Succeeded, Final: true})
+			tells(d, t, remediation.Result{RequestID: fmt.Sprint("good", n), Outcome: remediation.Succeeded, Final: true})
 		}
 		sees := func() string {
 			var r admin.Recent
@@ -59,7 +59,7 @@ func TestFailuresStayInSight(t *testing.T) {
 func TestHowFarABatchIs(t *testing.T) {
 	d := newDigest()
 	tell := func(id, outcome string, final bool, run int) {
-		d.tells(t, remediation.Result{RequestID: id, Run: run, Batch: "monday", Outcome: outcome, Final: final})
+		tells(d, t, remediation.Result{RequestID: id, Run: run, Batch: "monday", Outcome: outcome, Final: final})
 	}
 	for n := range 5 {
 		tell(fmt.Sprint("row", n), remediation.Submitted, false, 1)
@@ -78,7 +78,7 @@ func TestHowFarABatchIs(t *testing.T) {
 		t.Error(diff)
 	}
 	for n := range 3 * mostBatches {
-		d.tells(t, remediation.Result{RequestID: "r", Batch: fmt.Sprint("batch", n), Outcome: remediation.Succeeded, Final: true})
+		tells(d, t, remediation.Result{RequestID: "r", Batch: fmt.Sprint("batch", n), Outcome: remediation.Succeeded, Final: true})
 	}
 	if n := len(d.batches); n != mostBatches {
 		t.Errorf("%d batches are kept", n)
@@ -102,7 +102,7 @@ func TestBatchThatWaits(t *testing.T) {
 		}
 	}
 	d := newDigest()
-	d.tells(t, remediation.Result{RequestID: "row0", Batch: "tuesday", Outcome: remediation.Succeeded, Final: true}) // it is about to be acknowledged
+	tells(d, t, remediation.Result{RequestID: "row0", Batch: "tuesday", Outcome: remediation.Succeeded, Final: true}) // it is about to be acknowledged
 	if err := d.countQueue(t.Context(), s.work.broker); err != nil {
 		t.Fatal(err)
 	}
