@@ -91,7 +91,7 @@ func TestHowFarABatchIs(t *testing.T) {
 // TestBatchThatWaits is seen before any of its rows has a result.
 func TestBatchThatWaits(t *testing.T) {
 	s := runSystem(t, nil)
-	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr()}
+	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir()}
 	if status, _, stderr := command(t, env, "pause", "--reason", "freeze"); status != 0 {
 		t.Fatal(stderr)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender"
 )
 
@@ -56,7 +57,7 @@ func (k *checkup) host(ofCloud, own string) {
 		}
 	}
 	switch {
-	case host == want || isLoopback(host) || sameDomain(host, want):
+	case host == want || config.IsLoopback(host) || sameDomain(host, want):
 		k.ok(what, "%s", own)
 	default:
 		k.warn(what, own+" is no host of the cloud "+k.env.Settings.Defender.Cloud+"; tokens for the API are sent there",

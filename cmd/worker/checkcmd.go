@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // checkup is one run of `worker check`. It writes a line for each thing looked at, and what to do about it below,
@@ -68,7 +70,7 @@ func printable(s string) string { return strings.Join(strings.Fields(plain(s)), 
 
 // mistaken tells whether a setting of one of the groups has no value.
 func (k *checkup) mistaken(groups ...string) bool {
-	return slices.ContainsFunc(k.env.Mistakes, func(m Mistake) bool { return slices.Contains(groups, m.Group) })
+	return slices.ContainsFunc(k.env.Mistakes, func(m config.Mistake) bool { return slices.Contains(groups, m.Group) })
 }
 
 func (k *checkup) configuration() {
@@ -89,7 +91,7 @@ func (k *checkup) configuration() {
 }
 
 // brokerVariable is the setting that says where the broker is.
-func brokerVariable(s Settings) string {
+func brokerVariable(s config.Settings) string {
 	if len(s.NATS.URLs) > 0 {
 		return "NATS_URL"
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"iter"
 	"time"
-
-	"github.com/alecthomas/kong"
 )
 
 // cli is the command table. The tag settings names the groups of settings that
@@ -13,10 +11,9 @@ import (
 // checked before it runs; mistakes in others are none of its business. Only a
 // command tagged withmistakes runs with any.
 type cli struct {
-	HelpFlag    helpFlag     `name:"help" short:"h" group:"general" help:"Show this help."`
-	VersionFlag versionFlag  `name:"version" group:"general" help:"Show the version."`
-	Config      *string      `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
-	Settings    settingFlags `embed:""`
+	HelpFlag    helpFlag    `name:"help" short:"h" group:"general" help:"Show this help."`
+	VersionFlag versionFlag `name:"version" group:"general" help:"Show the version."`
+	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
 
 	Run         RunCmd         `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
 	Demo        DemoCmd        `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
@@ -242,23 +239,4 @@ type WhyCmd struct {
 	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
 	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
 	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
-}
-
-// settingGroups titles the groups of settingFlags, in the order of the help, and
-// before them that of the flags that every command has.
-func settingGroups() kong.Option {
-	return kong.ExplicitGroups([]kong.Group{
-		{Key: "general", Title: "Flags of every command:"},
-		{Key: "broker", Title: "Broker", Description: "As the nats command reads them."},
-		{Key: "embedded", Title: "Embedded broker", Description: "Commands other than run, demo and simulate find a running worker's broker here when NATS_URL is empty."},
-		{Key: "names", Title: "Subjects, streams and consumer"},
-		{Key: "provisioning", Title: "Provisioning and storage"},
-		{Key: "work", Title: "Carrying out requests"},
-		{Key: "budget", Title: "Call budget"},
-		{Key: "following", Title: "Following actions"},
-		{Key: "acceptance", Title: "Which requests are carried out"},
-		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST."},
-		{Key: "admin", Title: "Admin server"},
-		{Key: "log", Title: "Log"},
-	})
 }

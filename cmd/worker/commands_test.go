@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // command runs a command as main does and returns its exit status and output.
@@ -67,28 +69,28 @@ func TestHealthcheckOfAWorkerOnEveryAddress(t *testing.T) {
 // settings that the command uses and no others, behind its own flags; what each
 // means stands in `worker help settings`.
 func TestHelpNamesSettings(t *testing.T) {
-	app := model(t)
+	app := commandTable(t)
 	_, meanings, _ := command(t, nil, "help", "settings")
-	for _, node := range app.Leaves(true) {
+	for _, node := range app.Model.Leaves(true) {
 		_, help, _ := command(t, nil, append(strings.Fields(node.Path()), "--help")...)
 		own, table, _ := strings.Cut(help, "\nSettings: ")
 		used := map[string]bool{}
-		for _, s := range usedSettings(app, node) {
-			used[s.env] = true
+		for _, s := range app.used(node) {
+			used[s.Env] = true
 		}
-		for _, s := range settingsOf(app) {
-			if shown := strings.Contains(table, "  "+s.env+" "); shown != used[s.env] || strings.Contains(own, "--"+s.flag.Name+"=VALUE") {
-				t.Errorf("worker %s --help: %s shown %t, used %t", node.Path(), s.env, shown, used[s.env])
+		for _, s := range app.table.Settings {
+			if shown := strings.Contains(table, "  "+s.Env+" "); shown != used[s.Env] || strings.Contains(own, "--"+s.Flag+"=VALUE") {
+				t.Errorf("worker %s --help: %s shown %t, used %t", node.Path(), s.Env, shown, used[s.Env])
 			}
-			if used[s.env] && !s.secret() && !strings.Contains(table, "--"+s.flag.Name) {
-				t.Errorf("worker %s --help: no --%s", node.Path(), s.flag.Name)
+			if used[s.Env] && !s.Secret && !strings.Contains(table, "--"+s.Flag) {
+				t.Errorf("worker %s --help: no --%s", node.Path(), s.Flag)
 			}
 		}
 	}
 	_, help, _ := command(t, nil, "run", "--help")
-	for _, s := range settingsOf(app) {
-		if !strings.Contains(help, "  "+s.env+" ") || !strings.Contains(meanings, " "+s.env+"\n") {
-			t.Errorf("no %s in worker run --help, or in worker help settings", s.env)
+	for _, s := range app.table.Settings {
+		if !strings.Contains(help, "  "+s.Env+" ") || !strings.Contains(meanings, " "+s.Env+"\n") {
+			t.Errorf("no %s in worker run --help, or in worker help settings", s.Env)
 		}
 	}
 }
@@ -96,7 +98,7 @@ func TestHelpNamesSettings(t *testing.T) {
 // TestHelpExamples: each command's help has two, which the program takes.
 func TestHelpExamples(t *testing.T) {
 	all := examples()
-	for _, node := range model(t).Leaves(true) {
+	for _, node := range commandTable(t).Model.Leaves(true) {
 		lines := all[node.Path()]
 		delete(all, node.Path())
 		if len(lines) != 2 {
@@ -125,12 +127,12 @@ func TestHelpExamples(t *testing.T) {
 // TestTypedDurations: people count in days too.
 func TestTypedDurations(t *testing.T) {
 	for text, want := range map[string]time.Duration{"2d": 48 * time.Hour, "1d12h": 36 * time.Hour, "90m": 90 * time.Minute, "0d": 0, "99999d": 99999 * 24 * time.Hour} {
-		if got, err := typedDuration(text); got != want || err != nil {
+		if got, err := config.ParseDuration(text); got != want || err != nil {
 			t.Errorf("%s: %s, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "d", "2", "2days", "2d3", "1.5d", "-2d", "999999d", "12h2d"} {
-		if got, err := typedDuration(text); err == nil {
+		if got, err := config.ParseDuration(text); err == nil {
 			t.Errorf("%q is read as %s", text, got)
 		}
 	}
@@ -139,9 +141,18 @@ func TestTypedDurations(t *testing.T) {
 	}
 }
 
+func commandTable(t *testing.T) *commandLine {
+	t.Helper()
+	c, err := newCommandLine(io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestLogLines(t *testing.T) {
 	var out bytes.Buffer
-	log, level := newLogger(LogSettings{Level: "warn"}, &out)
+	log, level := newLogger(config.Log{Level: "warn"}, &out)
 	log.Info("not written")
 	level.SetLevel(zap.InfoLevel)
 	log.Info("written", zap.Duration("wait", 1500*time.Millisecond))
@@ -156,7 +167,7 @@ func TestLogLines(t *testing.T) {
 		t.Errorf("got %s", out.Bytes())
 	}
 	out.Reset()
-	log, _ = newLogger(LogSettings{Level: "info", Format: "console"}, &out)
+	log, _ = newLogger(config.Log{Level: "info", Format: "console"}, &out)
 	log.Warn("for people")
 	if !strings.Contains(out.String(), "WARN\tfor people") {
 		t.Errorf("got %s", out.Bytes())

@@ -18,7 +18,7 @@ type CompletionCmd struct {
 
 // Run prints the completion script.
 func (c *CompletionCmd) Run(_ context.Context, env *Env) error {
-	commands := completions(env.App, env.App.Node, "")
+	commands := completions(env.Line, env.Line.Model.Node, "")
 	var b strings.Builder
 	switch c.Shell {
 	case "bash":
@@ -49,7 +49,7 @@ type word struct {
 
 // completions collects a command and those below it, with the settings that
 // each uses.
-func completions(app *kong.Application, node *kong.Node, path string) completed {
+func completions(app *commandLine, node *kong.Node, path string) completed {
 	c := completed{path: path}
 	for _, child := range node.Children {
 		c.words = append(c.words, word{text: child.Name, help: child.Help})
@@ -70,12 +70,12 @@ func completions(app *kong.Application, node *kong.Node, path string) completed 
 		c.flags = append(c.flags, f)
 	}
 	selected := node
-	if node == app.Node {
+	if node == app.Model.Node {
 		selected = nil
 	}
-	for _, s := range usedSettings(app, selected) {
-		if !s.secret() {
-			c.flags = append(c.flags, word{text: "--" + s.flag.Name, help: s.flag.Help, values: s.oneOf(), alone: s.flag.IsBool()})
+	for _, s := range app.used(selected) {
+		if !s.Secret {
+			c.flags = append(c.flags, word{text: "--" + s.Flag, help: s.Help, values: s.OneOf, alone: s.Toggle})
 		}
 	}
 	return c

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -94,7 +95,7 @@ func startDemoWorker(ctx context.Context, env *Env, stay bool, dir, apiURL, toke
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	log, level := newLogger(LogSettings{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
+	log, level := newLogger(config.Log{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
 	if w, err = newService(settings, env.Lookup, log, level); err != nil {
 		return nil, nil, nil, err
 	}
@@ -129,19 +130,14 @@ func freeOr(ctx context.Context, addr string) string {
 }
 
 // settingsFrom is the defaults with some variables set, and nothing of this process's environment.
-func settingsFrom(variables map[string]string) (Settings, error) {
-	declared := &cli{}
-	parser, err := newParser(declared, io.Discard, io.Discard)
-	if err != nil {
-		return Settings{}, err
+func settingsFrom(variables map[string]string) (config.Settings, error) {
+	var environ []string
+	for name, value := range variables {
+		environ = append(environ, name+"="+value)
 	}
-	if _, err := parser.Parse([]string{"run"}); err != nil {
-		return Settings{}, err
-	}
-	lookup := func(name string) (string, bool) { v, ok := variables[name]; return v, ok }
-	settings, mistakes := loadSettings(parser.Model, declared, nil, groupsOf(nil, parser.Model), lookup)
+	settings, mistakes := config.NewTable().Load(config.Given{Environ: environ})
 	if len(mistakes) > 0 {
-		return Settings{}, badConfiguration(mistakes)
+		return config.Settings{}, badConfiguration(mistakes)
 	}
 	return settings, nil
 }

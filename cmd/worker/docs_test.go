@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"go/parser"
 	"go/token"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -145,11 +144,7 @@ func TestDocsCommands(t *testing.T) {
 
 func parses(t *testing.T, name string, args []string) {
 	t.Helper()
-	k, err := newParser(&cli{}, io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Parse(args); err != nil {
+	if _, err := commandTable(t).Parse(args); err != nil {
 		t.Errorf("%s: worker %s: %v", name, strings.Join(args, " "), err)
 	}
 }

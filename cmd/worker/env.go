@@ -5,9 +5,10 @@ import (
 	"io"
 	"os"
 
-	"github.com/alecthomas/kong"
 	"go.uber.org/zap"
 	"golang.org/x/term"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // Env is what a command may use of the world around it. Every command has a
@@ -18,14 +19,14 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Lookup         func(variable string) (string, bool) // of the environment
-	App            *kong.Application                    // the command table
+	Line           *commandLine                         // the command table
 
 	// Settings are the merged settings, without mistakes in those that the
 	// command uses; zero for a command that uses none.
-	Settings Settings
+	Settings config.Settings
 	// Mistakes is for check alone, the one command that runs with any. What
 	// they name has no value in Settings.
-	Mistakes []Mistake
+	Mistakes []config.Mistake
 	// Unknown says which variables look like settings and are none. Run tells them
 	// of every command but those tagged saysunknown, which do it their own way.
 	Unknown []string

@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/alecthomas/kong"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // helpFlag prints the help of the command it stands behind. Kong's own one
@@ -34,18 +36,18 @@ type HelpCmd struct {
 
 // Run prints what is asked for.
 func (c *HelpCmd) Run(_ context.Context, env *Env) error {
-	parser, err := newParser(&cli{}, env.Stdout, env.Stderr)
+	line, err := newCommandLine(env.Stdout, env.Stderr)
 	if err != nil {
 		return err
 	}
 	switch {
 	case len(c.Topic) == 0:
-		return printOverview(parser)
+		return line.printOverview()
 	case slices.Equal(c.Topic, []string{"settings"}):
-		printSettings(env.Stdout, settingsOf(parser.Model))
+		printSettings(env.Stdout, line.table.Settings)
 		return nil
 	}
-	_, err = parser.Parse(append(slices.Clone(c.Topic), "--help"))
+	_, err = line.Parse(append(slices.Clone(c.Topic), "--help"))
 	if errors.Is(err, errShown) {
 		return nil
 	}
@@ -53,8 +55,8 @@ func (c *HelpCmd) Run(_ context.Context, env *Env) error {
 }
 
 // printOverview is what there is, on one page.
-func printOverview(parser *kong.Kong) error {
-	ctx, err := kong.Trace(parser, nil)
+func (c *commandLine) printOverview() error {
+	ctx, err := kong.Trace(c.Kong, nil)
 	if err != nil {
 		return err
 	}
@@ -67,7 +69,7 @@ func printOverview(parser *kong.Kong) error {
 
 // printHelp prints kong's help, examples, and then the settings that the
 // command uses, each with its variable and default.
-func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+func (c *commandLine) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	node := ctx.Selected()
 	options.Compact = true
 	options.WrapUpperBound = helpWidth
@@ -82,14 +84,14 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 			fmt.Fprintln(ctx.Stdout, "  "+example)
 		}
 	}
-	used := usedSettings(ctx.Model, node)
+	used := c.used(node)
 	if len(used) == 0 {
 		return nil
 	}
 	fmt.Fprint(ctx.Stdout, "\nSettings: flag, variable, default. \"worker help settings\" says what each means.\n")
 	table := tabwriter.NewWriter(ctx.Stdout, 0, 0, 2, ' ', 0)
 	for _, s := range used {
-		fmt.Fprintf(table, "  %s\t%s\t%s\n", s.flagForm(), s.env, s.fallback())
+		fmt.Fprintf(table, "  %s\t%s\t%s\n", s.FlagForm(), s.Env, s.Fallback())
 	}
 	if err := table.Flush(); err != nil || node != nil {
 		return err
@@ -100,13 +102,11 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 
 const moreHelp = "Run \"worker COMMAND --help\" for its flags and examples, \"worker help settings\" for what each setting means.\n"
 
-// groupsOf lists the groups of settings that a command uses.
-func groupsOf(node *kong.Node, app *kong.Application) []string {
+// groupsOf lists the groups of settings that a command uses; all for no command.
+func groupsOf(node *kong.Node) []string {
 	var all []string
-	for _, s := range settingsOf(app) {
-		if !slices.Contains(all, s.group()) {
-			all = append(all, s.group())
-		}
+	for _, group := range config.Groups() {
+		all = append(all, group.Key)
 	}
 	if node == nil {
 		return all
@@ -121,45 +121,40 @@ func groupsOf(node *kong.Node, app *kong.Application) []string {
 	return nil
 }
 
-// usedSettings lists the settings that a command uses; all for no command.
-func usedSettings(app *kong.Application, node *kong.Node) []*setting {
-	groups := groupsOf(node, app)
-	return slices.DeleteFunc(settingsOf(app), func(s *setting) bool { return !slices.Contains(groups, s.group()) })
+// groupOf is a setting's group.
+func groupOf(s *config.Setting) config.Group {
+	groups := config.Groups()
+	return groups[slices.IndexFunc(groups, func(g config.Group) bool { return g.Key == s.Group })]
+}
+
+// used lists the settings that a command uses; all for no command.
+func (c *commandLine) used(node *kong.Node) []*config.Setting {
+	groups := groupsOf(node)
+	return slices.DeleteFunc(slices.Clone(c.table.Settings), func(s *config.Setting) bool { return !slices.Contains(groups, s.Group) })
 }
 
 // printSettings says of each setting what it means.
-func printSettings(w io.Writer, settings []*setting) {
+func printSettings(w io.Writer, settings []*config.Setting) {
 	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the default.")
 	for i, s := range settings {
-		if i == 0 || settings[i-1].group() != s.group() {
-			fmt.Fprintf(w, "\n%s\n", s.flag.Group.Title)
-			writeWrapped(w, "  ", s.flag.Group.Description)
+		if i == 0 || settings[i-1].Group != s.Group {
+			fmt.Fprintf(w, "\n%s\n", groupOf(s).Title)
+			writeWrapped(w, "  ", groupOf(s).Description)
 		}
 		printSetting(w, s)
 	}
 }
 
-func printSetting(w io.Writer, s *setting) {
-	fmt.Fprintf(w, "  %-44s  %s\n", s.flagForm(), s.env)
-	text := s.flag.Help
-	if list := s.oneOf(); list != nil {
+func printSetting(w io.Writer, s *config.Setting) {
+	fmt.Fprintf(w, "  %-44s  %s\n", s.FlagForm(), s.Env)
+	text := s.Help
+	if list := s.OneOf; list != nil {
 		text += " One of " + strings.Join(list, ", ") + "."
 	}
-	if s.fallback() != "none" {
-		text += " Default: " + s.fallback() + "."
+	if s.Fallback() != "none" {
+		text += " Default: " + s.Fallback() + "."
 	}
 	writeWrapped(w, "        ", text)
-}
-
-// flagForm is the setting's flag as the help shows it.
-func (s *setting) flagForm() string {
-	switch s.flag.Tag.Type {
-	case "secret":
-		return "(no flag)"
-	case "toggle":
-		return "--" + s.flag.Name + "[=false]"
-	}
-	return "--" + s.flag.Name + "=VALUE"
 }
 
 const helpWidth = 100

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // newLogger makes the program's logger and the level that can be changed while
@@ -20,7 +21,7 @@ import (
 // ones the first ten in a second are written, then each hundredth. Outcomes,
 // decisions and changes of state are Info or Error, and every one is written; so
 // is Debug, which somebody has asked for.
-func newLogger(s LogSettings, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
+func newLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	level := zap.NewAtomicLevel()
 	_ = level.UnmarshalText([]byte(s.Level)) // checked with the settings; else info
 	config := zap.NewProductionEncoderConfig()

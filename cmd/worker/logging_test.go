@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -34,7 +35,7 @@ func logged(t *testing.T, log string) (lines []map[string]any) {
 func TestEqualWarningsAreSampled(t *testing.T) {
 	const flood = 2000
 	var out bytes.Buffer
-	log, _ := newLogger(LogSettings{Level: "debug", Format: "json"}, &out)
+	log, _ := newLogger(config.Log{Level: "debug", Format: "json"}, &out)
 	for n := range flood {
 		for _, level := range []zapcore.Level{zap.DebugLevel, zap.InfoLevel, zap.WarnLevel, zap.ErrorLevel} {
 			log.Log(level, "flood", zap.Int("n", n))
@@ -63,7 +64,7 @@ func TestEqualWarningsAreSampled(t *testing.T) {
 // TestLevelChangesWhileRunning: sampling leaves the level as it can be set.
 func TestLevelChangesWhileRunning(t *testing.T) {
 	var out bytes.Buffer
-	log, level := newLogger(LogSettings{Level: "error", Format: "json"}, &out)
+	log, level := newLogger(config.Log{Level: "error", Format: "json"}, &out)
 	log.Warn("not yet")
 	level.SetLevel(zap.WarnLevel)
 	log.Named("part").With(zap.Int("n", 1)).Warn("now")

@@ -11,13 +11,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"reflect"
-	"runtime"
 	"strings"
 	"syscall"
-	"time"
 
-	"github.com/alecthomas/kong"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 func main() {
@@ -29,28 +26,24 @@ func main() {
 // run runs one command and returns the exit status: 0, 1 for a failure, 2 for
 // bad input or configuration.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	declared := &cli{}
-	parser, err := newParser(declared, stdout, stderr)
+	line, err := newCommandLine(stdout, stderr)
 	if err != nil {
 		return exitStatus(stderr, err)
 	}
 	if len(args) == 0 {
-		return exitStatus(stderr, printOverview(parser))
+		return exitStatus(stderr, line.printOverview())
 	}
-	parsed, err := parser.Parse(args)
+	parsed, err := line.Parse(args)
 	if err != nil {
 		if errors.Is(err, errShown) {
 			return 0
 		}
 		return exitStatus(stderr, badInput("%w\n%s", err, hint(err)))
 	}
-	env := &Env{Stdin: stdin, Stdout: stdout, Stderr: stderr, Lookup: lookupIn(environ), App: parser.Model}
+	env := &Env{Stdin: stdin, Stdout: stdout, Stderr: stderr, Lookup: config.Lookup(environ), Line: line}
 	command := parsed.Selected()
-	if groups := groupsOf(command, parser.Model); len(groups) > 0 {
-		env.Settings, env.Mistakes = loadSettings(parser.Model, declared, givenFlags(parsed), groups, env.Lookup)
-		slips, unknown := misspelt(environ, settingsOf(parser.Model))
-		env.Mistakes = append(env.Mistakes, of(groups, slips)...)
-		env.Unknown = unknown
+	if groups := groupsOf(command); len(groups) > 0 {
+		env.Settings, env.Mistakes, env.Unknown = line.load(groups, environ)
 	}
 	if len(env.Mistakes) > 0 && !command.Tag.Has("withmistakes") {
 		return exitStatus(stderr, badConfiguration(env.Mistakes))
@@ -62,80 +55,6 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return exitStatus(stderr, parsed.Run(env))
-}
-
-// lookupIn is os.LookupEnv for an environment: of a name that is there twice the first counts.
-func lookupIn(environ []string) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		for _, variable := range environ {
-			given, value, _ := strings.Cut(variable, "=")
-			if given == name || runtime.GOOS == "windows" && strings.EqualFold(given, name) {
-				return value, true
-			}
-		}
-		return "", false
-	}
-}
-
-// newParser builds the command table. Kong reads nothing but the command line:
-// environment and file are merged by resolve, in the contract's order.
-func newParser(declared *cli, stdout, stderr io.Writer) (*kong.Kong, error) {
-	parser, err := kong.New(declared,
-		kong.Name("worker"),
-		kong.Description("Lifts app execution restrictions with Microsoft Defender, on requests from NATS JetStream.\n\nTo see it work with nothing set up: worker demo"),
-		kong.NoDefaultHelp(),
-		kong.Help(printHelp),
-		kong.Writers(stdout, stderr),
-		kong.NamedMapper("toggle", toggleMapper{}),
-		kong.NamedMapper("secret", secretMapper{}),
-		kong.TypeMapper(reflect.TypeFor[time.Duration](), durationMapper{}),
-		settingGroups(),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("command table: %w", err)
-	}
-	for _, s := range settingsOf(parser.Model) {
-		s.flag.Tag.Envs = nil
-		s.flag.Hidden = true // from kong's own help; printHelp shows those that matter
-	}
-	return parser, nil
-}
-
-// givenFlags are the flags on the command line.
-func givenFlags(parsed *kong.Context) map[*kong.Flag]bool {
-	given := map[*kong.Flag]bool{}
-	for _, path := range parsed.Path {
-		if path.Flag != nil {
-			given[path.Flag] = true
-		}
-	}
-	return given
-}
-
-// toggleMapper reads a setting that is true or false: the flag alone means
-// true; what --flag=TEXT says is checked later, with all the other settings.
-type toggleMapper struct{}
-
-// Decode is called by kong.
-func (toggleMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
-	text := "true"
-	if ctx.Scan.Peek().Type == kong.FlagValueToken {
-		text = ctx.Scan.Pop().String()
-	}
-	target.SetString(text)
-	return nil
-}
-
-// IsBool is called by kong.
-func (toggleMapper) IsBool() bool { return true }
-
-// secretMapper refuses secrets on the command line, which others can read.
-type secretMapper struct{}
-
-// Decode is called by kong.
-func (secretMapper) Decode(ctx *kong.DecodeContext, _ reflect.Value) error {
-	env := ctx.Value.Flag.Envs[0]
-	return fmt.Errorf("others on this machine could read it on the command line; use %s or %s_FILE", env, env)
 }
 
 // exitStatus writes the error, if there is one to write, and returns the

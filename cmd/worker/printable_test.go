@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // sly is text that shows something else than it holds: a right-to-left override, a zero-width space, an isolate, a
@@ -17,7 +19,7 @@ const sly = "INC\u202e4711\u200b\u2066\u3164\u00a0\ufe0f"
 // TestNothingUnseenReachesATerminal: what others wrote is shown spelled out by every command that people read.
 func TestNothingUnseenReachesATerminal(t *testing.T) {
 	s := runSystem(t, nil)
-	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "LOG_FORMAT": "console"}
+	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir(), "LOG_FORMAT": "console"}
 	good, err := json.Marshal(map[string]any{"id": sly, "machineId": testMachine(1), "comment": sly, "ticket": sly, "batch": sly})
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +67,7 @@ func TestNothingUnseenReachesATerminal(t *testing.T) {
 
 func TestLogForPeopleSpellsOut(t *testing.T) {
 	var out bytes.Buffer
-	log, _ := newLogger(LogSettings{Level: "info", Format: "console"}, &out)
+	log, _ := newLogger(config.Log{Level: "info", Format: "console"}, &out)
 	log.Info("taken", zap.String("id", sly))
 	if got := out.String(); !strings.Contains(got, "taken\t") || !strings.Contains(got, `INC\u{202e}4711\u{200b}`) || !strings.HasSuffix(got, "\n") {
 		t.Errorf("got %q", got)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 //go:generate go test . -run "TestReference|TestScripts|TestMetricsAfterEveryOutcome" -update
@@ -77,27 +79,27 @@ func reference(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
 	group := ""
-	for _, s := range settingsOf(model(t)) {
-		if s.group() != group {
-			group = s.group()
-			fmt.Fprintf(&b, "\n## %s\n\n", s.flag.Group.Title)
-			if text := s.flag.Group.Description; text != "" {
+	for _, s := range config.NewTable().Settings {
+		if s.Group != group {
+			group = s.Group
+			fmt.Fprintf(&b, "\n## %s\n\n", groupOf(s).Title)
+			if text := groupOf(s).Description; text != "" {
 				b.WriteString(text + "\n\n")
 			}
 			b.WriteString("| variable | flag | key | default | meaning |\n|---|---|---|---|---|\n")
 		}
-		flag, fallback := "`--"+s.flag.Name+"`", s.fallback()
-		if s.secret() {
+		flag, fallback := "`--"+s.Flag+"`", s.Fallback()
+		if s.Secret {
 			flag = "none"
 		}
-		if s.flag.HasDefault {
+		if s.HasDefault {
 			fallback = "`" + fallback + "`"
 		}
-		help := s.flag.Help
-		if list := s.oneOf(); list != nil {
+		help := s.Help
+		if list := s.OneOf; list != nil {
 			help += " One of `" + strings.Join(list, "`, `") + "`."
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | %s |\n", s.env, flag, s.yamlKey(), fallback, help)
+		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | %s |\n", s.Env, flag, s.Key, fallback, help)
 	}
 	b.WriteString(referenceTraces)
 	return b.String()

@@ -17,12 +17,13 @@ import (
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender"
 )
 
 // service is one worker in one process. Several can run side by side in one process, each with its own registry.
 type service struct {
-	settings   Settings
+	settings   config.Settings
 	credential defender.CredentialSource
 	lookup     func(string) (string, bool) // of the environment
 	tracing    tracing
@@ -43,7 +44,7 @@ type service struct {
 }
 
 // newService checks what can be checked without a connection.
-func newService(s Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*service, error) {
+func newService(s config.Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*service, error) {
 	getenv := func(name string) string { v, _ := lookup(name); return v }
 	credential, err := defender.NewCredential(defender.CredentialConfig{
 		Mode: s.Defender.Auth, Cloud: s.Defender.Cloud, TokenFile: s.Defender.TokenFile,
@@ -130,7 +131,7 @@ func (s *service) waitFor(reason string) {
 	s.waiting = reason
 }
 
-func brokerConfig(s Settings) broker.Config {
+func brokerConfig(s config.Settings) broker.Config {
 	return broker.Config{
 		URL: strings.Join(s.NATS.URLs, ","),
 		Auth: broker.Auth{
@@ -143,4 +144,4 @@ func brokerConfig(s Settings) broker.Config {
 	}
 }
 
-func windows(r Rates) []budget.Window { return budget.Limits(r.PerMinute, r.PerHour) }
+func windows(r config.Rates) []budget.Window { return budget.Limits(r.PerMinute, r.PerHour) }

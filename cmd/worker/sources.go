@@ -12,6 +12,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // codePaused is the operator's pause among the reasons of /readyz.
@@ -138,7 +139,7 @@ func (s *service) status(ctx context.Context) (admin.Status, error) {
 }
 
 // deploymentStatus is `worker status`, of all replicas.
-func deploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates Rates) (admin.Status, error) {
+func deploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates config.Rates) (admin.Status, error) {
 	o, err := b.Overview(ctx, windows(rates))
 	if err != nil {
 		return admin.Status{}, err

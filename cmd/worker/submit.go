@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -99,7 +100,7 @@ func (c *SubmitCmd) signWith(b *bulk) (err error) {
 	if c.SignWith == "" {
 		return nil
 	}
-	if b.seed, err = readSmall(c.SignWith); err != nil {
+	if b.seed, err = config.ReadSmall(c.SignWith); err != nil {
 		return badInput("--sign-with %s: %w", c.SignWith, err)
 	}
 	if b.signer, _, err = remediation.Sign(b.seed, b.subject, nil); err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // runBrokerAlone is a broker with the streams that somebody made for a worker, and no worker.
@@ -79,7 +81,7 @@ func (w *waitFor) Write(p []byte) (int, error) {
 
 // TestSubmitOneRequest: every flag becomes a field.
 func TestSubmitOneRequest(t *testing.T) {
-	env := &Env{Settings: Settings{Names: NameSettings{Subject: "remediation.unrestrict", Stream: "REMEDIATION"}}}
+	env := &Env{Settings: config.Settings{Names: config.Names{Subject: "remediation.unrestrict", Stream: "REMEDIATION"}}}
 	c := &SubmitCmd{
 		Machine: testMachine(1), Comment: "c", ID: "INC-7", Ticket: "T-7", RequestedBy: "ann@contoso.com",
 		ExpiresAt: "2999-01-01T00:00:00Z", ReplyTo: "team.answers", Batch: "monday",

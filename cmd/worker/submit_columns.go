@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // message is the payload of a request, contract §3.
@@ -108,7 +110,7 @@ func meantColumn(text string) string {
 			return "; did you mean " + name + "?"
 		}
 	}
-	return didYouMean(text, columnNames())
+	return config.DidYouMean(text, columnNames())
 }
 
 // isMachineID tells a machine id from a name.

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
@@ -64,7 +65,7 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 	}
 	log, level := zap.NewNop(), zap.NewAtomicLevel()
 	if s.log != nil {
-		log, level = newLogger(LogSettings{Level: "info", Format: "json"}, s.log)
+		log, level = newLogger(config.Log{Level: "info", Format: "json"}, s.log)
 	}
 	if s.work, err = newService(settings, os.LookupEnv, log, level); err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -241,7 +242,7 @@ func TestTracesAreOff(t *testing.T) {
 				t.Setenv(variable, value)
 			}
 			past, out := printed(t), &bytes.Buffer{}
-			logger, _ := newLogger(LogSettings{Level: "info", Format: "json"}, out)
+			logger, _ := newLogger(config.Log{Level: "info", Format: "json"}, out)
 			tracing := newTracing(os.LookupEnv, "me", logger)
 			defer tracing.close(t.Context())
 			if on := tracing.spans() != nil; on != c.on {

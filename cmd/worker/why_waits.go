@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // waitsFor says what must happen before the request goes on; nil: it has ended.
-func waitsFor(ctx context.Context, conn *broker.Broker, s *story, rates Rates) ([]string, error) {
+func waitsFor(ctx context.Context, conn *broker.Broker, s *story, rates config.Rates) ([]string, error) {
 	own, taking := s.own(time.Now())
 	if !taking {
 		return own, nil
@@ -60,7 +61,7 @@ func (s *story) own(now time.Time) (waits []string, taking bool) {
 }
 
 // holdUps are what keeps all requests waiting.
-func holdUps(ctx context.Context, conn *broker.Broker, rates Rates) (all []string, err error) {
+func holdUps(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
 	o, err := conn.Overview(ctx, windows(rates))
 	if err != nil {
 		return nil, err

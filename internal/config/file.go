@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -56,7 +56,7 @@ func parseConfig(data []byte, known []string) (map[string]fileValue, []Mistake) 
 		text, ok := scalar(pair.Value)
 		switch {
 		case !slices.Contains(known, key):
-			mistake(at, "unknown key %s%s", key, didYouMean(key, known))
+			mistake(at, "unknown key %s%s", key, DidYouMean(key, known))
 		case twice:
 			mistake(at, "%s is there twice, first in line %d", key, first.line)
 		case !ok:
@@ -115,8 +115,8 @@ func scalar(node ast.Node) (string, bool) {
 	return "", false
 }
 
-// didYouMean is a hint at the known word that a wrong one was meant to be, or "".
-func didYouMean(wrong string, known []string) string {
+// DidYouMean is a hint at the known word that a wrong one was meant to be, or "".
+func DidYouMean(wrong string, known []string) string {
 	best, least := "", min(3, len(wrong))
 	for _, word := range known {
 		if d := editDistance(wrong, word); d < least {

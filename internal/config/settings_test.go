@@ -1,9 +1,8 @@
-package main
+package config
 
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,25 +10,29 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/zap"
 )
 
-// load is what `worker COMMAND ARGS` would make of its settings.
+// load is what `worker run ARGS` would make of its settings.
 func load(t *testing.T, env map[string]string, args ...string) (Settings, []Mistake) {
 	t.Helper()
-	declared := &cli{}
-	parser, err := newParser(declared, io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
+	given := Given{Flags: map[string]string{}, Environ: environOf(env)}
+	for _, arg := range args {
+		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if name == "config" {
+			given.File = &value
+			continue
+		}
+		given.Flags[name] = value
 	}
-	parsed, err := parser.Parse(args)
-	if err != nil {
-		t.Fatal(err)
+	return NewTable().Load(given)
+}
+
+func environOf(env map[string]string) (environ []string) {
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
 	}
-	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
-	return loadSettings(parser.Model, declared, givenFlags(parsed), groupsOf(parsed.Selected(), parser.Model), lookup)
+	return environ
 }
 
 func write(t *testing.T, name, text string) string {
@@ -49,27 +52,27 @@ const (
 
 // TestDefaults holds every variable of the contract against its default.
 func TestDefaults(t *testing.T) {
-	got, mistakes := load(t, nil, "run")
+	got, mistakes := load(t, nil)
 	if len(mistakes) > 0 {
 		t.Fatal(mistakes)
 	}
 	want := Settings{
-		Embedded: EmbeddedSettings{Addr: "127.0.0.1:4222"},
-		Names: NameSettings{
+		Embedded: Embedded{Addr: "127.0.0.1:4222"},
+		Names: Names{
 			Subject: "remediation.unrestrict", Stream: "REMEDIATION", Consumer: "unrestrict-worker",
 			ResultsSubject: "remediation.results", ResultsStream: "REMEDIATION_RESULTS",
 			DeadletterSubject: "remediation.deadletter", DeadletterStream: "REMEDIATION_DEADLETTER",
 		},
 		Provision: true, Replicas: 1, DataDir: "./data",
 		Concurrency: 16, AckWait: 20 * time.Second,
-		Backoff:     BackoffSettings{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2, Randomization: 0.5},
+		Backoff:     Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2, Randomization: 0.5},
 		GiveUpAfter: 24 * time.Hour, ReconcileDelay: 5 * time.Second, ShutdownTimeout: 25 * time.Second,
 		Rates:    Rates{PerMinute: 100, PerHour: 1500},
-		Track:    TrackSettings{Enabled: true, PollInterval: 15 * time.Second, Timeout: 72 * time.Hour},
-		Accept:   AcceptSettings{GuardAfter: time.Hour},
-		Defender: DefenderSettings{Cloud: "commercial", Auth: "default", Timeout: 30 * time.Second},
-		Admin:    AdminSettings{Addr: "127.0.0.1:8080"},
-		Log:      LogSettings{Level: "info"},
+		Track:    Track{Enabled: true, PollInterval: 15 * time.Second, Timeout: 72 * time.Hour},
+		Accept:   Accept{GuardAfter: time.Hour},
+		Defender: Defender{Cloud: "commercial", Auth: "default", Timeout: 30 * time.Second},
+		Admin:    Admin{Addr: "127.0.0.1:8080"},
+		Log:      Log{Level: "info"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
 		t.Error(diff)
@@ -95,7 +98,7 @@ func TestEverySetting(t *testing.T) {
 		"DEFENDER_CLOUD": "GCC-High", "DEFENDER_API_URL": "http://localhost:8443/", "DEFENDER_SCOPE": "scope", "DEFENDER_AUTH": "token-file",
 		"DEFENDER_TOKEN_FILE": "/not/there/yet", "DEFENDER_DISABLE_INSTANCE_DISCOVERY": "1", "DEFENDER_TIMEOUT": "12s",
 		"WORKER_ADMIN_ADDR": ":9", "WORKER_ADMIN_TOKEN_FILE": file, "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "console",
-	}, "run")
+	})
 	if len(mistakes) > 0 {
 		t.Fatal(mistakes)
 	}
@@ -107,21 +110,21 @@ func TestEverySetting(t *testing.T) {
 	}
 	got.Accept.Signers, got.Accept.Policy = nil, nil
 	want := Settings{
-		NATS:     NATSSettings{URLs: []string{"nats://a:4222", "tls://b"}, User: "user", Password: Secret{"from-file"}},
-		Embedded: EmbeddedSettings{Addr: "0.0.0.0:1", Token: Secret{"embedded"}},
-		Names: NameSettings{
+		NATS:     NATS{URLs: []string{"nats://a:4222", "tls://b"}, User: "user", Password: Secret{"from-file"}},
+		Embedded: Embedded{Addr: "0.0.0.0:1", Token: Secret{"embedded"}},
+		Names: Names{
 			Subject: "s.a", Stream: "A", Consumer: "c", ResultsSubject: "s.b", ResultsStream: "B", DeadletterSubject: "s.c", DeadletterStream: "C",
 		},
 		Replicas: 3, DataDir: "/var/lib/worker",
 		Concurrency: 1024, AckWait: 2 * time.Second,
-		Backoff:     BackoffSettings{Initial: 3 * time.Second, Max: 4 * time.Second, Multiplier: 1.5, Randomization: 0.25},
+		Backoff:     Backoff{Initial: 3 * time.Second, Max: 4 * time.Second, Multiplier: 1.5, Randomization: 0.25},
 		GiveUpAfter: 5 * time.Second, ReconcileDelay: 6 * time.Second, DryRun: true,
 		Rates:    Rates{PerHour: 7},
-		Track:    TrackSettings{PollInterval: 8 * time.Second, Timeout: 9 * time.Second},
-		Accept:   AcceptSettings{MaxRequestAge: 10 * time.Second, GuardAfter: 11 * time.Second},
-		Defender: DefenderSettings{Cloud: "gcc-high", APIURL: "http://localhost:8443", Scope: "scope", Auth: "token-file", TokenFile: "/not/there/yet", DisableInstanceDiscovery: true, Timeout: 12 * time.Second},
-		Admin:    AdminSettings{Addr: ":9", Token: Secret{"from-file"}},
-		Log:      LogSettings{Level: "debug", Format: "console"},
+		Track:    Track{PollInterval: 8 * time.Second, Timeout: 9 * time.Second},
+		Accept:   Accept{MaxRequestAge: 10 * time.Second, GuardAfter: 11 * time.Second},
+		Defender: Defender{Cloud: "gcc-high", APIURL: "http://localhost:8443", Scope: "scope", Auth: "token-file", TokenFile: "/not/there/yet", DisableInstanceDiscovery: true, Timeout: 12 * time.Second},
+		Admin:    Admin{Addr: ":9", Token: Secret{"from-file"}},
+		Log:      Log{Level: "debug", Format: "console"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
 		t.Error(diff)
@@ -131,7 +134,7 @@ func TestEverySetting(t *testing.T) {
 func TestPrecedence(t *testing.T) {
 	config := write(t, "worker.yaml", "rate_per_hour: 7\nrate_per_minute: 8\nconcurrency: 9\nack_wait: 10s\ntrack: false\nnats_url: [\"a:1\", b:2]\nlog_format:\n")
 	env := map[string]string{"WORKER_RATE_PER_MINUTE": "80", "WORKER_CONCURRENCY": "90", "WORKER_ACK_WAIT": ""}
-	got, mistakes := load(t, env, "run", "--config", config, "--concurrency=900", "--dry-run")
+	got, mistakes := load(t, env, "--config="+config, "--concurrency=900", "--dry-run=true")
 	if len(mistakes) > 0 {
 		t.Fatal(mistakes)
 	}
@@ -180,7 +183,7 @@ func TestMistakes(t *testing.T) {
 			key, value, _ := strings.Cut(word, "=")
 			env[key] = value
 		}
-		_, mistakes := load(t, env, "run")
+		_, mistakes := load(t, env)
 		if !slices.ContainsFunc(mistakes, func(m Mistake) bool { return m.Name == name && strings.HasPrefix(m.Text, name) }) {
 			t.Errorf("%s: want a mistake of %s, got %v", one, name, mistakes)
 		}
@@ -193,7 +196,7 @@ func TestMistakes(t *testing.T) {
 // TestPolicyFileMistakes: all of them at once, by file and line.
 func TestPolicyFileMistakes(t *testing.T) {
 	path := write(t, "policy.yaml", "signers:\n  soar:\n    tickets: true\n    machines_per_hour: many\n  saor: {}\n")
-	_, mistakes := load(t, map[string]string{"WORKER_TRUSTED_SIGNERS": "soar=" + signerA, "WORKER_POLICY_FILE": path}, "run")
+	_, mistakes := load(t, map[string]string{"WORKER_TRUSTED_SIGNERS": "soar=" + signerA, "WORKER_POLICY_FILE": path})
 	if len(mistakes) != 3 {
 		t.Fatal(mistakes)
 	}
@@ -206,7 +209,7 @@ func TestPolicyFileMistakes(t *testing.T) {
 
 // TestOtherSettingsSurvive: check goes on with what is good.
 func TestOtherSettingsSurvive(t *testing.T) {
-	got, mistakes := load(t, map[string]string{"WORKER_CONCURRENCY": "none", "WORKER_RATE_PER_HOUR": "7"}, "check")
+	got, mistakes := load(t, map[string]string{"WORKER_CONCURRENCY": "none", "WORKER_RATE_PER_HOUR": "7"})
 	if len(mistakes) != 1 || mistakes[0].Group != "work" || got.Concurrency != 0 || got.Rates.PerHour != 7 {
 		t.Errorf("got %v, concurrency %d, rates %v", mistakes, got.Concurrency, got.Rates)
 	}
@@ -228,7 +231,7 @@ func TestConfigFile(t *testing.T) {
 		{"concurrency: 3\n---\nreplicas: 3\n", "line 3: a second document"},
 		{"concurrency: 3\nnats_token: \"opensesame\n", "line 2: not YAML"},
 	} {
-		_, mistakes := load(t, nil, "run", "--config", write(t, "worker.yaml", c.text))
+		_, mistakes := load(t, nil, "--config="+write(t, "worker.yaml", c.text))
 		switch text := fmt.Sprint(mistakes); {
 		case c.mistake == "" && len(mistakes) > 0:
 			t.Errorf("%q: got %s", c.text, text)
@@ -255,37 +258,29 @@ func FuzzConfigFile(f *testing.F) {
 
 // TestFlagsFollowVariables: nobody has to look up how a variable's flag is called.
 func TestFlagsFollowVariables(t *testing.T) {
-	for _, s := range settingsOf(model(t)) {
-		want := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(s.env, "WORKER_")), "_", "-")
-		if s.flag.Name != want {
-			t.Errorf("%s: flag --%s, want --%s", s.env, s.flag.Name, want)
+	var groups []string
+	for _, group := range Groups() {
+		groups = append(groups, group.Key)
+	}
+	for _, s := range NewTable().Settings {
+		want := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(s.Env, "WORKER_")), "_", "-")
+		if s.Flag != want {
+			t.Errorf("%s: flag --%s, want --%s", s.Env, s.Flag, want)
 		}
-		if s.flag.Group == nil || s.flag.Help == "" {
-			t.Errorf("%s: no group or no help", s.env)
+		if !slices.Contains(groups, s.Group) || s.Help == "" {
+			t.Errorf("%s: no known group or no help", s.Env)
 		}
 	}
-}
-
-func model(t *testing.T) *kong.Application {
-	t.Helper()
-	parser, err := newParser(&cli{}, io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parser.Model
 }
 
 // TestSecretsAreNotPrinted in any of the ways in which settings may be logged.
 func TestSecretsAreNotPrinted(t *testing.T) {
-	s := Settings{NATS: NATSSettings{Password: Secret{"opensesame"}}, Admin: AdminSettings{Token: Secret{"opensesame"}}}
+	s := Settings{NATS: NATS{Password: Secret{"opensesame"}}, Admin: Admin{Token: Secret{"opensesame"}}}
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var logged strings.Builder
-	log, _ := newLogger(LogSettings{Level: "info"}, &logged)
-	log.Info("settings", zap.Any("settings", s), zap.Stringer("one", s.Admin.Token))
-	for _, form := range []string{string(text), fmt.Sprintf("%v %+v %#v %s", s, s, s, s.Admin.Token), logged.String()} {
+	for _, form := range []string{string(text), fmt.Sprintf("%v %+v %#v %s", s, s, s, s.Admin.Token)} {
 		if strings.Contains(form, "opensesame") || !strings.Contains(form, "(secret)") {
 			t.Errorf("got %s", form)
 		}

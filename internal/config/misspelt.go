@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -10,14 +10,14 @@ import (
 // misspelt finds, among the variables of the environment, those that are one of ours but for a slip, which turns off
 // without a word whatever they should have switched on: they are mistakes. Other names that begin as ours do and are
 // none are unknown; each with a hint.
-func misspelt(environ []string, settings []*setting) (mistakes []Mistake, unknown []string) {
+func misspelt(environ []string, settings []*Setting) (mistakes []Mistake, unknown []string) {
 	given := map[string]bool{}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		given[name] = value != ""
 	}
 	isOurs := func(name string) bool {
-		return slices.ContainsFunc(settings, func(s *setting) bool { return s.env == name })
+		return slices.ContainsFunc(settings, func(s *Setting) bool { return s.Env == name })
 	}
 	for _, variable := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(variable, "=")
@@ -27,25 +27,25 @@ func misspelt(environ []string, settings []*setting) (mistakes []Mistake, unknow
 		switch near := slipsOf(name, settings, given); {
 		case near != nil:
 			mistakes = append(mistakes, Mistake{
-				Name: name, Group: near[0].group(),
+				Name: name, Group: near[0].Group,
 				Text: fmt.Sprintf("%s is set in the environment: there is no such variable; did you mean %s? Rename it, or unset it", name, variablesOf(near)),
 			})
 		case strings.HasPrefix(name, "WORKER_"), strings.HasPrefix(name, "DEFENDER_"):
-			unknown = append(unknown, fmt.Sprintf("%s is set in the environment, and there is no such variable%s", name, didYouMean(name, allVariables(settings))))
+			unknown = append(unknown, fmt.Sprintf("%s is set in the environment, and there is no such variable%s", name, DidYouMean(name, allVariables(settings))))
 		}
 	}
 	return mistakes, unknown
 }
 
 // slipsOf are the settings whose variable the name is but for one letter more, less or other, or two swapped.
-func slipsOf(name string, settings []*setting, given map[string]bool) (near []*setting) {
+func slipsOf(name string, settings []*Setting, given map[string]bool) (near []*Setting) {
 	for _, s := range settings {
-		prefix, _, _ := strings.Cut(s.env, "_")
+		prefix, _, _ := strings.Cut(s.Env, "_")
 		switch {
-		case editDistance(name, s.env) != 1:
+		case editDistance(name, s.Env) != 1:
 		case prefix == "LOG" && !strings.HasPrefix(name, "LOG_"):
 			// LOGLEVEL, GLOG_LEVEL: other programs' own.
-		case name == "NATS_URI" && given[s.env]:
+		case name == "NATS_URI" && given[s.Env]:
 			// Other programs read it for what is NATS_URL here.
 		default:
 			near = append(near, s)
@@ -54,11 +54,11 @@ func slipsOf(name string, settings []*setting, given map[string]bool) (near []*s
 	return near
 }
 
-func variablesOf(settings []*setting) string { return strings.Join(allVariables(settings), " or ") }
+func variablesOf(settings []*Setting) string { return strings.Join(allVariables(settings), " or ") }
 
-func allVariables(settings []*setting) (names []string) {
+func allVariables(settings []*Setting) (names []string) {
 	for _, s := range settings {
-		names = append(names, s.env)
+		names = append(names, s.Env)
 	}
 	return names
 }
