@@ -85,30 +85,31 @@ func (w *world) come(way int, by signer, id string, n int, f fault) {
 // A replica that dies at any point, before it or behind it, leaves nothing behind that another one can't finish.
 func TestDeathAtAnyPointIsSurvived(t *testing.T) {
 	for i, way := range ways {
-		for _, at := range way.points {
-			for _, done := range []bool{false, true} {
-				f := fault{at: at, done: done, dies: true, times: 1}
-				t.Run(fmt.Sprintf("%s, %s", way.name, f), func(t *testing.T) {
-					set := way.set
-					set.replicas = 2
-					ann := newSigner(t)
-					if way.signed {
-						set.rules = trusting("ann=" + ann.public)
-					}
-					inWorld(t, set, func(w *world) {
-						w.come(i, ann, "r1", 1, f)
+		t.Run(way.name, func(t *testing.T) {
+			set := way.set
+			set.replicas = 2
+			ann := newSigner(t)
+			if way.signed {
+				set.rules = trusting("ann=" + ann.public)
+			}
+			inWorld(t, set, func(w *world) {
+				for n, at := range way.points {
+					for m, done := range []bool{false, true} {
+						f := fault{at: at, done: done, dies: true, times: 1}
+						w.come(i, ann, fmt.Sprint("r ", f), 1+2*n+m, f)
 						if w.living() != 1 {
-							w.t.Errorf("%d replicas live", w.living())
+							w.t.Errorf("%s: %d replicas live", f, w.living())
 						}
 						// Whoever comes after is not held up by what was left behind.
 						w.faults.clear()
 						w.api.ClearFaults()
-						w.ask("r2", 1, field{"comment", `"another"`}) // of a signed world's it is refused
+						w.ask(fmt.Sprint("behind ", f), 1+2*n+m, field{"comment", fmt.Sprintf("%q", "another, "+f.String())}) // of a signed world's it is refused
 						w.settled(10 * time.Minute)
-					})
-				})
-			}
-		}
+						w.start()
+					}
+				}
+			})
+		})
 	}
 }
 
