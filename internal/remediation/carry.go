@@ -204,14 +204,14 @@ func (p *attempt) count(s step) {
 func (p *attempt) heard(a *defender.Error) (ambiguous bool) {
 	switch {
 	case a == nil:
-		p.ambiguous.end()
+		p.ambiguous.End()
 	case a.Class == defender.Ambiguous:
 		return !a.Foreign() && p.ambiguous.add(p.e.MachineID)
 	case a.Class == defender.Throttled:
 		p.Breaker.ResetFrom(faultUnreachable)
-		p.ambiguous.end()
+		p.ambiguous.End()
 	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
-		p.ambiguous.end()
+		p.ambiguous.End()
 	}
 	return false
 }

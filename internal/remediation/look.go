@@ -24,7 +24,7 @@ func (p *attempt) look() (Entry, step, error) {
 	p.Notes.mayList(true, "")
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.others(a.ID, p.key)) })
 	if found != nil {
-		p.ambiguous.end()
+		p.ambiguous.End()
 		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
 	}
 	e, s := d.looked(p.e, found, p.facts())

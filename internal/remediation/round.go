@@ -131,7 +131,7 @@ func (r *round) finish() {
 	for _, a := range r.finals {
 		for _, f := range r.byAction[a.ID] {
 			g.Go(func() error {
-				r.end(r.ctx, f.key, sighting{action: a, exchange: a.Exchange})
+				r.End(r.ctx, f.key, sighting{action: a, exchange: a.Exchange})
 				return nil
 			})
 		}
@@ -164,10 +164,10 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 	case err == nil && !overdue && !a.Final():
 		f.missed, f.gone, f.created = 0, false, a.CreationTime
 	case err == nil:
-		r.end(r.ctx, f.key, sighting{action: a, exchange: a.Exchange, overdue: overdue})
+		r.End(r.ctx, f.key, sighting{action: a, exchange: a.Exchange, overdue: overdue})
 	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // refused: it is no id to the API
 		if f.missed++; f.missed >= vanishedLooks {
-			r.end(r.ctx, f.key, sighting{exchange: answer.Exchange, gone: answer})
+			r.End(r.ctx, f.key, sighting{exchange: answer.Exchange, gone: answer})
 		}
 	default:
 		return err
@@ -175,8 +175,8 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 	return nil
 }
 
-// end decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
-func (t *Tracker) end(ctx context.Context, key string, s sighting) {
+// End decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
+func (t *Tracker) End(ctx context.Context, key string, s sighting) {
 	e, err := load(ctx, t.Ledger, key)
 	if err == nil {
 		var next step

@@ -107,7 +107,7 @@ type scope struct {
 // Handle is the remediation.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome) {
 	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, message: message{d: d, origin: d}}
-	defer func() { p.end(out) }()
+	defer func() { p.End(out) }()
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
 		out = p.outcomeOf(err)

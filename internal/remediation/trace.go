@@ -72,8 +72,8 @@ func (p *attempt) begin() {
 	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
 }
 
-// end is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
-func (p *attempt) end(out Outcome) {
+// End is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
+func (p *attempt) End(out Outcome) {
 	if p.span == nil {
 		return
 	}

@@ -58,8 +58,8 @@ func (k *keeper) runOn(data string) {
 	k.start()
 }
 
-// end stops it as the process manager does.
-func (k *keeper) end() {
+// End stops it as the process manager does.
+func (k *keeper) End() {
 	k.t.Helper()
 	if status := k.stop(); status != 0 {
 		k.t.Errorf("it ended with %d\n%s", status, k.lines("", 20))
@@ -175,7 +175,7 @@ func TestBackupAndRestore(t *testing.T) {
 	})
 	k.must("pause", "--reason", "backup")
 	waiting := k.shows("nothing in flight", func(s status) bool { return s.Paused != nil && s.Queue.InFlight == 0 && s.Followed == 0 }).Queue.Pending
-	k.end()
+	k.End()
 	if made := len(k.actions()); made < 3 || waiting < 3 || made+waiting != asked {
 		t.Fatalf("%d called for and %d waiting of %d: the pause came too late to show anything", made, waiting, asked)
 	}
@@ -193,7 +193,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if len(k.actions()) != asked || k.doubled() > 0 {
 		t.Fatalf("%d requests called for, %d twice", len(k.actions()), k.doubled())
 	}
-	k.end()
+	k.End()
 
 	// A backup of before: what waited then is thrown away first.
 	k.runOn(filepath.Join(dir, "first"))
@@ -205,7 +205,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if k.doubled() > 0 || k.actions()["new"] != 1 {
 		t.Errorf("%d called for twice: %v", k.doubled(), k.actions())
 	}
-	k.end()
+	k.End()
 
 	// The warning: if it is not thrown away, it is carried out again.
 	k.runOn(filepath.Join(dir, "second"))
@@ -215,7 +215,7 @@ func TestBackupAndRestore(t *testing.T) {
 	if k.doubled() != waiting {
 		t.Errorf("%d called for twice, %d were waiting when the backup was made", k.doubled(), waiting)
 	}
-	k.end()
+	k.End()
 	for _, c := range k.complaints() {
 		t.Error(c)
 	}

@@ -1,0 +1,136 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
+)
+
+// auditReport is what `worker audit verify` found.
+type auditReport struct {
+	Whole   bool               `json:"whole"`
+	Broken  *broker.AuditBreak `json:"broken,omitempty"`
+	Records uint64             `json:"records"` // verified, up to the break
+	broker.AuditKept
+}
+
+// Run verifies the trail. Exit status 1: it is not whole.
+func (c *AuditVerifyCmd) Run(ctx context.Context, env *session.Env) error {
+	kept, err := c.kept()
+	if err != nil {
+		return err
+	}
+	var chain *broker.AuditChain
+	if c.File != "" {
+		chain, err = verifyExport(ctx, c.File, kept)
+	} else {
+		chain, err = verifyTrail(ctx, env, kept)
+	}
+	found, isBreak := errors.AsType[*broker.AuditBreak](err)
+	if err != nil && !isBreak {
+		return err
+	}
+	report := auditReport{Whole: !isBreak, Broken: found, AuditKept: broker.AuditKept{Heads: []broker.AuditHead{}}}
+	if there := chain.Found(); there.Last >= there.First {
+		report.Records, report.AuditKept = there.Last-there.First+1, there
+	}
+	if c.JSON {
+		err = session.WriteJSONLine(env.Stdout, report)
+	} else {
+		err = report.write(env.Stdout)
+	}
+	if err == nil && !report.Whole {
+		return session.ExitStatus(1)
+	}
+	return err
+}
+
+func (c *AuditVerifyCmd) kept() (broker.AuditKept, error) {
+	if c.Heads == "" {
+		return broker.AuditKept{}, nil
+	}
+	text, err := os.ReadFile(c.Heads)
+	var earlier auditReport
+	if err == nil {
+		err = json.Unmarshal(text, &earlier)
+	}
+	if err == nil && len(earlier.Heads) == 0 {
+		err = errors.New("has no heads: give what `worker audit verify --json` wrote")
+	}
+	if err != nil {
+		return broker.AuditKept{}, config.BadInput("--heads: %w", err)
+	}
+	return earlier.AuditKept, nil
+}
+
+func (r auditReport) write(out io.Writer) error {
+	if r.Broken != nil {
+		_, err := fmt.Fprintf(out, "BROKEN at %s.\nWhat comes before it is whole. The runbook says what to do (A break in the audit trail).\n", session.Plain(r.Broken.Error()))
+		return err
+	}
+	if r.Records == 0 {
+		_, err := fmt.Fprintln(out, "Whole: there is no record yet.")
+		return err
+	}
+	what := fmt.Sprintf("Whole: %d records, sequences %d to %d, of %s.", r.Records, r.First, r.Last, session.Count(len(r.Heads), "writer", "writers"))
+	if r.First > 1 {
+		what += " What was before is not in it."
+	}
+	if _, err := fmt.Fprintf(out, "%s\nSHA-256 of their export: %s. Their last records:\n", what, r.ExportSHA256); err != nil {
+		return err
+	}
+	t := session.NewTable("SEQ", "WRITER", "N", "SHA256")
+	for _, h := range r.Heads {
+		t.Row(strconv.FormatUint(h.Sequence, 10), h.Writer, strconv.FormatUint(h.N, 10), h.SHA256)
+	}
+	return t.Write(out)
+}
+
+func openAuditTrail(ctx context.Context, conn *broker.Broker) (*broker.AuditTrail, error) {
+	trail, err := conn.OpenAuditTrail(ctx)
+	if broker.IsMissing(err) {
+		return nil, fmt.Errorf("%w: start `worker run`, which creates it", err)
+	}
+	return trail, err
+}
+
+func verifyTrail(ctx context.Context, env *session.Env, kept broker.AuditKept) (*broker.AuditChain, error) {
+	conn, err := session.DialForCommand(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	defer session.CloseAfterCommand(conn)
+	trail, err := openAuditTrail(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	chain := broker.NewAuditChain(1, kept, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
+	err = trail.Each(ctx, time.Time{}, chain.Add)
+	if err == nil {
+		err = chain.End(trail.Last())
+	}
+	return chain, err
+}
+
+// AuditCmd is `worker audit`.
+type AuditCmd struct {
+	Verify AuditVerifyCmd `cmd:"" help:"Walk the audit trail and name the first record that was altered or is missing."`
+	Export AuditExportCmd `cmd:"" help:"Write the audit trail as JSON lines."`
+}
+
+// AuditVerifyCmd is `worker audit verify`.
+type AuditVerifyCmd struct {
+	File  string `placeholder:"FILE" help:"Verify an export instead; needs no broker."`
+	Heads string `placeholder:"FILE" help:"What --json wrote at an earlier time: the last records of then must still be there."`
+	JSON  bool   `name:"json" help:"One JSON object."`
+}

@@ -1,0 +1,104 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+)
+
+// Checkup is one run of `worker check`. It writes a line for each thing looked at, and what to do about it below,
+// where something is to be done.
+type Checkup struct {
+	Env    *session.Env
+	Screen session.Screen
+	failed int
+	err    error // of writing
+}
+
+// Run proves the set-up step by step. It stops at no failure; what can't be tried because of one is skipped.
+func (c *CheckCmd) Run(ctx context.Context, env *session.Env) error {
+	k := &Checkup{Env: env, Screen: session.NewScreen(env)}
+	k.Configuration()
+	conn := k.broker(ctx)
+	if conn != nil {
+		defer session.CloseAfterCommand(conn)
+		k.streams(ctx, conn)
+		k.permissions(ctx, conn)
+	}
+	k.defender(ctx, conn)
+	switch {
+	case k.err != nil:
+		return k.err
+	case k.failed > 0:
+		fmt.Fprintf(env.Stdout, "\n%s failed.\n", session.Count(k.failed, "check", "checks"))
+		return session.ExitStatus(1)
+	}
+	_, err := fmt.Fprintln(env.Stdout, "\nAll checks passed.")
+	return err
+}
+
+func (k *Checkup) ok(what, format string, args ...any) {
+	k.line(session.Green, "ok", what, fmt.Sprintf(format, args...), "")
+}
+
+// warn is something that need not be wrong.
+func (k *Checkup) warn(what, text, do string) { k.line(session.Yellow, "warn", what, text, do) }
+
+func (k *Checkup) fail(what, text, do string) {
+	k.failed++
+	k.line(session.Red, "FAIL", what, text, do)
+}
+
+// skip is something that could not be tried because something else failed.
+func (k *Checkup) skip(what, text string) { k.line(session.Yellow, "skip", what, text, "") }
+
+func (k *Checkup) line(colour, verdict, what, text, do string) {
+	b := k.Screen.Paint(colour, fmt.Sprintf("%-4s", verdict)) + "  " + what + ": " + printable(text) + "\n"
+	if do != "" {
+		b += "      do: " + printable(do) + "\n"
+	}
+	if _, err := fmt.Fprint(k.Screen.Out, b); k.err == nil {
+		k.err = err
+	}
+}
+
+// printable is plain on one line.
+func printable(s string) string { return strings.Join(strings.Fields(session.Plain(s)), " ") }
+
+// mistaken tells whether a setting of one of the groups has no value.
+func (k *Checkup) mistaken(groups ...string) bool {
+	return slices.ContainsFunc(k.Env.Mistakes, func(m config.Mistake) bool { return slices.Contains(groups, m.Group) })
+}
+
+func (k *Checkup) Configuration() {
+	const what = "configuration"
+	for _, m := range k.Env.Mistakes {
+		said, do, found := strings.Cut(m.Text, ": ")
+		if !found {
+			said, do = m.Text, ""
+		}
+		k.fail(what, said, do)
+	}
+	for _, said := range k.Env.Unknown {
+		k.warn(what, said, "unset it, or correct its name")
+	}
+	if len(k.Env.Mistakes) == 0 {
+		k.ok(what, "every setting is well-formed")
+	}
+}
+
+// brokerVariable is the setting that says where the broker is.
+func brokerVariable(s config.Settings) string {
+	if len(s.NATS.URLs) > 0 {
+		return "NATS_URL"
+	}
+	return "WORKER_EMBEDDED_ADDR"
+}
+
+// CheckCmd is `worker check`.
+type CheckCmd struct{}

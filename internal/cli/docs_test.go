@@ -1,0 +1,265 @@
+package cli
+
+import (
+	"bytes"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+const repository = "../.."
+
+// pages are the Markdown files by their path in the repository.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "deploy/*.md", "deploy/helm/*/*.md"} {
+		files, err := filepath.Glob(filepath.Join(repository, pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no page matches %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, err := filepath.Rel(repository, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[filepath.ToSlash(name)] = string(content)
+		}
+	}
+	return found
+}
+
+var fence = regexp.MustCompile("(?ms)^( *)```([a-z]*)[^\n]*\n(.*?)^ *```$")
+
+// blocks are the code blocks of a page in one language, without their indentation.
+func blocks(page, language string) (code []string) {
+	for _, m := range fence.FindAllStringSubmatch(page, -1) {
+		if m[2] == language {
+			code = append(code, strings.ReplaceAll("\n"+m[3], "\n"+m[1], "\n")[1:])
+		}
+	}
+	return code
+}
+
+// shellCommands are the simple commands of a block, each as its words. It knows what these pages use: quotes, comments,
+// continued lines, and ; && | between commands.
+func shellCommands(block string) (commands [][]string) {
+	var words []string
+	var word strings.Builder
+	inWord, quote := false, rune(0)
+	endWord := func() {
+		if inWord {
+			words = append(words, word.String())
+		}
+		word.Reset()
+		inWord = false
+	}
+	endCommand := func() {
+		if endWord(); len(words) > 0 {
+			commands = append(commands, words)
+		}
+		words = nil
+	}
+	comment := false
+	for _, r := range strings.ReplaceAll(block, "\\\n", " ") {
+		switch {
+		case comment:
+			if comment = r != '\n'; !comment {
+				endCommand()
+			}
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			quote, inWord = r, true
+		case r == '#' && !inWord:
+			comment = true
+		case strings.ContainsRune("\n;&|", r):
+			endCommand()
+		case r == ' ' || r == '\t':
+			endWord()
+		default:
+			word.WriteRune(r)
+			inWord = true
+		}
+	}
+	endCommand()
+	return commands
+}
+
+// TestDocsCommands holds every command line in the pages against the program.
+func TestDocsCommands(t *testing.T) {
+	targets, err := os.ReadFile(filepath.Join(repository, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for name, page := range pages(t) {
+		for _, block := range blocks(page, "sh") {
+			for _, words := range shellCommands(block) {
+				seen++
+				for len(words) > 1 && words[0] != "export" && strings.Contains(words[0], "=") {
+					words = words[1:] // variables are looked at by TestDocsVariables
+				}
+				switch {
+				case words[0] == "worker":
+					parses(t, name, words[1:])
+				case slices.Equal(words[:min(3, len(words))], []string{"go", "run", "./cmd/worker"}):
+					parses(t, name, words[3:])
+				case words[0] == "make":
+					for _, target := range words[1:] {
+						if !bytes.Contains(targets, []byte("\n"+target+":")) {
+							t.Errorf("%s: the Makefile has no %s", name, target)
+						}
+					}
+				case words[0] == "nats":
+					natsCommand(t, name, words)
+				case words[0] == "curl" && strings.HasPrefix(words[len(words)-1], "http://127.0.0.1:8443/sim/"):
+					simCommand(t, name, words)
+				case words[0] != "export":
+					t.Errorf("%s: nothing here knows whether this works: %q", name, words)
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("found only %d commands", seen)
+	}
+}
+
+func parses(t *testing.T, name string, args []string) {
+	t.Helper()
+	if _, err := commandTable(t).Parse(args); err != nil {
+		t.Errorf("%s: worker %s: %v", name, strings.Join(args, " "), err)
+	}
+}
+
+// natsCommand checks that what is published is a request, on the subject of requests.
+func natsCommand(t *testing.T, name string, words []string) {
+	t.Helper()
+	if words[1] != "pub" {
+		return
+	}
+	subject, payload := words[len(words)-2], words[len(words)-1]
+	_, invalid := remediation.Rules{Stream: "REMEDIATION"}.Parse(remediation.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(payload)})
+	if subject != "remediation.unrestrict" || invalid != nil {
+		t.Errorf("%s: %q: %v", name, words, invalid)
+	}
+}
+
+// simCommand sends the simulator what a page would.
+func simCommand(t *testing.T, name string, words []string) {
+	t.Helper()
+	sim := defendersim.New(defendersim.Config{})
+	defer sim.Close()
+	url := words[len(words)-1]
+	if len(words) != 4 || words[1] != "-d" {
+		t.Fatalf("%s: %q", name, words)
+	}
+	answer := httptest.NewRecorder()
+	sim.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(words[2])))
+	if answer.Code != http.StatusNoContent {
+		t.Errorf("%s: %q: %d %s", name, words, answer.Code, answer.Body)
+	}
+}
+
+// TestDocsVariables finds every variable that a page names in the reference.
+func TestDocsVariables(t *testing.T) {
+	all := pages(t)
+	reference := all["docs/configuration.md"]
+	variable := regexp.MustCompile(`\b(?:WORKER|DEFENDER|NATS|LOG)_[A-Z]+(?:_[A-Z]+)*\b`)
+	for name, page := range all {
+		for _, v := range variable.FindAllString(page, -1) {
+			if !strings.Contains(reference, "| `"+v+"` |") {
+				t.Errorf("%s names %s, which docs/configuration.md does not have", name, v)
+			}
+		}
+	}
+}
+
+// TestDocsLinks follows the links between the pages, headings included.
+func TestDocsLinks(t *testing.T) {
+	all := pages(t)
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for name, page := range all {
+		for _, m := range link.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			target, anchor, _ := strings.Cut(m[1], "#")
+			path := name
+			if target != "" {
+				path = filepath.ToSlash(filepath.Join(filepath.Dir(name), target))
+			}
+			if _, err := os.Stat(filepath.Join(repository, path)); err != nil {
+				t.Errorf("%s links to %s: %v", name, m[1], err)
+			}
+			if anchor != "" && !slices.Contains(anchors(all[path]), anchor) {
+				t.Errorf("%s links to %s, which has no such heading", name, m[1])
+			}
+		}
+	}
+}
+
+// anchors are the names that GitHub gives a page's headings.
+func anchors(page string) (names []string) {
+	heading := regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	dropped := regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
+		names = append(names, strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+	}
+	return names
+}
+
+func TestDocsGo(t *testing.T) {
+	for name, page := range pages(t) {
+		for _, block := range blocks(page, "go") {
+			if _, err := parser.ParseFile(token.NewFileSet(), name, block, parser.SkipObjectResolution); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestSecurityNamesTests: what the threat model is said to be tried by is there.
+func TestSecurityNamesTests(t *testing.T) {
+	page := pages(t)["SECURITY.md"]
+	var all strings.Builder
+	for _, pattern := range []string{"*_test.go", "../../internal/*/*_test.go", "../../internal/*/*/*_test.go", "../../test/*/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(text)
+		}
+	}
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllStringSubmatch(page, -1)
+	if len(names) < 30 {
+		t.Errorf("SECURITY.md names %d tests", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(all.String(), "\nfunc "+name[1]+"(") {
+			t.Errorf("SECURITY.md names %s, which is not there", name[1])
+		}
+	}
+}

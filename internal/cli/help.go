@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kong"
+
+	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+)
+
+// helpFlag prints the help of the command it stands behind. Kong's own one
+// would leave the process.
+type helpFlag bool
+
+// errShown ends the command line of a flag that has shown what it is for.
+var errShown = errors.New("shown")
+
+// BeforeReset is called by kong, before anything required is missed.
+func (helpFlag) BeforeReset(ctx *kong.Context) error {
+	if err := ctx.PrintUsage(false); err != nil {
+		return err
+	}
+	return errShown
+}
+
+// HelpCmd is `worker help`.
+type HelpCmd struct {
+	Topic []string `arg:"" optional:"" help:"A command, or settings for what each setting means."`
+}
+
+// Run prints what is asked for.
+func (c *HelpCmd) Run(_ context.Context, env *session.Env) error {
+	line, err := newCommandLine(env.Stdout, env.Stderr)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(c.Topic) == 0:
+		return line.printOverview()
+	case slices.Equal(c.Topic, []string{"settings"}):
+		printSettings(env.Stdout, line.table.Settings)
+		return nil
+	}
+	_, err = line.Parse(append(slices.Clone(c.Topic), "--help"))
+	if errors.Is(err, errShown) {
+		return nil
+	}
+	return config.BadInput("%w\n%s", err, hint(err))
+}
+
+// printOverview is what there is, on one page.
+func (c *commandLine) printOverview() error {
+	ctx, err := kong.Trace(c.Kong, nil)
+	if err != nil {
+		return err
+	}
+	if err := kong.DefaultHelpPrinter(kong.HelpOptions{Compact: true, WrapUpperBound: helpWidth, ValueFormatter: kong.DefaultHelpValueFormatter}, ctx); err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
+	return err
+}
+
+// printHelp prints kong's help, examples, and then the settings that the
+// command uses, each with its variable and default.
+func (c *commandLine) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	node := ctx.Selected()
+	options.Compact = true
+	options.WrapUpperBound = helpWidth
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	if node != nil {
+		for i, example := range examples()[node.Path()] {
+			if i == 0 {
+				fmt.Fprint(ctx.Stdout, "\nExamples:\n")
+			}
+			fmt.Fprintln(ctx.Stdout, "  "+example)
+		}
+	}
+	used := c.used(node)
+	if len(used) == 0 {
+		return nil
+	}
+	fmt.Fprint(ctx.Stdout, "\nSettings: flag, variable, default. \"worker help settings\" says what each means.\n")
+	table := tabwriter.NewWriter(ctx.Stdout, 0, 0, 2, ' ', 0)
+	for _, s := range used {
+		fmt.Fprintf(table, "  %s\t%s\t%s\n", s.FlagForm(), s.Env, s.Fallback())
+	}
+	if err := table.Flush(); err != nil || node != nil {
+		return err
+	}
+	_, err := fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
+	return err
+}
+
+const moreHelp = "Run \"worker COMMAND --help\" for its flags and examples, \"worker help settings\" for what each setting means.\n"
+
+// groupsOf lists the groups of settings that a command uses; all for no command.
+func groupsOf(node *kong.Node) []string {
+	var all []string
+	for _, group := range config.Groups() {
+		all = append(all, group.Key)
+	}
+	if node == nil {
+		return all
+	}
+	for ; node != nil; node = node.Parent {
+		if groups := strings.Fields(node.Tag.Get("settings")); slices.Equal(groups, []string{"all"}) {
+			return all
+		} else if len(groups) > 0 {
+			return groups
+		}
+	}
+	return nil
+}
+
+// groupOf is a setting's group.
+func groupOf(s *config.Setting) config.Group {
+	groups := config.Groups()
+	return groups[slices.IndexFunc(groups, func(g config.Group) bool { return g.Key == s.Group })]
+}
+
+// used lists the settings that a command uses; all for no command.
+func (c *commandLine) used(node *kong.Node) []*config.Setting {
+	groups := groupsOf(node)
+	return slices.DeleteFunc(slices.Clone(c.table.Settings), func(s *config.Setting) bool { return !slices.Contains(groups, s.Group) })
+}
+
+// printSettings says of each setting what it means.
+func printSettings(w io.Writer, settings []*config.Setting) {
+	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the default.")
+	for i, s := range settings {
+		if i == 0 || settings[i-1].Group != s.Group {
+			fmt.Fprintf(w, "\n%s\n", groupOf(s).Title)
+			writeWrapped(w, "  ", groupOf(s).Description)
+		}
+		printSetting(w, s)
+	}
+}
+
+func printSetting(w io.Writer, s *config.Setting) {
+	fmt.Fprintf(w, "  %-44s  %s\n", s.FlagForm(), s.Env)
+	text := s.Help
+	if list := s.OneOf; list != nil {
+		text += " One of " + strings.Join(list, ", ") + "."
+	}
+	if s.Fallback() != "none" {
+		text += " Default: " + s.Fallback() + "."
+	}
+	writeWrapped(w, "        ", text)
+}
+
+const helpWidth = 100
+
+// writeWrapped writes text in lines of at most helpWidth, each after indent.
+func writeWrapped(w io.Writer, indent, text string) {
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(indent)+len(line)+1+len(word) > helpWidth {
+			fmt.Fprintln(w, indent+line)
+			line = ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	if line != "" {
+		fmt.Fprintln(w, indent+line)
+	}
+}
+
+// hint says where to find out what a mistyped command should have been.
+func hint(err error) string {
+	command := "worker"
+	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil && parse.Context.Selected() != nil {
+		command = parse.Context.Selected().FullPath()
+	}
+	return fmt.Sprintf("Run %q for what there is.", command+" --help")
+}

@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/unrestrict-worker/internal/config"
+)
+
+//go:generate go test . -run "TestReference|TestScripts|TestMetricsAfterEveryOutcome" -update
+
+const referencePath = "../../docs/configuration.md"
+
+// TestReference holds docs/configuration.md against the declared settings;
+// -update writes it.
+func TestReference(t *testing.T) {
+	want := reference(t)
+	if *update {
+		if err := os.WriteFile(referencePath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(referencePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/configuration.md is not what the settings say (make generate):\n%s", diff)
+	}
+}
+
+const referenceHead = `<!-- Generated from cmd/worker/config.go by "make generate"; changes here are overwritten. -->
+# Configuration
+
+Every setting is a flag, an environment variable and a key in the YAML file that ` + "`--config FILE`" + ` names.
+The flag comes before the variable, the variable before the file, the file before the default.
+An empty variable or key counts as not given. A variable in NAME_LIKE_THIS without ` + "`WORKER_`" + ` is the flag
+in kebab-case and the key in snake_case:
+
+    worker run --rate-per-hour=700          # a flag
+    WORKER_RATE_PER_HOUR=700 worker run     # the environment
+    rate_per_hour: 700                      # a line of worker.yaml, for worker run --config worker.yaml
+
+Every mistake is listed at once, with exit status 2, and nothing is started. Unknown and repeated keys in the file are
+mistakes too, and so is a variable that is one of these but for a slip: a letter more, less or other, or two swapped.
+Other variables that begin with ` + "`WORKER_` or `DEFENDER_`" + ` and are not here are warned of, those aside that Kubernetes
+injects for a Service. Each command reads and checks only the settings that its ` + "`--help`" + ` shows.
+
+A duration is a number with its unit: ` + "`500ms`, `30s`, `5m`, `24h`" + `.
+Secrets have no flag, since other people on the machine can read a command line. Each can be put into a file instead,
+named by the variable that ends in ` + "`_FILE`" + `; setting both is a mistake.
+`
+
+// referenceTraces is about variables of OpenTelemetry's SDK, which the program does not declare.
+const referenceTraces = `
+## Traces
+
+OpenTelemetry's variables, for ` + "`worker run`" + `, as its [specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
+has them; they have no flag and no key. [observability.md](observability.md#traces) says what is traced.
+
+| variable | default | meaning |
+|---|---|---|
+| ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`" + ` | none: traces are off | The collector's address, ` + "`http://HOST:4318`" + `; the second as it is, with its path. |
+| ` + "`OTEL_EXPORTER_OTLP_HEADERS`, `..._TRACES_HEADERS`" + ` | | Headers to send, such as a key: ` + "`NAME=VALUE,NAME=VALUE`" + `. |
+| ` + "`OTEL_EXPORTER_OTLP_PROTOCOL`, `..._TRACES_PROTOCOL`" + ` | ` + "`http/protobuf`" + ` | Or ` + "`http/json`" + `. |
+| ` + "`OTEL_EXPORTER_OTLP_CERTIFICATE`, `..._CLIENT_CERTIFICATE`, `..._CLIENT_KEY`, `..._COMPRESSION`, `..._TIMEOUT`" + ` | | As the specification says. |
+| ` + "`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`" + ` | ` + "`unrestrict-worker`" + ` | What the spans are of. |
+| ` + "`OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`" + ` | ` + "`parentbased_always_on`" + ` | Which traces are recorded. |
+| ` + "`OTEL_BSP_...`, `OTEL_SPAN_...`" + ` | | Batches and limits. |
+| ` + "`OTEL_TRACES_EXPORTER`" + ` | ` + "`otlp`" + ` | ` + "`none`" + ` switches traces off. |
+| ` + "`OTEL_SDK_DISABLED`" + ` | ` + "`false`" + ` | ` + "`true`" + ` switches traces off. |
+`
+
+func reference(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString(referenceHead)
+	group := ""
+	for _, s := range config.NewTable().Settings {
+		if s.Group != group {
+			group = s.Group
+			fmt.Fprintf(&b, "\n## %s\n\n", groupOf(s).Title)
+			if text := groupOf(s).Description; text != "" {
+				b.WriteString(text + "\n\n")
+			}
+			b.WriteString("| variable | flag | key | default | meaning |\n|---|---|---|---|---|\n")
+		}
+		flag, fallback := "`--"+s.Flag+"`", s.Fallback()
+		if s.Secret {
+			flag = "none"
+		}
+		if s.HasDefault {
+			fallback = "`" + fallback + "`"
+		}
+		help := s.Help
+		if list := s.OneOf; list != nil {
+			help += " One of `" + strings.Join(list, "`, `") + "`."
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | %s |\n", s.Env, flag, s.Key, fallback, help)
+	}
+	b.WriteString(referenceTraces)
+	return b.String()
+}

@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// RunCmd is `worker run`.
+type RunCmd struct{}
+
+// Run runs the service until the context ends. A clean drain is nil; ErrUnfinished calls and everything fatal are errors.
+func (c *RunCmd) Run(ctx context.Context, env *session.Env) error {
+	log, level := env.Logger()
+	defer func() { _ = log.Sync() }()
+	for _, what := range env.Unknown {
+		log.Warn(what)
+	}
+	w, err := service.NewService(env.Settings, env.Lookup, log, level)
+	if err != nil {
+		return err
+	}
+	manager, err := service.Supervise(w)
+	if err != nil {
+		return err
+	}
+	told := make(chan struct{})
+	go func() { defer close(told); manager.Run(ctx, w.Ended, log) }()
+	err = w.Run(ctx)
+	select {
+	case <-told:
+	case <-time.After(time.Second): // a manager that doesn't read what it is sent must not hold up the end
+	}
+	if err != nil {
+		log.Error("the worker ends", zap.Error(err))
+		return session.ExitStatus(1)
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// Operator puts what somebody does by command into the audit trail. Each command is a process of its own there, with a
+// chain of its own.
+type Operator struct {
+	auditor *broker.Auditor
+	by      string
+	claimed bool // by is what this machine says; the broker has not checked it
+	reason  string
+}
+
+// NewOperator is the NATS user of the connection; where there is none, this machine's user.
+func NewOperator(conn *broker.Broker, reason string) *Operator {
+	o := &Operator{auditor: conn.NewAuditor(service.RandomID()), by: conn.User(), reason: strings.TrimSpace(reason)}
+	if o.by == "" {
+		o.by, o.claimed = localUser(), true
+	}
+	return o
+}
+
+// localUser is USER@HOST.
+func localUser() string {
+	name := ""
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname()
+	return cmp.Or(name, "unknown") + "@" + cmp.Or(host, "unknown")
+}
+
+// Record records an act; what else there is to say of it stands in r. A crash behind it leaves the record of an act that
+// was not done.
+func (o *Operator) Record(ctx context.Context, act string, r remediation.AuditRecord) error {
+	ctx, cancel := context.WithTimeout(ctx, recordWithin)
+	defer cancel()
+	r.Kind, r.Act, r.By, r.ByClaimed, r.Reason, r.DecidedAt = remediation.AuditOperated, act, o.by, o.claimed, o.reason, time.Now().UTC()
+	err := o.auditor.Record(ctx, r)
+	switch {
+	case broker.IsMissing(err):
+		return fmt.Errorf("%w: start `worker run`, which creates it", err)
+	case err != nil:
+		return fmt.Errorf("%w: see whether the NATS user may publish on %s", err, broker.AuditSubject)
+	}
+	return nil
+}
+
+// recordWithin bounds the wait for the audit trail: a broker that refuses the right to publish answers nothing.
+const recordWithin = 10 * time.Second

@@ -1,0 +1,34 @@
+package session
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker"
+
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// DialForCommand connects to the broker of a running worker. That it is connected, which the log would say, is shown by
+// what comes then; that it is connected again, by the log alone.
+func DialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
+	cfg := config.BrokerConfig(env.Settings)
+	cfg.ClientName = "unrestrict-worker command"
+	log, level := env.Logger()
+	if usual := level.Level(); usual == zap.InfoLevel {
+		level.SetLevel(zap.WarnLevel)
+		defer level.SetLevel(usual)
+	}
+	return broker.Dial(ctx, cfg, log)
+}
+
+// CloseAfterCommand closes a connection of dialForCommand.
+//
+//nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck heeds this where it is called
+func CloseAfterCommand(b *broker.Broker) {
+	ctx, cancel := context.WithTimeout(context.Background(), service.CloseIn)
+	defer cancel()
+	_ = b.Close(ctx) // nothing is waiting to be sent: what was published was acknowledged
+}

@@ -1,0 +1,43 @@
+package session
+
+import (
+	"fmt"
+	"io"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// Env is what a command may use of the world around it. Every command has a
+// method Run(ctx context.Context, env *Env) error; the context ends at the
+// first SIGINT or SIGTERM. A nil error is exit status 0, an ExitStatus that
+// status, badInput 2 and any other error 1.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Lookup         func(variable string) (string, bool) // of the environment
+
+	// Settings are the merged settings, without mistakes in those that the
+	// command uses; zero for a command that uses none.
+	Settings config.Settings
+	// Mistakes is for check alone, the one command that runs with any. What
+	// they name has no value in Settings.
+	Mistakes []config.Mistake
+	// Unknown says which variables look like settings and are none. Run tells them
+	// of every command but those tagged saysunknown, which do it their own way.
+	Unknown []string
+}
+
+// Logger makes the logger that the settings ask for, on Stderr.
+func (e *Env) Logger() (*zap.Logger, zap.AtomicLevel) {
+	return service.NewLogger(e.Settings.Log, e.Stderr)
+}
+
+// ExitStatus is an error that only sets the exit status: the command has
+// already said what there is to say.
+type ExitStatus int
+
+func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }

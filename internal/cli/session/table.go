@@ -1,0 +1,72 @@
+package session
+
+import (
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// table is rows under a heading, in columns.
+type table struct{ lines []string }
+
+func NewTable(heading ...string) *table {
+	t := &table{}
+	t.Row(heading...)
+	return t
+}
+
+func (t *table) Row(cells ...string) {
+	for i, c := range cells {
+		cells[i] = Plain(c)
+	}
+	t.lines = append(t.lines, strings.Join(cells, "\t"))
+}
+
+func (t *table) Write(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if _, err := io.WriteString(w, strings.Join(t.lines, "\n")+"\n"); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// Plain is foreign text as it may stand on a terminal, on one line: it can neither move the cursor nor pass for what it
+// is not.
+func Plain(s string) string {
+	return admin.Printable(strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\r' || r == '\t' {
+			return ' '
+		}
+		return r
+	}, s))
+}
+
+// PlainLines is plain for text whose lines are its own.
+func PlainLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = Plain(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// ResultLine is a result for people, on one line.
+func ResultLine(at time.Time, r remediation.Result) string {
+	parts := []string{admin.Clock(at), Plain(Claiming(r.RequestID, r.ClaimedID)), Plain(r.Outcome)}
+	if r.MachineID != "" {
+		parts = append(parts, "machine "+Plain(r.MachineID))
+	}
+	if r.Adopted {
+		parts = append(parts, "(action was under way)")
+	}
+	if f := service.WhyEnded(r); f != nil {
+		parts = append(parts, Plain(f.Code+": "+f.Message))
+	}
+	return strings.Join(parts, "  ")
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// Run shows how the deployment stands. Exit status 1: requests are not being taken.
+func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
+	conn, err := session.DialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer session.CloseAfterCommand(conn)
+	conn.Settle(ctx)
+	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(), env.Settings.Rates)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		enc := json.NewEncoder(env.Stdout)
+		enc.SetEscapeHTML(false)
+		err = enc.Encode(status)
+	} else {
+		err = writeStatus(session.NewScreen(env), status, time.Now())
+	}
+	if err == nil && !status.Healthy {
+		return session.ExitStatus(1)
+	}
+	return err
+}
+
+func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
+	health, colour := "healthy", session.Green
+	switch {
+	case status.Paused != nil && status.Paused.ByOperator():
+		health, colour = "paused by an operator", session.Yellow
+	case status.Paused != nil:
+		health, colour = "not taking requests", session.Red
+	case !status.Healthy:
+		health, colour = service.NoWorker, session.Red
+	}
+	var err error
+	field := func(name, colour, text string) {
+		if err == nil {
+			err = s.Field(name, colour, text)
+		}
+	}
+	field("state", colour, health)
+	if p := status.Paused; p != nil {
+		field("why", "", pauseText(*p, now))
+	}
+	if q := status.WaitingForQuota; q != nil {
+		field("waiting", session.Yellow, quotaText(*q, now))
+	}
+	if d := status.DryRun; d != nil {
+		field("mode", session.Yellow, d.String())
+	}
+	field("queue", "", queueText(status.Queue))
+	field("budget", "", budgetText(status.Budget))
+	field("followed", "", session.Count(status.Followed, "action", "actions"))
+	letters, colour := "none", ""
+	if n := status.DeadLetters; n > 0 {
+		letters, colour = fmt.Sprintf("%d (worker deadletter list)", n), session.Yellow
+	}
+	if n := status.NotKept; n > 0 {
+		letters += fmt.Sprintf("; %d more, of messages that nobody vouches for, were not kept", n)
+	}
+	field("dead letters", colour, letters)
+	field("results", "", resultsText(status.Results))
+	field("version", "", status.Version)
+	return err
+}
+
+func pauseText(p admin.Pause, now time.Time) string {
+	text := p.Reason
+	if !p.ByOperator() {
+		text = p.Code + ": " + text
+	}
+	if d := now.Sub(p.Since); !p.Since.IsZero() && d >= time.Second {
+		text += ", for " + admin.Roughly(d)
+	}
+	switch {
+	case p.Until != nil:
+		text += ", until " + admin.Clock(*p.Until)
+	case p.ByOperator():
+		text += ", until `worker resume`"
+	}
+	return text
+}
+
+func quotaText(q admin.QuotaWait, now time.Time) string {
+	return fmt.Sprintf("for quota: the next call is free at %s, in %s", admin.Clock(q.NextCallAt), admin.Roughly(q.NextCallAt.Sub(now)))
+}
+
+func queueText(q admin.Queue) string {
+	text := fmt.Sprintf("%d waiting, %d in hand", q.Pending, q.InFlight)
+	if q.OldestSeconds > 0 {
+		text += ", the oldest for " + admin.Roughly(time.Duration(q.OldestSeconds*float64(time.Second)))
+	}
+	return text
+}
+
+func budgetText(windows []admin.Window) string {
+	if len(windows) == 0 {
+		return "no limit"
+	}
+	var parts []string
+	for _, w := range windows {
+		parts = append(parts, fmt.Sprintf("%d of %d calls left this %s", w.Remaining, w.Limit, w.Window))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func resultsText(counts map[string]int) string {
+	var parts []string
+	for _, outcome := range submit.Outcomes() {
+		if n := counts[outcome]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, outcome))
+		}
+	}
+	if parts == nil {
+		return "none in 24 hours"
+	}
+	return strings.Join(parts, ", ") + " in 24 hours"
+}
+
+// StatusCmd is `worker status`.
+type StatusCmd struct {
+	JSON bool `name:"json" help:"One JSON object, the same as /status of the admin server."`
+}

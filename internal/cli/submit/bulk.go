@@ -1,0 +1,207 @@
+package submit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// shownMistakes is how many mistakes of a file are shown; the others are counted.
+const shownMistakes = 50
+
+// Bulk is the requests of one command, in an order that is the same each time they are gone through.
+type Bulk struct {
+	Single  string // id of a single request; "" for a file
+	known   bool   // the id was given: it may have been used before
+	name    string // of the file, as mistakes call it
+	Rows    iter.Seq[Row]
+	Batch   string // "" for a single request without one
+	named   bool   // by --batch: no row may have another
+	Subject string
+	rules   remediation.Rules // the worker's own, signatures included
+
+	seed    []byte // to sign with; nil: not signed
+	signer  string // its public nkey
+	Expires string // expiresAt of signed rows that have none
+
+	repeated []repeated // found by check
+}
+
+// repeated is a machine that several rows are about.
+type repeated struct {
+	machine string
+	lines   []int
+}
+
+// Prepared is a row as it is published, or what is wrong with it.
+type Prepared struct {
+	Line    int
+	Message Message
+	content [sha256.Size]byte // of what the row itself says: a signature is good for a day from each run on
+	Payload []byte
+	header  remediation.Header
+	err     error
+}
+
+// where is how an error calls a row.
+func (b *Bulk) where(line int) string {
+	if b.Single != "" {
+		return "the request"
+	}
+	return fmt.Sprintf("%s, line %d", b.name, line)
+}
+
+// Requests goes through the rows once more.
+func (b *Bulk) Requests() iter.Seq[Prepared] {
+	return func(yield func(Prepared) bool) {
+		for r := range b.Rows {
+			p := Prepared{Line: r.Line, Message: r.message, err: r.err}
+			if p.err == nil {
+				p.err = b.Complete(&p)
+			}
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// Complete gives a row what it has not of its own.
+func (b *Bulk) Complete(p *Prepared) (err error) {
+	m := &p.Message
+	if m.ID == "" {
+		m.ID = b.Batch + ":" + strconv.Itoa(p.Line)
+	}
+	if b.named && m.Batch != "" && m.Batch != b.Batch {
+		return fmt.Errorf("batch: is %s here and %s on the command line; leave one of them out", strconv.Quote(m.Batch), strconv.Quote(b.Batch))
+	}
+	if m.Batch == "" {
+		m.Batch = b.Batch
+	}
+	if p.Payload, err = session.AsJSON(m); err != nil {
+		return err
+	}
+	p.content = sha256.Sum256(p.Payload)
+	if b.seed == nil {
+		return nil
+	}
+	if m.ExpiresAt == "" {
+		m.ExpiresAt = b.Expires
+		if p.Payload, err = session.AsJSON(m); err != nil {
+			return err
+		}
+	}
+	signer, signature, err := remediation.Sign(b.seed, b.Subject, p.Payload)
+	p.header = remediation.Header{remediation.HeaderSigner: {signer}, remediation.HeaderSignature: {signature}}
+	return err
+}
+
+// check holds every row against the worker's own rules, makes it known to the harvest, if there is one, and returns how
+// many there are. Otherwise all mistakes are bad input.
+func (b *Bulk) check(h *harvest) (rows int, err error) {
+	var shown []string
+	mistakes := 0
+	lines := map[string]int{} // of ids
+	machines := map[string][]int{}
+	for p := range b.Requests() {
+		rows++
+		if p.err == nil {
+			p.err = b.judge(p)
+		}
+		if first := lines[p.Message.ID]; p.err == nil && first != 0 {
+			p.err = fmt.Errorf("id: %s is that of line %d too; give each row its own", strconv.Quote(p.Message.ID), first)
+		}
+		if p.err == nil {
+			lines[p.Message.ID] = p.Line
+			machine := strings.ToLower(p.Message.MachineID)
+			machines[machine] = append(machines[machine], p.Line)
+			if h != nil {
+				h.add(p)
+			}
+			continue
+		}
+		if mistakes++; mistakes <= shownMistakes {
+			shown = append(shown, session.Plain(b.where(p.Line)+": "+p.err.Error()))
+		}
+	}
+	if mistakes == 0 && rows > 0 {
+		b.repeated = repeatedIn(machines)
+		return rows, nil
+	}
+	return 0, b.badRows(mistakes, shown)
+}
+
+// badRows is what is wrong with the rows, or that there are none.
+func (b *Bulk) badRows(mistakes int, shown []string) error {
+	switch {
+	case mistakes == 0:
+		return config.BadInput("%s: there is no request in it", b.name)
+	case mistakes == 1:
+		return config.BadInput("%s\nNothing was published.", shown[0])
+	case mistakes > shownMistakes:
+		shown = append(shown, fmt.Sprintf("and %d more", mistakes-shownMistakes))
+	}
+	return config.BadInput("%d mistakes; nothing was published:\n  %s", mistakes, strings.Join(shown, "\n  "))
+}
+
+// repeatedIn are the machines of more than one line, in the order of the first.
+func repeatedIn(machines map[string][]int) (all []repeated) {
+	for machine, lines := range machines {
+		if len(lines) > 1 {
+			all = append(all, repeated{machine, lines})
+		}
+	}
+	slices.SortFunc(all, func(a, b repeated) int { return a.lines[0] - b.lines[0] })
+	return all
+}
+
+func (b *Bulk) judge(p Prepared) error {
+	_, invalid := b.rules.Parse(remediation.Delivery{Stream: b.rules.Stream, Subject: b.Subject, Header: p.header, Data: p.Payload})
+	if invalid != nil {
+		return errors.New(invalid.Message)
+	}
+	return nil
+}
+
+// Outgoing is a row for the broker. Its message id is the same whenever the same command publishes the same row again,
+// so that the broker drops it; a row that was corrected in the meantime, or signed, reaches the worker. Nobody else can
+// use the id up, for only who has the file knows what is in it. A single request gets an id of its own each time: the
+// worker knows it by the request's. again is the run that a row of an earlier dry run asks for, else 0.
+func (b *Bulk) Outgoing(p Prepared, again int) broker.Outgoing {
+	of := fmt.Sprintf("%q %q %d %q %d %x", b.Subject, b.Batch, p.Line, b.signer, again, p.content)
+	if b.Single != "" {
+		of = service.RandomID()
+	}
+	sum := sha256.Sum256([]byte(of))
+	return broker.Outgoing{Name: b.where(p.Line), MessageID: hex.EncodeToString(sum[:16]), Header: p.header, Payload: p.Payload}
+}
+
+// checkBatch says what is wrong with a batch's name, from which ids are made.
+func checkBatch(name, stream string) error {
+	switch {
+	case name == stream:
+		return config.BadInput("--batch: %s:1 and the like are kept for messages that have no id; choose another name than the request stream's", stream)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return config.BadInput("--batch: the name has control characters or is not UTF-8; leave them out")
+	case utf8.RuneCountInString(name) > maxBatchName:
+		return config.BadInput("--batch: the name has more than %d characters; shorten it", maxBatchName)
+	}
+	return nil
+}
+
+// maxBatchName leaves room for a line number in an id of 256 characters.
+const maxBatchName = 240

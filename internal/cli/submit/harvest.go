@@ -1,0 +1,238 @@
+package submit
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Fate is what is known of a row.
+type Fate struct {
+	Line        int
+	Id, Machine string
+	ticket      string
+	metadata    string // JSON
+	seq         uint64 // of our own message of it in the request stream; 0: not published
+	duplicate   bool   // that message was there before
+	told        uint64 // sequence of the result that the rest is from; 0: none
+	run         int
+	Outcome     string
+	Final       bool
+	asked       bool // final, but its message has gone out anew since: what the worker makes of that is not known yet
+	Code        string
+	Message     string
+	action      string // id of the machine action
+	received    time.Time
+	finished    time.Time
+	claims      []claim
+}
+
+// claim is a result of a message that bore a row's id in vain, which any message can. Whether it was the row's own
+// message is known once that is published.
+type claim struct {
+	request string // STREAM:SEQ
+	told    uint64
+	result  remediation.Result
+}
+
+// harvest collects the results of a bulk's rows. Its methods may be called at the same time.
+type harvest struct {
+	stream string // of requests
+	signer string // the nkey that rows are signed with; "": they are not
+
+	mu     sync.Mutex
+	fates  []*Fate
+	byID   map[string]*Fate
+	open   int    // rows without a final result
+	seen   uint64 // sequence of the last result looked at
+	counts map[string]int
+}
+
+func newHarvest(stream string) *harvest {
+	return &harvest{stream: stream, byID: map[string]*Fate{}, counts: map[string]int{}}
+}
+
+// add makes a row known, before any result.
+func (h *harvest) add(p Prepared) {
+	f := &Fate{
+		Line: p.Line, Id: p.Message.ID, Machine: strings.ToLower(p.Message.MachineID),
+		ticket: p.Message.Ticket, metadata: string(p.Message.Metadata),
+	}
+	h.fates = append(h.fates, f)
+	h.byID[f.Id] = f
+	h.open++
+}
+
+// take looks at one message of the results stream; Enough when no row is open.
+func (h *harvest) take(m broker.Message) error {
+	var r remediation.Result
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seen = max(h.seen, m.Sequence)
+	if json.Unmarshal(m.Data, &r) != nil {
+		return nil // somebody else's
+	}
+	if f := h.byID[r.RequestID]; f != nil && f.Machine == r.MachineID && h.ours(r) {
+		h.learn(f, m.Sequence, r)
+	}
+	if f := h.byID[r.ClaimedID]; f != nil {
+		if f.seq == 0 {
+			f.claims = append(f.claims, claim{r.RequestID, m.Sequence, r})
+		} else if r.RequestID == h.ref(f.seq) {
+			h.learn(f, m.Sequence, r)
+		}
+	}
+	if h.open == 0 {
+		return broker.Enough()
+	}
+	return nil
+}
+
+// ours is false for a result of another's request, which may have the same id: ids belong to signers and clients. Of signers
+// by another name than their nkey it can't be told which one is ours.
+func (h *harvest) ours(r remediation.Result) bool {
+	switch {
+	case h.signer == "":
+		return r.SignedBy == "" && r.Client == ""
+	case nkeys.IsValidPublicKey(r.SignedBy):
+		return r.SignedBy == h.signer
+	}
+	return r.SignedBy != "" || r.Client == ""
+}
+
+func (h *harvest) ref(seq uint64) string { return h.stream + ":" + strconv.FormatUint(seq, 10) }
+
+// learn goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
+// late, when a crash came between.
+func (h *harvest) learn(f *Fate, told uint64, r remediation.Result) {
+	if told <= f.told || f.Final && !r.Final && r.Run <= f.run {
+		return
+	}
+	h.close(f, false)
+	f.told, f.run, f.Outcome, f.received, f.finished = told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
+	f.Code, f.Message, f.asked = "", "", false
+	if r.Error != nil {
+		f.Code, f.Message = r.Error.Code, r.Error.Message
+	}
+	var action struct {
+		ID string `json:"id"`
+	}
+	if json.Unmarshal(r.MachineAction, &action) == nil && action.ID != "" {
+		f.action = action.ID
+	}
+	h.close(f, r.Final)
+}
+
+// close or opens a row.
+func (h *harvest) close(f *Fate, final bool) {
+	if final == f.Final {
+		return
+	}
+	if f.Final = final; final {
+		h.open--
+		h.counts[f.Outcome]++
+	} else {
+		h.open++
+		h.counts[f.Outcome]--
+	}
+}
+
+// published notes where a row's own message is. What a row came to before holds if the broker recognised the message. Else
+// the worker decides anew whether it is the same request, and a row of a dry run may be run in earnest.
+func (h *harvest) published(f *Fate, s broker.Stored) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f.seq, f.duplicate = s.Sequence, s.Duplicate
+	for _, c := range f.claims {
+		if c.request == h.ref(f.seq) {
+			h.learn(f, c.told, c.result)
+		}
+	}
+	f.claims = nil
+	if f.Final && (!s.Duplicate || f.Outcome == remediation.DryRun) {
+		h.close(f, false)
+		f.asked = true
+	}
+}
+
+// undecided are the rows that were final before and whose message went out anew.
+func (h *harvest) undecided() (rows []*Fate, seqs []uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.fates {
+		if f.asked {
+			rows, seqs = append(rows, f), append(seqs, f.seq)
+		}
+	}
+	return rows, seqs
+}
+
+// confirm takes what rows came to before for their end, where nothing else was told meanwhile.
+func (h *harvest) confirm(rows []*Fate) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range rows {
+		if f.asked {
+			f.asked = false
+			h.close(f, true)
+		}
+	}
+}
+
+// copyOf is what is known of a row by now.
+func (h *harvest) copyOf(row int) Fate {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return *h.fates[row]
+}
+
+// last is the sequence of the last result looked at.
+func (h *harvest) last() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.seen
+}
+
+// standing is how far the rows have come.
+type standing struct {
+	Open, underWay int
+	counts         map[string]int // of final rows, by outcome
+}
+
+func (h *harvest) Standing() standing {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := standing{Open: h.open, counts: map[string]int{}}
+	for outcome, n := range h.counts {
+		if n > 0 {
+			s.counts[outcome] = n
+		}
+	}
+	for _, f := range h.fates {
+		if !f.Final && f.Outcome == remediation.Submitted {
+			s.underWay++
+		}
+	}
+	return s
+}
+
+// rerun is the run that a row of an earlier dry run asks for, else 0.
+func (f *Fate) rerun() int {
+	if f.Final && f.Outcome == remediation.DryRun {
+		return f.run + 1
+	}
+	return 0
+}
+
+// succeeded tells whether a row got what it asked for: where actions are not followed, that the API accepted the call.
+func (f *Fate) succeeded() bool {
+	return f.Final && slices.Contains([]string{remediation.Succeeded, remediation.Submitted, remediation.DryRun}, f.Outcome)
+}

@@ -1,0 +1,151 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// Submission is one bulk on its way to the broker.
+type Submission struct {
+	env     *session.Env
+	Bulk    *Bulk
+	broker  *broker.Broker
+	rows    int
+	Harvest *harvest
+	wait    bool          // for the results
+	timeout time.Duration // of waiting; 0: none
+
+	Stored, Duplicates int
+	forgotten          int // rows queued again that have results of an earlier run of the command
+}
+
+// CarryOut publishes and waits. The report is written whatever happens, with what is known by then.
+func (s *Submission) CarryOut(ctx context.Context, reportPath string) error {
+	out, err := OpenReport(reportPath)
+	if err != nil {
+		return err
+	}
+	err = s.dialAndRun(ctx)
+	if !s.wait {
+		return err
+	}
+	if failed := out.Write(s.Harvest.fates); failed != nil {
+		if _, said := errors.AsType[session.ExitStatus](err); said {
+			err = nil
+		}
+		return errors.Join(err, failed)
+	}
+	return err
+}
+
+func (s *Submission) dialAndRun(ctx context.Context) (err error) {
+	if s.broker, err = session.DialForCommand(ctx, s.env); err != nil {
+		return err
+	}
+	defer session.CloseAfterCommand(s.broker)
+	return s.run(ctx)
+}
+
+func (s *Submission) run(ctx context.Context) error {
+	from := broker.FollowOptions{}
+	if s.wait {
+		var err error
+		if from, err = s.earlier(ctx); err != nil {
+			return s.cut(ctx, err)
+		}
+	}
+	if err := s.publish(ctx); err != nil {
+		return s.cut(ctx, err)
+	}
+	s.sayPublished()
+	if !s.wait {
+		s.sayHowToGoOn()
+		return nil
+	}
+	return s.await(ctx, from)
+}
+
+func (s *Submission) publish(ctx context.Context) error {
+	m := s.meter("published")
+	defer m.End()
+	all := func(*Fate) bool { return true }
+	err := s.publishRows(ctx, all, func(f *Fate, r broker.Stored) {
+		s.Stored++
+		switch {
+		case r.Duplicate:
+			s.Duplicates++
+		case f.told > 0 && f.rerun() == 0:
+			s.forgotten++
+		}
+		s.Harvest.published(f, r)
+		m.Show(s.Stored)
+	})
+	if err != nil || s.wait || s.Duplicates == 0 {
+		return err
+	}
+	return s.publishReruns(ctx)
+}
+
+// publishReruns publishes the rows that were there, but from a dry run that has ended. For who may not read results the
+// rows stay as they were.
+func (s *Submission) publishReruns(ctx context.Context) error {
+	if _, err := s.earlier(ctx); err != nil {
+		return context.Cause(ctx)
+	}
+	ended := func(f *Fate) bool { return f.duplicate && f.rerun() > 0 }
+	return s.publishRows(ctx, ended, func(_ *Fate, r broker.Stored) {
+		if !r.Duplicate {
+			s.Duplicates--
+		}
+	})
+}
+
+// publishRows publishes those that are meant, in their order.
+func (s *Submission) publishRows(ctx context.Context, meant func(*Fate) bool, stored func(*Fate, broker.Stored)) error {
+	var sent []*Fate // not stored yet, the oldest first
+	requests := iter.Seq2[broker.Outgoing, error](func(yield func(broker.Outgoing, error) bool) {
+		row := 0
+		for p := range s.Bulk.Requests() {
+			f := s.Harvest.fates[row]
+			if row++; !meant(f) {
+				continue
+			}
+			sent = append(sent, f)
+			if !yield(s.Bulk.Outgoing(p, f.rerun()), p.err) {
+				return
+			}
+		}
+	})
+	return s.broker.PublishAll(ctx, requests, func(r broker.Stored) {
+		f := sent[0]
+		sent = sent[1:]
+		stored(f, r)
+	})
+}
+
+// cut says how to go on after what was cut short.
+func (s *Submission) cut(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if s.Bulk.Single != "" {
+		return err
+	}
+	return fmt.Errorf("%w\n%d of %s are queued. Run the same command again to go on: no row is carried out twice", err, s.Stored, session.Count(s.rows, "request", "requests"))
+}
+
+func (s *Submission) meter(what string) *Meter {
+	if s.Bulk.Single != "" {
+		return nil
+	}
+	term, _ := s.env.Lookup("TERM")
+	return NewMeter(s.env.Stderr, service.IsTerminal(s.env.Stderr) && term != "dumb", what, s.rows)
+}

@@ -1,0 +1,175 @@
+package submit
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// signFor is how long a signed request without expiresAt is good for.
+const signFor = 24 * time.Hour
+
+// Run checks everything first, and then publishes it, or nothing.
+func (c *SubmitCmd) Run(ctx context.Context, env *session.Env) error {
+	s, done, err := c.Prepare(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.sayRepeated()
+	if c.ValidateOnly {
+		fmt.Fprintf(env.Stdout, "%s in good form; nothing was published.\n", session.Count(s.rows, "request", "requests"))
+		return nil
+	}
+	return s.CarryOut(ctx, c.Report)
+}
+
+// Prepare reads and checks. The caller calls done at the end.
+func (c *SubmitCmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
+	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout}
+	if s.Bulk, done, err = c.bulk(ctx, env); err != nil {
+		return nil, nil, err
+	}
+	s.Harvest = newHarvest(s.Bulk.rules.Stream)
+	s.Harvest.signer = s.Bulk.signer
+	if s.rows, err = s.Bulk.check(s.Harvest); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return s, done, nil
+}
+
+// bulk is what the command line asks for. The caller calls done at the end.
+func (c *SubmitCmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(), err error) {
+	names := env.Settings.Names
+	b := &Bulk{
+		Batch: c.Batch, named: c.Batch != "", Subject: names.Subject,
+		rules: remediation.Rules{Stream: names.Stream, OwnSubjects: broker.Names(names).OwnSubjects()},
+	}
+	if err := checkBatch(c.Batch, names.Stream); err != nil {
+		return nil, nil, err
+	}
+	for flag, value := range c.texts() {
+		if !utf8.ValidString(value) {
+			return nil, nil, config.BadInput("%s: is not UTF-8; encode it as UTF-8", flag)
+		}
+	}
+	if err := c.ReadSeed(b); err != nil {
+		return nil, nil, err
+	}
+	if c.Machine != "" {
+		return b, func() {}, c.single(b)
+	}
+	in, err := openInput(ctx, c.File, env.Stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	unsigned := b.rules
+	unsigned.Signers = nil // a row is signed only once it is complete
+	b.name, b.Rows = in.name, in.rows(c.Comment, unsigned)
+	if !b.named {
+		b.Batch = in.digest
+	}
+	return b, in.close, nil
+}
+
+// single is the one request that the flags describe.
+func (c *SubmitCmd) single(b *Bulk) error {
+	if expires, err := time.Parse(time.RFC3339, c.ExpiresAt); err == nil && time.Now().After(expires) {
+		return config.BadInput("--expires-at: %s has passed; give a time to come", c.ExpiresAt)
+	}
+	b.Single, b.known = c.ID, c.ID != ""
+	if !b.known {
+		b.Single = service.RandomID()
+	}
+	b.Rows = slices.Values([]Row{{Line: 1, message: Message{
+		ID: b.Single, MachineID: c.Machine, Comment: c.Comment, Ticket: c.Ticket, RequestedBy: c.RequestedBy,
+		ExpiresAt: c.ExpiresAt, ReplyTo: c.ReplyTo,
+	}}})
+	return nil
+}
+
+// ReadSeed makes the rules those of a worker that trusts this one signer.
+func (c *SubmitCmd) ReadSeed(b *Bulk) (err error) {
+	if c.SignWith == "" {
+		return nil
+	}
+	if b.seed, err = config.ReadSmall(c.SignWith); err != nil {
+		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
+	}
+	if b.signer, _, err = remediation.Sign(b.seed, b.Subject, nil); err != nil {
+		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
+	}
+	if b.rules.Signers, err = remediation.ParseSigners(b.signer); err != nil {
+		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
+	}
+	b.Expires = time.Now().Add(signFor).UTC().Format(time.RFC3339)
+	return nil
+}
+
+// SubmitCmd is `worker submit`.
+type SubmitCmd struct {
+	Machine      string        `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
+	Comment      string        `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
+	File         string        `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a plain list of machine ids with --comment, a .jsonl file, or - for standard input, any of them."`
+	ID           string        `name:"id" placeholder:"ID" help:"With --machine: the request's id, which is carried out once however often it is published (default: one is made)."`
+	Ticket       string        `placeholder:"TEXT" help:"With --machine: the ticket, echoed in results."`
+	RequestedBy  string        `placeholder:"NAME" help:"With --machine: who asks for it, echoed in results."`
+	ExpiresAt    string        `placeholder:"TIME" help:"With --machine: not carried out after this time, such as 2026-11-24T18:00:00Z."`
+	ReplyTo      string        `placeholder:"SUBJECT" help:"With --machine: a subject that gets this request's results too."`
+	Batch        string        `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never has a row carried out twice."`
+	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
+	Timeout      time.Duration `placeholder:"DURATION" help:"With --wait: stop waiting after this long, such as 10m or 2d, with exit status 1 (default: none)."`
+	Report       string        `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
+	ValidateOnly bool          `help:"Check everything and publish nothing; needs no broker."`
+	SignWith     string        `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
+}
+
+// Validate is called by kong.
+func (c SubmitCmd) Validate() error {
+	switch {
+	case (c.Machine == "") == (c.File == ""):
+		return config.BadInput("give either --machine with --comment, or --file")
+	case c.Machine != "" && c.Comment == "":
+		return config.BadInput("--machine needs --comment")
+	case c.File != "" && c.ofOne() != "":
+		return config.BadInput("%s goes with --machine; in a file it is a column of each row", c.ofOne())
+	case c.Timeout != 0 && !c.Wait:
+		return config.BadInput("--timeout needs --wait")
+	case c.Timeout < 0:
+		return config.BadInput("--timeout: give how long to wait, such as 10m")
+	case c.Report != "" && !c.Wait:
+		return config.BadInput("--report needs --wait")
+	case c.ValidateOnly && c.Wait:
+		return config.BadInput("--validate-only publishes nothing to wait for; leave out --wait")
+	}
+	return nil
+}
+
+// ofOne is the first flag given that describes one request, "" if there is none.
+func (c SubmitCmd) ofOne() string {
+	for flag, value := range c.texts() {
+		if value != "" && flag != "--comment" {
+			return flag
+		}
+	}
+	return ""
+}
+
+// texts are the flags that become a request's texts, and their values.
+func (c SubmitCmd) texts() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		_ = yield("--comment", c.Comment) && yield("--id", c.ID) && yield("--ticket", c.Ticket) &&
+			yield("--requested-by", c.RequestedBy) && yield("--expires-at", c.ExpiresAt) && yield("--reply-to", c.ReplyTo)
+	}
+}

@@ -1,0 +1,214 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+const (
+	awaitLook  = 250 * time.Millisecond
+	awaitQuota = 10 * time.Second // between two looks at queue and quota
+)
+
+// earlier reads the results that are there before anything is published, and returns where to go on. It finds those of
+// an earlier run of the same rows, and that results can't be read while there is still time to say so.
+func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) {
+	o := broker.FollowOptions{Since: time.Now().Add(-session.Remembered)}
+	if s.Bulk.Single != "" && !s.Bulk.known { // its id is new
+		last, err := s.broker.Latest(ctx, s.broker.Names().ResultsStream, 1)
+		if err == nil && len(last) > 0 {
+			o.From = last[0].Sequence + 1
+		}
+		return o, session.AdviseMissing(err)
+	}
+	o.ToPresent = true
+	err := session.FollowResults(ctx, s.broker, o, func(m broker.Message) error {
+		_ = s.Harvest.take(m) // enough is only what is enough to the end
+		return ctx.Err()
+	})
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return s.goOn(), err
+}
+
+// goOn is where to go on reading results.
+func (s *Submission) goOn() broker.FollowOptions {
+	if last := s.Harvest.last(); last > 0 {
+		return broker.FollowOptions{From: last + 1}
+	}
+	return broker.FollowOptions{Since: time.Now().Add(-session.Remembered)}
+}
+
+// await follows the results until each row has its final one, and sums them up.
+func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error {
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
+		defer cancel()
+	}
+	err := s.follow(ctx, from, s.display())
+	var sum error
+	if s.Bulk.Single == "" {
+		sum = WriteSummary(s.env.Stdout, s.Harvest.fates)
+	}
+	open := s.Harvest.Standing().Open
+	switch {
+	case err != nil || sum != nil:
+		return errors.Join(err, sum)
+	case open > 0:
+		return s.unfinished(ctx, open)
+	}
+	for _, f := range s.Harvest.fates {
+		if !f.succeeded() {
+			return session.ExitStatus(1)
+		}
+	}
+	return nil
+}
+
+// errWaited is why the context of who waited long enough ends.
+var errWaited = errors.New("waited long enough")
+
+func (s *Submission) unfinished(ctx context.Context, open int) error {
+	how := "Run the same command again to go on waiting: no row is carried out twice"
+	if s.Bulk.Single != "" {
+		how = "What becomes of it: worker why " + session.ShellQuote(s.Bulk.Single)
+	}
+	after := "interrupted while"
+	if errors.Is(context.Cause(ctx), errWaited) {
+		after = "--timeout: after " + s.timeout.String()
+	}
+	return fmt.Errorf("%s %s no final result yet. %s", after, session.Count(open, "request had", "requests had"), how)
+}
+
+// display shows how far it has come.
+type display interface {
+	Show(context.Context, standing)
+	End()
+}
+
+func (s *Submission) display() display {
+	if s.Bulk.Single != "" {
+		return &oneDisplay{s: s, asked: time.Now()}
+	}
+	return &bulkDisplay{meter: s.meter("finished"), rows: s.rows, quota: quotaNote{s: s}}
+}
+
+// bulkDisplay is a meter of the rows that are final.
+type bulkDisplay struct {
+	meter *Meter
+	rows  int
+	quota quotaNote
+}
+
+func (d *bulkDisplay) Show(ctx context.Context, now standing) {
+	d.meter.Show(d.rows-now.Open, now.note(), d.quota.note(ctx, now))
+}
+
+func (d *bulkDisplay) End() { d.meter.End() }
+
+// follow returns when no row is open or ctx has ended.
+func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d display) error {
+	defer d.End()
+	if now := s.Harvest.Standing(); now.Open == 0 {
+		d.Show(ctx, now)
+		return nil
+	}
+	following, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- session.FollowResults(following, s.broker, from, s.Harvest.take) }()
+	defer stop()
+	look := time.NewTicker(awaitLook)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			d.Show(ctx, s.Harvest.Standing())
+			return err
+		case <-look.C:
+		}
+		s.confirmEarlier(following)
+		now := s.Harvest.Standing()
+		d.Show(ctx, now)
+		if now.Open == 0 {
+			stop()
+		}
+	}
+}
+
+// confirmEarlier finds out whether what rows came to before is their end: the worker tells of a new run, or of a message
+// it refuses, before it is done with the message.
+func (s *Submission) confirmEarlier(ctx context.Context) {
+	rows, seqs := s.Harvest.undecided()
+	if len(rows) == 0 {
+		return
+	}
+	taken, _ := s.broker.Taken(ctx, seqs) // an error only says that no more is known yet
+	if taken == 0 {
+		return
+	}
+	o := s.goOn()
+	o.ToPresent = true
+	if err := session.FollowResults(ctx, s.broker, o, s.Harvest.take); err == nil && ctx.Err() == nil {
+		s.Harvest.confirm(rows[:taken])
+	}
+}
+
+// note is the standing in words.
+func (s standing) note() string {
+	var said []string
+	for _, outcome := range Outcomes() {
+		if n := s.counts[outcome]; n > 0 {
+			said = append(said, fmt.Sprintf("%s %d", outcome, n))
+		}
+	}
+	if s.underWay > 0 {
+		said = append(said, fmt.Sprintf("under way %d", s.underWay))
+	}
+	return strings.Join(said, ", ")
+}
+
+// quotaNote tells when the last request will have been called, as far as the quota goes.
+type quotaNote struct {
+	s     *Submission
+	asked time.Time
+	text  string
+}
+
+func (q *quotaNote) note(ctx context.Context, now standing) string {
+	if now.Open == now.underWay {
+		return "" // all are called: only their machines know
+	}
+	if time.Since(q.asked) < awaitQuota {
+		return q.text
+	}
+	q.asked, q.text = time.Now(), ""
+	limits := config.Windows(q.s.env.Settings.Rates)
+	o, err := q.s.broker.Overview(ctx, limits)
+	if err != nil {
+		return "" // a courtesy, which asks for more rights than submitting does
+	}
+	used, err := q.s.broker.Usage(ctx, limits, o.Reserve)
+	if err != nil {
+		return ""
+	}
+	switch end, ok := service.ExpectedEnd(time.Now(), o, used); {
+	case o.Pause != nil:
+		q.text = "the worker is paused: " + session.Plain(o.Pause.Reason)
+	case len(o.Replicas) == 0:
+		q.text = service.NoWorker
+	case ok && time.Until(end) > time.Minute:
+		q.text = "last call at about " + end.Local().Format("Jan 2 15:04")
+	}
+	return q.text
+}

@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// TestMeterLines: a line every five seconds while something changes, else every minute.
+func TestMeterLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		m := submit.NewMeter(&out, false, "finished", 10)
+		defer m.End()
+		for second := range 180 {
+			done := min(second/4, 3)
+			m.Show(done, fmt.Sprintf("succeeded %d", done), "")
+			time.Sleep(time.Second)
+		}
+		want := "finished 1 of 10; 12/min; succeeded 1\nfinished 2 of 10; 12/min; succeeded 2\nfinished 3 of 10; 12/min; succeeded 3\n" +
+			"finished 3 of 10; 2/min; succeeded 3\nfinished 3 of 10; 1/min; succeeded 3\n"
+		if out.String() != want {
+			t.Errorf("got\n%swant\n%s", out.String(), want)
+		}
+	})
+}
+
+func TestMeterIsSilentForAMoment(t *testing.T) {
+	var out bytes.Buffer
+	m := submit.NewMeter(&out, false, "published", 10)
+	m.Show(10)
+	m.End()
+	var none *submit.Meter
+	none.Show(1)
+	none.End()
+	if out.Len() > 0 {
+		t.Errorf("got %q", out.String())
+	}
+}
+
+// TestMeterBar: what a terminal gets, which is no colour.
+func TestMeterBar(t *testing.T) {
+	var out bytes.Buffer
+	m := submit.NewMeter(&out, true, "finished", 10)
+	m.Show(4, "succeeded 3, failed 1", "last call at about Nov 24 18:00")
+	m.End()
+	for _, want := range []string{"finished 4 of 10 ", "succeeded 3, failed 1; last call"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in %q", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "\x1b[3") || strings.Contains(out.String(), "m\x1b") {
+		t.Errorf("colours in %q", out.String())
+	}
+}
+
+func TestRate(t *testing.T) {
+	for want, c := range map[string]struct {
+		n  int
+		in time.Duration
+	}{"1500/s": {3000, 2 * time.Second}, "25/min": {50, 2 * time.Minute}, "1000/s": {1, 0}} {
+		if got := submit.Rate(c.n, c.in); got != want {
+			t.Errorf("%d in %s: %s, want %s", c.n, c.in, got, want)
+		}
+	}
+}
+
+func TestExpectedEnd(t *testing.T) {
+	now := time.Now()
+	used := func(minute, hour int) (all []budget.Used) { // spent half a minute ago
+		for i, w := range budget.Limits(100, 1500) {
+			all = append(all, budget.Used{Window: w, Grants: slices.Repeat([]time.Time{now.Add(-30 * time.Second)}, []int{minute, hour}[i])})
+		}
+		return all
+	}
+	const minute, hour = time.Minute + budget.StartLimit, time.Hour + budget.StartLimit
+	for _, c := range []struct {
+		name string
+		o    broker.Overview
+		used []budget.Used
+		in   time.Duration
+		ok   bool
+	}{
+		{"nothing queued", broker.Overview{}, used(0, 0), 0, false},
+		{"at once", broker.Overview{Pending: 90, InFlight: 10}, used(0, 0), 0, true},
+		{"by the minute", broker.Overview{Pending: 300}, used(0, 0), 2 * minute, true},
+		{"by the hour, which opens in one step", broker.Overview{Pending: 5000}, used(0, 0), 3*hour + 4*minute, true},
+		{"the hour is spent", broker.Overview{Pending: 1}, used(0, 1500), hour - 30*time.Second, true},
+		{"no limits", broker.Overview{Pending: 10_000}, []budget.Used{{}, {}}, 0, true},
+		{"paused", broker.Overview{Pending: 1, Pause: &broker.Pause{}}, used(0, 0), 0, false},
+	} {
+		end, ok := service.ExpectedEnd(now, c.o, c.used)
+		if ok != c.ok || ok && end.Sub(now) != c.in {
+			t.Errorf("%s: in %s, %t", c.name, end.Sub(now), ok)
+		}
+	}
+}
+
+func TestSummaryOfManyFailures(t *testing.T) {
+	var fates []*submit.Fate
+	for i := range submit.ShownFailures + 3 {
+		fates = append(fates, &submit.Fate{Line: i + 2, Id: "\x1b[31mid", Machine: MachineOf(i), Outcome: remediation.Abandoned, Final: true, Code: "gaveUp", Message: "two\nlines"})
+	}
+	fates = append(fates, &submit.Fate{Line: 1000, Id: "open"})
+	var out bytes.Buffer
+	if err := submit.WriteSummary(&out, fates); err != nil {
+		t.Fatal(err)
+	}
+	text := out.String()
+	if !strings.HasPrefix(text, "OUTCOME        ROWS\nabandoned      103\nnot final yet  1\n\nLINE ") || !strings.HasSuffix(text, "\nand 3 more; --report FILE has all\n") ||
+		strings.Count(text, "gaveUp: two lines\n") != submit.ShownFailures || strings.Contains(text, "\x1b") {
+		t.Errorf("got %s", text)
+	}
+}
+
+func TestReportThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	path := WriteTestFile(t, "machines.csv", csvOf(1))
+	status, _, stderr := command(t, nil, "submit", "--file", path, "--wait", "--report", filepath.Join(dir, "none", "report.csv"))
+	if status != 2 || !strings.Contains(stderr, "--report: ") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+	// What is in the file stays until there is something to write.
+	report := filepath.Join(dir, "report.csv")
+	if err := os.WriteFile(report, []byte("the last report, which is longer than the next\n"+strings.Repeat("x\n", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := submit.OpenReport(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, err := os.ReadFile(report); err != nil || !strings.HasPrefix(string(content), "the last report") {
+		t.Errorf("%q, %v", content, err)
+	}
+	if err := r.Write([]*submit.Fate{{Line: 2, Id: "a", Machine: "m"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := "line,id,machineId,outcome,final,code,message,actionId,run,receivedAt,finishedAt,ticket,metadata\n2,a,m,,false,,not published,,,,,,\n"
+	if content, err := os.ReadFile(report); err != nil || string(content) != want {
+		t.Errorf("%q, %v", content, err)
+	}
+}

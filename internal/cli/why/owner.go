@@ -1,0 +1,95 @@
+package why
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/cli/session"
+)
+
+// split makes a story for each owner of the id: it belongs to the signer, or to the client, whose request it is.
+func (s *Story) split() []*Story {
+	of := map[string]*Story{}
+	get := func(owner, signedBy, client string) *Story {
+		if of[owner] == nil {
+			of[owner] = &Story{id: s.id, Queue: s.Queue, notes: s.notes, signedBy: signedBy, client: client}
+		}
+		return of[owner]
+	}
+	names := map[string]string{} // of signers, by nkey
+	for _, e := range s.entries {
+		names[e.Signer] = e.SignedBy
+		get(cmp.Or(e.SignedBy, e.Client), e.SignedBy, e.Client).Entry = &e
+	}
+	for _, t := range s.results {
+		if r := t.result; r.RequestID == s.id {
+			o := get(cmp.Or(r.SignedBy, r.Client), r.SignedBy, r.Client)
+			o.results = append(o.results, t)
+		}
+	}
+	for _, l := range s.letters {
+		if l.Dead.SignedBy != "" {
+			names[l.Dead.Delivery.Header.Get(remediation.HeaderSigner)] = l.Dead.SignedBy
+		}
+	}
+	// What only names a key is of the signer that is known to have it. Where signatures are not asked for it is nobody's.
+	sent := func(signedBy string, h remediation.Header) *Story {
+		key, client := h.Get(remediation.HeaderSigner), h.Get(remediation.HeaderClient)
+		signedBy = cmp.Or(signedBy, names[key])
+		if nobodys := of[""]; signedBy == "" && key != "" && nobodys == nil {
+			signedBy = key
+		}
+		return get(cmp.Or(signedBy, client), signedBy, client)
+	}
+	for _, l := range s.letters {
+		o := sent(l.Dead.SignedBy, l.Dead.Delivery.Header)
+		o.letters = append(o.letters, l)
+	}
+	for _, q := range s.Queued {
+		o := sent("", q.Header)
+		o.Queued = append(o.Queued, q)
+	}
+	for _, t := range s.results {
+		if r := t.result; r.RequestID != s.id { // refused, it is no request of anybody's
+			o := of[cmp.Or(r.SignedBy, r.Client)]
+			if o == nil {
+				o = get("", "", "")
+			}
+			o.results = append(o.results, t)
+		}
+	}
+	var all []*Story
+	for _, owner := range slices.Sorted(maps.Keys(of)) {
+		all = append(all, of[owner])
+	}
+	return all
+}
+
+// whose are the stories of one signer or client; of all where none is named.
+func whose(all []*Story, id, name string) ([]*Story, error) {
+	var chosen []*Story
+	var owners []string
+	for _, s := range all {
+		owner := cmp.Or(s.signedBy, s.client)
+		if name == "" || owner == name {
+			chosen = append(chosen, s)
+		}
+		if owner != "" {
+			owners = append(owners, session.Plain(owner))
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return nil, fmt.Errorf("nothing is known of %s: it is no id, machine or ticket of a request in the queue, in the ledger, which forgets a request 7 days after its end, or in a result or dead letter that is kept", session.Plain(id))
+	case len(chosen) == 0 && owners == nil:
+		return nil, fmt.Errorf("the request %s is no signer's or client's; leave out --signed-by", session.Plain(id))
+	case len(chosen) == 0:
+		return nil, fmt.Errorf("%s has no request %s; it is one of: %s", session.Plain(name), session.Plain(id), strings.Join(owners, ", "))
+	}
+	return chosen, nil
+}

@@ -1,0 +1,261 @@
+package why
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/cli/deadletter"
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// event is one thing that happened.
+type event struct {
+	Time time.Time `json:"time"`
+	Run  int       `json:"run,omitempty"`
+	What string    `json:"what"` // published, taken, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
+	Text string    `json:"text"`
+}
+
+// events are all that can still be told, the oldest first. What a later run has overwritten in the ledger is known
+// from its results and dead letters alone.
+func (s *Story) events() []event {
+	var all []event
+	add := func(at time.Time, run int, what, format string, args ...any) {
+		if !at.IsZero() {
+			all = append(all, event{at, run, what, fmt.Sprintf(format, args...)})
+		}
+	}
+	for _, q := range s.Queued {
+		if q.Replay > 0 {
+			add(q.Time, 0, "published", "published again as message %d, a replay of dead letter %d", q.Sequence, q.Replay)
+		} else {
+			add(q.Time, 0, "published", "published as message %d", q.Sequence)
+		}
+	}
+	if e := s.Entry; e != nil {
+		add(e.ReceivedAt, e.Run, "taken", "taken from %s", e.Source)
+		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
+		add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
+		if e.State == remediation.StateSubmitted || e.State == remediation.StateFinal {
+			add(e.Accepted, e.Run, "accepted", "%s", acceptance(e))
+		}
+		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, Because(e.Error))
+	}
+	for _, t := range s.results {
+		r := t.result
+		switch {
+		case r.RequestID != s.id:
+			add(t.at, 0, "result", "the message %s claimed this id and was %s%s", r.RequestID, r.Outcome, Because(r.Error))
+		case r.Final:
+			if s.Entry == nil || s.Entry.Run != r.Run { // of that run the ledger tells nothing any more
+				add(r.ReceivedAt, r.Run, "taken", "taken")
+			}
+			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, Because(service.WhyEnded(r)))
+		default:
+			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
+		}
+	}
+	for _, l := range s.letters {
+		add(l.Dead.Time, l.Dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.Seq, l.Dead.Code, l.Advice())
+	}
+	for _, r := range s.acts {
+		switch {
+		case r.Act == remediation.ActDrop:
+			add(r.DecidedAt, r.Run, "dropped", "dead letter %d (%s) was dropped by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
+		case r.Act == remediation.ActReplay:
+			add(r.DecidedAt, r.Run, "replayed", "dead letter %d (%s) was replayed by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
+		default:
+			add(r.DecidedAt, r.Run, r.Act, "%s by %s", r.Act, whoAndWhy(r))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b event) int { return a.Time.Compare(b.Time) })
+	return all
+}
+
+func acceptance(e *remediation.Entry) string {
+	if e.Adopted {
+		return "an action that was under way was adopted: " + e.ActionID
+	}
+	return "accepted as action " + e.ActionID
+}
+
+func codeOf(r remediation.AuditRecord) string {
+	if r.Error == nil {
+		return "no code"
+	}
+	return r.Error.Code
+}
+
+// whoAndWhy is who did something, and why if he said so.
+func whoAndWhy(r remediation.AuditRecord) string {
+	text := r.By
+	if r.ByClaimed {
+		text += " (as that machine says)"
+	}
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	return text
+}
+
+func ordinal(n int) string {
+	if n == 1 {
+		return "for the first time"
+	}
+	return fmt.Sprintf("the latest of %d times", n)
+}
+
+func Because(f *remediation.Failure) string {
+	if f == nil {
+		return ""
+	}
+	return " (" + f.Code + ": " + f.Message + ")"
+}
+
+// storyView is the same in JSON.
+type storyView struct {
+	RequestID string                  `json:"requestId"`
+	SignedBy  string                  `json:"signedBy,omitempty"`
+	Client    string                  `json:"client,omitempty"`
+	State     string                  `json:"state"`
+	Run       int                     `json:"run,omitempty"`
+	MachineID string                  `json:"machineId,omitempty"`
+	ActionID  string                  `json:"actionId,omitempty"`
+	Attempts  int                     `json:"attempts"`
+	Looks     int                     `json:"looks,omitempty"`
+	NotBefore *time.Time              `json:"notBefore,omitempty"`
+	LastError *remediation.Failure    `json:"lastError,omitempty"`
+	Outcome   string                  `json:"outcome,omitempty"`
+	WaitsFor  []string                `json:"waitsFor"`
+	Queue     []placeView             `json:"queue"`
+	Events    []event                 `json:"events"`
+	Letters   []deadletter.LetterView `json:"deadLetters"`
+}
+
+type placeView struct {
+	Sequence uint64    `json:"sequence"`
+	Time     time.Time `json:"time"`
+	Place    int       `json:"place"`
+	Of       int       `json:"of"`
+}
+
+func (s *Story) view(n broker.Names) storyView {
+	v := storyView{
+		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
+		Queue: []placeView{}, Events: s.events(), Letters: []deadletter.LetterView{},
+	}
+	if e := s.Entry; e != nil {
+		v.Run, v.ActionID, v.Attempts, v.Looks, v.LastError, v.Outcome = e.Run, e.ActionID, e.Attempts, e.Looks, e.LastErr, e.Outcome
+		if !e.Due.IsZero() {
+			v.NotBefore = &e.Due
+		}
+	} else if t, ended := s.ended(); ended {
+		v.Run, v.Attempts, v.Outcome = t.result.Run, t.result.Attempts, t.result.Outcome
+	}
+	for _, q := range s.Queued {
+		v.Queue = append(v.Queue, placeView{q.Sequence, q.Time, q.Place, s.Queue})
+	}
+	for _, l := range s.letters {
+		v.Letters = append(v.Letters, l.View(n))
+	}
+	return v
+}
+
+// state is one word: queued, the ledger's, or final.
+func (s *Story) state() string {
+	switch {
+	case s.Entry != nil:
+		return string(s.Entry.State)
+	case len(s.Queued) > 0:
+		return "queued"
+	}
+	return string(remediation.StateFinal)
+}
+
+func (s *Story) machine() string {
+	switch {
+	case s.Entry != nil:
+		return s.Entry.MachineID
+	case len(s.Queued) > 0:
+		return s.Queued[0].Req.MachineID
+	case len(s.results) > 0:
+		return s.results[0].result.MachineID
+	}
+	return ""
+}
+
+// write tells the story to people.
+func (s *Story) write(out session.Screen) error {
+	var err error
+	field := func(name, colour, text string) { err = cmp.Or(err, out.Field(name, colour, text)) }
+	for _, note := range s.notes {
+		field("note", "", note)
+	}
+	field("request", "", s.id)
+	if s.signedBy != "" {
+		field("signed by", "", s.signedBy)
+	}
+	if s.client != "" {
+		field("client", "", s.client)
+	}
+	field("machine", "", cmp.Or(s.machine(), "not readable"))
+	field("state", "", s.stateText())
+	switch {
+	case len(s.waits) > 0:
+		for i, w := range s.waits {
+			field([]string{"waits for", ""}[min(i, 1)], session.Yellow, w)
+		}
+	default:
+		field("waits for", "", "nothing: it has ended")
+	}
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	b.WriteByte('\n')
+	run := 0
+	for _, e := range s.events() {
+		if e.Run > 1 && e.Run != run {
+			fmt.Fprintf(&b, "run %d\n", e.Run)
+		}
+		run = max(run, e.Run)
+		at := admin.Clock(e.Time) + "  "
+		text := session.Wrap(session.Plain(e.Text), max(out.Width-len(at), 30))
+		fmt.Fprintf(&b, "%s%s\n", at, strings.Join(text, "\n"+strings.Repeat(" ", len(at))))
+	}
+	_, err = fmt.Fprint(out.Out, b.String())
+	return err
+}
+
+// stateText is the state in words.
+func (s *Story) stateText() string {
+	e := s.Entry
+	if e == nil {
+		if t, ended := s.ended(); ended {
+			return "ended: " + t.result.Outcome
+		}
+		if len(s.Queued) > 0 {
+			return "queued; nobody has taken it yet, or whoever did has not begun"
+		}
+		return "ended; the ledger has forgotten it"
+	}
+	run := ""
+	if e.Run > 1 {
+		run = fmt.Sprintf(", run %d", e.Run)
+	}
+	return map[remediation.State]string{
+		remediation.StateWaiting:   "waiting to be called",
+		remediation.StateCalled:    "being called",
+		remediation.StateUnknown:   "called; whether the call took place is not known yet",
+		remediation.StateSubmitted: "accepted by the API",
+		remediation.StateFinal:     "ended: " + e.Outcome,
+	}[e.State] + run
+}

@@ -1,0 +1,235 @@
+package why
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/cli/deadletter"
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// Story is all that is known of one request; until it is split, of all requests of one id.
+type Story struct {
+	id      string
+	entries []remediation.Entry // the ledger's, before it is split
+	Entry   *remediation.Entry  // the ledger's; nil: it has none
+	Queued  []service.Queued    // messages of it that are not acknowledged
+	Queue   int                 // how many messages there are in all
+	results []told
+	letters []deadletter.Letter
+	acts    []remediation.AuditRecord // of operators, on its dead letters
+	notes   []string                  // what was found out on the way
+	waits   []string                  // what it waits for; nil: for nothing
+
+	signedBy, client string // whose it is; both "": nobody's
+}
+
+// told is a published result.
+type told struct {
+	at     time.Time
+	result remediation.Result
+}
+
+// Run tells everything that happened to one request and what it waits for.
+func (c *WhyCmd) Run(ctx context.Context, env *session.Env) error {
+	conn, err := session.DialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer session.CloseAfterCommand(conn)
+	all, err := gather(ctx, conn, c.ID)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		list, err := service.RequestsOf(ctx, conn, c.ID)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			return c.list(env, list)
+		}
+	}
+	if all, err = whose(all, c.ID, c.SignedBy); err != nil {
+		return err
+	}
+	for i, s := range all {
+		if s.waits, err = waitsFor(ctx, conn, s, env.Settings.Rates); err != nil {
+			return err
+		}
+		switch {
+		case c.JSON:
+			err = session.WriteJSONLine(env.Stdout, s.view(conn.Names()))
+		default:
+			if i > 0 {
+				fmt.Fprintln(env.Stdout)
+			}
+			err = s.write(session.NewScreen(env))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gather looks everywhere. A message whose own id is another one leads to the request of that id.
+func gather(ctx context.Context, conn *broker.Broker, id string) ([]*Story, error) {
+	s := &Story{id: id}
+	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
+	seq, err := strconv.ParseUint(digits, 10, 64)
+	place = place && err == nil
+	s.Queued, s.Queue, err = service.ReadQueue(ctx, conn, func(q service.Queued) bool { return q.Req.ID == s.id || place && q.Sequence == seq })
+	if err != nil {
+		return nil, err
+	}
+	if place && len(s.Queued) > 0 && !s.Queued[0].Req.Derived {
+		s.follow(s.Queued[0].Req.ID)
+		place = false
+	}
+	if err := s.readLedger(ctx, conn, place); err != nil {
+		return nil, err
+	}
+	if len(s.entries) > 0 && s.entries[0].ID != s.id {
+		s.follow(s.entries[0].ID)
+	}
+	if err := s.readResults(ctx, conn); err != nil {
+		return nil, err
+	}
+	s.letters, err = deadletter.ReadLetters(ctx, conn, func(l deadletter.Letter) bool { return l.Dead.RequestID == s.id })
+	if err != nil && !broker.IsMissing(err) {
+		return nil, err
+	}
+	all := s.split()
+	for _, of := range all {
+		if err := of.readActs(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// readActs reads in the audit trail what was done to its dead letters, from when it could have had one: the trail is long.
+func (s *Story) readActs(ctx context.Context, conn *broker.Broker) error {
+	since, had := s.firstLetter()
+	if !had {
+		return nil
+	}
+	trail, err := conn.OpenAuditTrail(ctx)
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return trail.Each(ctx, since.Add(-time.Minute), func(m broker.Message) error {
+		var r remediation.AuditRecord
+		if json.Unmarshal(m.Data, &r) == nil && r.Kind == remediation.AuditOperated && r.RequestID == s.id && r.SignedBy == s.signedBy && r.Client == s.client {
+			s.acts = append(s.acts, r)
+		}
+		return nil
+	})
+}
+
+// firstLetter is when its first run ended that had a dead letter, as far as that is still known.
+func (s *Story) firstLetter() (at time.Time, had bool) {
+	deadLettered := func(outcome string) bool { return outcome == remediation.Rejected || outcome == remediation.Abandoned }
+	for _, t := range s.results {
+		if t.result.RequestID == s.id && deadLettered(t.result.Outcome) {
+			return t.at, true
+		}
+	}
+	if e := s.Entry; e != nil && e.State == remediation.StateFinal && deadLettered(e.Outcome) {
+		return e.DecidedAt, true
+	}
+	return time.Time{}, false
+}
+
+// follow goes on with the request that a message turned out to bear.
+func (s *Story) follow(id string) {
+	s.notes = append(s.notes, fmt.Sprintf("%s is a message of the request %s.", session.Plain(s.id), session.Plain(id)))
+	s.id = id
+}
+
+// readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
+// the time of that message, and a message that is gone took it along: then the ledger is searched.
+func (s *Story) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
+	ledger, err := conn.OpenLedger(ctx)
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	request, published := remediation.Request{ID: s.id, Derived: place}, time.Time{}
+	switch {
+	case !place:
+	case len(s.Queued) > 0:
+		published = s.Queued[0].Time
+	default:
+		return ledger.Search(ctx, func(e remediation.Entry) {
+			if (e.ID == s.id || e.Source == s.id) && (len(s.entries) == 0 || e.ReceivedAt.After(s.entries[0].ReceivedAt)) {
+				s.entries = []remediation.Entry{e}
+			}
+		})
+	}
+	records, err := remediation.LoadOwners(ctx, ledger, remediation.IDKey(conn.Names().Stream, request, published))
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		e, err := remediation.DecodeEntry(records[key])
+		if err != nil {
+			return err
+		}
+		if e.State != "" {
+			s.entries = append(s.entries, e)
+		}
+	}
+	return nil
+}
+
+func (s *Story) readResults(ctx context.Context, conn *broker.Broker) error {
+	o := broker.FollowOptions{ToPresent: true}
+	err := conn.Follow(ctx, conn.Names().ResultsStream, o, func(m broker.Message) error {
+		var r remediation.Result
+		if json.Unmarshal(m.Data, &r) == nil && (r.RequestID == s.id || r.ClaimedID == s.id) {
+			s.results = append(s.results, told{m.Time, r})
+		}
+		return nil
+	})
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// ended is the last run's final result, if it was decided and everybody was told.
+func (s *Story) ended() (told, bool) {
+	for _, t := range slices.Backward(s.results) {
+		if t.result.RequestID == s.id {
+			return t, t.result.Final && (s.Entry == nil || s.Entry.State == remediation.StateFinal && s.Entry.Run <= t.result.Run)
+		}
+	}
+	return told{}, false
+}
+
+// WhyCmd is `worker why`.
+type WhyCmd struct {
+	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
+	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
+	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
+}

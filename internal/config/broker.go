@@ -1,0 +1,23 @@
+package config
+
+import (
+	"strings"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+func BrokerConfig(s Settings) broker.Config {
+	return broker.Config{
+		URL: strings.Join(s.NATS.URLs, ","),
+		Auth: broker.Auth{
+			Creds: s.NATS.Creds, NKey: s.NATS.Nkey, User: s.NATS.User, Password: s.NATS.Password.Reveal(),
+			Token: s.NATS.Token.Reveal(), CA: s.NATS.CA, Cert: s.NATS.Cert, Key: s.NATS.Key,
+		},
+		DataDir: s.DataDir, EmbeddedAddr: s.Embedded.Addr, EmbeddedToken: s.Embedded.Token.Reveal(),
+		Names:     broker.Names(s.Names),
+		Provision: s.Provision, Replicas: s.Replicas, AckWait: s.AckWait, Windows: Windows(s.Rates),
+	}
+}
+
+func Windows(r Rates) []budget.Window { return budget.Limits(r.PerMinute, r.PerHour) }

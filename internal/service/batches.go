@@ -1,0 +1,155 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Digest keeps, for the page, what a stream of results is too long to be read for each time: the latest failures, and how
+// far each batch is. It is told of each result of the last 24 hours once, in order (broker.Tally). What others choose is
+// bounded: batches, their rows and what is read of the queue.
+type Digest struct {
+	mu       sync.Mutex
+	seed     maphash.Seed
+	failures []admin.ResultRow // the latest last
+	Batches  map[string]*batchRows
+	counted  time.Time // when the queue was counted
+	cut      bool      // it was not read to its end
+}
+
+// batchRows are the rows of one batch by the outcome of each one's latest result.
+type batchRows struct {
+	rows    map[uint64]string
+	counts  map[string]int
+	waiting int
+	last    time.Time
+}
+
+const (
+	MostBatches   = 100     // kept, those with the latest results
+	mostBatchRows = 100_000 // of one
+	countEvery    = 10 * time.Second
+	countFor      = 2 * time.Second
+	countMost     = 10_000 // messages
+	countBytes    = 16 << 20
+)
+
+func NewDigest() *Digest { return &Digest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}} }
+
+// Add takes a result in.
+func (d *Digest) Add(m broker.Message) {
+	var r remediation.Result
+	if json.Unmarshal(m.Data, &r) != nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.Final && slices.Contains([]string{remediation.Failed, remediation.TimedOut, remediation.Cancelled, remediation.Rejected, remediation.Abandoned}, r.Outcome) {
+		d.failures = append(d.failures, resultRow(m.Time, r))
+		d.failures = slices.Delete(d.failures, 0, max(len(d.failures)-shown, 0))
+	}
+	if r.Batch == "" || !remediation.IsOutcome(r.Outcome) {
+		return
+	}
+	b, row := d.batch(r.Batch, m.Time), maphash.String(d.seed, r.RequestID)
+	before, known := b.rows[row]
+	if !known && len(b.rows) >= mostBatchRows {
+		return
+	}
+	outcome := r.Outcome
+	if !r.Final {
+		outcome = "" // under way
+	}
+	if known {
+		b.counts[before]--
+	}
+	b.rows[row] = outcome
+	b.counts[outcome]++
+}
+
+// batch is the one with the name, at the cost of the one that had a result the longest ago.
+func (d *Digest) batch(name string, at time.Time) *batchRows {
+	b := d.Batches[name]
+	if b == nil {
+		b = &batchRows{rows: map[uint64]string{}, counts: map[string]int{}}
+		d.Batches[name] = b
+	}
+	if at.After(b.last) {
+		b.last = at
+	}
+	if len(d.Batches) > MostBatches {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(d.Batches)), func(a, b string) int { return d.Batches[a].last.Compare(d.Batches[b].last) })
+		delete(d.Batches, oldest)
+	}
+	return b
+}
+
+// CountQueue counts the rows that wait, now and then: the whole queue must be read for it.
+func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.counted) < countEvery {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, countFor)
+	defer cancel()
+	for _, b := range d.Batches {
+		b.waiting = 0
+	}
+	d.cut = false
+	rules, messages, bytes := remediation.Rules{Stream: conn.Names().Stream}, 0, 0
+	for m, err := range conn.Queue(ctx) {
+		if messages, bytes = messages+1, bytes+len(m.Data); ctx.Err() != nil || messages > countMost || bytes > countBytes {
+			d.cut = true
+			break
+		}
+		if err != nil {
+			return err
+		}
+		r, invalid := rules.Parse(remediation.Delivery{Stream: rules.Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time})
+		if invalid != nil || r.Batch == "" {
+			continue
+		}
+		b := d.batch(r.Batch, m.Time)
+		if _, told := b.rows[maphash.String(d.seed, r.ID)]; !told { // else it is about to leave the queue
+			b.waiting++
+		}
+	}
+	d.counted = time.Now()
+	return nil
+}
+
+// Show puts into a view what is kept, the latest first.
+func (d *Digest) Show(r *admin.Recent) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range slices.Backward(d.failures) {
+		if time.Since(f.Time) < 24*time.Hour {
+			r.Failures = append(r.Failures, f)
+		}
+	}
+	maps.DeleteFunc(d.Batches, func(_ string, b *batchRows) bool { return b.waiting == 0 && time.Since(b.last) > 24*time.Hour })
+	names := slices.SortedFunc(maps.Keys(d.Batches), func(a, b string) int {
+		return cmp.Or(d.Batches[b].last.Compare(d.Batches[a].last), cmp.Compare(a, b))
+	})
+	for _, name := range names[:min(len(names), shown)] {
+		b := d.Batches[name]
+		row := admin.Batch{Name: name, Outcomes: map[string]int{}, Followed: b.counts[""], Waiting: b.waiting, AtLeast: d.cut}
+		for outcome, n := range b.counts {
+			if outcome != "" && n > 0 {
+				row.Outcomes[outcome] = n
+			}
+		}
+		r.Batches = append(r.Batches, row)
+	}
+}

@@ -1,0 +1,237 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/consumer"
+	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/config"
+)
+
+// parts are what a worker consists of once the broker is there.
+type parts struct {
+	apiURL   string
+	rates    *broker.RateStore
+	Budget   *budget.Budget
+	tokens   *defender.Tokens
+	client   *defender.Client
+	replicas *broker.Replicas
+	breaker  *remediation.Breaker
+	notes    *remediation.Notes
+	Tracker  *remediation.Tracker
+	Consumer *consumer.Consumer
+	Tally    *broker.Tally
+	digest   *Digest
+	present  func() broker.Presence
+	refusals func(context.Context) error // records how many messages were refused
+	notKept  func() int
+	dryRun   bool
+	hadToken atomic.Bool
+	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
+}
+
+// Delays of the probes during a system pause.
+const (
+	probeFirst   = time.Second
+	probeLongest = 15 * time.Second
+	tokenLook    = 2 * time.Second
+)
+
+// assemble builds the parts and waits until the first token is there or refused.
+func (s *Service) assemble(ctx context.Context) (*parts, error) {
+	set := s.Settings
+	breaker := remediation.NewBreaker(probeFirst, probeLongest)
+	breaker.Log = s.Log
+	p := &parts{breaker: breaker, dryRun: set.DryRun, notes: &remediation.Notes{}, Tally: s.Broker.NewTally(), digest: NewDigest()}
+	p.Tally.Each = p.digest.Add
+	var ledger *broker.Ledger
+	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
+		ledger, err = s.openStores(ctx, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Budget = budget.New(p.rates, config.Windows(set.Rates), s.Log.Named("budget"), s.Registry)
+	p.Budget.SetReserve(set.Track.Enabled)
+	if err := s.assembleClient(p); err != nil {
+		return nil, err
+	}
+	requestRoom, actionRoom := remediation.Room(s.Broker.MaxPayload())
+	publisher, auditor, metrics := s.Broker.NewPublisher(), s.Broker.NewAuditor(s.Owner), remediation.NewMetrics(s.Registry)
+	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
+	submitter := &remediation.Submitter{
+		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.Budget,
+		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
+		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
+		Config: remediation.SubmitConfig{
+			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
+			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,
+			Limited: set.Rates.PerMinute > 0 || set.Rates.PerHour > 0,
+			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
+		},
+	}
+	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
+	p.Tracker = &remediation.Tracker{
+		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.Log,
+		Config: remediation.TrackConfig{
+			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
+			Contended: p.contended,
+			Windows:   []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
+		},
+	}
+	p.Consumer = consumer.New(consumer.Config{
+		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(),
+		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, p.budgetOpen},
+		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
+		Idle: func(ctx context.Context) {
+			n, err := s.Broker.Pending(ctx)
+			submitter.Idle(ctx, err == nil && n == 0)
+		},
+		Slots: set.Concurrency, AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.Registry, Log: s.Log,
+	})
+	p.present = s.presence
+	s.Mu.Lock()
+	s.Parts = p
+	s.Mu.Unlock()
+	return p, nil
+}
+
+// openStores opens what the broker keeps for the parts; it may be repeated.
+func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
+	var err error
+	if p.replicas, err = s.Broker.NewReplicas(ctx, s.Owner); err != nil {
+		return nil, err
+	}
+	p.rates, err = broker.NewRateStore(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
+	if err != nil {
+		return nil, fmt.Errorf("call budget: %w", err)
+	}
+	if err := p.replicas.Measure(ctx); err != nil {
+		return nil, err
+	}
+	return s.Broker.NewLedger(), nil
+}
+
+func (s *Service) assembleClient(p *parts) error {
+	d := s.Settings.Defender
+	apiURL, scope, _, err := defender.Endpoints(d.Cloud)
+	if err != nil {
+		return err
+	}
+	if d.APIURL != "" {
+		apiURL = d.APIURL
+	}
+	if d.Scope != "" {
+		scope = d.Scope
+	}
+	p.apiURL = apiURL
+	p.tokens = defender.NewTokens(s.credential, scope)
+	_, actionRoom := remediation.Room(s.Broker.MaxPayload())
+	p.client, err = defender.New(defender.Config{
+		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + ThisBuild().Version, Timeout: d.Timeout, StartLimit: budget.StartLimit,
+		MaxAction: actionRoom, Registerer: s.Registry, TracerProvider: s.tracing.Spans(),
+	}, p.tokens, p.Budget)
+	return err
+}
+
+// serve runs all parts but the consumer.
+func (s *Service) serve(ctx context.Context, p *parts) *parallel {
+	return runAll(ctx, map[string]func(context.Context) error{
+		"call budget":     p.rates.Run,
+		"budget metrics":  p.Budget.Run,
+		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
+		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.Tracker.Run) },
+		"refusals":        p.refusals,
+		"token":           p.keepToken,
+		"rule files":      s.WatchRules,
+		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
+	})
+}
+
+func (p *parts) close() {
+	p.client.Close()
+	p.tokens.Close()
+}
+
+// keepToken notices a missing token before a request does, and its return without one.
+func (p *parts) keepToken(ctx context.Context) error {
+	for {
+		if err := p.tokens.Check(ctx); err == nil {
+			p.hadToken.Store(true)
+			p.breaker.ResetFrom(faultToken)
+		} else if ctx.Err() == nil {
+			p.breaker.Trip(faultToken, err.Error())
+		}
+		if !Pause(ctx, tokenLook) {
+			return nil
+		}
+	}
+}
+
+const faultToken = "token"
+
+// keepReserve holds some calls back for look-ups, and notes when requests wait in the stream because no call can be had.
+// Where actions are followed it does so always and on every replica, not only on the one that follows and while it does:
+// else the others would spend the hour before there is an action to look up, and following would be blind for as long.
+func (p *parts) keepReserve(ctx context.Context, s *Service) error {
+	for Pause(ctx, time.Second) {
+		p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.notes.Guarding())
+		if p.Budget.OpenIn() > 0 {
+			if n, err := s.Broker.Pending(ctx); err == nil && n > 0 {
+				p.starved.Store(time.Now().UnixNano())
+			}
+		}
+	}
+	return nil
+}
+
+// contended says that requests wait for quota, or did a moment ago.
+func (p *parts) contended() bool {
+	return p.notes.QuotaAwaited() || time.Since(time.Unix(0, p.starved.Load())) < 5*time.Second
+}
+
+// BesideLive says that this replica is in dry run and others are not: a request that it took would end without its call.
+func (p *parts) BesideLive() bool { return p.dryRun && p.replicas.Live() }
+
+// alone blocks while besideLive.
+func (p *parts) alone(ctx context.Context) error {
+	for p.BesideLive() {
+		if !Pause(ctx, time.Second) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// budgetOpen blocks while it is known that no call can be had.
+func (p *parts) budgetOpen(ctx context.Context) error {
+	for {
+		d := p.Budget.OpenIn()
+		if d <= 0 {
+			return nil
+		}
+		if !Pause(ctx, min(d, time.Second)) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Pause sleeps; false when ctx ended first.
+func Pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

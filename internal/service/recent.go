@@ -1,0 +1,93 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// shown is how many rows of results and dead letters the page asks for.
+const shown = 12
+
+func recentResults(ctx context.Context, b *broker.Broker) ([]admin.ResultRow, error) {
+	msgs, err := b.Latest(ctx, b.Names().ResultsStream, shown)
+	if err != nil {
+		return nil, err
+	}
+	var rows []admin.ResultRow
+	for _, m := range msgs {
+		var r remediation.Result
+		if json.Unmarshal(m.Data, &r) == nil {
+			rows = append(rows, resultRow(m.Time, r))
+		}
+	}
+	return rows, nil
+}
+
+func resultRow(at time.Time, r remediation.Result) admin.ResultRow {
+	row := admin.ResultRow{
+		RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, MachineID: r.MachineID, RequestedBy: r.RequestedBy, SignedBy: r.SignedBy,
+		Ticket: r.Ticket, Outcome: r.Outcome, Time: at,
+	}
+	if f := WhyEnded(r); f != nil {
+		row.Code, row.Message = f.Code, f.Message
+	}
+	return row
+}
+
+func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLetterRow, error) {
+	msgs, err := b.Latest(ctx, b.Names().DeadletterStream, shown)
+	if err != nil {
+		return nil, err
+	}
+	var rows []admin.DeadLetterRow
+	for _, m := range msgs {
+		h := m.Header
+		d := remediation.ReadDeadLetter(h, m.Data)
+		row := admin.DeadLetterRow{Sequence: m.Sequence, Attempts: d.Attempts}
+		row.ResultRow = admin.ResultRow{RequestID: d.RequestID, Run: d.Run, Code: d.Code, Message: d.Message, Time: m.Time}
+		if r, claimed, ok := Asked(d, h, m.Data, b.Names().Stream); ok {
+			row.MachineID, row.RequestedBy, row.Ticket, row.ClaimedID = r.MachineID, r.RequestedBy, r.Ticket, claimed
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// WhyEnded is the error of a result; of an action that ended otherwise than it should, what the API says of it, which has
+// no error. Nil: there is nothing to say.
+func WhyEnded(r remediation.Result) *remediation.Failure {
+	if r.Error != nil || !r.Final || r.Outcome == remediation.Succeeded || len(r.MachineAction) == 0 {
+		return r.Error
+	}
+	var a struct {
+		ID, Status         string
+		ErrorHResult       int64
+		TroubleshootInfo   string
+		CancellationReason string
+		Commands           []struct{ Errors []string }
+	}
+	_ = json.Unmarshal(r.MachineAction, &a) // what can't be read is left out
+	said := []string{"the machine's action " + a.ID + " ended " + a.Status}
+	if a.ErrorHResult != 0 {
+		said = append(said, fmt.Sprintf("errorHResult 0x%08X", a.ErrorHResult&0xffffffff))
+	}
+	for _, text := range []string{a.TroubleshootInfo, a.CancellationReason} {
+		if text != "" {
+			said = append(said, text)
+		}
+	}
+	for _, c := range a.Commands {
+		said = append(said, c.Errors...)
+	}
+	if len(said) == 1 {
+		said = append(said, "Defender says no more; see the action in its portal")
+	}
+	return &remediation.Failure{Code: "action" + a.Status, Message: strings.Join(said, "; "), Origin: remediation.OriginDefender}
+}

@@ -1,0 +1,191 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Known is one of the requests that a search finds.
+type Known struct {
+	RequestID   string               `json:"requestId"`
+	ClaimedID   string               `json:"claimedId,omitempty"`
+	Run         int                  `json:"run,omitempty"`
+	State       string               `json:"state"` // queued, the ledger's, or final
+	Outcome     string               `json:"outcome,omitempty"`
+	Error       *remediation.Failure `json:"error,omitempty"`
+	MachineID   string               `json:"machineId,omitempty"`
+	RequestedBy string               `json:"requestedBy,omitempty"`
+	Ticket      string               `json:"ticket,omitempty"`
+	SignedBy    string               `json:"signedBy,omitempty"`
+	Time        time.Time            `json:"time"` // published, taken or told, whatever is known last
+}
+
+// finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
+type finder struct {
+	name  string
+	found map[string]Known // by id and signer
+}
+
+func (f *finder) means(r Known) bool {
+	return r.RequestID == f.name || r.ClaimedID == f.name || r.Ticket == f.name || strings.EqualFold(r.MachineID, f.name)
+}
+
+func (f *finder) add(r Known) {
+	if f.means(r) {
+		f.found[r.RequestID+"\x00"+r.SignedBy] = r
+	}
+}
+
+// RequestsOf finds requests, the oldest first. Results name those that the ledger has forgotten, the ledger has the state
+// of the others, and what nobody has taken is in the queue alone.
+func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]Known, error) {
+	f := &finder{name: name, found: map[string]Known{}}
+	for _, read := range []func(context.Context, *broker.Broker) error{f.results, f.ledger, f.queue} {
+		if err := read(ctx, conn); err != nil && !broker.IsMissing(err) {
+			return nil, err
+		}
+	}
+	return slices.SortedFunc(maps.Values(f.found), func(a, b Known) int {
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.RequestID, b.RequestID))
+	}), context.Cause(ctx)
+}
+
+func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
+	return conn.Follow(ctx, conn.Names().ResultsStream, broker.FollowOptions{ToPresent: true}, func(m broker.Message) error {
+		var r remediation.Result
+		if json.Unmarshal(m.Data, &r) == nil {
+			f.add(Known{
+				RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, State: string(remediation.StateFinal), Outcome: r.Outcome, Error: WhyEnded(r),
+				MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, SignedBy: r.SignedBy, Time: m.Time,
+			})
+		}
+		return nil
+	})
+}
+
+func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
+	ledger, err := conn.OpenLedger(ctx)
+	if err != nil {
+		return err
+	}
+	return ledger.Search(ctx, func(e remediation.Entry) {
+		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == remediation.StateFinal && e.Published {
+			return // its result says more
+		}
+		f.add(Known{
+			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastErr),
+			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
+			Time: cmp.Or(e.DecidedAt, e.Accepted, e.LastCall, e.ReceivedAt),
+		})
+	})
+}
+
+func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
+	ids := map[string]bool{} // whose a message is that nobody has taken, the workers alone can tell, which know the signers
+	for _, k := range f.found {
+		ids[k.RequestID] = true
+	}
+	waiting, _, err := ReadQueue(ctx, conn, func(q Queued) bool { return !ids[q.Req.ID] && f.means(q.known()) })
+	for _, q := range waiting {
+		f.add(q.known())
+	}
+	return err
+}
+
+func (q Queued) known() Known {
+	k := Known{RequestID: q.Req.ID, State: "queued", MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
+	if q.invalid != nil {
+		k.ClaimedID = q.invalid.ClaimedID
+	}
+	return k
+}
+
+// Row is the same for the page.
+func (k Known) Row() admin.ResultRow {
+	row := admin.ResultRow{
+		RequestID: k.RequestID, ClaimedID: k.ClaimedID, Run: k.Run, MachineID: k.MachineID, RequestedBy: k.RequestedBy, SignedBy: k.SignedBy,
+		Ticket: k.Ticket, Outcome: k.state(), Time: k.Time,
+	}
+	if k.Error != nil {
+		row.Code, row.Message = k.Error.Code, k.Error.Message
+	}
+	return row
+}
+
+// state is the outcome of what has ended, else what the ledger calls it.
+func (k Known) state() string {
+	if k.State == string(remediation.StateFinal) {
+		return cmp.Or(k.Outcome, k.State)
+	}
+	return k.State
+}
+
+// ReadQueue finds messages in the request stream, and says how many there are in all.
+func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool) (found []Queued, all int, err error) {
+	rules := remediation.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
+	for m, err := range conn.Queue(ctx) {
+		if broker.IsMissing(err) {
+			return found, all, nil
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		all++
+		q := Queued{Message: m, Place: all}
+		d := remediation.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		q.Req, q.invalid = rules.Parse(d)
+		if seq, is, _ := remediation.ParseReplay(m.Header); is {
+			if _, _, id, err := remediation.OriginalDelivery(m.Header, m.Data); err == nil {
+				q.Replay, q.Req.ID, q.Req.Derived = seq, id, false
+			}
+		}
+		if mine(q) {
+			found = append(found, q)
+		}
+	}
+	return found, all, nil
+}
+
+// Queued is a message in the request stream.
+type Queued struct {
+	broker.Message
+	Place  int    // 1: the oldest
+	Replay uint64 // the dead letter that it replays; 0: none
+	Req    remediation.Request
+	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
+	invalid *remediation.Invalid
+}
+
+// AsResult is a request that waits as its result will name it.
+func (q Queued) AsResult() remediation.Result {
+	k := q.known()
+	return remediation.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.Req.Batch}
+}
+
+// Asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
+func Asked(dead remediation.DeadLetter, h remediation.Header, data []byte, stream string) (r remediation.Request, claimed string, ok bool) {
+	original, _, _, err := remediation.OriginalDelivery(h, data)
+	if err != nil {
+		return r, "", false
+	}
+	r, invalid := remediation.Rules{Stream: stream}.Parse(original)
+	switch {
+	case invalid != nil:
+		claimed = invalid.ClaimedID
+	case !r.Derived:
+		claimed = r.ID
+	}
+	if claimed == dead.RequestID {
+		claimed = ""
+	}
+	return r, claimed, true
+}

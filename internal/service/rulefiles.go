@@ -1,0 +1,37 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// rulesLook is how soon the log tells of a changed file. A request is judged by what the file says when it is taken.
+const rulesLook = time.Second
+
+// WatchRules says in the log when the file of signers or the policy can't be used any more, when it can be again, and who is
+// trusted from now on. What was read last stays in force meanwhile; /readyz has it among its details.
+func (s *Service) WatchRules(ctx context.Context) error {
+	a := s.Settings.Accept
+	said := map[string]string{}
+	names := a.Signers.Names()
+	for Pause(ctx, rulesLook) {
+		for what, err := range map[string]error{"signers": a.Signers.Err(), "policy": a.Policy.Err()} {
+			switch {
+			case err == nil && said[what] != "":
+				s.Log.Info("a rule file is in use again", zap.String("rules", what))
+				said[what] = ""
+			case err != nil && said[what] != err.Error():
+				s.Log.Warn("a rule file is not in use, what was read before stays in force", zap.String("rules", what), zap.Error(err))
+				said[what] = err.Error()
+			}
+		}
+		if now := a.Signers.Names(); !slices.Equal(now, names) {
+			s.Log.Info("the trusted signers have changed", zap.Strings("from", names), zap.Strings("to", now))
+			names = now
+		}
+	}
+	return nil
+}

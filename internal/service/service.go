@@ -1,0 +1,130 @@
+package service
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Service is one worker in one process. Several can run side by side in one process, each with its own registry.
+type Service struct {
+	Settings   config.Settings
+	credential defender.CredentialSource
+	lookup     func(string) (string, bool) // of the environment
+	tracing    tracing
+	Log        *zap.Logger
+	Registry   *prometheus.Registry
+	admin      *admin.Server
+	AdminAddr  net.Addr
+	Broker     *broker.Broker
+	Owner      string // this process, to the others
+	Ended      chan struct{}
+
+	SyncInterval bool // for benchmarks: the embedded broker acknowledges before the disk has it
+
+	Mu      sync.Mutex
+	waiting string // what is waited for before requests are taken; "" once they are
+	Parts   *parts
+	since   time.Time // not ready since; zero: ready
+}
+
+// NewService checks what can be checked without a connection.
+func NewService(s config.Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*Service, error) {
+	getenv := func(name string) string { v, _ := lookup(name); return v }
+	credential, err := defender.NewCredential(defender.CredentialConfig{
+		Mode: s.Defender.Auth, Cloud: s.Defender.Cloud, TokenFile: s.Defender.TokenFile,
+		DisableInstanceDiscovery: s.Defender.DisableInstanceDiscovery, Getenv: getenv,
+		Prompt: func(text string) { log.Warn("sign-in needs a person", zap.String("do", text)) },
+	})
+	if err != nil {
+		return nil, config.BadInput("%w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	w := &Service{
+		Settings: s, credential: credential, lookup: lookup, Log: log, Registry: registry, Owner: RandomID(),
+		waiting: waitingForStart, since: time.Now(), Ended: make(chan struct{}),
+	}
+	registry.MustRegister(w.gauges()...)
+	w.admin, err = admin.New(admin.Config{
+		Addr: s.Admin.Addr, Token: s.Admin.Token.Reveal(), Gatherer: registry, Level: &level,
+	}, w.sources(), log)
+	if err != nil {
+		return nil, fmt.Errorf("admin server: %w", err)
+	}
+	return w, nil
+}
+
+// waitingForStart is what a service waits for before it has asked for its broker.
+const waitingForStart = "starting"
+
+func RandomID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+func (s *Service) listen() error {
+	addr, err := s.admin.Listen()
+	if err != nil {
+		return fmt.Errorf("admin server (WORKER_ADMIN_ADDR): %w", err)
+	}
+	s.AdminAddr = addr
+	s.Log.Info("admin server listens", zap.String("addr", addr.String()))
+	return nil
+}
+
+// Open waits for the broker as long as ctx allows.
+func (s *Service) Open(ctx context.Context) error {
+	cfg := config.BrokerConfig(s.Settings)
+	cfg.ClientName = "unrestrict-worker " + s.Owner
+	cfg.TracerProvider = s.tracing.Spans()
+	cfg.OnWait, cfg.SyncInterval = s.waitFor, s.SyncInterval
+	b, err := broker.Open(ctx, cfg, s.Log)
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	if err := b.Provision(ctx); err != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), CloseIn)
+		defer cancel()
+		_ = b.Close(last) // the error that matters is Provision's
+		return fmt.Errorf("broker: %w", err)
+	}
+	if small := b.SmallPayload(); small != "" {
+		s.Log.Warn("the broker takes small messages alone", zap.String("what", small))
+	}
+	s.Mu.Lock()
+	s.Broker = b
+	s.Mu.Unlock()
+	return nil
+}
+
+func (s *Service) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), CloseIn)
+	defer cancel()
+	if s.Broker != nil {
+		if err := s.Broker.Close(ctx); err != nil {
+			s.Log.Warn("the broker's connection did not close cleanly", zap.Error(err))
+		}
+	}
+	s.tracing.Close(ctx)
+}
+
+func (s *Service) waitFor(reason string) {
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	s.waiting = reason
+}

@@ -1,0 +1,314 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/config"
+)
+
+// codePaused is the operator's pause among the reasons of /readyz.
+const codePaused = "paused"
+
+func (s *Service) sources() admin.Sources {
+	return admin.Sources{Alive: s.alive, Ready: s.Readiness, Status: s.status, Recent: s.recent, Find: s.find}
+}
+
+func (s *Service) current() (b *broker.Broker, p *parts, waiting string) {
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	return s.Broker, s.Parts, s.waiting
+}
+
+// alive is about this process alone: a broker or an API that is away is no reason to restart it.
+func (s *Service) alive() error {
+	if _, p, _ := s.current(); p != nil {
+		return p.Consumer.Alive()
+	}
+	return nil
+}
+
+// Readiness says why this replica takes no requests, and what an operator should know besides.
+func (s *Service) Readiness() (reasons, details []admin.Reason) {
+	b, p, waiting := s.current()
+	if b == nil || p == nil {
+		return []admin.Reason{{Code: "broker", Message: waiting}}, nil
+	}
+	if err := b.Connected(); err != nil {
+		reasons = append(reasons, admin.Reason{Code: "broker", Message: err.Error()})
+	}
+	if pause := p.replicas.Paused(); pause != nil {
+		reasons = append(reasons, admin.Reason{Code: codePaused, Message: "paused by an operator: " + pause.Reason + "; `worker resume` ends it"})
+	}
+	if fault, on := p.breaker.Current(); on {
+		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
+	} else if !p.hadToken.Load() {
+		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
+	}
+	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.contended() {
+		details = append(details, admin.Reason{Code: "waitingForQuota", Message: fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(time.Now().Add(in).Round(time.Second)))})
+	}
+	if p.BesideLive() {
+		details = append(details, admin.Reason{Code: "liveReplicas", Message: "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"})
+	}
+	if denied := p.notes.ListingDenied(); denied != "" {
+		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
+	}
+	// What the files said last stays in force meanwhile.
+	if err := s.Settings.Accept.Signers.Err(); err != nil {
+		details = append(details, admin.Reason{Code: "signers", Message: err.Error()})
+	}
+	if err := s.Settings.Accept.Policy.Err(); err != nil {
+		details = append(details, admin.Reason{Code: "policy", Message: err.Error()})
+	}
+	if small := b.SmallPayload(); small != "" {
+		details = append(details, admin.Reason{Code: "maxPayload", Message: "the broker: " + small})
+	}
+	for _, d := range b.Differences() {
+		details = append(details, admin.Reason{Code: "settings", Message: d})
+	}
+	return reasons, details
+}
+
+// presence is what this replica tells the others.
+func (s *Service) presence() broker.Presence {
+	reasons, _ := s.Readiness()
+	_, p, _ := s.current()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	if len(reasons) == 0 {
+		s.since = time.Time{}
+	} else if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	out := broker.Presence{
+		Ready: len(reasons) == 0, Since: s.since, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
+		Limits: broker.RateLimits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
+		NotKept: p.notKept(),
+	}
+	if len(reasons) > 0 {
+		out.Code, out.Reason = reasons[0].Code, reasons[0].Message
+	}
+	return out
+}
+
+var errNoBroker = errors.New("the broker is not there yet")
+
+// status is what the broker knows of all replicas, and this replica's word on itself.
+func (s *Service) status(ctx context.Context) (admin.Status, error) {
+	b, p, _ := s.current()
+	if b == nil || p == nil {
+		return admin.Status{}, errNoBroker
+	}
+	o, err := b.Overview(ctx, config.Windows(s.Settings.Rates))
+	if err != nil {
+		return admin.Status{}, err
+	}
+	for _, said := range o.Replicas {
+		if said.ID == s.Owner {
+			o.Followed += p.Tracker.Following() - said.Followed
+			o.InFlight += p.Consumer.InFlight() - said.InFlight
+			o.NotKept += p.notKept() - said.NotKept
+		}
+	}
+	status, err := statusOf(ctx, o, p.Tally)
+	if err != nil {
+		return admin.Status{}, err
+	}
+	// Fresher than what it last told the others.
+	if reasons, _ := s.Readiness(); len(reasons) > 0 {
+		status.Healthy = false
+		if fault, on := p.breaker.Current(); on && status.Paused == nil {
+			status.Paused = &admin.Pause{Kind: admin.KindFault, Code: fault.Code, Reason: fault.Reason, Since: fault.Since}
+		}
+	} else {
+		status.Healthy = true
+		if op := p.replicas.Paused(); op == nil {
+			status.Paused = nil
+		}
+	}
+	return status, nil
+}
+
+// DeploymentStatus is `worker status`, of all replicas.
+func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates config.Rates) (admin.Status, error) {
+	o, err := b.Overview(ctx, config.Windows(rates))
+	if err != nil {
+		return admin.Status{}, err
+	}
+	return statusOf(ctx, o, tally)
+}
+
+func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
+	results, _, err := tally.Counts(ctx)
+	if err != nil {
+		return admin.Status{}, err
+	}
+	status := admin.Status{
+		Healthy:  len(o.Replicas) > 0,
+		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
+		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Version: ThisBuild().Version,
+	}
+	if !o.Oldest.IsZero() {
+		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
+	}
+	for _, w := range o.Budget {
+		if w.Limit > 0 {
+			status.Budget = append(status.Budget, admin.Window(w))
+		}
+	}
+	for _, r := range o.Replicas {
+		if !r.Ready {
+			status.Healthy = false
+			if status.Paused == nil && r.Code != codePaused { // else it was resumed just now
+				status.Paused = &admin.Pause{Kind: admin.KindFault, Code: cmp.Or(r.Code, "notReady"), Reason: r.Reason, Since: r.Since}
+			}
+		}
+	}
+	if o.Pause != nil {
+		status.Healthy = false
+		status.Paused = &admin.Pause{Kind: admin.KindOperator, Code: codePaused, Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
+	}
+	if waitsForQuota(o) {
+		status.WaitingForQuota = &admin.QuotaWait{NextCallAt: o.NextCall}
+	}
+	if n := o.DryRuns(); n > 0 {
+		status.DryRun = &admin.DryRun{Replicas: n, Live: len(o.Replicas) - n}
+	}
+	return status, nil
+}
+
+// waitsForQuota tells whether requests wait for a free call, and for nothing before that.
+func waitsForQuota(o broker.Overview) bool {
+	return o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero()
+}
+
+// recent is what the page shows besides.
+func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
+	b, p, _ := s.current()
+	if b == nil || p == nil {
+		return admin.Recent{}, errNoBroker
+	}
+	var r admin.Recent
+	_, minutes, err := p.Tally.Counts(ctx)
+	if err != nil {
+		return r, err
+	}
+	for minute, counts := range minutes {
+		if time.Since(minute) <= time.Hour {
+			r.PerMinute = append(r.PerMinute, admin.Point{Minute: minute, Counts: counts})
+		}
+	}
+	r.ActionsByAge = byAge(p.Tracker.Ages())
+	if err := p.digest.CountQueue(ctx, b); err != nil {
+		return r, err
+	}
+	p.digest.Show(&r)
+	limits := config.Windows(s.Settings.Rates)
+	o, err := b.Overview(ctx, limits)
+	if err != nil {
+		return r, err
+	}
+	used, err := b.Usage(ctx, limits, o.Reserve)
+	if err != nil {
+		return r, err
+	}
+	if at, ok := ExpectedEnd(time.Now(), o, used); ok {
+		r.EmptyAt = at
+	}
+	if r.Results, err = recentResults(ctx, b); err != nil {
+		return r, err
+	}
+	r.DeadLetters, err = recentDeadLetters(ctx, b)
+	return r, err
+}
+
+// find is the page's search.
+func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, error) {
+	b, _, _ := s.current()
+	if b == nil {
+		return nil, errNoBroker
+	}
+	all, err := RequestsOf(ctx, b, what)
+	var rows []admin.ResultRow
+	for _, k := range slices.Backward(all) {
+		rows = append(rows, k.Row())
+	}
+	return rows, err
+}
+
+func byAge(ages []time.Duration) []admin.Bucket {
+	buckets := []admin.Bucket{{Label: "under 5 min"}, {Label: "under 1 h"}, {Label: "under 6 h"}, {Label: "under 1 day"}, {Label: "older"}}
+	limits := []time.Duration{5 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
+	for _, age := range ages {
+		i := 0
+		for i < len(limits) && age >= limits[i] {
+			i++
+		}
+		buckets[i].Count++
+	}
+	return buckets
+}
+
+// gauges are the metrics of contract §7 that no package owns.
+func (s *Service) gauges() []prometheus.Collector {
+	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unrestrict_queue_pending", Help: "Requests in the stream that nobody has in hand; -1 while the broker does not answer.",
+	}, func() float64 {
+		b, p, _ := s.current()
+		if b == nil || p == nil {
+			return -1
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, err := b.Pending(ctx)
+		if err != nil {
+			return -1
+		}
+		return float64(max(n-p.Consumer.InFlight(), 0))
+	})
+	notKept := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of messages that nobody vouches for which were deleted, or not written, because there are too many.",
+	}, func() float64 {
+		if _, p, _ := s.current(); p != nil {
+			return float64(p.notKept())
+		}
+		return 0
+	})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
+	}, []string{"version"})
+	build.WithLabelValues(ThisBuild().Version).Set(1)
+	return []prometheus.Collector{pending, notKept, build, pausedCollector{s}}
+}
+
+// pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.
+type pausedCollector struct{ s *Service }
+
+var pausedDesc = prometheus.NewDesc("unrestrict_paused", "1 for each reason why this replica takes no requests.", []string{"reason"}, nil)
+
+// Describe is called by the registry.
+func (c pausedCollector) Describe(ch chan<- *prometheus.Desc) { ch <- pausedDesc }
+
+// Collect is called by the registry.
+func (c pausedCollector) Collect(ch chan<- prometheus.Metric) {
+	reasons, _ := c.s.Readiness()
+	seen := map[string]bool{}
+	for _, r := range reasons {
+		if !seen[r.Code] {
+			seen[r.Code] = true
+			ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 1, r.Code)
+		}
+	}
+	if !seen["paused"] {
+		ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 0, "paused")
+	}
+}

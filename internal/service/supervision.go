@@ -1,0 +1,134 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/admin"
+
+	"example.com/unrestrict-worker/internal/config"
+)
+
+// Supervision tells a service manager how this worker is, in the words of sd_notify(3). Without a manager that listens
+// it tells nobody.
+type Supervision struct {
+	Send     func(state string) error
+	Watchdog bool          // the manager kills a worker that doesn't send WATCHDOG=1 in time
+	Every    time.Duration // between two looks at the worker
+
+	// started: the configuration holds, the admin server listens, and the broker is there or waited for. It can't be
+	// later: a broker that is away must not make the manager give up the start.
+	Started func() bool
+	Alive   func() error // as /livez
+	Doing   func() string
+
+	ready bool
+	told  string // the last STATUS
+}
+
+// Supervise is the supervision of a service by the manager that the environment names.
+func Supervise(s *Service) (*Supervision, error) {
+	allowed, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		return nil, config.BadInput("WATCHDOG_USEC and WATCHDOG_PID are the service manager's to set: %w", err)
+	}
+	v := &Supervision{
+		Send:     func(state string) error { _, err := daemon.SdNotify(false, state); return err },
+		Watchdog: allowed > 0, Every: time.Second, Started: s.started, Alive: s.alive, Doing: s.doing,
+	}
+	if v.Watchdog {
+		v.Every = min(v.Every, allowed/3)
+	}
+	return v, nil
+}
+
+// Run tells until ended is closed; the end of ctx is when the worker was asked to stop. Nothing depends on its being
+// heard, so that an error is only logged, once.
+func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.Logger) {
+	tick := time.NewTicker(v.Every)
+	defer tick.Stop()
+	stop := ctx.Done()
+	for {
+		if err := v.tell(ctx.Err() != nil); err != nil {
+			log.Warn("the service manager can't be told how the worker is", zap.Error(err))
+			log = zap.NewNop()
+		}
+		select {
+		case <-ended:
+			return
+		case <-stop:
+			stop = nil
+		case <-tick.C:
+		}
+	}
+}
+
+// tell sends what has changed, and the sign of life that is due at each look.
+func (v *Supervision) tell(stopping bool) error {
+	var state []string
+	status := v.Doing()
+	if stopping {
+		status = "finishing what is in hand"
+	}
+	if status != v.told {
+		if stopping {
+			state = append(state, daemon.SdNotifyStopping)
+		}
+		state = append(state, "STATUS="+oneLine(status))
+	}
+	ready := v.ready || v.Started()
+	if ready && !v.ready {
+		state = append(state, daemon.SdNotifyReady)
+	}
+	if v.Watchdog && v.Alive() == nil {
+		state = append(state, daemon.SdNotifyWatchdog)
+	}
+	if len(state) == 0 {
+		return nil
+	}
+	if err := v.Send(strings.Join(state, "\n")); err != nil {
+		return err // all of it is sent again at the next look
+	}
+	v.ready, v.told = ready, status
+	return nil
+}
+
+// oneLine keeps an error's line feed from becoming an assignment of its own, such as MAINPID=1.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// started tells whether there is nothing left that could end a start as a failure, except for the broker's answer.
+func (s *Service) started() bool {
+	b, _, waiting := s.current()
+	return b != nil || waiting != waitingForStart
+}
+
+// doing is what the worker is at, in a line.
+func (s *Service) doing() string {
+	reasons, _ := s.Readiness()
+	if len(reasons) == 0 {
+		_, p, _ := s.current()
+		return fmt.Sprintf("taking requests: %d in hand, %d actions followed", p.Consumer.InFlight(), p.Tracker.Following())
+	}
+	return "taking none: " + messages(reasons)
+}
+
+func messages(reasons []admin.Reason) string {
+	var all []string
+	for _, r := range reasons {
+		all = append(all, r.Message)
+	}
+	return strings.Join(all, "; ")
+}
