@@ -7,7 +7,7 @@ COPY . .
 ARG VERSION=devel
 ARG COMMIT=
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-    -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /worker ./cmd/worker
+    -ldflags "-s -w -X example.com/unrestrict-worker/internal/service.version=${VERSION} -X example.com/unrestrict-worker/internal/service.commit=${COMMIT}" -o /worker ./cmd/worker
 # An empty folder of the image's user: what is mounted over it takes its owner
 RUN mkdir /data
 

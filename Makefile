@@ -133,12 +133,12 @@ endif
 check-nsc: ## Try deploy/nats/nsc.sh: needs nsc
 	@dir=$$(mktemp -d) && export XDG_CONFIG_HOME=$$dir XDG_DATA_HOME=$$dir NKEYS_PATH=$$dir/keys NSC_HOME=$$dir && \
 	nsc add operator --name test --sys >$$dir/log 2>&1 && sh deploy/nats/nsc.sh $$dir/out >>$$dir/log 2>&1 && \
-	NSC_DIR=$$dir/out $(GO) test -count=1 -run '^TestPermissions$$' ./cmd/worker; status=$$?; \
+	NSC_DIR=$$dir/out $(GO) test -count=1 -run '^TestPermissions$$' ./internal/cli; status=$$?; \
 	if [ $$status != 0 ]; then cat $$dir/log; fi; rm -rf $$dir; exit $$status
 
 .PHONY: monitoring-test
 monitoring-test: ## Ask a real Prometheus for every expression of the alerts and the dashboard
-	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./cmd/worker
+	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./internal/cli
 
 # The parts are image, chart, compose and systemd; chart and compose need the image.
 .PHONY: deploy-test

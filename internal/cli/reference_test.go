@@ -33,7 +33,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-const referenceHead = `<!-- Generated from cmd/worker/config.go by "make generate"; changes here are overwritten. -->
+const referenceHead = `<!-- Generated from internal/config/settings.go by "make generate"; changes here are overwritten. -->
 # Configuration
 
 Every setting is a flag, an environment variable and a key in the YAML file that ` + "`--config FILE`" + ` names.

@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 )
 
-// version and commit are set by the linker (-X main.version=v1.2.3) where the
+// version and commit are set by the linker (-X example.com/unrestrict-worker/internal/service.version=v1.2.3) where the
 // build has no repository to read them from, as in the Dockerfile.
 var version, commit string
 
