@@ -128,7 +128,7 @@ func (p *attempt) refusal() (why *Failure, allowed bool) {
 			Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds",
 		}, true
 	}
-	return nil, p.Rules.Policy != nil
+	return nil, p.Policy != nil
 }
 
 // paused is for how long the breaker keeps this message from the API; 0: not at all.

@@ -102,7 +102,7 @@ func (p *attempt) nak(s step) Outcome {
 // before a look, which changes nothing, or a call, whose intent takes along what was decided. won is false where another
 // process was first: then the run goes on from its entry.
 func (p *attempt) write(s step) (won bool, err error) {
-	if !s.ends() || p.e.essence() == p.stored {
+	if !s.ends() || essenceOf(&p.e) == p.stored {
 		return true, nil
 	}
 	if won = true; s.insist {
@@ -130,7 +130,7 @@ func (p *attempt) saved(s Saved) error {
 	if err := p.e.wrote(s); err != nil {
 		return err
 	}
-	p.stored = p.e.essence()
+	p.stored = essenceOf(&p.e)
 	p.Breaker.ResetFrom(faultStore)
 	return nil
 }
@@ -170,7 +170,7 @@ func (p *attempt) merge() (over bool, err error) {
 	if p.e, over = merged(mine, now); over {
 		return true, nil
 	}
-	p.stored = now.essence()
+	p.stored = essenceOf(&now)
 	if mine.ActionID != "" && now.ActionID != mine.ActionID {
 		p.Log.Error("an action was accepted for a run that another replica has ended or given another action; see the machine in the portal",
 			p.about(mine.ID, zap.String("machine_id", mine.MachineID), zap.String("action_id", mine.ActionID),

@@ -33,7 +33,7 @@ func (d do) String() string {
 }
 
 // step is what is to be done next. Before a doPublish, doAck or doWait the entry is written, if a later decision depends on
-// what has changed in it (Entry.essence).
+// what has changed in it (essenceOf).
 type step struct {
 	do    do
 	after time.Duration // doWait, doAgain; with a fault: 0 means longer than until the breaker's next probe
@@ -208,7 +208,7 @@ type essence struct {
 	due, lookFrom, notFound        time.Time
 }
 
-func (e *Entry) essence() essence {
+func essenceOf(e *Entry) essence {
 	return essence{
 		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,

@@ -70,7 +70,7 @@ func replayed(e Entry, a arrival) (Entry, step) {
 		e = nextRun(old, a.fresh)
 		e.ReplayOf = a.replay.seq
 		if old.Error != nil && old.Error.Code == CodeFateUnknown {
-			e.lookFirst(old)
+			lookFirst(&e, old)
 		}
 		return e, step{do: doReopen}
 	}
@@ -88,4 +88,10 @@ func nextRun(old, fresh Entry) Entry {
 
 func refuse(a arrival, code, why string) step {
 	return step{do: doRefuse, invalid: &Invalid{Code: code, ClaimedID: a.claimed, Message: why}}
+}
+
+// lookFirst makes a run begin with one more look for the call that the run before could not find.
+func lookFirst(e *Entry, old Entry) {
+	e.State, e.Looks = StateUnknown, len(lookAfter)-1
+	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
 }

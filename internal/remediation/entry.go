@@ -127,12 +127,6 @@ func newEntry(r Request, d Delivery, asked, now time.Time) Entry {
 	}
 }
 
-// lookFirst makes a run begin with one more look for the call that the run before could not find.
-func (e *Entry) lookFirst(old Entry) {
-	e.State, e.Looks = StateUnknown, len(lookAfter)-1
-	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
-}
-
 func fingerprint(machine, comment string) string {
 	return digest(machine+"\n"+comment, 10)
 }

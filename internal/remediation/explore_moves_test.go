@@ -203,7 +203,7 @@ func (u *universe) route(i int, e Entry, s step, r *rules) {
 		return
 	}
 	was := p.was.entry()
-	if p.at = writing; e.essence() == was.essence() || r.hasty && s.do == doPublish {
+	if p.at = writing; essenceOf(&e) == essenceOf(&was) || r.hasty && s.do == doPublish {
 		u.finish(i, r)
 	}
 }

@@ -8,18 +8,20 @@ import (
 	"time"
 )
 
+const fitMachine = "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"
+
 // The largest request that may be, and all that can be written about it, fits into a message of LeastMaxPayload; the entry is
 // the largest. A broker that takes less gets no request that does not fit, and ordinary ones all the same.
 func TestWhatIsTakenFits(t *testing.T) {
 	wide := strings.Repeat("\u2028", (MaxPayload-200)/3) // twice as large in JSON
-	largest := fmt.Sprintf(`{"id":"large","machineId":"%s","comment":"c","ticket":"%s"}`, sampleMachine, wide)
-	ordinary := fmt.Sprintf(`{"id":"usual","machineId":"%s","comment":"Cleaned and validated","ticket":"INC-4711","requestedBy":"ann@contoso.com","metadata":{"a":[1,2,3]}}`, sampleMachine)
+	largest := fmt.Sprintf(`{"id":"large","machineId":"%s","comment":"c","ticket":"%s"}`, fitMachine, wide)
+	ordinary := fmt.Sprintf(`{"id":"usual","machineId":"%s","comment":"Cleaned and validated","ticket":"INC-4711","requestedBy":"ann@contoso.com","metadata":{"a":[1,2,3]}}`, fitMachine)
 	for _, maxPayload := range []int{4 << 10, 10_000, 64 << 10, 100_000, LeastMaxPayload - 1, LeastMaxPayload, 1 << 20, 8 << 20} {
-		rules := sampleRules
-		var action int
-		rules.Room, action = Room(maxPayload)
-		if rules.Room <= 0 || action < maxPayload/6 || rules.Room+action > maxPayload {
-			t.Errorf("max_payload %d: %d bytes for a request, %d for an action", maxPayload, rules.Room, action)
+		rules := Rules{Stream: "REMEDIATION"}
+		room, action := Room(maxPayload)
+		rules.Fits = Fits(room)
+		if room <= 0 || action < maxPayload/6 || room+action > maxPayload {
+			t.Errorf("max_payload %d: %d bytes for a request, %d for an action", maxPayload, room, action)
 		}
 		if _, invalid := rules.Parse(Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(ordinary)}); invalid != nil {
 			t.Errorf("max_payload %d: an ordinary request is %v", maxPayload, invalid)

@@ -159,9 +159,9 @@ func TestAuditRecords(t *testing.T) {
 // each message.
 func TestRefusalsAreCounted(t *testing.T) {
 	ann, eve := newSigner(t), newSigner(t)
-	rules := func(r *remediation.Rules) {
+	rules := func(r *remediation.Submitter) {
 		var err error
-		if r.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
+		if r.Rules.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
 			t.Error(err)
 		}
 	}

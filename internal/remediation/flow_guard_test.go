@@ -368,19 +368,19 @@ func (w *world) sign(s signer, id string, n int, more ...field) (remediation.Hea
 }
 
 // governed sets up signers ann and bob, and a policy in a file.
-func governed(t *testing.T, text string) (ann, bob signer, file string, rules func(*remediation.Rules)) {
+func governed(t *testing.T, text string) (ann, bob signer, file string, rules func(*remediation.Submitter)) {
 	t.Helper()
 	ann, bob = newSigner(t), newSigner(t)
 	file = filepath.Join(t.TempDir(), "policy.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return ann, bob, file, func(r *remediation.Rules) {
+	return ann, bob, file, func(r *remediation.Submitter) {
 		var err error
-		if r.Signers, err = remediation.ParseSigners("ann=" + ann.public + " bob=" + bob.public); err != nil {
+		if r.Rules.Signers, err = remediation.ParseSigners("ann=" + ann.public + " bob=" + bob.public); err != nil {
 			t.Error(err)
 		}
-		if r.Policy, err = remediation.LoadPolicy(file, r.Signers); err != nil {
+		if r.Policy, err = remediation.LoadPolicy(file, r.Rules.Signers); err != nil {
 			t.Error(err)
 		}
 	}

@@ -16,27 +16,27 @@ import (
 )
 
 // trusting are rules with signers, as WORKER_TRUSTED_SIGNERS names them.
-func trusting(list string) func(*remediation.Rules) {
-	return func(r *remediation.Rules) {
+func trusting(list string) func(*remediation.Submitter) {
+	return func(r *remediation.Submitter) {
 		signers, err := remediation.ParseSigners(list)
 		if err != nil {
 			panic(err)
 		}
-		r.Signers = signers
+		r.Rules.Signers = signers
 	}
 }
 
 // trustingFile are rules with a file of signers, and what writes it.
-func trustingFile(t *testing.T) (rules func(*remediation.Rules), trust func(lines string)) {
+func trustingFile(t *testing.T) (rules func(*remediation.Submitter), trust func(lines string)) {
 	file := filepath.Join(t.TempDir(), "signers")
 	trust = func(lines string) {
 		if err := os.WriteFile(file, []byte(lines), 0o600); err != nil {
 			t.Error(err)
 		}
 	}
-	return func(r *remediation.Rules) {
+	return func(r *remediation.Submitter) {
 		var err error
-		if r.Signers, err = remediation.SignersFile(file); err != nil {
+		if r.Rules.Signers, err = remediation.SignersFile(file); err != nil {
 			t.Error(err)
 		}
 	}, trust
@@ -167,22 +167,22 @@ func TestWithdrawnSignersRequestIsNotRevived(t *testing.T) {
 // What is configured changes while a request is open. The message comes again, and its own run goes on: it is not called
 // for a second time under another owner.
 func TestOwnersChangeUnderAnOpenRequest(t *testing.T) {
-	for name, change := range map[string]func(ann signer) (before, after func(*remediation.Rules)){
-		"renamed": func(ann signer) (before, after func(*remediation.Rules)) {
+	for name, change := range map[string]func(ann signer) (before, after func(*remediation.Submitter)){
+		"renamed": func(ann signer) (before, after func(*remediation.Submitter)) {
 			return trusting("ann=" + ann.public), trusting("anna=" + ann.public)
 		},
-		"signers from now on": func(ann signer) (before, after func(*remediation.Rules)) {
-			return func(*remediation.Rules) {}, trusting("ann=" + ann.public)
+		"signers from now on": func(ann signer) (before, after func(*remediation.Submitter)) {
+			return func(*remediation.Submitter) {}, trusting("ann=" + ann.public)
 		},
-		"no signers any more": func(ann signer) (before, after func(*remediation.Rules)) {
-			return trusting("ann=" + ann.public), func(*remediation.Rules) {}
+		"no signers any more": func(ann signer) (before, after func(*remediation.Submitter)) {
+			return trusting("ann=" + ann.public), func(*remediation.Submitter) {}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ann := newSigner(t)
 			before, after := change(ann)
 			rules := before
-			inWorld(t, setup{replicas: -1, rules: func(r *remediation.Rules) { rules(r) }}, func(w *world) {
+			inWorld(t, setup{replicas: -1, rules: func(r *remediation.Submitter) { rules(r) }}, func(w *world) {
 				w.faults.inject(fault{at: atRecord, dies: true, times: 1}) // called for, and nobody knows
 				w.start()
 				w.askAs(ann, "r1", 1)

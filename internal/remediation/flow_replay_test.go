@@ -240,9 +240,9 @@ func TestReplayIsJudgedAnew(t *testing.T) {
 	other, _ := nkeys.CreateUser()
 	stranger, _ := other.PublicKey()
 	trusted := ""
-	set := setup{rules: func(r *remediation.Rules) {
+	set := setup{rules: func(r *remediation.Submitter) {
 		var err error
-		if r.Signers, err = remediation.ParseSigners(trusted); err != nil {
+		if r.Rules.Signers, err = remediation.ParseSigners(trusted); err != nil {
 			t.Error(err)
 		}
 	}}

@@ -109,7 +109,7 @@ func (w *world) newReplica(id string) *replica {
 		w.set.follow(&r.tracker.Config)
 	}
 	if w.set.rules != nil {
-		w.set.rules(&r.submitter.Rules)
+		w.set.rules(r.submitter)
 	}
 	r.conn, err = nats.Connect("", nats.InProcessServer(w.broker.Conn().Opts.InProcessServer))
 	w.must(err)

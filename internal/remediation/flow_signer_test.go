@@ -37,9 +37,9 @@ func TestWithdrawnSigner(t *testing.T) {
 				}
 			}
 			trust(ann.public + " ann\n" + bob.public + " bob\n")
-			rules := func(r *remediation.Rules) {
+			rules := func(r *remediation.Submitter) {
 				var err error
-				if r.Signers, err = remediation.SignersFile(file); err != nil {
+				if r.Rules.Signers, err = remediation.SignersFile(file); err != nil {
 					t.Error(err)
 				}
 			}
@@ -71,9 +71,9 @@ func TestWithdrawnSigner(t *testing.T) {
 // What was refused for expiring too late does not become good by waiting, whoever publishes the same bytes, and when.
 func TestRefusedSignatureStaysRefused(t *testing.T) {
 	ann := newSigner(t)
-	rules := func(r *remediation.Rules) {
+	rules := func(r *remediation.Submitter) {
 		var err error
-		if r.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
+		if r.Rules.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
 			t.Error(err)
 		}
 	}

@@ -42,7 +42,7 @@ type setup struct {
 
 	submit func(*remediation.SubmitConfig)
 	follow func(*remediation.TrackConfig)
-	rules  func(*remediation.Rules)
+	rules  func(*remediation.Submitter)
 }
 
 // world is a whole deployment in one bubble of fake time: the real broker, a simulated Defender behind pipes, and

@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"example.com/unrestrict-worker/internal/defender"
 )
 
 // Metrics are the counters of what becomes of requests (contract §7).
@@ -77,14 +75,6 @@ func (m *Metrics) decided(e *Entry) {
 	if e.Dead {
 		m.deadletters.WithLabelValues(e.Error.label()).Inc()
 	}
-}
-
-// label is the code as a metric has it: what others choose must not become time series without end.
-func (f *Failure) label() string {
-	if f.Origin == OriginDefender {
-		return defender.CodeLabel(f.Code)
-	}
-	return f.Code
 }
 
 func (m *Metrics) refused(code string) {

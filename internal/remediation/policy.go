@@ -3,14 +3,12 @@ package remediation
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 	"unicode"
 )
 
@@ -129,32 +127,6 @@ func (p *Policy) reload() {
 	}
 }
 
-// settled is a file as it was looked at before it was read, so that a change in between is seen the next time: nil, to be
-// read again, while a further change could leave its time of modification as it is.
-func settled(info os.FileInfo) os.FileInfo {
-	if time.Since(info.ModTime()) < 2*time.Second {
-		return nil
-	}
-	return info
-}
-
-// readBounded reads a file of at most limit bytes. What is no ordinary file could block for ever, or have no end.
-func readBounded(path string, limit int64) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no ordinary file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return data, err
-}
-
 // rule is the one for a signer: by nkey, else by name, else for all others; nil if there is none. who is what the rate is
 // counted by: keys that go by one name share it.
 func (p *Policy) rule(name, key string) (who string, r *policyRule) {
@@ -186,25 +158,3 @@ func (r *policyRule) forbids(req Request) string {
 }
 
 func isLetterOrDigit(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
-
-// forbidden is why the policy forbids the run, "" if it does not. A run is judged when it is about to call for the first
-// time, not again for each attempt; what has to be looked for is looked for first.
-func (p *attempt) forbidden() string {
-	if p.Rules.Policy == nil || p.e.Allowed {
-		return ""
-	}
-	_, rule := p.Rules.Policy.rule(p.signer())
-	asked := p.req
-	asked.SignedBy, _ = p.signer()
-	asked.Ticket = p.e.Ticket
-	return rule.forbids(asked)
-}
-
-// signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same
-// the first one's, which results and records name too. An entry has none if no signature was asked for then.
-func (p *attempt) signer() (name, key string) {
-	if p.e.Signer == "" {
-		return p.req.SignedBy, p.req.Signer
-	}
-	return p.e.SignedBy, p.e.Signer
-}

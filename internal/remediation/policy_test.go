@@ -36,7 +36,12 @@ default:
 `
 
 func TestPolicyMistakes(t *testing.T) {
-	seed := newKeyPair(t).seed
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, _ := pair.Seed()
+	seed := string(secret)
 	for _, c := range []struct{ text, want string }{ // want: parts of the mistakes in order, with a bar between
 		{samplePolicy, ""},
 		{"default: {}\n", ""},

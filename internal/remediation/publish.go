@@ -2,8 +2,6 @@ package remediation
 
 import (
 	"context"
-
-	"go.uber.org/zap"
 )
 
 // publisher publishes what the ledger has decided, in order: the audit record, the dead letter, the result, and last the
@@ -70,27 +68,4 @@ func (p *attempt) deadLetter() *DeadLetter {
 		letter.Code, letter.Message = p.e.Error.Code, p.e.Error.Message
 	}
 	return letter
-}
-
-func (e *Entry) trace() Trace { return Trace{Parent: e.TraceParent, State: e.TraceState} }
-
-// decision are the fields of the line "request decided".
-func decision(e *Entry) []zap.Field {
-	fields := []zap.Field{
-		zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
-		zap.String("outcome", e.Outcome), zap.Int("attempts", e.Attempts),
-	}
-	if e.ActionID != "" {
-		fields = append(fields, zap.String("action_id", e.ActionID))
-	}
-	if e.SignedBy != "" {
-		fields = append(fields, zap.String("signed_by", e.SignedBy))
-	}
-	if id := e.correlationID(); id != "" {
-		fields = append(fields, zap.String("correlation_id", id))
-	}
-	if e.Error != nil {
-		fields = append(fields, zap.String("code", e.Error.Code), zap.String("why", e.Error.Message))
-	}
-	return fields
 }

@@ -11,16 +11,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// unverified says whether nobody vouches for a message that is refused: it has no valid form or no valid signature, and
-// no signer. Whoever may publish can send any number of them, so what each leaves behind is bounded (ADR 14).
-func (i *Invalid) unverified(r Request) bool {
-	switch i.Code {
-	case CodeMalformed, CodeTooLarge, CodeUnsigned, CodeUnknownSigner, CodeBadSignature:
-		return r.SignedBy == ""
-	}
-	return false
-}
-
 // refusals keep unverified messages from filling the audit trail. The first one of a signer, code and minute has a record
 // of its own, before anybody is told. The others of that minute are counted in memory, and one record has their number
 // when the minute is over: a process that is killed loses the count, and nothing else.

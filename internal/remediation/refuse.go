@@ -6,26 +6,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// Codes of the worker's own (contract §4).
-const (
-	CodeIDConflict      = "idConflict"
-	CodeExpired         = "expired"
-	CodeTooOld          = "tooOld"
-	CodeGaveUp          = "gaveUp"
-	CodeFateUnknown     = "fateUnknown"
-	CodeTrackTimeout    = "trackTimeout"
-	CodeActionVanished  = "actionVanished"
-	CodeRestrictedAgain = "restrictedAgain"
-	CodePolicy          = "policy"
-)
-
-// Origins of a Failure.
-const (
-	OriginRequest  = "request"
-	OriginDefender = "defender"
-	OriginWorker   = "worker"
-)
-
 // refuse answers a message that has no claim on an id: it is known by its place in the stream. Nothing is written to
 // the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
 func (p *attempt) refuse(r Request, why *Invalid) (Outcome, error) {

@@ -47,7 +47,7 @@ func (p *attempt) resolveReplay() (*Invalid, error) {
 // reopen makes the run that the replay has opened durable. First the run, then the dead letter is dropped: a crash between
 // leaves a dead letter whose replay only finds the run that is open already.
 func (p *attempt) reopen() error {
-	if p.e.essence() != p.stored {
+	if essenceOf(&p.e) != p.stored {
 		if err := p.save(0); err != nil {
 			return err
 		}

@@ -64,8 +64,8 @@ type Rules struct {
 	Stream      string   // the request stream; its name, a colon and digits is nobody's id
 	OwnSubjects []string // the worker's own subjects, wildcards allowed; no replyTo
 	Signers     *Signers // nil: requests need no signature
-	Policy      *Policy  // nil: a signer may ask anything
-	Room        int      // bytes that the ledger has for what a request says; 0: no bound
+	// Fits says why the ledger could not keep what a request says; nil: it always can.
+	Fits func(Request) error
 }
 
 // Parse reads a request from a message, plain or a CloudEvent of either mode. It looks at the payload's size first,
@@ -103,8 +103,10 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	if formFault != nil {
 		return bare, invalid(CodeMalformed, formFault.Error())
 	}
-	if err := r.fits(req); err != nil {
-		return bare, invalid(CodeTooLarge, err.Error()) // without what it says, so that its result fits
+	if r.Fits != nil {
+		if err := r.Fits(req); err != nil {
+			return bare, invalid(CodeTooLarge, err.Error()) // without what it says, so that its result fits
+		}
 	}
 	payloadID := req.ID
 	req.ID, req.Derived, req.SignedBy, req.Signer, req.Client = bare.ID, true, signer, bare.Signer, bare.Client

@@ -66,7 +66,8 @@ type Submitter struct {
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
-	Quota       Quota // nil: calls are not limited
+	Policy      *Policy // nil: a signer may ask anything
+	Quota       Quota   // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
@@ -168,7 +169,7 @@ const inHandFor = time.Second
 func (p *attempt) read() error {
 	var err error
 	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored, p.m = p.e.essence(), machine{}
+	p.stored, p.m = essenceOf(&p.e), machine{}
 	return err
 }
 

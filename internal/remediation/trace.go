@@ -6,7 +6,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -34,18 +33,6 @@ func NewTracing(p trace.TracerProvider, message ...attribute.KeyValue) Tracing {
 		return Tracing{}
 	}
 	return Tracing{p.Tracer("example.com/unrestrict-worker/internal/remediation"), message}
-}
-
-// TraceIn is the trace context that ctx has; zero if none.
-func TraceIn(ctx context.Context) Trace {
-	c := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, c)
-	return Trace{Parent: c["traceparent"], State: c["tracestate"]}
-}
-
-// under makes t the parent of the spans that begin in the context.
-func (t Trace) under(ctx context.Context) context.Context {
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": t.Parent, "tracestate": t.State})
 }
 
 // begin starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
@@ -93,7 +80,7 @@ func (p *attempt) End(out Outcome) {
 	if p.refused != "" { // it had no claim on the entry, if there is one
 		e = &Entry{ID: p.d.Ref(), MachineID: p.req.MachineID, Run: 1, State: StateFinal, Outcome: Rejected, Error: &Failure{Code: p.refused}}
 	}
-	p.span.SetAttributes(e.attributes(cmp.Or(e.ID, p.req.ID))...)
+	p.span.SetAttributes(attributes(e, cmp.Or(e.ID, p.req.ID))...)
 	switch {
 	case !out.Done:
 		p.span.SetAttributes(attrPutOff.String(cmp.Or(out.Cause, "panic")))
@@ -101,23 +88,6 @@ func (p *attempt) End(out Outcome) {
 		p.span.SetAttributes(semconv.ErrorTypeKey.String(e.Error.Code))
 		p.span.SetStatus(codes.Error, e.Error.Code)
 	}
-}
-
-func (e *Entry) attributes(id string) []attribute.KeyValue {
-	a := []attribute.KeyValue{semconv.MessagingMessageConversationID(id), attrRun.Int(e.Run), attrAttempt.Int(e.Attempts)}
-	if e.MachineID != "" {
-		a = append(a, attrMachine.String(e.MachineID))
-	}
-	if e.ActionID != "" {
-		a = append(a, attrAction.String(e.ActionID))
-	}
-	switch e.State {
-	case StateFinal:
-		a = append(a, attrOutcome.String(e.Outcome))
-	case StateSubmitted:
-		a = append(a, attrOutcome.String(Submitted))
-	}
-	return a
 }
 
 // publishing is the context to publish e's results in: they belong to e's trace, also where this message is another one
@@ -145,7 +115,7 @@ func (t Tracing) device(ctx context.Context, e *Entry) context.Context {
 	}
 	ctx, span := t.tracer.Start(e.trace().under(ctx), "follow machine action", trace.WithTimestamp(e.Accepted))
 	if span.IsRecording() {
-		span.SetAttributes(e.attributes(e.ID)...)
+		span.SetAttributes(attributes(e, e.ID)...)
 		if e.Error != nil {
 			span.SetAttributes(semconv.ErrorTypeKey.String(e.Error.Code))
 		}
@@ -155,4 +125,22 @@ func (t Tracing) device(ctx context.Context, e *Entry) context.Context {
 	}
 	span.End(trace.WithTimestamp(e.DecidedAt))
 	return ctx
+}
+
+// attributes are the span's of a run.
+func attributes(e *Entry, id string) []attribute.KeyValue {
+	a := []attribute.KeyValue{semconv.MessagingMessageConversationID(id), attrRun.Int(e.Run), attrAttempt.Int(e.Attempts)}
+	if e.MachineID != "" {
+		a = append(a, attrMachine.String(e.MachineID))
+	}
+	if e.ActionID != "" {
+		a = append(a, attrAction.String(e.ActionID))
+	}
+	switch e.State {
+	case StateFinal:
+		a = append(a, attrOutcome.String(e.Outcome))
+	case StateSubmitted:
+		a = append(a, attrOutcome.String(Submitted))
+	}
+	return a
 }

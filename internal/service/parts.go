@@ -70,7 +70,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.Budget,
 		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
-		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Policy: set.Accept.Policy, Room: requestRoom},
+		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Fits: remediation.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
 			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
 			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,

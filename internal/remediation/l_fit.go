@@ -1,15 +1,6 @@
 package remediation
 
-import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-)
-
-// ErrTooLarge is a write that can never succeed: the broker takes no message of that size, however often it is tried. It is
-// its request's own failure, and no fault of the system.
-var ErrTooLarge = errors.New("larger than the broker takes")
+import "fmt"
 
 // What a ledger entry holds, the largest of all that is written about a request: what the request says (twice its
 // size at most, for JSON escapes), the MachineAction, and the rest, such as exchanges with the API and two errors.
@@ -31,19 +22,13 @@ func Room(maxPayload int) (request, action int) {
 	return beside - min(restRoom, beside/2), maxPayload - beside
 }
 
-// fits is an error for a request of which the ledger could not keep what it says.
-func (r Rules) fits(req Request) error {
-	if r.Room == 0 {
-		return nil
-	}
-	var size bytes.Buffer
-	plain := json.NewEncoder(&size)
-	plain.SetEscapeHTML(false)
-	if err := plain.Encode(newEntry(req, Delivery{}, req.ExpiresAt, req.ExpiresAt)); err != nil {
+// Fits makes an error for a request of which the ledger could not keep what it says, in room bytes.
+func Fits(room int) func(Request) error {
+	return func(req Request) error {
+		kept, err := encodeJSON(newEntry(req, Delivery{}, req.ExpiresAt, req.ExpiresAt))
+		if n := len(kept); err == nil && n > room {
+			err = fmt.Errorf("request: what must be kept of it has %d bytes, more than the %d that the broker's max_payload leaves room for; leave out what need not be echoed, or raise max_payload to %d", n, room, LeastMaxPayload)
+		}
 		return err
 	}
-	if n := size.Len(); n > r.Room {
-		return fmt.Errorf("request: what must be kept of it has %d bytes, more than the %d that the broker's max_payload leaves room for; leave out what need not be echoed, or raise max_payload to %d", n, r.Room, LeastMaxPayload)
-	}
-	return nil
 }
