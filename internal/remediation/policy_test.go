@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
+const policyMachine = "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"
+
 func writePolicy(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "policy.yaml")
@@ -154,10 +156,10 @@ func TestPolicyRules(t *testing.T) {
 		{"a ticket that shows nothing", p, "soar", func(r *Request) { r.Ticket = "\u200b\u2060-" }, "ticket: is required", 20},
 		{"a comment with its like in another line", p, "soar", func(r *Request) { r.Comment = "x\nINC-1 y" }, "comment: does not match", 20},
 		{"no ticket", p, "soar", func(r *Request) { r.Ticket = "" }, "ticket: is required", 20},
-		{"any machine", p, "soar", func(r *Request) { r.MachineID = sampleMachine }, "", 20},
+		{"any machine", p, "soar", func(r *Request) { r.MachineID = policyMachine }, "", 20},
 		{"a machine in the list", p, "lab", func(r *Request) { r.Comment, r.Ticket = "x", "" }, "", 0},
 		{"one written in capitals", p, "lab", func(r *Request) { r.MachineID = "abcdef0000000000000000000000000000000002" }, "", 0},
-		{"a machine that is not", p, "lab", func(r *Request) { r.MachineID = sampleMachine }, "machineId: is none of those", 0},
+		{"a machine that is not", p, "lab", func(r *Request) { r.MachineID = policyMachine }, "machineId: is none of those", 0},
 		{"no rule at all", p, "ann", func(r *Request) { r.Comment, r.Ticket = "x", "" }, "", 0},
 		{"by default", p, "somebody", func(r *Request) { r.Ticket = "" }, "", 1},
 		{"not named, no default", without, "somebody", func(*Request) {}, "names no signer somebody and has no default", 0},
