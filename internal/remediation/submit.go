@@ -81,15 +81,15 @@ type Submitter struct {
 type attempt struct {
 	*Submitter
 	scope
-	message
+	incoming
 	key    string
 	e      Entry   // as it is to become
 	stored essence // as the ledger has it
 	m      machine // the machine's record, as read last
 }
 
-// message is what came: the delivery, and what it asks for.
-type message struct {
+// incoming is what came: the delivery, and what it asks for.
+type incoming struct {
 	d            Delivery // as it came
 	origin       Delivery // what it says: the same, or for a replay what the dead letter held
 	replay       replay
@@ -107,7 +107,7 @@ type scope struct {
 
 // Handle is the remediation.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome) {
-	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, message: message{d: d, origin: d}}
+	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
 	defer func() { p.End(out) }()
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
