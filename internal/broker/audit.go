@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Auditor is remediation's Auditor on the stream REMEDIATION_AUDIT.
@@ -38,7 +40,7 @@ func (b *Broker) NewAuditor(process string) *Auditor {
 }
 
 // Record implements remediation.Auditor. Records are stored in the order of the calls.
-func (a *Auditor) Record(ctx context.Context, r remediation.AuditRecord) error {
+func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 	select {
 	case <-a.turn:
 		defer func() { a.turn <- struct{}{} }()
@@ -78,7 +80,7 @@ type auditLine struct {
 	PrevSequence uint64      `json:"prevSequence,omitempty"` // where that one is
 	Seen         *auditPoint `json:"seen,omitempty"`         // of a first record: the last message then, anybody's
 	Time         time.Time   `json:"time"`
-	remediation.AuditRecord
+	ledger.AuditRecord
 }
 
 // encode writes what is the writer's by hand, for all of it is plain.
@@ -128,7 +130,7 @@ func (a *Auditor) open(ctx context.Context) error {
 	}
 	a.opened++
 	a.chain = &auditWriter{id: fmt.Sprintf("%s-%d", a.process, a.opened)}
-	return a.append(ctx, auditLine{Seen: seen, AuditRecord: remediation.AuditRecord{Kind: auditOpened}})
+	return a.append(ctx, auditLine{Seen: seen, AuditRecord: ledger.AuditRecord{Kind: auditOpened}})
 }
 
 // lastStored is the trail's last message, nil if there is none. With it in the chain, the last records of writers that

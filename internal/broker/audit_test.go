@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // auditWorld is a broker and a way to it that fails when told to.
@@ -175,8 +175,8 @@ func (w *auditWorld) wantWhole() map[string]int {
 	return times
 }
 
-func of(id string) remediation.AuditRecord {
-	return remediation.AuditRecord{Kind: remediation.AuditDecided, RequestID: id, Outcome: "succeeded"}
+func of(id string) ledger.AuditRecord {
+	return ledger.AuditRecord{Kind: ledger.AuditDecided, RequestID: id, Outcome: "succeeded"}
 }
 
 func TestAuditIsChained(t *testing.T) {

@@ -15,7 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestAuditSchema: what is written is what docs/schemas/audit.json says, and it names each field.
@@ -49,22 +50,22 @@ func TestAuditSchema(t *testing.T) {
 	w := newAuditWorld(t)
 	a := w.auditor("p")
 	now := time.Now().UTC()
-	whole := remediation.AuditRecord{
-		Kind: remediation.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
+	whole := ledger.AuditRecord{
+		Kind: ledger.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
 		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Policy: "allowed",
-		Outcome: remediation.Rejected, Error: &remediation.Failure{Code: "c", Message: "m", HTTPStatus: 400, Origin: "defender"},
-		ClaimedSigner: "ann", Count: 2, Minute: now, Act: remediation.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4,
+		Outcome: message.Rejected, Error: &message.Failure{Code: "c", Message: "m", HTTPStatus: 400, Origin: "defender"},
+		ClaimedSigner: "ann", Count: 2, Minute: now, Act: ledger.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4,
 		Attempts: 2, Adopted: true, ActionID: "a", CallsOmitted: 1, Shortened: true, PublishedAt: now, ReceivedAt: now, DecidedAt: now,
-		Calls: []remediation.Call{{Time: now, Operation: "list", Class: "rejected", HTTPStatus: 400, Code: "c", CorrelationID: "i"}, {Time: now, Operation: "unrestrict"}},
+		Calls: []ledger.Call{{Time: now, Operation: "list", Class: "rejected", HTTPStatus: 400, Code: "c", CorrelationID: "i"}, {Time: now, Operation: "unrestrict"}},
 	}
 	if v := reflect.ValueOf(whole); slices.ContainsFunc(slices.Collect(maps.Values(fields(v))), reflect.Value.IsZero) {
 		t.Fatal("a field is missing in this test")
 	}
-	for _, r := range []remediation.AuditRecord{
+	for _, r := range []ledger.AuditRecord{
 		whole,
-		{Kind: remediation.AuditReplayed, RequestID: "r", Run: 2},
-		{Kind: remediation.AuditCounted, Error: whole.Error, Count: 2, Minute: now},
-		{Kind: remediation.AuditOperated, Act: remediation.ActPause, By: "ann", Reason: "r"},
+		{Kind: ledger.AuditReplayed, RequestID: "r", Run: 2},
+		{Kind: ledger.AuditCounted, Error: whole.Error, Count: 2, Minute: now},
+		{Kind: ledger.AuditOperated, Act: ledger.ActPause, By: "ann", Reason: "r"},
 	} {
 		if err := a.Record(t.Context(), r); err != nil {
 			t.Fatal(err)

@@ -18,7 +18,9 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"example.com/unrestrict-worker/internal/budget"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // apiTimeout bounds one call of the JetStream API.
@@ -247,9 +249,9 @@ func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }
 
 // SmallPayload says what a broker that takes small messages alone can't hold; "": everything fits.
 func (b *Broker) SmallPayload() string {
-	if most := b.MaxPayload(); most < remediation.LeastMaxPayload {
+	if most := b.MaxPayload(); most < ledger.LeastMaxPayload {
 		return fmt.Sprintf("it takes messages of %d bytes (max_payload), and %d hold everything: larger requests are rejected as %s, larger actions are left out of results",
-			most, remediation.LeastMaxPayload, remediation.CodeTooLarge)
+			most, ledger.LeastMaxPayload, message.CodeTooLarge)
 	}
 	return ""
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 type Outgoing struct {
 	Name      string // how an error calls it, such as "machines.csv, line 8"
 	MessageID string // Nats-Msg-Id: the broker stores a message once within the stream's duplicate window
-	Header    remediation.Header
+	Header    message.Header
 	Payload   []byte
 }
 

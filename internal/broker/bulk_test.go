@@ -19,7 +19,8 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // numbered are n messages, the first of them number 1.
@@ -28,7 +29,7 @@ func numbered(n int) iter.Seq2[broker.Outgoing, error] {
 		for i := 1; i <= n; i++ {
 			o := broker.Outgoing{
 				Name: fmt.Sprintf("row %d", i), MessageID: fmt.Sprintf("id-%d", i),
-				Header: remediation.Header{"Number": {fmt.Sprint(i)}}, Payload: fmt.Appendf(nil, "%d", i),
+				Header: message.Header{"Number": {fmt.Sprint(i)}}, Payload: fmt.Appendf(nil, "%d", i),
 			}
 			if !yield(o, nil) {
 				return

@@ -10,7 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so,
@@ -49,15 +50,15 @@ func (b *Broker) OpenLedger(ctx context.Context) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: kv, filter: remediation.EntryKeys(b.cfg.Names.Stream)}, nil
+	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: kv, filter: ledger.EntryKeys(b.cfg.Names.Stream)}, nil
 }
 
 // Search calls fn for each entry that there is now; one that is written meanwhile may come twice.
-func (l *Ledger) Search(ctx context.Context, fn func(remediation.Entry)) error {
+func (l *Ledger) Search(ctx context.Context, fn func(ledger.Entry)) error {
 	p := part{subject: l.prefix + l.filter, bucket: true}
 	return l.b.scan(ctx, "KV_"+LedgerBucket, p, func(m Message) error {
 		// One that is not understood is none that is sought.
-		if e, err := remediation.DecodeEntry(record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)); err == nil && e.State != "" {
+		if e, err := ledger.DecodeEntry(record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)); err == nil && e.State != "" {
 			fn(e)
 		}
 		return nil

@@ -14,7 +14,9 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestQueueReadsEveryMessage: more than a batch, in order, as they were sent, beside a consumer and other subjects;
@@ -55,7 +57,7 @@ func TestQueueReadsEveryMessage(t *testing.T) {
 				}
 				want := broker.Message{
 					Subject: "remediation.unrestrict", Sequence: uint64(i + 1), Time: m.Time, Data: []byte{0, 0xff, byte(i)},
-					Header: remediation.Header{"Nats-Sequence": {"7"}, "colour": {"red", fmt.Sprint(i)}},
+					Header: message.Header{"Nats-Sequence": {"7"}, "colour": {"red", fmt.Sprint(i)}},
 				}
 				if diff := cmp.Diff(want, m); diff != "" {
 					t.Fatal(diff)
@@ -84,7 +86,7 @@ func TestDeadLettersAreTheWorkersAlone(t *testing.T) {
 			if err != nil {
 				return codes, err
 			}
-			codes = append(codes, m.Header.Get(remediation.HeaderDeadReason))
+			codes = append(codes, m.Header.Get(message.HeaderDeadReason))
 		}
 		return codes, nil
 	}
@@ -96,9 +98,9 @@ func TestDeadLettersAreTheWorkersAlone(t *testing.T) {
 	}
 	publisher := b.NewPublisher()
 	for i, code := range []string{"gaveUp", "malformed", "expired"} {
-		d := remediation.DeadLetter{
+		d := message.DeadLetter{
 			Code: code, RequestID: code, Run: 1, Time: time.Now(),
-			Delivery: remediation.Delivery{Stream: "REMEDIATION", Subject: "remediation.unrestrict", Sequence: uint64(i + 1), Published: time.Now(), Data: []byte{0xff}},
+			Delivery: message.Delivery{Stream: "REMEDIATION", Subject: "remediation.unrestrict", Sequence: uint64(i + 1), Published: time.Now(), Data: []byte{0xff}},
 		}
 		if err := publisher.DeadLetter(within(t), d, time.Now()); err != nil {
 			t.Fatal(err)
@@ -166,14 +168,14 @@ func TestLedgerSearch(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := b.OpenLedger(within(t))
+	store, err := b.OpenLedger(within(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]bool{}
 	search := func() {
 		clear(found)
-		if err := ledger.Search(within(t), func(e remediation.Entry) { found[e.ID] = true }); err != nil {
+		if err := store.Search(within(t), func(e ledger.Entry) { found[e.ID] = true }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,13 +183,13 @@ func TestLedgerSearch(t *testing.T) {
 		t.Errorf("in an empty ledger: %v", found)
 	}
 	for _, id := range []string{"a", "b"} {
-		key := remediation.EntryKey("REMEDIATION", remediation.Request{ID: id}, time.Time{})
-		if _, err := ledger.Save(within(t), remediation.Write{Key: key, Value: fmt.Appendf(nil, `{"v":1,"state":"waiting","id":%q}`, id)}); err != nil {
+		key := ledger.EntryKey("REMEDIATION", message.Request{ID: id}, time.Time{})
+		if _, err := store.Save(within(t), ledger.Write{Key: key, Value: fmt.Appendf(nil, `{"v":1,"state":"waiting","id":%q}`, id)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	other := remediation.EntryKey("ANOTHER", remediation.Request{ID: "c"}, time.Time{})
-	if _, err := ledger.Save(within(t), remediation.Write{Key: other, Value: []byte(`{"v":1,"state":"waiting","id":"c"}`)}); err != nil {
+	other := ledger.EntryKey("ANOTHER", message.Request{ID: "c"}, time.Time{})
+	if _, err := store.Save(within(t), ledger.Write{Key: other, Value: []byte(`{"v":1,"state":"waiting","id":"c"}`)}); err != nil {
 		t.Fatal(err)
 	}
 	search()

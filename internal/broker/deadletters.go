@@ -5,7 +5,7 @@ import (
 	"errors"
 	"iter"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // DeadLetters are the dead letters that there are now, the oldest first. What others have put into the stream is left
@@ -14,7 +14,7 @@ func (b *Broker) DeadLetters(ctx context.Context) iter.Seq2[Message, error] {
 	n := b.cfg.Names
 	return func(yield func(Message, error) bool) {
 		err := b.scan(ctx, n.DeadletterStream, part{subject: n.DeadletterSubject}, func(m Message) error {
-			if m.Header.Get(remediation.HeaderDeadReason) != "" && !yield(m, nil) {
+			if m.Header.Get(message.HeaderDeadReason) != "" && !yield(m, nil) {
 				return errEnough
 			}
 			return nil

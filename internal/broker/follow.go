@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Message is one message of a stream.
@@ -16,7 +16,7 @@ type Message struct {
 	Subject  string
 	Sequence uint64
 	Time     time.Time // by the broker's clock
-	Header   remediation.Header
+	Header   message.Header
 	Data     []byte
 }
 
@@ -87,14 +87,14 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 
 // Publish puts one message on the request subject; nil when the broker has stored it. A full stream is an error that
 // says so.
-func (b *Broker) Publish(ctx context.Context, h remediation.Header, payload []byte) (seq uint64, err error) {
+func (b *Broker) Publish(ctx context.Context, h message.Header, payload []byte) (seq uint64, err error) {
 	stored, err := b.PublishOnce(ctx, h, payload)
 	return stored.Sequence, err
 }
 
 // PublishOnce is Publish for a message whose header has a message id. Of a duplicate whose message has the sequence is not
 // known, for anybody who may publish may have taken an id that can be guessed.
-func (b *Broker) PublishOnce(ctx context.Context, h remediation.Header, payload []byte) (Stored, error) {
+func (b *Broker) PublishOnce(ctx context.Context, h message.Header, payload []byte) (Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.cfg.Names.Subject, Header: nats.Header(h), Data: payload})

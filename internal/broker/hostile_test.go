@@ -12,7 +12,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // publishRaw stores an empty message whose header block no client library would write.
@@ -137,7 +139,7 @@ func TestHostileHeadersStopNoRecord(t *testing.T) {
 	var seen []uint64
 	for i, block := range hostileBlocks(broker.AuditSubject) {
 		publishRaw(t, s, broker.AuditSubject, block)
-		if err := b.NewAuditor(fmt.Sprint(i)).Record(within(t), remediation.AuditRecord{Kind: remediation.AuditRefused}); err != nil {
+		if err := b.NewAuditor(fmt.Sprint(i)).Record(within(t), ledger.AuditRecord{Kind: ledger.AuditRefused}); err != nil {
 			t.Fatalf("behind %q: %v", block, err)
 		}
 	}
@@ -177,7 +179,7 @@ func TestSearchPassesHostileHeaders(t *testing.T) {
 	}
 	p := b.NewPublisher()
 	for range 2 {
-		if err := p.Result(within(t), result("r"), remediation.Trace{}, "", began); err != nil {
+		if err := p.Result(within(t), result("r"), message.Trace{}, "", began); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * window)

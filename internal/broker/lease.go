@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Hold runs do while this replica holds the named lease, again and again until ctx ends. Of all replicas one at a time
@@ -31,7 +31,7 @@ func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, ok
 	if err != nil || rec.Value != nil {
 		return 0, false
 	}
-	revision, err = r.store.Save(ctx, remediation.Write{Key: key, Value: r.leaseValue(), Revision: rec.Revision, TTL: leaseTTL})
+	revision, err = r.store.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: rec.Revision, TTL: leaseTTL})
 	return revision, err == nil
 }
 
@@ -56,11 +56,11 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 			return err
 		case <-time.After(leaseRenew):
 		}
-		next, err := r.store.Save(ctx, remediation.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
+		next, err := r.store.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {
 		case err == nil:
 			revision, renewed = next, time.Now()
-		case errors.Is(err, remediation.ErrConflict), time.Since(renewed) > leaseTTL-leaseRenew:
+		case errors.Is(err, ledger.ErrConflict), time.Since(renewed) > leaseTTL-leaseRenew:
 			cancel()
 			return errors.Join(<-done, fmt.Errorf("the lease was lost: %w", err))
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // bucketStore is compare-and-swap over one bucket, with a lifetime per key. jetstream.KeyValue has no update with a
@@ -28,22 +30,22 @@ func newBucketStore(js jetstream.JetStream, bucket string) *bucketStore {
 }
 
 // Load reads a key's latest value from the leader; of a deleted or expired one the marker's revision, over which to write.
-func (b *bucketStore) Load(ctx context.Context, key string) (remediation.Record, error) {
+func (b *bucketStore) Load(ctx context.Context, key string) (ledger.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	m, found, err := readOne(ctx, b.nc, b.stream, messageRequest{Last: b.prefix + key})
 	if err != nil || !found {
-		return remediation.Record{}, err
+		return ledger.Record{}, err
 	}
 	return record(nats.Header(m.Header), m.Data, m.Sequence, m.Time), nil
 }
 
 // LoadBelow implements remediation.Ledger. The stream's leader is asked for one message after the other: there are seldom
 // more than one or two.
-func (b *bucketStore) LoadBelow(ctx context.Context, key string) (map[string]remediation.Record, error) {
+func (b *bucketStore) LoadBelow(ctx context.Context, key string) (map[string]ledger.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	below := map[string]remediation.Record{}
+	below := map[string]ledger.Record{}
 	for seq := uint64(1); ; {
 		m, found, err := readOne(ctx, b.nc, b.stream, messageRequest{Sequence: seq, Next: b.prefix + key + ".*"})
 		if err != nil || !found {
@@ -54,8 +56,8 @@ func (b *bucketStore) LoadBelow(ctx context.Context, key string) (map[string]rem
 	}
 }
 
-func record(h nats.Header, data []byte, seq uint64, at time.Time) remediation.Record {
-	r := remediation.Record{Value: data, Revision: seq, Written: at}
+func record(h nats.Header, data []byte, seq uint64, at time.Time) ledger.Record {
+	r := ledger.Record{Value: data, Revision: seq, Written: at}
 	if h.Get("KV-Operation") != "" || h.Get("Nats-Marker-Reason") != "" {
 		r.Value = nil
 	}
@@ -63,13 +65,13 @@ func record(h nats.Header, data []byte, seq uint64, at time.Time) remediation.Re
 }
 
 // Save implements remediation.Ledger.
-func (b *bucketStore) Save(ctx context.Context, w remediation.Write) (uint64, error) {
+func (b *bucketStore) Save(ctx context.Context, w ledger.Write) (uint64, error) {
 	s := b.outcome(ctx, w, b.begin(w))
 	return s.Revision, s.Err
 }
 
 // SaveBoth implements remediation.Ledger: one connection keeps the order, and one stream, which holds the bucket.
-func (b *bucketStore) SaveBoth(ctx context.Context, first, second remediation.Write) (remediation.Saved, remediation.Saved) {
+func (b *bucketStore) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
 	one, two := b.begin(first), b.begin(second)
 	later := b.outcome(ctx, second, two) // by then the first one's acknowledgement is there too
 	return b.outcome(ctx, first, one), later
@@ -77,7 +79,7 @@ func (b *bucketStore) SaveBoth(ctx context.Context, first, second remediation.Wr
 
 // begin sends a write. There is never a Nats-Msg-Id on it: at three replicas the broker would tell the loser of two
 // writers that it won.
-func (b *bucketStore) begin(w remediation.Write) func(context.Context) (*jetstream.PubAck, error) {
+func (b *bucketStore) begin(w ledger.Write) func(context.Context) (*jetstream.PubAck, error) {
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
 	if w.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(rateCeil(w.TTL)))
@@ -85,21 +87,21 @@ func (b *bucketStore) begin(w remediation.Write) func(context.Context) (*jetstre
 	return publishing(b.js, &nats.Msg{Subject: b.prefix + w.Key, Data: w.Value}, opts...)
 }
 
-func (b *bucketStore) outcome(ctx context.Context, w remediation.Write, ack func(context.Context) (*jetstream.PubAck, error)) remediation.Saved {
+func (b *bucketStore) outcome(ctx context.Context, w ledger.Write, ack func(context.Context) (*jetstream.PubAck, error)) ledger.Saved {
 	stored, err := ack(ctx)
 	switch {
 	case err == nil:
-		return remediation.Saved{Revision: stored.Sequence}
+		return ledger.Saved{Revision: stored.Sequence}
 	case rateConflict(err):
-		return remediation.Saved{Err: fmt.Errorf("%s: %w", w.Key, remediation.ErrConflict)}
+		return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ledger.ErrConflict)}
 	}
 	// The write may have taken place: its bytes are like no other's.
 	readCtx, cancelRead := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancelRead()
 	if now, readErr := b.Load(readCtx, w.Key); readErr == nil && bytes.Equal(now.Value, w.Value) {
-		return remediation.Saved{Revision: now.Revision}
+		return ledger.Saved{Revision: now.Revision}
 	}
-	return remediation.Saved{Err: fmt.Errorf("%s: %w", w.Key, err)}
+	return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, err)}
 }
 
 // put writes a key that nobody else writes.
@@ -132,20 +134,20 @@ type Ledger struct {
 }
 
 var (
-	_ remediation.Ledger = (*Ledger)(nil)
-	_ remediation.Feed   = (*Ledger)(nil)
+	_ ledger.Ledger    = (*Ledger)(nil)
+	_ remediation.Feed = (*Ledger)(nil)
 )
 
 // NewLedger opens the ledger of the deployment whose request stream is the Broker's, after Provision.
 func (b *Broker) NewLedger() *Ledger {
-	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: b.Ledger(), filter: remediation.EntryKeys(b.cfg.Names.Stream)}
+	return &Ledger{bucketStore: newBucketStore(b.js, LedgerBucket), b: b, kv: b.Ledger(), filter: ledger.EntryKeys(b.cfg.Names.Stream)}
 }
 
 // errFeedEnded is a watch that the client library gave up.
 var errFeedEnded = errors.New("the watch of the ledger ended")
 
 // Entries implements remediation.Feed.
-func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, remediation.Record)) error {
+func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, ledger.Record)) error {
 	w, err := l.kv.Watch(ctx, l.filter)
 	if err != nil {
 		return fmt.Errorf("watch the ledger: %w", err)
@@ -164,9 +166,9 @@ func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, rem
 			case e == nil:
 				synced()
 			case e.Operation() != jetstream.KeyValuePut:
-				fn(e.Key(), remediation.Record{Revision: e.Revision(), Written: e.Created()})
+				fn(e.Key(), ledger.Record{Revision: e.Revision(), Written: e.Created()})
 			default:
-				fn(e.Key(), remediation.Record{Value: e.Value(), Revision: e.Revision(), Written: e.Created()})
+				fn(e.Key(), ledger.Record{Value: e.Value(), Revision: e.Revision(), Written: e.Created()})
 			}
 		}
 	}

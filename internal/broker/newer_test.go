@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // What a newer version says in a form of its own is not taken for nothing.
@@ -17,7 +18,7 @@ func TestStateNotUnderstood(t *testing.T) {
 	if err := worker.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	deployment := remediation.DeploymentDigest(worker.Names().Stream)
+	deployment := ledger.DeploymentDigest(worker.Names().Stream)
 	for key, value := range map[string]string{
 		"pause." + deployment:              `{"reason":{"text":"freeze"},"since":0}`,
 		"replica." + deployment + ".newer": `{"ready":["consuming"],"inFlight":1}`,

@@ -14,7 +14,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Overview is the state of a deployment as the broker has it.
@@ -101,10 +103,10 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 }
 
 // words are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
-func (b *Broker) words(ctx context.Context) (map[string]remediation.Record, error) {
+func (b *Broker) words(ctx context.Context) (map[string]ledger.Record, error) {
 	const prefix = "$KV." + StateBucket + "."
 	keys := b.cfg.Names.stateKeys()
-	words := map[string]remediation.Record{}
+	words := map[string]ledger.Record{}
 	for _, key := range []string{keys.pause, keys.replica + "*"} {
 		err := b.scan(ctx, "KV_"+StateBucket, part{subject: prefix + key, bucket: true}, func(m Message) error {
 			words[strings.TrimPrefix(m.Subject, prefix)] = record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)
@@ -117,7 +119,7 @@ func (b *Broker) words(ctx context.Context) (map[string]remediation.Record, erro
 	return words, nil
 }
 
-func (o *Overview) learn(key string, w remediation.Record, keys stateKeys) {
+func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
 	if key == keys.pause {
 		if p := readPause(w.Value, w.Written); !p.over() {
 			o.Pause = p
@@ -238,7 +240,7 @@ func (t *Tally) count(m Message) {
 		t.Each(m)
 	}
 	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
-	if !ok || !remediation.IsOutcome(outcome) || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
+	if !ok || !message.IsOutcome(outcome) || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
 		return
 	}
 	minute := m.Time.UTC().Truncate(time.Minute)

@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Publisher is remediation's Publisher and DeadLetters on the streams of results and dead letters.
@@ -65,12 +67,12 @@ func neverStored(err error) bool {
 }
 
 // Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
-func (p *Publisher) Result(ctx context.Context, r remediation.Result, parent remediation.Trace, replyTo string, since time.Time) (err error) {
+func (p *Publisher) Result(ctx context.Context, r message.Result, parent message.Trace, replyTo string, since time.Time) (err error) {
 	if p.tracer != nil {
 		var span trace.Span
 		ctx, span = p.publishing(ctx, p.b.cfg.Names.ResultsSubject, r.MessageID(), r.RequestID)
 		defer func() { published(span, err) }()
-		parent = remediation.TraceIn(ctx)
+		parent = message.TraceIn(ctx)
 	}
 	h, body, err := r.Render(p.source, parent, p.b.limit(p.b.found.Load().resultsMax))
 	if err != nil {
@@ -115,7 +117,7 @@ func sameRun(earlier, body []byte, since time.Time) bool {
 }
 
 // DeadLetter implements remediation.Publisher. The message keeps its own trace context in it.
-func (p *Publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, since time.Time) (err error) {
+func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) (err error) {
 	if p.tracer != nil {
 		var span trace.Span
 		ctx, span = p.publishing(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
@@ -171,7 +173,7 @@ func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.Publish
 	sent, err := js.PublishMsgAsync(msg, opts...)
 	wrapped := func(err error) error {
 		if neverStored(err) {
-			return fmt.Errorf("%w: %w", remediation.ErrTooLarge, err)
+			return fmt.Errorf("%w: %w", message.ErrTooLarge, err)
 		}
 		return err
 	}
@@ -248,7 +250,7 @@ func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
 }
 
 // Load implements remediation.DeadLetters.
-func (p *Publisher) Load(ctx context.Context, seq uint64) (remediation.Header, []byte, bool, error) {
+func (p *Publisher) Load(ctx context.Context, seq uint64) (message.Header, []byte, bool, error) {
 	if seq == 0 {
 		return nil, nil, false, nil // no message has it
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // teller is a Publisher of results with the stream that it publishes to.
@@ -41,13 +42,13 @@ func newTeller(t *testing.T, window time.Duration) teller {
 }
 
 // result is one that is told alike each time.
-func result(id string) remediation.Result {
-	return remediation.Result{RequestID: id, Run: 1, Outcome: remediation.Succeeded, Final: true, ReceivedAt: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)}
+func result(id string) message.Result {
+	return message.Result{RequestID: id, Run: 1, Outcome: message.Succeeded, Final: true, ReceivedAt: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)}
 }
 
 func (p teller) tell(t *testing.T, id string, since time.Time) {
 	t.Helper()
-	if err := p.Result(within(t), result(id), remediation.Trace{}, "", since); err != nil {
+	if err := p.Result(within(t), result(id), message.Trace{}, "", since); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -144,7 +145,7 @@ func TestSearchPastTheDuplicateWindow(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := p.Result(ctx, result("given up"), remediation.Trace{}, "", began); !errors.Is(err, context.Canceled) {
+	if err := p.Result(ctx, result("given up"), message.Trace{}, "", began); !errors.Is(err, context.Canceled) {
 		t.Errorf("a search whose caller has gone: %v", err)
 	}
 }

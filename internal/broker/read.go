@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Commands read without consumers. A work queue has no second one; and who may make a consumer may have its messages
@@ -172,7 +172,7 @@ func (b *Broker) readBatch(ctx context.Context, stream string, p part) (msgs []M
 
 // directMessage undoes what a direct read adds to a message's own headers, behind them; false: the reply is no message.
 func directMessage(reply *nats.Msg) (Message, bool) {
-	m := Message{Header: remediation.Header{}, Data: reply.Data}
+	m := Message{Header: message.Header{}, Data: reply.Data}
 	added := map[string]string{
 		jetstream.StreamHeader: "", jetstream.SubjectHeader: "", jetstream.SequenceHeader: "", jetstream.TimeStampHeaer: "",
 		"Nats-Num-Pending": "", "Nats-Last-Sequence": "",
@@ -229,9 +229,9 @@ func readOne(ctx context.Context, nc *nats.Conn, stream string, request messageR
 		return m, false, fmt.Errorf("read %s: the answer has no message", stream)
 	}
 	stored := answer.Message
-	m = Message{Subject: stored.Subject, Sequence: stored.Sequence, Time: stored.Time, Header: remediation.Header{}, Data: stored.Data}
+	m = Message{Subject: stored.Subject, Sequence: stored.Sequence, Time: stored.Time, Header: message.Header{}, Data: stored.Data}
 	if h, err := nats.DecodeHeadersMsg(stored.Header); err == nil {
-		m.Header = remediation.Header(h)
+		m.Header = message.Header(h)
 	}
 	return m, true, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // stateKeys are a deployment's keys in UNRESTRICT_STATE. The budget's stand beside them and are the account's.
@@ -21,7 +21,7 @@ type stateKeys struct{ pause, lease, replica string }
 
 // stateKeys keeps two deployments on one account apart, as their request streams do.
 func (n Names) stateKeys() stateKeys {
-	d := remediation.DeploymentDigest(n.Stream)
+	d := ledger.DeploymentDigest(n.Stream)
 	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: everyReplica + d + "."}
 }
 

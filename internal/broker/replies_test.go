@@ -7,7 +7,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestDeniedReplyNamesItsRequest: the broker denies a message after it was sent, and in its own words alone.
@@ -25,7 +26,7 @@ func TestDeniedReplyNamesItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"r-1", "r-2"} {
-		if err := b.NewPublisher().Result(within(t), result(id), remediation.Trace{}, "team.blue."+id, time.Now()); err != nil {
+		if err := b.NewPublisher().Result(within(t), result(id), message.Trace{}, "team.blue."+id, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}

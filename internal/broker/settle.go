@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Settle waits, for a second at most, until the replicas have spoken since the operator's last word on a pause, and those
@@ -28,7 +28,7 @@ func (b *Broker) Settle(ctx context.Context) {
 		}
 		paused := words[keys.pause].Written
 		delete(words, keys.pause)
-		stale := func(w remediation.Record) bool {
+		stale := func(w ledger.Record) bool {
 			var p Presence
 			busy := json.Unmarshal(w.Value, &p) == nil && p.InFlight+p.Followed > 0
 			return w.Value != nil && (w.Written.Before(paused) || busy && w.Written.Before(latest))

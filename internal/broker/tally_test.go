@@ -9,7 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestTallyCountsOutcomesAlone: what anybody else puts into the stream of results makes no outcomes of its own, which /status
@@ -29,7 +30,7 @@ func TestTallyCountsOutcomesAlone(t *testing.T) {
 	tally.Each = func(broker.Message) { told++ }
 	for range 2 {
 		got, _, err := tally.Counts(within(t))
-		if diff := cmp.Diff(map[string]int{remediation.Succeeded: 1}, got); diff != "" || err != nil {
+		if diff := cmp.Diff(map[string]int{message.Succeeded: 1}, got); diff != "" || err != nil {
 			t.Errorf("%v, %s", err, diff)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Messages that nobody vouches for leave dead letters and results, as many as their sender likes. Of each the last are
@@ -142,7 +142,7 @@ func (u *unverified) look(ctx context.Context) error {
 func (u *unverified) readLetters(ctx context.Context) error {
 	return u.b.scan(ctx, u.name, part{subject: u.b.cfg.Names.DeadletterSubject, from: u.read + 1}, func(m Message) error {
 		u.read = m.Sequence
-		if m.Header.Get(remediation.HeaderDeadUnverified) != "" {
+		if m.Header.Get(message.HeaderDeadUnverified) != "" {
 			u.add(unverifiedMessage{m.Sequence, messageSize(&nats.Msg{Subject: m.Subject, Header: nats.Header(m.Header), Data: m.Data})})
 		}
 		return nil

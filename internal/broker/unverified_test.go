@@ -10,7 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -45,11 +46,11 @@ func newLetterBox(t *testing.T, denied bool) *letterBox {
 }
 
 // letter is the dead letter of a message of its own.
-func (b *letterBox) letter(size int, unverified bool) remediation.DeadLetter {
+func (b *letterBox) letter(size int, unverified bool) message.DeadLetter {
 	b.n++
-	return remediation.DeadLetter{
-		Delivery: remediation.Delivery{Stream: "REMEDIATION", Subject: "remediation.unrestrict", Sequence: b.n, Data: []byte(strings.Repeat("x", size)), Published: time.Now()},
-		Code:     remediation.CodeMalformed, RequestID: fmt.Sprint("REMEDIATION:", b.n), Run: 1, Time: time.Now(), Unverified: unverified,
+	return message.DeadLetter{
+		Delivery: message.Delivery{Stream: "REMEDIATION", Subject: "remediation.unrestrict", Sequence: b.n, Data: []byte(strings.Repeat("x", size)), Published: time.Now()},
+		Code:     message.CodeMalformed, RequestID: fmt.Sprint("REMEDIATION:", b.n), Run: 1, Time: time.Now(), Unverified: unverified,
 	}
 }
 
@@ -104,16 +105,16 @@ func TestUnverifiedLettersAreBoundedInNumber(t *testing.T) {
 func TestUnverifiedLettersAreBoundedInSize(t *testing.T) {
 	box := newLetterBox(t, false)
 	p := box.broker.NewPublisher()
-	box.publish(p, remediation.MaxPayload, 1, false)
-	box.publish(p, remediation.MaxPayload, 600, true)
+	box.publish(p, message.MaxPayload, 1, false)
+	box.publish(p, message.MaxPayload, 600, true)
 	s := box.state()
-	if kept := s.Bytes - remediation.MaxPayload; kept > mostLetterBytes+600*40 || kept < mostLetterBytes-2*remediation.MaxPayload {
+	if kept := s.Bytes - message.MaxPayload; kept > mostLetterBytes+600*40 || kept < mostLetterBytes-2*message.MaxPayload {
 		t.Errorf("%d bytes", s.Bytes)
 	}
 	if _, _, there, err := p.Load(within(t), 1); err != nil || !there {
 		t.Errorf("another's letter: %v, %v", there, err)
 	}
-	again := box.letter(remediation.MaxPayload, true)
+	again := box.letter(message.MaxPayload, true)
 	for range 2 {
 		if err := p.DeadLetter(within(t), again, again.Delivery.Published); err != nil {
 			t.Fatal(err)
@@ -128,12 +129,12 @@ func TestUnverifiedLettersAreBoundedInSize(t *testing.T) {
 func TestUnverifiedLettersWhereNothingMayBeDeleted(t *testing.T) {
 	box := newLetterBox(t, true)
 	p := box.broker.NewPublisher()
-	box.publish(p, remediation.MaxPayload, 600, true)
+	box.publish(p, message.MaxPayload, 600, true)
 	s := box.state()
 	if s.Bytes > mostLetterBytes+600*40 || p.NotKept() == 0 || int(s.Msgs)+p.NotKept() != 600 {
 		t.Errorf("%d letters of %d bytes, %d not kept", s.Msgs, s.Bytes, p.NotKept())
 	}
-	box.publish(p, remediation.MaxPayload, 1, false)
+	box.publish(p, message.MaxPayload, 1, false)
 	if after := box.state(); after.Msgs != s.Msgs+1 {
 		t.Errorf("another's letter is not written: %d, before %d", after.Msgs, s.Msgs)
 	}
@@ -157,8 +158,8 @@ func TestUnverifiedResultsAreBounded(t *testing.T) {
 		p.tell(t, "other", time.Now())
 		for n := range mostLetters + 5 {
 			r := result(fmt.Sprint("REMEDIATION:", n+1))
-			r.Outcome, r.Unverified = remediation.Rejected, true
-			if err := p.Result(within(t), r, remediation.Trace{}, "", time.Now()); err != nil {
+			r.Outcome, r.Unverified = message.Rejected, true
+			if err := p.Result(within(t), r, message.Trace{}, "", time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -175,16 +176,16 @@ func TestUnverifiedResultsAreBounded(t *testing.T) {
 func TestUnverifiedWithoutTheRightToDelete(t *testing.T) {
 	box := newLetterBox(t, false)
 	p := box.broker.NewPublisher()
-	box.publish(p, remediation.MaxPayload, 480, true)
+	box.publish(p, message.MaxPayload, 480, true)
 	cfg := box.stream.CachedInfo().Config
 	cfg.Sealed = false
 	cfg.DenyDelete = true // set while it is in use: what was seen of the stream says otherwise
 	if _, err := box.broker.JS().UpdateStream(within(t), cfg); err != nil {
 		t.Fatal(err)
 	}
-	box.publish(p, remediation.MaxPayload, 60, true)
+	box.publish(p, message.MaxPayload, 60, true)
 	s := box.state()
-	if int(s.Msgs)+p.NotKept() != 540 || s.Bytes > mostLetterBytes+uint64(remediation.MaxPayload)+600*40 {
+	if int(s.Msgs)+p.NotKept() != 540 || s.Bytes > mostLetterBytes+uint64(message.MaxPayload)+600*40 {
 		t.Errorf("%d letters of %d bytes, %d not kept", s.Msgs, s.Bytes, p.NotKept())
 	}
 }
@@ -193,9 +194,9 @@ func TestUnverifiedWithoutTheRightToDelete(t *testing.T) {
 func TestUnverifiedAtOnce(t *testing.T) {
 	box := newLetterBox(t, false)
 	p := box.broker.NewPublisher()
-	var letters []remediation.DeadLetter
+	var letters []message.DeadLetter
 	for range 800 {
-		letters = append(letters, box.letter(remediation.MaxPayload, true))
+		letters = append(letters, box.letter(message.MaxPayload, true))
 	}
 	var all sync.WaitGroup
 	for n := range 16 {
@@ -209,7 +210,7 @@ func TestUnverifiedAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	s := box.state()
-	if int(s.Msgs)+p.NotKept() != 800 || s.Bytes > mostLetterBytes+600*40 || s.Bytes < mostLetterBytes-2*remediation.MaxPayload {
+	if int(s.Msgs)+p.NotKept() != 800 || s.Bytes > mostLetterBytes+600*40 || s.Bytes < mostLetterBytes-2*message.MaxPayload {
 		t.Errorf("%d letters of %d bytes, %d not kept", s.Msgs, s.Bytes, p.NotKept())
 	}
 }

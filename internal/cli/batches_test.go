@@ -12,14 +12,15 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/why"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // tells gives a digest a result.
-func tells(d *service.Digest, t *testing.T, r remediation.Result) {
+func tells(d *service.Digest, t *testing.T, r message.Result) {
 	t.Helper()
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -32,12 +33,12 @@ func tells(d *service.Digest, t *testing.T, r remediation.Result) {
 func TestFailuresStayInSight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := service.NewDigest()
-		for n, outcome := range []string{remediation.Failed, remediation.TimedOut, remediation.Cancelled, remediation.Rejected, remediation.Abandoned} {
-			tells(d, t, remediation.Result{RequestID: fmt.Sprint("r", n), Outcome: outcome, Final: true, Ticket: "T", RequestedBy: "ann"})
+		for n, outcome := range []string{message.Failed, message.TimedOut, message.Cancelled, message.Rejected, message.Abandoned} {
+			tells(d, t, message.Result{RequestID: fmt.Sprint("r", n), Outcome: outcome, Final: true, Ticket: "T", RequestedBy: "ann"})
 			time.Sleep(time.Minute)
 		}
 		for n := range 1000 {
-			tells(d, t, remediation.Result{RequestID: fmt.Sprint("good", n), Outcome: remediation.Succeeded, Final: true})
+			tells(d, t, message.Result{RequestID: fmt.Sprint("good", n), Outcome: message.Succeeded, Final: true})
 		}
 		sees := func() string {
 			var r admin.Recent
@@ -62,17 +63,17 @@ func TestFailuresStayInSight(t *testing.T) {
 func TestHowFarABatchIs(t *testing.T) {
 	d := service.NewDigest()
 	tell := func(id, outcome string, final bool, run int) {
-		tells(d, t, remediation.Result{RequestID: id, Run: run, Batch: "monday", Outcome: outcome, Final: final})
+		tells(d, t, message.Result{RequestID: id, Run: run, Batch: "monday", Outcome: outcome, Final: final})
 	}
 	for n := range 5 {
-		tell(fmt.Sprint("row", n), remediation.Submitted, false, 1)
+		tell(fmt.Sprint("row", n), message.Submitted, false, 1)
 	}
 	for n := range 3 {
-		tell(fmt.Sprint("row", n), remediation.Succeeded, true, 1)
+		tell(fmt.Sprint("row", n), message.Succeeded, true, 1)
 	}
-	tell("row5", remediation.Rejected, true, 1)
-	tell("row6", remediation.Rejected, true, 1)
-	tell("row6", remediation.Submitted, false, 2)
+	tell("row5", message.Rejected, true, 1)
+	tell("row6", message.Rejected, true, 1)
+	tell("row6", message.Submitted, false, 2)
 	tell("row7", "made up", true, 1)
 	var r admin.Recent
 	d.Show(&r)
@@ -81,7 +82,7 @@ func TestHowFarABatchIs(t *testing.T) {
 		t.Error(diff)
 	}
 	for n := range 3 * service.MostBatches {
-		tells(d, t, remediation.Result{RequestID: "r", Batch: fmt.Sprint("batch", n), Outcome: remediation.Succeeded, Final: true})
+		tells(d, t, message.Result{RequestID: "r", Batch: fmt.Sprint("batch", n), Outcome: message.Succeeded, Final: true})
 	}
 	if n := len(d.Batches); n != service.MostBatches {
 		t.Errorf("%d batches are kept", n)
@@ -105,7 +106,7 @@ func TestBatchThatWaits(t *testing.T) {
 		}
 	}
 	d := service.NewDigest()
-	tells(d, t, remediation.Result{RequestID: "row0", Batch: "tuesday", Outcome: remediation.Succeeded, Final: true}) // it is about to be acknowledged
+	tells(d, t, message.Result{RequestID: "row0", Batch: "tuesday", Outcome: message.Succeeded, Final: true}) // it is about to be acknowledged
 	if err := d.CountQueue(t.Context(), s.work.Broker); err != nil {
 		t.Fatal(err)
 	}
@@ -118,14 +119,14 @@ func TestBatchThatWaits(t *testing.T) {
 }
 
 func TestWhyAnActionFailed(t *testing.T) {
-	failed := func(action string) remediation.Result {
-		return remediation.Result{Outcome: remediation.Failed, Final: true, MachineAction: json.RawMessage(action)}
+	failed := func(action string) message.Result {
+		return message.Result{Outcome: message.Failed, Final: true, MachineAction: json.RawMessage(action)}
 	}
-	for want, r := range map[string]remediation.Result{
+	for want, r := range map[string]message.Result{
 		"actionFailed: the machine's action A ended Failed; errorHResult 0x80070005; sensor is off; no access":     failed(`{"id":"A","status":"Failed","errorHResult":-2147024891,"troubleshootInfo":"sensor is off","commands":[{"errors":["no access"]}]}`),
-		"actionTimeOut: the machine's action A ended TimeOut; Defender says no more; see the action in its portal": {Outcome: remediation.TimedOut, Final: true, MachineAction: json.RawMessage(`{"id":"A","status":"TimeOut","troubleshootInfo":null}`)},
-		"trackTimeout: still Pending": {Outcome: remediation.TimedOut, Final: true, MachineAction: json.RawMessage(`{}`), Error: &remediation.Failure{Code: "trackTimeout", Message: "still Pending"}},
-		"":                            {Outcome: remediation.Succeeded, Final: true, MachineAction: json.RawMessage(`{"id":"A","status":"Succeeded"}`)},
+		"actionTimeOut: the machine's action A ended TimeOut; Defender says no more; see the action in its portal": {Outcome: message.TimedOut, Final: true, MachineAction: json.RawMessage(`{"id":"A","status":"TimeOut","troubleshootInfo":null}`)},
+		"trackTimeout: still Pending": {Outcome: message.TimedOut, Final: true, MachineAction: json.RawMessage(`{}`), Error: &message.Failure{Code: "trackTimeout", Message: "still Pending"}},
+		"":                            {Outcome: message.Succeeded, Final: true, MachineAction: json.RawMessage(`{"id":"A","status":"Succeeded"}`)},
 	} {
 		if got := strings.Trim(why.Because(service.WhyEnded(r)), " ()"); got != want {
 			t.Errorf("got %q, want %q", got, want)

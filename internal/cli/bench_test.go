@@ -20,10 +20,11 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -207,7 +208,7 @@ func benchLoop(m *stopwatch, s *service.Service, apiURL string) {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			r, invalid := remediation.Rules{Stream: names.Stream}.Parse(remediation.Delivery{Subject: msg.Subject(), Data: msg.Data(), Header: remediation.Header(msg.Headers())})
+			r, invalid := message.Rules{Stream: names.Stream}.Parse(message.Delivery{Subject: msg.Subject(), Data: msg.Data(), Header: message.Header(msg.Headers())})
 			if invalid != nil {
 				b.Error(invalid)
 				return

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // TestComposePlaybook runs one broker with the users of deploy/compose.nats.conf: the playbook's may ask and hear that
@@ -29,7 +29,7 @@ func TestComposePlaybook(t *testing.T) {
 	}
 	forged := map[string]*nats.Subscription{}
 	for _, target := range []string{
-		"$KV.UNRESTRICT_STATE.pause." + remediation.DeploymentDigest("REMEDIATION"), "$KV.UNRESTRICT_LEDGER.e.0.1",
+		"$KV.UNRESTRICT_STATE.pause." + ledger.DeploymentDigest("REMEDIATION"), "$KV.UNRESTRICT_LEDGER.e.0.1",
 		"remediation.audit", "remediation.results", "remediation.deadletter", "unrestrict.rate.hour",
 	} {
 		if forged[target], err = listen.SubscribeSync(target); err != nil {

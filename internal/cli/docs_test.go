@@ -14,7 +14,8 @@ import (
 	"testing"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const repository = "../.."
@@ -156,7 +157,7 @@ func natsCommand(t *testing.T, name string, words []string) {
 		return
 	}
 	subject, payload := words[len(words)-2], words[len(words)-1]
-	_, invalid := remediation.Rules{Stream: "REMEDIATION"}.Parse(remediation.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(payload)})
+	_, invalid := message.Rules{Stream: "REMEDIATION"}.Parse(message.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: []byte(payload)})
 	if subject != "remediation.unrestrict" || invalid != nil {
 		t.Errorf("%s: %q: %v", name, words, invalid)
 	}

@@ -29,9 +29,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // vault are the secrets of one test, and everything that was put out while they were in use.
@@ -353,12 +354,12 @@ func publishSigned(t *testing.T, js jetstream.JetStream, v *vault, seedFile stri
 		t.Fatal(err)
 	}
 	data := fmt.Appendf(nil, `{"machineId":%q,"comment":%q,"id":"r%d","expiresAt":%q}`, MachineOf(n), comment, n, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
-	signer, signature, err := remediation.Sign(seed, "remediation.unrestrict", data)
+	signer, signature, err := message.Sign(seed, "remediation.unrestrict", data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.keep("signature", signature)
-	msg := &nats.Msg{Subject: "remediation.unrestrict", Data: data, Header: nats.Header{remediation.HeaderSigner: {signer}, remediation.HeaderSignature: {signature}}}
+	msg := &nats.Msg{Subject: "remediation.unrestrict", Data: data, Header: nats.Header{message.HeaderSigner: {signer}, message.HeaderSignature: {signature}}}
 	if _, err := js.PublishMsg(t.Context(), msg); err != nil {
 		t.Fatal(err)
 	}

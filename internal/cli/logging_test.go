@@ -15,9 +15,10 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // logged are the lines of a JSON log.
@@ -90,7 +91,7 @@ func TestOutcomesAreNeverSampled(t *testing.T) {
 	}
 	b := s.work.Broker
 	for n := range flood {
-		h := remediation.Header{"Traceparent": {traceparentOf(n + 1)}}
+		h := message.Header{"Traceparent": {traceparentOf(n + 1)}}
 		if _, err := b.Publish(t.Context(), h, []byte(`{"comment":"no machine"}`)); err != nil {
 			t.Fatal(err)
 		}

@@ -18,9 +18,10 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestOperateScripts types the commands of those who run workers. Besides those of testscript there are
@@ -84,7 +85,7 @@ func scriptContext(ts *testscript.TestScript) context.Context {
 }
 
 func scriptPublish(ts *testscript.TestScript, _ bool, args []string) {
-	h := remediation.Header{}
+	h := message.Header{}
 	for _, arg := range args[1:] {
 		name, value, _ := strings.Cut(arg, "=")
 		h[name] = []string{value}
@@ -102,7 +103,7 @@ func scriptFinal(ts *testscript.TestScript, _ bool, args []string) {
 	b := systemOf(ts).work.Broker
 	found := errors.New("no such result in time")
 	err := b.Follow(scriptContext(ts), b.Names().ResultsStream, broker.FollowOptions{}, func(m broker.Message) error {
-		var r remediation.Result
+		var r message.Result
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return err
 		}

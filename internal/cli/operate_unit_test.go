@@ -11,12 +11,14 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/why"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 func TestStatusForPeople(t *testing.T) {
@@ -26,7 +28,7 @@ func TestStatusForPeople(t *testing.T) {
 		Paused: &admin.Pause{Kind: admin.KindFault, Code: "token", Reason: "the client secret has expired: make a new one\x1b[2J", Since: now.Add(-90 * time.Minute)},
 		Queue:  admin.Queue{Pending: 12, InFlight: 3, OldestSeconds: 3 * 24 * 3600},
 		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2,
-		Results: map[string]int{remediation.Failed: 1, remediation.Succeeded: 10}, Version: "v1.2.3",
+		Results: map[string]int{message.Failed: 1, message.Succeeded: 10}, Version: "v1.2.3",
 	}, now)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +83,7 @@ func TestPayloadForPeople(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
-	truncated := deadletter.Letter{Header: remediation.Header{remediation.HeaderDeadTruncated: {"true"}}}
+	truncated := deadletter.Letter{Header: message.Header{message.HeaderDeadTruncated: {"true"}}}
 	if got := truncated.PayloadText(); !strings.Contains(got, "too large") {
 		t.Errorf("truncated: %q", got)
 	}
@@ -89,12 +91,12 @@ func TestPayloadForPeople(t *testing.T) {
 
 // deadLetterOf is a dead letter as it is kept.
 func deadLetterOf(payload string, limit int) deadletter.Letter {
-	d := remediation.DeadLetter{
-		Delivery: remediation.Delivery{Stream: "REMEDIATION", Sequence: 7, Subject: "remediation.unrestrict", Published: time.Now(), Data: []byte(payload)},
+	d := message.DeadLetter{
+		Delivery: message.Delivery{Stream: "REMEDIATION", Sequence: 7, Subject: "remediation.unrestrict", Published: time.Now(), Data: []byte(payload)},
 		Code:     "gaveUp", Message: "m", RequestID: "REMEDIATION:7", Run: 1, Time: time.Now(),
 	}
 	h, body := d.Render(limit)
-	return deadletter.Letter{Seq: 3, Dead: remediation.ReadDeadLetter(h, body), Header: h, Data: body}
+	return deadletter.Letter{Seq: 3, Dead: message.ReadDeadLetter(h, body), Header: h, Data: body}
 }
 
 func TestHopelessReplays(t *testing.T) {
@@ -118,7 +120,7 @@ func TestHopelessReplays(t *testing.T) {
 		}
 	}
 	conflict := deadLetterOf(good+`}`, 0)
-	conflict.Dead.Code = remediation.CodeIDConflict
+	conflict.Dead.Code = message.CodeIDConflict
 	if now, later := conflict.Hopeless(ours, time.Now()), conflict.Hopeless(ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
 		t.Errorf("a conflict: %q, and when the other is forgotten %q", now, later)
 	}
@@ -129,9 +131,9 @@ func TestHopelessReplays(t *testing.T) {
 
 func TestSelection(t *testing.T) {
 	letters := []deadletter.Letter{
-		{Seq: 1, Dead: remediation.DeadLetter{RequestID: "a", Code: "x"}},
-		{Seq: 2, Dead: remediation.DeadLetter{RequestID: "a", Code: "y"}},
-		{Seq: 3, Dead: remediation.DeadLetter{RequestID: "b", Code: "x"}},
+		{Seq: 1, Dead: message.DeadLetter{RequestID: "a", Code: "x"}},
+		{Seq: 2, Dead: message.DeadLetter{RequestID: "a", Code: "y"}},
+		{Seq: 3, Dead: message.DeadLetter{RequestID: "b", Code: "x"}},
 	}
 	for _, c := range []struct {
 		s         deadletter.DeadletterSelection
@@ -171,20 +173,20 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 	due := now.Add(time.Minute)
 	at := admin.Clock(now)
 	for name, c := range map[string]struct {
-		e      remediation.Entry
+		e      ledger.Entry
 		queued bool
 		want   []string
 		taking bool
 	}{
-		"ended":         {e: remediation.Entry{State: remediation.StateFinal, Published: true}},
-		"coming again":  {e: remediation.Entry{State: remediation.StateFinal, Published: true}, queued: true, want: []string{"being taken: it is number 1 of 1 in the queue"}, taking: true},
-		"not told":      {e: remediation.Entry{State: remediation.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}, taking: true},
-		"followed":      {e: remediation.Entry{State: remediation.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A, which is looked up regularly"}, taking: true},
-		"not followed":  {e: remediation.Entry{State: remediation.StateSubmitted}},
-		"being called":  {e: remediation.Entry{State: remediation.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}, taking: true},
-		"fate unknown":  {e: remediation.Entry{State: remediation.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}, taking: true},
-		"due again":     {e: remediation.Entry{State: remediation.StateWaiting, Due: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}, taking: true},
-		"after a fault": {e: remediation.Entry{State: remediation.StateWaiting, LastErr: &remediation.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}, taking: true},
+		"ended":         {e: ledger.Entry{State: ledger.StateFinal, Published: true}},
+		"coming again":  {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken: it is number 1 of 1 in the queue"}, taking: true},
+		"not told":      {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}, taking: true},
+		"followed":      {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A, which is looked up regularly"}, taking: true},
+		"not followed":  {e: ledger.Entry{State: ledger.StateSubmitted}},
+		"being called":  {e: ledger.Entry{State: ledger.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}, taking: true},
+		"fate unknown":  {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}, taking: true},
+		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, Due: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}, taking: true},
+		"after a fault": {e: ledger.Entry{State: ledger.StateWaiting, LastErr: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}, taking: true},
 	} {
 		s := &why.Story{Entry: &c.e, Queue: 1}
 		if c.queued {

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Run stops consumption on every replica, those that start later too.
@@ -35,7 +36,7 @@ func (c *PauseCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	// Behind the act, unlike all others: whoever must stop everything is not kept from it.
-	if err := session.NewOperator(conn, reason).Record(ctx, remediation.ActPause, remediation.AuditRecord{}); err != nil {
+	if err := session.NewOperator(conn, reason).Record(ctx, ledger.ActPause, ledger.AuditRecord{}); err != nil {
 		fmt.Fprintf(env.Stderr, "worker: the pause is not in the audit trail: %s\n", session.Plain(err.Error()))
 	}
 	_, err = fmt.Fprintln(env.Stdout, "Paused: no replica takes another request. What is in hand is finished. `worker resume` ends it.")
@@ -61,7 +62,7 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	default:
 		if o.Pause != nil {
-			err := session.NewOperator(conn, c.Reason).Record(ctx, remediation.ActResume, remediation.AuditRecord{})
+			err := session.NewOperator(conn, c.Reason).Record(ctx, ledger.ActResume, ledger.AuditRecord{})
 			if err != nil && !broker.IsMissing(err) { // there is no trail before the first worker
 				return err
 			}

@@ -10,7 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // A broker that takes small messages alone: what does not fit is refused before anything is called for it, and holds up
@@ -48,18 +49,18 @@ func TestSmallMaxPayload(t *testing.T) {
 	publish("metadata", 3, `,"metadata":{"a":"`+strings.Repeat("m", 5<<10)+`"}`)
 	publish("usual", 4, "")
 
-	if r := finalResult(t, js, "REMEDIATION:1", 1); r.Outcome != remediation.Rejected || r.Error.Code != remediation.CodeTooLarge || r.ClaimedID != "large" {
+	if r := finalResult(t, js, "REMEDIATION:1", 1); r.Outcome != message.Rejected || r.Error.Code != message.CodeTooLarge || r.ClaimedID != "large" {
 		t.Errorf("the large request: %+v", r)
 	}
-	if r := finalResult(t, js, "metadata", 1); r.Outcome != remediation.Succeeded || !r.MetadataTruncated || !r.MachineActionTruncated {
+	if r := finalResult(t, js, "metadata", 1); r.Outcome != message.Succeeded || !r.MetadataTruncated || !r.MachineActionTruncated {
 		t.Errorf("metadata that do not fit: %+v", r)
 	}
-	if r := finalResult(t, js, "usual", 1); r.Outcome != remediation.Succeeded || r.MachineAction == nil {
+	if r := finalResult(t, js, "usual", 1); r.Outcome != message.Succeeded || r.MachineAction == nil {
 		t.Errorf("the usual request: %+v", r)
 	}
 	publish("behind", 5, "")
 	finalResult(t, js, "behind", 1)
-	if reasons, details := s.work.Readiness(); len(reasons) > 0 || !strings.Contains(fmt.Sprint(details), fmt.Sprint(remediation.LeastMaxPayload)) {
+	if reasons, details := s.work.Readiness(); len(reasons) > 0 || !strings.Contains(fmt.Sprint(details), fmt.Sprint(ledger.LeastMaxPayload)) {
 		t.Errorf("not ready for %v; details %v", reasons, details)
 	}
 	calls := map[string]int{}
@@ -73,7 +74,7 @@ func TestSmallMaxPayload(t *testing.T) {
 		t.Errorf("called %s, want %s", got, wanted)
 	}
 	status, out, stderr := command(t, map[string]string{"NATS_URL": broker.ClientURL(), "DEFENDER_API_URL": s.api.URL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": s.dir + "/token"}, "check")
-	if !strings.Contains(out, fmt.Sprint(remediation.LeastMaxPayload)) {
+	if !strings.Contains(out, fmt.Sprint(ledger.LeastMaxPayload)) {
 		t.Errorf("worker check, %d, names no max_payload: %s%s", status, out, stderr)
 	}
 }

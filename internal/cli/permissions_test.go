@@ -17,9 +17,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestPermissions runs a broker from the files in deploy/nats, with each way to sign in, and on it a worker and the
@@ -120,7 +121,7 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 	}
 	publish(`{"id":"good","machineId":"` + permissionMachine + `","comment":"c","replyTo":"remediation.replies.publisher.good"}`)
 	operator, reader := g.jetStream(t, "operator"), g.jetStream(t, "reader")
-	if r := finalResult(t, reader, "good", 1); r.Outcome != remediation.Succeeded {
+	if r := finalResult(t, reader, "good", 1); r.Outcome != message.Succeeded {
 		t.Errorf("ended %s: %+v", r.Outcome, r.Error)
 	}
 	for final := false; !final; {
@@ -242,7 +243,7 @@ func (g *guarded) replays(t *testing.T, operator, reader jetstream.JetStream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	header := nats.Header(remediation.ReplayHeader(1, remediation.Header(letter.Header)))
+	header := nats.Header(message.ReplayHeader(1, message.Header(letter.Header)))
 	if _, err := operator.PublishMsg(t.Context(), &nats.Msg{Subject: "remediation.unrestrict", Data: letter.Data, Header: header}); err != nil {
 		t.Fatal(err)
 	}
@@ -368,9 +369,9 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	t.Helper()
 	operator := g.jetStream(t, "operator")
 	last := func(stream string) uint64 { return stateOf(t, operator, stream).LastSeq }
-	requests, ledger, hour := last("REMEDIATION"), last("KV_UNRESTRICT_LEDGER"), last("UNRESTRICT_RATE_HOUR")
+	requests, store, hour := last("REMEDIATION"), last("KV_UNRESTRICT_LEDGER"), last("UNRESTRICT_RATE_HOUR")
 	before := map[string]uint64{"REMEDIATION_RESULTS": last("REMEDIATION_RESULTS"), "REMEDIATION_DEADLETTER": last("REMEDIATION_DEADLETTER")}
-	pause := "$KV.UNRESTRICT_STATE.pause." + remediation.DeploymentDigest("REMEDIATION")
+	pause := "$KV.UNRESTRICT_STATE.pause." + ledger.DeploymentDigest("REMEDIATION")
 	own := map[string][]string{"publisher": {"remediation.unrestrict"}, "operator": {"remediation.unrestrict", "remediation.audit", pause}} // which it may
 	for role, asks := range map[string]string{
 		"publisher": "remediation.unrestrict", "operator": "$JS.API.STREAM.INFO.REMEDIATION",
@@ -427,7 +428,7 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	if msg, err := entry.GetLastMsgForSubject(t.Context(), "$KV.UNRESTRICT_LEDGER.e.0.1"); !errors.Is(err, jetstream.ErrMsgNotFound) {
-		t.Errorf("the ledger, which stood at %d, has %v (%v)", ledger, msg, err)
+		t.Errorf("the ledger, which stood at %d, has %v (%v)", store, msg, err)
 	}
 	if out := succeeds(t, g.as(t, "operator"), "worker", "status", "--json"); !strings.Contains(out, `"paused":null`) {
 		t.Errorf("somebody paused the worker: %s", out)

@@ -19,7 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // process is a command as a user starts it in a terminal.
@@ -171,7 +171,7 @@ func TestQuickStart(t *testing.T) {
 	if _, err := js.Publish(t.Context(), words[len(words)-2], []byte(words[len(words)-1])); err != nil {
 		t.Fatal(err)
 	}
-	if r := finalResult(t, js, "INC-4711-1", 1); r.Outcome != remediation.Succeeded {
+	if r := finalResult(t, js, "INC-4711-1", 1); r.Outcome != message.Succeeded {
 		t.Errorf("what was published with nats pub ended %s: %+v", r.Outcome, r.Error)
 	}
 
@@ -227,7 +227,7 @@ func runPages(t *testing.T, env []string) {
 }
 
 // finalResult waits for the final result of a run.
-func finalResult(t *testing.T, js jetstream.JetStream, id string, run int) (r remediation.Result) {
+func finalResult(t *testing.T, js jetstream.JetStream, id string, run int) (r message.Result) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -245,7 +245,7 @@ func finalResult(t *testing.T, js jetstream.JetStream, id string, run int) (r re
 		if err != nil {
 			t.Fatalf("no final result of %s, run %d: %v", id, run, err)
 		}
-		r = remediation.Result{}
+		r = message.Result{}
 		if err := json.Unmarshal(msg.Data(), &r); err != nil {
 			t.Fatal(err)
 		}

@@ -13,12 +13,13 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Run shows results, the oldest first, until the present or for ever.
@@ -57,7 +58,7 @@ type resultsView struct {
 
 func (v *resultsView) Show(m broker.Message) error {
 	v.next = m.Sequence + 1
-	var r remediation.Result
+	var r message.Result
 	if err := json.Unmarshal(m.Data, &r); err != nil {
 		log, _ := v.env.Logger()
 		log.Warn("no result", zap.String("stream", v.stream), zap.Uint64("sequence", m.Sequence), zap.Error(err))
@@ -118,7 +119,7 @@ func (c *ResultsCmd) selects() bool {
 
 func (c *ResultsCmd) filters() bool { return c.selects() || len(c.Outcome) > 0 || c.Since > 0 }
 
-func (c *ResultsCmd) asksFor(r remediation.Result) bool {
+func (c *ResultsCmd) asksFor(r message.Result) bool {
 	return (c.ID == "" || r.RequestID == c.ID || r.ClaimedID == c.ID) &&
 		(c.Ticket == "" || r.Ticket == c.Ticket) &&
 		(c.Batch == "" || r.Batch == c.Batch) &&

@@ -13,9 +13,10 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 // TestRuleFilesInTheLog: an edit that breaks a file is told once, and so is one that mends it or changes who is trusted.
@@ -23,15 +24,15 @@ func TestRuleFilesInTheLog(t *testing.T) {
 	dir := t.TempDir()
 	ann, annErr := writeSeed(filepath.Join(dir, "ann.nk"))
 	bob, bobErr := writeSeed(filepath.Join(dir, "bob.nk"))
-	signers, policy := filepath.Join(dir, "signers"), filepath.Join(dir, "policy.yaml")
+	signers, rules := filepath.Join(dir, "signers"), filepath.Join(dir, "policy.yaml")
 	write := func(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
-	if err := errors.Join(annErr, bobErr, write(signers, ann+" ann\n"), write(policy, "default: {}\n")); err != nil {
+	if err := errors.Join(annErr, bobErr, write(signers, ann+" ann\n"), write(rules, "default: {}\n")); err != nil {
 		t.Fatal(err)
 	}
 	s := &service.Service{}
 	var err1, err2 error
-	s.Settings.Accept.Signers, err1 = remediation.SignersFile(signers)
-	s.Settings.Accept.Policy, err2 = remediation.LoadPolicy(policy, s.Settings.Accept.Signers)
+	s.Settings.Accept.Signers, err1 = message.SignersFile(signers)
+	s.Settings.Accept.Policy, err2 = policy.LoadPolicy(rules, s.Settings.Accept.Signers)
 	core, logs := observer.New(zapcore.DebugLevel)
 	s.Log = zap.New(core)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -53,13 +54,13 @@ func TestRuleFilesInTheLog(t *testing.T) {
 	if e := told(1); e.Level != zapcore.WarnLevel || e.ContextMap()["rules"] != "signers" || !slices.Equal(s.Settings.Accept.Signers.Names(), []string{"ann"}) {
 		t.Errorf("%+v", e)
 	}
-	if err := write(policy, "defaults: {}\n"); err != nil {
+	if err := write(rules, "defaults: {}\n"); err != nil {
 		t.Fatal(err)
 	}
 	if e := told(2); e.Level != zapcore.WarnLevel || e.ContextMap()["rules"] != "policy" {
 		t.Errorf("%+v", e)
 	}
-	if err := write(policy, "default: {ticket_required: true}\n"); err != nil {
+	if err := write(rules, "default: {ticket_required: true}\n"); err != nil {
 		t.Fatal(err)
 	}
 	if e := told(3); e.Level != zapcore.InfoLevel || e.ContextMap()["rules"] != "policy" {

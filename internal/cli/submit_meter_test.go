@@ -13,10 +13,11 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestMeterLines: a line every five seconds while something changes, else every minute.
@@ -112,7 +113,7 @@ func TestExpectedEnd(t *testing.T) {
 func TestSummaryOfManyFailures(t *testing.T) {
 	var fates []*submit.Fate
 	for i := range submit.ShownFailures + 3 {
-		fates = append(fates, &submit.Fate{Line: i + 2, Id: "\x1b[31mid", Machine: MachineOf(i), Outcome: remediation.Abandoned, Final: true, Code: "gaveUp", Message: "two\nlines"})
+		fates = append(fates, &submit.Fate{Line: i + 2, Id: "\x1b[31mid", Machine: MachineOf(i), Outcome: message.Abandoned, Final: true, Code: "gaveUp", Message: "two\nlines"})
 	}
 	fates = append(fates, &submit.Fate{Line: 1000, Id: "open"})
 	var out bytes.Buffer

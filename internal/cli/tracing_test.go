@@ -24,9 +24,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // receiver is an OTLP collector.
@@ -98,7 +99,7 @@ func tracedSystem(t *testing.T, url string, more map[string]string) (*system, *b
 }
 
 // carriesOut sees a request through to its two results.
-func (s *system) carriesOut(t *testing.T, h remediation.Header) {
+func (s *system) carriesOut(t *testing.T, h message.Header) {
 	t.Helper()
 	b := s.work.Broker
 	if _, err := b.Publish(t.Context(), h, []byte(`{"id":"r1","machineId":"`+MachineOf(1)+`","comment":"not for traces"}`)); err != nil {
@@ -125,7 +126,7 @@ func TestTraceReachesTheCollector(t *testing.T) {
 	s, out := tracedSystem(t, srv.URL, map[string]string{
 		"OTEL_SERVICE_NAME": "containment", "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test", "OTEL_EXPORTER_OTLP_HEADERS": "x-key=s3cret",
 	})
-	s.carriesOut(t, remediation.Header{"traceparent": {traceparentOf(1)}})
+	s.carriesOut(t, message.Header{"traceparent": {traceparentOf(1)}})
 	s.stop()
 	to.mu.Lock()
 	defer to.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 // parse makes the value of the setting's type of what it was given; the error
@@ -36,22 +37,22 @@ func (s *Setting) parse(so *Settings) (any, error) {
 		return parseServers(s.text)
 	case Secret:
 		return Secret{s.text}, nil
-	case *remediation.Signers:
-		signers, err := remediation.ParseSigners(s.text)
+	case *message.Signers:
+		signers, err := message.ParseSigners(s.text)
 		return signers, advise(err, "give public nkeys (such as U... of `nk -gen user -pubout`), each once, bare or as NAME=KEY, comma-separated")
-	case *remediation.Policy:
+	case *policy.Policy:
 		if s.text == "" {
-			return (*remediation.Policy)(nil), nil
+			return (*policy.Policy)(nil), nil
 		}
-		return remediation.LoadPolicy(s.text, so.Accept.Signers)
+		return policy.LoadPolicy(s.text, so.Accept.Signers)
 	}
 	return s.parseText()
 }
 
 // parseFile makes the value of what is in the file.
 func (s *Setting) parseFile() (any, error) {
-	if _, ok := s.target.Interface().(*remediation.Signers); ok {
-		signers, err := remediation.SignersFile(s.text)
+	if _, ok := s.target.Interface().(*message.Signers); ok {
+		signers, err := message.SignersFile(s.text)
 		return signers, advise(err, "give a file with a public nkey (such as U... of `nk -gen user -pubout`) and a name a line")
 	}
 	data, err := ReadSmall(s.text)

@@ -5,7 +5,8 @@ package config
 import (
 	"time"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 // Settings is the configuration after flags, environment, file and defaults
@@ -105,10 +106,10 @@ type Track struct {
 
 // Accept says which requests are carried out.
 type Accept struct {
-	Signers       *remediation.Signers `env:"WORKER_TRUSTED_SIGNERS" unset:"signatures are not asked for" help:"Public nkeys, comma-separated, each bare or as NAME=KEY, a name of 1 to 64 letters, digits and . _ @ -; a request not signed by one of them is rejected." file:"File of trusted signers, one NKEY NAME a line; read anew when it changes."`
-	Policy        *remediation.Policy  `env:"WORKER_POLICY_FILE" help:"YAML file that says what each signer may ask; needs trusted signers, and is read anew when it changes."` // nil: a signer may ask anything
-	MaxRequestAge time.Duration        `env:"WORKER_MAX_REQUEST_AGE" default:"0" min:"0s" help:"A request older than this when it is first taken is rejected as expired; 0 for no limit."`
-	GuardAfter    time.Duration        `env:"WORKER_GUARD_AFTER" default:"1h" min:"0s" help:"A request older than this when its call is due, and every replay, is rejected if the machine was restricted or isolated after it was published; 0 for every request."`
+	Signers       *message.Signers `env:"WORKER_TRUSTED_SIGNERS" unset:"signatures are not asked for" help:"Public nkeys, comma-separated, each bare or as NAME=KEY, a name of 1 to 64 letters, digits and . _ @ -; a request not signed by one of them is rejected." file:"File of trusted signers, one NKEY NAME a line; read anew when it changes."`
+	Policy        *policy.Policy   `env:"WORKER_POLICY_FILE" help:"YAML file that says what each signer may ask; needs trusted signers, and is read anew when it changes."` // nil: a signer may ask anything
+	MaxRequestAge time.Duration    `env:"WORKER_MAX_REQUEST_AGE" default:"0" min:"0s" help:"A request older than this when it is first taken is rejected as expired; 0 for no limit."`
+	GuardAfter    time.Duration    `env:"WORKER_GUARD_AFTER" default:"1h" min:"0s" help:"A request older than this when its call is due, and every replay, is rejected if the machine was restricted or isolated after it was published; 0 for every request."`
 }
 
 // Defender says where the API is and how to sign in.

@@ -16,6 +16,8 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -32,7 +34,7 @@ type bench struct {
 	running  map[*consumer.Consumer]*run
 
 	mu       sync.Mutex
-	received []remediation.Delivery
+	received []message.Delivery
 	failing  int // how often Open fails yet
 }
 
@@ -77,7 +79,7 @@ func (b *bench) must(err error) {
 	}
 }
 
-func (b *bench) publish(data string, h remediation.Header) uint64 {
+func (b *bench) publish(data string, h message.Header) uint64 {
 	b.t.Helper()
 	seq, err := b.broker.Publish(b.ctx, h, []byte(data))
 	b.must(err)
@@ -85,8 +87,8 @@ func (b *bench) publish(data string, h remediation.Header) uint64 {
 }
 
 // handle records each delivery and leaves the rest to fn.
-func (b *bench) handle(fn func(remediation.Delivery) remediation.Outcome) remediation.Handler {
-	return func(_, _ context.Context, d remediation.Delivery) remediation.Outcome {
+func (b *bench) handle(fn func(message.Delivery) message.Outcome) message.Handler {
+	return func(_, _ context.Context, d message.Delivery) message.Outcome {
 		b.mu.Lock()
 		b.received = append(b.received, d)
 		b.mu.Unlock()
@@ -94,13 +96,13 @@ func (b *bench) handle(fn func(remediation.Delivery) remediation.Outcome) remedi
 	}
 }
 
-func (b *bench) deliveries() []remediation.Delivery {
+func (b *bench) deliveries() []message.Delivery {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.received)
 }
 
-func (b *bench) config(cfg consumer.Config, h remediation.Handler) consumer.Config {
+func (b *bench) config(cfg consumer.Config, h message.Handler) consumer.Config {
 	cfg.Open, cfg.Conn, cfg.Handler, cfg.AckWait, cfg.Grace, cfg.Log = b.open, b.broker.Conn(), h, ackWait, grace, zap.NewNop()
 	if cfg.Breaker == nil {
 		cfg.Breaker = remediation.NewBreaker(time.Second, time.Minute)
@@ -127,7 +129,7 @@ func (b *bench) away(times int) {
 	b.failing = times
 }
 
-func (b *bench) start(cfg consumer.Config, h remediation.Handler) *consumer.Consumer {
+func (b *bench) start(cfg consumer.Config, h message.Handler) *consumer.Consumer {
 	c := consumer.New(b.config(cfg, h))
 	b.run(c)
 	return c

@@ -10,6 +10,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // While the breaker is open one message at a time is let through, with growing delay; once it is reset all are.
@@ -23,18 +25,18 @@ func TestClosedGateLetsOneProbeThroughAtATime(t *testing.T) {
 		began := time.Now()
 		var up atomic.Bool
 		var at []time.Duration // of one handler at a time
-		b.start(consumer.Config{Slots: 4, Breaker: breaker}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+		b.start(consumer.Config{Slots: 4, Breaker: breaker}, b.handle(func(d message.Delivery) message.Outcome {
 			if up.Load() {
 				breaker.Reset()
-				return remediation.Done()
+				return message.Done()
 			}
 			at = append(at, time.Since(began))
 			time.Sleep(500 * time.Millisecond) // another one would come now
 			breaker.Trip("test", "still")
-			return remediation.Later(breaker.NakDelay(), "test")
+			return message.Later(breaker.NakDelay(), "test")
 		}))
 		b.passes(40 * time.Second)
-		if i := slices.IndexFunc(b.deliveries(), func(d remediation.Delivery) bool { return !d.Probe }); i >= 0 {
+		if i := slices.IndexFunc(b.deliveries(), func(d message.Delivery) bool { return !d.Probe }); i >= 0 {
 			t.Errorf("delivery %d is no probe", i)
 		}
 		for i := 1; i < len(at); i++ {
@@ -59,7 +61,7 @@ func TestProbeThatShowsNothingIsFollowedByAnother(t *testing.T) {
 		for n := range 5 {
 			b.publish(fmt.Sprint(n), nil)
 		}
-		b.start(consumer.Config{Slots: 4, Breaker: breaker}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.start(consumer.Config{Slots: 4, Breaker: breaker}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.passes(10 * time.Second)
 		b.wantPending(0)
 	})
@@ -79,7 +81,7 @@ func TestNothingIsPulledThatIsNotAdmitted(t *testing.T) {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-		}}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		}}}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.passes(time.Hour)
 		if out := b.info().NumAckPending; out != 0 || b.info().NumWaiting != 0 {
 			t.Errorf("%d messages out, %d pulls waiting", out, b.info().NumWaiting)
@@ -110,7 +112,7 @@ func TestPausedConsumerGivesBackWhatItHadAskedFor(t *testing.T) {
 		b.start(consumer.Config{Slots: 1, Paused: paused.Load, Admit: []func(context.Context) error{func(ctx context.Context) error {
 			time.Sleep(time.Second)
 			return ctx.Err()
-		}}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		}}}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.publish("1", nil)
 		b.passes(time.Minute)
 		b.wantPending(1)
@@ -131,7 +133,7 @@ func TestIdleProbeThatHangsIsNoStuckLoop(t *testing.T) {
 			asked <- struct{}{}
 			<-answer
 			breaker.Reset()
-		}}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		}}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		<-asked
 		b.passes(2 * time.Minute)
 		if err := c.Alive(); err != nil {

@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Config is what a Consumer is made of.
@@ -25,7 +27,7 @@ type Config struct {
 	// Conn is the connection to pull and acknowledge on.
 	Conn *nats.Conn
 	// Handler carries one delivery as far as it can go.
-	Handler remediation.Handler
+	Handler message.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
 	Admit []func(ctx context.Context) error
 	// Paused tells whether nothing may be taken by now, for a message that came to a pull from before; nil: never.
@@ -122,7 +124,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	}
 	defer func() {
 		for _, msg := range p.close() {
-			c.settle(msg, remediation.Later(0, "shutdown"))
+			c.settle(msg, message.Later(0, "shutdown"))
 		}
 	}()
 	for {
@@ -164,7 +166,7 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 		}
 		n--
 		if c.cfg.Paused != nil && c.cfg.Paused() {
-			c.settle(msg, remediation.Later(0, "paused"))
+			c.settle(msg, message.Later(0, "paused"))
 			c.leave()
 			c.probed(probe)
 			continue
@@ -232,25 +234,25 @@ func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool)
 	}
 	beat := c.keepAlive(msg)
 	defer beat.stop()
-	c.settle(msg, c.guarded(wait, work, remediation.Delivery{
-		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Header: remediation.Header(msg.Header),
+	c.settle(msg, c.guarded(wait, work, message.Delivery{
+		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Header: message.Header(msg.Header),
 		Data: msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
 	}))
 }
 
 // guarded keeps a panic over one message from taking the others with it.
-func (c *Consumer) guarded(wait, work context.Context, d remediation.Delivery) (out remediation.Outcome) {
+func (c *Consumer) guarded(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.cfg.Log.Error("handler panicked", d.About(zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))...)
-			out = remediation.Later(time.Minute, "panic")
+			out = message.Later(time.Minute, "panic")
 		}
 	}()
 	return c.cfg.Handler(wait, work, d)
 }
 
 // settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
-func (c *Consumer) settle(msg *nats.Msg, out remediation.Outcome) {
+func (c *Consumer) settle(msg *nats.Msg, out message.Outcome) {
 	if err := acknowledge(msg, out); err != nil {
 		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
 	}

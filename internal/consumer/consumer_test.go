@@ -15,20 +15,21 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/consumer"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 func TestDeliveryIsWhatTheBrokerHas(t *testing.T) {
 	inBench(t, func(b *bench) {
 		at := time.Now()
-		seq := b.publish("data", remediation.Header{"X-Mine": {"a"}})
-		b.start(consumer.Config{Slots: 1}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		seq := b.publish("data", message.Header{"X-Mine": {"a"}})
+		b.start(consumer.Config{Slots: 1}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.passes(time.Second)
-		want := remediation.Delivery{
-			Stream: "REMEDIATION", Sequence: seq, Subject: "remediation.unrestrict", Header: remediation.Header{"X-Mine": {"a"}},
+		want := message.Delivery{
+			Stream: "REMEDIATION", Sequence: seq, Subject: "remediation.unrestrict", Header: message.Header{"X-Mine": {"a"}},
 			Data: []byte("data"), Published: at, Attempt: 1,
 		}
-		if diff := cmp.Diff([]remediation.Delivery{want}, b.deliveries(), cmp.Comparer(time.Time.Equal)); diff != "" {
+		if diff := cmp.Diff([]message.Delivery{want}, b.deliveries(), cmp.Comparer(time.Time.Equal)); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
 		b.wantPending(0)
@@ -43,9 +44,9 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 			b.publish(fmt.Sprint(n), nil)
 		}
 		registry := prometheus.NewPedanticRegistry()
-		c := b.start(consumer.Config{Slots: slots, Registerer: registry}, b.handle(func(remediation.Delivery) remediation.Outcome {
+		c := b.start(consumer.Config{Slots: slots, Registerer: registry}, b.handle(func(message.Delivery) message.Outcome {
 			time.Sleep(3*ackWait/2 - time.Second) // never over at a moment that is looked at
-			return remediation.Done()
+			return message.Done()
 		}))
 		for range 10 {
 			b.passes(ackWait / 2)
@@ -70,7 +71,7 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 func TestAStopPullsNoMore(t *testing.T) {
 	inBench(t, func(b *bench) {
 		for n := range 10 {
-			c := b.start(consumer.Config{Slots: 2}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+			c := b.start(consumer.Config{Slots: 2}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 			b.passes(100 * time.Millisecond)
 			b.running[c].stop()
 			b.passes(1200 * time.Millisecond)
@@ -91,9 +92,9 @@ func TestAStopPullsNoMore(t *testing.T) {
 func TestMessageInHandIsKept(t *testing.T) {
 	inBench(t, func(b *bench) {
 		b.publish("long", nil)
-		slow := b.handle(func(remediation.Delivery) remediation.Outcome {
+		slow := b.handle(func(message.Delivery) message.Outcome {
 			time.Sleep(10*ackWait + time.Second)
-			return remediation.Done()
+			return message.Done()
 		})
 		for range 2 { // of which one is free all the time
 			b.start(consumer.Config{Slots: 2}, slow)
@@ -112,12 +113,12 @@ func TestLaterIsHonoured(t *testing.T) {
 		began := time.Now()
 		var at []time.Duration
 		delays := []time.Duration{7 * time.Second, 1500 * time.Millisecond, 0, time.Hour}
-		b.start(consumer.Config{Slots: 1}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+		b.start(consumer.Config{Slots: 1}, b.handle(func(d message.Delivery) message.Outcome {
 			at = append(at, time.Since(began).Round(time.Millisecond))
 			if len(at) > len(delays) {
-				return remediation.Done()
+				return message.Done()
 			}
-			return remediation.Later(delays[len(at)-1], "test")
+			return message.Later(delays[len(at)-1], "test")
 		}))
 		b.passes(2 * time.Hour)
 		b.wantPending(0)
@@ -141,11 +142,11 @@ func TestPanicHoldsNothingElseUp(t *testing.T) {
 		for n := range 5 {
 			b.publish(fmt.Sprint(n), nil)
 		}
-		c := b.start(consumer.Config{Slots: 1}, b.handle(func(d remediation.Delivery) remediation.Outcome {
+		c := b.start(consumer.Config{Slots: 1}, b.handle(func(d message.Delivery) message.Outcome {
 			if string(d.Data) == "2" && d.Attempt == 1 {
 				panic("for the test")
 			}
-			return remediation.Done()
+			return message.Done()
 		}))
 		b.passes(time.Second)
 		b.wantPending(1)
@@ -160,12 +161,12 @@ func TestPanicHoldsNothingElseUp(t *testing.T) {
 // A stop ends the waits at once, and what was not finished goes straight to another replica.
 func TestStopGivesBackAtOnce(t *testing.T) {
 	inBench(t, func(b *bench) {
-		stopped := b.start(consumer.Config{Slots: 4}, func(wait, work context.Context, d remediation.Delivery) remediation.Outcome {
+		stopped := b.start(consumer.Config{Slots: 4}, func(wait, work context.Context, d message.Delivery) message.Outcome {
 			<-wait.Done()
 			if work.Err() != nil {
 				t.Error("work was cut off before the grace had passed")
 			}
-			return remediation.Later(0, "shutdown")
+			return message.Later(0, "shutdown")
 		})
 		for n := range 3 {
 			b.publish(fmt.Sprint(n), nil)
@@ -175,7 +176,7 @@ func TestStopGivesBackAtOnce(t *testing.T) {
 		if err := b.stop(stopped); err != nil || time.Since(began) != 0 {
 			t.Errorf("stopped after %v: %v", time.Since(began), err)
 		}
-		b.start(consumer.Config{Slots: 4}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.start(consumer.Config{Slots: 4}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.publish("3", nil) // nobody asks for it any more but the one that is there
 		b.passes(100 * time.Millisecond)
 		if n := len(b.deliveries()); n != 4 {
@@ -196,12 +197,12 @@ func TestStopWaitsForWhatIsInHand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBench(t, func(b *bench) {
 				b.publish("long", nil)
-				cons := b.start(consumer.Config{Slots: 1}, func(_, work context.Context, _ remediation.Delivery) remediation.Outcome {
+				cons := b.start(consumer.Config{Slots: 1}, func(_, work context.Context, _ message.Delivery) message.Outcome {
 					select {
 					case <-time.After(c.takes):
-						return remediation.Done()
+						return message.Done()
 					case <-work.Done():
-						return remediation.Later(0, "cut off")
+						return message.Later(0, "cut off")
 					}
 				})
 				b.passes(0)
@@ -218,7 +219,7 @@ func TestStopWaitsForWhatIsInHand(t *testing.T) {
 
 func TestDeletedConsumerIsOpenedAnew(t *testing.T) {
 	inBench(t, func(b *bench) {
-		b.start(consumer.Config{Slots: 2}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+		b.start(consumer.Config{Slots: 2}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.publish("before", nil)
 		b.passes(time.Minute)
 		b.must(b.requests.DeleteConsumer(b.ctx, b.broker.Names().Consumer))
@@ -235,7 +236,7 @@ func TestDeletedConsumerIsOpenedAnew(t *testing.T) {
 // The loop goes on when Open fails for a while.
 func TestOpenIsTriedAgain(t *testing.T) {
 	inBench(t, func(b *bench) {
-		cons := consumer.New(b.config(consumer.Config{Slots: 1, Log: zap.NewNop()}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() })))
+		cons := consumer.New(b.config(consumer.Config{Slots: 1, Log: zap.NewNop()}, b.handle(func(message.Delivery) message.Outcome { return message.Done() })))
 		b.away(5)
 		b.publish("1", nil)
 		b.run(cons)
@@ -251,7 +252,7 @@ func TestStuckLoopIsNotAlive(t *testing.T) {
 		stuck := make(chan struct{})
 		b.publish("1", nil)
 		c := b.start(consumer.Config{Slots: 1, Paused: func() bool { <-stuck; return false }},
-			b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+			b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.passes(30 * time.Second)
 		if err := c.Alive(); err != nil {
 			t.Error(err)
@@ -272,7 +273,7 @@ func TestStuckLoopIsNotAlive(t *testing.T) {
 func TestWaitingLoopIsAlive(t *testing.T) {
 	inBench(t, func(b *bench) {
 		back, slow := make(chan struct{}), make(chan struct{})
-		cfg := b.config(consumer.Config{Slots: 1}, b.handle(func(remediation.Delivery) remediation.Outcome { <-slow; return remediation.Done() }))
+		cfg := b.config(consumer.Config{Slots: 1}, b.handle(func(message.Delivery) message.Outcome { <-slow; return message.Done() }))
 		cfg.Open = func(ctx context.Context) (jetstream.Consumer, error) {
 			<-back
 			return b.open(ctx)

@@ -16,6 +16,8 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // jetStreamHeaders are those that JetStream or the client library use for answers of their own.
@@ -47,10 +49,10 @@ func TestHeadersAreNoAnswersOfJetStream(t *testing.T) {
 				var seqs []uint64
 				for range 10 {
 					for _, h := range jetStreamHeaders() {
-						seqs = append(seqs, b.publish(payload, remediation.Header(h)))
+						seqs = append(seqs, b.publish(payload, message.Header(h)))
 					}
 				}
-				b.start(consumer.Config{Slots: 4}, b.handle(func(remediation.Delivery) remediation.Outcome { return remediation.Done() }))
+				b.start(consumer.Config{Slots: 4}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 				b.passes(time.Second)
 				b.wantPending(0)
 				var got []uint64
@@ -82,12 +84,12 @@ func TestUnreadableHeadersAreNone(t *testing.T) {
 	for _, block := range blocks {
 		publishRaw(t, s.Addr().String(), b.Names().Subject, block)
 	}
-	handled := make(chan remediation.Delivery)
+	handled := make(chan message.Delivery)
 	c := consumer.New(consumer.Config{
 		Open: b.OpenRequests, Conn: b.Conn(), Breaker: remediation.NewBreaker(time.Second, time.Minute), Slots: 1, AckWait: ackWait, Grace: grace, Log: zap.NewNop(),
-		Handler: func(_, _ context.Context, d remediation.Delivery) remediation.Outcome {
+		Handler: func(_, _ context.Context, d message.Delivery) message.Outcome {
 			handled <- d
-			return remediation.Done()
+			return message.Done()
 		},
 	})
 	ctx, stop := context.WithCancel(t.Context())

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // pullExpiry is how long one pull request waits at the broker for a message. A stop waits for it, for a request can't
@@ -98,7 +98,7 @@ func (p *puller) close() (left []*nats.Msg) {
 	}
 }
 
-func acknowledge(msg *nats.Msg, out remediation.Outcome) error {
+func acknowledge(msg *nats.Msg, out message.Outcome) error {
 	if out.Done {
 		return msg.Ack()
 	}

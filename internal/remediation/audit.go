@@ -3,6 +3,9 @@ package remediation
 import (
 	"context"
 	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Auditor keeps a record of each decision for good.
@@ -13,22 +16,22 @@ import (
 //
 // It is safe for concurrent use.
 type Auditor interface {
-	Record(ctx context.Context, r AuditRecord) error
+	Record(ctx context.Context, r ledger.AuditRecord) error
 }
 
 // auditReplay is the record of a run that a dead letter has opened.
-func (p *attempt) auditReplay() AuditRecord {
-	r := p.e.audit()
-	r.Kind, r.Outcome, r.DecidedAt = AuditReplayed, "", time.Now().UTC()
+func (p *attempt) auditReplay() ledger.AuditRecord {
+	r := p.e.Audit()
+	r.Kind, r.Outcome, r.DecidedAt = ledger.AuditReplayed, "", time.Now().UTC()
 	return r
 }
 
 // auditRefusal is the record of a message that has no claim on an id: of what it says it has what its result has.
-func (p *attempt) auditRefusal(r Request, told Result) AuditRecord {
-	return AuditRecord{
-		Kind: AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
+func (p *attempt) auditRefusal(r message.Request, told message.Result) ledger.AuditRecord {
+	return ledger.AuditRecord{
+		Kind: ledger.AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
-		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Outcome: told.Outcome, Error: shortError(told.Error),
+		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Outcome: told.Outcome, Error: message.ShortError(told.Error),
 		PublishedAt: p.d.Published.UTC(), ReceivedAt: told.ReceivedAt.UTC(), DecidedAt: told.FinishedAt,
 	}
 }

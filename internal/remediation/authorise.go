@@ -6,11 +6,11 @@ func (p *attempt) forbidden() string {
 	if p.Policy == nil || p.e.Allowed {
 		return ""
 	}
-	_, rule := p.Policy.rule(p.signer())
+	_, rule := p.Policy.Rule(p.signer())
 	asked := p.req
 	asked.SignedBy, _ = p.signer()
 	asked.Ticket = p.e.Ticket
-	return rule.forbids(asked)
+	return rule.Forbids(asked)
 }
 
 // signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same

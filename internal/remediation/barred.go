@@ -1,6 +1,10 @@
 package remediation
 
-import "time"
+import (
+	"time"
+
+	"example.com/unrestrict-worker/internal/message"
+)
 
 // barred answers a message that the rules do not take. One that was taken before, under rules that have changed since (a
 // signer was withdrawn, signatures are asked for now), keeps its claim on its id: what may have been called for is followed
@@ -9,38 +13,38 @@ import "time"
 // That it was taken is told by the entry, which names the message by its place in the stream. Another message with the
 // same id has another place. The name of a signer who was withdrawn is no longer known, so the entry is sought among all
 // of the id.
-func (p *attempt) barred(r Request, why *Invalid) (Outcome, error) {
-	claimed := Request{ID: why.ClaimedID}
+func (p *attempt) barred(r message.Request, why *message.Invalid) (message.Outcome, error) {
+	claimed := message.Request{ID: why.ClaimedID}
 	if claimed.ID == "" {
-		claimed = Request{ID: p.origin.Ref(), Derived: true}
+		claimed = message.Request{ID: p.origin.Ref(), Derived: true}
 	}
 	key, err := p.find(claimed, "")
 	if err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
 	if key == "" {
-		if why.Code == CodeExpiresTooLate {
+		if why.Code == message.CodeExpiresTooLate {
 			if err := p.rememberRefusal(r.ExpiresAt); err != nil {
-				return Outcome{}, err
+				return message.Outcome{}, err
 			}
 		}
 		return p.refuse(r, why)
 	}
 	p.key = key
 	if !p.flights.enter(p.key) {
-		return Later(inHandFor, "inHand"), nil
+		return message.Later(inHandFor, "inHand"), nil
 	}
 	defer p.flights.leave(p.key)
 	if err := p.read(); err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
 	if !p.isSource(p.e) {
-		return Later(100*time.Millisecond, "overtaken"), nil
+		return message.Later(100*time.Millisecond, "overtaken"), nil
 	}
 	p.unauthorized = why
 	if p.replay.found { // a crash came between the run it opened and its end
 		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
-			return Outcome{}, err
+			return message.Outcome{}, err
 		}
 	}
 	return p.carry()

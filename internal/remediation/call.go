@@ -7,10 +7,13 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // call makes the run's POST if nothing speaks against it, and says what came of it.
-func (p *attempt) call(t *tries, s step) (Entry, step, error) {
+func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 	if s.do == doAgain {
 		if s.cause != "" {
 			p.Metrics.retry(s.cause)
@@ -43,7 +46,7 @@ func (p *attempt) call(t *tries, s step) (Entry, step, error) {
 	}
 	action, err := p.post(t)
 	answer, isAnswer := errors.AsType[*defender.Error](err)
-	if err != nil && (!isAnswer || answer.Op == opList) {
+	if err != nil && (!isAnswer || answer.Op == ledger.OpList) {
 		return p.notCalled(err)
 	}
 	d, f := decider(p.Config), p.answerFacts(t, answer)
@@ -60,7 +63,7 @@ func (p *attempt) call(t *tries, s step) (Entry, step, error) {
 	return e, s, nil
 }
 
-func (p *attempt) shutdown() (Entry, step, error) {
+func (p *attempt) shutdown() (ledger.Entry, step, error) {
 	e, s := putOff(p.e, wait(0, "shutdown"))
 	return e, s, nil
 }
@@ -80,7 +83,7 @@ func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
 }
 
 // mayCall judges what must hold right before a call.
-func (p *attempt) mayCall() (Entry, step, error) {
+func (p *attempt) mayCall() (ledger.Entry, step, error) {
 	f, err := p.beforeCall()
 	if err != nil {
 		return p.e, step{}, err
@@ -115,16 +118,16 @@ func (p *attempt) beforeCall() (f facts, err error) {
 }
 
 // refusal is why the request may not be called for, as far as that is known without asking anybody.
-func (p *attempt) refusal() (why *Failure, allowed bool) {
+func (p *attempt) refusal() (why *message.Failure, allowed bool) {
 	if p.unauthorized != nil {
-		return &Failure{Code: p.unauthorized.Code, Origin: OriginRequest, Message: p.unauthorized.Message}, false
+		return &message.Failure{Code: p.unauthorized.Code, Origin: message.OriginRequest, Message: p.unauthorized.Message}, false
 	}
 	if why := p.forbidden(); why != "" {
-		return &Failure{Code: CodePolicy, Origin: OriginRequest, Message: why}, false
+		return &message.Failure{Code: message.CodePolicy, Origin: message.OriginRequest, Message: why}, false
 	}
 	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
-		return &Failure{
-			Code: CodeExpired, Origin: OriginRequest,
+		return &message.Failure{
+			Code: message.CodeExpired, Origin: message.OriginRequest,
 			Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds",
 		}, true
 	}
@@ -157,11 +160,11 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	t.intent = time.Since(began)
 	sent := time.Now()
 	action, err = p.Defender.Unrestrict(p.work, permit, p.e.MachineID, p.e.Comment)
-	p.e.Stages.API += Duration(time.Since(sent))
+	p.e.Stages.API += ledger.Duration(time.Since(sent))
 	if answer, is := errors.AsType[*defender.Error](err); is && !answer.Sent {
 		p.e.Attempts--
 	}
-	p.e.called(action.Exchange, err)
+	p.e.CompleteExchange(action.Exchange, err)
 	return action, err
 }
 
@@ -170,12 +173,12 @@ func (p *attempt) permit() (permit defender.Permit, err error) {
 	if permit, err = p.Defender.Ready(p.wait); err != nil {
 		return permit, err
 	}
-	p.e.Stages.granted(permit.Waited())
+	p.e.Stages.Granted(permit.Waited())
 	return permit, p.guard()
 }
 
 // notCalled follows a call that was not begun, because of err.
-func (p *attempt) notCalled(err error) (Entry, step, error) {
+func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	if errors.Is(err, errMachineBusy) {
 		e, s := putOff(p.e, machineBusy(p.facts()))
 		return e, s, nil
@@ -190,21 +193,21 @@ func (p *attempt) notCalled(err error) (Entry, step, error) {
 		return e, s, nil
 	}
 	if _, is := errors.AsType[*defender.Error](err); is { // the guard's look
-		p.e.State = StateWaiting
+		p.e.State = ledger.StateWaiting
 		return p.lookFailed(err)
 	}
 	return p.e, step{}, err
 }
 
 // refused is the reason not to make a call that was found on the way to it.
-type refused struct{ why *Failure }
+type refused struct{ why *message.Failure }
 
 func (r refused) Error() string { return r.why.Message }
 
 // notOurs says whether an action that answers our call is not of its making: older, with another comment, or known
 // to be another request's.
 func (p *attempt) notOurs(a defender.MachineAction) bool {
-	if p.m.others(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
+	if p.m.Others(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
 		return true
 	}
 	if !p.clockKnown() || a.CreationTime.IsZero() {

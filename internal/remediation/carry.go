@@ -8,11 +8,14 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // carry takes the run from where it stands to what ends the delivery. It is the only loop: gather facts, decide, write what
 // was decided, take the step, and so on. A crash anywhere leaves an entry from which next goes on.
-func (p *attempt) carry() (Outcome, error) {
+func (p *attempt) carry() (message.Outcome, error) {
 	t := tries{began: time.Now()}
 	holding := false // others' calls back, while this one finds out whether the API can be reached at all
 	hold := func(on bool) {
@@ -30,16 +33,16 @@ func (p *attempt) carry() (Outcome, error) {
 		won, failed := p.write(s)
 		switch {
 		case failed != nil:
-			return Outcome{}, failed
+			return message.Outcome{}, failed
 		case !won:
 			e, s, err = p.next() // mostly it is our own write, of which we did not hear
 			continue
 		}
 		switch s.do {
 		case doPublish:
-			return Done(), p.publish()
+			return message.Done(), p.publish()
 		case doAck:
-			return Done(), nil
+			return message.Done(), nil
 		case doWait:
 			return p.nak(s), nil
 		case doLook:
@@ -50,7 +53,7 @@ func (p *attempt) carry() (Outcome, error) {
 			e, s, err = p.call(&t, s)
 		}
 	}
-	return Outcome{}, err
+	return message.Outcome{}, err
 }
 
 // facts are those that cost nothing to gather.
@@ -64,8 +67,8 @@ func (p *attempt) facts() facts {
 }
 
 // next decides where the run stands.
-func (p *attempt) next() (Entry, step, error) {
-	if p.e.State == StateCalled || p.e.State == StateUnknown {
+func (p *attempt) next() (ledger.Entry, step, error) {
+	if p.e.State == ledger.StateCalled || p.e.State == ledger.StateUnknown {
 		if _, err := p.readMachine(); err != nil {
 			return p.e, step{}, err
 		}
@@ -91,11 +94,11 @@ func (p *attempt) signal(s step) {
 }
 
 // nak gives the message back. One that met a fault stays away for longer than until the breaker's next probe.
-func (p *attempt) nak(s step) Outcome {
+func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
 	}
-	return Later(s.after, s.cause)
+	return message.Later(s.after, s.cause)
 }
 
 // write makes what was decided durable before a step that lets go of the message or tells anybody. Nothing is written
@@ -118,16 +121,16 @@ func (p *attempt) write(s step) (won bool, err error) {
 
 // save makes the entry durable as it is now.
 func (p *attempt) save(ttl time.Duration) error {
-	w, err := p.e.write(p.key, ttl)
+	w, err := p.e.Write(p.key, ttl)
 	if err != nil {
 		return err
 	}
 	rev, err := p.Ledger.Save(p.work, w)
-	return p.saved(Saved{rev, err})
+	return p.saved(ledger.Saved{Revision: rev, Err: err})
 }
 
-func (p *attempt) saved(s Saved) error {
-	if err := p.e.wrote(s); err != nil {
+func (p *attempt) saved(s ledger.Saved) error {
+	if err := p.e.Wrote(s); err != nil {
 		return err
 	}
 	p.stored = essenceOf(&p.e)
@@ -143,7 +146,7 @@ func (p *attempt) insist() (won bool, err error) {
 		if err == nil {
 			return true, nil
 		}
-		if errors.Is(err, ErrConflict) {
+		if errors.Is(err, ledger.ErrConflict) {
 			var over bool
 			if over, err = p.merge(); err == nil && !over {
 				return false, nil
@@ -162,7 +165,7 @@ func (p *attempt) insist() (won bool, err error) {
 
 // merge takes over what another process has written, unless this one's action is to stand above it.
 func (p *attempt) merge() (over bool, err error) {
-	now, err := load(p.work, p.Ledger, p.key)
+	now, err := ledger.Load(p.work, p.Ledger, p.key)
 	if err != nil {
 		return false, err
 	}
@@ -189,13 +192,13 @@ func (p *attempt) count(s step) {
 		if line := p.Log.Check(zap.InfoLevel, "call accepted"); line != nil {
 			line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
 				zap.String("action_id", p.e.ActionID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
-				zap.String("correlation_id", p.e.correlationID()))...)
+				zap.String("correlation_id", p.e.CorrelationID()))...)
 		}
 	}
-	if p.e.State == StateFinal {
+	if p.e.State == ledger.StateFinal {
 		p.Metrics.decided(&p.e)
 		if p.e.ActionID == "" {
-			p.Log.Info("request decided", p.about(p.e.ID, decision(&p.e)...)...)
+			p.Log.Info("request decided", p.about(p.e.ID, ledger.Decision(&p.e)...)...)
 		}
 	}
 }

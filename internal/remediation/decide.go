@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Everything that is decided about a run stands in the decide*.go files, as pure functions from the entry and the facts to
@@ -42,8 +45,8 @@ type step struct {
 	up    bool          // the answer shows that the API takes calls: reset the breaker
 	quota bool          // doWait: for a call of the budget
 
-	conflict *defender.Error // doAdopt: what the call was answered
-	invalid  *Invalid        // doRefuse
+	conflict *defender.Error  // doAdopt: what the call was answered
+	invalid  *message.Invalid // doRefuse
 
 	// insist: a call took place or may have. The write is repeated until the store takes it or the process ends, and
 	// merged with what another process has written meanwhile.
@@ -63,14 +66,14 @@ type facts struct {
 	delivered      int       // how often it was delivered, this time included
 	stopping       bool      // the process was asked to stop
 
-	holds   bool          // the machine's record names this run as its holder
-	busy    bool          // the machine's record names another run, whose call may be under way
-	refusal *Failure      // the request may not be called for: signature, policy, age, expiry, the signer's rate
-	allowed bool          // the policy was asked, and allows the run
-	paused  time.Duration // the breaker is open, and this is not its probe: for so long the message is to stay away
-	backoff time.Duration // of the entry's failures
-	retry   time.Duration // of those and of the tries in hand
-	parked  time.Duration // of the deliveries so far
+	holds   bool             // the machine's record names this run as its holder
+	busy    bool             // the machine's record names another run, whose call may be under way
+	refusal *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
+	allowed bool             // the policy was asked, and allows the run
+	paused  time.Duration    // the breaker is open, and this is not its probe: for so long the message is to stay away
+	backoff time.Duration    // of the entry's failures
+	retry   time.Duration    // of those and of the tries in hand
+	parked  time.Duration    // of the deliveries so far
 	tries   tries
 
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
@@ -92,11 +95,11 @@ type tries struct {
 const slack = 50 * time.Millisecond
 
 // next says where the run stands. Facts: now, brokerNow, message, holds.
-func (d decider) next(e Entry, f facts) (Entry, step) {
+func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
-	case StateSubmitted:
+	case ledger.StateSubmitted:
 		return e, step{do: doPublish}
-	case StateFinal:
+	case ledger.StateFinal:
 		switch {
 		case e.Published:
 			return e, step{do: doAck}
@@ -104,7 +107,7 @@ func (d decider) next(e Entry, f facts) (Entry, step) {
 			return e, wait(2*time.Second, "unpublished")
 		}
 		return e, step{do: doPublish}
-	case StateCalled:
+	case ledger.StateCalled:
 		if rest := d.leaseRemaining(e, f); rest > 0 {
 			return e, wait(rest, "inFlight")
 		}
@@ -113,9 +116,9 @@ func (d decider) next(e Entry, f facts) (Entry, step) {
 			// and so there was no call.
 			return reverted(e), step{do: doCall}
 		}
-		e.State, e.LookFrom = StateUnknown, d.lastPossibleEnd(e, f)
+		e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
 	}
-	if e.State == StateUnknown {
+	if e.State == ledger.StateUnknown {
 		if rest := d.nextLook(e).Sub(f.now); rest > slack {
 			return e, wait(rest, "unclear")
 		}
@@ -130,7 +133,7 @@ func (d decider) next(e Entry, f facts) (Entry, step) {
 // beforeCall judges what must hold right before a call. No call of the run can have taken place: every one made was
 // refused, never left, or was looked for in vain. So the entry says "waiting" where the call is put off. Facts: refusal,
 // allowed, paused, busy, delivered, message, now.
-func (d decider) beforeCall(e Entry, f facts) (Entry, step) {
+func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
 	case f.refusal != nil:
@@ -144,11 +147,11 @@ func (d decider) beforeCall(e Entry, f facts) (Entry, step) {
 }
 
 // intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
-func (d decider) intended(e Entry, now, calledAt time.Time) Entry {
-	e.State, e.Owner, e.Attempts = StateCalled, d.Owner, e.Attempts+1
+func (d decider) intended(e ledger.Entry, now, calledAt time.Time) ledger.Entry {
+	e.State, e.Owner, e.Attempts = ledger.StateCalled, d.Owner, e.Attempts+1
 	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
 	e.LastCall, e.StartBy = now.UTC(), time.Time{}
-	e.calls(e.LastCall)
+	e.AppendExchange(e.LastCall)
 	if e.CalledAt.IsZero() {
 		e.CalledAt = calledAt
 	}
@@ -156,21 +159,21 @@ func (d decider) intended(e Entry, now, calledAt time.Time) Entry {
 }
 
 // reverted is the entry of an intent whose call was not made, and will not be.
-func reverted(e Entry) Entry {
-	e.State, e.Attempts = StateWaiting, e.Attempts-1
-	e.neverCalled()
+func reverted(e ledger.Entry) ledger.Entry {
+	e.State, e.Attempts = ledger.StateWaiting, e.Attempts-1
+	e.DropExchange()
 	return e
 }
 
 // notGranted follows a call that was not made for want of a call of the budget.
-func (d decider) notGranted(e Entry, quota time.Duration, f facts) (Entry, step) {
+func (d decider) notGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
 	return putOff(awaitQuota(e, quota, "quota", f))
 }
 
 // putOff naks the message of a run of which no call is under way. Only who knows that may say so: for whoever only wants
 // the message later, "called" must stay "called".
-func putOff(e Entry, s step) (Entry, step) {
-	e.State = StateWaiting
+func putOff(e ledger.Entry, s step) (ledger.Entry, step) {
+	e.State = ledger.StateWaiting
 	return e, s
 }
 
@@ -188,7 +191,7 @@ func machineBusy(f facts) step {
 const maxQuotaDelay = 30 * time.Second
 
 // awaitQuota naks the message until a call may be had. The wait counts from here to the grant, over all redeliveries.
-func awaitQuota(e Entry, d time.Duration, cause string, f facts) (Entry, step) {
+func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.Entry, step) {
 	if e.Stages.QuotaSince.IsZero() {
 		e.Stages.QuotaSince = f.now.UTC()
 	}
@@ -200,15 +203,15 @@ func awaitQuota(e Entry, d time.Duration, cause string, f facts) (Entry, step) {
 // essence is what later decisions rest on. Where it differs from what the ledger has, a step that ends the delivery is
 // preceded by a write.
 type essence struct {
-	state                          State
+	state                          ledger.State
 	published, allowed, counted    bool
 	run, attempts, looks, failures int
-	failed                         Duration
+	failed                         ledger.Duration
 	quotaSince                     time.Time
 	due, lookFrom, notFound        time.Time
 }
 
-func essenceOf(e *Entry) essence {
+func essenceOf(e *ledger.Entry) essence {
 	return essence{
 		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,

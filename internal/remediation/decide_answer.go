@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
@@ -29,27 +32,27 @@ const (
 )
 
 // accepted records the action of a call that the API took. The request is never called for again. Facts: now, notOurs.
-func (d decider) accepted(e Entry, a defender.MachineAction, f facts) (Entry, step) {
+func (d decider) accepted(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.Adopted = f.notOurs
 	return d.taken(e, a, f)
 }
 
 // taken makes a the run's action: it is followed to its end, or that is the end.
-func (d decider) taken(e Entry, a defender.MachineAction, f facts) (Entry, step) {
+func (d decider) taken(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.ActionID, e.Created = a.ID, a.CreationTime
-	e.keepAction(a, d.MaxAction)
+	e.KeepAction(a, d.MaxAction)
 	e.Accepted = f.now.UTC()
 	e.LastErr, e.Owner = nil, ""
-	e.State, e.Follow = StateSubmitted, d.Track
+	e.State, e.Follow = ledger.StateSubmitted, d.Track
 	if !e.Follow {
-		e = ended(e, f.now, Submitted, nil, false)
+		e = ended(e, f.now, message.Submitted, nil, false)
 	}
 	return e, step{do: doPublish, up: true, insist: true}
 }
 
 // answered says what every answer to a call means but an acceptance (defender.Classify), and what it means that none came.
 // Facts: now, message, tries, retry, backoff, answered, ambiguous.
-func (d decider) answered(e Entry, a *defender.Error, f facts) (Entry, step) {
+func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch a.Class {
 	case defender.Stale:
 		return d.stale(e, f)
@@ -85,8 +88,8 @@ func (d decider) answered(e Entry, a *defender.Error, f facts) (Entry, step) {
 }
 
 // unclear leaves a call that may have taken place to the look-ups.
-func (d decider) unclear(e Entry, a *defender.Error, f facts) (Entry, step) {
-	e.State, e.LookFrom, e.LastErr = StateUnknown, f.now.UTC(), failure(a)
+func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
+	e.State, e.LookFrom, e.LastErr = ledger.StateUnknown, f.now.UTC(), failure(a)
 	s := wait(d.ReconcileDelay, "unclear")
 	s.insist = true
 	switch {
@@ -100,7 +103,7 @@ func (d decider) unclear(e Entry, a *defender.Error, f facts) (Entry, step) {
 
 // notFound rejects at the second 404. An empty one is Defender's own only if somebody had an answer of Defender's since the
 // first; else somebody else answers in its place.
-func (d decider) notFound(e Entry, a *defender.Error, f facts) (Entry, step) {
+func (d decider) notFound(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	var s step
 	switch {
 	case !e.NotFound.IsZero() && a.Empty && !f.answered.After(e.NotFound):
@@ -122,7 +125,7 @@ func (d decider) notFound(e Entry, a *defender.Error, f facts) (Entry, step) {
 func (d decider) slowFor() time.Duration { return d.StartLimit / 4 }
 
 // stale repeats a call whose permit was too old, and blames a broker that is too slow for any.
-func (d decider) stale(e Entry, f facts) (Entry, step) {
+func (d decider) stale(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch {
 	case f.tries.stale < maxStale:
 		return e, step{do: doAgain}
@@ -136,11 +139,11 @@ func (d decider) stale(e Entry, f facts) (Entry, step) {
 
 // failed naks the message for a fault of the request's own, with growing delay, or gives the request up. No call of it is
 // under way. Facts: now, message, backoff.
-func (d decider) failed(e Entry, atLeast time.Duration, cause string, why *Failure, f facts) (Entry, step) {
+func (d decider) failed(e ledger.Entry, atLeast time.Duration, cause string, why *message.Failure, f facts) (ledger.Entry, step) {
 	delay := max(f.backoff, atLeast)
-	e.State = StateWaiting
+	e.State = ledger.StateWaiting
 	e.Failures++
-	e.Failed += Duration(delay)
+	e.Failed += ledger.Duration(delay)
 	e.LastErr = why
 	if time.Duration(e.Failed) > d.GiveUpAfter {
 		return giveUp(e, f)
@@ -150,7 +153,7 @@ func (d decider) failed(e Entry, atLeast time.Duration, cause string, why *Failu
 }
 
 // systemFault naks the message because of a fault of the system: it costs the request nothing.
-func systemFault(e Entry, a *defender.Error) (Entry, step) {
+func systemFault(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
 	fault := &Fault{Code: defender.CodeLabel(a.Code), Reason: cmp.Or(a.Reason, a.Error())}
 	if a.Op == "token" {
 		fault.Code = "token"
@@ -162,7 +165,7 @@ func systemFault(e Entry, a *defender.Error) (Entry, step) {
 	return e, step{do: doWait, cause: "systemFault", fault: fault}
 }
 
-func unreachable(e Entry, a *defender.Error) (Entry, step) {
+func unreachable(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
 	e.LastErr = failure(a)
 	return e, step{do: doWait, cause: faultUnreachable, fault: &Fault{
 		Code:   faultUnreachable,
@@ -178,8 +181,8 @@ func ambiguousFault(a *defender.Error) *Fault {
 // merged puts an answer that came late over what another process has written meanwhile. Whoever wrote "not accepted" is
 // overruled, for the action exists; whoever has an action or a decision was first. An answer without an action overrules
 // nobody: the other process may be calling by now.
-func merged(mine, theirs Entry) (e Entry, over bool) {
-	open := theirs.State == StateWaiting || theirs.State == StateCalled || theirs.State == StateUnknown
+func merged(mine, theirs ledger.Entry) (e ledger.Entry, over bool) {
+	open := theirs.State == ledger.StateWaiting || theirs.State == ledger.StateCalled || theirs.State == ledger.StateUnknown
 	if theirs.Run != mine.Run || !open || mine.ActionID == "" {
 		return theirs, false
 	}

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // sighting is what the tracker has learned of an action that it follows.
@@ -17,24 +20,24 @@ type sighting struct {
 
 // sighted says what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
 // as it is.
-func (d decider) sighted(e Entry, s sighting, timeout time.Duration, now time.Time) (Entry, step) {
-	if e.State != StateSubmitted {
+func (d decider) sighted(e ledger.Entry, s sighting, timeout time.Duration, now time.Time) (ledger.Entry, step) {
+	if e.State != ledger.StateSubmitted {
 		return e, step{do: doAck}
 	}
 	if s.action.ID != "" {
-		e.keepAction(s.action, d.MaxAction)
+		e.KeepAction(s.action, d.MaxAction)
 	}
 	switch {
 	case s.action.Final():
 		e = ended(e, now, outcomeOf(s.action.Status), nil, false)
 	case s.gone != nil:
-		e = ended(e, now, Failed, &Failure{
-			Code: CodeActionVanished, Origin: OriginWorker, HTTPStatus: s.gone.StatusCode,
+		e = ended(e, now, message.Failed, &message.Failure{
+			Code: message.CodeActionVanished, Origin: message.OriginWorker, HTTPStatus: s.gone.StatusCode,
 			Message: "the API accepted the call but no longer knows the action; see the machine in the portal",
 		}, false)
 	case s.overdue:
-		e = ended(e, now, TimedOut, &Failure{
-			Code: CodeTrackTimeout, Origin: OriginWorker,
+		e = ended(e, now, message.TimedOut, &message.Failure{
+			Code: message.CodeTrackTimeout, Origin: message.OriginWorker,
 			Message: fmt.Sprintf("the action was still %s after %s (WORKER_TRACK_TIMEOUT); it may yet be carried out when the machine comes online", s.action.Status, timeout),
 		}, false)
 	default:
@@ -46,12 +49,12 @@ func (d decider) sighted(e Entry, s sighting, timeout time.Duration, now time.Ti
 func outcomeOf(status string) string {
 	switch status {
 	case "Succeeded":
-		return Succeeded
+		return message.Succeeded
 	case "TimeOut":
-		return TimedOut
+		return message.TimedOut
 	case "Cancelled", "Canceled":
-		return Cancelled
+		return message.Cancelled
 	default:
-		return Failed
+		return message.Failed
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
@@ -12,7 +14,7 @@ var lookAfter = [...]time.Duration{1, 3, 6}
 
 // nextLook is when the run is looked for next; for the last time not before its call, which may have left as late as the
 // permit allowed, has timed out.
-func (d decider) nextLook(e Entry) time.Time {
+func (d decider) nextLook(e ledger.Entry) time.Time {
 	n := min(e.Looks, len(lookAfter)-1)
 	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
 	if past := e.LastCall.Add(d.startLimit(e) + d.Timeout); n == len(lookAfter)-1 && at.Before(past) {
@@ -22,7 +24,7 @@ func (d decider) nextLook(e Entry) time.Time {
 }
 
 // beforeLook holds a look that is due back while the breaker is open. Facts: paused.
-func (d decider) beforeLook(e Entry, f facts) (Entry, step) {
+func (d decider) beforeLook(e ledger.Entry, f facts) (ledger.Entry, step) {
 	if f.paused > 0 {
 		return e, wait(f.paused, "systemFault")
 	}
@@ -31,20 +33,20 @@ func (d decider) beforeLook(e Entry, f facts) (Entry, step) {
 
 // looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
 // not show it allow another call. Facts: now, served, tripped.
-func (d decider) looked(e Entry, found *defender.MachineAction, f facts) (Entry, step) {
+func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
 		return d.taken(e, *found, f)
 	}
 	if e.Looks++; e.Looks < len(lookAfter) {
 		return e, wait(d.nextLook(e).Sub(f.now), "unclear")
 	}
-	e.State = StateWaiting
+	e.State = ledger.StateWaiting
 	e.Failures++
 	// The looks were answered, so the API is there. Whether it takes calls at all shows in others' since this request was
 	// first taken, and in there being no fault now.
 	if !f.tripped && f.servedWithin(f.now.Sub(e.ReceivedAt)) {
 		// Only the time that the looks take: for a permission or for quota it waited at no cost.
-		e.Failed += Duration(d.nextLook(e).Sub(e.LookFrom))
+		e.Failed += ledger.Duration(d.nextLook(e).Sub(e.LookFrom))
 	}
 	if time.Duration(e.Failed) > d.GiveUpAfter {
 		return giveUp(e, f)
@@ -54,7 +56,7 @@ func (d decider) looked(e Entry, found *defender.MachineAction, f facts) (Entry,
 
 // adopted follows a conflict: the machine's own unrestrict action is taken over, whatever else holds the machine is waited
 // for. An earlier call of this run, which the looks did not show, may have made it. Facts: now, message, backoff.
-func (d decider) adopted(e Entry, holding *defender.MachineAction, conflict *defender.Error, f facts) (Entry, step) {
+func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, conflict *defender.Error, f facts) (ledger.Entry, step) {
 	if holding == nil {
 		return d.failed(e, d.ReconcileDelay, "conflict", failure(conflict), f)
 	}
@@ -65,7 +67,7 @@ func (d decider) adopted(e Entry, holding *defender.MachineAction, conflict *def
 // lookFailed follows a look without an answer to go by, which counts for nothing towards the looks. A refusal for lack of
 // permission parks the request until the permission is there. Facts: now, brokerNow, stopping, backoff, answered,
 // ambiguous, served, message.
-func (d decider) lookFailed(e Entry, a *defender.Error, f facts) (Entry, step) {
+func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
 	case a.Class == defender.System && a.StatusCode == 403:
 		return e, wait(f.parked, "mayNotList")
@@ -84,7 +86,7 @@ func (d decider) lookFailed(e Entry, a *defender.Error, f facts) (Entry, step) {
 	// away costs nobody anything.
 	e.Failures++
 	if f.servedWithin(f.brokerNow.Sub(e.Written)) {
-		e.Failed += Duration(f.backoff)
+		e.Failed += ledger.Duration(f.backoff)
 	}
 	var fault *Fault
 	if a.Class == defender.Ambiguous && f.ambiguous {
@@ -107,11 +109,11 @@ func (f facts) servedWithin(d time.Duration) bool {
 
 // ours says whether an action can be of a call of this run: the machine, the type, the comment, created since its first
 // call, and not known to be another request's.
-func ours(e *Entry, a defender.MachineAction, others bool) bool {
+func ours(e *ledger.Entry, a defender.MachineAction, others bool) bool {
 	return unrestricts(e, a) && strings.TrimSpace(a.RequestorComment) == strings.TrimSpace(e.Comment) &&
 		(a.CreationTime.IsZero() || !a.CreationTime.Before(e.CalledAt)) && !others
 }
 
-func unrestricts(e *Entry, a defender.MachineAction) bool {
+func unrestricts(e *ledger.Entry, a defender.MachineAction) bool {
 	return strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, e.MachineID)
 }

@@ -1,6 +1,11 @@
 package remediation
 
-import "time"
+import (
+	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
 
 // More steps, of a message that comes to the entry of its id.
 const (
@@ -12,7 +17,7 @@ const (
 
 // arrival is what a message asks for.
 type arrival struct {
-	fresh         Entry // run 1 of the request as this message puts it
+	fresh         ledger.Entry // run 1 of the request as this message puts it
 	message       string
 	claimed       string // the id that it claims
 	replay        replay
@@ -22,26 +27,26 @@ type arrival struct {
 }
 
 // opened says what a message means for the entry of its id: it begins a run where there is none to go on with.
-func opened(e Entry, a arrival, now time.Time) (Entry, step) {
+func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 	known := e.State != ""
 	switch {
 	case known && e.Print != a.fresh.Print:
-		return e, refuse(a, CodeIDConflict, "id: another request with this id, for another machine or with another comment, came first; give each request its own id")
+		return e, refuse(a, message.CodeIDConflict, "id: another request with this id, for another machine or with another comment, came first; give each request its own id")
 	case !known && a.refusedBefore:
-		return e, refuse(a, CodeExpiresTooLate, refusedAlready)
+		return e, refuse(a, message.CodeExpiresTooLate, refusedAlready)
 	case a.replay.seq != 0:
 		return replayed(e, a)
 	case !known:
 		fresh := a.fresh
 		fresh.Revision = e.Revision
 		if a.tooOld {
-			return reject(fresh, facts{now: now, message: a.message}, &Failure{
-				Code: CodeTooOld, Origin: OriginRequest,
+			return reject(fresh, facts{now: now, message: a.message}, &message.Failure{
+				Code: message.CodeTooOld, Origin: message.OriginRequest,
 				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds",
 			})
 		}
 		return fresh, step{do: doGoOn}
-	case e.State == StateFinal && e.Outcome == DryRun && !a.dryRun && e.Source != a.message:
+	case e.State == ledger.StateFinal && e.Outcome == message.DryRun && !a.dryRun && e.Source != a.message:
 		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
 		if !e.Published {
 			return e, wait(2*time.Second, "unpublished")
@@ -52,8 +57,8 @@ func opened(e Entry, a arrival, now time.Time) (Entry, step) {
 }
 
 // replayed opens the next run of a request that ended rejected or abandoned.
-func replayed(e Entry, a arrival) (Entry, step) {
-	ended := e.State == StateFinal && (e.Outcome == Rejected || e.Outcome == Abandoned)
+func replayed(e ledger.Entry, a arrival) (ledger.Entry, step) {
+	ended := e.State == ledger.StateFinal && (e.Outcome == message.Rejected || e.Outcome == message.Abandoned)
 	switch {
 	case e.State != "" && e.ReplayOf == a.replay.seq: // this replay's own run goes on
 		if a.replay.found {
@@ -61,15 +66,15 @@ func replayed(e Entry, a arrival) (Entry, step) {
 		}
 		return e, step{do: doGoOn}
 	case !a.replay.found:
-		return e, refuse(a, CodeMalformed, "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped")
-	case e.State == StateFinal && !e.Published && e.Run == a.replay.run:
+		return e, refuse(a, message.CodeMalformed, "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped")
+	case e.State == ledger.StateFinal && !e.Published && e.Run == a.replay.run:
 		return e, wait(2*time.Second, "unpublished") // the letter was seen before its run's own message has published all of it
 	case e.State == "" || ended && e.Run == a.replay.run:
 		old := e
 		old.Run = a.replay.run
 		e = nextRun(old, a.fresh)
 		e.ReplayOf = a.replay.seq
-		if old.Error != nil && old.Error.Code == CodeFateUnknown {
+		if old.Error != nil && old.Error.Code == message.CodeFateUnknown {
 			lookFirst(&e, old)
 		}
 		return e, step{do: doReopen}
@@ -78,7 +83,7 @@ func replayed(e Entry, a arrival) (Entry, step) {
 }
 
 // nextRun is a run of the same request behind one that ended.
-func nextRun(old, fresh Entry) Entry {
+func nextRun(old, fresh ledger.Entry) ledger.Entry {
 	fresh.Run, fresh.Revision = old.Run+1, old.Revision
 	if old.State != "" {
 		fresh.Owned = old.Owned
@@ -87,11 +92,11 @@ func nextRun(old, fresh Entry) Entry {
 }
 
 func refuse(a arrival, code, why string) step {
-	return step{do: doRefuse, invalid: &Invalid{Code: code, ClaimedID: a.claimed, Message: why}}
+	return step{do: doRefuse, invalid: &message.Invalid{Code: code, ClaimedID: a.claimed, Message: why}}
 }
 
 // lookFirst makes a run begin with one more look for the call that the run before could not find.
-func lookFirst(e *Entry, old Entry) {
-	e.State, e.Looks = StateUnknown, len(lookAfter)-1
+func lookFirst(e *ledger.Entry, old ledger.Entry) {
+	e.State, e.Looks = ledger.StateUnknown, len(lookAfter)-1
 	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
 }

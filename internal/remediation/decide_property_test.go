@@ -8,10 +8,13 @@ import (
 	"pgregory.net/rapid"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // anyInput is a run of any kind in a state, at any time, with any facts and any answer.
-func anyInput(t *rapid.T, states ...State) *input {
+func anyInput(t *rapid.T, states ...ledger.State) *input {
 	second := func(name string, from, to int) time.Duration {
 		return time.Duration(rapid.IntRange(from, to).Draw(t, name)) * time.Second
 	}
@@ -21,7 +24,7 @@ func anyInput(t *rapid.T, states ...State) *input {
 	e.Attempts, e.Looks, e.Failures = rapid.IntRange(0, 5).Draw(t, "attempts"), rapid.IntRange(0, 3).Draw(t, "looks"), rapid.IntRange(0, 9).Draw(t, "failures")
 	e.LastCall, e.LookFrom = tableNow.Add(-second("lastCall", 0, 90)), tableNow.Add(-second("lookFrom", -40, 90))
 	e.Written, e.Due = tableNow.Add(-second("written", 0, 100_000)), tableNow.Add(second("due", -10, 10))
-	e.Failed = Duration(second("failed", 0, 90_000))
+	e.Failed = ledger.Duration(second("failed", 0, 90_000))
 	e.Published, e.Dead = rapid.Bool().Draw(t, "published"), rapid.Bool().Draw(t, "dead")
 	e.Source = rapid.SampledFrom([]string{"S:1", "S:2"}).Draw(t, "source")
 	if rapid.Bool().Draw(t, "a 404 before") {
@@ -35,7 +38,7 @@ func anyInput(t *rapid.T, states ...State) *input {
 		held: second("held", 0, 4), intent: second("intent", 0, 1),
 	}
 	if rapid.Bool().Draw(t, "refused") {
-		f.refusal = &Failure{Code: CodePolicy}
+		f.refusal = &message.Failure{Code: message.CodePolicy}
 	}
 	in.d.Track = rapid.Bool().Draw(t, "track")
 	class := defender.Class(rapid.IntRange(int(defender.Transient), int(defender.Stale)).Draw(t, "class"))
@@ -53,20 +56,20 @@ func anyInput(t *rapid.T, states ...State) *input {
 
 type asked struct {
 	name   string
-	states []State // in which carry asks it
-	take   func(*input) (Entry, step)
+	states []ledger.State // in which carry asks it
+	take   func(*input) (ledger.Entry, step)
 }
 
 var decisions = []asked{
-	{"message", []State{StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal}, arrives},
-	{"next", []State{StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal}, next},
-	{"before call", []State{StateWaiting, StateCalled}, beforeCall},
-	{"answered", []State{StateWaiting, StateCalled}, answered},
-	{"before look", []State{StateUnknown}, beforeLook},
-	{"looked", []State{StateUnknown}, looked},
-	{"look failed", []State{StateWaiting, StateUnknown}, lookFailed},
-	{"adopted", []State{StateCalled}, adopted},
-	{"followed", []State{StateSubmitted, StateFinal}, sighted},
+	{"message", []ledger.State{ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal}, arrives},
+	{"next", []ledger.State{ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal}, next},
+	{"before call", []ledger.State{ledger.StateWaiting, ledger.StateCalled}, beforeCall},
+	{"answered", []ledger.State{ledger.StateWaiting, ledger.StateCalled}, answered},
+	{"before look", []ledger.State{ledger.StateUnknown}, beforeLook},
+	{"looked", []ledger.State{ledger.StateUnknown}, looked},
+	{"look failed", []ledger.State{ledger.StateWaiting, ledger.StateUnknown}, lookFailed},
+	{"adopted", []ledger.State{ledger.StateCalled}, adopted},
+	{"followed", []ledger.State{ledger.StateSubmitted, ledger.StateFinal}, sighted},
 }
 
 // Every input leads somewhere: to a step that carry or the tracker knows, with what that step needs. What ends a delivery
@@ -81,28 +84,28 @@ func TestEveryInputLeadsSomewhere(t *testing.T) {
 				if s.do.String() == "" || s.do == doWait && s.cause == "" {
 					t.Fatalf("no step: %+v", s)
 				}
-				if !e.State.known() {
+				if !e.State.Known() {
 					t.Fatalf("state %q", e.State)
 				}
 				if s.ends() && e.State != in.e.State && essenceOf(&e) == essenceOf(&in.e) {
 					t.Fatalf("%s would not be written before %s", e.State, s.do)
 				}
-				if s.do == doPublish && e.State != StateSubmitted && e.State != StateFinal {
+				if s.do == doPublish && e.State != ledger.StateSubmitted && e.State != ledger.StateFinal {
 					t.Fatalf("%s is published", e.State)
 				}
-				if s.do == doPublish && e.State == StateFinal && e.Dead && e.Source != in.f.message {
+				if s.do == doPublish && e.State == ledger.StateFinal && e.Dead && e.Source != in.f.message {
 					t.Fatal("a dead letter of another message is published")
 				}
-				if s.do == doCall && e.State != StateWaiting && d.name != "before call" || s.do == doAgain && d.name != "answered" {
+				if s.do == doCall && e.State != ledger.StateWaiting && d.name != "before call" || s.do == doAgain && d.name != "answered" {
 					t.Fatalf("%s of a run that is %s", s.do, e.State)
 				}
-				if s.do == doLook && e.State != StateUnknown || s.do == doAdopt && (e.State != in.e.State || s.conflict == nil) {
+				if s.do == doLook && e.State != ledger.StateUnknown || s.do == doAdopt && (e.State != in.e.State || s.conflict == nil) {
 					t.Fatalf("%s of a run that is %s", s.do, e.State)
 				}
 				if d.name == "look failed" && e.Looks != in.e.Looks {
 					t.Fatal("a look that failed counts")
 				}
-				if s.insist && e.State != StateUnknown && e.ActionID == "" {
+				if s.insist && e.State != ledger.StateUnknown && e.ActionID == "" {
 					t.Fatal("it insists on nothing")
 				}
 			})
@@ -114,15 +117,15 @@ func TestEveryInputLeadsSomewhere(t *testing.T) {
 func TestFinalStaysFinal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		for _, d := range decisions {
-			if !slices.Contains(d.states, StateFinal) {
+			if !slices.Contains(d.states, ledger.StateFinal) {
 				continue
 			}
-			in := anyInput(t, StateFinal)
+			in := anyInput(t, ledger.StateFinal)
 			if e, _ := d.take(in); essenceOf(&e) != essenceOf(&in.e) || e.Outcome != in.e.Outcome || e.ActionID != in.e.ActionID {
 				t.Fatalf("%s made %+v of %+v", d.name, e, in.e)
 			}
 			mine := in.e
-			mine.ActionID, mine.State = "a2", StateSubmitted
+			mine.ActionID, mine.State = "a2", ledger.StateSubmitted
 			if e, over := merged(mine, in.e); over || e.Outcome != in.e.Outcome || e.ActionID != in.e.ActionID {
 				t.Fatalf("a late answer made %+v of %+v", e, in.e)
 			}
@@ -134,7 +137,7 @@ func TestFinalStaysFinal(t *testing.T) {
 // the call's time-out, did not show it: whatever happens in between, at any time, in any process.
 func TestNoSecondCallBeforeThreeEmptyLooks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in := ordinary(StateWaiting)
+		in := ordinary(ledger.StateWaiting)
 		in.e = in.d.intended(in.e, tableNow, tableNow)
 		in.e.Written = tableNow
 		called, empty := tableNow, 0

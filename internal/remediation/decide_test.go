@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 var (
@@ -20,13 +23,13 @@ var (
 // row is one line of the table of decisions: a run in a state, an event, and what makes the difference; then the state
 // and the step that follow. It begins from an entry and facts to which nothing remarkable has happened (ordinary).
 type row struct {
-	from  State
+	from  ledger.State
 	event string
 	when  string
 	given func(r *input)
-	take  func(r *input) (Entry, step)
+	take  func(r *input) (ledger.Entry, step)
 
-	to   State
+	to   ledger.State
 	want step // of it: do, after, cause, and whether up, quota, insist and a fault are set
 	code string
 }
@@ -34,7 +37,7 @@ type row struct {
 // input is what a row's decision gets.
 type input struct {
 	d decider
-	e Entry
+	e ledger.Entry
 	f facts
 
 	answer *defender.Error
@@ -43,7 +46,7 @@ type input struct {
 	comes  arrival
 }
 
-func ordinary(from State) *input {
+func ordinary(from ledger.State) *input {
 	in := &input{d: tableRules, f: facts{
 		now: tableNow, brokerNow: tableNow, message: "S:1", delivered: 1, backoff: time.Second, retry: time.Second, parked: time.Second,
 		served: tableNow.Add(-time.Second), answered: tableNow.Add(-time.Second), tries: tries{began: tableNow.Add(-2 * time.Second), intent: time.Millisecond},
@@ -54,28 +57,28 @@ func ordinary(from State) *input {
 	in.e.Run, in.e.Print, in.e.Source, in.e.Revision = 1, "print", "S:1", 7
 	in.e.ReceivedAt, in.e.Written = tableNow.Add(-time.Minute), tableNow.Add(-time.Minute)
 	switch from {
-	case StateCalled:
+	case ledger.StateCalled:
 		in.e.Owner, in.e.Attempts, in.e.LastCall = "us", 1, tableNow.Add(-time.Minute)
-	case StateUnknown:
+	case ledger.StateUnknown:
 		in.e.Attempts, in.e.LastCall, in.e.LookFrom = 1, tableNow.Add(-time.Minute), tableNow.Add(-time.Minute)
-	case StateSubmitted:
+	case ledger.StateSubmitted:
 		in.e.Attempts, in.e.ActionID, in.e.Follow = 1, "a1", true
-	case StateFinal:
-		in.e.Outcome, in.e.Error, in.e.Dead = Rejected, &Failure{Code: "x"}, true
+	case ledger.StateFinal:
+		in.e.Outcome, in.e.Error, in.e.Dead = message.Rejected, &message.Failure{Code: "x"}, true
 	}
 	return in
 }
 
-func next(in *input) (Entry, step)       { return in.d.next(in.e, in.f) }
-func beforeCall(in *input) (Entry, step) { return in.d.beforeCall(in.e, in.f) }
-func answered(in *input) (Entry, step)   { return in.d.answered(in.e, in.answer, in.f) }
-func accepted(in *input) (Entry, step)   { return in.d.accepted(in.e, *in.action, in.f) }
-func looked(in *input) (Entry, step)     { return in.d.looked(in.e, in.action, in.f) }
-func lookFailed(in *input) (Entry, step) { return in.d.lookFailed(in.e, in.answer, in.f) }
-func adopted(in *input) (Entry, step)    { return in.d.adopted(in.e, in.action, in.answer, in.f) }
-func sighted(in *input) (Entry, step)    { return in.d.sighted(in.e, in.seen, time.Hour, in.f.now) }
-func arrives(in *input) (Entry, step)    { return opened(in.e, in.comes, in.f.now) }
-func intends(in *input) (Entry, step) {
+func next(in *input) (ledger.Entry, step)       { return in.d.next(in.e, in.f) }
+func beforeCall(in *input) (ledger.Entry, step) { return in.d.beforeCall(in.e, in.f) }
+func answered(in *input) (ledger.Entry, step)   { return in.d.answered(in.e, in.answer, in.f) }
+func accepted(in *input) (ledger.Entry, step)   { return in.d.accepted(in.e, *in.action, in.f) }
+func looked(in *input) (ledger.Entry, step)     { return in.d.looked(in.e, in.action, in.f) }
+func lookFailed(in *input) (ledger.Entry, step) { return in.d.lookFailed(in.e, in.answer, in.f) }
+func adopted(in *input) (ledger.Entry, step)    { return in.d.adopted(in.e, in.action, in.answer, in.f) }
+func sighted(in *input) (ledger.Entry, step)    { return in.d.sighted(in.e, in.seen, time.Hour, in.f.now) }
+func arrives(in *input) (ledger.Entry, step)    { return opened(in.e, in.comes, in.f.now) }
+func intends(in *input) (ledger.Entry, step) {
 	return in.d.intended(in.e, in.f.now, in.f.now), step{do: doCall}
 }
 
@@ -100,124 +103,124 @@ func both(fs ...func(*input)) func(*input) {
 // table is every decision about a run. ARCHITECTURE.md draws it.
 var table = []row{
 	// A message comes to the entry of its id.
-	{"", "message", "unknown id", fresh, arrives, StateWaiting, step{do: doGoOn}, ""},
-	{"", "message", "too old", both(fresh, func(in *input) { in.comes.tooOld = true }), arrives, StateFinal, step{do: doPublish}, CodeTooOld},
-	{"", "message", "refused before", both(fresh, func(in *input) { in.comes.refusedBefore = true }), arrives, "", step{do: doRefuse}, CodeExpiresTooLate},
-	{StateWaiting, "message", "same request", fresh, arrives, StateWaiting, step{do: doGoOn}, ""},
-	{StateSubmitted, "message", "another machine or comment", both(fresh, func(in *input) { in.comes.fresh.Print = "other" }), arrives, StateSubmitted, step{do: doRefuse}, CodeIDConflict},
-	{StateFinal, "message", "same request", fresh, arrives, StateFinal, step{do: doGoOn}, ""},
-	{StateFinal, "message", "ended as dry run, none now", both(fresh, dryRunEnded), arrives, StateWaiting, step{do: doGoOn}, ""},
-	{StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, StateFinal, step{do: doGoOn}, ""},
-	{StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
-	{"", "replay", "entry expired", replays(1), arrives, StateWaiting, step{do: doReopen}, ""},
-	{"", "replay", "letter gone", both(replays(1), func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, CodeMalformed},
-	{StateFinal, "replay", "of its run", both(replays(1), func(in *input) { in.e.Published = true }), arrives, StateWaiting, step{do: doReopen}, ""},
-	{StateFinal, "replay", "of a fateUnknown", both(replays(1), func(in *input) {
-		in.e.Published, in.e.Outcome, in.e.Error = true, Abandoned, &Failure{Code: CodeFateUnknown}
-	}), arrives, StateUnknown, step{do: doReopen}, ""},
-	{StateFinal, "replay", "its run not published", replays(1), arrives, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
-	{StateFinal, "replay", "of a run that succeeded", both(replays(1), func(in *input) { in.e.Published, in.e.Outcome = true, Succeeded }), arrives, StateFinal, step{do: doDrop}, ""},
-	{StateFinal, "replay", "of an earlier run", both(replays(1), func(in *input) { in.e.Published, in.e.Run = true, 2 }), arrives, StateFinal, step{do: doDrop}, ""},
-	{StateWaiting, "replay", "its own run, letter there", both(replays(1), func(in *input) { in.e.ReplayOf = 9 }), arrives, StateWaiting, step{do: doReopen}, ""},
-	{StateWaiting, "replay", "its own run, letter gone", both(replays(1), func(in *input) { in.e.ReplayOf, in.comes.replay.found = 9, false }), arrives, StateWaiting, step{do: doGoOn}, ""},
+	{"", "message", "unknown id", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
+	{"", "message", "too old", both(fresh, func(in *input) { in.comes.tooOld = true }), arrives, ledger.StateFinal, step{do: doPublish}, message.CodeTooOld},
+	{"", "message", "refused before", both(fresh, func(in *input) { in.comes.refusedBefore = true }), arrives, "", step{do: doRefuse}, message.CodeExpiresTooLate},
+	{ledger.StateWaiting, "message", "same request", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
+	{ledger.StateSubmitted, "message", "another machine or comment", both(fresh, func(in *input) { in.comes.fresh.Print = "other" }), arrives, ledger.StateSubmitted, step{do: doRefuse}, message.CodeIDConflict},
+	{ledger.StateFinal, "message", "same request", fresh, arrives, ledger.StateFinal, step{do: doGoOn}, ""},
+	{ledger.StateFinal, "message", "ended as dry run, none now", both(fresh, dryRunEnded), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
+	{ledger.StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, ledger.StateFinal, step{do: doGoOn}, ""},
+	{ledger.StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
+	{"", "replay", "entry expired", replays(1), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{"", "replay", "letter gone", both(replays(1), func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, message.CodeMalformed},
+	{ledger.StateFinal, "replay", "of its run", both(replays(1), func(in *input) { in.e.Published = true }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{ledger.StateFinal, "replay", "of a fateUnknown", both(replays(1), func(in *input) {
+		in.e.Published, in.e.Outcome, in.e.Error = true, message.Abandoned, &message.Failure{Code: message.CodeFateUnknown}
+	}), arrives, ledger.StateUnknown, step{do: doReopen}, ""},
+	{ledger.StateFinal, "replay", "its run not published", replays(1), arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
+	{ledger.StateFinal, "replay", "of a run that succeeded", both(replays(1), func(in *input) { in.e.Published, in.e.Outcome = true, message.Succeeded }), arrives, ledger.StateFinal, step{do: doDrop}, ""},
+	{ledger.StateFinal, "replay", "of an earlier run", both(replays(1), func(in *input) { in.e.Published, in.e.Run = true, 2 }), arrives, ledger.StateFinal, step{do: doDrop}, ""},
+	{ledger.StateWaiting, "replay", "its own run, letter there", both(replays(1), func(in *input) { in.e.ReplayOf = 9 }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{ledger.StateWaiting, "replay", "its own run, letter gone", both(replays(1), func(in *input) { in.e.ReplayOf, in.comes.replay.found = 9, false }), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
 
 	// Where it stands.
-	{StateWaiting, "next", "due", nil, next, StateWaiting, step{do: doCall}, ""},
-	{StateWaiting, "next", "not due", func(in *input) { in.e.Due = tableNow.Add(time.Minute) }, next, StateWaiting, step{do: doWait, after: time.Minute, cause: "notDue"}, ""},
-	{StateCalled, "next", "another owner, may still live", func(in *input) { in.e.Owner, in.e.Written = "them", tableNow.Add(-10*time.Second) }, next, StateCalled, step{do: doWait, after: 27 * time.Second, cause: "inFlight"}, ""},
-	{StateCalled, "next", "of a version before, not begun for certain", func(in *input) {
+	{ledger.StateWaiting, "next", "due", nil, next, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "next", "not due", func(in *input) { in.e.Due = tableNow.Add(time.Minute) }, next, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "notDue"}, ""},
+	{ledger.StateCalled, "next", "another owner, may still live", func(in *input) { in.e.Owner, in.e.Written = "them", tableNow.Add(-10*time.Second) }, next, ledger.StateCalled, step{do: doWait, after: 27 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "next", "of a version before, not begun for certain", func(in *input) {
 		in.e.Owner, in.e.Written, in.e.StartBy = "them", tableNow.Add(-38*time.Second), in.e.LastCall.Add(10*time.Second)
-	}, next, StateCalled, step{do: doWait, after: 7 * time.Second, cause: "inFlight"}, ""},
-	{StateCalled, "next", "machine never taken", func(in *input) { in.e.Owner = "them" }, next, StateWaiting, step{do: doCall}, ""},
-	{StateCalled, "next", "machine taken, owner dead", func(in *input) { in.e.Owner, in.f.holds = "them", true }, next, StateUnknown, step{do: doLook}, ""},
-	{StateCalled, "next", "machine taken, our own call unrecorded", func(in *input) { in.f.holds = true }, next, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{StateUnknown, "next", "look due", nil, next, StateUnknown, step{do: doLook}, ""},
-	{StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, StateUnknown, step{do: doWait, after: 32 * time.Second, cause: "unclear"}, ""},
-	{StateUnknown, "before look", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeLook, StateUnknown, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
-	{StateUnknown, "before look", "", nil, beforeLook, StateUnknown, step{do: doLook}, ""},
-	{StateSubmitted, "next", "", nil, next, StateSubmitted, step{do: doPublish}, ""},
-	{StateFinal, "next", "not published", nil, next, StateFinal, step{do: doPublish}, ""},
-	{StateFinal, "next", "not published, another message's dead letter", func(in *input) { in.e.Source = "S:2" }, next, StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
-	{StateFinal, "next", "published", func(in *input) { in.e.Published = true }, next, StateFinal, step{do: doAck}, ""},
+	}, next, ledger.StateCalled, step{do: doWait, after: 7 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "next", "machine never taken", func(in *input) { in.e.Owner = "them" }, next, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateCalled, "next", "machine taken, owner dead", func(in *input) { in.e.Owner, in.f.holds = "them", true }, next, ledger.StateUnknown, step{do: doLook}, ""},
+	{ledger.StateCalled, "next", "machine taken, our own call unrecorded", func(in *input) { in.f.holds = true }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look due", nil, next, ledger.StateUnknown, step{do: doLook}, ""},
+	{ledger.StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "before look", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeLook, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateUnknown, "before look", "", nil, beforeLook, ledger.StateUnknown, step{do: doLook}, ""},
+	{ledger.StateSubmitted, "next", "", nil, next, ledger.StateSubmitted, step{do: doPublish}, ""},
+	{ledger.StateFinal, "next", "not published", nil, next, ledger.StateFinal, step{do: doPublish}, ""},
+	{ledger.StateFinal, "next", "not published, another message's dead letter", func(in *input) { in.e.Source = "S:2" }, next, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
+	{ledger.StateFinal, "next", "published", func(in *input) { in.e.Published = true }, next, ledger.StateFinal, step{do: doAck}, ""},
 
 	// Before a call. An order to cancel, a batch that is held, and an approval that is awaited, given or denied are rows here.
-	{StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &Failure{Code: CodeExpired} }, beforeCall, StateFinal, step{do: doPublish}, CodeExpired},
-	{StateWaiting, "before call", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeCall, StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
-	{StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
-	{StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
-	{StateWaiting, "before call", "", nil, beforeCall, StateWaiting, step{do: doCall}, ""},
-	{StateWaiting, "no quota", "", nil, func(in *input) (Entry, step) { return in.d.notGranted(in.e, time.Hour, in.f) }, StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
-	{StateWaiting, "dry run", "", nil, func(in *input) (Entry, step) { return rehearsed(in.e, in.f) }, StateFinal, step{do: doPublish}, ""},
-	{StateWaiting, "intent", "", nil, intends, StateCalled, step{do: doCall}, ""},
-	{StateCalled, "machine taken by another", "", nil, func(in *input) (Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
+	{ledger.StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
+	{ledger.StateWaiting, "before call", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
+	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return in.d.notGranted(in.e, time.Hour, in.f) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
+	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return rehearsed(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
+	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
+	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
 
 	// The answer to a call.
-	{StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
-	{StateCalled, "accepted", "not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, accepted, StateFinal, step{do: doPublish, up: true, insist: true}, ""},
-	{StateCalled, "throttled", "", of(defender.Throttled, 429, "x"), answered, StateWaiting, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
-	{StateCalled, "ambiguous", "", of(defender.Ambiguous, 503, "x"), answered, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true}, ""},
-	{StateCalled, "ambiguous", "several in a row", both(of(defender.Ambiguous, 503, "x"), func(in *input) { in.f.ambiguous = true }), answered, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, faultAmbiguous},
-	{StateCalled, "system", "not Defender's answer", of(defender.System, 302, "redirect"), answered, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "redirect"},
-	{StateCalled, "system", "", of(defender.System, 403, "Forbidden"), answered, StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
-	{StateWaiting, "system", "no token", func(in *input) { in.answer = &defender.Error{Op: "token", Class: defender.System, Code: "x"} }, answered, StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "token"},
-	{StateCalled, "conflict", "", of(defender.Conflict, 400, "x"), answered, StateCalled, step{do: doAdopt, up: true}, ""},
-	{StateCalled, "404", "the first", of(defender.NotFound, 404, "x"), answered, StateWaiting, step{do: doWait, after: 5100 * time.Millisecond, cause: "notFound", up: true}, ""},
-	{StateCalled, "404", "again too soon", both(of(defender.NotFound, 404, "x"), func(in *input) { in.e.NotFound = tableNow.Add(-4 * time.Second) }), answered, StateWaiting, step{do: doWait, after: 5100 * time.Millisecond, cause: "notFound", up: true}, ""},
-	{StateCalled, "404", "again, 5 s later", both(of(defender.NotFound, 404, "x"), func(in *input) { in.e.NotFound = tableNow.Add(-5 * time.Second) }), answered, StateFinal, step{do: doPublish, up: true}, "x"},
-	{StateCalled, "404", "empty again, Defender has answered since", both(of(defender.NotFound, 404, "x"), func(in *input) { in.answer.Empty, in.e.NotFound = true, tableNow.Add(-5*time.Second) }), answered, StateFinal, step{do: doPublish}, "x"},
-	{StateCalled, "404", "empty again, Defender has not answered since", both(of(defender.NotFound, 404, "x"), func(in *input) {
+	{ledger.StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, ledger.StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateCalled, "accepted", "not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, accepted, ledger.StateFinal, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateCalled, "throttled", "", of(defender.Throttled, 429, "x"), answered, ledger.StateWaiting, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
+	{ledger.StateCalled, "ambiguous", "", of(defender.Ambiguous, 503, "x"), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true}, ""},
+	{ledger.StateCalled, "ambiguous", "several in a row", both(of(defender.Ambiguous, 503, "x"), func(in *input) { in.f.ambiguous = true }), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, faultAmbiguous},
+	{ledger.StateCalled, "system", "not Defender's answer", of(defender.System, 302, "redirect"), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "redirect"},
+	{ledger.StateCalled, "system", "", of(defender.System, 403, "Forbidden"), answered, ledger.StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
+	{ledger.StateWaiting, "system", "no token", func(in *input) { in.answer = &defender.Error{Op: "token", Class: defender.System, Code: "x"} }, answered, ledger.StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "token"},
+	{ledger.StateCalled, "conflict", "", of(defender.Conflict, 400, "x"), answered, ledger.StateCalled, step{do: doAdopt, up: true}, ""},
+	{ledger.StateCalled, "404", "the first", of(defender.NotFound, 404, "x"), answered, ledger.StateWaiting, step{do: doWait, after: 5100 * time.Millisecond, cause: "notFound", up: true}, ""},
+	{ledger.StateCalled, "404", "again too soon", both(of(defender.NotFound, 404, "x"), func(in *input) { in.e.NotFound = tableNow.Add(-4 * time.Second) }), answered, ledger.StateWaiting, step{do: doWait, after: 5100 * time.Millisecond, cause: "notFound", up: true}, ""},
+	{ledger.StateCalled, "404", "again, 5 s later", both(of(defender.NotFound, 404, "x"), func(in *input) { in.e.NotFound = tableNow.Add(-5 * time.Second) }), answered, ledger.StateFinal, step{do: doPublish, up: true}, "x"},
+	{ledger.StateCalled, "404", "empty again, Defender has answered since", both(of(defender.NotFound, 404, "x"), func(in *input) { in.answer.Empty, in.e.NotFound = true, tableNow.Add(-5*time.Second) }), answered, ledger.StateFinal, step{do: doPublish}, "x"},
+	{ledger.StateCalled, "404", "empty again, Defender has not answered since", both(of(defender.NotFound, 404, "x"), func(in *input) {
 		in.answer.Empty, in.e.NotFound, in.f.answered = true, tableNow.Add(-5*time.Second), tableNow.Add(-6*time.Second)
-	}), answered, StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "notDefender"},
-	{StateCalled, "rejected", "", of(defender.Rejected, 400, "x"), answered, StateFinal, step{do: doPublish, up: true}, "x"},
-	{StateCalled, "rejected", "403", of(defender.Rejected, 403, "x"), answered, StateFinal, step{do: doPublish}, "x"},
-	{StateWaiting, "transient", "tried for at most 3 s", of(defender.Transient, 0, "x"), answered, StateWaiting, step{do: doAgain, after: time.Second, cause: "transient"}, ""},
-	{StateWaiting, "transient", "longer, others were answered", both(of(defender.Transient, 0, "x"), heldLong), answered, StateWaiting, step{do: doWait, after: time.Second, cause: "transient"}, ""},
-	{StateWaiting, "transient", "longer, nobody was answered", both(of(defender.Transient, 0, "x"), heldLong, func(in *input) { in.f.answered = time.Time{} }), answered, StateWaiting, step{do: doWait, cause: "unreachable", fault: &Fault{}}, faultUnreachable},
-	{StateWaiting, "transient", "longer than WORKER_GIVE_UP_AFTER in all", both(of(defender.Transient, 0, "x"), heldLong, waitedLong), answered, StateFinal, step{do: doPublish}, CodeGaveUp},
-	{StateCalled, "stale", "tried again", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale = 2 }), answered, StateCalled, step{do: doAgain}, ""},
-	{StateCalled, "stale", "too often", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale = 3 }), answered, StateWaiting, step{do: doWait, after: time.Second, cause: "stale"}, ""},
-	{StateCalled, "stale", "too often, slow intents", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale, in.f.tries.intent = 3, time.Second }), answered, StateWaiting, step{do: doWait, cause: faultSlow, fault: &Fault{}}, faultSlow},
-	{StateCalled, "reauthenticate", "the first", both(of(defender.Reauthenticate, 401, "x"), func(in *input) { in.f.tries.reauth = 1 }), answered, StateCalled, step{do: doAgain}, ""},
-	{StateCalled, "reauthenticate", "again", both(of(defender.Reauthenticate, 401, "Forbidden"), func(in *input) { in.f.tries.reauth = 2 }), answered, StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
-	{StateCalled, "holder looked up", "an unrestrict action", func(in *input) { in.action = anAction("Pending") }, adopted, StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
-	{StateCalled, "holder looked up", "another kind", of(defender.Conflict, 400, "x"), adopted, StateWaiting, step{do: doWait, after: 5 * time.Second, cause: "conflict"}, ""},
+	}), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "notDefender"},
+	{ledger.StateCalled, "rejected", "", of(defender.Rejected, 400, "x"), answered, ledger.StateFinal, step{do: doPublish, up: true}, "x"},
+	{ledger.StateCalled, "rejected", "403", of(defender.Rejected, 403, "x"), answered, ledger.StateFinal, step{do: doPublish}, "x"},
+	{ledger.StateWaiting, "transient", "tried for at most 3 s", of(defender.Transient, 0, "x"), answered, ledger.StateWaiting, step{do: doAgain, after: time.Second, cause: "transient"}, ""},
+	{ledger.StateWaiting, "transient", "longer, others were answered", both(of(defender.Transient, 0, "x"), heldLong), answered, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "transient"}, ""},
+	{ledger.StateWaiting, "transient", "longer, nobody was answered", both(of(defender.Transient, 0, "x"), heldLong, func(in *input) { in.f.answered = time.Time{} }), answered, ledger.StateWaiting, step{do: doWait, cause: "unreachable", fault: &Fault{}}, faultUnreachable},
+	{ledger.StateWaiting, "transient", "longer than WORKER_GIVE_UP_AFTER in all", both(of(defender.Transient, 0, "x"), heldLong, waitedLong), answered, ledger.StateFinal, step{do: doPublish}, message.CodeGaveUp},
+	{ledger.StateCalled, "stale", "tried again", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale = 2 }), answered, ledger.StateCalled, step{do: doAgain}, ""},
+	{ledger.StateCalled, "stale", "too often", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale = 3 }), answered, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "stale"}, ""},
+	{ledger.StateCalled, "stale", "too often, slow intents", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale, in.f.tries.intent = 3, time.Second }), answered, ledger.StateWaiting, step{do: doWait, cause: faultSlow, fault: &Fault{}}, faultSlow},
+	{ledger.StateCalled, "reauthenticate", "the first", both(of(defender.Reauthenticate, 401, "x"), func(in *input) { in.f.tries.reauth = 1 }), answered, ledger.StateCalled, step{do: doAgain}, ""},
+	{ledger.StateCalled, "reauthenticate", "again", both(of(defender.Reauthenticate, 401, "Forbidden"), func(in *input) { in.f.tries.reauth = 2 }), answered, ledger.StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
+	{ledger.StateCalled, "holder looked up", "an unrestrict action", func(in *input) { in.action = anAction("Pending") }, adopted, ledger.StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateCalled, "holder looked up", "another kind", of(defender.Conflict, 400, "x"), adopted, ledger.StateWaiting, step{do: doWait, after: 5 * time.Second, cause: "conflict"}, ""},
 
 	// Looking for a call.
-	{StateUnknown, "looked", "found", func(in *input) { in.action = anAction("Pending") }, looked, StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
-	{StateUnknown, "looked", "found, not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, looked, StateFinal, step{do: doPublish, up: true, insist: true}, ""},
-	{StateUnknown, "looked", "not there, 1st and 2nd", func(in *input) { in.e.LookFrom = tableNow }, looked, StateUnknown, step{do: doWait, after: 15 * time.Second, cause: "unclear"}, ""},
-	{StateUnknown, "looked", "not there, 3rd", func(in *input) { in.e.Looks = 2 }, looked, StateWaiting, step{do: doCall}, ""},
-	{StateUnknown, "looked", "not there, 3rd, waited longer than WORKER_GIVE_UP_AFTER", both(waitedLong, func(in *input) { in.e.Looks = 2 }), looked, StateFinal, step{do: doPublish}, CodeGaveUp},
-	{StateUnknown, "look failed", "no permission", of(defender.System, 403, "x"), lookFailed, StateUnknown, step{do: doWait, after: time.Second, cause: "mayNotList"}, ""},
-	{StateUnknown, "look failed", "system", of(defender.System, 401, "Forbidden"), lookFailed, StateUnknown, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
-	{StateUnknown, "look failed", "throttled", of(defender.Throttled, 429, "x"), lookFailed, StateUnknown, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
-	{StateUnknown, "look failed", "reauthenticate", of(defender.Reauthenticate, 401, "x"), lookFailed, StateUnknown, step{do: doWait, cause: "reauthenticate"}, ""},
-	{StateUnknown, "look failed", "stopping", both(of(defender.Ambiguous, 0, "x"), func(in *input) { in.f.stopping = true }), lookFailed, StateUnknown, step{do: doWait, cause: "shutdown"}, ""},
-	{StateUnknown, "look failed", "nobody was answered", both(of(defender.Transient, 0, "x"), func(in *input) { in.f.answered = time.Time{} }), lookFailed, StateUnknown, step{do: doWait, cause: "unreachable", fault: &Fault{}}, faultUnreachable},
-	{StateUnknown, "look failed", "no clear answer", of(defender.Ambiguous, 503, "x"), lookFailed, StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed"}, ""},
-	{StateUnknown, "look failed", "no clear answer, several in a row", both(of(defender.Ambiguous, 503, "x"), func(in *input) { in.f.ambiguous = true }), lookFailed, StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed", fault: &Fault{}}, faultAmbiguous},
-	{StateUnknown, "look failed", "waited longer than WORKER_GIVE_UP_AFTER", both(of(defender.Ambiguous, 503, "x"), waitedLong), lookFailed, StateFinal, step{do: doPublish}, CodeFateUnknown},
+	{ledger.StateUnknown, "looked", "found", func(in *input) { in.action = anAction("Pending") }, looked, ledger.StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateUnknown, "looked", "found, not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, looked, ledger.StateFinal, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateUnknown, "looked", "not there, 1st and 2nd", func(in *input) { in.e.LookFrom = tableNow }, looked, ledger.StateUnknown, step{do: doWait, after: 15 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "looked", "not there, 3rd", func(in *input) { in.e.Looks = 2 }, looked, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateUnknown, "looked", "not there, 3rd, waited longer than WORKER_GIVE_UP_AFTER", both(waitedLong, func(in *input) { in.e.Looks = 2 }), looked, ledger.StateFinal, step{do: doPublish}, message.CodeGaveUp},
+	{ledger.StateUnknown, "look failed", "no permission", of(defender.System, 403, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "mayNotList"}, ""},
+	{ledger.StateUnknown, "look failed", "system", of(defender.System, 401, "Forbidden"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
+	{ledger.StateUnknown, "look failed", "throttled", of(defender.Throttled, 429, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
+	{ledger.StateUnknown, "look failed", "reauthenticate", of(defender.Reauthenticate, 401, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "reauthenticate"}, ""},
+	{ledger.StateUnknown, "look failed", "stopping", both(of(defender.Ambiguous, 0, "x"), func(in *input) { in.f.stopping = true }), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "shutdown"}, ""},
+	{ledger.StateUnknown, "look failed", "nobody was answered", both(of(defender.Transient, 0, "x"), func(in *input) { in.f.answered = time.Time{} }), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "unreachable", fault: &Fault{}}, faultUnreachable},
+	{ledger.StateUnknown, "look failed", "no clear answer", of(defender.Ambiguous, 503, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed"}, ""},
+	{ledger.StateUnknown, "look failed", "no clear answer, several in a row", both(of(defender.Ambiguous, 503, "x"), func(in *input) { in.f.ambiguous = true }), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed", fault: &Fault{}}, faultAmbiguous},
+	{ledger.StateUnknown, "look failed", "waited longer than WORKER_GIVE_UP_AFTER", both(of(defender.Ambiguous, 503, "x"), waitedLong), lookFailed, ledger.StateFinal, step{do: doPublish}, message.CodeFateUnknown},
 
 	// Following.
-	{StateSubmitted, "followed", "open", func(in *input) { in.seen.action = *anAction("Pending") }, sighted, StateSubmitted, step{do: doFollow}, ""},
-	{StateSubmitted, "followed", "final", func(in *input) { in.seen.action = *anAction("Failed") }, sighted, StateFinal, step{do: doPublish}, ""},
-	{StateSubmitted, "followed", "overdue", func(in *input) { in.seen = sighting{action: *anAction("Pending"), overdue: true} }, sighted, StateFinal, step{do: doPublish}, CodeTrackTimeout},
-	{StateSubmitted, "followed", "vanished", func(in *input) { in.seen.gone = &defender.Error{StatusCode: 404} }, sighted, StateFinal, step{do: doPublish}, CodeActionVanished},
-	{StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, StateFinal, step{do: doAck}, ""},
+	{ledger.StateSubmitted, "followed", "open", func(in *input) { in.seen.action = *anAction("Pending") }, sighted, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateSubmitted, "followed", "final", func(in *input) { in.seen.action = *anAction("Failed") }, sighted, ledger.StateFinal, step{do: doPublish}, ""},
+	{ledger.StateSubmitted, "followed", "overdue", func(in *input) { in.seen = sighting{action: *anAction("Pending"), overdue: true} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeTrackTimeout},
+	{ledger.StateSubmitted, "followed", "vanished", func(in *input) { in.seen.gone = &defender.Error{StatusCode: 404} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeActionVanished},
+	{ledger.StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, ledger.StateFinal, step{do: doAck}, ""},
 }
 
-func beforeLook(in *input) (Entry, step) { return in.d.beforeLook(in.e, in.f) }
-func heldLong(in *input)                 { in.f.tries.held = 2500 * time.Millisecond }
-func waitedLong(in *input)               { in.e.Failed = Duration(24 * time.Hour) }
+func beforeLook(in *input) (ledger.Entry, step) { return in.d.beforeLook(in.e, in.f) }
+func heldLong(in *input)                        { in.f.tries.held = 2500 * time.Millisecond }
+func waitedLong(in *input)                      { in.e.Failed = ledger.Duration(24 * time.Hour) }
 
 func fresh(in *input) {
-	in.comes = arrival{fresh: Entry{State: StateWaiting, Run: 1, Print: "print"}, message: "S:2", claimed: "r"}
+	in.comes = arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print"}, message: "S:2", claimed: "r"}
 }
 
 func dryRunEnded(in *input) {
-	in.e.Outcome, in.e.Error, in.e.Dead, in.e.Published = DryRun, nil, false, true
+	in.e.Outcome, in.e.Error, in.e.Dead, in.e.Published = message.DryRun, nil, false, true
 }
 
 func replays(run int) func(*input) {
@@ -247,7 +250,7 @@ func TestTable(t *testing.T) {
 				code = s.fault.Code
 			case s.invalid != nil:
 				code = s.invalid.Code
-			case r.from != StateFinal && e.Error != nil:
+			case r.from != ledger.StateFinal && e.Error != nil:
 				code = e.Error.Code
 			}
 			if code != r.code {
@@ -283,14 +286,14 @@ func TestChart(t *testing.T) {
 
 // A late answer stands above what another process has written where it has an action and the other has none.
 func TestMerged(t *testing.T) {
-	for _, theirs := range []State{StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal} {
+	for _, theirs := range []ledger.State{ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal} {
 		for _, action := range []string{"", "a1"} {
 			for _, run := range []int{1, 2} {
-				mine, other := ordinary(StateSubmitted).e, ordinary(theirs).e
+				mine, other := ordinary(ledger.StateSubmitted).e, ordinary(theirs).e
 				mine.ActionID, mine.Revision, other.Revision, other.Run = action, 3, 9, run
 				e, over := merged(mine, other)
-				want := action != "" && run == 1 && theirs != StateSubmitted && theirs != StateFinal
-				if over != want || e.Revision != 9 || (e.State == StateSubmitted) != (want || theirs == StateSubmitted) {
+				want := action != "" && run == 1 && theirs != ledger.StateSubmitted && theirs != ledger.StateFinal
+				if over != want || e.Revision != 9 || (e.State == ledger.StateSubmitted) != (want || theirs == ledger.StateSubmitted) {
 					t.Errorf("over %s of run %d, with action %q: %t, %+v", theirs, run, action, over, e)
 				}
 			}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // api is what becomes of a POST. It takes effect within the time-out or never, whoever still waits for its answer.
@@ -36,7 +38,7 @@ func (x *explorer) api(u universe, j int) {
 	i := int(f.waiter) - 1
 	answer := func(what string, n universe, class defender.Class) {
 		p := u.procs[i]
-		var e Entry
+		var e ledger.Entry
 		var s step
 		if class == 0 {
 			e, s = x.decider(i).accepted(p.e.entry(), defender.MachineAction{ID: fmt.Sprint("a", u.effects)}, x.facts(u, i))
@@ -99,7 +101,7 @@ func (x *explorer) tracker(u universe, i int) {
 		case l.action > 0 && s.do == doPublish:
 			n.tracks[i] = tracking{writing, recordOf(e), true}
 			say(n, "sees the end of the action")
-		case states[l.state] == StateFinal && !l.published && !l.dead:
+		case states[l.state] == ledger.StateFinal && !l.published && !l.dead:
 			n.tracks[i] = tracking{publishing, l, true}
 			say(n, "sweeps")
 		}

@@ -8,6 +8,9 @@ import (
 	"unsafe"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // A universe is two replicas, a request and its duplicate, the ledger, the machine's record, the API, and what was
@@ -114,8 +117,8 @@ const (
 
 var (
 	owners   = [...]string{"", "r0", "r1", "dead"}
-	states   = [...]State{"", StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal}
-	outcomes = [...]string{"", Submitted, Succeeded, Failed, Rejected, Abandoned}
+	states   = [...]ledger.State{"", ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal}
+	outcomes = [...]string{"", message.Submitted, message.Succeeded, message.Failed, message.Rejected, message.Abandoned}
 	messages = [...]string{"", "m0", "m1"}
 )
 
@@ -140,8 +143,8 @@ func ageOf(t time.Time) int8 {
 	return int8(min(-(t.Sub(tableNow) / tick), oldest)) // what comes within a tick comes at its end
 }
 
-func (r rec) entry() Entry {
-	e := Entry{
+func (r rec) entry() ledger.Entry {
+	e := ledger.Entry{
 		State: states[r.state], Run: 1, Print: "print", Owner: owners[r.owner], Looks: int(r.looks), LastCall: ago(r.lastCall), LookFrom: ago(r.lookFrom),
 		Written: ago(r.written), Outcome: outcomes[r.outcome], Dead: r.dead, Published: r.published, Source: messages[r.source],
 	}
@@ -153,20 +156,20 @@ func (r rec) entry() Entry {
 		e.Due = ago(r.due)
 	}
 	if r.outcome > 0 && r.action == 0 {
-		e.Error = &Failure{Code: "x"}
+		e.Error = &message.Failure{Code: "x"}
 	}
 	return e
 }
 
-func recordOf(e Entry) rec {
+func recordOf(e ledger.Entry) rec {
 	r := rec{
 		state: index(states[:], e.State), owner: index(owners[:], e.Owner), looks: int8(e.Looks), lastCall: ageOf(e.LastCall), lookFrom: ageOf(e.LookFrom),
 		written: ageOf(e.Written), outcome: index(outcomes[:], e.Outcome), source: index(messages[:], e.Source), dead: e.Dead, published: e.Published,
 	}
-	if e.State != StateCalled && e.State != StateUnknown { // they are not read any more
+	if e.State != ledger.StateCalled && e.State != ledger.StateUnknown { // they are not read any more
 		r.lastCall, r.lookFrom, r.owner, r.looks = oldest, oldest, 0, 0
 	}
-	if e.State != StateCalled {
+	if e.State != ledger.StateCalled {
 		r.written = oldest
 	}
 	if !e.Dead {
@@ -266,11 +269,11 @@ func (u *universe) swapMessages() {
 
 // rules are the decisions and the rules of carrying them out. A test takes one away at a time.
 type rules struct {
-	next       func(d decider, e Entry, f facts) (Entry, step)
-	answered   func(d decider, e Entry, a *defender.Error, f facts) (Entry, step)
-	looked     func(d decider, e Entry, found *defender.MachineAction, f facts) (Entry, step)
-	merged     func(mine, theirs Entry) (Entry, bool)
-	sighted    func(d decider, e Entry, s sighting, timeout time.Duration, now time.Time) (Entry, step)
+	next       func(d decider, e ledger.Entry, f facts) (ledger.Entry, step)
+	answered   func(d decider, e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step)
+	looked     func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step)
+	merged     func(mine, theirs ledger.Entry) (ledger.Entry, bool)
+	sighted    func(d decider, e ledger.Entry, s sighting, timeout time.Duration, now time.Time) (ledger.Entry, step)
 	unintended bool // the POST needs no intent
 	unlimited  bool // nor must it leave within StartLimit of it
 	blind      bool // writes are no compare-and-swap

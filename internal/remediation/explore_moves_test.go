@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // explorer knows all that can happen next in a universe.
@@ -156,7 +158,7 @@ func (x *explorer) claims(u universe, i int, say sayer) {
 func (x *explorer) acks(u universe, i int, say sayer) {
 	p, n := u.procs[i], u
 	n.acked[p.msg], n.procs[i] = true, proc{}
-	if x.forward && do(p.do) == doPublish && states[p.e.state] == StateFinal && !p.e.published {
+	if x.forward && do(p.do) == doPublish && states[p.e.state] == ledger.StateFinal && !p.e.published {
 		n.procs[i] = p
 		n.procs[i].at = publishing
 	}
@@ -184,9 +186,9 @@ func (x *explorer) stand(u *universe, i int) {
 	p := &u.procs[i]
 	p.e, p.was, p.fresh, p.seen = u.ledger, u.ledger, true, 0
 	f := x.facts(*u, i)
-	e, s := opened(p.e.entry(), arrival{fresh: Entry{State: StateWaiting, Run: 1, Print: "print", Source: f.message}, message: f.message, claimed: "r"}, tableNow)
+	e, s := opened(p.e.entry(), arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print", Source: f.message}, message: f.message, claimed: "r"}, tableNow)
 	if s.do == doGoOn {
-		if (e.State == StateCalled || e.State == StateUnknown) && u.holds {
+		if (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) && u.holds {
 			p.seen = 1
 		}
 		e, s = x.next(x.decider(i), e, f)
@@ -195,7 +197,7 @@ func (x *explorer) stand(u *universe, i int) {
 }
 
 // route goes where a step leads.
-func (u *universe) route(i int, e Entry, s step, r *rules) {
+func (u *universe) route(i int, e ledger.Entry, s step, r *rules) {
 	p := &u.procs[i]
 	p.e, p.do, p.insist = recordOf(e), int8(s.do), s.insist
 	if !s.ends() {
@@ -214,7 +216,7 @@ func (u *universe) finish(i int, r *rules) {
 	switch {
 	case do(p.do) == doWait:
 		*p = proc{}
-	case do(p.do) == doPublish && states[p.e.state] == StateFinal && !r.forward:
+	case do(p.do) == doPublish && states[p.e.state] == ledger.StateFinal && !r.forward:
 		p.at = publishing
 		if r.marksFirst {
 			p.at = marking
@@ -267,7 +269,7 @@ func (x *explorer) looks(u universe, i int, say sayer) {
 	if u.faults == 0 {
 		return
 	}
-	for _, waited := range []Duration{0, Duration(25 * time.Hour)} {
+	for _, waited := range []ledger.Duration{0, ledger.Duration(25 * time.Hour)} {
 		n := u
 		n.faults--
 		e := p.e.entry()

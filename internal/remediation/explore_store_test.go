@@ -1,6 +1,11 @@
 package remediation
 
-import "fmt"
+import (
+	"fmt"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
 
 // writes is carry's write: insisted on or not.
 func (x *explorer) writes(u universe, i int, say sayer) {
@@ -64,7 +69,7 @@ func (x *explorer) cas(u, n universe, i int, say sayer, what string) {
 
 // write makes e the ledger's; by is the replica whose copy is the present one by then, -1 for none.
 func (u *universe) write(e rec, by int) {
-	if states[e.state] == StateCalled {
+	if states[e.state] == ledger.StateCalled {
 		e.written = 0
 	}
 	u.ledger = e
@@ -109,9 +114,9 @@ func (u universe) wrong() string {
 	switch {
 	case u.effects > 1:
 		return "contract 6.2: carried out twice"
-	case outcomes[u.ledger.outcome] == Rejected && u.effects > 0:
+	case outcomes[u.ledger.outcome] == message.Rejected && u.effects > 0:
 		return "contract 6.1: rejected, and carried out"
-	case u.told != rec{} && states[u.ledger.state] != StateFinal:
+	case u.told != rec{} && states[u.ledger.state] != ledger.StateFinal:
 		return "contract 6.1: a final result, and the run goes on"
 	}
 	return ""
@@ -119,5 +124,5 @@ func (u universe) wrong() string {
 
 // settled: nothing is left to do, and everybody knows.
 func (u universe) settled() bool {
-	return u.acked == [2]bool{true, true} && states[u.ledger.state] == StateFinal && u.ledger.published && u.told != rec{}
+	return u.acked == [2]bool{true, true} && states[u.ledger.state] == ledger.StateFinal && u.ledger.published && u.told != rec{}
 }

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // explore goes through every universe that can come of the first one, breadth first, so that the first bad one it meets is
@@ -152,19 +154,19 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 		finds   string
 	}{
 		"another's call is waited for while it may be under way": {start(0, 0, 0, 0, 0), func(r *rules) {
-			r.next = func(d decider, e Entry, f facts) (Entry, step) {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				e.Written = e.Written.Add(-time.Hour)
 				return d.next(e, f)
 			}
 		}, "6.2"},
 		"an intent whose machine was taken may have been followed by a call": {start(1, 0, 0, 0, 0), func(r *rules) {
-			r.next = func(d decider, e Entry, f facts) (Entry, step) {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				f.holds = false
 				return d.next(e, f)
 			}
 		}, "6.2"},
 		"who wants a message later leaves \"called\" as it is": {start(0, 0, 0, 0, 0), func(r *rules) {
-			r.next = func(d decider, e Entry, f facts) (Entry, step) {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				e, s := d.next(e, f)
 				if s.cause == "inFlight" {
 					return putOff(e, s)
@@ -173,23 +175,23 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 			}
 		}, "6.2"},
 		"an unclear answer is looked for": {start(0, 1, 0, 0, 0), func(r *rules) {
-			r.answered = func(d decider, e Entry, a *defender.Error, f facts) (Entry, step) {
+			r.answered = func(d decider, e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 				e, s := d.answered(e, a, f)
-				if e.State == StateUnknown {
-					e.State = StateWaiting
+				if e.State == ledger.StateUnknown {
+					e.State = ledger.StateWaiting
 				}
 				return e, s
 			}
 		}, "6.2"},
 		"three looks": {start(0, 1, 0, 0, 0), func(r *rules) {
-			r.looked = func(d decider, e Entry, found *defender.MachineAction, f facts) (Entry, step) {
+			r.looked = func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 				e.Looks = 2
 				return d.looked(e, found, f)
 			}
 		}, "6.2"},
 		"the last look not before the call has timed out": {start(0, 1, 0, 0, 0), func(r *rules) {
-			r.next = func(d decider, e Entry, f facts) (Entry, step) {
-				if e.State == StateUnknown {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
+				if e.State == ledger.StateUnknown {
 					d.Timeout, d.StartLimit = 0, 0
 				}
 				return d.next(e, f)
@@ -202,12 +204,12 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 		"published before it is acknowledged": {start(1, 0, 1, 0, 0), func(r *rules) { r.forward = true }, "6.1"},
 		"published before it is marked":       {start(1, 0, 1, 0, 0), func(r *rules) { r.marksFirst = true }, "6.1"},
 		"a late answer overrules no decision": {start(0, 1, 0, 1, 0), func(r *rules) {
-			r.merged = func(mine, theirs Entry) (Entry, bool) { return mine, true }
+			r.merged = func(mine, theirs ledger.Entry) (ledger.Entry, bool) { return mine, true }
 		}, "6."},
 		"only what is followed ends by being followed": {start(0, 0, 0, 0, 0), func(r *rules) {
-			r.sighted = func(d decider, e Entry, s sighting, timeout time.Duration, now time.Time) (Entry, step) {
-				if e.State == StateFinal {
-					e.State, s.action.Status = StateSubmitted, "Failed"
+			r.sighted = func(d decider, e ledger.Entry, s sighting, timeout time.Duration, now time.Time) (ledger.Entry, step) {
+				if e.State == ledger.StateFinal {
+					e.State, s.action.Status = ledger.StateSubmitted, "Failed"
 				}
 				return d.sighted(e, s, timeout, now)
 			}

@@ -8,6 +8,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // unclear are all answers that do not tell whether the call took place.
@@ -142,7 +144,7 @@ func TestFirstCallIsKeptInMindForTheWholeRun(t *testing.T) {
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: true})
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503})
 		w.ask("r1", 1)
-		w.until("the action to be found", 5*time.Minute, func() bool { return w.entry("r1").State == remediation.StateSubmitted })
+		w.until("the action to be found", 5*time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
 		e := w.entry("r1")
 		if a := w.api.Actions()[0]; e.ActionID != a.ID || e.Adopted || e.Attempts != 2 {
 			t.Errorf("entry %+v, want action %s of its own after 2 calls", e, a.ID)

@@ -12,6 +12,9 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // auditTrail is the audit trail as far as it was read.
@@ -20,7 +23,7 @@ type auditTrail struct {
 	last    uint64
 	chain   *broker.AuditChain
 	broken  error
-	records []remediation.AuditRecord // without those that only open a chain
+	records []ledger.AuditRecord // without those that only open a chain
 
 	decisions     map[decision]bool // recorded
 	refused       map[string]int    // unverified messages, by code
@@ -55,14 +58,14 @@ func (w *world) readTrail() {
 		if err := w.trail.chain.Add(broker.Message{Sequence: m.Sequence, Time: m.Time, Data: m.Data}); err != nil && w.trail.broken == nil {
 			w.trail.broken = err
 		}
-		var r remediation.AuditRecord
+		var r ledger.AuditRecord
 		w.must(json.Unmarshal(m.Data, &r))
 		if r.Kind != "opened" {
 			w.trail.records = append(w.trail.records, r)
-			if r.Kind == remediation.AuditRefused || r.Kind == remediation.AuditCounted {
+			if r.Kind == ledger.AuditRefused || r.Kind == ledger.AuditCounted {
 				w.trail.refused[r.Error.Code] += max(r.Count, 1)
 			}
-			final := r.Kind == remediation.AuditDecided || r.Kind == remediation.AuditRefused
+			final := r.Kind == ledger.AuditDecided || r.Kind == ledger.AuditRefused
 			w.trail.decisions[decision{r.RequestID, r.Run, r.Outcome, final}] = true
 			w.trail.decisions[decision{r.RequestID, r.Run, "", final}] = true
 		}
@@ -73,7 +76,7 @@ func (w *world) readTrail() {
 }
 
 // recorded are the records of a kind of one request.
-func (w *world) recorded(id, kind string) (all []remediation.AuditRecord) {
+func (w *world) recorded(id, kind string) (all []ledger.AuditRecord) {
 	w.t.Helper()
 	w.readTrail()
 	for _, r := range w.trail.records {
@@ -93,7 +96,7 @@ func (w *world) auditAgrees() error {
 	}
 	for _, r := range w.told[w.trail.told:] {
 		// Of messages that nobody vouches for only the first in a minute has a record of its own.
-		if r.Error != nil && r.Error.Code != remediation.CodeIDConflict && w.trail.refused[r.Error.Code] > 0 {
+		if r.Error != nil && r.Error.Code != message.CodeIDConflict && w.trail.refused[r.Error.Code] > 0 {
 			continue
 		}
 		if !w.trail.decisions[decision{r.RequestID, r.Run, r.Outcome, r.Final}] {
@@ -101,7 +104,7 @@ func (w *world) auditAgrees() error {
 		}
 	}
 	for _, l := range w.letters[w.trail.letters:] {
-		d := remediation.ReadDeadLetter(l.header, l.payload)
+		d := message.ReadDeadLetter(l.header, l.payload)
 		if d.Unverified && w.trail.refused[d.Code] > 0 {
 			continue
 		}
@@ -126,13 +129,13 @@ func TestAuditRecords(t *testing.T) {
 		seq := w.publish("", nil, []byte("{"))
 		w.settled(time.Hour)
 
-		accepted, decided := w.recorded("good", remediation.AuditAccepted), w.recorded("good", remediation.AuditDecided)
+		accepted, decided := w.recorded("good", ledger.AuditAccepted), w.recorded("good", ledger.AuditDecided)
 		if len(accepted) != 1 || len(decided) != 1 {
 			t.Fatalf("accepted %+v, decided %+v", accepted, decided)
 		}
-		want := remediation.AuditRecord{
-			Kind: remediation.AuditDecided, RequestID: "good", Run: 1, Message: w.ref(1), MachineID: machine(1), Comment: commentOf("good"),
-			RequestedBy: "ann", Ticket: "T-1", Batch: "b", Outcome: remediation.Succeeded, Attempts: 1,
+		want := ledger.AuditRecord{
+			Kind: ledger.AuditDecided, RequestID: "good", Run: 1, Message: w.ref(1), MachineID: machine(1), Comment: commentOf("good"),
+			RequestedBy: "ann", Ticket: "T-1", Batch: "b", Outcome: message.Succeeded, Attempts: 1,
 		}
 		got := decided[0]
 		if got.ActionID == "" || got.ActionID != accepted[0].ActionID || got.ReceivedAt.IsZero() || got.PublishedAt.IsZero() || !got.DecidedAt.After(got.ReceivedAt) {
@@ -147,8 +150,8 @@ func TestAuditRecords(t *testing.T) {
 		w.wantCalls("slow", "unrestrict throttled 429 429 id", "unrestrict answered 201 id", "list answered 200 id")
 		w.wantCalls("lost", "unrestrict ambiguous 0 connectionCut", "list answered 200 id", "list answered 200 id")
 
-		refused := w.recorded(w.ref(seq), remediation.AuditRefused)
-		if len(refused) != 1 || refused[0].Error == nil || refused[0].Error.Code != remediation.CodeMalformed || refused[0].Message != w.ref(seq) || refused[0].Outcome != remediation.Rejected {
+		refused := w.recorded(w.ref(seq), ledger.AuditRefused)
+		if len(refused) != 1 || refused[0].Error == nil || refused[0].Error.Code != message.CodeMalformed || refused[0].Message != w.ref(seq) || refused[0].Outcome != message.Rejected {
 			t.Errorf("refused: %+v", refused)
 		}
 	})
@@ -161,17 +164,17 @@ func TestRefusalsAreCounted(t *testing.T) {
 	ann, eve := newSigner(t), newSigner(t)
 	rules := func(r *remediation.Submitter) {
 		var err error
-		if r.Rules.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
+		if r.Rules.Signers, err = message.ParseSigners("ann=" + ann.public); err != nil {
 			t.Error(err)
 		}
 	}
 	inWorld(t, setup{rules: rules}, func(w *world) {
 		send := func(by signer, signed, sent []byte) {
-			h := remediation.Header{}
+			h := message.Header{}
 			if by.seed != "" {
-				key, signature, err := remediation.Sign([]byte(by.seed), w.broker.Names().Subject, signed)
+				key, signature, err := message.Sign([]byte(by.seed), w.broker.Names().Subject, signed)
 				w.must(err)
-				h[remediation.HeaderSigner], h[remediation.HeaderSignature] = []string{key}, []string{signature}
+				h[message.HeaderSigner], h[message.HeaderSignature] = []string{key}, []string{signature}
 			}
 			w.publish("", h, sent)
 		}
@@ -189,7 +192,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 		got := map[line]int{}
 		for _, r := range w.trail.records {
 			got[line{r.Kind, r.Error.Code, r.ClaimedSigner}] += max(r.Count, 1)
-			if r.Kind == remediation.AuditCounted && (r.Minute.IsZero() || !r.Minute.Equal(r.Minute.Truncate(time.Minute))) {
+			if r.Kind == ledger.AuditCounted && (r.Minute.IsZero() || !r.Minute.Equal(r.Minute.Truncate(time.Minute))) {
 				t.Errorf("%+v", r)
 			}
 		}
@@ -204,7 +207,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 		w.publish("", nil, []byte("["))
 		w.settled(time.Minute)
 		w.replicas[0].stop()
-		if n := len(w.recordedOf(remediation.AuditCounted, "unsigned")); n != 2 {
+		if n := len(w.recordedOf(ledger.AuditCounted, "unsigned")); n != 2 {
 			t.Errorf("%d counts of unsigned messages after the end of the process", n)
 		}
 	})
@@ -233,7 +236,7 @@ func TestRefusedIsToldOnce(t *testing.T) {
 }
 
 // recordedOf are the records of a kind with a code.
-func (w *world) recordedOf(kind, code string) (all []remediation.AuditRecord) {
+func (w *world) recordedOf(kind, code string) (all []ledger.AuditRecord) {
 	w.t.Helper()
 	w.readTrail()
 	for _, r := range w.trail.records {
@@ -259,7 +262,7 @@ func TestRefusedIsReceivedWhenItIsTaken(t *testing.T) {
 				t.Errorf("received %v after it was published, finished %v", taken, r.FinishedAt)
 			}
 		}
-		if r := w.recorded(w.ref(seq), remediation.AuditRefused); len(r) != 1 || r[0].ReceivedAt.Sub(published) < time.Minute || r[0].PublishedAt.Sub(published) > time.Second {
+		if r := w.recorded(w.ref(seq), ledger.AuditRefused); len(r) != 1 || r[0].ReceivedAt.Sub(published) < time.Minute || r[0].PublishedAt.Sub(published) > time.Second {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -270,7 +273,7 @@ func TestRefusedIsReceivedWhenItIsTaken(t *testing.T) {
 func (w *world) wantCalls(id string, want ...string) {
 	w.t.Helper()
 	var got []string
-	for _, r := range w.recorded(id, remediation.AuditDecided) {
+	for _, r := range w.recorded(id, ledger.AuditDecided) {
 		for _, c := range r.Calls {
 			text := fmt.Sprintf("%s %s %d", c.Operation, c.Class, c.HTTPStatus)
 			if c.Code != "" {
@@ -340,7 +343,7 @@ func TestDeathAtTheAuditRecord(t *testing.T) {
 					if f.done {
 						most = 2
 					}
-					for _, kind := range []string{remediation.AuditAccepted, remediation.AuditDecided, remediation.AuditRefused} {
+					for _, kind := range []string{ledger.AuditAccepted, ledger.AuditDecided, ledger.AuditRefused} {
 						n := 0
 						for _, r := range w.trail.records {
 							if r.Kind == kind {
@@ -368,14 +371,14 @@ func TestAuditOfAReplay(t *testing.T) {
 				w.faults.inject(*f)
 			}
 			l := w.dead("r")[0]
-			w.publish("r", remediation.ReplayHeader(l.seq, l.header), l.payload)
+			w.publish("r", message.ReplayHeader(l.seq, l.header), l.payload)
 			if f != nil {
 				w.passes(time.Minute)
 				w.start()
 			}
 			w.settled(time.Hour)
 			w.wantFinal("r", "succeeded")
-			replayed := w.recorded("r", remediation.AuditReplayed)
+			replayed := w.recorded("r", ledger.AuditReplayed)
 			want := 1
 			if f != nil && f.at == atDrop {
 				want = 2
@@ -383,7 +386,7 @@ func TestAuditOfAReplay(t *testing.T) {
 			if len(replayed) != want || replayed[0].ReplayOf != l.seq || replayed[0].Run != 2 || replayed[0].Outcome != "" {
 				t.Errorf("%v: %+v", f, replayed)
 			}
-			if d := w.recorded("r", remediation.AuditDecided); len(d) != 2 || d[1].Run != 2 || d[1].ReplayOf != l.seq {
+			if d := w.recorded("r", ledger.AuditDecided); len(d) != 2 || d[1].Run != 2 || d[1].ReplayOf != l.seq {
 				t.Errorf("%v: %+v", f, d)
 			}
 		})

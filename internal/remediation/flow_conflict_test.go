@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // duplicates are the ways in which the API answers a call for a machine that has an open action.
@@ -127,7 +128,7 @@ func TestOneCallAtATimePerMachine(t *testing.T) {
 	inWorld(t, setup{replicas: 2}, func(w *world) {
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503})
 		w.ask("r1", 1)
-		w.until("the first call", time.Minute, func() bool { return w.entry("r1").State == remediation.StateUnknown })
+		w.until("the first call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateUnknown })
 		w.ask("r2", 1)
 		w.ask("r3", 3)
 		w.passes(28 * time.Second)

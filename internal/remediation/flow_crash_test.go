@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // ways are the ways a request goes, with every point where something becomes durable on them.
@@ -178,7 +179,7 @@ func TestLiveCallIsNotTakenOver(t *testing.T) {
 					w.ask("r1", 1) // the others get it while the first one calls
 				}
 				w.passes(26 * time.Second)
-				if e := w.entry("r1"); e.State != remediation.StateCalled || e.Revision != called.Revision {
+				if e := w.entry("r1"); e.State != ledger.StateCalled || e.Revision != called.Revision {
 					t.Errorf("somebody wrote over a call that is under way: %+v", e)
 				}
 				w.settled(10 * time.Minute)
@@ -209,7 +210,7 @@ func TestLateAnswerIsMerged(t *testing.T) {
 				w.faults.clear()
 				w.passes(6 * time.Second)
 				e, a := w.entry("r1"), w.api.Actions()
-				if e.State != remediation.StateSubmitted || e.ActionID != a[0].ID || len(a) != 1 || e.Adopted {
+				if e.State != ledger.StateSubmitted || e.ActionID != a[0].ID || len(a) != 1 || e.Adopted {
 					t.Errorf("entry %+v, actions %+v", e, a)
 				}
 				w.passes(10 * time.Minute)

@@ -9,7 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // point is a place where something becomes durable, or is to be.
@@ -135,19 +138,19 @@ func (r *replica) do(at point, op func() error) error {
 }
 
 // ledger is a replica's way to the ledger.
-type ledger struct {
-	remediation.Ledger
+type faultyLedger struct {
+	ledger.Ledger
 	r *replica
 }
 
-func (l ledger) Load(ctx context.Context, key string) (remediation.Record, error) {
+func (l faultyLedger) Load(ctx context.Context, key string) (ledger.Record, error) {
 	if l.r.dead.Load() {
-		return remediation.Record{}, errDead
+		return ledger.Record{}, errDead
 	}
 	return l.Ledger.Load(ctx, key)
 }
 
-func (l ledger) Save(ctx context.Context, w remediation.Write) (next uint64, err error) {
+func (l faultyLedger) Save(ctx context.Context, w ledger.Write) (next uint64, err error) {
 	err = l.r.do(pointOf(w.Key, w.Value), func() error {
 		var err error
 		next, err = l.Ledger.Save(ctx, w)
@@ -160,7 +163,7 @@ func (l ledger) Save(ctx context.Context, w remediation.Write) (next uint64, err
 }
 
 // SaveBoth is one after the other here, so that a fault can strike at either.
-func (l ledger) SaveBoth(ctx context.Context, first, second remediation.Write) (a, b remediation.Saved) {
+func (l faultyLedger) SaveBoth(ctx context.Context, first, second ledger.Write) (a, b ledger.Saved) {
 	a.Revision, a.Err = l.Save(ctx, first)
 	b.Revision, b.Err = l.Save(ctx, second)
 	return a, b
@@ -175,16 +178,16 @@ func pointOf(key string, value []byte) point {
 	case bytes.Contains(value, []byte(`"state":"held"`)):
 		return atHeld
 	}
-	e, err := remediation.DecodeEntry(remediation.Record{Value: value})
+	e, err := ledger.DecodeEntry(ledger.Record{Value: value})
 	switch {
 	case err != nil:
 		return point(err.Error())
 	case e.Published:
 		return atMark
 	}
-	return map[remediation.State]point{
-		remediation.StateWaiting: atWaiting, remediation.StateCalled: atIntent, remediation.StateUnknown: atUnknown,
-		remediation.StateSubmitted: atRecord, remediation.StateFinal: atDecision,
+	return map[ledger.State]point{
+		ledger.StateWaiting: atWaiting, ledger.StateCalled: atIntent, ledger.StateUnknown: atUnknown,
+		ledger.StateSubmitted: atRecord, ledger.StateFinal: atDecision,
 	}[e.State]
 }
 
@@ -194,7 +197,7 @@ type auditor struct {
 	r *replica
 }
 
-func (a auditor) Record(ctx context.Context, rec remediation.AuditRecord) error {
+func (a auditor) Record(ctx context.Context, rec ledger.AuditRecord) error {
 	return a.r.do(atAudit, func() error { return a.Auditor.Record(ctx, rec) })
 }
 
@@ -205,7 +208,7 @@ type publisher struct {
 	r *replica
 }
 
-func (p publisher) Result(ctx context.Context, res remediation.Result, trace remediation.Trace, replyTo string, since time.Time) error {
+func (p publisher) Result(ctx context.Context, res message.Result, trace message.Trace, replyTo string, since time.Time) error {
 	at := atSubmitted
 	if res.Final {
 		at = atFinal
@@ -213,7 +216,7 @@ func (p publisher) Result(ctx context.Context, res remediation.Result, trace rem
 	return p.r.do(at, func() error { return p.Publisher.Result(ctx, res, trace, replyTo, since) })
 }
 
-func (p publisher) DeadLetter(ctx context.Context, d remediation.DeadLetter, since time.Time) error {
+func (p publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) error {
 	return p.r.do(atLetter, func() error { return p.Publisher.DeadLetter(ctx, d, since) })
 }
 

@@ -14,6 +14,9 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 func always(c *remediation.SubmitConfig) { c.GuardAfter = 0 }
@@ -114,7 +117,7 @@ func (w *world) replay(id string) {
 	w.t.Helper()
 	letters := w.dead(id)
 	l := letters[len(letters)-1]
-	w.publish(id, remediation.ReplayHeader(l.seq, l.header), l.payload)
+	w.publish(id, message.ReplayHeader(l.seq, l.header), l.payload)
 }
 
 // A replay is held against what was done since the original was published, however young either is.
@@ -160,7 +163,7 @@ func TestGuardKnowsTheOriginalWhenTheDeadLetterIsGone(t *testing.T) {
 		w.passes(time.Minute)
 		w.api.Inject(defendersim.Fault{Op: "list", Times: 1, Status: 429, RetryAfter: time.Minute})
 		l := w.dead("r1")[0]
-		w.publish("r1", remediation.Header{remediation.HeaderReplay: {fmt.Sprint(l.seq)}}, l.payload)
+		w.publish("r1", message.Header{message.HeaderReplay: {fmt.Sprint(l.seq)}}, l.payload)
 		w.settled(5 * time.Minute)
 		w.wantFinal("r1", "rejected restrictedAgain")
 		w.wantGuardLooks(2)
@@ -359,12 +362,12 @@ func (w *world) askAs(s signer, id string, n int, more ...field) {
 }
 
 // sign makes such a request.
-func (w *world) sign(s signer, id string, n int, more ...field) (remediation.Header, []byte) {
+func (w *world) sign(s signer, id string, n int, more ...field) (message.Header, []byte) {
 	w.t.Helper()
 	data := payload(id, n, append(more, expiresIn(24*time.Hour))...)
-	key, signature, err := remediation.Sign([]byte(s.seed), w.broker.Names().Subject, data)
+	key, signature, err := message.Sign([]byte(s.seed), w.broker.Names().Subject, data)
 	w.must(err)
-	return remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}, data
+	return message.Header{message.HeaderSigner: {key}, message.HeaderSignature: {signature}}, data
 }
 
 // governed sets up signers ann and bob, and a policy in a file.
@@ -377,10 +380,10 @@ func governed(t *testing.T, text string) (ann, bob signer, file string, rules fu
 	}
 	return ann, bob, file, func(r *remediation.Submitter) {
 		var err error
-		if r.Rules.Signers, err = remediation.ParseSigners("ann=" + ann.public + " bob=" + bob.public); err != nil {
+		if r.Rules.Signers, err = message.ParseSigners("ann=" + ann.public + " bob=" + bob.public); err != nil {
 			t.Error(err)
 		}
-		if r.Policy, err = remediation.LoadPolicy(file, r.Rules.Signers); err != nil {
+		if r.Policy, err = policy.LoadPolicy(file, r.Rules.Signers); err != nil {
 			t.Error(err)
 		}
 	}

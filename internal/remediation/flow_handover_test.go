@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // follower is the replica that follows now.
@@ -121,7 +122,7 @@ func TestSweepTellsWhatWasDecided(t *testing.T) {
 		t.Run(f.String(), func(t *testing.T) {
 			inWorld(t, setup{}, func(w *world) {
 				w.ask("r1", 1)
-				w.until("the call", time.Minute, func() bool { return w.entry("r1").State == remediation.StateSubmitted })
+				w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
 				f.dies, f.times = true, 1
 				w.faults.inject(f)
 				w.until("the death", time.Minute, func() bool { return w.living() == 0 })

@@ -13,6 +13,9 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // outcomes are a request's results so far, final ones with a full stop.
@@ -73,7 +76,7 @@ func TestFollowingIsFixedAtAcceptance(t *testing.T) {
 	track := true
 	inWorld(t, setup{submit: func(c *remediation.SubmitConfig) { c.Track = track }}, func(w *world) {
 		w.ask("r1", 1)
-		w.until("the call", time.Minute, func() bool { return w.entry("r1").State == remediation.StateSubmitted })
+		w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
 		w.replicas[0].stop()
 		track = false
 		w.start()
@@ -129,7 +132,7 @@ func TestReplyToGetsEachResult(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
 		got := make(chan string, 10)
 		sub, err := w.broker.Conn().Subscribe("answers.here", func(m *nats.Msg) {
-			var r remediation.Result
+			var r message.Result
 			_ = json.Unmarshal(m.Data, &r)
 			got <- r.RequestID + " " + r.Outcome
 		})

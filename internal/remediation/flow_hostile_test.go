@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/message/messagetest"
 )
 
 // Two hundred hostile messages over the real broker: as many rejections and dead letters, nothing written to the ledger,
@@ -16,11 +18,11 @@ func TestHostileMessagesCallNothing(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
 		const n = 200
 		kinds := map[string]string{}
-		for kind, d := range remediation.HostileMessages(n) {
+		for kind, d := range messagetest.Hostile(n, nil) {
 			if len(d.Data) > 1<<20-4096 {
 				d.Data = d.Data[:1<<20-4096] // what the broker takes
 			}
-			h := remediation.Header{}
+			h := message.Header{}
 			for name, values := range d.Header {
 				if strings.EqualFold(name, "Nats-Msg-Id") {
 					name = "nats-msg-id" // which the worker reads, and the broker does not drop duplicates by
@@ -34,7 +36,7 @@ func TestHostileMessagesCallNothing(t *testing.T) {
 			t.Fatalf("%d messages: %d results, %d dead letters, %d entries, %d calls", len(kinds), len(w.told), len(w.letters), len(w.entries()), len(w.api.Calls()))
 		}
 		for _, r := range w.told {
-			if r.Outcome != remediation.Rejected || !r.Final || r.Error == nil || r.Error.Code != "malformed" && r.Error.Code != "tooLarge" {
+			if r.Outcome != message.Rejected || !r.Final || r.Error == nil || r.Error.Code != "malformed" && r.Error.Code != "tooLarge" {
 				t.Errorf("%s: %s, %v", kinds[r.RequestID], r.Outcome, r.Error)
 			}
 			delete(kinds, r.RequestID)

@@ -11,6 +11,8 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // atOnce is an API whose actions end at once, so that it does not refuse a second call.
@@ -80,7 +82,7 @@ func TestMachineIsHeldThroughItsCall(t *testing.T) {
 	}}, func(w *world) {
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Latency: 25 * time.Second})
 		w.ask("r1", 1)
-		w.until("the call", time.Minute, func() bool { return w.entry("r1").State == remediation.StateCalled })
+		w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateCalled })
 		w.ask("r2", 1)
 		w.passes(19 * time.Second)
 		if n := len(w.posts(1)); n > 1 {
@@ -96,16 +98,16 @@ func TestMachineIsHeldThroughItsCall(t *testing.T) {
 
 // skewed is the ledger of a process whose clock is ahead.
 type skewed struct {
-	ledger
+	faultyLedger
 	by time.Duration
 }
 
-func (l skewed) SaveBoth(ctx context.Context, intent, hold remediation.Write) (remediation.Saved, remediation.Saved) {
-	if e, err := remediation.DecodeEntry(remediation.Record{Value: intent.Value}); err == nil {
+func (l skewed) SaveBoth(ctx context.Context, intent, hold ledger.Write) (ledger.Saved, ledger.Saved) {
+	if e, err := ledger.DecodeEntry(ledger.Record{Value: intent.Value}); err == nil {
 		e.LastCall, e.CalledAt = e.LastCall.Add(l.by), e.CalledAt.Add(l.by)
 		intent.Value, _ = json.Marshal(e)
 	}
-	return l.ledger.SaveBoth(ctx, intent, hold)
+	return l.faultyLedger.SaveBoth(ctx, intent, hold)
 }
 
 // The first call of a process, which has not heard the API's time yet, is found by another one, whatever their clocks say.
@@ -165,18 +167,18 @@ func TestKnownRequestsCostNoCall(t *testing.T) {
 
 // slow is a ledger whose broker takes its time over intents, slowGrants one that does so over grants.
 type slow struct {
-	ledger
+	faultyLedger
 	by *time.Duration
 }
 
-func (l slow) SaveBoth(ctx context.Context, intent, hold remediation.Write) (remediation.Saved, remediation.Saved) {
+func (l slow) SaveBoth(ctx context.Context, intent, hold ledger.Write) (ledger.Saved, ledger.Saved) {
 	time.Sleep(*l.by)
-	return l.ledger.SaveBoth(ctx, intent, hold)
+	return l.faultyLedger.SaveBoth(ctx, intent, hold)
 }
 
-func (l slow) Save(ctx context.Context, w remediation.Write) (uint64, error) {
+func (l slow) Save(ctx context.Context, w ledger.Write) (uint64, error) {
 	time.Sleep(*l.by)
-	return l.ledger.Save(ctx, w)
+	return l.faultyLedger.Save(ctx, w)
 }
 
 type slowGrants struct {

@@ -13,14 +13,15 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // refresh reads what was published since.
 func (w *world) refresh() {
 	w.t.Helper()
 	w.nextTold = w.read(w.results, w.nextTold, func(m *jetstream.RawStreamMsg) {
-		var r remediation.Result
+		var r message.Result
 		w.must(json.Unmarshal(m.Data, &r))
 		id := m.Header.Get("Nats-Msg-Id")
 		if r.Owner = cmp.Or(r.SignedBy, r.Client); id != r.MessageID() {
@@ -32,7 +33,7 @@ func (w *world) refresh() {
 		w.told = append(w.told, r)
 	})
 	w.nextDead = w.read(w.letterbox, w.nextDead, func(m *jetstream.RawStreamMsg) {
-		w.letters = append(w.letters, letter{m.Sequence, remediation.Header(m.Header), m.Data})
+		w.letters = append(w.letters, letter{m.Sequence, message.Header(m.Header), m.Data})
 	})
 }
 
@@ -52,7 +53,7 @@ func (w *world) read(s jetstream.Stream, from uint64, fn func(*jetstream.RawStre
 }
 
 // resultsOf are those of a request so far, in order.
-func (w *world) resultsOf(id string) (all []remediation.Result) {
+func (w *world) resultsOf(id string) (all []message.Result) {
 	w.t.Helper()
 	w.refresh()
 	for _, r := range w.told {
@@ -64,7 +65,7 @@ func (w *world) resultsOf(id string) (all []remediation.Result) {
 }
 
 // final is the last final result of a request; ok is false if there is none.
-func (w *world) final(id string) (r remediation.Result, ok bool) {
+func (w *world) final(id string) (r message.Result, ok bool) {
 	w.t.Helper()
 	all := w.resultsOf(id)
 	for _, a := range slices.Backward(all) {
@@ -82,7 +83,7 @@ func (w *world) ends(id string, limit time.Duration) {
 }
 
 // wantFinal compares the final result's outcome, and its error code where there is one: "rejected expired".
-func (w *world) wantFinal(id, want string) remediation.Result {
+func (w *world) wantFinal(id, want string) message.Result {
 	w.t.Helper()
 	r, ok := w.final(id)
 	got := r.Outcome
@@ -100,7 +101,7 @@ func (w *world) dead(id string) (all []letter) {
 	w.t.Helper()
 	w.refresh()
 	for _, l := range w.letters {
-		if l.header.Get(remediation.HeaderDeadRequestID) == id {
+		if l.header.Get(message.HeaderDeadRequestID) == id {
 			all = append(all, l)
 		}
 	}
@@ -117,14 +118,14 @@ func whose(id, signedBy, client string) string {
 
 // watch keeps w.ledger as the ledger is, by request.
 func (w *world) watch() {
-	watch, err := w.broker.Ledger().Watch(w.ctx, remediation.EntryKeys(w.broker.Names().Stream), jetstream.IgnoreDeletes())
+	watch, err := w.broker.Ledger().Watch(w.ctx, ledger.EntryKeys(w.broker.Names().Stream), jetstream.IgnoreDeletes())
 	w.must(err)
 	w.watched.Go(func() {
 		for kv := range watch.Updates() {
 			if kv == nil || string(kv.Value()) == garbled {
 				continue
 			}
-			e, err := remediation.DecodeEntry(remediation.Record{Value: w.set.newer.read(kv.Value()), Revision: kv.Revision(), Written: kv.Created()})
+			e, err := ledger.DecodeEntry(ledger.Record{Value: w.set.newer.read(kv.Value()), Revision: kv.Revision(), Written: kv.Created()})
 			if err != nil {
 				w.t.Error(err)
 			}
@@ -150,7 +151,7 @@ func (w *world) forget(prefix string) {
 }
 
 // entries is the ledger, by request.
-func (w *world) entries() map[string]remediation.Entry {
+func (w *world) entries() map[string]ledger.Entry {
 	synctest.Wait() // what was written has been seen
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -158,18 +159,18 @@ func (w *world) entries() map[string]remediation.Entry {
 }
 
 // entry is one of the requests with that id.
-func (w *world) entry(id string) remediation.Entry {
+func (w *world) entry(id string) ledger.Entry {
 	w.t.Helper()
 	return entryOf(w.entries(), id)
 }
 
-func entryOf(entries map[string]remediation.Entry, id string) remediation.Entry {
+func entryOf(entries map[string]ledger.Entry, id string) ledger.Entry {
 	for _, e := range entries {
 		if e.ID == id {
 			return e
 		}
 	}
-	return remediation.Entry{}
+	return ledger.Entry{}
 }
 
 // pending are the sequences of the messages that nobody has acknowledged.
@@ -236,17 +237,17 @@ func (w *world) finalOnce() error {
 }
 
 // ledgerAgrees: what the ledger says was told, was told so, and nothing else.
-func (w *world) ledgerAgrees(entries map[string]remediation.Entry) error {
+func (w *world) ledgerAgrees(entries map[string]ledger.Entry) error {
 	for _, e := range entries {
-		if e.State == remediation.StateFinal && e.Published {
-			i := slices.IndexFunc(w.told, func(r remediation.Result) bool {
+		if e.State == ledger.StateFinal && e.Published {
+			i := slices.IndexFunc(w.told, func(r message.Result) bool {
 				return whose(r.RequestID, r.SignedBy, r.Client) == whose(e.ID, e.SignedBy, e.Client) && r.Run == e.Run && r.Final
 			})
 			if i < 0 || w.told[i].Outcome != e.Outcome {
 				return fmt.Errorf("the ledger says that %s (run %d) ended %s and that this was told; it was not", e.ID, e.Run, e.Outcome)
 			}
-			if bad := e.Outcome == remediation.Rejected || e.Outcome == remediation.Abandoned; bad && !slices.ContainsFunc(w.letters, func(l letter) bool {
-				return l.header.Get(remediation.HeaderDeadRequestID) == e.ID && l.header.Get(remediation.HeaderDeadRun) == fmt.Sprint(e.Run)
+			if bad := e.Outcome == message.Rejected || e.Outcome == message.Abandoned; bad && !slices.ContainsFunc(w.letters, func(l letter) bool {
+				return l.header.Get(message.HeaderDeadRequestID) == e.ID && l.header.Get(message.HeaderDeadRun) == fmt.Sprint(e.Run)
 			}) {
 				return fmt.Errorf("%s (run %d) ended %s without a dead letter", e.ID, e.Run, e.Outcome)
 			}
@@ -257,7 +258,7 @@ func (w *world) ledgerAgrees(entries map[string]remediation.Entry) error {
 		if !known || e.Run != r.Run { // refused without a claim, forgotten, or run again
 			continue
 		}
-		if r.Final && (e.State != remediation.StateFinal || e.Outcome != r.Outcome) {
+		if r.Final && (e.State != ledger.StateFinal || e.Outcome != r.Outcome) {
 			return fmt.Errorf("%s was told %s, and the ledger says %s %s", r.MessageID(), r.Outcome, e.State, e.Outcome)
 		}
 	}
@@ -265,7 +266,7 @@ func (w *world) ledgerAgrees(entries map[string]remediation.Entry) error {
 }
 
 // nothingLost: each message is pending, or the ledger took it over, or it was answered.
-func (w *world) nothingLost(pending []uint64, entries map[string]remediation.Entry) error {
+func (w *world) nothingLost(pending []uint64, entries map[string]ledger.Entry) error {
 	ended := map[string]bool{}
 	for _, r := range w.told {
 		ended[r.RequestID] = ended[r.RequestID] || r.Final
@@ -277,7 +278,7 @@ func (w *world) nothingLost(pending []uint64, entries map[string]remediation.Ent
 		// A followed action's end is told by whoever follows, without the message.
 		over := false
 		for _, e := range entries {
-			over = over || e.ID == p.id && (e.State == remediation.StateSubmitted || e.State == remediation.StateFinal && (e.Published || e.Follow) || e.Run > 1)
+			over = over || e.ID == p.id && (e.State == ledger.StateSubmitted || e.State == ledger.StateFinal && (e.Published || e.Follow) || e.Run > 1)
 		}
 		if !over && !ended[p.id] && !ended[w.ref(p.seq)] {
 			return fmt.Errorf("message %d (%s) was acknowledged and is lost: the ledger says %q", p.seq, p.id, entryOf(entries, p.id).State)

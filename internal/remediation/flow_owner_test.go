@@ -13,12 +13,15 @@ import (
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // trusting are rules with signers, as WORKER_TRUSTED_SIGNERS names them.
 func trusting(list string) func(*remediation.Submitter) {
 	return func(r *remediation.Submitter) {
-		signers, err := remediation.ParseSigners(list)
+		signers, err := message.ParseSigners(list)
 		if err != nil {
 			panic(err)
 		}
@@ -36,16 +39,16 @@ func trustingFile(t *testing.T) (rules func(*remediation.Submitter), trust func(
 	}
 	return func(r *remediation.Submitter) {
 		var err error
-		if r.Rules.Signers, err = remediation.SignersFile(file); err != nil {
+		if r.Rules.Signers, err = message.SignersFile(file); err != nil {
 			t.Error(err)
 		}
 	}, trust
 }
 
 // finalOf is the one final result of somebody's request.
-func (w *world) finalOf(id, owner, want string) remediation.Result {
+func (w *world) finalOf(id, owner, want string) message.Result {
 	w.t.Helper()
-	var all []remediation.Result
+	var all []message.Result
 	for _, r := range w.resultsOf(id) {
 		if r.Final && whose("", r.SignedBy, r.Client) == whose("", owner, "") {
 			all = append(all, r)
@@ -129,7 +132,7 @@ func TestSignerWithoutRightsUsesUpNoID(t *testing.T) {
 		w.finalOf("r2", "bob", "rejected policy")
 		w.wantPosts(1, 1)
 		w.wantPosts(3, 0)
-		if l := w.lastDead("r2"); remediation.ReadDeadLetter(l.header, l.payload).SignedBy != "bob" {
+		if l := w.lastDead("r2"); message.ReadDeadLetter(l.header, l.payload).SignedBy != "bob" {
 			t.Errorf("the dead letter does not say whose it is: %v", l.header)
 		}
 	})
@@ -200,8 +203,8 @@ func TestOwnersChangeUnderAnOpenRequest(t *testing.T) {
 // Without signers an id belongs to the client that the message names.
 func TestIDsBelongToTheirClient(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
-		as := func(client string) remediation.Header {
-			return remediation.Header{remediation.HeaderClient: {client}}
+		as := func(client string) message.Header {
+			return message.Header{message.HeaderClient: {client}}
 		}
 		w.publish("r1", as("soar"), payload("r1", 1))
 		w.publish("r1", as("desk"), payload("r1", 2))
@@ -234,7 +237,7 @@ func TestSignedRequestEchoesItsClient(t *testing.T) {
 	inWorld(t, setup{rules: trusting("ann=" + ann.public)}, func(w *world) {
 		for _, client := range []string{"soar", "desk"} {
 			h, data := w.sign(ann, "r1", 1)
-			h[remediation.HeaderClient] = []string{client}
+			h[message.HeaderClient] = []string{client}
 			w.publish("r1", h, data)
 			w.passes(time.Second)
 		}
@@ -261,10 +264,10 @@ func TestEntryOfTheVersionBeforeAnswersForItsSigner(t *testing.T) {
 				value = bytes.Replace(value, []byte(`,"print":`), []byte(fmt.Sprintf(`,"signedBy":%q,"signer":%q,"print":`, called, ann.public)), 1)
 				value = bytes.Replace(value, []byte(`"source":"REMEDIATION:1"`), []byte(`"source":"REMEDIATION:99"`), 1) // it is repeated
 				inWorld(t, setup{replicas: -1, rules: trusting("ann=" + ann.public + " bob=" + bob.public)}, func(w *world) {
-					key := remediation.IDKey(w.broker.Names().Stream, remediation.Request{ID: id}, time.Time{})
+					key := ledger.IDKey(w.broker.Names().Stream, message.Request{ID: id}, time.Time{})
 					_, err := w.broker.Ledger().Put(w.ctx, key, value)
 					w.must(err)
-					e, err := remediation.DecodeEntry(remediation.Record{Value: value})
+					e, err := ledger.DecodeEntry(ledger.Record{Value: value})
 					w.must(err)
 					n, err := strconv.ParseInt(e.MachineID, 16, 64)
 					w.must(err)

@@ -12,12 +12,14 @@ import (
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // replayLetter publishes a dead letter again as the command does; id is whose run it opens.
 func (w *world) replayLetter(id string, l letter) uint64 {
 	w.t.Helper()
-	return w.publish(id, remediation.ReplayHeader(l.seq, l.header), l.payload)
+	return w.publish(id, message.ReplayHeader(l.seq, l.header), l.payload)
 }
 
 // kept is how many dead letters are still there.
@@ -45,14 +47,14 @@ var rejectOnce = defendersim.Fault{Op: "unrestrict", Times: 1, Status: 400, Code
 func TestReplayOpensTheNextRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		id      string // "": STREAM:SEQ
-		header  remediation.Header
+		header  message.Header
 		payload []byte
 	}{
 		"id in the payload":         {"r1", nil, payload("r1", 1)},
-		"id in Nats-Msg-Id":         {"m1", remediation.Header{"Nats-Msg-Id": {"m1"}}, payload("", 1)},
-		"id of a CloudEvent":        {"src#e1", remediation.Header{"ce-specversion": {"1.0"}, "ce-id": {"e1"}, "ce-source": {"src"}, "ce-type": {"t"}}, payload("", 1)},
+		"id in Nats-Msg-Id":         {"m1", message.Header{"Nats-Msg-Id": {"m1"}}, payload("", 1)},
+		"id of a CloudEvent":        {"src#e1", message.Header{"ce-specversion": {"1.0"}, "ce-id": {"e1"}, "ce-source": {"src"}, "ce-type": {"t"}}, payload("", 1)},
 		"structured CloudEvent":     {"src#e1", nil, fmt.Appendf(nil, `{"specversion":"1.0","id":"e1","source":"src","type":"t","data":%s}`, payload("", 1))},
-		"no id":                     {"", remediation.Header{"X-Mine": {"kept"}}, payload("", 1)},
+		"no id":                     {"", message.Header{"X-Mine": {"kept"}}, payload("", 1)},
 		"an id that needs encoding": {"ü 100% /*", nil, payload("ü 100% /*", 1)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,7 +89,7 @@ func TestReplayThatFailsAgainIsADeadLetterAgain(t *testing.T) {
 		w.ask("r1", 1)
 		for run := range 3 {
 			dead := w.lastDead("r1")
-			if got := dead.header.Get(remediation.HeaderDeadRun); got != fmt.Sprint(run+1) || w.kept() != 1 {
+			if got := dead.header.Get(message.HeaderDeadRun); got != fmt.Sprint(run+1) || w.kept() != 1 {
 				t.Fatalf("run %s, %d dead letters kept, want run %d\n%s", got, w.kept(), run+1, w.dump())
 			}
 			w.replayLetter("r1", dead)
@@ -105,7 +107,7 @@ func TestReplayTwiceOpensOneRun(t *testing.T) {
 		dead := w.lastDead("r1")
 		w.replayLetter("r1", dead)
 		w.passes(time.Second)
-		w.publish("r1", remediation.ReplayHeader(dead.seq, dead.header), dead.payload) // the broker knows its Nats-Msg-Id
+		w.publish("r1", message.ReplayHeader(dead.seq, dead.header), dead.payload) // the broker knows its Nats-Msg-Id
 		w.settled(10 * time.Minute)
 		w.passes(15 * time.Minute)
 		w.replayLetter("r1", dead) // the broker has forgotten it
@@ -165,19 +167,19 @@ func TestForgedReplayIsRefused(t *testing.T) {
 		w.api.Inject(rejectOnce)
 		w.ask("r1", 1)
 		dead := w.lastDead("r1")
-		header := remediation.ReplayHeader(dead.seq, dead.header)
-		mark := func(seq string, id string) remediation.Header {
-			return remediation.Header{remediation.HeaderReplay: {seq}, "Nats-Msg-Id": {id}}
+		header := message.ReplayHeader(dead.seq, dead.header)
+		mark := func(seq string, id string) message.Header {
+			return message.Header{message.HeaderReplay: {seq}, "Nats-Msg-Id": {id}}
 		}
 		refused := []uint64{
-			w.publish("", header, payload("r1", 2)),                                                                    // altered
-			w.publish("", remediation.ReplayHeader(99, dead.header), dead.payload),                                     // no such dead letter
-			w.publish("", mark("99", "replay:99x"), payload("r1", 1)),                                                  // nor here
-			w.publish("", mark("0", "a"), payload("r1", 1)),                                                            // no sequence
-			w.publish("", mark("nonsense", "b"), payload("r1", 1)),                                                     // nor here
-			w.publish("", remediation.ReplayHeader(98, remediation.Header{}), payload("r2", 2, field{"id", `"r2"`})),   // of nothing
-			w.publish("", remediation.Header{remediation.HeaderReplay: {"99"}}, payload("", 3)),                        // without any id
-			w.publish("", remediation.Header{remediation.HeaderReplay: {fmt.Sprint(dead.seq)}}, []byte(`{"id":"r1"}`)), // altered
+			w.publish("", header, payload("r1", 2)),                                                            // altered
+			w.publish("", message.ReplayHeader(99, dead.header), dead.payload),                                 // no such dead letter
+			w.publish("", mark("99", "replay:99x"), payload("r1", 1)),                                          // nor here
+			w.publish("", mark("0", "a"), payload("r1", 1)),                                                    // no sequence
+			w.publish("", mark("nonsense", "b"), payload("r1", 1)),                                             // nor here
+			w.publish("", message.ReplayHeader(98, message.Header{}), payload("r2", 2, field{"id", `"r2"`})),   // of nothing
+			w.publish("", message.Header{message.HeaderReplay: {"99"}}, payload("", 3)),                        // without any id
+			w.publish("", message.Header{message.HeaderReplay: {fmt.Sprint(dead.seq)}}, []byte(`{"id":"r1"}`)), // altered
 		}
 		w.settled(10 * time.Minute)
 		for _, seq := range refused {
@@ -192,7 +194,7 @@ func TestForgedReplayIsRefused(t *testing.T) {
 		w.replayLetter("r1", dead) // dropped, for its Nats-Msg-Id was used by a forgery
 		w.settled(10 * time.Minute)
 		w.wantOutcomes("r1", "1 rejected.")
-		again := remediation.ReplayHeader(dead.seq, dead.header)
+		again := message.ReplayHeader(dead.seq, dead.header)
 		again["Nats-Msg-Id"] = []string{again.Get("Nats-Msg-Id") + ":5ab3"} // as the command publishes it then
 		w.publish("r1", again, dead.payload)
 		w.settled(10 * time.Minute)
@@ -203,8 +205,8 @@ func TestForgedReplayIsRefused(t *testing.T) {
 // Deployments may share a stream of dead letters: what was asked of one is not carried out by another.
 func TestReplayOfAnotherDeploymentIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ header, value string }{
-		"another subject": {remediation.HeaderDeadSubject, "staging.unrestrict"},
-		"another stream":  {remediation.HeaderDeadStream, "STAGING"},
+		"another subject": {message.HeaderDeadSubject, "staging.unrestrict"},
+		"another stream":  {message.HeaderDeadStream, "STAGING"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, setup{}, func(w *world) {
@@ -219,7 +221,7 @@ func TestReplayOfAnotherDeploymentIsRefused(t *testing.T) {
 				dead.seq = ack.Sequence
 				again := w.replayLetter("", dead)
 				w.settled(10 * time.Minute)
-				if r := w.wantFinal(w.ref(again), "rejected malformed"); !strings.Contains(r.Error.Message, c.value) && c.header == remediation.HeaderDeadSubject {
+				if r := w.wantFinal(w.ref(again), "rejected malformed"); !strings.Contains(r.Error.Message, c.value) && c.header == message.HeaderDeadSubject {
 					t.Errorf("%+v", r.Error)
 				}
 				w.wantOutcomes("r1", "1 rejected.")
@@ -242,7 +244,7 @@ func TestReplayIsJudgedAnew(t *testing.T) {
 	trusted := ""
 	set := setup{rules: func(r *remediation.Submitter) {
 		var err error
-		if r.Rules.Signers, err = remediation.ParseSigners(trusted); err != nil {
+		if r.Rules.Signers, err = message.ParseSigners(trusted); err != nil {
 			t.Error(err)
 		}
 	}}
@@ -263,9 +265,9 @@ func TestReplayIsJudgedAnew(t *testing.T) {
 		trusted = "somebody=" + stranger
 		inWorld(t, set, func(w *world) {
 			data := payload("r1", 1, expiresIn(time.Hour))
-			_, sig, err := remediation.Sign(seed, w.broker.Names().Subject, data)
+			_, sig, err := message.Sign(seed, w.broker.Names().Subject, data)
 			w.must(err)
-			seq := w.publish("", remediation.Header{remediation.HeaderSigner: {public}, remediation.HeaderSignature: {sig}}, data)
+			seq := w.publish("", message.Header{message.HeaderSigner: {public}, message.HeaderSignature: {sig}}, data)
 			dead := w.lastDead(w.ref(seq))
 			again := w.replayLetter("", dead) // still unknown: refused again, and the letter replaced
 			w.settled(10 * time.Minute)

@@ -17,6 +17,9 @@ import (
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -81,9 +84,9 @@ func (w *world) newReplica(id string) *replica {
 	public, trail := publisher{own, own, r}, auditor{w.broker.NewAuditor(id), r}
 	metrics, tracing := w.metrics, remediation.NewTracing(w.provider(), w.broker.SpanAttributes()...)
 	r.submitter = &remediation.Submitter{
-		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Notes: r.notes,
+		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Notes: r.notes,
 		Metrics: metrics, Tracing: tracing, Log: w.log.Named(id), BrokerNow: r.shared.Now,
-		Rules: remediation.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
+		Rules: message.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
 		Config: remediation.SubmitConfig{
 			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
 			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,
@@ -94,7 +97,7 @@ func (w *world) newReplica(id string) *replica {
 		r.submitter.Quota = r.budget
 	}
 	r.tracker = &remediation.Tracker{
-		Defender: r.client, Ledger: ledger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
+		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
 			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.contended,
 		},
@@ -160,7 +163,7 @@ func (r *replica) open(ctx context.Context) (jetstream.Consumer, error) {
 
 // handle is the Submitter as long as the process lives. An acknowledgement that is lost is one that is never sent:
 // the message then comes again when AckWait has passed.
-func (r *replica) handle(wait, work context.Context, d remediation.Delivery) remediation.Outcome {
+func (r *replica) handle(wait, work context.Context, d message.Delivery) message.Outcome {
 	wait, stop := r.mortal(wait)
 	defer stop()
 	work, cut := r.mortal(work)
@@ -176,7 +179,7 @@ func (r *replica) handle(wait, work context.Context, d remediation.Delivery) rem
 	case f.dies:
 		r.kill()
 	case !f.done:
-		return remediation.Later(r.w.broker.AckWait(), "acknowledgement lost")
+		return message.Later(r.w.broker.AckWait(), "acknowledgement lost")
 	}
 	return out
 }
@@ -272,7 +275,7 @@ func (r *replica) kill() {
 		return
 	}
 	if r.tracking.Load() {
-		lease := "$KV." + broker.StateBucket + ".lease." + remediation.DeploymentDigest(r.w.broker.Names().Stream) + ".tracker"
+		lease := "$KV." + broker.StateBucket + ".lease." + ledger.DeploymentDigest(r.w.broker.Names().Stream) + ".tracker"
 		_, err := r.w.broker.JS().PublishMsg(r.w.ctx, &nats.Msg{Subject: lease, Data: []byte("left by " + r.id)}, jetstream.WithMsgTTL(leaseLife))
 		if err != nil {
 			r.w.t.Error(err)

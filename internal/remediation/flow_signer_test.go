@@ -8,6 +8,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // A signer whose key is withdrawn gets nothing more: what waits is not called for. But what may have been called for is
@@ -39,7 +41,7 @@ func TestWithdrawnSigner(t *testing.T) {
 			trust(ann.public + " ann\n" + bob.public + " bob\n")
 			rules := func(r *remediation.Submitter) {
 				var err error
-				if r.Rules.Signers, err = remediation.SignersFile(file); err != nil {
+				if r.Rules.Signers, err = message.SignersFile(file); err != nil {
 					t.Error(err)
 				}
 			}
@@ -73,15 +75,15 @@ func TestRefusedSignatureStaysRefused(t *testing.T) {
 	ann := newSigner(t)
 	rules := func(r *remediation.Submitter) {
 		var err error
-		if r.Rules.Signers, err = remediation.ParseSigners("ann=" + ann.public); err != nil {
+		if r.Rules.Signers, err = message.ParseSigners("ann=" + ann.public); err != nil {
 			t.Error(err)
 		}
 	}
 	inWorld(t, setup{rules: rules, free: true}, func(w *world) {
 		data := payload("r1", 1, expiresIn(7*24*time.Hour+time.Hour))
-		key, signature, err := remediation.Sign([]byte(ann.seed), w.broker.Names().Subject, data)
+		key, signature, err := message.Sign([]byte(ann.seed), w.broker.Names().Subject, data)
 		w.must(err)
-		early := remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}
+		early := message.Header{message.HeaderSigner: {key}, message.HeaderSignature: {signature}}
 		first := w.publish("", early, data)
 		w.settled(time.Minute)
 		w.wantFinal(w.ref(first), "rejected expiresTooLate")
@@ -92,7 +94,7 @@ func TestRefusedSignatureStaysRefused(t *testing.T) {
 		w.forget("e.")
 		w.passes(2 * time.Hour)
 		w.start()
-		early[remediation.HeaderSignature] = []string{signature + "=="} // the same signature, written otherwise
+		early[message.HeaderSignature] = []string{signature + "=="} // the same signature, written otherwise
 		again := w.publish("", early, data)
 		w.settled(time.Hour)
 		w.wantFinal(w.ref(again), "rejected expiresTooLate")

@@ -13,7 +13,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -61,7 +62,7 @@ func said(s sdktrace.ReadOnlySpan) map[string]string {
 func (w *world) carried() (parents []string) {
 	w.t.Helper()
 	w.read(w.results, 0, func(m *jetstream.RawStreamMsg) {
-		parents = append(parents, remediation.Header(m.Header).Get("traceparent"))
+		parents = append(parents, message.Header(m.Header).Get("traceparent"))
 	})
 	return parents
 }
@@ -73,7 +74,7 @@ func contextOf(s sdktrace.ReadOnlySpan) string {
 // A request with a traceparent, spelled as the publisher likes, ends as one trace.
 func TestRequestIsOneTrace(t *testing.T) {
 	inWorld(t, setup{traced: true}, func(w *world) {
-		w.publish("r1", remediation.Header{"TraceParent": {traceparent}, "Nats-Msg-Id": {"m1"}}, payload("r1", 1))
+		w.publish("r1", message.Header{"TraceParent": {traceparent}, "Nats-Msg-Id": {"m1"}}, payload("r1", 1))
 		w.settled(10 * time.Minute)
 		spans := w.ofTrace(traceID)
 		want := []string{
@@ -181,7 +182,7 @@ func TestTraceSurvivesDeath(t *testing.T) {
 func TestTraceOfStructuredEvent(t *testing.T) {
 	inWorld(t, setup{traced: true}, func(w *world) {
 		event := fmt.Sprintf(`{"specversion":"1.0","type":"t","source":"s","id":"1","traceparent":%q,"data":%s}`, traceparent, payload("r1", 1))
-		w.publish("r1", remediation.Header{"Content-Type": {"application/cloudevents+json"}}, []byte(event))
+		w.publish("r1", message.Header{"Content-Type": {"application/cloudevents+json"}}, []byte(event))
 		w.settled(10 * time.Minute)
 		if got := family(w.ofTrace(traceID)); len(got) != 5 {
 			t.Errorf("%q", got)
@@ -196,7 +197,7 @@ func TestSpansTellFailures(t *testing.T) {
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(1), Status: 400, Code: "ClientVersionNotSupported", Message: comment})
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(2), Status: 429, RetryAfter: 10 * time.Second, Times: 1})
 		w.api.AddMachine(machine(3), defendersim.Machine{Outcome: "Failed"})
-		h := remediation.Header{"traceparent": {traceparent}}
+		h := message.Header{"traceparent": {traceparent}}
 		for _, n := range []int{1, 3, 2} {
 			w.passes(time.Second) // each by itself: the 429 would keep others from their calls
 			w.publish(fmt.Sprint("r", n), h, payload(fmt.Sprint("r", n), n, field{"comment", fmt.Sprintf(`"%s %d"`, comment, n)}))
@@ -241,9 +242,9 @@ func TestSecondMessageKeepsTheTraces(t *testing.T) {
 	const other = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbbbbbbbbbb-01"
 	inWorld(t, setup{traced: true, replicas: 2}, func(w *world) {
 		w.faults.inject(fault{at: atSubmitted, times: 1, dies: true})
-		w.publish("r1", remediation.Header{"traceparent": {traceparent}}, payload("r1", 1))
+		w.publish("r1", message.Header{"traceparent": {traceparent}}, payload("r1", 1))
 		w.passes(time.Second)
-		w.publish("r1", remediation.Header{"traceparent": {other}}, payload("r1", 1)) // this one tells
+		w.publish("r1", message.Header{"traceparent": {other}}, payload("r1", 1)) // this one tells
 		w.settled(10 * time.Minute)
 		if len(w.carried()) != 2 {
 			t.Errorf("results with %q", w.carried())
@@ -264,7 +265,7 @@ func TestUnsampledAndUntraced(t *testing.T) {
 	const unsampled, state = "00-" + traceID + "-" + publisherID + "-00", "vendor=x"
 	for _, traced := range []bool{true, false} {
 		inWorld(t, setup{traced: traced}, func(w *world) {
-			w.publish("r1", remediation.Header{"traceparent": {unsampled}, "tracestate": {state}}, payload("r1", 1))
+			w.publish("r1", message.Header{"traceparent": {unsampled}, "tracestate": {state}}, payload("r1", 1))
 			w.settled(10 * time.Minute)
 			for _, parent := range w.carried() {
 				if traced && (len(w.ofTrace(traceID)) > 0 || !strings.HasPrefix(parent, "00-"+traceID) || !strings.HasSuffix(parent, "-00")) {

@@ -14,7 +14,9 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // dialect is how a newer version of the worker writes what this one knows: a text that stands in ours, and in theirs.
@@ -41,19 +43,19 @@ type newerLedger struct {
 	dialect
 }
 
-func (l newerLedger) Load(ctx context.Context, key string) (remediation.Record, error) {
+func (l newerLedger) Load(ctx context.Context, key string) (ledger.Record, error) {
 	rec, err := l.Ledger.Load(ctx, key)
 	rec.Value = l.read(rec.Value)
 	return rec, err
 }
 
-func (l newerLedger) Save(ctx context.Context, w remediation.Write) (uint64, error) {
+func (l newerLedger) Save(ctx context.Context, w ledger.Write) (uint64, error) {
 	w.Value = l.written(w.Value)
 	return l.Ledger.Save(ctx, w)
 }
 
-func (l newerLedger) Entries(ctx context.Context, synced func(), fn func(string, remediation.Record)) error {
-	return l.Ledger.Entries(ctx, synced, func(key string, rec remediation.Record) {
+func (l newerLedger) Entries(ctx context.Context, synced func(), fn func(string, ledger.Record)) error {
+	return l.Ledger.Entries(ctx, synced, func(key string, rec ledger.Record) {
 		rec.Value = l.read(rec.Value)
 		fn(key, rec)
 	})
@@ -66,7 +68,7 @@ func (w *world) startNewer() {
 	w.launch(func(r *replica) {
 		r.newer = true
 		newer := newerLedger{store, w.set.newer}
-		r.submitter.Ledger, r.tracker.Ledger, r.tracker.Feed = ledger{newer, r}, ledger{newer, r}, newer
+		r.submitter.Ledger, r.tracker.Ledger, r.tracker.Feed = faultyLedger{newer, r}, faultyLedger{newer, r}, newer
 	})
 }
 
@@ -243,8 +245,8 @@ func TestEntriesOfEarlierVersions(t *testing.T) {
 // goOn puts values into the ledger as if their requests were under way, and judges how they end.
 func (w *world) goOn(values map[string][]byte) {
 	w.t.Helper()
-	told, err := remediation.DecodeEntry(remediation.Record{Value: values["told"]})
-	if err != nil || !told.Published || told.Outcome != remediation.Failed || told.Error.Code != "actionVanished" || told.ActionID == "" {
+	told, err := ledger.DecodeEntry(ledger.Record{Value: values["told"]})
+	if err != nil || !told.Published || told.Outcome != message.Failed || told.Error.Code != "actionVanished" || told.ActionID == "" {
 		w.t.Errorf("told: %v, %+v", err, told)
 	}
 	ends := []struct {
@@ -261,10 +263,10 @@ func (w *world) goOn(values map[string][]byte) {
 	stream := w.broker.Names().Stream
 	for n, left := range ends {
 		id := "golden-" + left.name
-		_, err := w.broker.Ledger().Put(w.ctx, remediation.EntryKey(stream, remediation.Request{ID: id}, time.Time{}), values[left.name])
+		_, err := w.broker.Ledger().Put(w.ctx, ledger.EntryKey(stream, message.Request{ID: id}, time.Time{}), values[left.name])
 		w.must(err)
 		if record, taken := values["machine-"+left.name]; taken {
-			_, err := w.broker.Ledger().Put(w.ctx, "m."+remediation.DeploymentDigest(stream)+"."+machine(n+1), record)
+			_, err := w.broker.Ledger().Put(w.ctx, "m."+ledger.DeploymentDigest(stream)+"."+machine(n+1), record)
 			w.must(err)
 		}
 		w.ask(id, n+1)
@@ -295,7 +297,7 @@ const garbled = `{"v":1,"state":`
 func TestGarbledEntryHoldsUpItsRequestAlone(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
 		stream := w.broker.Names().Stream
-		key := remediation.EntryKey(stream, remediation.Request{ID: "garbled"}, time.Time{})
+		key := ledger.EntryKey(stream, message.Request{ID: "garbled"}, time.Time{})
 		_, err := w.broker.Ledger().Put(w.ctx, key, []byte(garbled))
 		w.must(err)
 		w.ask("garbled", 1)

@@ -25,6 +25,9 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // setup is how a world begins. The zero value: one replica, no limits, the defaults of the contract.
@@ -69,16 +72,16 @@ type world struct {
 
 	published []request
 	signed    []signed
-	told      []remediation.Result // of the results stream, in order
-	letters   []letter             // of the dead-letter stream, in order, those dropped included
-	nextTold  uint64               // sequences read so far
+	told      []message.Result // of the results stream, in order
+	letters   []letter         // of the dead-letter stream, in order, those dropped included
+	nextTold  uint64           // sequences read so far
 	nextDead  uint64
 	watched   sync.WaitGroup
 	sharing   map[string]int // how many requests have a comment, where more than one
 
 	mu       sync.Mutex // guards what the goroutines of the world share
 	replicas []*replica
-	ledger   map[string]remediation.Entry // by request id
+	ledger   map[string]ledger.Entry // by request id
 }
 
 // request is one message that the broker has acknowledged.
@@ -90,14 +93,14 @@ type request struct {
 // signed is a signed request that was published.
 type signed struct {
 	id     string
-	header remediation.Header
+	header message.Header
 	data   []byte
 }
 
 // letter is a dead letter as the stream had it.
 type letter struct {
 	seq     uint64
-	header  remediation.Header
+	header  message.Header
 	payload []byte
 }
 
@@ -127,7 +130,7 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	if set.api.Limits == nil {
 		set.api.Limits = []defendersim.Limit{}
 	}
-	w := &world{t: t, set: set, api: defendersim.New(set.api), log: zap.NewNop(), ledger: map[string]remediation.Entry{}, registry: prometheus.NewRegistry()}
+	w := &world{t: t, set: set, api: defendersim.New(set.api), log: zap.NewNop(), ledger: map[string]ledger.Entry{}, registry: prometheus.NewRegistry()}
 	w.metrics = remediation.NewMetrics(w.registry)
 	if testing.Verbose() {
 		w.log = zaptest.NewLogger(t, zaptest.Level(zap.DebugLevel), zaptest.WrapOptions(zap.AddStacktrace(zap.DPanicLevel)))
@@ -237,7 +240,7 @@ func (w *world) ask(id string, n int, more ...field) uint64 {
 }
 
 // publish puts any message on the request subject; id is the one that it is known by afterwards, "" for STREAM:SEQ.
-func (w *world) publish(id string, h remediation.Header, data []byte) uint64 {
+func (w *world) publish(id string, h message.Header, data []byte) uint64 {
 	w.t.Helper()
 	seq, err := w.broker.Publish(w.ctx, h, data)
 	w.must(err)
@@ -270,7 +273,7 @@ func (w *world) settled(limit time.Duration) {
 	w.t.Helper()
 	w.until("every request to end", limit, func() bool {
 		for _, e := range w.entries() {
-			if e.State != remediation.StateFinal || !e.Published {
+			if e.State != ledger.StateFinal || !e.Published {
 				return false
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Types of the actions that a release would undo, or come too early for ([doc] machineaction.md).
@@ -40,7 +42,7 @@ func (p *attempt) guard() error {
 	}
 	for _, a := range actions {
 		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, p.askedByAPI()) {
-			return refused{&Failure{Code: CodeRestrictedAgain, Origin: OriginRequest, Message: fmt.Sprintf(
+			return refused{&message.Failure{Code: message.CodeRestrictedAgain, Origin: message.OriginRequest, Message: fmt.Sprintf(
 				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
 				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))}}
 		}
@@ -67,7 +69,7 @@ func (p *attempt) heldBack() ([]defender.MachineAction, error) {
 		return p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: p.askedByAPI()})
 	}
 	actions, x := p.lookout.seen(p.e.MachineID)
-	p.e.lookedBeside(x)
+	p.e.AddSharedLook(x)
 	return actions, nil
 }
 
@@ -94,7 +96,7 @@ func (p *attempt) seeTo(good time.Duration, gather bool) error {
 		if err != nil {
 			return err
 		}
-		p.e.Stages.granted(time.Since(began))
+		p.e.Stages.Granted(time.Since(began))
 	}
 	return p.lookForAll()
 }
@@ -115,7 +117,7 @@ func (p *attempt) lookForAll() error {
 			return err
 		}
 		p.Notes.mayList(true, "")
-		p.lookout.saw(began, since, actions, p.e.lastLook())
+		p.lookout.saw(began, since, actions, p.e.LastLook())
 		// The answer has told the API's time. Of a clock far behind ours too little was asked for.
 		if !again || !since.After(p.askedByAPI()) {
 			return nil

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Idle is a probe for when there is no message to probe with: a fault must not outlast its cause until the next request,
@@ -61,6 +63,6 @@ func (s *Submitter) stores(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.Ledger.Save(ctx, Write{Key: key, Value: []byte(nonce()), Revision: rec.Revision, TTL: time.Minute})
+	_, err = s.Ledger.Save(ctx, ledger.Write{Key: key, Value: []byte(ledger.Nonce()), Revision: rec.Revision, TTL: time.Minute})
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // writeIntent makes the call known before it is made: first the entry, then the machine. After a crash before the second
@@ -21,11 +23,11 @@ func (p *attempt) writeIntent() error {
 	}
 	p.e = decider(p.Config).intended(p.e, now, calledAt)
 	e := &p.e
-	intent, err := e.write(p.key, 0)
+	intent, err := e.Write(p.key, 0)
 	if err != nil {
 		return err
 	}
-	hold, err := p.m.write(p.Rules.Stream, e.MachineID, p.key)
+	hold, err := p.m.Write(p.Rules.Stream, e.MachineID, p.key)
 	if err != nil {
 		return err
 	}
@@ -33,11 +35,11 @@ func (p *attempt) writeIntent() error {
 	if err := p.saved(entry); err != nil {
 		return err
 	}
-	err = p.m.wrote(machine)
-	if errors.Is(err, ErrConflict) && p.m.revision == 0 {
+	err = p.m.Wrote(machine)
+	if errors.Is(err, ledger.ErrConflict) && p.m.Revision == 0 {
 		var busy bool
 		if busy, err = p.readMachine(); err == nil && !busy {
-			err = p.m.take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
+			err = p.m.Take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
 		} else if err == nil {
 			err = errMachineBusy
 		}
@@ -61,6 +63,6 @@ func (p *attempt) revertIntent(err error) error {
 var errMachineBusy = errors.New("another request's call for this machine is under way")
 
 func (p *attempt) readMachine() (busy bool, err error) {
-	p.m, busy, err = loadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, decider(p.Config).holderTimeout())
+	p.m, busy, err = ledger.LoadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, decider(p.Config).holderTimeout())
 	return busy, err
 }

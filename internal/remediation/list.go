@@ -13,7 +13,7 @@ const mostPages = 10
 func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err error) {
 	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
-		p.e.looked(page.Exchange, err)
+		p.e.AddLook(page.Exchange, err)
 		if err != nil {
 			return nil, err
 		}

@@ -7,11 +7,13 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // look finds out what became of a call before another may be made: it looks for an action of the machine, the type and the
 // comment, created since the run's first call, that is not another request's.
-func (p *attempt) look() (Entry, step, error) {
+func (p *attempt) look() (ledger.Entry, step, error) {
 	d, f := decider(p.Config), p.facts()
 	f.paused = p.paused()
 	if e, s := d.beforeLook(p.e, f); s.do != doLook {
@@ -22,7 +24,7 @@ func (p *attempt) look() (Entry, step, error) {
 		return p.lookFailed(err)
 	}
 	p.Notes.mayList(true, "")
-	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.others(a.ID, p.key)) })
+	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.Others(a.ID, p.key)) })
 	if found != nil {
 		p.ambiguous.End()
 		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
@@ -66,14 +68,14 @@ func (p *attempt) dateCall() {
 
 // adopt takes over the unrestrict action that holds the machine. An earlier call of this run, which the looks did not show,
 // may have made it, and it may have ended since.
-func (p *attempt) adopt(conflict *defender.Error) (Entry, step, error) {
+func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 	actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
 	if err != nil {
-		p.e.State = StateWaiting // the API has refused the call
+		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
 	p.Notes.mayList(true, "")
-	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.others(a.ID, p.key)) }
+	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.Others(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
 		holding = first(actions, func(a defender.MachineAction) bool { return unrestricts(&p.e, a) && !a.Final() })
@@ -92,7 +94,7 @@ func first(actions []defender.MachineAction, fits func(defender.MachineAction) b
 }
 
 // lookFailed follows a look without an answer to go by; where none was granted it waits for quota.
-func (p *attempt) lookFailed(err error) (Entry, step, error) {
+func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	f := p.facts()
 	if wait, is := quotaWait(err); is {
 		e, s := awaitQuota(p.e, wait, "quota", f)

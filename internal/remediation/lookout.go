@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // lookout is the look at the API that the guarded requests of one process share: all actions since some time that hold
@@ -20,7 +22,7 @@ type lookout struct {
 	at      time.Time            // right before the last look; zero: none yet
 	since   time.Time            // in the API's time: it shows what was created from then on
 	actions map[string][]defender.MachineAction
-	call    Call
+	call    ledger.Call
 	useless time.Time // until then such a look shows nothing
 }
 
@@ -56,7 +58,7 @@ func (l *lookout) oldest() (published time.Time) {
 	return published
 }
 
-func (l *lookout) saw(at, since time.Time, actions []defender.MachineAction, call Call) {
+func (l *lookout) saw(at, since time.Time, actions []defender.MachineAction, call ledger.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.at, l.since, l.call, l.actions = at, since, call, map[string][]defender.MachineAction{}
@@ -75,7 +77,7 @@ func (l *lookout) covers(since time.Time, good time.Duration) bool {
 }
 
 // seen are a machine's actions in the last look, and the call that showed them.
-func (l *lookout) seen(machine string) ([]defender.MachineAction, Call) {
+func (l *lookout) seen(machine string) ([]defender.MachineAction, ledger.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.actions[strings.ToLower(machine)], l.call

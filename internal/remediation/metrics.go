@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Metrics are the counters of what becomes of requests (contract §7).
@@ -46,7 +49,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	if reg != nil {
 		reg.MustRegister(m.requests, m.duration, m.retries, m.deadletters, m.stages, m.followed)
 	}
-	for _, outcome := range []string{Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned} {
+	for _, outcome := range []string{message.Succeeded, message.Failed, message.TimedOut, message.Cancelled, message.Rejected, message.Abandoned} {
 		m.requests.WithLabelValues(outcome)
 		m.duration.WithLabelValues(outcome) // from 0 on, so that rate() sees the first
 	}
@@ -54,9 +57,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 // accepted tells the stages up to the action. Whoever made it durable calls it: once a run.
-func (m *Metrics) accepted(e *Entry) {
+func (m *Metrics) accepted(e *ledger.Entry) {
 	m.stages.WithLabelValues("queue").Observe(time.Duration(e.Stages.Queue).Seconds())
-	if quota, called := e.Stages.quota(time.Now()), e.Attempts > 0; called || quota > 0 {
+	if quota, called := e.Stages.WaitedForQuota(time.Now()), e.Attempts > 0; called || quota > 0 {
 		m.stages.WithLabelValues("quota").Observe(quota.Seconds())
 	}
 	if e.Stages.API > 0 {
@@ -64,7 +67,7 @@ func (m *Metrics) accepted(e *Entry) {
 	}
 }
 
-func (m *Metrics) decided(e *Entry) {
+func (m *Metrics) decided(e *ledger.Entry) {
 	if e.ActionID == "" {
 		m.accepted(e) // it never was: this is where those stages ended
 	} else if e.Follow {
@@ -73,12 +76,12 @@ func (m *Metrics) decided(e *Entry) {
 	m.requests.WithLabelValues(e.Outcome).Inc()
 	m.duration.WithLabelValues(e.Outcome).Observe(max(time.Since(e.ReceivedAt).Seconds(), 0))
 	if e.Dead {
-		m.deadletters.WithLabelValues(e.Error.label()).Inc()
+		m.deadletters.WithLabelValues(e.Error.Label()).Inc()
 	}
 }
 
 func (m *Metrics) refused(code string) {
-	m.requests.WithLabelValues(Rejected).Inc()
+	m.requests.WithLabelValues(message.Rejected).Inc()
 	m.deadletters.WithLabelValues(code).Inc()
 }
 

@@ -3,6 +3,9 @@ package remediation
 import (
 	"cmp"
 	"errors"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // An id belongs to whoever asked: to the signer, by name, and where no signers are configured to the client that the
@@ -13,20 +16,20 @@ import (
 // find is the key of the entry that a message is about, own if there is none yet. It is the one that this very message
 // opened, whatever was configured then; else its owner's own; else the one of the version before, if that is its signer's.
 // own is "" for a message that has no claim on an id: only the first holds for it.
-func (p *attempt) find(r Request, own string) (string, error) {
-	idKey := IDKey(p.Rules.Stream, r, p.origin.Published)
-	if own == idKey && p.origin.Header.Get(HeaderSigner) == "" {
+func (p *attempt) find(r message.Request, own string) (string, error) {
+	idKey := ledger.IDKey(p.Rules.Stream, r, p.origin.Published)
+	if own == idKey && p.origin.Header.Get(message.HeaderSigner) == "" {
 		return own, nil // it was never anybody's
 	}
-	records, err := LoadOwners(p.work, p.Ledger, idKey)
+	records, err := ledger.LoadOwners(p.work, p.Ledger, idKey)
 	if err != nil {
 		return "", err
 	}
-	var before Entry
+	var before ledger.Entry
 	for key, rec := range records {
-		e, err := DecodeEntry(rec)
+		e, err := ledger.DecodeEntry(rec)
 		switch {
-		case errors.Is(err, errNewer) && own == "":
+		case errors.Is(err, ledger.ErrNewer) && own == "":
 			return "", err // it may be this message's
 		case err == nil && e.State != "" && p.isSource(e):
 			return key, nil
@@ -34,14 +37,14 @@ func (p *attempt) find(r Request, own string) (string, error) {
 			before = e
 		}
 	}
-	if records[own].Value == nil && own != "" && before.signedBefore(r) {
+	if records[own].Value == nil && own != "" && before.SignedBefore(r) {
 		return idKey, nil
 	}
 	return own, nil
 }
 
 // isSource says whether the entry is of this very message.
-func (p *attempt) isSource(e Entry) bool {
+func (p *attempt) isSource(e ledger.Entry) bool {
 	return e.Source == p.d.Ref() && e.ReplayOf == p.replay.seq &&
 		(p.replay.seq != 0 || cmp.Or(e.Asked, p.origin.Published).Equal(p.origin.Published))
 }
@@ -50,21 +53,21 @@ func (p *attempt) isSource(e Entry) bool {
 // what it leaves there they leave to a newer version. Durable before the entry is; a crash between the two leaves an id
 // that only this version works on.
 func (p *attempt) holdID() error {
-	idKey := IDKey(p.Rules.Stream, p.req, p.origin.Published)
+	idKey := ledger.IDKey(p.Rules.Stream, p.req, p.origin.Published)
 	if p.key == idKey {
 		return nil
 	}
-	e, err := load(p.work, p.Ledger, idKey)
+	e, err := ledger.Load(p.work, p.Ledger, idKey)
 	switch {
-	case errors.Is(err, errNewer), errors.Is(err, errGarbled):
+	case errors.Is(err, ledger.ErrNewer), errors.Is(err, ledger.ErrGarbled):
 		return nil
 	case err != nil:
 		return err
-	case e.signedBefore(p.req) || e.State != "" && p.isSource(e):
-		return ErrConflict // begun by such a replica since it was looked for
+	case e.SignedBefore(p.req) || e.State != "" && p.isSource(e):
+		return ledger.ErrConflict // begun by such a replica since it was looked for
 	case e.State != "":
 		return nil // somebody else's
 	}
-	held := Entry{State: stateHeld, Revision: e.Revision}
-	return save(p.work, p.Ledger, idKey, &held, keep)
+	held := ledger.Entry{State: ledger.StateHeld, Revision: e.Revision}
+	return ledger.Save(p.work, p.Ledger, idKey, &held, ledger.Retention)
 }

@@ -2,6 +2,9 @@ package remediation
 
 import (
 	"context"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // publisher publishes what the ledger has decided, in order: the audit record, the dead letter, the result, and last the
@@ -10,14 +13,14 @@ import (
 type publisher struct {
 	Publisher
 	audit  Auditor
-	ledger Ledger
+	ledger ledger.Ledger
 }
 
 // publish does so for e, which is durable as it is. letter is nil where no message is in hand: then the acceptance, which
 // whoever has the message publishes, is only published if that message still waits in its stream. For a process that died
 // with it never will, and behind the end nobody would.
-func (p publisher) publish(ctx context.Context, key string, e *Entry, letter *DeadLetter) error {
-	if accepted := e.acceptance(); accepted != nil {
+func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, letter *message.DeadLetter) error {
+	if accepted := e.Acceptance(); accepted != nil {
 		waits := letter != nil
 		if !waits {
 			var err error
@@ -31,27 +34,27 @@ func (p publisher) publish(ctx context.Context, key string, e *Entry, letter *De
 			}
 		}
 	}
-	if e.State == StateSubmitted {
+	if e.State == ledger.StateSubmitted {
 		return nil // the tracker goes on from the ledger
 	}
 	if err := p.publishOne(ctx, e, letter); err != nil {
 		return err
 	}
-	e.forget()
-	return save(ctx, p.ledger, key, e, keep)
+	e.Forget()
+	return ledger.Save(ctx, p.ledger, key, e, ledger.Retention)
 }
 
 // publishOne records and publishes what e says. Nothing is published that is not in the audit trail.
-func (p publisher) publishOne(ctx context.Context, e *Entry, letter *DeadLetter) error {
-	if err := p.audit.Record(ctx, e.audit()); err != nil {
+func (p publisher) publishOne(ctx context.Context, e *ledger.Entry, letter *message.DeadLetter) error {
+	if err := p.audit.Record(ctx, e.Audit()); err != nil {
 		return err
 	}
 	if e.Dead && letter != nil {
-		if err := p.DeadLetter(ctx, *letter, e.since()); err != nil {
+		if err := p.DeadLetter(ctx, *letter, e.Since()); err != nil {
 			return err
 		}
 	}
-	return p.Result(ctx, e.Result(), e.trace(), e.ReplyTo, e.since())
+	return p.Result(ctx, e.Result(), e.Trace(), e.ReplyTo, e.Since())
 }
 
 // publish is publisher.publish with the message in hand.
@@ -60,10 +63,10 @@ func (p *attempt) publish() error {
 }
 
 // deadLetter is what the message in hand becomes if the run ended so.
-func (p *attempt) deadLetter() *DeadLetter {
+func (p *attempt) deadLetter() *message.DeadLetter {
 	d := p.origin
 	d.Stream, d.Sequence = p.d.Stream, p.d.Sequence
-	letter := &DeadLetter{Delivery: d, RequestID: p.e.ID, SignedBy: p.e.SignedBy, Run: p.e.Run, Attempts: p.e.Attempts, Time: p.e.DecidedAt}
+	letter := &message.DeadLetter{Delivery: d, RequestID: p.e.ID, SignedBy: p.e.SignedBy, Run: p.e.Run, Attempts: p.e.Attempts, Time: p.e.DecidedAt}
 	if p.e.Error != nil {
 		letter.Code, letter.Message = p.e.Error.Code, p.e.Error.Message
 	}

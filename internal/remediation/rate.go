@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // mostCounting bounds how often a count that others overtook is tried again. Whenever one is overtaken another has
@@ -20,11 +23,11 @@ func (p *attempt) reserveSignerQuota() error {
 			return err
 		}
 		c.Machines[p.e.MachineID] = p.BrokerNow().UnixMilli()
-		switch err := c.save(p.work, p.Ledger, key, p.rateMemory()); {
+		switch err := c.Save(p.work, p.Ledger, key, p.rateMemory()); {
 		case err == nil:
 			p.e.Counted = true
 			return nil
-		case !errors.Is(err, ErrConflict):
+		case !errors.Is(err, ledger.ErrConflict):
 			return err
 		}
 	}
@@ -33,23 +36,23 @@ func (p *attempt) reserveSignerQuota() error {
 
 // inRate holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is
 // taken from the budget too, so that who asks too much uses up no calls.
-func (p *attempt) inRate() (c signerHour, key string, err error) {
+func (p *attempt) inRate() (c ledger.SignerHour, key string, err error) {
 	if p.Policy == nil || p.e.Counted {
-		return signerHour{}, "", nil
+		return ledger.SignerHour{}, "", nil
 	}
-	who, rule := p.Policy.rule(p.signer())
-	if rule == nil || rule.perHour == 0 {
-		return signerHour{}, "", nil // a rule that was taken away since the run was allowed
+	who, rule := p.Policy.Rule(p.signer())
+	if rule == nil || rule.PerHour == 0 {
+		return ledger.SignerHour{}, "", nil // a rule that was taken away since the run was allowed
 	}
-	key = rateKey(p.Rules.Stream, who)
-	c, err = loadSignerHour(p.work, p.Ledger, key, p.BrokerNow(), p.rateMemory())
+	key = ledger.RateKey(p.Rules.Stream, who)
+	c, err = ledger.LoadSignerHour(p.work, p.Ledger, key, p.BrokerNow(), p.rateMemory())
 	if err != nil {
-		return signerHour{}, "", err
+		return ledger.SignerHour{}, "", err
 	}
-	if oldest, full := c.full(p.e.MachineID, rule.perHour); full {
-		return signerHour{}, "", refused{&Failure{Code: CodePolicy, Origin: OriginRequest, Message: fmt.Sprintf(
+	if oldest, full := c.Full(p.e.MachineID, rule.PerHour); full {
+		return ledger.SignerHour{}, "", refused{&message.Failure{Code: message.CodePolicy, Origin: message.OriginRequest, Message: fmt.Sprintf(
 			"the policy allows signer %s no more than %d machines an hour; replay it after %s",
-			who, rule.perHour, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
+			who, rule.PerHour, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
 	}
 	return c, key, nil
 }

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // refusals keep unverified messages from filling the audit trail. The first one of a signer, code and minute has a record
@@ -67,13 +70,13 @@ func (s *refusals) take(before time.Time) map[refusal]int {
 }
 
 // recordRefusal records the refusal of a message, or counts it.
-func (p *attempt) recordRefusal(r AuditRecord, unverified bool) error {
+func (p *attempt) recordRefusal(r ledger.AuditRecord, unverified bool) error {
 	if !unverified {
 		return p.Audit.Record(p.work, r)
 	}
 	of := refusal{minute: time.Now().UTC().Truncate(time.Minute), code: r.Error.Code}
-	if of.code == CodeBadSignature {
-		of.signer = p.Rules.Signers.name(p.origin.Header.Get(HeaderSigner))
+	if of.code == message.CodeBadSignature {
+		of.signer = p.Rules.Signers.NameOf(p.origin.Header.Get(message.HeaderSigner))
 	}
 	if p.refusals.count(of) {
 		return nil
@@ -110,9 +113,9 @@ func (s *Submitter) recordRefusals(ctx context.Context, before time.Time) {
 		if n == 0 {
 			continue
 		}
-		err := s.Audit.Record(ctx, AuditRecord{
-			Kind: AuditCounted, Count: n, Minute: r.minute, ClaimedSigner: r.signer, Outcome: Rejected,
-			Error: &Failure{Code: r.code, Message: "as many more messages were refused in this minute", Origin: OriginRequest}, DecidedAt: time.Now().UTC(),
+		err := s.Audit.Record(ctx, ledger.AuditRecord{
+			Kind: ledger.AuditCounted, Count: n, Minute: r.minute, ClaimedSigner: r.signer, Outcome: message.Rejected,
+			Error: &message.Failure{Code: r.code, Message: "as many more messages were refused in this minute", Origin: message.OriginRequest}, DecidedAt: time.Now().UTC(),
 		})
 		if err != nil {
 			s.refusals.add(r, n)

@@ -4,40 +4,42 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // refuse answers a message that has no claim on an id: it is known by its place in the stream. Nothing is written to
 // the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
-func (p *attempt) refuse(r Request, why *Invalid) (Outcome, error) {
+func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	p.refused = why.Code
 	p.begin()
 	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
-	now, unverified := time.Now().UTC(), why.unverified(r)
-	f := &Failure{Code: why.Code, Message: why.Message, Origin: OriginRequest}
-	result := Result{
+	now, unverified := time.Now().UTC(), why.Unverified(r)
+	f := &message.Failure{Code: why.Code, Message: why.Message, Origin: message.OriginRequest}
+	result := message.Result{
 		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
-		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: Rejected, Final: true, Error: f,
+		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: message.Rejected, Final: true, Error: f,
 		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: later(p.began.UTC(), p.d.Published), FinishedAt: now, Unverified: unverified,
 	}
 	if err := p.recordRefusal(p.auditRefusal(r, result), unverified); err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
-	dead := DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now, Unverified: unverified}
+	dead := message.DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now, Unverified: unverified}
 	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
-	if err := p.Publisher.Result(p.work, result, Trace{r.TraceParent, r.TraceState}, r.ReplyTo, p.d.Published); err != nil {
-		return Outcome{}, err
+	if err := p.Publisher.Result(p.work, result, message.Trace{Parent: r.TraceParent, State: r.TraceState}, r.ReplyTo, p.d.Published); err != nil {
+		return message.Outcome{}, err
 	}
 	if p.replay.found {
 		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
-			return Outcome{}, err
+			return message.Outcome{}, err
 		}
 	}
 	p.Metrics.refused(f.Code)
 	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
 		zap.String("code", f.Code), zap.String("why", f.Message), zap.String("signed_by", r.SignedBy))...)
-	return Done(), nil
+	return message.Done(), nil
 }
 
 // later is the later of two times. A message is taken after it was published, whatever the clocks say: Publisher.Result

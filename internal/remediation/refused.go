@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // A signed request whose expiresAt is too far ahead would be good once enough time has passed, for whoever has kept its
@@ -17,7 +20,7 @@ const refusedAlready = "expiresAt: this request was refused when it was more tha
 
 // refusedKey stands for what was signed, whoever signed it and however the signature is written down.
 func (p *attempt) refusedKey() string {
-	return "x." + DeploymentDigest(p.Rules.Stream) + "." + digest(string(signedText(p.origin.Subject, p.origin.Data)), 20)
+	return "x." + ledger.DeploymentDigest(p.Rules.Stream) + "." + ledger.Digest(string(message.SignedText(p.origin.Subject, p.origin.Data)), 20)
 }
 
 // rememberRefusal is for a request that expires too late, before anybody is told.
@@ -26,12 +29,12 @@ func (p *attempt) rememberRefusal(expiresAt time.Time) error {
 	value, err := json.Marshal(struct {
 		Version int    `json:"v"`
 		Nonce   string `json:"nonce"`
-	}{formatVersion, nonce()})
+	}{ledger.FormatVersion, ledger.Nonce()})
 	if err != nil {
 		return err
 	}
-	w := Write{Key: p.refusedKey(), Value: value, TTL: min(time.Until(expiresAt)+time.Hour, most)}
-	if _, err := p.Ledger.Save(p.work, w); err != nil && !errors.Is(err, ErrConflict) { // it is there already
+	w := ledger.Write{Key: p.refusedKey(), Value: value, TTL: min(time.Until(expiresAt)+time.Hour, most)}
+	if _, err := p.Ledger.Save(p.work, w); err != nil && !errors.Is(err, ledger.ErrConflict) { // it is there already
 		return fmt.Errorf("remember a refused request: %w", err)
 	}
 	return nil

@@ -3,6 +3,8 @@ package remediation
 import (
 	"bytes"
 	"strconv"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // replay is the dead letter that a message asks to be carried out again (contract §5).
@@ -14,8 +16,8 @@ type replay struct {
 
 // resolveReplay reads a replay: what counts is the dead letter, against which the message is held. A dead letter that is gone
 // was replayed already: then only the run that it opened may go on.
-func (p *attempt) resolveReplay() (*Invalid, error) {
-	seq, is, invalid := ParseReplay(p.d.Header)
+func (p *attempt) resolveReplay() (*message.Invalid, error) {
+	seq, is, invalid := message.ParseReplay(p.d.Header)
 	if invalid != nil || !is {
 		return invalid, nil
 	}
@@ -27,15 +29,15 @@ func (p *attempt) resolveReplay() (*Invalid, error) {
 	if !found {
 		header, payload = p.d.Header, p.d.Data
 	}
-	origin, run, _, err := OriginalDelivery(header, payload)
+	origin, run, _, err := message.OriginalDelivery(header, payload)
 	switch {
 	case found && err != nil:
-		return &Invalid{Code: CodeMalformed, Message: "Unrestrict-Replay: " + err.Error()}, nil
+		return &message.Invalid{Code: message.CodeMalformed, Message: "Unrestrict-Replay: " + err.Error()}, nil
 	case err == nil && (origin.Stream != p.d.Stream || origin.Subject != p.d.Subject):
 		// Deployments may share a stream of dead letters; what was asked of, and signed for, another one is not ours.
-		return &Invalid{Code: CodeMalformed, Message: "Unrestrict-Replay: the dead letter is of a request on " + strconv.QuoteToASCII(shorten(origin.Subject, 200)) + " of stream " + strconv.QuoteToASCII(shorten(origin.Stream, 200)) + "; replay it there, or publish a new request here"}, nil
+		return &message.Invalid{Code: message.CodeMalformed, Message: "Unrestrict-Replay: the dead letter is of a request on " + strconv.QuoteToASCII(message.Shorten(origin.Subject, 200)) + " of stream " + strconv.QuoteToASCII(message.Shorten(origin.Stream, 200)) + "; replay it there, or publish a new request here"}, nil
 	case found && !bytes.Equal(payload, p.d.Data):
-		return &Invalid{Code: CodeMalformed, Message: "Unrestrict-Replay: the payload differs from the dead letter's; publish it unchanged, or as a new request without this header"}, nil
+		return &message.Invalid{Code: message.CodeMalformed, Message: "Unrestrict-Replay: the payload differs from the dead letter's; publish it unchanged, or as a new request without this header"}, nil
 	case err != nil: // published by other means, without the dead letter's own headers
 		origin = p.d
 	}

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // round is one look of the Tracker at everything it follows.
@@ -177,32 +180,32 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 
 // End decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
 func (t *Tracker) End(ctx context.Context, key string, s sighting) {
-	e, err := load(ctx, t.Ledger, key)
+	e, err := ledger.Load(ctx, t.Ledger, key)
 	if err == nil {
 		var next step
 		if e, next = (decider{MaxAction: t.Config.MaxAction}).sighted(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
 			return
 		}
-		e.looked(s.exchange, nil)
-		err = save(ctx, t.Ledger, key, &e, 0)
+		e.AddLook(s.exchange, nil)
+		err = ledger.Save(ctx, t.Ledger, key, &e, 0)
 	}
-	if errors.Is(err, ErrConflict) || t.unfollow(key, err) {
+	if errors.Is(err, ledger.ErrConflict) || t.unfollow(key, err) {
 		return
 	}
 	if err == nil {
 		t.Metrics.decided(&e)
-		t.Log.Info("request decided", e.about(decision(&e)...)...)
+		t.Log.Info("request decided", e.About(ledger.Decision(&e)...)...)
 		err = t.publish(t.Tracing.device(ctx, &e), key, &e)
 	}
 	if err != nil && ctx.Err() == nil {
-		t.Log.Warn("the end of a followed action is put off", e.about(zap.String("key", key), zap.Error(err))...)
+		t.Log.Warn("the end of a followed action is put off", e.About(zap.String("key", key), zap.Error(err))...)
 	}
 }
 
 // publish is publisher.publish without a message in hand. Another tracker may be first.
-func (t *Tracker) publish(ctx context.Context, key string, e *Entry) error {
+func (t *Tracker) publish(ctx context.Context, key string, e *ledger.Entry) error {
 	err := publisher{t.Publisher, t.Audit, t.Ledger}.publish(ctx, key, e, nil)
-	if errors.Is(err, ErrConflict) {
+	if errors.Is(err, ledger.ErrConflict) {
 		return nil
 	}
 	return err
@@ -214,16 +217,16 @@ const sweepEvery = 5 * time.Second
 func (t *Tracker) sweep(ctx context.Context) {
 	for sleep(ctx, sweepEvery) == nil {
 		for _, key := range t.overdue() {
-			e, err := load(ctx, t.Ledger, key)
+			e, err := ledger.Load(ctx, t.Ledger, key)
 			if t.unfollow(key, err) {
 				continue
 			}
-			if err == nil && e.State == StateFinal && !e.Published && !e.Dead {
+			if err == nil && e.State == ledger.StateFinal && !e.Published && !e.Dead {
 				err = t.publish(t.Tracing.resume(ctx, &e), key, &e)
 			}
 			if err != nil && ctx.Err() == nil {
-				t.Log.Warn("a decided result is not published yet", e.about(zap.String("key", key), zap.Error(err))...)
-				if !errors.Is(err, ErrTooLarge) { // which says nothing of the next one
+				t.Log.Warn("a decided result is not published yet", e.About(zap.String("key", key), zap.Error(err))...)
+				if !errors.Is(err, message.ErrTooLarge) { // which says nothing of the next one
 					break
 				}
 			}

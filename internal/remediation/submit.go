@@ -10,6 +10,10 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
@@ -19,15 +23,15 @@ import (
 // says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
 // that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
 type Publisher interface {
-	Result(ctx context.Context, r Result, trace Trace, replyTo string, since time.Time) error
-	DeadLetter(ctx context.Context, d DeadLetter, since time.Time) error
+	Result(ctx context.Context, r message.Result, trace message.Trace, replyTo string, since time.Time) error
+	DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) error
 	Waits(ctx context.Context, message string) (bool, error)
 }
 
 // DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one
 // that is gone is no error.
 type DeadLetters interface {
-	Load(ctx context.Context, seq uint64) (h Header, payload []byte, found bool, err error)
+	Load(ctx context.Context, seq uint64) (h message.Header, payload []byte, found bool, err error)
 	Drop(ctx context.Context, seq uint64) error
 }
 
@@ -56,18 +60,18 @@ type SubmitConfig struct {
 // Submitter takes a request from its message to an accepted call or a final decision.
 type Submitter struct {
 	Defender    *defender.Client
-	Ledger      Ledger
+	Ledger      ledger.Ledger
 	Publisher   Publisher
 	DeadLetters DeadLetters
 	Audit       Auditor
-	Rules       Rules
+	Rules       message.Rules
 	Breaker     *Breaker
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
 	Notes       *Notes
-	Policy      *Policy // nil: a signer may ask anything
-	Quota       Quota   // nil: calls are not limited
+	Policy      *policy.Policy // nil: a signer may ask anything
+	Quota       Quota          // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
@@ -83,18 +87,18 @@ type attempt struct {
 	scope
 	incoming
 	key    string
-	e      Entry   // as it is to become
-	stored essence // as the ledger has it
-	m      machine // the machine's record, as read last
+	e      ledger.Entry   // as it is to become
+	stored essence        // as the ledger has it
+	m      ledger.Machine // the machine's record, as read last
 }
 
 // incoming is what came: the delivery, and what it asks for.
 type incoming struct {
-	d            Delivery // as it came
-	origin       Delivery // what it says: the same, or for a replay what the dead letter held
+	d            message.Delivery // as it came
+	origin       message.Delivery // what it says: the same, or for a replay what the dead letter held
 	replay       replay
-	req          Request
-	unauthorized *Invalid // not nil: it was taken before, and may not be called for any more
+	req          message.Request
+	unauthorized *message.Invalid // not nil: it was taken before, and may not be called for any more
 }
 
 // scope is where and how long the attempt may work, and its span.
@@ -106,7 +110,7 @@ type scope struct {
 }
 
 // Handle is the remediation.Handler of the request stream.
-func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome) {
+func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
 	defer func() { p.End(out) }()
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
@@ -125,11 +129,11 @@ func (s *Submitter) Handle(wait, work context.Context, d Delivery) (out Outcome)
 	return out
 }
 
-func (p *attempt) handle() (Outcome, error) {
+func (p *attempt) handle() (message.Outcome, error) {
 	if invalid, err := p.resolveReplay(); err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	} else if invalid != nil {
-		p.req.TraceParent, p.req.TraceState = traceFrom(p.d.Header, content{})
+		p.req.TraceParent, p.req.TraceState = message.TraceFrom(p.d.Header, message.Content{})
 		return p.refuse(p.req, invalid)
 	}
 	req, invalid := p.Rules.Parse(p.origin)
@@ -137,13 +141,13 @@ func (p *attempt) handle() (Outcome, error) {
 	if invalid != nil {
 		return p.barred(req, invalid)
 	}
-	own := EntryKey(p.Rules.Stream, req, p.origin.Published)
+	own := ledger.EntryKey(p.Rules.Stream, req, p.origin.Published)
 	var err error
 	if p.key, err = p.find(req, own); err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
 	if !p.flights.enter(p.key) {
-		return Later(inHandFor, "inHand"), nil
+		return message.Later(inHandFor, "inHand"), nil
 	}
 	defer p.flights.leave(p.key)
 	p.Notes.waitsForQuota(p.key, 0)
@@ -153,12 +157,12 @@ func (p *attempt) handle() (Outcome, error) {
 	// is taken from the budget, which a request known already would waste.
 	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited && req.Owner() == "" {
 		out, err := p.open()
-		if !errors.Is(err, ErrConflict) || p.e.Revision != 0 {
+		if !errors.Is(err, ledger.ErrConflict) || p.e.Revision != 0 {
 			return out, err
 		}
 	}
 	if err := p.read(); err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
 	return p.open()
 }
@@ -168,38 +172,38 @@ const inHandFor = time.Second
 
 func (p *attempt) read() error {
 	var err error
-	p.e, err = load(p.work, p.Ledger, p.key)
-	p.stored, p.m = essenceOf(&p.e), machine{}
+	p.e, err = ledger.Load(p.work, p.Ledger, p.key)
+	p.stored, p.m = essenceOf(&p.e), ledger.Machine{}
 	return err
 }
 
 // open begins a run where there is none to go on with, and carries it.
-func (p *attempt) open() (Outcome, error) {
+func (p *attempt) open() (message.Outcome, error) {
 	p.begin()
 	refused, err := p.refusedBefore()
 	if err != nil {
-		return Outcome{}, err
+		return message.Outcome{}, err
 	}
 	now := p.BrokerNow()
 	e, s := opened(p.e, arrival{
-		fresh: newEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
+		fresh: ledger.NewEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
 		tooOld: p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
 	}, time.Now())
 	switch s.do {
 	case doRefuse:
 		return p.refuse(p.req, s.invalid)
 	case doDrop:
-		return Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
+		return message.Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
 	}
 	if p.e.State == "" || e.Run != p.e.Run { // a run begins
 		if err := p.holdID(); err != nil {
-			return Outcome{}, err
+			return message.Outcome{}, err
 		}
 	}
 	p.e = e
 	if s.do == doReopen {
 		if err := p.reopen(); err != nil {
-			return Outcome{}, err
+			return message.Outcome{}, err
 		}
 	}
 	if s.do == doWait {
@@ -207,33 +211,33 @@ func (p *attempt) open() (Outcome, error) {
 	}
 	if s.do == doPublish { // refused
 		if _, err := p.write(s); err != nil {
-			return Outcome{}, err
+			return message.Outcome{}, err
 		}
 	}
 	return p.carry()
 }
 
 // outcomeOf says of an error that is no answer about the request what becomes of its message.
-func (p *attempt) outcomeOf(err error) Outcome {
+func (p *attempt) outcomeOf(err error) message.Outcome {
 	wait, quota := quotaWait(err)
 	switch {
-	case errors.Is(err, ErrConflict):
-		return Later(100*time.Millisecond, "overtaken")
-	case errors.Is(err, errNewer):
-		return Later(time.Minute, "newerVersion")
-	case errors.Is(err, errGarbled):
+	case errors.Is(err, ledger.ErrConflict):
+		return message.Later(100*time.Millisecond, "overtaken")
+	case errors.Is(err, ledger.ErrNewer):
+		return message.Later(time.Minute, "newerVersion")
+	case errors.Is(err, ledger.ErrGarbled):
 		p.Log.Error("a request waits, for what the ledger has of it makes no sense", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
-		return Later(time.Minute, "garbled")
-	case errors.Is(err, ErrTooLarge): // as of a results stream that somebody has made for smaller messages
+		return message.Later(time.Minute, "garbled")
+	case errors.Is(err, message.ErrTooLarge): // as of a results stream that somebody has made for smaller messages
 		p.Log.Error("a request waits, for what is to be stored of it never fits", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
-		return Later(time.Minute, "tooLarge")
+		return message.Later(time.Minute, "tooLarge")
 	case p.wait.Err() != nil || p.work.Err() != nil:
-		return Later(0, "shutdown")
+		return message.Later(0, "shutdown")
 	case quota:
-		return Later(min(wait, maxQuotaDelay), "quota")
+		return message.Later(min(wait, maxQuotaDelay), "quota")
 	}
 	p.Breaker.Trip(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
-	return Later(p.Breaker.NakDelay(), faultStore)
+	return message.Later(p.Breaker.NakDelay(), faultStore)
 }
 
 // quotaWait is when a call may be had, of an error of the budget.

@@ -8,6 +8,9 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Attributes of spans that OpenTelemetry has no name for (docs/observability.md).
@@ -42,25 +45,25 @@ func (p *attempt) begin() {
 	if p.Tracing.tracer == nil || p.span != nil {
 		return
 	}
-	t := Trace{p.req.TraceParent, p.req.TraceState}
+	t := message.Trace{Parent: p.req.TraceParent, State: p.req.TraceState}
 	if t.Parent == "" {
-		t = p.e.trace()
+		t = p.e.Trace()
 	}
 	ctx, opts := p.work, []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(p.began)}
 	if t.Parent != "" {
-		ctx = t.under(ctx)
+		ctx = t.Under(ctx)
 		opts = append(opts, trace.WithLinks(trace.LinkFromContext(ctx)))
 	}
 	ctx, p.span = p.Tracing.tracer.Start(ctx, "process "+p.d.Subject, opts...)
 	p.wait, p.work = trace.ContextWithSpan(p.wait, p.span), trace.ContextWithSpan(p.work, p.span)
 	if t.Parent == "" {
-		t = TraceIn(ctx)
+		t = message.TraceIn(ctx)
 	}
 	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
 }
 
 // End is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
-func (p *attempt) End(out Outcome) {
+func (p *attempt) End(out message.Outcome) {
 	if p.span == nil {
 		return
 	}
@@ -78,7 +81,7 @@ func (p *attempt) End(out Outcome) {
 	}
 	e := &p.e
 	if p.refused != "" { // it had no claim on the entry, if there is one
-		e = &Entry{ID: p.d.Ref(), MachineID: p.req.MachineID, Run: 1, State: StateFinal, Outcome: Rejected, Error: &Failure{Code: p.refused}}
+		e = &ledger.Entry{ID: p.d.Ref(), MachineID: p.req.MachineID, Run: 1, State: ledger.StateFinal, Outcome: message.Rejected, Error: &message.Failure{Code: p.refused}}
 	}
 	p.span.SetAttributes(attributes(e, cmp.Or(e.ID, p.req.ID))...)
 	switch {
@@ -92,34 +95,34 @@ func (p *attempt) End(out Outcome) {
 
 // publishing is the context to publish e's results in: they belong to e's trace, also where this message is another one
 // with the same id and a trace of its own.
-func (p *attempt) publishing(e *Entry) context.Context {
-	if p.span == nil || e.TraceParent == "" || traceID(e.TraceParent) == p.span.SpanContext().TraceID().String() {
+func (p *attempt) publishing(e *ledger.Entry) context.Context {
+	if p.span == nil || e.TraceParent == "" || message.TraceID(e.TraceParent) == p.span.SpanContext().TraceID().String() {
 		return p.work
 	}
-	return e.trace().under(p.work)
+	return e.Trace().Under(p.work)
 }
 
 // resume is ctx in the trace of a request of which no message is in hand.
-func (t Tracing) resume(ctx context.Context, e *Entry) context.Context {
+func (t Tracing) resume(ctx context.Context, e *ledger.Entry) context.Context {
 	if t.tracer == nil {
 		return ctx
 	}
-	return e.trace().under(ctx)
+	return e.Trace().Under(ctx)
 }
 
 // device makes the span of what happened on the machine, from accepted to final, now that both are known. A process that
 // dies between the decision and here takes the span with it, never the result.
-func (t Tracing) device(ctx context.Context, e *Entry) context.Context {
+func (t Tracing) device(ctx context.Context, e *ledger.Entry) context.Context {
 	if t.tracer == nil {
 		return ctx
 	}
-	ctx, span := t.tracer.Start(e.trace().under(ctx), "follow machine action", trace.WithTimestamp(e.Accepted))
+	ctx, span := t.tracer.Start(e.Trace().Under(ctx), "follow machine action", trace.WithTimestamp(e.Accepted))
 	if span.IsRecording() {
 		span.SetAttributes(attributes(e, e.ID)...)
 		if e.Error != nil {
 			span.SetAttributes(semconv.ErrorTypeKey.String(e.Error.Code))
 		}
-		if e.Outcome != Succeeded {
+		if e.Outcome != message.Succeeded {
 			span.SetStatus(codes.Error, e.Outcome)
 		}
 	}
@@ -128,7 +131,7 @@ func (t Tracing) device(ctx context.Context, e *Entry) context.Context {
 }
 
 // attributes are the span's of a run.
-func attributes(e *Entry, id string) []attribute.KeyValue {
+func attributes(e *ledger.Entry, id string) []attribute.KeyValue {
 	a := []attribute.KeyValue{semconv.MessagingMessageConversationID(id), attrRun.Int(e.Run), attrAttempt.Int(e.Attempts)}
 	if e.MachineID != "" {
 		a = append(a, attrMachine.String(e.MachineID))
@@ -137,10 +140,10 @@ func attributes(e *Entry, id string) []attribute.KeyValue {
 		a = append(a, attrAction.String(e.ActionID))
 	}
 	switch e.State {
-	case StateFinal:
+	case ledger.StateFinal:
 		a = append(a, attrOutcome.String(e.Outcome))
-	case StateSubmitted:
-		a = append(a, attrOutcome.String(Submitted))
+	case ledger.StateSubmitted:
+		a = append(a, attrOutcome.String(message.Submitted))
 	}
 	return a
 }

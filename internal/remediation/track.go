@@ -11,13 +11,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Feed tells of every request entry in the ledger: first of all there are, in any order, then calls synced once, then
 // of each change, in the order of the writes to one key. A deleted or expired entry comes with a nil value. It returns
 // when ctx ends (nil) or when the watch broke (an error); fn is not called concurrently.
 type Feed interface {
-	Entries(ctx context.Context, synced func(), fn func(key string, rec Record)) error
+	Entries(ctx context.Context, synced func(), fn func(key string, rec ledger.Record)) error
 }
 
 // Window is a limit of the budget, as far as following must know it.
@@ -39,7 +41,7 @@ type TrackConfig struct {
 // decision is a compare-and-swap in the ledger, so a second tracker only wastes calls.
 type Tracker struct {
 	Defender  *defender.Client
-	Ledger    Ledger
+	Ledger    ledger.Ledger
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
@@ -134,20 +136,20 @@ func (t *Tracker) Ages() []time.Duration {
 }
 
 // learn keeps in mind what an entry says is to be followed or published.
-func (t *Tracker) learn(key string, rec Record) {
-	e, err := DecodeEntry(rec)
-	if err != nil && !errors.Is(err, errNewer) { // a newer version's is not ours to follow any more
+func (t *Tracker) learn(key string, rec ledger.Record) {
+	e, err := ledger.DecodeEntry(rec)
+	if err != nil && !errors.Is(err, ledger.ErrNewer) { // a newer version's is not ours to follow any more
 		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.State == StateFinal && !e.Published && !e.Dead {
+	if e.State == ledger.StateFinal && !e.Published && !e.Dead {
 		t.unpublished[key] = time.Now()
 	} else {
 		delete(t.unpublished, key)
 	}
-	if e.State != StateSubmitted || !e.Follow {
+	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
 		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.Accepted}
@@ -162,7 +164,7 @@ func (t *Tracker) learn(key string, rec Record) {
 
 // unfollow forgets an entry of which err says that it is not this version's any more.
 func (t *Tracker) unfollow(key string, err error) bool {
-	if !errors.Is(err, errNewer) && !errors.Is(err, errGarbled) {
+	if !errors.Is(err, ledger.ErrNewer) && !errors.Is(err, ledger.ErrGarbled) {
 		return false
 	}
 	t.mu.Lock()

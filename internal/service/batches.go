@@ -12,7 +12,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Digest keeps, for the page, what a stream of results is too long to be read for each time: the latest failures, and how
@@ -48,17 +49,17 @@ func NewDigest() *Digest { return &Digest{seed: maphash.MakeSeed(), Batches: map
 
 // Add takes a result in.
 func (d *Digest) Add(m broker.Message) {
-	var r remediation.Result
+	var r message.Result
 	if json.Unmarshal(m.Data, &r) != nil {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r.Final && slices.Contains([]string{remediation.Failed, remediation.TimedOut, remediation.Cancelled, remediation.Rejected, remediation.Abandoned}, r.Outcome) {
+	if r.Final && slices.Contains([]string{message.Failed, message.TimedOut, message.Cancelled, message.Rejected, message.Abandoned}, r.Outcome) {
 		d.failures = append(d.failures, resultRow(m.Time, r))
 		d.failures = slices.Delete(d.failures, 0, max(len(d.failures)-shown, 0))
 	}
-	if r.Batch == "" || !remediation.IsOutcome(r.Outcome) {
+	if r.Batch == "" || !message.IsOutcome(r.Outcome) {
 		return
 	}
 	b, row := d.batch(r.Batch, m.Time), maphash.String(d.seed, r.RequestID)
@@ -107,7 +108,7 @@ func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 		b.waiting = 0
 	}
 	d.cut = false
-	rules, messages, bytes := remediation.Rules{Stream: conn.Names().Stream}, 0, 0
+	rules, messages, bytes := message.Rules{Stream: conn.Names().Stream}, 0, 0
 	for m, err := range conn.Queue(ctx) {
 		if messages, bytes = messages+1, bytes+len(m.Data); ctx.Err() != nil || messages > countMost || bytes > countBytes {
 			d.cut = true
@@ -116,7 +117,7 @@ func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 		if err != nil {
 			return err
 		}
-		r, invalid := rules.Parse(remediation.Delivery{Stream: rules.Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time})
+		r, invalid := rules.Parse(message.Delivery{Stream: rules.Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time})
 		if invalid != nil || r.Batch == "" {
 			continue
 		}

@@ -13,6 +13,9 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // parts are what a worker consists of once the broker is there.
@@ -51,9 +54,9 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	breaker.Log = s.Log
 	p := &parts{breaker: breaker, dryRun: set.DryRun, notes: &remediation.Notes{}, Tally: s.Broker.NewTally(), digest: NewDigest()}
 	p.Tally.Each = p.digest.Add
-	var ledger *broker.Ledger
+	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
-		ledger, err = s.openStores(ctx, p)
+		store, err = s.openStores(ctx, p)
 		return err
 	})
 	if err != nil {
@@ -64,13 +67,13 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
-	requestRoom, actionRoom := remediation.Room(s.Broker.MaxPayload())
+	requestRoom, actionRoom := ledger.Room(s.Broker.MaxPayload())
 	publisher, auditor, metrics := s.Broker.NewPublisher(), s.Broker.NewAuditor(s.Owner), remediation.NewMetrics(s.Registry)
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.Budget,
+		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.Budget,
 		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
-		Rules: remediation.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Fits: remediation.Fits(requestRoom)}, Policy: set.Accept.Policy,
+		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
 			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
 			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,
@@ -80,7 +83,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: ledger, Publisher: publisher, Audit: auditor, Feed: ledger, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.contended,
@@ -134,7 +137,7 @@ func (s *Service) assembleClient(p *parts) error {
 	}
 	p.apiURL = apiURL
 	p.tokens = defender.NewTokens(s.credential, scope)
-	_, actionRoom := remediation.Room(s.Broker.MaxPayload())
+	_, actionRoom := ledger.Room(s.Broker.MaxPayload())
 	p.client, err = defender.New(defender.Config{
 		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + ThisBuild().Version, Timeout: d.Timeout, StartLimit: budget.StartLimit,
 		MaxAction: actionRoom, Registerer: s.Registry, TracerProvider: s.tracing.Spans(),

@@ -9,7 +9,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // shown is how many rows of results and dead letters the page asks for.
@@ -22,7 +23,7 @@ func recentResults(ctx context.Context, b *broker.Broker) ([]admin.ResultRow, er
 	}
 	var rows []admin.ResultRow
 	for _, m := range msgs {
-		var r remediation.Result
+		var r message.Result
 		if json.Unmarshal(m.Data, &r) == nil {
 			rows = append(rows, resultRow(m.Time, r))
 		}
@@ -30,7 +31,7 @@ func recentResults(ctx context.Context, b *broker.Broker) ([]admin.ResultRow, er
 	return rows, nil
 }
 
-func resultRow(at time.Time, r remediation.Result) admin.ResultRow {
+func resultRow(at time.Time, r message.Result) admin.ResultRow {
 	row := admin.ResultRow{
 		RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, MachineID: r.MachineID, RequestedBy: r.RequestedBy, SignedBy: r.SignedBy,
 		Ticket: r.Ticket, Outcome: r.Outcome, Time: at,
@@ -49,7 +50,7 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 	var rows []admin.DeadLetterRow
 	for _, m := range msgs {
 		h := m.Header
-		d := remediation.ReadDeadLetter(h, m.Data)
+		d := message.ReadDeadLetter(h, m.Data)
 		row := admin.DeadLetterRow{Sequence: m.Sequence, Attempts: d.Attempts}
 		row.ResultRow = admin.ResultRow{RequestID: d.RequestID, Run: d.Run, Code: d.Code, Message: d.Message, Time: m.Time}
 		if r, claimed, ok := Asked(d, h, m.Data, b.Names().Stream); ok {
@@ -62,8 +63,8 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 
 // WhyEnded is the error of a result; of an action that ended otherwise than it should, what the API says of it, which has
 // no error. Nil: there is nothing to say.
-func WhyEnded(r remediation.Result) *remediation.Failure {
-	if r.Error != nil || !r.Final || r.Outcome == remediation.Succeeded || len(r.MachineAction) == 0 {
+func WhyEnded(r message.Result) *message.Failure {
+	if r.Error != nil || !r.Final || r.Outcome == message.Succeeded || len(r.MachineAction) == 0 {
 		return r.Error
 	}
 	var a struct {
@@ -89,5 +90,5 @@ func WhyEnded(r remediation.Result) *remediation.Failure {
 	if len(said) == 1 {
 		said = append(said, "Defender says no more; see the action in its portal")
 	}
-	return &remediation.Failure{Code: "action" + a.Status, Message: strings.Join(said, "; "), Origin: remediation.OriginDefender}
+	return &message.Failure{Code: "action" + a.Status, Message: strings.Join(said, "; "), Origin: message.OriginDefender}
 }

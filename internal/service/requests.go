@@ -11,22 +11,24 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Known is one of the requests that a search finds.
 type Known struct {
-	RequestID   string               `json:"requestId"`
-	ClaimedID   string               `json:"claimedId,omitempty"`
-	Run         int                  `json:"run,omitempty"`
-	State       string               `json:"state"` // queued, the ledger's, or final
-	Outcome     string               `json:"outcome,omitempty"`
-	Error       *remediation.Failure `json:"error,omitempty"`
-	MachineID   string               `json:"machineId,omitempty"`
-	RequestedBy string               `json:"requestedBy,omitempty"`
-	Ticket      string               `json:"ticket,omitempty"`
-	SignedBy    string               `json:"signedBy,omitempty"`
-	Time        time.Time            `json:"time"` // published, taken or told, whatever is known last
+	RequestID   string           `json:"requestId"`
+	ClaimedID   string           `json:"claimedId,omitempty"`
+	Run         int              `json:"run,omitempty"`
+	State       string           `json:"state"` // queued, the ledger's, or final
+	Outcome     string           `json:"outcome,omitempty"`
+	Error       *message.Failure `json:"error,omitempty"`
+	MachineID   string           `json:"machineId,omitempty"`
+	RequestedBy string           `json:"requestedBy,omitempty"`
+	Ticket      string           `json:"ticket,omitempty"`
+	SignedBy    string           `json:"signedBy,omitempty"`
+	Time        time.Time        `json:"time"` // published, taken or told, whatever is known last
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
@@ -61,10 +63,10 @@ func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]Known,
 
 func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 	return conn.Follow(ctx, conn.Names().ResultsStream, broker.FollowOptions{ToPresent: true}, func(m broker.Message) error {
-		var r remediation.Result
+		var r message.Result
 		if json.Unmarshal(m.Data, &r) == nil {
 			f.add(Known{
-				RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, State: string(remediation.StateFinal), Outcome: r.Outcome, Error: WhyEnded(r),
+				RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, State: string(ledger.StateFinal), Outcome: r.Outcome, Error: WhyEnded(r),
 				MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, SignedBy: r.SignedBy, Time: m.Time,
 			})
 		}
@@ -73,12 +75,12 @@ func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 }
 
 func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
-	ledger, err := conn.OpenLedger(ctx)
+	store, err := conn.OpenLedger(ctx)
 	if err != nil {
 		return err
 	}
-	return ledger.Search(ctx, func(e remediation.Entry) {
-		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == remediation.StateFinal && e.Published {
+	return store.Search(ctx, func(e ledger.Entry) {
+		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
 			return // its result says more
 		}
 		f.add(Known{
@@ -123,7 +125,7 @@ func (k Known) Row() admin.ResultRow {
 
 // state is the outcome of what has ended, else what the ledger calls it.
 func (k Known) state() string {
-	if k.State == string(remediation.StateFinal) {
+	if k.State == string(ledger.StateFinal) {
 		return cmp.Or(k.Outcome, k.State)
 	}
 	return k.State
@@ -131,7 +133,7 @@ func (k Known) state() string {
 
 // ReadQueue finds messages in the request stream, and says how many there are in all.
 func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool) (found []Queued, all int, err error) {
-	rules := remediation.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
+	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
 	for m, err := range conn.Queue(ctx) {
 		if broker.IsMissing(err) {
 			return found, all, nil
@@ -141,10 +143,10 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool)
 		}
 		all++
 		q := Queued{Message: m, Place: all}
-		d := remediation.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
 		q.Req, q.invalid = rules.Parse(d)
-		if seq, is, _ := remediation.ParseReplay(m.Header); is {
-			if _, _, id, err := remediation.OriginalDelivery(m.Header, m.Data); err == nil {
+		if seq, is, _ := message.ParseReplay(m.Header); is {
+			if _, _, id, err := message.OriginalDelivery(m.Header, m.Data); err == nil {
 				q.Replay, q.Req.ID, q.Req.Derived = seq, id, false
 			}
 		}
@@ -160,24 +162,24 @@ type Queued struct {
 	broker.Message
 	Place  int    // 1: the oldest
 	Replay uint64 // the dead letter that it replays; 0: none
-	Req    remediation.Request
+	Req    message.Request
 	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
-	invalid *remediation.Invalid
+	invalid *message.Invalid
 }
 
 // AsResult is a request that waits as its result will name it.
-func (q Queued) AsResult() remediation.Result {
+func (q Queued) AsResult() message.Result {
 	k := q.known()
-	return remediation.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.Req.Batch}
+	return message.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.Req.Batch}
 }
 
 // Asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
-func Asked(dead remediation.DeadLetter, h remediation.Header, data []byte, stream string) (r remediation.Request, claimed string, ok bool) {
-	original, _, _, err := remediation.OriginalDelivery(h, data)
+func Asked(dead message.DeadLetter, h message.Header, data []byte, stream string) (r message.Request, claimed string, ok bool) {
+	original, _, _, err := message.OriginalDelivery(h, data)
 	if err != nil {
 		return r, "", false
 	}
-	r, invalid := remediation.Rules{Stream: stream}.Parse(original)
+	r, invalid := message.Rules{Stream: stream}.Parse(original)
 	switch {
 	case invalid != nil:
 		claimed = invalid.ClaimedID

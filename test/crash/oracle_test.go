@@ -14,15 +14,17 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // oracle judges the whole state.
 type oracle struct {
 	world *world
 	asked map[string]*request
-	told  map[string][]remediation.Result // by request id
-	read  uint64                          // last sequence of the results that was read
+	told  map[string][]message.Result // by request id
+	read  uint64                      // last sequence of the results that was read
 }
 
 // finish waits until everything asked for has ended, and judges the state.
@@ -68,7 +70,7 @@ func (o *oracle) missing() (what []string) {
 		return []string{err.Error()}
 	}
 	for _, e := range entries {
-		if e.State != remediation.StateFinal || !e.Published {
+		if e.State != ledger.StateFinal || !e.Published {
 			what = append(what, fmt.Sprintf("%s is %s in the ledger (published: %v)", e.ID, e.State, e.Published))
 		}
 	}
@@ -84,12 +86,12 @@ func (o *oracle) missing() (what []string) {
 
 func (o *oracle) readResults(ctx context.Context) error {
 	return o.messages(ctx, o.world.own.Names().ResultsStream, &o.read, func(m *jetstream.RawStreamMsg) error {
-		var r remediation.Result
+		var r message.Result
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return err
 		}
 		if o.told == nil {
-			o.told = map[string][]remediation.Result{}
+			o.told = map[string][]message.Result{}
 		}
 		o.told[r.RequestID] = append(o.told[r.RequestID], r)
 		return nil
@@ -133,10 +135,10 @@ func (o *oracle) gone(ctx context.Context, stream string, seq uint64) (bool, err
 	return strings.Contains(string(reply.Data), `"err_code":10037`), nil // [nats-server errors.json] no message found
 }
 
-func (o *oracle) final(id string) (remediation.Result, bool) {
-	i := slices.IndexFunc(o.told[id], func(r remediation.Result) bool { return r.Final })
+func (o *oracle) final(id string) (message.Result, bool) {
+	i := slices.IndexFunc(o.told[id], func(r message.Result) bool { return r.Final })
 	if i < 0 {
-		return remediation.Result{}, false
+		return message.Result{}, false
 	}
 	return o.told[id][i], true
 }
@@ -161,9 +163,9 @@ func (o *oracle) actionsOnce() error {
 		}
 		own, called := made[r.comment]
 		switch {
-		case f.Outcome == remediation.Rejected && r.comment != "" && (called || shown.ID != ""):
+		case f.Outcome == message.Rejected && r.comment != "" && (called || shown.ID != ""):
 			return fmt.Errorf("%s was rejected and has an action\n%s", id, o.world.logs(id, 40))
-		case f.Outcome == remediation.Rejected:
+		case f.Outcome == message.Rejected:
 		case shown.MachineID != r.machine:
 			return fmt.Errorf("%s is for machine %s and its result shows an action of %s", id, r.machine, shown.MachineID)
 		case f.Adopted == called || f.Adopted == (shown.RequestorComment == r.comment):
@@ -189,7 +191,7 @@ func (o *oracle) resultsOnce() error {
 			}
 		}
 		f, _ := o.final(id)
-		followed := f.Outcome != remediation.Rejected && f.Outcome != remediation.Submitted
+		followed := f.Outcome != message.Rejected && f.Outcome != message.Submitted
 		// One that died between the acceptance and its result leaves the rest to the follower, who tells only the end.
 		lost := followed && submitted == 0 && o.world.deaths.Load() == 0
 		if final != 1 || submitted > 1 || !followed && submitted > 0 || lost || f.Outcome != r.want || f.Run != 1 {
@@ -199,7 +201,7 @@ func (o *oracle) resultsOnce() error {
 	return nil
 }
 
-func outcomes(all []remediation.Result) (words []string) {
+func outcomes(all []message.Result) (words []string) {
 	for _, r := range all {
 		words = append(words, fmt.Sprintf("run %d %s %+v %s", r.Run, r.Outcome, r.Error, r.FinishedAt))
 	}
@@ -213,16 +215,16 @@ func (o *oracle) deadLettersAgree() error {
 	seen := map[string]bool{}
 	var from uint64
 	err := o.messages(ctx, o.world.own.Names().DeadletterStream, &from, func(m *jetstream.RawStreamMsg) error {
-		id := m.Header.Get(remediation.HeaderDeadRequestID)
+		id := m.Header.Get(message.HeaderDeadRequestID)
 		r := o.asked[id]
-		if r == nil || seen[id] || r.want != remediation.Rejected || !bytes.Equal(m.Data, r.payload) {
+		if r == nil || seen[id] || r.want != message.Rejected || !bytes.Equal(m.Data, r.payload) {
 			return fmt.Errorf("dead letter of %q (seen before: %v): %s\n%s", id, seen[id], m.Data, o.world.logs(id, 40))
 		}
 		seen[id] = true
 		return nil
 	})
 	for id, r := range o.asked {
-		if r.want == remediation.Rejected && !seen[id] {
+		if r.want == message.Rejected && !seen[id] {
 			err = errors.Join(err, fmt.Errorf("%s was rejected without a dead letter", id))
 		}
 	}
@@ -264,11 +266,11 @@ func (o *oracle) auditAgrees() error {
 	chain := broker.NewAuditChain(1, broker.AuditKept{}, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
 	recorded := map[string]bool{}
 	if err := trail.Each(ctx, time.Time{}, func(m broker.Message) error {
-		var r remediation.AuditRecord
+		var r ledger.AuditRecord
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return err
 		}
-		if r.Kind == remediation.AuditDecided || r.Kind == remediation.AuditRefused {
+		if r.Kind == ledger.AuditDecided || r.Kind == ledger.AuditRefused {
 			recorded[r.RequestID+" "+r.Outcome] = true
 		}
 		return chain.Add(m)
@@ -287,17 +289,17 @@ func (o *oracle) auditAgrees() error {
 }
 
 // entries is the ledger by request id.
-func (o *oracle) entries(ctx context.Context) (map[string]remediation.Entry, error) {
+func (o *oracle) entries(ctx context.Context) (map[string]ledger.Entry, error) {
 	kv, err := o.world.own.JS().KeyValue(ctx, broker.LedgerBucket)
 	if err != nil {
 		return nil, err
 	}
-	watch, err := kv.Watch(ctx, remediation.EntryKeys(o.world.own.Names().Stream), jetstream.IgnoreDeletes())
+	watch, err := kv.Watch(ctx, ledger.EntryKeys(o.world.own.Names().Stream), jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = watch.Stop() }()
-	all := map[string]remediation.Entry{}
+	all := map[string]ledger.Entry{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -306,7 +308,7 @@ func (o *oracle) entries(ctx context.Context) (map[string]remediation.Entry, err
 			if kv == nil {
 				return all, nil
 			}
-			e, err := remediation.DecodeEntry(remediation.Record{Value: kv.Value(), Revision: kv.Revision(), Written: kv.Created()})
+			e, err := ledger.DecodeEntry(ledger.Record{Value: kv.Value(), Revision: kv.Revision(), Written: kv.Created()})
 			if err != nil {
 				return nil, err
 			}

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // request is what was asked for and what must come of it.
@@ -28,11 +29,11 @@ func machineOf(name string) string {
 }
 
 // sane asks for what succeeds.
-func sane(w *world, id string) { w.ask(id, defendersim.Machine{}, remediation.Succeeded, nil) }
+func sane(w *world, id string) { w.ask(id, defendersim.Machine{}, message.Succeeded, nil) }
 
 // failing asks for what the machine fails at.
 func failing(w *world, id string) {
-	w.ask(id, defendersim.Machine{Outcome: "Failed"}, remediation.Failed, nil)
+	w.ask(id, defendersim.Machine{Outcome: "Failed"}, message.Failed, nil)
 }
 
 // unclear asks for what is carried out and answered with a 500, or not carried out, and answered so too.
@@ -46,17 +47,17 @@ func unclear(w *world, id string) {
 
 // unknown asks for a machine that there is not.
 func unknown(w *world, id string) {
-	w.publish(&request{id: id, machine: machineOf(id), want: remediation.Rejected}, nil)
+	w.publish(&request{id: id, machine: machineOf(id), want: message.Rejected}, nil)
 }
 
 // expired asks for what is too late.
 func expired(w *world, id string) {
-	w.ask(id, defendersim.Machine{}, remediation.Rejected, map[string]any{"expiresAt": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)})
+	w.ask(id, defendersim.Machine{}, message.Rejected, map[string]any{"expiresAt": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)})
 }
 
 // malformed asks for nothing that could be understood.
 func malformed(w *world, id string) {
-	w.publish(&request{payload: []byte(`{"comment":"` + id + `","machineId":7}`), want: remediation.Rejected}, map[string]any{"id": id})
+	w.publish(&request{payload: []byte(`{"comment":"` + id + `","machineId":7}`), want: message.Rejected}, map[string]any{"id": id})
 }
 
 // twice asks twice for the same.
@@ -68,7 +69,7 @@ func twice(w *world, id string) {
 // pair asks for two things of one machine.
 func pair(w *world, id string) {
 	sane(w, id)
-	w.publish(&request{id: id + "-other", machine: machineOf(id), want: remediation.Succeeded}, nil)
+	w.publish(&request{id: id + "-other", machine: machineOf(id), want: message.Succeeded}, nil)
 }
 
 // mixed asks for one of everything in turn.
@@ -124,7 +125,7 @@ func (w *world) send(payload []byte, messageID string) (seq uint64) {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
 		defer cancel()
 		var err error
-		if seq, err = w.own.Publish(ctx, remediation.Header{"Nats-Msg-Id": {messageID}}, payload); err != nil {
+		if seq, err = w.own.Publish(ctx, message.Header{"Nats-Msg-Id": {messageID}}, payload); err != nil {
 			return err.Error()
 		}
 		return ""

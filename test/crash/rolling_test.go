@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // An upgrade: one replica after another is asked to end and replaced, again and again, while requests keep coming.
@@ -19,7 +20,7 @@ func TestRollingRestart(t *testing.T) {
 	w := newWorld(t, options{api: defendersim.Config{Latency: 100 * time.Millisecond}})
 	var all []*request
 	for n := range requests / 2 {
-		r := &request{id: fmt.Sprint("rolling-", n), machine: machineOf(fmt.Sprint("rolling-", n)), want: remediation.Succeeded}
+		r := &request{id: fmt.Sprint("rolling-", n), machine: machineOf(fmt.Sprint("rolling-", n)), want: message.Succeeded}
 		w.api.AddMachine(r.machine, defendersim.Machine{})
 		r.comment = "crash " + r.id
 		r.payload = fmt.Appendf(nil, `{"id":%q,"machineId":%q,"comment":%q}`, r.id, r.machine, r.comment)

@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Three replicas share a limit to the full, and everything is killed and started anew within the window.
@@ -21,7 +22,7 @@ func TestSharedBudget(t *testing.T) {
 	})
 	w.readiness("")
 	for n := range asked {
-		w.ask(fmt.Sprint("budget-", n), defendersim.Machine{}, remediation.Submitted, nil)
+		w.ask(fmt.Sprint("budget-", n), defendersim.Machine{}, message.Submitted, nil)
 	}
 	until(t, time.Minute, func() string {
 		if left := w.missing(); len(left) > asked-limit {

@@ -21,7 +21,8 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // versionBefore is the last commit whose worker had one key for an id, whoever asked. Its stores must be taken over.
@@ -123,11 +124,11 @@ func (u *upgrade) asks(signer, id string) {
 	u.sent[whose] = true
 	payload := fmt.Appendf(nil, `{"id":%q,"machineId":%q,"comment":%q,"expiresAt":%q}`, id, machineOf(whose), "crash "+whose,
 		time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano))
-	key, signature, err := remediation.Sign(u.seeds[signer], u.own.Names().Subject, payload)
+	key, signature, err := message.Sign(u.seeds[signer], u.own.Names().Subject, payload)
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	h := remediation.Header{remediation.HeaderSigner: {key}, remediation.HeaderSignature: {signature}}
+	h := message.Header{message.HeaderSigner: {key}, message.HeaderSignature: {signature}}
 	until(u.t, time.Minute, func() string {
 		ctx, cancel := context.WithTimeout(u.t.Context(), 5*time.Second)
 		defer cancel()
@@ -144,11 +145,11 @@ func (u *upgrade) finals() map[string][]string {
 	all := map[string][]string{}
 	var from uint64
 	err := u.messages(u.t.Context(), u.own.Names().ResultsStream, &from, func(m *jetstream.RawStreamMsg) error {
-		var r remediation.Result
+		var r message.Result
 		err := json.Unmarshal(m.Data, &r)
 		if err == nil && r.Final {
 			whose := r.RequestID + " of " + r.SignedBy
-			if r.Outcome != remediation.Succeeded {
+			if r.Outcome != message.Succeeded {
 				u.t.Fatalf("%s ended %s: %+v\n%s", whose, r.Outcome, r.Error, u.logs(r.RequestID, 40))
 			}
 			all[whose] = append(all[whose], m.Header.Get("Nats-Msg-Id"))

@@ -12,10 +12,11 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // checkPatience bounds each step that a broker or a network may leave hanging.
@@ -56,7 +57,7 @@ func (k *Checkup) broker(ctx context.Context) *broker.Broker {
 	}
 	k.ok("broker sign-in", "accepted %s by %s, NATS %s", secured, conn.Conn().ConnectedAddr(), conn.Conn().ConnectedServerVersion())
 	if small := conn.SmallPayload(); small != "" {
-		k.warn("broker message size", small, fmt.Sprintf("set max_payload: %d there, or let no request be so large", remediation.LeastMaxPayload))
+		k.warn("broker message size", small, fmt.Sprintf("set max_payload: %d there, or let no request be so large", ledger.LeastMaxPayload))
 	}
 	return conn
 }

@@ -11,19 +11,21 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Letter is one dead letter as the commands see it.
 type Letter struct {
 	Seq    uint64
-	Dead   remediation.DeadLetter
-	Header remediation.Header // as it is kept
+	Dead   message.DeadLetter
+	Header message.Header // as it is kept
 	Data   []byte
 
 	stuck string // why a replay would be rejected whatever happens; "": it need not be
@@ -96,7 +98,7 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
 		}
-		if err := recordLetter(ctx, by, remediation.ActReplay, l); err != nil {
+		if err := recordLetter(ctx, by, ledger.ActReplay, l); err != nil {
 			return err // the next would fare no better
 		}
 		if err := l.Replay(ctx, conn); err != nil {
@@ -111,7 +113,7 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
 // queued: its message id is fixed, and anybody who may publish can have used it up. So it goes out once more under an id
 // that nobody can guess. A message too many costs nothing, for a dead letter opens one run.
 func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
-	header := remediation.ReplayHeader(l.Seq, l.Header)
+	header := message.ReplayHeader(l.Seq, l.Header)
 	stored, err := conn.PublishOnce(ctx, header, l.Data)
 	if err != nil || !stored.Duplicate {
 		return err
@@ -138,7 +140,7 @@ func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
 		}
-		if err := recordLetter(ctx, by, remediation.ActDrop, l); err != nil {
+		if err := recordLetter(ctx, by, ledger.ActDrop, l); err != nil {
 			return err // the next would fare no better
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.Seq); err != nil {
@@ -192,7 +194,7 @@ func (s DeadletterSelection) Means(l Letter) bool {
 
 // owner is the signer or client whose request it is, "" if it is nobody's.
 func (l Letter) owner() string {
-	return cmp.Or(l.Dead.SignedBy, l.Header.Get(remediation.HeaderClient))
+	return cmp.Or(l.Dead.SignedBy, l.Header.Get(message.HeaderClient))
 }
 
 // Unknown names the ids and the sequence that no dead letter has.
@@ -241,7 +243,7 @@ func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bo
 		if err != nil {
 			return nil, err
 		}
-		l := Letter{Seq: m.Sequence, Dead: remediation.ReadDeadLetter(m.Header, m.Data), Header: m.Header, Data: m.Data}
+		l := Letter{Seq: m.Sequence, Dead: message.ReadDeadLetter(m.Header, m.Data), Header: m.Header, Data: m.Data}
 		if means(l) {
 			l.stuck = l.Hopeless(conn.Names(), time.Now())
 			letters = append(letters, l)
@@ -253,17 +255,17 @@ func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bo
 // Hopeless is why a replay would be rejected whatever happens, "" if it need not be. Signatures and policy are the
 // worker's to judge, which knows the signers of today.
 func (l Letter) Hopeless(n broker.Names, now time.Time) string {
-	original, _, _, err := remediation.OriginalDelivery(l.Header, l.Data)
+	original, _, _, err := message.OriginalDelivery(l.Header, l.Data)
 	switch {
 	case err != nil:
 		return err.Error()
 	case original.Stream != n.Stream || original.Subject != n.Subject:
 		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
 	}
-	if l.Dead.Code == remediation.CodeIDConflict && now.Sub(l.Dead.Time) < session.Remembered {
+	if l.Dead.Code == message.CodeIDConflict && now.Sub(l.Dead.Time) < session.Remembered {
 		return "another request has its id; publish the request under an id of its own"
 	}
-	r, invalid := remediation.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
+	r, invalid := message.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
 	switch {
 	case invalid != nil:
 		return "it would be rejected again: " + invalid.Error() + "; publish a corrected request"
@@ -329,8 +331,8 @@ func (s DeadletterSelection) Validate() error {
 
 // recordLetter records what is about to be done to a dead letter, which may be the last that is heard of it.
 func recordLetter(ctx context.Context, o *session.Operator, act string, l Letter) error {
-	return o.Record(ctx, act, remediation.AuditRecord{
-		RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(remediation.HeaderClient), Run: l.Dead.Run, DeadLetter: l.Seq,
-		Error: &remediation.Failure{Code: l.Dead.Code, Message: l.Dead.Message, Origin: remediation.OriginWorker},
+	return o.Record(ctx, act, ledger.AuditRecord{
+		RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(message.HeaderClient), Run: l.Dead.Run, DeadLetter: l.Seq,
+		Error: &message.Failure{Code: l.Dead.Code, Message: l.Dead.Message, Origin: message.OriginWorker},
 	})
 }

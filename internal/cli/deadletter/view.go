@@ -15,10 +15,11 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // LetterView is a dead letter in JSON. The payload is as it was where it is JSON (encoding json), a string where it
@@ -45,9 +46,9 @@ type LetterView struct {
 
 func (l Letter) View(n broker.Names) LetterView {
 	v := LetterView{
-		Seq: l.Seq, RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(remediation.HeaderClient), Run: l.Dead.Run, Code: l.Dead.Code, Message: l.Dead.Message,
+		Seq: l.Seq, RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(message.HeaderClient), Run: l.Dead.Run, Code: l.Dead.Code, Message: l.Dead.Message,
 		Attempts: l.Dead.Attempts, Time: l.Dead.Time, Subject: l.Dead.Delivery.Subject, Truncated: l.truncated(),
-		Source: l.Header.Get(remediation.HeaderDeadStream) + ":" + l.Header.Get(remediation.HeaderDeadSequence),
+		Source: l.Header.Get(message.HeaderDeadStream) + ":" + l.Header.Get(message.HeaderDeadSequence),
 	}
 	r, claimed, _ := service.Asked(l.Dead, l.Header, l.Data, n.Stream)
 	v.MachineID, v.ClaimedID = r.MachineID, claimed
@@ -57,7 +58,7 @@ func (l Letter) View(n broker.Names) LetterView {
 	return v
 }
 
-func (l Letter) truncated() bool { return l.Header.Get(remediation.HeaderDeadTruncated) != "" }
+func (l Letter) truncated() bool { return l.Header.Get(message.HeaderDeadTruncated) != "" }
 
 func PayloadJSON(data []byte) (encoding string, value json.RawMessage) {
 	text := utf8.Valid(data)
@@ -78,7 +79,7 @@ const notShown = "(not shown)"
 func (l Letter) shownHeaders() map[string][]string {
 	shown := map[string][]string{}
 	for name, values := range l.Header {
-		if strings.EqualFold(name, remediation.HeaderSignature) {
+		if strings.EqualFold(name, message.HeaderSignature) {
 			values = []string{notShown}
 		}
 		shown[name] = values

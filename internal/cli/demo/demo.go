@@ -17,10 +17,11 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // demoLimit is how long the sample may take. The machine that is not found takes the longest, five seconds.
@@ -143,13 +144,13 @@ func samples() []sample {
 		return fmt.Sprintf(`{"id":%q,"machineId":%q,"comment":"Cleaned and validated, ticket SOC-4711","requestedBy":"analyst@example.com","batch":"demo"}`, id, machine)
 	}
 	return []sample{
-		{"demo-1", "an ordinary machine", request("demo-1", demoMachine(1)), remediation.Succeeded},
-		{"demo-2", "an ordinary machine", request("demo-2", demoMachine(2)), remediation.Succeeded},
-		{"demo-3", "throttled first (429)", request("demo-3", demoMachine(3)), remediation.Succeeded},
-		{"demo-4", "the answer gets lost", request("demo-4", demoMachine(4)), remediation.Succeeded},
-		{"demo-5", "fails on the machine", request("demo-5", demoMachine(5)), remediation.Failed},
-		{"demo-6", "a machine nobody knows", request("demo-6", demoMachine(6)), remediation.Rejected},
-		{"", "a malformed message", `{"machineId":"not-a-machine-id"`, remediation.Rejected},
+		{"demo-1", "an ordinary machine", request("demo-1", demoMachine(1)), message.Succeeded},
+		{"demo-2", "an ordinary machine", request("demo-2", demoMachine(2)), message.Succeeded},
+		{"demo-3", "throttled first (429)", request("demo-3", demoMachine(3)), message.Succeeded},
+		{"demo-4", "the answer gets lost", request("demo-4", demoMachine(4)), message.Succeeded},
+		{"demo-5", "fails on the machine", request("demo-5", demoMachine(5)), message.Failed},
+		{"demo-6", "a machine nobody knows", request("demo-6", demoMachine(6)), message.Rejected},
+		{"", "a malformed message", `{"machineId":"not-a-machine-id"`, message.Rejected},
 	}
 }
 
@@ -185,7 +186,7 @@ func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, 
 	table := session.NewTable("REQUEST", "WHAT", "OUTCOME", "WHY", "CALLS")
 	ok = true
 	err = b.Follow(ctx, b.Names().ResultsStream, broker.FollowOptions{}, func(m broker.Message) error {
-		var r remediation.Result
+		var r message.Result
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return fmt.Errorf("result %d: %w", m.Sequence, err)
 		}

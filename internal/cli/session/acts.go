@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Operator puts what somebody does by command into the audit trail. Each command is a process of its own there, with a
@@ -45,10 +46,10 @@ func localUser() string {
 
 // Record records an act; what else there is to say of it stands in r. A crash behind it leaves the record of an act that
 // was not done.
-func (o *Operator) Record(ctx context.Context, act string, r remediation.AuditRecord) error {
+func (o *Operator) Record(ctx context.Context, act string, r ledger.AuditRecord) error {
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()
-	r.Kind, r.Act, r.By, r.ByClaimed, r.Reason, r.DecidedAt = remediation.AuditOperated, act, o.by, o.claimed, o.reason, time.Now().UTC()
+	r.Kind, r.Act, r.By, r.ByClaimed, r.Reason, r.DecidedAt = ledger.AuditOperated, act, o.by, o.claimed, o.reason, time.Now().UTC()
 	err := o.auditor.Record(ctx, r)
 	switch {
 	case broker.IsMissing(err):

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // table is rows under a heading, in columns.
@@ -57,7 +58,7 @@ func PlainLines(s string) string {
 }
 
 // ResultLine is a result for people, on one line.
-func ResultLine(at time.Time, r remediation.Result) string {
+func ResultLine(at time.Time, r message.Result) string {
 	parts := []string{admin.Clock(at), Plain(Claiming(r.RequestID, r.ClaimedID)), Plain(r.Outcome)}
 	if r.MachineID != "" {
 		parts = append(parts, "machine "+Plain(r.MachineID))

@@ -13,11 +13,12 @@ import (
 	"unicode/utf8"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // shownMistakes is how many mistakes of a file are shown; the others are counted.
@@ -32,7 +33,7 @@ type Bulk struct {
 	Batch   string // "" for a single request without one
 	named   bool   // by --batch: no row may have another
 	Subject string
-	rules   remediation.Rules // the worker's own, signatures included
+	rules   message.Rules // the worker's own, signatures included
 
 	seed    []byte // to sign with; nil: not signed
 	signer  string // its public nkey
@@ -53,7 +54,7 @@ type Prepared struct {
 	Message Message
 	content [sha256.Size]byte // of what the row itself says: a signature is good for a day from each run on
 	Payload []byte
-	header  remediation.Header
+	header  message.Header
 	err     error
 }
 
@@ -105,8 +106,8 @@ func (b *Bulk) Complete(p *Prepared) (err error) {
 			return err
 		}
 	}
-	signer, signature, err := remediation.Sign(b.seed, b.Subject, p.Payload)
-	p.header = remediation.Header{remediation.HeaderSigner: {signer}, remediation.HeaderSignature: {signature}}
+	signer, signature, err := message.Sign(b.seed, b.Subject, p.Payload)
+	p.header = message.Header{message.HeaderSigner: {signer}, message.HeaderSignature: {signature}}
 	return err
 }
 
@@ -170,7 +171,7 @@ func repeatedIn(machines map[string][]int) (all []repeated) {
 }
 
 func (b *Bulk) judge(p Prepared) error {
-	_, invalid := b.rules.Parse(remediation.Delivery{Stream: b.rules.Stream, Subject: b.Subject, Header: p.header, Data: p.Payload})
+	_, invalid := b.rules.Parse(message.Delivery{Stream: b.rules.Stream, Subject: b.Subject, Header: p.header, Data: p.Payload})
 	if invalid != nil {
 		return errors.New(invalid.Message)
 	}

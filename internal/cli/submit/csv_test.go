@@ -16,7 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const goodMachine = "00000000000000000000000000000000000000aB"
@@ -168,7 +169,7 @@ func TestInput(t *testing.T) {
 			t.Errorf("%s: jsonl is %t", c.file, in.jsonl)
 		}
 		for range 2 { // it is read twice
-			if rows := collect(in.rows("", remediation.Rules{Stream: "S"})); len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "c" {
+			if rows := collect(in.rows("", message.Rules{Stream: "S"})); len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "c" {
 				t.Errorf("%s %q: got %+v", c.file, c.content, rows)
 			}
 		}
@@ -194,7 +195,7 @@ func TestInputUTF16(t *testing.T) {
 	csv, jsonl := "machineId\tcomment\r\na\tGeprüft 🙂\r\n", `{"machineId":"`+goodMachine+`","comment":"Geprüft 🙂"}`
 	little, big := utf16Of(csv, binary.LittleEndian), utf16Of(csv, binary.BigEndian)
 	for name, content := range map[string][]byte{"little.csv": little, "big.csv": big, "a.jsonl": utf16Of(jsonl, binary.LittleEndian)} {
-		rows := collect(inputOf(t, name, content).rows("", remediation.Rules{Stream: "S"}))
+		rows := collect(inputOf(t, name, content).rows("", message.Rules{Stream: "S"}))
 		if len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "Geprüft 🙂" {
 			t.Errorf("%s: got %+v", name, rows)
 		}
@@ -228,7 +229,7 @@ func TestInputIsACopy(t *testing.T) {
 	if err := os.WriteFile(path, []byte("machineId,comment\nb,d\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if rows := collect(in.rows("", remediation.Rules{})); len(rows) != 1 || rows[0].message.MachineID != "a" {
+	if rows := collect(in.rows("", message.Rules{})); len(rows) != 1 || rows[0].message.MachineID != "a" {
 		t.Errorf("got %+v", rows)
 	}
 	in.close()
@@ -251,13 +252,13 @@ func TestInputEndsWithItsContext(t *testing.T) {
 func testBulk(rows func(func(Row) bool)) *Bulk {
 	return &Bulk{
 		name: "file", Rows: rows, Batch: "batch", Subject: "remediation.unrestrict",
-		rules: remediation.Rules{Stream: "REMEDIATION", OwnSubjects: broker.Names{}.OwnSubjects()},
+		rules: message.Rules{Stream: "REMEDIATION", OwnSubjects: broker.Names{}.OwnSubjects()},
 	}
 }
 
 func TestMistakesAreCapped(t *testing.T) {
 	in := inputOf(t, "a.csv", []byte("machineId,comment\n"+strings.Repeat("a,c\n", shownMistakes+7)))
-	_, err := testBulk(in.rows("", remediation.Rules{})).check(nil)
+	_, err := testBulk(in.rows("", message.Rules{})).check(nil)
 	if err == nil || strings.Count(err.Error(), "machineId: is not") != shownMistakes || !strings.HasSuffix(err.Error(), "\n  and 7 more") {
 		t.Errorf("got %v", err)
 	}
@@ -299,7 +300,7 @@ func fuzzRows(t *testing.T, content []byte, rows func(func(Row) bool)) {
 		if err != nil || p.err != nil {
 			continue
 		}
-		r, invalid := b.rules.Parse(remediation.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: p.Payload})
+		r, invalid := b.rules.Parse(message.Delivery{Stream: "REMEDIATION", Sequence: 1, Data: p.Payload})
 		if invalid != nil {
 			t.Fatalf("%s: %v", p.Payload, invalid)
 		}

@@ -11,7 +11,8 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Fate is what is known of a row.
@@ -40,7 +41,7 @@ type Fate struct {
 type claim struct {
 	request string // STREAM:SEQ
 	told    uint64
-	result  remediation.Result
+	result  message.Result
 }
 
 // harvest collects the results of a bulk's rows. Its methods may be called at the same time.
@@ -73,7 +74,7 @@ func (h *harvest) add(p Prepared) {
 
 // take looks at one message of the results stream; Enough when no row is open.
 func (h *harvest) take(m broker.Message) error {
-	var r remediation.Result
+	var r message.Result
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seen = max(h.seen, m.Sequence)
@@ -98,7 +99,7 @@ func (h *harvest) take(m broker.Message) error {
 
 // ours is false for a result of another's request, which may have the same id: ids belong to signers and clients. Of signers
 // by another name than their nkey it can't be told which one is ours.
-func (h *harvest) ours(r remediation.Result) bool {
+func (h *harvest) ours(r message.Result) bool {
 	switch {
 	case h.signer == "":
 		return r.SignedBy == "" && r.Client == ""
@@ -112,7 +113,7 @@ func (h *harvest) ref(seq uint64) string { return h.stream + ":" + strconv.Forma
 
 // learn goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
 // late, when a crash came between.
-func (h *harvest) learn(f *Fate, told uint64, r remediation.Result) {
+func (h *harvest) learn(f *Fate, told uint64, r message.Result) {
 	if told <= f.told || f.Final && !r.Final && r.Run <= f.run {
 		return
 	}
@@ -157,7 +158,7 @@ func (h *harvest) published(f *Fate, s broker.Stored) {
 		}
 	}
 	f.claims = nil
-	if f.Final && (!s.Duplicate || f.Outcome == remediation.DryRun) {
+	if f.Final && (!s.Duplicate || f.Outcome == message.DryRun) {
 		h.close(f, false)
 		f.asked = true
 	}
@@ -217,7 +218,7 @@ func (h *harvest) Standing() standing {
 		}
 	}
 	for _, f := range h.fates {
-		if !f.Final && f.Outcome == remediation.Submitted {
+		if !f.Final && f.Outcome == message.Submitted {
 			s.underWay++
 		}
 	}
@@ -226,7 +227,7 @@ func (h *harvest) Standing() standing {
 
 // rerun is the run that a row of an earlier dry run asks for, else 0.
 func (f *Fate) rerun() int {
-	if f.Final && f.Outcome == remediation.DryRun {
+	if f.Final && f.Outcome == message.DryRun {
 		return f.run + 1
 	}
 	return 0
@@ -234,5 +235,5 @@ func (f *Fate) rerun() int {
 
 // succeeded tells whether a row got what it asked for: where actions are not followed, that the API accepted the call.
 func (f *Fate) succeeded() bool {
-	return f.Final && slices.Contains([]string{remediation.Succeeded, remediation.Submitted, remediation.DryRun}, f.Outcome)
+	return f.Final && slices.Contains([]string{message.Succeeded, message.Submitted, message.DryRun}, f.Outcome)
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // happening is one in the life of a row "a" of machine 1: a result, or that it was published.
@@ -26,15 +27,15 @@ type happening struct {
 }
 
 func result(run int, outcome string) happening {
-	return happening{request: "a", machine: 1, run: run, outcome: outcome, final: outcome != remediation.Submitted}
+	return happening{request: "a", machine: 1, run: run, outcome: outcome, final: outcome != message.Submitted}
 }
 
 func refused(seq int) happening {
-	return happening{request: fmt.Sprintf("REMEDIATION:%d", seq), claims: "a", machine: 1, run: 1, outcome: remediation.Rejected, final: true}
+	return happening{request: fmt.Sprintf("REMEDIATION:%d", seq), claims: "a", machine: 1, run: 1, outcome: message.Rejected, final: true}
 }
 
 func (e happening) message(seq uint64) broker.Message {
-	data, _ := json.Marshal(remediation.Result{
+	data, _ := json.Marshal(message.Result{
 		RequestID: e.request, ClaimedID: e.claims, MachineID: machineOf(e.machine), Run: e.run, Outcome: e.outcome, Final: e.final,
 	})
 	return broker.Message{Sequence: seq, Data: data}
@@ -42,7 +43,7 @@ func (e happening) message(seq uint64) broker.Message {
 
 func TestHarvest(t *testing.T) {
 	const (
-		succeeded, submitted, rejected, dryRun = remediation.Succeeded, remediation.Submitted, remediation.Rejected, remediation.DryRun
+		succeeded, submitted, rejected, dryRun = message.Succeeded, message.Submitted, message.Rejected, message.DryRun
 		open                                   = "" // not final
 	)
 	stored, known := happening{stored: 7}, happening{stored: 7, duplicate: true}
@@ -113,9 +114,9 @@ func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
 	h := newHarvest("REMEDIATION")
 	h.add(Prepared{Line: 12, Message: Message{ID: "a", MachineID: machineOf(1), Ticket: "INC-1", Metadata: json.RawMessage(`{"owner":"ann"}`)}})
 	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC)
-	data, _ := json.Marshal(remediation.Result{
-		RequestID: "a", MachineID: machineOf(1), Run: 2, Outcome: remediation.TimedOut, Final: true, ReceivedAt: at, FinishedAt: at.Add(time.Minute),
-		MachineAction: json.RawMessage(`{"id":"action-1"}`), Error: &remediation.Failure{Code: "trackTimeout", Message: "not, final"},
+	data, _ := json.Marshal(message.Result{
+		RequestID: "a", MachineID: machineOf(1), Run: 2, Outcome: message.TimedOut, Final: true, ReceivedAt: at, FinishedAt: at.Add(time.Minute),
+		MachineAction: json.RawMessage(`{"id":"action-1"}`), Error: &message.Failure{Code: "trackTimeout", Message: "not, final"},
 	})
 	_ = h.take(broker.Message{Sequence: 1, Data: data})
 	want := []string{"12", "a", machineOf(1), "timedOut", "true", "trackTimeout", "not, final", "action-1", "2", "2026-11-24T18:00:00Z", "2026-11-24T18:01:00Z", "INC-1", `{"owner":"ann"}`}
@@ -150,7 +151,7 @@ func TestHarvestKnowsWhoseResultItIs(t *testing.T) {
 		{signer: own, signedBy: other},
 	} {
 		h := harvest{signer: c.signer}
-		if got := h.ours(remediation.Result{SignedBy: c.signedBy, Client: c.client}); got != c.ours {
+		if got := h.ours(message.Result{SignedBy: c.signedBy, Client: c.client}); got != c.ours {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

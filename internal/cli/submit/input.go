@@ -15,9 +15,9 @@ import (
 	"strings"
 	"unicode/utf16"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // input is what is to be submitted, in a private copy: it is read twice, first to check it and then to publish it, and
@@ -154,7 +154,7 @@ func (in *input) content() (*bufio.Reader, error) {
 }
 
 // rows reads the copy once more. comment is that of all rows, "" if they have their own.
-func (in *input) rows(comment string, rules remediation.Rules) iter.Seq[Row] {
+func (in *input) rows(comment string, rules message.Rules) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		content, err := in.content()
 		switch {

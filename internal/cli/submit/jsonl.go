@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // maxJSONLine bounds what is read of one line: a request has at most 64 KiB.
@@ -20,7 +20,7 @@ const maxJSONLine = 1 << 20
 
 // jsonRows reads one request a line, in any form that the worker takes. Blank lines are skipped. comment is that of all
 // rows, if they have none of their own.
-func jsonRows(content io.Reader, comment string, rules remediation.Rules) iter.Seq[Row] {
+func jsonRows(content io.Reader, comment string, rules message.Rules) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		lines := bufio.NewScanner(content)
 		lines.Buffer(nil, maxJSONLine)
@@ -50,8 +50,8 @@ func jsonRows(content io.Reader, comment string, rules remediation.Rules) iter.S
 }
 
 // readMessage reads a request as the worker does, and leaves out what the worker ignores.
-func readMessage(text []byte, rules remediation.Rules) (Message, error) {
-	r, invalid := rules.Parse(remediation.Delivery{Stream: rules.Stream, Data: text})
+func readMessage(text []byte, rules message.Rules) (Message, error) {
+	r, invalid := rules.Parse(message.Delivery{Stream: rules.Stream, Data: text})
 	if invalid != nil {
 		return Message{}, errors.New(invalid.Message)
 	}

@@ -7,11 +7,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 func TestJSONRows(t *testing.T) {
-	rules := remediation.Rules{Stream: "REMEDIATION"}
+	rules := message.Rules{Stream: "REMEDIATION"}
 	object := `"machineId":"` + goodMachine + `","comment":"c"`
 	for _, c := range []struct {
 		name, content, comment string
@@ -93,7 +93,7 @@ func FuzzJSONRows(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte, comment string) {
 		comment = strings.ToValidUTF8(comment, "") // as the command line is checked for
-		rules := remediation.Rules{Stream: "REMEDIATION"}
+		rules := message.Rules{Stream: "REMEDIATION"}
 		fuzzRows(t, content, func(yield func(Row) bool) { jsonRows(bytes.NewReader(content), comment, rules)(yield) })
 	})
 }

@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"time"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // ShownFailures is how many failed rows the table at the end has; a report has all.
@@ -20,8 +20,8 @@ const ShownFailures = 100
 // Outcomes in the order of the tables.
 func Outcomes() []string {
 	return []string{
-		remediation.Succeeded, remediation.Submitted, remediation.DryRun, remediation.Failed, remediation.TimedOut,
-		remediation.Cancelled, remediation.Rejected, remediation.Abandoned,
+		message.Succeeded, message.Submitted, message.DryRun, message.Failed, message.TimedOut,
+		message.Cancelled, message.Rejected, message.Abandoned,
 	}
 }
 

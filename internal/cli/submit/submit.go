@@ -10,10 +10,11 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // signFor is how long a signed request without expiresAt is good for.
@@ -54,7 +55,7 @@ func (c *SubmitCmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done f
 	names := env.Settings.Names
 	b := &Bulk{
 		Batch: c.Batch, named: c.Batch != "", Subject: names.Subject,
-		rules: remediation.Rules{Stream: names.Stream, OwnSubjects: broker.Names(names).OwnSubjects()},
+		rules: message.Rules{Stream: names.Stream, OwnSubjects: broker.Names(names).OwnSubjects()},
 	}
 	if err := checkBatch(c.Batch, names.Stream); err != nil {
 		return nil, nil, err
@@ -107,10 +108,10 @@ func (c *SubmitCmd) ReadSeed(b *Bulk) (err error) {
 	if b.seed, err = config.ReadSmall(c.SignWith); err != nil {
 		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
 	}
-	if b.signer, _, err = remediation.Sign(b.seed, b.Subject, nil); err != nil {
+	if b.signer, _, err = message.Sign(b.seed, b.Subject, nil); err != nil {
 		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
 	}
-	if b.rules.Signers, err = remediation.ParseSigners(b.signer); err != nil {
+	if b.rules.Signers, err = message.ParseSigners(b.signer); err != nil {
 		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
 	}
 	b.Expires = time.Now().Add(signFor).UTC().Format(time.RFC3339)

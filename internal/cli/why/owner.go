@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // split makes a story for each owner of the id: it belongs to the signer, or to the client, whose request it is.
@@ -34,12 +34,12 @@ func (s *Story) split() []*Story {
 	}
 	for _, l := range s.letters {
 		if l.Dead.SignedBy != "" {
-			names[l.Dead.Delivery.Header.Get(remediation.HeaderSigner)] = l.Dead.SignedBy
+			names[l.Dead.Delivery.Header.Get(message.HeaderSigner)] = l.Dead.SignedBy
 		}
 	}
 	// What only names a key is of the signer that is known to have it. Where signatures are not asked for it is nobody's.
-	sent := func(signedBy string, h remediation.Header) *Story {
-		key, client := h.Get(remediation.HeaderSigner), h.Get(remediation.HeaderClient)
+	sent := func(signedBy string, h message.Header) *Story {
+		key, client := h.Get(message.HeaderSigner), h.Get(message.HeaderClient)
 		signedBy = cmp.Or(signedBy, names[key])
 		if nobodys := of[""]; signedBy == "" && key != "" && nobodys == nil {
 			signedBy = key

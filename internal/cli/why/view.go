@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // event is one thing that happened.
@@ -44,7 +46,7 @@ func (s *Story) events() []event {
 		add(e.ReceivedAt, e.Run, "taken", "taken from %s", e.Source)
 		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
 		add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
-		if e.State == remediation.StateSubmitted || e.State == remediation.StateFinal {
+		if e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
 			add(e.Accepted, e.Run, "accepted", "%s", acceptance(e))
 		}
 		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, Because(e.Error))
@@ -68,9 +70,9 @@ func (s *Story) events() []event {
 	}
 	for _, r := range s.acts {
 		switch {
-		case r.Act == remediation.ActDrop:
+		case r.Act == ledger.ActDrop:
 			add(r.DecidedAt, r.Run, "dropped", "dead letter %d (%s) was dropped by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
-		case r.Act == remediation.ActReplay:
+		case r.Act == ledger.ActReplay:
 			add(r.DecidedAt, r.Run, "replayed", "dead letter %d (%s) was replayed by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
 		default:
 			add(r.DecidedAt, r.Run, r.Act, "%s by %s", r.Act, whoAndWhy(r))
@@ -80,14 +82,14 @@ func (s *Story) events() []event {
 	return all
 }
 
-func acceptance(e *remediation.Entry) string {
+func acceptance(e *ledger.Entry) string {
 	if e.Adopted {
 		return "an action that was under way was adopted: " + e.ActionID
 	}
 	return "accepted as action " + e.ActionID
 }
 
-func codeOf(r remediation.AuditRecord) string {
+func codeOf(r ledger.AuditRecord) string {
 	if r.Error == nil {
 		return "no code"
 	}
@@ -95,7 +97,7 @@ func codeOf(r remediation.AuditRecord) string {
 }
 
 // whoAndWhy is who did something, and why if he said so.
-func whoAndWhy(r remediation.AuditRecord) string {
+func whoAndWhy(r ledger.AuditRecord) string {
 	text := r.By
 	if r.ByClaimed {
 		text += " (as that machine says)"
@@ -113,7 +115,7 @@ func ordinal(n int) string {
 	return fmt.Sprintf("the latest of %d times", n)
 }
 
-func Because(f *remediation.Failure) string {
+func Because(f *message.Failure) string {
 	if f == nil {
 		return ""
 	}
@@ -132,7 +134,7 @@ type storyView struct {
 	Attempts  int                     `json:"attempts"`
 	Looks     int                     `json:"looks,omitempty"`
 	NotBefore *time.Time              `json:"notBefore,omitempty"`
-	LastError *remediation.Failure    `json:"lastError,omitempty"`
+	LastError *message.Failure        `json:"lastError,omitempty"`
 	Outcome   string                  `json:"outcome,omitempty"`
 	WaitsFor  []string                `json:"waitsFor"`
 	Queue     []placeView             `json:"queue"`
@@ -177,7 +179,7 @@ func (s *Story) state() string {
 	case len(s.Queued) > 0:
 		return "queued"
 	}
-	return string(remediation.StateFinal)
+	return string(ledger.StateFinal)
 }
 
 func (s *Story) machine() string {
@@ -251,11 +253,11 @@ func (s *Story) stateText() string {
 	if e.Run > 1 {
 		run = fmt.Sprintf(", run %d", e.Run)
 	}
-	return map[remediation.State]string{
-		remediation.StateWaiting:   "waiting to be called",
-		remediation.StateCalled:    "being called",
-		remediation.StateUnknown:   "called; whether the call took place is not known yet",
-		remediation.StateSubmitted: "accepted by the API",
-		remediation.StateFinal:     "ended: " + e.Outcome,
+	return map[ledger.State]string{
+		ledger.StateWaiting:   "waiting to be called",
+		ledger.StateCalled:    "being called",
+		ledger.StateUnknown:   "called; whether the call took place is not known yet",
+		ledger.StateSubmitted: "accepted by the API",
+		ledger.StateFinal:     "ended: " + e.Outcome,
 	}[e.State] + run
 }

@@ -7,10 +7,11 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // waitsFor says what must happen before the request goes on; nil: it has ended.
@@ -31,7 +32,7 @@ const nextAttempt = "its next attempt"
 // Own is what the request itself waits for. taking: it also needs somebody who takes requests.
 func (s *Story) Own(now time.Time) (waits []string, taking bool) {
 	e := s.Entry
-	if e == nil || e.State == remediation.StateFinal && e.Published {
+	if e == nil || e.State == ledger.StateFinal && e.Published {
 		if len(s.Queued) == 0 {
 			return nil, false
 		}
@@ -39,16 +40,16 @@ func (s *Story) Own(now time.Time) (waits []string, taking bool) {
 		return []string{fmt.Sprintf("being taken: it is number %d of %d in the queue", q.Place, s.Queue)}, true
 	}
 	switch e.State {
-	case remediation.StateSubmitted:
+	case ledger.StateSubmitted:
 		if !e.Follow {
 			return nil, false
 		}
 		return []string{fmt.Sprintf("the end of action %s, which is looked up regularly", e.ActionID)}, true
-	case remediation.StateFinal:
+	case ledger.StateFinal:
 		return []string{"its result to be published; it is decided: " + e.Outcome}, true
-	case remediation.StateCalled:
+	case ledger.StateCalled:
 		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}, true
-	case remediation.StateUnknown:
+	case ledger.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", admin.Clock(e.LastCall), e.Looks))
 	default:
 		waits = append(waits, nextAttempt)

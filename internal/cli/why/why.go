@@ -11,25 +11,27 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Story is all that is known of one request; until it is split, of all requests of one id.
 type Story struct {
 	id      string
-	entries []remediation.Entry // the ledger's, before it is split
-	Entry   *remediation.Entry  // the ledger's; nil: it has none
-	Queued  []service.Queued    // messages of it that are not acknowledged
-	Queue   int                 // how many messages there are in all
+	entries []ledger.Entry   // the ledger's, before it is split
+	Entry   *ledger.Entry    // the ledger's; nil: it has none
+	Queued  []service.Queued // messages of it that are not acknowledged
+	Queue   int              // how many messages there are in all
 	results []told
 	letters []deadletter.Letter
-	acts    []remediation.AuditRecord // of operators, on its dead letters
-	notes   []string                  // what was found out on the way
-	waits   []string                  // what it waits for; nil: for nothing
+	acts    []ledger.AuditRecord // of operators, on its dead letters
+	notes   []string             // what was found out on the way
+	waits   []string             // what it waits for; nil: for nothing
 
 	signedBy, client string // whose it is; both "": nobody's
 }
@@ -37,7 +39,7 @@ type Story struct {
 // told is a published result.
 type told struct {
 	at     time.Time
-	result remediation.Result
+	result message.Result
 }
 
 // Run tells everything that happened to one request and what it waits for.
@@ -133,8 +135,8 @@ func (s *Story) readActs(ctx context.Context, conn *broker.Broker) error {
 		return err
 	}
 	return trail.Each(ctx, since.Add(-time.Minute), func(m broker.Message) error {
-		var r remediation.AuditRecord
-		if json.Unmarshal(m.Data, &r) == nil && r.Kind == remediation.AuditOperated && r.RequestID == s.id && r.SignedBy == s.signedBy && r.Client == s.client {
+		var r ledger.AuditRecord
+		if json.Unmarshal(m.Data, &r) == nil && r.Kind == ledger.AuditOperated && r.RequestID == s.id && r.SignedBy == s.signedBy && r.Client == s.client {
 			s.acts = append(s.acts, r)
 		}
 		return nil
@@ -143,13 +145,13 @@ func (s *Story) readActs(ctx context.Context, conn *broker.Broker) error {
 
 // firstLetter is when its first run ended that had a dead letter, as far as that is still known.
 func (s *Story) firstLetter() (at time.Time, had bool) {
-	deadLettered := func(outcome string) bool { return outcome == remediation.Rejected || outcome == remediation.Abandoned }
+	deadLettered := func(outcome string) bool { return outcome == message.Rejected || outcome == message.Abandoned }
 	for _, t := range s.results {
 		if t.result.RequestID == s.id && deadLettered(t.result.Outcome) {
 			return t.at, true
 		}
 	}
-	if e := s.Entry; e != nil && e.State == remediation.StateFinal && deadLettered(e.Outcome) {
+	if e := s.Entry; e != nil && e.State == ledger.StateFinal && deadLettered(e.Outcome) {
 		return e.DecidedAt, true
 	}
 	return time.Time{}, false
@@ -164,31 +166,31 @@ func (s *Story) follow(id string) {
 // readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
 // the time of that message, and a message that is gone took it along: then the ledger is searched.
 func (s *Story) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
-	ledger, err := conn.OpenLedger(ctx)
+	store, err := conn.OpenLedger(ctx)
 	if broker.IsMissing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	request, published := remediation.Request{ID: s.id, Derived: place}, time.Time{}
+	request, published := message.Request{ID: s.id, Derived: place}, time.Time{}
 	switch {
 	case !place:
 	case len(s.Queued) > 0:
 		published = s.Queued[0].Time
 	default:
-		return ledger.Search(ctx, func(e remediation.Entry) {
+		return store.Search(ctx, func(e ledger.Entry) {
 			if (e.ID == s.id || e.Source == s.id) && (len(s.entries) == 0 || e.ReceivedAt.After(s.entries[0].ReceivedAt)) {
-				s.entries = []remediation.Entry{e}
+				s.entries = []ledger.Entry{e}
 			}
 		})
 	}
-	records, err := remediation.LoadOwners(ctx, ledger, remediation.IDKey(conn.Names().Stream, request, published))
+	records, err := ledger.LoadOwners(ctx, store, ledger.IDKey(conn.Names().Stream, request, published))
 	if err != nil {
 		return err
 	}
 	for _, key := range slices.Sorted(maps.Keys(records)) {
-		e, err := remediation.DecodeEntry(records[key])
+		e, err := ledger.DecodeEntry(records[key])
 		if err != nil {
 			return err
 		}
@@ -202,7 +204,7 @@ func (s *Story) readLedger(ctx context.Context, conn *broker.Broker, place bool)
 func (s *Story) readResults(ctx context.Context, conn *broker.Broker) error {
 	o := broker.FollowOptions{ToPresent: true}
 	err := conn.Follow(ctx, conn.Names().ResultsStream, o, func(m broker.Message) error {
-		var r remediation.Result
+		var r message.Result
 		if json.Unmarshal(m.Data, &r) == nil && (r.RequestID == s.id || r.ClaimedID == s.id) {
 			s.results = append(s.results, told{m.Time, r})
 		}
@@ -221,7 +223,7 @@ func (s *Story) readResults(ctx context.Context, conn *broker.Broker) error {
 func (s *Story) ended() (told, bool) {
 	for _, t := range slices.Backward(s.results) {
 		if t.result.RequestID == s.id {
-			return t, t.result.Final && (s.Entry == nil || s.Entry.State == remediation.StateFinal && s.Entry.Run <= t.result.Run)
+			return t, t.result.Final && (s.Entry == nil || s.Entry.State == ledger.StateFinal && s.Entry.Run <= t.result.Run)
 		}
 	}
 	return told{}, false

@@ -1,0 +1,120 @@
+package ledger
+
+import (
+	"time"
+
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// Kinds of an AuditRecord.
+const (
+	AuditAccepted = "accepted" // the API accepted the call, or an action was adopted; it is followed
+	AuditDecided  = "decided"  // the run has ended
+	AuditRefused  = "refused"  // a message without a claim on an id
+	AuditReplayed = "replayed" // a dead letter has opened the run
+	AuditCounted  = "counted"  // more messages were refused, which nobody vouches for
+	AuditOperated = "operated" // an operator has done something
+)
+
+// Acts of an operator.
+const (
+	ActPause  = "pause"
+	ActResume = "resume"
+	ActDrop   = "deadletterDrop"
+	ActReplay = "deadletterReplay"
+)
+
+// Verdicts of the policy.
+const (
+	policyAllowed = "allowed"
+	policyRefused = "refused"
+)
+
+// AuditRecord is one decision and what it rests on (docs/messages.md, docs/schemas/audit.json).
+type AuditRecord struct {
+	Kind        string `json:"kind"`
+	RequestID   string `json:"requestId,omitempty"`
+	Run         int    `json:"run,omitempty"`
+	ClaimedID   string `json:"claimedId,omitempty"`
+	Message     string `json:"message,omitempty"`  // STREAM:SEQ of the one that opened the run
+	ReplayOf    uint64 `json:"replayOf,omitempty"` // the dead letter's sequence
+	MachineID   string `json:"machineId,omitempty"`
+	Comment     string `json:"comment,omitempty"`
+	RequestedBy string `json:"requestedBy,omitempty"`
+	Ticket      string `json:"ticket,omitempty"`
+	Batch       string `json:"batch,omitempty"`
+	SignedBy    string `json:"signedBy,omitempty"` // the signer's name
+	Signer      string `json:"signer,omitempty"`   // its public nkey
+	Client      string `json:"client,omitempty"`   // whose, where nobody signs
+	Policy      string `json:"policy,omitempty"`   // allowed, refused; "" if none was asked
+
+	Outcome      string           `json:"outcome,omitempty"`
+	Error        *message.Failure `json:"error,omitempty"`
+	Attempts     int              `json:"attempts,omitempty"`
+	Adopted      bool             `json:"adopted,omitempty"`
+	ActionID     string           `json:"actionId,omitempty"`
+	Calls        []Call           `json:"calls,omitempty"`
+	CallsOmitted int              `json:"callsOmitted,omitempty"` // earlier ones
+	Shortened    bool             `json:"shortened,omitempty"`
+
+	// Of AuditCounted, and the first of each is in AuditRefused.
+	ClaimedSigner string    `json:"claimedSigner,omitempty"` // whose name a bad signature bears
+	Count         int       `json:"count,omitempty"`
+	Minute        time.Time `json:"minute,omitzero"`
+
+	// Of AuditOperated.
+	Act        string `json:"act,omitempty"`
+	By         string `json:"by,omitempty"`        // the NATS user
+	ByClaimed  bool   `json:"byClaimed,omitempty"` // By is what the machine says of its user and itself
+	Reason     string `json:"reason,omitempty"`
+	DeadLetter uint64 `json:"deadLetter,omitempty"` // its sequence
+
+	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
+	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
+	DecidedAt   time.Time `json:"decidedAt,omitzero"`
+}
+
+// Shorten makes a record fit where one of that size did not: texts keep 200 characters.
+func (r AuditRecord) Shorten() AuditRecord {
+	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
+		short := message.Shorten(*s, 200)
+		r.Shortened = r.Shortened || short != *s
+		*s = short
+	}
+	if r.Error != nil {
+		e := *r.Error
+		e.Message = message.Shorten(e.Message, 200)
+		r.Shortened = r.Shortened || e.Message != r.Error.Message
+		r.Error = &e
+	}
+	return r
+}
+
+// AppendMembers appends the record's members to an object of JSON that is open and has members.
+func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
+	own, err := message.EncodeJSON(r)
+	if err != nil {
+		return b, err
+	}
+	return append(append(b, ','), own[1:len(own)-1]...), nil
+}
+
+// Audit is the record of what was decided of a run, or of its acceptance.
+func (e *Entry) Audit() AuditRecord {
+	r := AuditRecord{
+		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
+		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
+		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
+		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.Asked, ReceivedAt: e.ReceivedAt, DecidedAt: e.Accepted,
+	}
+	if e.Allowed {
+		r.Policy = policyAllowed
+	}
+	if e.State == StateFinal {
+		r.Kind, r.Outcome, r.Error, r.DecidedAt = AuditDecided, e.Outcome, message.ShortError(e.Error), e.DecidedAt
+		if e.Error != nil && e.Error.Code == message.CodePolicy {
+			r.Policy = policyRefused
+		}
+	}
+	return r
+}

@@ -1,0 +1,97 @@
+package ledger
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
+
+// Call is one exchange with the API for a run, as the audit trail has it.
+type Call struct {
+	Time          time.Time `json:"time"`                    // when it began, by this machine's clock
+	Operation     string    `json:"operation"`               // unrestrict, list, get
+	Class         string    `json:"class,omitempty"`         // answered, or a defender.Class; "": nobody knows how it ended
+	HTTPStatus    int       `json:"httpStatus,omitempty"`    // 0: no answer
+	Code          string    `json:"code,omitempty"`          // of the error
+	CorrelationID string    `json:"correlationId,omitempty"` // the service's own
+}
+
+// maxCalls bounds what an entry remembers: a run that waits long has had many. The latest are kept, and POSTs before
+// look-ups.
+const maxCalls = 16
+
+// Operations of a Call, as defender names them.
+const (
+	opUnrestrict = "unrestrict"
+	OpList       = "list"
+)
+
+// classAnswered is a Call that got what it asked for.
+const classAnswered = "answered"
+
+// AppendExchange notes a POST along with the intent, before it is made: of one whose answer nobody heard at least this is known.
+func (e *Entry) AppendExchange(at time.Time) {
+	e.addCall(Call{Time: at, Operation: opUnrestrict})
+}
+
+// DropExchange takes the note of a POST back that did not leave this machine.
+func (e *Entry) DropExchange() {
+	if n := len(e.Calls); n > 0 && e.Calls[n-1].Class == "" {
+		e.Calls = e.Calls[:n-1]
+	}
+}
+
+// CompleteExchange notes how the POST that calls announced has ended.
+func (e *Entry) CompleteExchange(x defender.Exchange, err error) {
+	e.DropExchange()
+	e.AddLook(x, err)
+}
+
+// AddLook notes an exchange that has ended.
+func (e *Entry) AddLook(x defender.Exchange, err error) {
+	c := Call{Class: classAnswered}
+	if answer, ok := errors.AsType[*defender.Error](err); ok {
+		x, c.Class, c.Code = answer.Exchange, answer.Class.String(), answer.Code
+	}
+	if x.At.IsZero() {
+		return // nothing was sent
+	}
+	c.Time, c.Operation, c.HTTPStatus, c.CorrelationID = x.At.UTC(), x.Op, x.StatusCode, x.CorrelationID
+	e.addCall(c)
+}
+
+// LastLook is the latest exchange.
+func (e *Entry) LastLook() Call {
+	if n := len(e.Calls); n > 0 {
+		return e.Calls[n-1]
+	}
+	return Call{}
+}
+
+// AddSharedLook notes a look that another run has made for this one too.
+func (e *Entry) AddSharedLook(c Call) {
+	if !slices.Contains(e.Calls, c) {
+		e.addCall(c)
+	}
+}
+
+func (e *Entry) addCall(c Call) {
+	for len(e.Calls) >= maxCalls {
+		oldest := max(0, slices.IndexFunc(e.Calls, func(c Call) bool { return c.Operation != opUnrestrict }))
+		e.Calls = slices.Delete(slices.Clone(e.Calls), oldest, oldest+1)
+		e.CallsOmitted++
+	}
+	e.Calls = append(e.Calls, c)
+}
+
+// CorrelationID is that of the last exchange that has one, for whoever asks Microsoft's support.
+func (e *Entry) CorrelationID() string {
+	for _, c := range slices.Backward(e.Calls) {
+		if c.CorrelationID != "" {
+			return c.CorrelationID
+		}
+	}
+	return ""
+}

@@ -1,0 +1,184 @@
+package ledger
+
+import (
+	"cmp"
+	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// State is how far a run of a request has come.
+type State string
+
+// The states of an entry; ARCHITECTURE.md draws them.
+const (
+	StateWaiting   State = "waiting"   // the run is open and no call of it can be under way
+	StateCalled    State = "called"    // Owner may be calling, or died while it was
+	StateUnknown   State = "unknown"   // the call ended without telling whether it took place
+	StateSubmitted State = "submitted" // accepted, being followed
+	StateFinal     State = "final"     // decided; Published tells whether everybody was told
+)
+
+// StateHeld is no entry: a key that replicas of the version before must not use (holdID).
+const StateHeld State = "held"
+
+// Known is false for a state that only a newer version has. An entry without one can't be written by any.
+func (s State) Known() bool {
+	switch s {
+	case StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal:
+		return true
+	}
+	return false
+}
+
+// Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
+// once the call is accepted. Times are by this machine's clock unless said otherwise.
+type Entry struct {
+	Version   int    `json:"v"`
+	State     State  `json:"state"`
+	Published bool   `json:"published,omitempty"` // everybody was told
+	Run       int    `json:"run"`
+	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled, by whose clock LastCall is
+	Nonce     string `json:"nonce"`
+
+	ID          string `json:"id"`
+	Derived     bool   `json:"derived,omitempty"`
+	Print       string `json:"print"` // digest of machine and comment: the same id must mean the same
+	MachineID   string `json:"machineId"`
+	Comment     string `json:"comment,omitempty"`
+	RequestedBy string `json:"requestedBy,omitempty"`
+	Ticket      string `json:"ticket,omitempty"`
+	Batch       string `json:"batch,omitempty"`
+	Metadata    []byte `json:"metadata,omitempty"`
+	ReplyTo     string `json:"replyTo,omitempty"`
+	SignedBy    string `json:"signedBy,omitempty"`
+	Signer      string `json:"signer,omitempty"` // the nkey of SignedBy
+	Client      string `json:"client,omitempty"`
+	Owned       bool   `json:"owned,omitempty"` // its message ids bear SignedBy, else Client; those of the version before did not
+	TraceParent string `json:"traceparent,omitempty"`
+	TraceState  string `json:"tracestate,omitempty"`
+
+	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
+	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
+	Asked      time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
+	ReceivedAt time.Time `json:"receivedAt"`         // first taken
+
+	CalledAt time.Time        `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
+	LastCall time.Time        `json:"lastCall,omitzero"`   // the latest call
+	StartBy  time.Time        `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
+	Attempts int              `json:"attempts,omitempty"`  // POSTs sent
+	Looks    int              `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
+	LookFrom time.Time        `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
+	NotFound time.Time        `json:"notFound,omitzero"`   // the first 404
+	Failures int              `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
+	Failed   Duration         `json:"failed,omitempty"`    // how long it has waited for faults of its own
+	Due      time.Time        `json:"notBefore,omitzero"`  // not tried again before
+	LastErr  *message.Failure `json:"lastError,omitempty"` // why it waits
+
+	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
+	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
+	// Guarded was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	Guarded time.Time `json:"guardedAt,omitzero"`
+
+	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
+	Adopted  bool      `json:"adopted,omitempty"`
+	ActionID string    `json:"actionId,omitempty"`
+	Created  time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
+	Accepted time.Time `json:"acceptedAt,omitzero"` // when it became submitted
+	Cut      bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
+	Action   []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
+
+	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
+	CallsOmitted int    `json:"callsOmitted,omitempty"`
+
+	Outcome   string           `json:"outcome,omitempty"`
+	Error     *message.Failure `json:"error,omitempty"`
+	Dead      bool             `json:"dead,omitempty"` // needs a dead letter, which only the holder of the message can publish
+	DecidedAt time.Time        `json:"decidedAt,omitzero"`
+
+	Stages Stages `json:"stages,omitzero"`
+
+	Revision uint64    `json:"-"`
+	Written  time.Time `json:"-"` // by the broker's clock
+}
+
+// Duration is a time.Duration that is written as text.
+type Duration time.Duration
+
+// MarshalText writes a Go duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads a Go duration.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// NewEntry opens run 1 of a request that was published first at asked; asked and now are by the broker's clock.
+func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry {
+	return Entry{
+		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
+		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
+		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: r.Owner() != "",
+		TraceParent: r.TraceParent, TraceState: r.TraceState,
+		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
+		Stages: Stages{Queue: Duration(max(now.Sub(d.Published), 0))},
+	}
+}
+
+func fingerprint(machine, comment string) string {
+	return Digest(machine+"\n"+comment, 10)
+}
+
+func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
+	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
+		e.Action, e.Cut = nil, true
+	}
+}
+
+// Result renders the entry: the submitted result while it is being followed, the final one once it is decided.
+func (e *Entry) Result() message.Result {
+	r := message.Result{
+		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
+		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.Cut,
+		Attempts: e.Attempts, Adopted: e.Adopted,
+		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.Accepted,
+	}
+	if e.Owned {
+		r.Owner = cmp.Or(e.SignedBy, e.Client)
+	}
+	if e.State == StateFinal {
+		r.Outcome, r.Final, r.Error, r.FinishedAt = e.Outcome, true, e.Error, e.DecidedAt
+	}
+	return r
+}
+
+// Acceptance is the entry as what it was when its call was accepted, nil if it was not or is not followed.
+func (e *Entry) Acceptance() *Entry {
+	switch {
+	case !e.Follow || e.ActionID == "":
+		return nil
+	case e.State == StateSubmitted:
+		return e
+	}
+	accepted := *e
+	accepted.State = StateSubmitted
+	return &accepted
+}
+
+// Since is when what the entry tells was decided.
+func (e *Entry) Since() time.Time {
+	if e.State == StateSubmitted {
+		return e.Accepted
+	}
+	return e.DecidedAt
+}
+
+// Forget drops what no later result needs, once everybody was told.
+func (e *Entry) Forget() {
+	e.Published = true
+	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil
+}

@@ -1,0 +1,43 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// FormatVersion is written into every value of the ledger. It rises when what stands in a value changes its meaning or
+// its type; a new field does not raise it (docs/adr/0011-formats-and-versions.md).
+const FormatVersion = 1
+
+// ErrNewer is a value that a newer version of this program wrote: its format is newer, or it has a field or a state that
+// this version does not know. It is left alone, for what is written over it would lack what is not understood.
+var ErrNewer = errors.New("written by a newer version of the worker, which alone may go on with it")
+
+// ErrGarbled is a value that no version wrote. It speaks for one request alone, which waits for somebody to look.
+var ErrGarbled = errors.New("not understood; look at it with the nats command, and delete the key if the request is to begin anew")
+
+// decode reads a value of the ledger into a struct, of which version is the field; errNewer for one that is left to a
+// newer version, errGarbled for one that is nobody's.
+func decode(value []byte, into any, version *int) error {
+	d := json.NewDecoder(bytes.NewReader(value))
+	d.DisallowUnknownFields()
+	strict := d.Decode(into)
+	if strict == nil && d.More() {
+		strict = errors.New("something stands behind it")
+	}
+	if strict == nil && *version <= FormatVersion {
+		return nil
+	}
+	var head struct {
+		Version int `json:"v"`
+	}
+	err := json.Unmarshal(value, &head)
+	// A newer format may look like anything but for its version; in this one, what is understood but for fields that are
+	// not known is newer too.
+	if err == nil && (head.Version > FormatVersion || json.Unmarshal(value, into) == nil) {
+		return ErrNewer
+	}
+	return fmt.Errorf("%w (%w)", ErrGarbled, strict)
+}

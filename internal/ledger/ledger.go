@@ -1,0 +1,142 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// ErrConflict is returned by Ledger.Save when somebody else's write came first.
+var ErrConflict = errors.New("another write came first")
+
+// Record is one value in the ledger.
+type Record struct {
+	Value    []byte    // nil: there is none
+	Revision uint64    // 0: there is none
+	Written  time.Time // by the broker's clock
+}
+
+// Ledger keeps one small value per key, durably, for all replicas.
+//
+// Save is a compare-and-swap: it succeeds only while the key's revision is the given one (0: the key is absent or
+// has expired) and the value is durable when it returns nil. ErrConflict means that the value was not written. Any
+// other error leaves open whether it was, or will be. An acknowledgement that got lost is resolved by reading back,
+// so equal bytes in two writes of one key must not occur (entries carry a nonce). With ttl > 0 the broker removes the
+// key that long after the write. Save does not retry a refused write. Load may be stale: decisions rest on Save.
+//
+// SaveBoth is two Saves of different keys, the second sent right behind the first: the broker comes to them in this
+// order, and each succeeds or fails by itself. It saves the wait between them.
+//
+// LoadBelow reads the values of all keys that are the given one, a dot and one part more.
+//
+// All are safe for concurrent use.
+type Ledger interface {
+	Load(ctx context.Context, key string) (Record, error)
+	LoadBelow(ctx context.Context, key string) (map[string]Record, error)
+	Save(ctx context.Context, w Write) (revision uint64, err error)
+	SaveBoth(ctx context.Context, first, second Write) (Saved, Saved)
+}
+
+// Write is one compare-and-swap: Value over Revision, gone after TTL (0: never).
+type Write struct {
+	Key      string
+	Value    []byte
+	Revision uint64
+	TTL      time.Duration
+}
+
+// Saved is what Save returns.
+type Saved struct {
+	Revision uint64
+	Err      error
+}
+
+// Retention is how long the ledger remembers a request after its end (contract §3): for longer than a signature may last, by
+// whatever the replicas' clocks may differ.
+const Retention = message.MaxSignFor + time.Hour
+
+func machineKey(stream, machine string) string {
+	return "m." + DeploymentDigest(stream) + "." + machine
+}
+
+// DeploymentDigest stands for a deployment, which its request stream names, in keys that several deployments share.
+func DeploymentDigest(stream string) string { return Digest(stream, 4) }
+
+func Digest(s string, size int) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:size])
+}
+
+func Nonce() string {
+	var b [9]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// Load reads an entry; a zero one (Revision 0) where there is none.
+func Load(ctx context.Context, l Ledger, key string) (Entry, error) {
+	rec, err := l.Load(ctx, key)
+	if err != nil {
+		return Entry{}, fmt.Errorf("read the ledger: %w", err)
+	}
+	return DecodeEntry(rec)
+}
+
+// DecodeEntry reads what load and the tracker's watch get from the ledger.
+func DecodeEntry(rec Record) (Entry, error) {
+	e := Entry{Revision: rec.Revision, Written: rec.Written}
+	if rec.Value == nil {
+		return Entry{Revision: rec.Revision}, nil
+	}
+	head, action, _ := bytes.Cut(rec.Value, []byte("\n"))
+	if err := decode(head, &e, &e.Version); err != nil {
+		return Entry{}, fmt.Errorf("ledger entry at revision %d: %w", rec.Revision, err)
+	}
+	switch {
+	case e.State == StateHeld:
+		return Entry{Revision: rec.Revision}, nil
+	case !e.State.Known():
+		return Entry{}, ErrNewer
+	}
+	if len(action) > 0 {
+		e.Action = action
+	}
+	return e, nil
+}
+
+// Save writes e over the revision it was read at and moves it to the new one.
+func Save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration) error {
+	w, err := e.Write(key, ttl)
+	if err != nil {
+		return err
+	}
+	rev, err := l.Save(ctx, w)
+	return e.Wrote(Saved{rev, err})
+}
+
+func (e *Entry) Write(key string, ttl time.Duration) (Write, error) {
+	e.Version, e.Nonce = FormatVersion, Nonce()
+	value, err := message.EncodeJSON(e)
+	if err != nil {
+		return Write{}, fmt.Errorf("encode ledger entry: %w", err)
+	}
+	if e.Action != nil {
+		value = append(append(value, '\n'), e.Action...)
+	}
+	return Write{key, value, e.Revision, ttl}, nil
+}
+
+func (e *Entry) Wrote(s Saved) error {
+	if s.Err != nil {
+		return fmt.Errorf("write the ledger: %w", s.Err)
+	}
+	e.Revision = s.Revision
+	return nil
+}

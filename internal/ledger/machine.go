@@ -1,0 +1,103 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Machine is the ledger's record of one computer: who calls for it, and whose its actions are. It serves two ends:
+// one call at a time per machine, so that a look-up after a lost answer is unambiguous, and never taking another
+// request's action for one's own.
+//
+// It is taken behind the intent and before the call, and never given back: it is free as soon as its
+// holder's entry says that no call is under way. In this order whoever finds a holder that is not calling may take
+// the machine, for the holder would have to take it again; and an intent whose machine has another holder was never
+// followed by a call. A crash anywhere between leaves nothing to clean up.
+type Machine struct {
+	Version int           `json:"v"`
+	Nonce   string        `json:"nonce"`
+	Holder  string        `json:"holder"` // entry key
+	Actions []actionOwner `json:"actions,omitempty"`
+
+	Revision uint64
+}
+
+type actionOwner struct {
+	Action string `json:"action"`
+	Entry  string `json:"entry"`
+}
+
+// mostActions bounds a machine's memory of whose its actions are; older ones are long final.
+const mostActions = 32
+
+// LoadMachine reads the record and says whether it is busy with another request's call.
+func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphaned time.Duration) (m Machine, busy bool, err error) {
+	rec, err := l.Load(ctx, machineKey(stream, id))
+	if err != nil {
+		return Machine{}, false, fmt.Errorf("read the machine's record: %w", err)
+	}
+	m.Revision = rec.Revision
+	if rec.Value == nil {
+		return m, false, nil
+	}
+	if err := decode(rec.Value, &m, &m.Version); err != nil {
+		return Machine{}, false, fmt.Errorf("the machine's record: %w", err)
+	}
+	if m.Holder == self {
+		return m, false, nil
+	}
+	holder, err := Load(ctx, l, m.Holder)
+	if err != nil {
+		return Machine{}, false, err
+	}
+	m.remember(holder.ActionID, m.Holder)
+	calling := holder.State == StateCalled || holder.State == StateUnknown
+	// A holder whose message was purged would hold the machine for ever.
+	return m, calling && time.Since(holder.Written) < orphaned, nil
+}
+
+func (m *Machine) remember(action, entry string) {
+	owner := actionOwner{action, entry}
+	if action == "" || slices.Contains(m.Actions, owner) {
+		return
+	}
+	m.Actions = append(m.Actions, owner)
+	if n := len(m.Actions); n > mostActions {
+		m.Actions = slices.Delete(m.Actions, 0, n-mostActions)
+	}
+}
+
+// Others reports whether the action is known to be another request's.
+func (m *Machine) Others(action, self string) bool {
+	return slices.ContainsFunc(m.Actions, func(o actionOwner) bool { return o.Action == action && o.Entry != self })
+}
+
+// Take makes self the holder; ErrConflict when another took the machine meanwhile.
+func (m *Machine) Take(ctx context.Context, l Ledger, stream, id, self string) error {
+	w, err := m.Write(stream, id, self)
+	if err != nil {
+		return err
+	}
+	rev, err := l.Save(ctx, w)
+	return m.Wrote(Saved{rev, err})
+}
+
+func (m *Machine) Write(stream, id, self string) (Write, error) {
+	m.Version, m.Nonce, m.Holder = FormatVersion, Nonce(), self
+	value, err := json.Marshal(m)
+	if err != nil {
+		return Write{}, fmt.Errorf("encode the machine's record: %w", err)
+	}
+	return Write{machineKey(stream, id), value, m.Revision, Retention}, nil
+}
+
+func (m *Machine) Wrote(s Saved) error {
+	if s.Err != nil {
+		return fmt.Errorf("take the machine: %w", s.Err)
+	}
+	m.Revision = s.Revision
+	return nil
+}

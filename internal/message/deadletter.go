@@ -1,0 +1,141 @@
+package message
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The headers of a dead letter.
+const (
+	deadPrefix       = "Deadletter-"
+	deadHeaderPrefix = "Deadletter-Header-" // and the whole name of an original header that may not stand for itself
+
+	HeaderDeadReason    = "Deadletter-Reason"     // Failure.Code
+	HeaderDeadMessage   = "Deadletter-Message"    // Failure.Message, on one line
+	HeaderDeadRequestID = "Deadletter-Request-Id" // percent-decode it where it has escapes
+	HeaderDeadRun       = "Deadletter-Run"
+	HeaderDeadAttempts  = "Deadletter-Attempts"
+	HeaderDeadTime      = "Deadletter-Time"
+	HeaderDeadSubject   = "Deadletter-Subject"
+	HeaderDeadStream    = "Deadletter-Stream"
+	HeaderDeadSequence  = "Deadletter-Sequence"
+	HeaderDeadPublished = "Deadletter-Published" // by the broker; a derived id can't be told again without it
+	HeaderDeadTruncated = "Deadletter-Truncated"
+	HeaderDeadSignedBy  = "Deadletter-Signed-By" // absent: no signature was asked for, or none was good
+	HeaderDeadDigest    = "Deadletter-Digest"    // sha256:HEX of a payload that was left out
+	HeaderDeadSize      = "Deadletter-Size"      // its bytes
+	// HeaderDeadUnverified marks a message that nobody vouches for.
+	HeaderDeadUnverified = "Deadletter-Unverified"
+)
+
+// maxDeadMessage bounds Deadletter-Message in characters.
+const maxDeadMessage = 1000
+
+// DeadLetter is a request that ended rejected or abandoned, with the message it came in. Of a replay, Delivery may be
+// the replay or what OriginalDelivery made of it: the original's headers survive any number of runs either way.
+type DeadLetter struct {
+	Delivery      Delivery
+	Code, Message string
+	RequestID     string
+	SignedBy      string // the signer's name; "" if none was verified
+	Run, Attempts int
+	Time          time.Time
+	Unverified    bool // nobody vouches for the message: of such dead letters the last are kept
+}
+
+// MessageID is the Nats-Msg-Id, the same for every delivery of the message. The time it was published belongs to it:
+// a stream made anew counts from 1 again.
+func (d DeadLetter) MessageID() string {
+	published := int64(0)
+	if !d.Delivery.Published.IsZero() {
+		published = d.Delivery.Published.UnixNano()
+	}
+	return percentEncode("deadletter:"+d.Delivery.Ref()) + ":" + strconv.Itoa(d.Run) + ":" + strconv.FormatInt(published, 10)
+}
+
+// Render makes the message: the payload byte for byte, the original headers and the worker's own. If it exceeds limit
+// bytes (0: no limit), or the payload is larger than a request may be, the payload is left out, and its digest and size
+// stand in its place; if headers alone exceed the limit, the largest original ones are left out too.
+//
+// An original header may not act on the broker (Nats-...) or on a client (Status, Description: with them a message passes for
+// an answer of JetStream), or pass for the worker's own (Deadletter-...), in any case; such a one, and one whose name not
+// every client can send, becomes Deadletter-Header-NAME.
+func (d DeadLetter) Render(limit int) (Header, []byte) {
+	own, original := d.header(), d.original()
+	whole := maps.Clone(original)
+	maps.Copy(whole, own)
+	size := len(d.Delivery.Data)
+	if size <= MaxPayload && (limit <= 0 || whole.size()+size <= limit) {
+		return whole, d.Delivery.Data
+	}
+	sum := sha256.Sum256(d.Delivery.Data)
+	own[HeaderDeadTruncated] = []string{"true"}
+	own[HeaderDeadDigest] = []string{"sha256:" + hex.EncodeToString(sum[:])}
+	own[HeaderDeadSize] = []string{strconv.Itoa(size)}
+	if limit <= 0 {
+		limit = math.MaxInt
+	}
+	left := limit - own.size()
+	smallestFirst := slices.SortedFunc(maps.Keys(original), func(a, b string) int {
+		return cmp.Or(headerSize(a, original[a])-headerSize(b, original[b]), cmp.Compare(a, b))
+	})
+	for _, name := range smallestFirst {
+		if left -= headerSize(name, original[name]); left < 0 {
+			break
+		}
+		own[name] = original[name]
+	}
+	return own, nil
+}
+
+func (d DeadLetter) header() Header {
+	h := Header{
+		"Nats-Msg-Id":       {d.MessageID()},
+		HeaderDeadReason:    {d.Code},
+		HeaderDeadMessage:   {OneLine(cmp.Or(d.Message, d.Code), maxDeadMessage)},
+		HeaderDeadRequestID: {headerText(d.RequestID)},
+		HeaderDeadRun:       {strconv.Itoa(d.Run)},
+		HeaderDeadAttempts:  {strconv.Itoa(d.Attempts)},
+		HeaderDeadTime:      {d.Time.UTC().Format(time.RFC3339Nano)},
+		HeaderDeadSubject:   {d.Delivery.Subject},
+		HeaderDeadStream:    {d.Delivery.Stream},
+		HeaderDeadSequence:  {strconv.FormatUint(d.Delivery.Sequence, 10)},
+		HeaderDeadPublished: {d.Delivery.Published.UTC().Format(time.RFC3339Nano)},
+	}
+	if d.SignedBy != "" {
+		h[HeaderDeadSignedBy] = []string{d.SignedBy}
+	}
+	if d.Unverified {
+		h[HeaderDeadUnverified] = []string{"true"}
+	}
+	return h
+}
+
+func (d DeadLetter) original() Header {
+	h := Header{}
+	for name, values := range withoutReplay(d.Delivery.Header) {
+		plain := make([]string, len(values))
+		for i, v := range values {
+			plain[i] = noLineEnd(v)
+		}
+		h[deadName(name)] = plain
+	}
+	return h
+}
+
+// deadName is the name that an original header has in a dead letter; liveName is its inverse.
+func deadName(name string) string {
+	sendable := escapeBytes(name, func(i int) bool { return !isNameByte(name[i]) })
+	acts := hasPrefix(name, "Nats-") || strings.EqualFold(name, "Status") || strings.EqualFold(name, "Description")
+	if sendable == name && !acts && !hasPrefix(name, deadPrefix) {
+		return name
+	}
+	return deadHeaderPrefix + escapeBytes(name, func(i int) bool { return name[i] == '%' || !isNameByte(name[i]) })
+}

@@ -1,0 +1,46 @@
+// Package remediation says what a request is and how it goes from received to final. It knows no NATS: what it needs of
+// the broker are the interfaces Ledger, Publisher, DeadLetters and Feed.
+package message
+
+import (
+	"context"
+	"strconv"
+	"time"
+)
+
+// Delivery is one message of the request stream as the consumer hands it over.
+// There is no acknowledgement in it: only the consumer acknowledges.
+type Delivery struct {
+	Stream    string
+	Sequence  uint64 // in the stream
+	Subject   string
+	Header    Header
+	Data      []byte
+	Published time.Time // when the broker stored it, in the broker's time
+	Attempt   int       // deliveries so far, this one included; not crash-durable, so never a basis for a decision about calls
+	Probe     bool      // let through a tripped Breaker, to try whether the fault is gone
+}
+
+// Ref is STREAM:SEQ, the name of a message that has no id of its own.
+func (d Delivery) Ref() string {
+	return d.Stream + ":" + strconv.FormatUint(d.Sequence, 10)
+}
+
+// Outcome is all that a handler says about a message: it is done with, or it is to come again.
+type Outcome struct {
+	Done  bool          // acknowledge: everything that had to become durable is
+	After time.Duration // not Done: deliver again after so long (0: at once)
+	Cause string        // not Done: a word for logs and unrestrict_retries_total{reason}
+}
+
+// Done acknowledges the message.
+func Done() Outcome { return Outcome{Done: true} }
+
+// Later gives the message back, to be delivered again after d.
+func Later(d time.Duration, cause string) Outcome {
+	return Outcome{After: max(d, 0), Cause: cause}
+}
+
+// Handler carries one delivery as far as it can go now. `wait` ends when the process is asked to stop: waits are
+// given up and nothing new is begun. `work` ends when what is under way may no longer be finished.
+type Handler func(wait, work context.Context, d Delivery) Outcome

@@ -1,0 +1,183 @@
+package message
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Header is a message's headers, names spelled as they came. Names match in any case, for clients spell them
+// differently and the broker leaves them as they are.
+type Header map[string][]string
+
+// Get returns the first value under name in any case, "" if there is none. Of several spellings the exact one counts,
+// else the first in byte order, so that every delivery of a message reads the same.
+func (h Header) Get(name string) string {
+	value, _ := h.lookup(name)
+	return value
+}
+
+// lookup is Get that tells an empty value from none.
+func (h Header) lookup(name string) (value string, there bool) {
+	if v := h[name]; len(v) > 0 {
+		return v[0], true
+	}
+	found := ""
+	for k, v := range h {
+		if len(v) > 0 && len(k) == len(name) && strings.EqualFold(k, name) && (found == "" || k < found) {
+			found = k
+		}
+	}
+	if found == "" {
+		return "", false
+	}
+	return h[found][0], true
+}
+
+// size is what the header block takes up in a message, its first line and the blank last one included.
+func (h Header) size() int {
+	n := len("NATS/1.0\r\n\r\n")
+	for name, values := range h {
+		n += headerSize(name, values)
+	}
+	return n
+}
+
+func headerSize(name string, values []string) int {
+	n := 0
+	for _, v := range values {
+		n += len(name) + len(": \r\n") + len(v)
+	}
+	return n
+}
+
+// hasPrefix is strings.HasPrefix in any case, for names in ASCII.
+func hasPrefix(name, prefix string) bool {
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+}
+
+// Trace is W3C Trace Context as the headers traceparent and tracestate have it. A zero Trace is none.
+type Trace struct{ Parent, State string }
+
+// traceOf checks a trace context from outside. A broken one is left out: tracing never decides about a request.
+func traceOf(parent, state string) Trace {
+	if !validTraceParent(parent) {
+		return Trace{}
+	}
+	if len(state) > 512 || strings.ContainsFunc(state, func(r rune) bool { return r < ' ' || r > '~' }) {
+		state = ""
+	}
+	return Trace{Parent: parent, State: state}
+}
+
+// validTraceParent takes VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal, of 2, 32, 16 and 2 digits.
+func validTraceParent(s string) bool {
+	if len(s) != 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if i != 2 && i != 35 && i != 52 && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != ""
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// percentEncode writes s as CloudEvents' NATS and HTTP bindings write an attribute into a header: the bytes of space,
+// double quote, per cent sign and of everything outside U+0021 to U+007E become %XX. It is injective.
+func percentEncode(s string) string {
+	return escapeBytes(s, func(i int) bool {
+		c := s[i]
+		return c <= ' ' || c == '"' || c == '%' || c > '~'
+	})
+}
+
+// headerText writes s so that a header gives it back: as it is, but for what a header would lose or mistake. That is
+// control characters, spaces at the ends, and a per cent sign that reads as an escape. percentDecode undoes it.
+func headerText(s string) string {
+	return escapeBytes(s, func(i int) bool {
+		switch c := s[i]; c {
+		case ' ':
+			return i == 0 || i == len(s)-1
+		case '%':
+			return i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0
+		default:
+			return c < ' ' || c == 0x7f
+		}
+	})
+}
+
+func escapeBytes(s string, escape func(i int) bool) string {
+	var b strings.Builder
+	last := 0
+	for i := range len(s) {
+		if escape(i) {
+			b.WriteString(s[last:i])
+			b.Write([]byte{'%', upperHex[s[i]>>4], upperHex[s[i]&15]})
+			last = i + 1
+		}
+	}
+	if last == 0 {
+		return s
+	}
+	return b.String() + s[last:]
+}
+
+// percentDecode replaces each %XX by its byte, once. A per cent sign before anything else stays: not every client encodes.
+func percentDecode(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0 {
+			b = append(b, byte(unhex(s[i+1])<<4|unhex(s[i+2])))
+			i += 2
+			continue
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+func unhex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// OneLine makes text of any origin fit for a header or a table: white space and control characters become single
+// spaces, invalid UTF-8 is replaced, and what goes beyond limit characters is cut.
+func OneLine(s string, limit int) string {
+	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\uFFFD"), func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r)
+	}), " ")
+	return Shorten(s, limit)
+}
+
+// Shorten cuts s to limit characters, the last of them an ellipsis.
+func Shorten(s string, limit int) string {
+	if utf8.RuneCountInString(s) <= limit {
+		return s
+	}
+	return string([]rune(s)[:limit-1]) + "…"
+}
+
+// isNameByte says whether every client can send a header whose name has c: a token of RFC 9110 without the characters
+// that nats.go refuses.
+func isNameByte(c byte) bool {
+	return c > ' ' && c <= '~' && !strings.ContainsRune(`"()/,:;<=>?@[\]{}`, rune(c))
+}
+
+func noLineEnd(s string) string {
+	return strings.NewReplacer("\r", " ", "\n", " ").Replace(s)
+}

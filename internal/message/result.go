@@ -1,0 +1,175 @@
+package message
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Outcomes of a run.
+const (
+	Submitted = "submitted" // the API accepted the call; final only where actions are not followed
+	Succeeded = "succeeded"
+	Failed    = "failed"
+	TimedOut  = "timedOut"
+	Cancelled = "cancelled"
+	Rejected  = "rejected"
+	Abandoned = "abandoned"
+	DryRun    = "dryRun"
+)
+
+// IsOutcome tells an outcome from what somebody else wrote in its place.
+func IsOutcome(s string) bool {
+	switch s {
+	case Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun:
+		return true
+	}
+	return false
+}
+
+// Failure is what went wrong, in the form that results show.
+type Failure struct {
+	Code       string `json:"code"`
+	Message    string `json:"message"`
+	HTTPStatus int    `json:"httpStatus,omitempty"` // 0: there was no answer
+	Origin     string `json:"origin"`               // request, defender or worker
+}
+
+// Result is one message on the results subject (docs/schemas/result.json).
+type Result struct {
+	RequestID              string          `json:"requestId"`
+	Run                    int             `json:"run"`
+	ClaimedID              string          `json:"claimedId,omitempty"`
+	MachineID              string          `json:"machineId,omitempty"`
+	RequestedBy            string          `json:"requestedBy,omitempty"`
+	Ticket                 string          `json:"ticket,omitempty"`
+	Batch                  string          `json:"batch,omitempty"`
+	Metadata               json.RawMessage `json:"metadata,omitempty"`
+	Outcome                string          `json:"outcome"`
+	Final                  bool            `json:"final"`
+	MachineAction          json.RawMessage `json:"machineAction,omitempty"`
+	MachineActionTruncated bool            `json:"machineActionTruncated,omitempty"`
+	MetadataTruncated      bool            `json:"metadataTruncated,omitempty"`
+	Error                  *Failure        `json:"error,omitempty"`
+	Attempts               int             `json:"attempts"`
+	Adopted                bool            `json:"adopted,omitempty"`
+	SignedBy               string          `json:"signedBy,omitempty"`
+	Client                 string          `json:"client,omitempty"`
+	Owner                  string          `json:"-"` // whom the id belongs to; "": nobody
+	ReceivedAt             time.Time       `json:"receivedAt"`
+	FinishedAt             time.Time       `json:"finishedAt,omitzero"`
+
+	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
+}
+
+// MaxMessage bounds error.message in characters, so that a result without its action fits into any message.
+const MaxMessage = 4000
+
+// MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN or ID:PHASE:RUN:OWNER, the id percent-encoded. No
+// two results of different id, phase, run or owner have the same: read from its end, the one has a number where the other
+// has a phase.
+func (r Result) MessageID() string {
+	phase := "submitted"
+	if r.Final {
+		phase = "final"
+	}
+	id := percentEncode(r.RequestID) + ":" + phase + ":" + strconv.Itoa(r.Run)
+	if r.Owner != "" {
+		id += ":" + r.Owner
+	}
+	return id
+}
+
+// Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and the MachineAction
+// stand in it byte for byte. If headers and body exceed limit bytes (0: no limit), the MachineAction is left out and
+// MachineActionTruncated set, and if that is not enough Metadata and MetadataTruncated alike. It is an error if either is no
+// JSON, and ErrTooLarge if all else is too large still.
+// source names the deployment, a URI reference.
+func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, error) {
+	h := r.header(source, trace)
+	body, err := r.body()
+	if err != nil {
+		return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
+	}
+	for _, leaveOut := range []func(){
+		func() {
+			r.MachineActionTruncated, r.MachineAction = r.MachineActionTruncated || r.MachineAction != nil, nil
+		},
+		func() { r.MetadataTruncated, r.Metadata = r.MetadataTruncated || r.Metadata != nil, nil },
+	} {
+		if limit <= 0 || h.size()+len(body) <= limit {
+			return h, body, nil
+		}
+		leaveOut()
+		if body, err = r.body(); err != nil {
+			return nil, nil, fmt.Errorf("render result %s: %w", r.MessageID(), err)
+		}
+	}
+	if n := h.size() + len(body); n > limit {
+		return nil, nil, fmt.Errorf("render result %s: %w: %d bytes, where %d fit into a message", r.MessageID(), ErrTooLarge, n, limit)
+	}
+	return h, body, nil
+}
+
+func (r Result) header(source string, trace Trace) Header {
+	id := r.MessageID()
+	h := Header{
+		"Nats-Msg-Id":        {id},
+		"Content-Type":       {"application/json"},
+		"ce-specversion":     {"1.0"},
+		"ce-id":              {id}, // encoded already: a reader that decodes gets the id as it is
+		"ce-source":          {percentEncode(source)},
+		"ce-type":            {"remediation.unrestrict." + r.Outcome},
+		"ce-datacontenttype": {"application/json"},
+	}
+	if r.MachineID != "" {
+		h["ce-subject"] = []string{r.MachineID}
+	}
+	if !r.FinishedAt.IsZero() {
+		h["ce-time"] = []string{r.FinishedAt.UTC().Format(time.RFC3339Nano)}
+	}
+	if trace.Parent != "" {
+		h["traceparent"] = []string{trace.Parent}
+		if trace.State != "" {
+			h["tracestate"] = []string{trace.State}
+		}
+	}
+	return h
+}
+
+// body has metadata and machineAction byte for byte: encoding/json would take out their white space.
+func (r Result) body() ([]byte, error) {
+	metadata, action := r.Metadata, r.MachineAction
+	r.Metadata, r.MachineAction = nil, nil
+	r.Error, r.ReceivedAt, r.FinishedAt = ShortError(r.Error), r.ReceivedAt.UTC(), r.FinishedAt.UTC()
+	body, err := EncodeJSON(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, raw := range []struct {
+		name  string
+		value json.RawMessage
+	}{{"metadata", metadata}, {"machineAction", action}} {
+		if raw.value == nil || string(raw.value) == "null" {
+			continue
+		}
+		if !json.Valid(raw.value) {
+			return nil, errors.New(raw.name + " is no JSON")
+		}
+		body = slices.Concat(body[:len(body)-1], []byte(`,"`+raw.name+`":`), raw.value, []byte("}"))
+	}
+	return body, nil
+}
+
+// EncodeJSON leaves < and > as they are: people search in results and records.
+func EncodeJSON(value any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(value)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
