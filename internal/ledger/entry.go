@@ -1,3 +1,5 @@
+// Package ledger says what is kept of each request, machine and signer, in which states, and in what form: an entry is
+// changed by compare-and-swap alone. What is to become of it internal/remediation decides; internal/broker stores it.
 package ledger
 
 import (

@@ -1,5 +1,5 @@
-// Package remediation says what a request is and how it goes from received to final. It knows no NATS: what it needs of
-// the broker are the interfaces Ledger, Publisher, DeadLetters and Feed.
+// Package message says what a request, a result and a dead letter are, on the wire and in the program: it parses and
+// renders, checks form and signature, and decides nothing. It knows no NATS but the names of headers.
 package message
 
 import (

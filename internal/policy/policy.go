@@ -1,3 +1,4 @@
+// Package policy says what each signer may ask, by a file that is read again when it changes.
 package policy
 
 import (

@@ -116,7 +116,7 @@ func TestCallOfAProcessWithAnotherClock(t *testing.T) {
 		t.Run(by.String(), func(t *testing.T) {
 			inWorld(t, setup{replicas: -1, untended: true, submit: untracked, api: atOnce}, func(w *world) {
 				w.passes(700 * time.Millisecond)
-				w.launch(func(r *replica) { r.submitter.Ledger = skewed{r.submitter.Ledger.(ledger), by} })
+				w.launch(func(r *replica) { r.submitter.Ledger = skewed{r.submitter.Ledger.(faultyLedger), by} })
 				w.faults.inject(fault{at: atPost, done: true, dies: true, times: 1})
 				w.ask("r1", 1)
 				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
@@ -202,7 +202,7 @@ func slowly(t *testing.T, intents, grants *time.Duration, test func(w *world, r 
 		replicas: -1, untended: true, limits: budget.Limits(100, 1500), submit: untracked,
 		grants: func(s budget.Store) budget.Store { return slowGrants{s, grants} },
 	}, func(w *world) {
-		test(w, w.launch(func(r *replica) { r.submitter.Ledger = slow{r.submitter.Ledger.(ledger), intents} }))
+		test(w, w.launch(func(r *replica) { r.submitter.Ledger = slow{r.submitter.Ledger.(faultyLedger), intents} }))
 	})
 }
 

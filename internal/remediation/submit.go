@@ -1,3 +1,6 @@
+// Package remediation says how a request goes from received to final. Everything is decided by the pure functions of
+// decide*.go and carried out by carry.go, for the submitter; the tracker follows accepted actions. It knows no NATS:
+// deliveries come from internal/consumer, and what it needs to store or publish stands here as interfaces.
 package remediation
 
 import (

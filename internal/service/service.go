@@ -1,3 +1,4 @@
+// Package service is one worker in one process: it makes the parts and joins them, and says how it stands.
 package service
 
 import (

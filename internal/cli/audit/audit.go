@@ -1,3 +1,4 @@
+// Package audit is `worker audit`: verify and export.
 package audit
 
 import (

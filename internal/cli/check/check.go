@@ -1,3 +1,4 @@
+// Package check is `worker check`: it proves the set-up step by step.
 package check
 
 import (

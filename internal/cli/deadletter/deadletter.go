@@ -1,3 +1,4 @@
+// Package deadletter is `worker deadletter`: list, show, replay and drop.
 package deadletter
 
 import (

@@ -1,3 +1,4 @@
+// Package demo is `worker demo` and `worker simulate`.
 package demo
 
 import (

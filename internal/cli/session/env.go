@@ -1,3 +1,4 @@
+// Package session is what every command has: the world around it, the connection, and how things are shown.
 package session
 
 import (

@@ -1,3 +1,4 @@
+// Package submit is `worker submit`: it reads rows, publishes them, and follows what becomes of them.
 package submit
 
 import (

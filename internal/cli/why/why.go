@@ -1,3 +1,4 @@
+// Package why is `worker why`: all that is known of one request.
 package why
 
 import (
