@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,6 +11,8 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 
 	"example.com/unrestrict-worker/internal/ledger"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so,
@@ -65,85 +66,14 @@ func (l *Ledger) Search(ctx context.Context, fn func(ledger.Entry)) error {
 	})
 }
 
-// RateVisitor is the shared call budget for a command that makes a call now and then and is no replica: it takes from
-// the windows that the workers keep, as they have set them, and creates, alters and announces nothing. The zero value
-// is a budget without limits.
-type RateVisitor struct {
-	store   *RateStore
-	windows []string // those that there are
-}
-
-// VisitRates looks for the windows. Those that no worker has made limit nobody.
-func (b *Broker) VisitRates(ctx context.Context, windows []budget.Window) (*RateVisitor, error) {
+// VisitRates is the call budget for a command that is no replica. Without a state bucket no worker limits anybody.
+func (b *Broker) VisitRates(ctx context.Context, windows []budget.Window) (*rates.Visitor, error) {
 	kv, err := b.bucket(ctx, StateBucket)
 	if IsMissing(err) {
-		return &RateVisitor{}, nil
+		return &rates.Visitor{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	stream, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, "KV_"+StateBucket) })
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", StateBucket, err)
-	}
-	v := &RateVisitor{store: &RateStore{js: b.js, state: kv, bucket: stream}}
-	for _, w := range windows {
-		_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, rateStream(w.Name)) })
-		switch {
-		case err == nil:
-			v.windows = append(v.windows, w.Name)
-		case !IsMissing(err):
-			return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
-		}
-	}
-	return v, nil
-}
-
-// Take takes one call of every window, or none and says so with a *budget.WaitError: it does not wait.
-func (v *RateVisitor) Take(ctx context.Context, _ string) (time.Time, error) {
-	granted := time.Now()
-	if v.store == nil {
-		return granted, nil
-	}
-	if d, err := v.ClosedFor(ctx); err != nil || d > 0 {
-		if err != nil {
-			return time.Time{}, err
-		}
-		return time.Time{}, &budget.WaitError{For: d, Closed: true}
-	}
-	for _, window := range v.windows {
-		free, err := v.store.publishGrant(ctx, window)
-		if err != nil {
-			return time.Time{}, fmt.Errorf("take a call of the %s window: %w", window, err)
-		}
-		if !free {
-			return time.Time{}, &budget.WaitError{For: time.Second}
-		}
-	}
-	return granted, nil
-}
-
-// Fresh tells whether a call granted then may still start.
-func (v *RateVisitor) Fresh(granted time.Time) bool {
-	return budget.InTime(granted)
-}
-
-// Close tells the workers that the API throttles.
-func (v *RateVisitor) Close(ctx context.Context, d time.Duration) error {
-	if v.store == nil {
-		return nil
-	}
-	return v.store.writeClosed(ctx, time.Now().Add(d))
-}
-
-// ClosedFor is how much longer no call is made because the API throttles; 0: it doesn't.
-func (v *RateVisitor) ClosedFor(ctx context.Context) (time.Duration, error) {
-	if v.store == nil {
-		return 0, nil
-	}
-	if err := v.store.readClosed(ctx); err != nil {
-		return 0, err
-	}
-	_, until, _ := v.store.Closed()
-	return max(time.Until(until), 0), nil
+	return rates.Visit(ctx, b.js, kv, windows)
 }

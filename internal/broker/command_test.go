@@ -17,6 +17,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // TestQueueReadsEveryMessage: more than a batch, in order, as they were sent, beside a consumer and other subjects;
@@ -201,7 +203,7 @@ func TestLedgerSearch(t *testing.T) {
 func TestRateVisitor(t *testing.T) {
 	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
 	limits := budget.Limits(0, 2)
-	visit := func() *broker.RateVisitor {
+	visit := func() *rates.Visitor {
 		t.Helper()
 		v, err := b.VisitRates(within(t), limits)
 		if err != nil {
@@ -216,7 +218,7 @@ func TestRateVisitor(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := broker.NewRateStore(within(t), b.JS(), b.State(), limits, 1, nil); err != nil {
+	if _, err := rates.New(within(t), b.JS(), b.State(), limits, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	// Its own limits are nobody's business: those hold that the workers have set.

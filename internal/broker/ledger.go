@@ -82,7 +82,7 @@ func (b *bucketStore) SaveBoth(ctx context.Context, first, second ledger.Write) 
 func (b *bucketStore) begin(w ledger.Write) func(context.Context) (*jetstream.PubAck, error) {
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
 	if w.TTL > 0 {
-		opts = append(opts, jetstream.WithMsgTTL(rateCeil(w.TTL)))
+		opts = append(opts, jetstream.WithMsgTTL(lifetime(w.TTL)))
 	}
 	return publishing(b.js, &nats.Msg{Subject: b.prefix + w.Key, Data: w.Value}, opts...)
 }
@@ -92,7 +92,7 @@ func (b *bucketStore) outcome(ctx context.Context, w ledger.Write, ack func(cont
 	switch {
 	case err == nil:
 		return ledger.Saved{Revision: stored.Sequence}
-	case rateConflict(err):
+	case isConflict(err):
 		return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ledger.ErrConflict)}
 	}
 	// The write may have taken place: its bytes are like no other's.
@@ -106,7 +106,7 @@ func (b *bucketStore) outcome(ctx context.Context, w ledger.Write, ack func(cont
 
 // put writes a key that nobody else writes.
 func (b *bucketStore) put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	_, err := publishing(b.js, &nats.Msg{Subject: b.prefix + key, Data: value}, jetstream.WithMsgTTL(rateCeil(ttl)))(ctx)
+	_, err := publishing(b.js, &nats.Msg{Subject: b.prefix + key, Data: value}, jetstream.WithMsgTTL(lifetime(ttl)))(ctx)
 	return err
 }
 
@@ -119,10 +119,21 @@ func (b *bucketStore) purge(ctx context.Context, key string, opts ...jetstream.P
 
 // remove deletes a key if its revision is still the given one.
 func (b *bucketStore) remove(ctx context.Context, key string, revision uint64) error {
-	if err := b.purge(ctx, key, jetstream.WithExpectLastSequencePerSubject(revision)); !rateConflict(err) {
+	if err := b.purge(ctx, key, jetstream.WithExpectLastSequencePerSubject(revision)); !isConflict(err) {
 		return err
 	}
 	return nil
+}
+
+// isConflict tells whether a compare-and-swap was lost: a stream with several replicas has a code of its own for that.
+func isConflict(err error) bool {
+	code := apiError(err).ErrorCode
+	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
+
+// lifetime rounds up to the whole seconds that the broker counts in.
+func lifetime(d time.Duration) time.Duration {
+	return max(time.Second, (d + time.Second - 1).Truncate(time.Second))
 }
 
 // Ledger is remediation's Ledger and Feed on the bucket UNRESTRICT_LEDGER.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"example.com/unrestrict-worker/internal/budget"
 )
 
 const (
@@ -29,17 +27,6 @@ type Presence struct {
 	Reserve  map[string]int `json:"reserve,omitempty"` // calls of each window that are left to look-ups
 	Version  string         `json:"version"`
 	NotKept  int            `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
-}
-
-// RateLimits are the limits that a replica says it has. Whoever has none is in nobody's way.
-func RateLimits(windows []budget.Window) map[string]int {
-	limits := map[string]int{}
-	for _, w := range windows {
-		if w.Limit > 0 {
-			limits[w.Name] = w.Limit
-		}
-	}
-	return limits
 }
 
 const notUnderstood = "notUnderstood"
@@ -65,8 +52,8 @@ func (r *Replicas) Live() bool {
 	return false
 }
 
-// limits are those of the account's other replicas that have any; known: all of them have been heard and understood.
-func (r *Replicas) limits() (all []map[string]int, known bool) {
+// Limits implements rates.Peers.
+func (r *Replicas) Limits() (all []map[string]int, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known = r.known

@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // found is what Provision found or made.
@@ -86,14 +88,14 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 	return nil, again{errors.New("what was created is not there yet")}
 }
 
-// missingWindows lists the streams of the call budget that are not there. Provisioning leaves them to the RateStore,
+// missingWindows lists the streams of the call budget that are not there. Provisioning leaves them to rates.Store,
 // which knows what a stream that was removed may have forgotten.
 func (b *Broker) missingWindows(ctx context.Context) (missing []string, err error) {
 	for _, w := range b.cfg.Windows {
 		if w.Limit == 0 {
 			continue
 		}
-		cfg := RateStreamConfig(w, b.cfg.Replicas)
+		cfg := rates.StreamConfig(w, b.cfg.Replicas)
 		_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, cfg.Name) })
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):

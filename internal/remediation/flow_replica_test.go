@@ -20,6 +20,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 const (
@@ -39,7 +41,7 @@ type replica struct {
 
 	breaker   *remediation.Breaker
 	notes     *remediation.Notes
-	rates     *broker.RateStore // nil: calls are free
+	rates     *rates.Store // nil: calls are free
 	budget    *budget.Budget
 	tokens    *defender.Tokens
 	client    *defender.Client
@@ -137,7 +139,7 @@ func (r *replica) newBudget() defender.Budget {
 		limits = budget.Limits(0, 0)
 	}
 	var err error
-	r.rates, err = broker.NewRateStore(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1, r.shared)
+	r.rates, err = rates.New(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1, r.shared)
 	r.w.must(err)
 	var store budget.Store = r.rates
 	if r.w.set.grants != nil {
@@ -243,7 +245,7 @@ func (r *replica) run() {
 	}
 	r.parts.Go(func() { _ = r.submitter.RecordRefusals(r.ctx) })
 	r.parts.Go(func() {
-		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: broker.RateLimits(r.w.set.limits)} })
+		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: rates.Limits(r.w.set.limits)} })
 	})
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })

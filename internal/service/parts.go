@@ -16,12 +16,14 @@ import (
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // parts are what a worker consists of once the broker is there.
 type parts struct {
 	apiURL   string
-	rates    *broker.RateStore
+	rates    *rates.Store
 	Budget   *budget.Budget
 	tokens   *defender.Tokens
 	client   *defender.Client
@@ -113,7 +115,7 @@ func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, err
 	if p.replicas, err = s.Broker.NewReplicas(ctx, s.Owner); err != nil {
 		return nil, err
 	}
-	p.rates, err = broker.NewRateStore(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
+	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
 	if err != nil {
 		return nil, fmt.Errorf("call budget: %w", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // codePaused is the operator's pause among the reasons of /readyz.
@@ -91,7 +93,7 @@ func (s *Service) presence() broker.Presence {
 	}
 	out := broker.Presence{
 		Ready: len(reasons) == 0, Since: s.since, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
-		Limits: broker.RateLimits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
+		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
 		NotKept: p.notKept(),
 	}
 	if len(reasons) > 0 {

@@ -15,6 +15,8 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 
 	"example.com/unrestrict-worker/internal/service"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // defender looks at the sign-in, the token and the API; conn may be nil.
@@ -109,7 +111,7 @@ const unreachable = "check DEFENDER_API_URL, DNS, the proxy (HTTPS_PROXY, NO_PRO
 // api asks the API for one machine action: it makes no change there.
 func (k *Checkup) api(ctx context.Context, conn *broker.Broker, tokens *defender.Tokens, apiURL string) {
 	const what = "API"
-	calls := &broker.RateVisitor{}
+	calls := &rates.Visitor{}
 	if conn != nil && !k.mistaken("budget") {
 		var err error
 		if calls, err = conn.VisitRates(ctx, config.Windows(k.Env.Settings.Rates)); err != nil {

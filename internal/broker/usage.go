@@ -8,6 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // quota fills in what the windows have left for all replicas together, and when the next call is free where none is: what
@@ -28,7 +30,7 @@ func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window
 				// That many and one more have to age out. One that is gone has done so just now.
 				msg, err := stream.GetMsg(ctx, info.State.FirstSeq+uint64(over))
 				if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-					return fmt.Errorf("read %s: %w", rateStream(w.Name), err)
+					return fmt.Errorf("read %s: %w", rates.StreamName(w.Name), err)
 				}
 				if err == nil && msg.Time.Add(w.Lasts()).After(o.NextCall) {
 					o.NextCall, o.Short = msg.Time.Add(w.Lasts()), w.Name
@@ -51,7 +53,7 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window, reserve map
 		}
 		if stream != nil {
 			used.Limit, used.Reserve = int(stream.CachedInfo().Config.MaxMsgsPerSubject), reserve[w.Name]
-			err = b.scan(ctx, rateStream(w.Name), part{subject: rateSubject(w.Name)}, func(m Message) error {
+			err = b.scan(ctx, rates.StreamName(w.Name), part{subject: rates.Subject(w.Name)}, func(m Message) error {
 				used.Grants = append(used.Grants, m.Time)
 				return nil
 			})
@@ -69,12 +71,12 @@ func (b *Broker) window(ctx context.Context, w budget.Window) (jetstream.Stream,
 	if w.Limit == 0 {
 		return nil, nil //nolint:nilnil // said above
 	}
-	stream, err := b.js.Stream(ctx, rateStream(w.Name))
+	stream, err := b.js.Stream(ctx, rates.StreamName(w.Name))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, nil //nolint:nilnil // said above
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", rateStream(w.Name), err)
+		return nil, fmt.Errorf("stream %s: %w", rates.StreamName(w.Name), err)
 	}
 	return stream, nil
 }

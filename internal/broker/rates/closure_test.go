@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 )
 
 // closedFor expects the replica to know of a closure that lasts d more.
-func (r *rateReplica) closedFor(d time.Duration) {
+func (r *replica) closedFor(d time.Duration) {
 	r.tb.Helper()
 	if off := r.OpenIn() - d; off < -100*time.Millisecond || off > 100*time.Millisecond {
 		r.tb.Errorf("closed for %v, want %v", r.OpenIn(), d)
 	}
 }
 
-func (r *rateReplica) close(d time.Duration) {
+func (r *replica) close(d time.Duration) {
 	r.tb.Helper()
 	if err := r.Close(r.tb.Context(), d); err != nil {
 		r.tb.Errorf("Close: %v", err)
@@ -34,7 +34,7 @@ func (r *rateReplica) close(d time.Duration) {
 func TestRateClose(t *testing.T) {
 	for name, windows := range map[string][]budget.Window{"limited": budget.Limits(50, 1500), "unlimited": budget.Limits(0, 0)} {
 		t.Run(name, func(t *testing.T) {
-			rateBubble(t, func(t *testing.T, w *rateWorld) {
+			bubble(t, func(t *testing.T, w *world) {
 				a, b := w.replica(windows), w.replica(windows)
 				a.take(1)
 				granted, err := b.Take(t.Context(), "lookup")
@@ -82,7 +82,7 @@ func TestRateClose(t *testing.T) {
 }
 
 func TestRateCloseHoweverLong(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		a, b := w.replica(budget.Limits(1, 0)), w.replica(budget.Limits(1, 0))
 		for _, d := range []time.Duration{60 * time.Hour, 90 * 24 * time.Hour, math.MaxInt64} {
 			a.close(d)
@@ -102,9 +102,9 @@ func TestRateCloseHoweverLong(t *testing.T) {
 func TestRateCloseRace(t *testing.T) {
 	for name, before := range map[string]time.Duration{"first closure": 0, "another one": time.Minute} {
 		t.Run(name, func(t *testing.T) {
-			rateBubble(t, func(t *testing.T, w *rateWorld) {
+			bubble(t, func(t *testing.T, w *world) {
 				js := w.connect()
-				bucket := &rateFaultyBucket{KeyValue: w.bucket(js)}
+				bucket := &faultyBucket{KeyValue: w.bucket(js)}
 				a, b := w.replicaWith(js, bucket, budget.Limits(1, 0)), w.replica(budget.Limits(1, 0))
 				if before > 0 {
 					b.close(before)
@@ -121,16 +121,16 @@ func TestRateCloseRace(t *testing.T) {
 	}
 }
 
-// rateFaultyBucket is a bucket that fails to create keys, in one of two ways, and that others
+// faultyBucket is a bucket that fails to create keys, in one of two ways, and that others
 // write to just when a key was read.
-type rateFaultyBucket struct {
+type faultyBucket struct {
 	jetstream.KeyValue
 	fails atomic.Bool
 	lost  bool
 	read  func() // once
 }
 
-func (b *rateFaultyBucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+func (b *faultyBucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
 	entry, err := b.KeyValue.Get(ctx, key)
 	if f := b.read; f != nil {
 		b.read = nil
@@ -139,7 +139,7 @@ func (b *rateFaultyBucket) Get(ctx context.Context, key string) (jetstream.KeyVa
 	return entry, err
 }
 
-func (b *rateFaultyBucket) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+func (b *faultyBucket) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
 	if b.fails.Load() && !b.lost {
 		return 0, nats.ErrNoResponders
 	}
@@ -153,9 +153,9 @@ func (b *rateFaultyBucket) Create(ctx context.Context, key string, value []byte,
 func TestRateCloseNotWritten(t *testing.T) {
 	for name, lost := range map[string]bool{"refused": false, "reply lost": true} {
 		t.Run(name, func(t *testing.T) {
-			rateBubble(t, func(t *testing.T, w *rateWorld) {
+			bubble(t, func(t *testing.T, w *world) {
 				js := w.connect()
-				bucket := &rateFaultyBucket{KeyValue: w.bucket(js), lost: lost}
+				bucket := &faultyBucket{KeyValue: w.bucket(js), lost: lost}
 				bucket.fails.Store(true)
 				a, b := w.replicaWith(js, bucket, budget.Limits(5, 0)), w.replica(budget.Limits(5, 0))
 				a.take(1)
@@ -181,10 +181,10 @@ func TestRateCloseNotWritten(t *testing.T) {
 
 // The server that had the watch's consumer went down, the connection did not.
 func TestRateCloseWithoutWatch(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		a, b := w.replica(budget.Limits(0, 0)), w.replica(budget.Limits(0, 0))
 		b.take(1)
-		bucket, err := a.js.Stream(t.Context(), "KV_"+StateBucket)
+		bucket, err := a.js.Stream(t.Context(), "KV_UNRESTRICT_STATE")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,8 +201,8 @@ func TestRateCloseWithoutWatch(t *testing.T) {
 
 // A closure made while a replica was cut off is known to it before it may call again.
 func TestRateCloseWhileCutOff(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
-		line := &rateLine{provider: w.server}
+	bubble(t, func(t *testing.T, w *world) {
+		line := &cable{provider: w.server}
 		a, b := w.replica(budget.Limits(5, 0)), w.replicaOver(w.connect(nats.InProcessServer(line)), budget.Limits(5, 0))
 		b.take(1)
 		line.cut.Store(true)
@@ -224,13 +224,13 @@ func TestRateCloseWhileCutOff(t *testing.T) {
 	})
 }
 
-// rateLine is an in-process line that can be cut.
-type rateLine struct {
+// cable is an in-process line that can be cut.
+type cable struct {
 	provider nats.InProcessConnProvider
 	cut      atomic.Bool
 }
 
-func (l *rateLine) InProcessConn() (net.Conn, error) {
+func (l *cable) InProcessConn() (net.Conn, error) {
 	if l.cut.Load() {
 		return nil, errors.New("cut off")
 	}

@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"testing"
@@ -12,7 +12,7 @@ import (
 )
 
 // want expects exactly n calls now, and then a wait of about d: until a span of the API's is over, and StartLimit more.
-func (r *rateReplica) want(n int, d time.Duration) {
+func (r *replica) want(n int, d time.Duration) {
 	r.tb.Helper()
 	got, wait := r.exhaust()
 	if off := wait.Wait() - d - budget.StartLimit; got != n || wait.Closed || off < -time.Second || off > time.Second {
@@ -21,7 +21,7 @@ func (r *rateReplica) want(n int, d time.Duration) {
 }
 
 func TestRateLimitRaised(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		a := w.replica(budget.Limits(30, 0))
 		a.want(30, time.Minute)
 		a.stop()
@@ -38,7 +38,7 @@ func TestRateLimitRaised(t *testing.T) {
 
 // Had lowering deleted grants, raising again would let too many calls through.
 func TestRateLimitLoweredForgetsNothing(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		a := w.replica(budget.Limits(50, 0))
 		a.take(40)
 		a.stop()
@@ -53,7 +53,7 @@ func TestRateLimitLoweredForgetsNothing(t *testing.T) {
 }
 
 func TestRateLimitLowered(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		a := w.replica(budget.Limits(50, 0))
 		for range 40 { // one a second, the oldest 40 s ago
 			a.take(1)
@@ -78,7 +78,7 @@ func TestRateLimitLowered(t *testing.T) {
 }
 
 func TestRateSmallestLimitHolds(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		none, many, few := w.replica(budget.Limits(0, 0)), w.replica(budget.Limits(50, 0)), w.replica(budget.Limits(20, 0))
 		few.take(1)
 		synctest.Wait() // its word is out, and has been heard
@@ -100,7 +100,7 @@ func TestRateSmallestLimitHolds(t *testing.T) {
 func TestRateLimitIntroduced(t *testing.T) {
 	const minute, hour = 66*time.Second + budget.StartLimit, 66*time.Minute + budget.StartLimit
 	t.Run("live", func(t *testing.T) {
-		rateBubble(t, func(t *testing.T, w *rateWorld) {
+		bubble(t, func(t *testing.T, w *world) {
 			a := w.replica(budget.Limits(0, 0))
 			a.take(3)
 			b := w.replica(budget.Limits(5, 100))
@@ -112,7 +112,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 		})
 	})
 	t.Run("by a restart, twice", func(t *testing.T) {
-		rateBubble(t, func(t *testing.T, w *rateWorld) {
+		bubble(t, func(t *testing.T, w *world) {
 			for range 2 {
 				a := w.replica(budget.Limits(0, 0))
 				a.take(1)
@@ -129,7 +129,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 		})
 	})
 	t.Run("long after the last call", func(t *testing.T) {
-		rateBubble(t, func(t *testing.T, w *rateWorld) {
+		bubble(t, func(t *testing.T, w *world) {
 			a := w.replica(budget.Limits(0, 0))
 			for range 10 { // more than a window
 				a.take(1)
@@ -145,9 +145,9 @@ func TestRateLimitIntroduced(t *testing.T) {
 		})
 	})
 	t.Run("the mark can't be written", func(t *testing.T) {
-		rateBubble(t, func(t *testing.T, w *rateWorld) {
+		bubble(t, func(t *testing.T, w *world) {
 			for _, lost := range []bool{false, true} {
-				faults := &rateFaults{JetStream: w.connect()}
+				faults := &faultyStream{JetStream: w.connect()}
 				a := w.replicaOver(faults, budget.Limits(0, 0))
 				faults.set("$KV.UNRESTRICT_STATE.rate.unlimited.minute", lost)
 				if _, err := a.Take(t.Context(), "unrestrict"); err == nil {
@@ -161,7 +161,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 }
 
 func TestRateStreamRemoved(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		r := w.replica(budget.Limits(5, 0))
 		r.take(2)
 		if err := r.js.DeleteStream(t.Context(), "UNRESTRICT_RATE_MINUTE"); err != nil {
@@ -175,8 +175,8 @@ func TestRateStreamRemoved(t *testing.T) {
 
 // The stream is there with other settings: they are corrected, and no grant is lost.
 func TestRateStreamCorrected(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
-		js, want := w.connect(), RateStreamConfig(budget.Limits(9, 0)[0], 1)
+	bubble(t, func(t *testing.T, w *world) {
+		js, want := w.connect(), StreamConfig(budget.Limits(9, 0)[0], 1)
 		other := want
 		other.Storage, other.MaxAge, other.Description, other.Duplicates = jetstream.MemoryStorage, time.Hour, "mine", time.Minute
 		other.MaxMsgsPerSubject, other.Discard, other.DiscardNewPerSubject = 4, jetstream.DiscardOld, false
@@ -212,20 +212,9 @@ func TestRateStreamCorrected(t *testing.T) {
 }
 
 func TestRateRemaining(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
-		js := w.connect()
-		expect := func(configured []budget.Window, want ...budget.WindowStatus) {
-			t.Helper()
-			var got Overview
-			err := (&Broker{js: js}).quota(t.Context(), &got, configured)
-			if diff := cmp.Diff(want, got.Budget); err != nil || diff != "" {
-				t.Errorf("%v (-want +got):\n%s", err, diff)
-			}
-		}
-		expect(budget.Limits(9, 0), budget.WindowStatus{Window: "minute", Limit: 9, Remaining: 9}, budget.WindowStatus{Window: "hour"})
+	bubble(t, func(t *testing.T, w *world) {
 		r := w.replica(budget.Limits(5, 100))
 		r.take(2)
-		expect(budget.Limits(9, 100), budget.WindowStatus{Window: "minute", Limit: 5, Remaining: 3}, budget.WindowStatus{Window: "hour", Limit: 100, Remaining: 98})
 		if got, err := r.Remaining(t.Context()); err != nil || len(got) != 2 || got[0].Remaining != 3 || got[1].Remaining != 98 {
 			t.Errorf("Remaining: %+v, %v", got, err)
 		}

@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"testing"
@@ -16,10 +16,10 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 	const newer = `{"ends":[2000,1,1,0,1,0]}`
 	for name, value := range map[string]string{"another form": newer, "another unit": `{"until":"2000-01-01T00:01:00Z","for":60}`} {
 		t.Run(name, func(t *testing.T) {
-			rateBubble(t, func(t *testing.T, w *rateWorld) {
+			bubble(t, func(t *testing.T, w *world) {
 				a := w.replica(budget.Limits(5, 0))
 				a.take(1)
-				if _, err := a.store.state.Create(t.Context(), rateClosed, []byte(value), jetstream.KeyTTL(time.Minute)); err != nil {
+				if _, err := a.store.state.Create(t.Context(), closedKey, []byte(value), jetstream.KeyTTL(time.Minute)); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(58 * time.Second)
@@ -29,7 +29,7 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 				if err := a.Close(t.Context(), 3*time.Minute); err == nil {
 					t.Error("a closure was written over one that is not understood")
 				}
-				if kv, err := a.store.state.Get(t.Context(), rateClosed); err != nil || string(kv.Value()) != value {
+				if kv, err := a.store.state.Get(t.Context(), closedKey); err != nil || string(kv.Value()) != value {
 					t.Errorf("the closure is now %v, %v", kv, err)
 				}
 				time.Sleep(10 * time.Second) // it has expired, and ours is told
@@ -45,22 +45,17 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 
 // While a replica says what is not understood nobody who does not understand it makes the stream's larger.
 func TestRateLimitsNotUnderstood(t *testing.T) {
-	rateBubble(t, func(t *testing.T, w *rateWorld) {
+	bubble(t, func(t *testing.T, w *world) {
 		newer, older := w.replica(budget.Limits(20, 0)), w.replica(budget.Limits(50, 0))
 		newer.take(1)
 		newer.kill()
-		said := newer.store.peers.keys.replica + newer.store.peers.id
-		if _, err := older.store.state.PutString(t.Context(), said, `{"limits":{"minute":{"calls":20,"burst":5}}}`); err != nil {
-			t.Fatal(err)
-		}
+		w.neighbours.understand(false)
 		time.Sleep(20 * time.Second)
 		older.want(19, 40*time.Second)
 		if got, err := older.Remaining(t.Context()); err != nil || got[0].Limit != 20 {
 			t.Errorf("Remaining: %+v, %v", got, err)
 		}
-		if err := older.store.state.Purge(t.Context(), said); err != nil {
-			t.Fatal(err)
-		}
+		w.neighbours.understand(true)
 		time.Sleep(time.Second)
 		older.want(30, 39*time.Second)
 	})

@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"context"
@@ -12,11 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// RateStreamConfig is the stream that keeps a window's grants: full at the limit, refusing what is
+// StreamConfig is the stream that keeps a window's grants: full at the limit, refusing what is
 // new, and letting go of a grant when it has aged out, by the clock of the broker alone.
-func RateStreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
+func StreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: rateStream(w.Name), Subjects: []string{rateSubject(w.Name)},
+		Name: StreamName(w.Name), Subjects: []string{Subject(w.Name)},
 		Description: "the calls of the last " + w.Name + ": to publish is to take one",
 		Storage:     jetstream.FileStorage, Replicas: replicas,
 		MaxMsgsPerSubject: int64(w.Limit), Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
@@ -30,7 +30,7 @@ func RateStreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 // Raising is one update, and left to those who have heard all others. Lowering would delete the oldest grants, which a later raise would miss:
 // so while the stream's limit is above the one that holds nobody takes (all replicas see this
 // alike), until the grants fit and the update deletes none.
-func (s *RateStore) settle(ctx context.Context, window string, limit int, known bool) (jetstream.Stream, error) {
+func (s *Store) settle(ctx context.Context, window string, limit int, known bool) (jetstream.Stream, error) {
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	stream, err := s.stream(ctx, window)
@@ -65,12 +65,12 @@ func (s *RateStore) settle(ctx context.Context, window string, limit int, known 
 // ensure creates a window's stream or corrects the settings of the one that is there, its limit
 // (see settle) and its storage (which can't be changed) excepted. It takes no replicas away, which
 // another process may be configured with.
-func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
-	config := RateStreamConfig(w, s.replicas)
+func (s *Store) ensure(ctx context.Context, w budget.Window) error {
+	config := StreamConfig(w, s.replicas)
 	config.Storage = s.storage
 	stream, err := s.stream(ctx, w.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		if _, err = s.js.CreateStream(ctx, config); err == nil {
 			return nil
@@ -97,18 +97,18 @@ func (s *RateStore) ensure(ctx context.Context, w budget.Window) error {
 }
 
 // stream asks for a stream anew, with its info as of now.
-func (s *RateStore) stream(ctx context.Context, window string) (jetstream.Stream, error) {
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+func (s *Store) stream(ctx context.Context, window string) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	stream, err := s.js.Stream(ctx, rateStream(window))
+	stream, err := s.js.Stream(ctx, StreamName(window))
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", rateStream(window), err)
+		return nil, fmt.Errorf("stream %s: %w", StreamName(window), err)
 	}
 	return stream, nil
 }
 
-func (s *RateStore) update(ctx context.Context, config jetstream.StreamConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+func (s *Store) update(ctx context.Context, config jetstream.StreamConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if _, err := s.js.UpdateStream(ctx, config); err != nil {
 		return fmt.Errorf("update stream %s: %w", config.Name, err)

@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"errors"
@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
@@ -18,12 +17,12 @@ import (
 // Three servers, three replicas of everything: the codes of a refusal and of a lost
 // compare-and-swap differ there, and the leader of a window can go down.
 func TestRateInACluster(t *testing.T) {
-	w := &rateWorld{tb: t, port: server.RANDOM_PORT, storage: jetstream.FileStorage, replicas: 3}
+	w := &world{tb: t, port: server.RANDOM_PORT, storage: jetstream.FileStorage, replicas: 3}
 	servers := w.startCluster()
 	windows := budget.Limits(20, 1500)
 	a, b := w.replicaOver(w.dial(servers[0]), windows), w.replicaOver(w.dial(servers[1]), windows)
 	grants := 0
-	take := func(from *rateReplica) (granted bool) {
+	take := func(from *replica) (granted bool) {
 		t.Helper()
 		var wait *budget.WaitError
 		_, err := from.Take(t.Context(), "unrestrict")
@@ -66,10 +65,10 @@ func TestRateInACluster(t *testing.T) {
 	}
 	// The first closure is a create, the second a lost and repeated compare-and-swap.
 	for range 2 {
-		rateEventually(t, func() error { return a.Close(t.Context(), time.Minute) })
+		eventually(t, func() error { return a.Close(t.Context(), time.Minute) })
 	}
-	rateEventually(t, func() error { return b.Close(t.Context(), time.Hour) })
-	rateEventually(t, func() error {
+	eventually(t, func() error { return b.Close(t.Context(), time.Hour) })
+	eventually(t, func() error {
 		if a.OpenIn() < 59*time.Minute {
 			return fmt.Errorf("closed for %v", a.OpenIn())
 		}
@@ -77,7 +76,7 @@ func TestRateInACluster(t *testing.T) {
 	})
 }
 
-func (w *rateWorld) startCluster() (servers []*server.Server) {
+func (w *world) startCluster() (servers []*server.Server) {
 	w.tb.Helper()
 	var ports []int
 	var routes []string
@@ -109,17 +108,4 @@ func (w *rateWorld) startCluster() (servers []*server.Server) {
 		}
 	}
 	return servers
-}
-
-func (w *rateWorld) dial(srv *server.Server) jetstream.JetStream {
-	w.tb.Helper()
-	w.server = srv
-	js := w.connect(nats.Name(srv.Name()))
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := js.AccountInfo(w.tb.Context()); err == nil {
-			return js
-		} else if time.Now().After(end) {
-			w.tb.Fatal(err)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-const rateClosed = "closed"
+const closedKey = "closed"
 
-// rateClosure is the value of the key rateClosed. The closure ends For after the broker stored it:
+// closure is the value of the key closedKey. The closure ends For after the broker stored it:
 // the only clock that all replicas share.
-type rateClosure struct {
+type closure struct {
 	Until time.Time `json:"until"` // the same by the writer's estimate of the broker's clock, to be read by people
 	For   string    `json:"for"`   // a Go duration
 }
@@ -22,20 +22,20 @@ type rateClosure struct {
 // errClosureUnread is a closure whose end is not understood, perhaps because a newer version wrote it.
 var errClosureUnread = errors.New("not understood")
 
-func rateClosureEnd(entry jetstream.KeyValueEntry) (time.Time, error) {
-	var c rateClosure
+func closureEnd(entry jetstream.KeyValueEntry) (time.Time, error) {
+	var c closure
 	if err := json.Unmarshal(entry.Value(), &c); err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w: %w", rateClosed, errClosureUnread, err)
+		return time.Time{}, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
 	}
 	d, err := time.ParseDuration(c.For)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w: %w", rateClosed, errClosureUnread, err)
+		return time.Time{}, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
 	}
 	return entry.Created().Add(d), nil
 }
 
 // Close implements [budget.Closing].
-func (s *RateStore) Close(ctx context.Context, d time.Duration) error {
+func (s *Store) Close(ctx context.Context, d time.Duration) error {
 	until := time.Now().Add(d)
 	s.extend(until)
 	err := s.writeClosed(ctx, until)
@@ -50,7 +50,7 @@ func (s *RateStore) Close(ctx context.Context, d time.Duration) error {
 }
 
 // Closed implements [budget.Closing].
-func (s *RateStore) Closed() (since, until time.Time, known bool) {
+func (s *Store) Closed() (since, until time.Time, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.since, s.until, s.failed == nil
@@ -58,7 +58,7 @@ func (s *RateStore) Closed() (since, until time.Time, known bool) {
 
 // writeClosed replaces the key by an end that is later. A lost reply is harmless: the write that
 // took place is found and is not earlier.
-func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
+func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 	for range 10 { // each lost race has made the closure longer
 		now, err := s.brokerTime(ctx)
 		if err != nil {
@@ -69,14 +69,14 @@ func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
 			return nil
 		}
 		var revision uint64
-		last, err := s.state.Get(ctx, rateClosed)
+		last, err := s.state.Get(ctx, closedKey)
 		switch {
 		case errors.Is(err, jetstream.ErrKeyNotFound):
 		case err != nil:
 			return fmt.Errorf("read the closure: %w", err)
 		default:
 			revision = last.Revision()
-			end, err := rateClosureEnd(last)
+			end, err := closureEnd(last)
 			if err != nil {
 				return err // it may end later
 			}
@@ -84,16 +84,16 @@ func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
 				return nil
 			}
 		}
-		value, err := json.Marshal(rateClosure{Until: now.Add(d).UTC(), For: d.String()})
+		value, err := json.Marshal(closure{Until: now.Add(d).UTC(), For: d.String()})
 		if err != nil {
 			return err
 		}
 		if revision == 0 {
-			_, err = s.state.Create(ctx, rateClosed, value, jetstream.KeyTTL(rateCeil(d)))
+			_, err = s.state.Create(ctx, closedKey, value, jetstream.KeyTTL(lifetime(d)))
 		} else {
-			err = s.put(ctx, rateClosed, value, d, jetstream.WithExpectLastSequencePerSubject(revision))
+			err = s.put(ctx, closedKey, value, d, jetstream.WithExpectLastSequencePerSubject(revision))
 		}
-		if err == nil || !rateConflict(err) {
+		if err == nil || !isConflict(err) {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (s *RateStore) writeClosed(ctx context.Context, until time.Time) error {
 
 // settleDebt tells the others of a closure that could not be written when it began. While there is one that is not
 // understood it goes on being owed.
-func (s *RateStore) settleDebt(ctx context.Context) error {
+func (s *Store) settleDebt(ctx context.Context) error {
 	s.mu.Lock()
 	owed := s.owed
 	s.mu.Unlock()
@@ -124,10 +124,10 @@ func (s *RateStore) settleDebt(ctx context.Context) error {
 
 // readClosed is for a watch whose consumer went down with one server of a cluster: the client
 // notices the silence only after ten seconds.
-func (s *RateStore) readClosed(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+func (s *Store) readClosed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	entry, err := s.state.Get(ctx, rateClosed)
+	entry, err := s.state.Get(ctx, closedKey)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil
 	} else if err != nil {
@@ -139,10 +139,10 @@ func (s *RateStore) readClosed(ctx context.Context) error {
 
 // learnClosed takes over a closure that another replica, or an earlier process, has written. How
 // much of it is over is a difference of two readings of the broker's clock.
-func (s *RateStore) learnClosed(ctx context.Context, entry jetstream.KeyValueEntry) {
-	end, err := rateClosureEnd(entry)
+func (s *Store) learnClosed(ctx context.Context, entry jetstream.KeyValueEntry) {
+	end, err := closureEnd(entry)
 	if err != nil { // closed until it is read again, and so as long as it is there
-		s.extend(time.Now().Add(2 * rateReread))
+		s.extend(time.Now().Add(2 * reread))
 		return
 	}
 	now, err := s.brokerTime(ctx)
@@ -152,7 +152,7 @@ func (s *RateStore) learnClosed(ctx context.Context, entry jetstream.KeyValueEnt
 	s.extend(time.Now().Add(end.Sub(now)))
 }
 
-func (s *RateStore) extend(until time.Time) {
+func (s *Store) extend(until time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); until.After(now) && until.After(s.until) {
@@ -161,8 +161,8 @@ func (s *RateStore) extend(until time.Time) {
 }
 
 // brokerTime is the broker's clock at some instant of this call.
-func (s *RateStore) brokerTime(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+func (s *Store) brokerTime(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	info, err := s.bucket.Info(ctx)
 	if err != nil {
@@ -171,8 +171,8 @@ func (s *RateStore) brokerTime(ctx context.Context) (time.Time, error) {
 	return info.TimeStamp, nil
 }
 
-// rateConflict tells whether a compare-and-swap was lost: the code differs by the number of replicas.
-func rateConflict(err error) bool {
+// isConflict tells whether a compare-and-swap was lost: the code differs by the number of replicas.
+func isConflict(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)

@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"context"
@@ -13,15 +13,15 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// rateNoneFree is the error code of a publish that a stream refuses for MaxMsgsPerSubject; the
+// codeFull is the error code of a publish that a stream refuses for MaxMsgsPerSubject; the
 // client has no name for it.
-const rateNoneFree jetstream.ErrorCode = 10077
+const codeFull jetstream.ErrorCode = 10077
 
-func rateStream(window string) string  { return "UNRESTRICT_RATE_" + strings.ToUpper(window) }
-func rateSubject(window string) string { return "unrestrict.rate." + window }
+func StreamName(window string) string { return "UNRESTRICT_RATE_" + strings.ToUpper(window) }
+func Subject(window string) string    { return "unrestrict.rate." + window }
 
 // Look implements [budget.Windows]. It also settles the limit, see settle.
-func (s *RateStore) Look(ctx context.Context, window string) (budget.State, error) {
+func (s *Store) Look(ctx context.Context, window string) (budget.State, error) {
 	if err := s.waitTouch(ctx); err != nil {
 		return budget.State{}, err
 	}
@@ -50,7 +50,7 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 		state.NextIn = left(oldest, info.Config.MaxAge)
 	}
 	if since, marked := s.unrecorded(window); marked {
-		if d := left(since, rateMarkTTL(s.windows[window])); d > 0 { // expired, even if the watch is late to say so
+		if d := left(since, markTTL(s.windows[window])); d > 0 { // expired, even if the watch is late to say so
 			state.Left, state.NextIn = 0, max(state.NextIn, d)
 		}
 	}
@@ -58,8 +58,8 @@ func (s *RateStore) Look(ctx context.Context, window string) (budget.State, erro
 }
 
 // granted is when a grant was given, or otherwise if that can't be found out.
-func (s *RateStore) granted(ctx context.Context, stream jetstream.Stream, seq uint64, otherwise time.Time) time.Time {
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+func (s *Store) granted(ctx context.Context, stream jetstream.Stream, seq uint64, otherwise time.Time) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	msg, err := stream.GetMsg(ctx, seq)
 	if err != nil {
@@ -69,35 +69,35 @@ func (s *RateStore) granted(ctx context.Context, stream jetstream.Stream, seq ui
 }
 
 // Take implements [budget.Windows].
-func (s *RateStore) Take(ctx context.Context, window string) (bool, error) {
+func (s *Store) Take(ctx context.Context, window string) (bool, error) {
 	if limit, _ := s.smallest(window); limit == 0 {
 		return true, s.takeUnrecorded(ctx, window)
 	}
 	return s.publishGrant(ctx, window)
 }
 
-func (s *RateStore) publishGrant(ctx context.Context, window string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+func (s *Store) publishGrant(ctx context.Context, window string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// No message id, which could make two grants one, and no retry, which could make one grant two.
-	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: rateSubject(window)}, jetstream.WithRetryAttempts(0))
+	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: Subject(window)}, jetstream.WithRetryAttempts(0))
 	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == rateNoneFree {
+	if errors.As(err, &api) && api.ErrorCode == codeFull {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// rateMarkTTL is for how long after a mark a call without a limit can still count in the window: a
+// markTTL is for how long after a mark a call without a limit can still count in the window: a
 // mark is good for the calls of a tenth of the window.
-func rateMarkTTL(w budget.Window) time.Duration {
-	return rateCeil(w.Lasts() + w.Per/10 + budget.StartLimit)
+func markTTL(w budget.Window) time.Duration {
+	return lifetime(w.Lasts() + w.Per/10 + budget.StartLimit)
 }
 
 // takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
 // while there are calls, that the window's stream does not know of all of them. A limit that is
 // introduced within a window of the last one finds the window full until the mark has expired.
-func (s *RateStore) takeUnrecorded(ctx context.Context, window string) error {
+func (s *Store) takeUnrecorded(ctx context.Context, window string) error {
 	w := s.windows[window]
 	s.mu.Lock()
 	_, there := s.marks[window]
@@ -109,9 +109,9 @@ func (s *RateStore) takeUnrecorded(ctx context.Context, window string) error {
 	return s.mark(ctx, w)
 }
 
-func (s *RateStore) mark(ctx context.Context, w budget.Window) error {
+func (s *Store) mark(ctx context.Context, w budget.Window) error {
 	now := time.Now()
-	if err := s.put(ctx, rateUnrecorded+w.Name, nil, rateMarkTTL(w)); err != nil {
+	if err := s.put(ctx, unrecordedPrefix+w.Name, nil, markTTL(w)); err != nil {
 		return fmt.Errorf("mark the %s window as incomplete: %w", w.Name, err)
 	}
 	s.mu.Lock()
@@ -124,7 +124,7 @@ func (s *RateStore) mark(ctx context.Context, w budget.Window) error {
 }
 
 // unrecorded is the broker's time of the last mark, if there is one.
-func (s *RateStore) unrecorded(window string) (since time.Time, marked bool) {
+func (s *Store) unrecorded(window string) (since time.Time, marked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	since, marked = s.marks[window]

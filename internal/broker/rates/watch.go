@@ -1,4 +1,4 @@
-package broker
+package rates
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 
 // follow keeps what the bucket says up to date until the connection
 // changes: a watch that survived a reconnect may be minutes behind without knowing it.
-func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error {
+func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 	for range len(status) {
 		<-status // of the connection that ended the last follow
 	}
@@ -24,14 +24,14 @@ func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error
 	}
 	ctx, cancel := context.WithCancel(ctx) // the watch lives as long as this
 	defer cancel()
-	started := time.AfterFunc(rateTimeout, cancel)
-	watch, err := s.state.WatchFiltered(ctx, []string{rateClosed, rateUnrecorded + ">"})
+	started := time.AfterFunc(timeout, cancel)
+	watch, err := s.state.WatchFiltered(ctx, []string{closedKey, unrecordedPrefix + ">"})
 	started.Stop()
 	if err != nil {
 		return fmt.Errorf("watch the bucket %s: %w", s.state.Bucket(), err)
 	}
 	defer watch.Stop() //nolint:errcheck // gone already when the connection is
-	tick := time.NewTicker(rateReread)
+	tick := time.NewTicker(reread)
 	defer tick.Stop()
 
 	s.mu.Lock()
@@ -61,9 +61,9 @@ func (s *RateStore) follow(ctx context.Context, status <-chan nats.Status) error
 }
 
 // learn takes over one entry. What it can't read a newer version may have written.
-func (s *RateStore) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
+func (s *Store) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
 	key, put := entry.Key(), entry.Operation() == jetstream.KeyValuePut
-	if key == rateClosed {
+	if key == closedKey {
 		if put { // the end of a closure is not its key's: the broker's clock may have jumped
 			s.learnClosed(ctx, entry)
 		}
@@ -71,14 +71,14 @@ func (s *RateStore) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	window := strings.TrimPrefix(key, rateUnrecorded)
+	window := strings.TrimPrefix(key, unrecordedPrefix)
 	delete(s.marks, window)
 	if put {
 		s.marks[window] = entry.Created()
 	}
 }
 
-func (s *RateStore) inTouch() {
+func (s *Store) inTouch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed != nil {
@@ -87,7 +87,7 @@ func (s *RateStore) inTouch() {
 	}
 }
 
-func (s *RateStore) outOfTouch(err error) {
+func (s *Store) outOfTouch(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed == nil {
@@ -97,7 +97,7 @@ func (s *RateStore) outOfTouch(err error) {
 }
 
 // waitTouch waits for a short interruption to end.
-func (s *RateStore) waitTouch(ctx context.Context) error {
+func (s *Store) waitTouch(ctx context.Context) error {
 	s.mu.Lock()
 	touch := s.touch
 	s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *RateStore) waitTouch(ctx context.Context) error {
 		return nil
 	default:
 	}
-	ctx, cancel := context.WithTimeout(ctx, rateTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	select {
 	case <-touch:

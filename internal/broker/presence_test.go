@@ -1,0 +1,104 @@
+package broker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+
+	"example.com/unrestrict-worker/internal/broker/rates"
+)
+
+// TestLimitsOfTheOthers: a replica hears the limits that others have until they leave, or their word expires, and knows
+// that it does not know all while one of them says what it does not understand.
+func TestLimitsOfTheOthers(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	start := func(id string, limits map[string]int) (*broker.Replicas, func()) {
+		r, err := b.NewReplicas(within(t), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx, func() broker.Presence { return broker.Presence{Limits: limits} }) }()
+		return r, func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	one, stopOne := start("one", nil)
+	defer stopOne()
+	hears := func(known bool, want ...map[string]int) {
+		t.Helper()
+		eventually(t, "the others' limits", func() bool {
+			got, all := one.Limits()
+			return all == known && cmp.Equal(want, got)
+		})
+	}
+	hears(true)
+	_, stopTwo := start("two", map[string]int{"minute": 20})
+	hears(true, map[string]int{"minute": 20})
+	names, err := b.State().ListKeysFiltered(within(t), "replica.*.two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := ""
+	for key = range names.Keys() {
+	}
+	stream, err := b.JS().Stream(within(t), "KV_"+broker.StateBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.GetLastMsgForSubject(within(t), "$KV."+broker.StateBucket+"."+key); err != nil || m.Header.Get("Nats-TTL") != (15*time.Second).String() {
+		t.Errorf("the word of %s: %v, %v", key, m, err)
+	}
+	stopTwo()
+	hears(true)
+	if _, err := b.State().PutString(within(t), key, `{"limits":{"minute":{"calls":20}}}`); err != nil {
+		t.Fatal(err)
+	}
+	hears(false)
+	if err := b.State().Purge(within(t), key); err != nil {
+		t.Fatal(err)
+	}
+	hears(true)
+}
+
+// TestQuotaIsWhatTheWorkersAgreedOn: until a worker has made a window, what is configured here.
+func TestQuotaIsWhatTheWorkersAgreedOn(t *testing.T) {
+	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(configured []budget.Window, want ...budget.WindowStatus) {
+		t.Helper()
+		o, err := b.Overview(within(t), configured)
+		if diff := cmp.Diff(want, o.Budget); err != nil || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+	}
+	expect(budget.Limits(9, 0), budget.WindowStatus{Window: "minute", Limit: 9, Remaining: 9}, budget.WindowStatus{Window: "hour"})
+	replicas, err := b.NewReplicas(within(t), "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := rates.New(within(t), b.JS(), b.State(), budget.Limits(5, 100), 1, replicas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, window := range []string{"minute", "minute", "hour", "hour"} {
+		if ok, err := store.Take(within(t), window); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	expect(budget.Limits(9, 100), budget.WindowStatus{Window: "minute", Limit: 5, Remaining: 3}, budget.WindowStatus{Window: "hour", Limit: 100, Remaining: 98})
+}

@@ -1,0 +1,155 @@
+// Package rates is the call budget that all replicas on an account share: a stream per window, whose limit the broker
+// itself enforces, and the closure after a 429. Nothing here knows a request or the API; [Peers] brings what other replicas
+// say of their limits.
+package rates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+const (
+	timeout = 2 * time.Second // for one request to the broker
+	reread  = 5 * time.Second // between two looks at the closure
+
+	unrecordedPrefix = "rate.unlimited." // + window: calls were made of which the window knows nothing
+)
+
+// Peers is what the other replicas on the account say of their limits.
+type Peers interface {
+	// Limits are those of the others that have any, by window; known: all of them have been heard and understood.
+	Limits() (all []map[string]int, known bool)
+}
+
+// Limits are the limits that a replica says it has. Whoever has none is in nobody's way.
+func Limits(windows []budget.Window) map[string]int {
+	limits := map[string]int{}
+	for _, w := range windows {
+		if w.Limit > 0 {
+			limits[w.Name] = w.Limit
+		}
+	}
+	return limits
+}
+
+// Store is the shared side of the call budget: a stream per window, in which publishing is
+// taking, and in UNRESTRICT_STATE the closure. Of the limits of all live replicas the smallest holds.
+// It implements [budget.Store], which knows the closure only while Run runs.
+type Store struct {
+	js       jetstream.JetStream
+	state    jetstream.KeyValue
+	bucket   jetstream.Stream // of state
+	windows  map[string]budget.Window
+	replicas int
+	storage  jetstream.StorageType
+	peers    Peers
+
+	settling sync.Mutex // held by the one goroutine that changes a stream
+
+	mu     sync.Mutex // guards all below
+	touch  chan struct{}
+	failed error                // why touch is not closed
+	marks  map[string]time.Time // unrecordedPrefix: window -> the broker's time of it
+	marked map[string]time.Time // when this process last wrote one
+	since  time.Time            // closure: learned
+	until  time.Time            // closure: ends
+	owed   time.Time            // end of a closure that the others don't know of yet
+}
+
+var _ budget.Store = (*Store)(nil)
+
+// New sees to it that the streams of the limited windows are there, and alters them where they differ, but not yet their
+// limits: those are settled once the peers' are known. The state bucket must allow per-message TTL (LimitMarkerTTL); grants
+// are kept in the same kind of storage.
+func New(ctx context.Context, js jetstream.JetStream, state jetstream.KeyValue, windows []budget.Window, replicas int, peers Peers) (*Store, error) {
+	s := &Store{
+		js: js, state: state, replicas: replicas, peers: peers, windows: map[string]budget.Window{},
+		touch: make(chan struct{}), failed: errors.New("not started"),
+		marks: map[string]time.Time{}, marked: map[string]time.Time{},
+	}
+	if err := s.openBucket(ctx); err != nil {
+		return nil, err
+	}
+	for _, w := range windows {
+		s.windows[w.Name] = w
+		if w.Limit == 0 {
+			continue
+		}
+		if err := s.ensure(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// openBucket looks for the stream of the state bucket, in whose kind of storage the grants are kept.
+func (s *Store) openBucket(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	bucket, err := s.js.Stream(ctx, "KV_"+s.state.Bucket())
+	if err != nil {
+		return fmt.Errorf("stream of the bucket %s: %w", s.state.Bucket(), err)
+	}
+	s.bucket, s.storage = bucket, bucket.CachedInfo().Config.Storage
+	return nil
+}
+
+// Run follows the closure until ctx ends, which is no error. Whatever goes wrong in between only puts the budget out of touch.
+func (s *Store) Run(ctx context.Context) error {
+	conn := s.js.Conn()
+	status := conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer conn.RemoveStatusListener(status)
+	for {
+		err := s.follow(ctx, status)
+		s.outOfTouch(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// smallest is the limit that holds: the smallest that any live replica is configured with. known: all were heard.
+func (s *Store) smallest(window string) (limit int, known bool) {
+	limit = s.windows[window].Limit
+	others, known := s.peers.Limits()
+	for _, other := range others {
+		if l := other[window]; l > 0 && (limit == 0 || l < limit) {
+			limit = l
+		}
+	}
+	return limit, known
+}
+
+// others is how many other replicas have limits.
+func (s *Store) others() int {
+	all, _ := s.peers.Limits()
+	return len(all)
+}
+
+// put writes a key that the broker expires; no kv method does that to a key that is there.
+func (s *Store) put(ctx context.Context, key string, value []byte, ttl time.Duration, opts ...jetstream.PublishOpt) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	msg := &nats.Msg{Subject: "$KV." + s.state.Bucket() + "." + key, Data: value}
+	_, err := s.js.PublishMsg(ctx, msg, append(opts, jetstream.WithMsgTTL(lifetime(ttl)), jetstream.WithRetryAttempts(0))...)
+	return err
+}
+
+// lifetime rounds up to what the broker can expire: whole seconds, and not for ever.
+func lifetime(d time.Duration) time.Duration {
+	const century = 100 * 365 * 24 * time.Hour
+	if d >= century {
+		return century
+	}
+	return max(time.Second, (d + time.Second - 1).Truncate(time.Second))
+}

@@ -1,0 +1,88 @@
+package rates
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/budget"
+)
+
+// Visitor is the shared call budget for a command that makes a call now and then and is no replica: it takes from
+// the windows that the workers keep, as they have set them, and creates, alters and announces nothing. The zero value
+// is a budget without limits.
+type Visitor struct {
+	store   *Store
+	windows []string // those that there are
+}
+
+// Visit looks for the windows. Those that no worker has made limit nobody.
+func Visit(ctx context.Context, js jetstream.JetStream, state jetstream.KeyValue, windows []budget.Window) (*Visitor, error) {
+	s := &Store{js: js, state: state}
+	if err := s.openBucket(ctx); err != nil {
+		return nil, err
+	}
+	v := &Visitor{store: s}
+	for _, w := range windows {
+		_, err := s.stream(ctx, w.Name)
+		switch {
+		case err == nil:
+			v.windows = append(v.windows, w.Name)
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// Take takes one call of every window, or none and says so with a *budget.WaitError: it does not wait.
+func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
+	granted := time.Now()
+	if v.store == nil {
+		return granted, nil
+	}
+	if d, err := v.ClosedFor(ctx); err != nil || d > 0 {
+		if err != nil {
+			return time.Time{}, err
+		}
+		return time.Time{}, &budget.WaitError{For: d, Closed: true}
+	}
+	for _, window := range v.windows {
+		free, err := v.store.publishGrant(ctx, window)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("take a call of the %s window: %w", window, err)
+		}
+		if !free {
+			return time.Time{}, &budget.WaitError{For: time.Second}
+		}
+	}
+	return granted, nil
+}
+
+// Fresh tells whether a call granted then may still start.
+func (v *Visitor) Fresh(granted time.Time) bool {
+	return budget.InTime(granted)
+}
+
+// Close tells the workers that the API throttles.
+func (v *Visitor) Close(ctx context.Context, d time.Duration) error {
+	if v.store == nil {
+		return nil
+	}
+	return v.store.writeClosed(ctx, time.Now().Add(d))
+}
+
+// ClosedFor is how much longer no call is made because the API throttles; 0: it doesn't.
+func (v *Visitor) ClosedFor(ctx context.Context) (time.Duration, error) {
+	if v.store == nil {
+		return 0, nil
+	}
+	if err := v.store.readClosed(ctx); err != nil {
+		return 0, err
+	}
+	_, until, _ := v.store.Closed()
+	return max(time.Until(until), 0), nil
+}
