@@ -1,16 +1,14 @@
 package broker
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/remediation"
 
 	"example.com/unrestrict-worker/internal/ledger"
@@ -26,7 +24,7 @@ type Auditor struct {
 	process string
 	turn    chan struct{} // holds the one token while nobody writes; who has it owns what is below
 
-	chain  *auditWriter // nil: to be opened
+	chain  *trail.Writer // nil: to be opened
 	opened int
 }
 
@@ -52,74 +50,14 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 			return fmt.Errorf("open a chain of the audit trail: %w", err)
 		}
 	}
-	if err := a.append(ctx, auditLine{AuditRecord: r}); err != nil {
+	payload, err := a.chain.Next(time.Now(), r, a.b.MaxPayload()-room)
+	if err == nil {
+		err = a.store(ctx, a.chain, payload)
+	}
+	if err != nil {
 		return fmt.Errorf("write to the audit trail: %w", err)
 	}
 	return nil
-}
-
-// auditWriter is one chain, as far as it is stored.
-type auditWriter struct {
-	id   string
-	n    uint64 // of its last record
-	last auditPoint
-}
-
-// auditPoint is one message of the trail.
-type auditPoint struct {
-	Sequence uint64 `json:"sequence"`
-	SHA256   string `json:"sha256"` // of its payload
-}
-
-// auditLine is a record as it is stored. Who changes what a reader relies on raises V.
-type auditLine struct {
-	V            int         `json:"v"`
-	Writer       string      `json:"writer"`
-	N            uint64      `json:"n"`                      // 1, 2, 3, ... of the writer
-	Prev         string      `json:"prev,omitempty"`         // SHA-256 of the writer's record before, of its exact bytes
-	PrevSequence uint64      `json:"prevSequence,omitempty"` // where that one is
-	Seen         *auditPoint `json:"seen,omitempty"`         // of a first record: the last message then, anybody's
-	Time         time.Time   `json:"time"`
-	ledger.AuditRecord
-}
-
-// encode writes what is the writer's by hand, for all of it is plain.
-func (l *auditLine) encode() ([]byte, error) {
-	b := fmt.Appendf(make([]byte, 0, 1152), `{"v":%d,"writer":"%s","n":%d`, l.V, l.Writer, l.N) // the usual record has less
-	if l.Prev != "" {
-		b = fmt.Appendf(b, `,"prev":"%s","prevSequence":%d`, l.Prev, l.PrevSequence)
-	}
-	if l.Seen != nil {
-		b = fmt.Appendf(b, `,"seen":{"sequence":%d,"sha256":"%s"}`, l.Seen.Sequence, l.Seen.SHA256)
-	}
-	b = l.Time.AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
-	b, err := l.AppendMembers(append(b, '"'))
-	return sealed(b), err
-}
-
-// sealed ends a record with its last member, sum: the SHA-256 of all the bytes before it. The chain has a record's hash
-// in the next one; a writer's last has no next.
-func sealed(record []byte) []byte {
-	sum := digestOf(record)
-	return append(append(append(record, sumBefore...), sum...), sumAfter...)
-}
-
-// isSealed says whether a record is as it was sealed.
-func isSealed(payload []byte) bool {
-	at := len(payload) - len(sumBefore) - hex.EncodedLen(sha256.Size) - len(sumAfter)
-	return at >= 0 && bytes.Equal(payload, sealed(bytes.Clone(payload[:at])))
-}
-
-const (
-	auditVersion = 1
-	auditOpened  = "opened" // the kind of a writer's first record
-
-	sumBefore, sumAfter = `,"sum":"`, `"}`
-)
-
-func digestOf(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
 }
 
 // open begins a chain.
@@ -129,42 +67,35 @@ func (a *Auditor) open(ctx context.Context) error {
 		return err
 	}
 	a.opened++
-	a.chain = &auditWriter{id: fmt.Sprintf("%s-%d", a.process, a.opened)}
-	return a.append(ctx, auditLine{Seen: seen, AuditRecord: ledger.AuditRecord{Kind: auditOpened}})
+	chain := trail.NewWriter(fmt.Sprintf("%s-%d", a.process, a.opened))
+	payload, err := chain.Open(time.Now(), seen)
+	if err != nil {
+		return err
+	}
+	return a.store(ctx, chain, payload)
 }
 
-// lastStored is the trail's last message, nil if there is none. With it in the chain, the last records of writers that
-// are dead by then can't go missing either.
-func (a *Auditor) lastStored(ctx context.Context) (*auditPoint, error) {
+// lastStored is the trail's last message, nil if there is none.
+func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	m, found, err := a.b.readOne(ctx, AuditStream, messageRequest{Last: AuditSubject})
 	if err != nil || !found {
 		return nil, err
 	}
-	return &auditPoint{Sequence: m.Sequence, SHA256: digestOf(m.Data)}, nil
+	seen := auditMessage(m).Point()
+	return &seen, nil
 }
 
-// append stores the chain's next record. After an error nobody knows whether it is stored, and the chain is not used again.
-func (a *Auditor) append(ctx context.Context, line auditLine) error {
-	w := a.chain
+// store publishes the chain's next payload. After an error nobody knows whether it is stored, and the chain is not used again.
+func (a *Auditor) store(ctx context.Context, chain *trail.Writer, payload []byte) error {
 	a.chain = nil
-	line.V, line.Writer, line.N, line.Time = auditVersion, w.id, w.n+1, time.Now().UTC()
-	line.Prev, line.PrevSequence = w.last.SHA256, w.last.Sequence
-	data, err := line.encode()
-	if err == nil && len(data) > a.b.MaxPayload()-room {
-		line.AuditRecord = line.Shorten()
-		data, err = line.encode()
-	}
-	if err != nil {
-		return err
-	}
-	ack, err := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: data},
+	ack, err := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: payload},
 		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0))(ctx) // a second attempt could store it twice
 	if err != nil {
 		return err
 	}
-	w.n, w.last = line.N, auditPoint{Sequence: ack.Sequence, SHA256: digestOf(data)}
-	a.chain = w
+	chain.Stored(ack.Sequence, payload)
+	a.chain = chain
 	return nil
 }

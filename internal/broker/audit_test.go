@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -103,72 +104,57 @@ func (f failed) Err() <-chan error {
 	return ended
 }
 
-type stored struct {
-	seq  uint64
-	data []byte
-	at   time.Time
-}
-
-func (s stored) message() Message { return Message{Sequence: s.seq, Time: s.at, Data: s.data} }
-
-func (s stored) line(t *testing.T) (l auditLine) {
+func lineOf(t *testing.T, m trail.Message) (l trail.Line) {
 	t.Helper()
-	if err := json.Unmarshal(s.data, &l); err != nil {
+	if err := json.Unmarshal(m.Data, &l); err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-func (w *auditWorld) trail() (all []stored) {
+func (w *auditWorld) trail() (all []trail.Message) {
 	w.t.Helper()
 	w.faulty.late.Wait()
-	trail, err := w.b.OpenAuditTrail(w.t.Context())
+	stream, err := w.b.OpenAuditTrail(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := trail.Each(w.t.Context(), time.Time{}, func(m Message) error {
-		all = append(all, stored{m.Sequence, m.Data, m.Time})
+	if err := stream.Each(w.t.Context(), time.Time{}, func(m trail.Message) error {
+		all = append(all, m)
 		return nil
 	}); err != nil {
 		w.t.Fatal(err)
 	}
-	if n := len(all); n > 0 && all[n-1].seq != trail.Last() {
-		w.t.Errorf("read to %d, want %d", all[n-1].seq, trail.Last())
+	if n := len(all); n > 0 && all[n-1].Sequence != stream.Last() {
+		w.t.Errorf("read to %d, want %d", all[n-1].Sequence, stream.Last())
 	}
 	return all
 }
 
-func verify(all []stored, last uint64, kept ...AuditKept) (*AuditChain, error) {
-	var before AuditKept
-	if len(kept) > 0 {
-		before = kept[0]
+// verify verifies what is in the stream.
+func (w *auditWorld) verify() error {
+	w.t.Helper()
+	stream, err := w.b.OpenAuditTrail(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	c := NewAuditChain(1, before, func(seq uint64) ([]byte, error) {
-		for _, s := range all {
-			if s.seq == seq {
-				return s.data, nil
-			}
-		}
-		return nil, nil
-	})
-	for _, s := range all {
-		if err := c.Add(s.message()); err != nil {
-			return c, err
-		}
+	chain := trail.NewChain(1, trail.Kept{}, func(seq uint64) ([]byte, error) { return stream.Payload(w.t.Context(), seq) })
+	if err := stream.Each(w.t.Context(), time.Time{}, chain.Add); err != nil {
+		return err
 	}
-	return c, c.End(last)
+	return chain.End(stream.Last())
 }
 
 // wantWhole verifies the trail and says how often it has each request.
 func (w *auditWorld) wantWhole() map[string]int {
 	w.t.Helper()
 	all := w.trail()
-	if _, err := verify(all, uint64(len(all))); err != nil {
+	if err := w.verify(); err != nil {
 		w.t.Errorf("the trail is broken: %v", err)
 	}
 	times := map[string]int{}
 	for _, s := range all {
-		if l := s.line(w.t); l.Kind != auditOpened {
+		if l := lineOf(w.t, s); l.Kind != trail.Opened {
 			times[l.RequestID]++
 		}
 	}
@@ -190,9 +176,9 @@ func TestAuditIsChained(t *testing.T) {
 	w.wantWhole()
 	all := w.trail()
 	for i, s := range all {
-		l := s.line(t)
-		if l.Writer != "p-1" || l.N != uint64(i+1) || i > 0 && (l.Prev != digestOf(all[i-1].data) || l.PrevSequence != all[i-1].seq) {
-			t.Errorf("message %d: %s", i+1, s.data)
+		l := lineOf(t, s)
+		if l.Writer != "p-1" || l.N != uint64(i+1) || i > 0 && (trail.Point{Sequence: l.PrevSequence, SHA256: l.Prev}) != all[i-1].Point() {
+			t.Errorf("message %d: %s", i+1, s.Data)
 		}
 	}
 	if len(all) != 6 {
@@ -223,7 +209,7 @@ func TestAuditAtOnce(t *testing.T) {
 	}
 	writers := map[string]bool{}
 	for _, s := range w.trail() {
-		writers[s.line(t).Writer] = true
+		writers[lineOf(t, s).Writer] = true
 	}
 	if n := len(writers); n != 2 {
 		t.Errorf("%d writers, want one for each process", n)
@@ -298,12 +284,12 @@ func TestAuditAfterDeath(t *testing.T) {
 	}
 	w.wantWhole()
 	all := w.trail()
-	if l := all[0].line(t); l.Seen != nil {
+	if l := lineOf(t, all[0]); l.Seen != nil {
 		t.Errorf("the first saw %+v", l.Seen)
 	}
 	for i := 2; i < len(all); i += 2 {
-		if l := all[i].line(t); l.Kind != auditOpened || l.Seen == nil || *l.Seen != (auditPoint{all[i-1].seq, digestOf(all[i-1].data)}) {
-			t.Errorf("message %d: %s", i+1, all[i].data)
+		if l := lineOf(t, all[i]); l.Kind != trail.Opened || l.Seen == nil || *l.Seen != all[i-1].Point() {
+			t.Errorf("message %d: %s", i+1, all[i].Data)
 		}
 	}
 }
@@ -316,7 +302,7 @@ func TestAuditShortensWhatDoesNotFit(t *testing.T) {
 	if err := a.Record(t.Context(), long); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.trail()[1].line(t); !got.Shortened || len([]rune(got.Comment)) != 200 || got.Ticket != "T-1" || got.RequestID != "r" {
+	if got := lineOf(t, w.trail()[1]); !got.Shortened || len([]rune(got.Comment)) != 200 || got.Ticket != "T-1" || got.RequestID != "r" {
 		t.Errorf("%+v", got)
 	}
 	w.wantWhole()

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
@@ -143,13 +144,13 @@ func TestHostileHeadersStopNoRecord(t *testing.T) {
 			t.Fatalf("behind %q: %v", block, err)
 		}
 	}
-	trail, err := b.OpenAuditTrail(within(t))
+	stream, err := b.OpenAuditTrail(within(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := trail.Each(within(t), time.Time{}, func(m broker.Message) error {
+	if err := stream.Each(within(t), time.Time{}, func(m trail.Message) error {
 		seen = append(seen, m.Sequence)
-		data, err := trail.Payload(within(t), m.Sequence)
+		data, err := stream.Payload(within(t), m.Sequence)
 		if string(data) != string(m.Data) {
 			t.Errorf("record %d: %q, by itself %q", m.Sequence, m.Data, data)
 		}

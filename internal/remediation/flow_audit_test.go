@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
 
@@ -21,7 +22,7 @@ import (
 type auditTrail struct {
 	stream  jetstream.Stream
 	last    uint64
-	chain   *broker.AuditChain
+	chain   *trail.Chain
 	broken  error
 	records []ledger.AuditRecord // without those that only open a chain
 
@@ -42,7 +43,7 @@ func (w *world) openTrail() {
 	w.trail.stream, err = w.broker.JS().Stream(w.ctx, broker.AuditStream)
 	w.must(err)
 	w.trail.decisions, w.trail.refused = map[decision]bool{}, map[string]int{}
-	w.trail.chain = broker.NewAuditChain(1, broker.AuditKept{}, func(seq uint64) ([]byte, error) {
+	w.trail.chain = trail.NewChain(1, trail.Kept{}, func(seq uint64) ([]byte, error) {
 		m, err := w.trail.stream.GetMsg(w.ctx, seq)
 		if err != nil {
 			return nil, err
@@ -55,7 +56,7 @@ func (w *world) openTrail() {
 func (w *world) readTrail() {
 	w.t.Helper()
 	w.trail.last = w.read(w.trail.stream, w.trail.last, func(m *jetstream.RawStreamMsg) {
-		if err := w.trail.chain.Add(broker.Message{Sequence: m.Sequence, Time: m.Time, Data: m.Data}); err != nil && w.trail.broken == nil {
+		if err := w.trail.chain.Add(trail.Message{Sequence: m.Sequence, Time: m.Time, Data: m.Data}); err != nil && w.trail.broken == nil {
 			w.trail.broken = err
 		}
 		var r ledger.AuditRecord

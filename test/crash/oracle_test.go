@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 
 	"example.com/unrestrict-worker/internal/ledger"
@@ -259,13 +260,13 @@ func (o *oracle) ledgerAgrees() error {
 func (o *oracle) auditAgrees() error {
 	ctx, cancel := context.WithTimeout(o.world.t.Context(), 30*time.Second)
 	defer cancel()
-	trail, err := o.world.own.OpenAuditTrail(ctx)
+	stream, err := o.world.own.OpenAuditTrail(ctx)
 	if err != nil {
 		return err
 	}
-	chain := broker.NewAuditChain(1, broker.AuditKept{}, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
+	chain := trail.NewChain(1, trail.Kept{}, func(seq uint64) ([]byte, error) { return stream.Payload(ctx, seq) })
 	recorded := map[string]bool{}
-	if err := trail.Each(ctx, time.Time{}, func(m broker.Message) error {
+	if err := stream.Each(ctx, time.Time{}, func(m trail.Message) error {
 		var r ledger.AuditRecord
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return err
@@ -277,7 +278,7 @@ func (o *oracle) auditAgrees() error {
 	}); err != nil {
 		return fmt.Errorf("the audit trail: %w", err)
 	}
-	if err := chain.End(trail.Last()); err != nil {
+	if err := chain.End(stream.Last()); err != nil {
 		return fmt.Errorf("the audit trail: %w", err)
 	}
 	for id := range o.asked {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
@@ -19,10 +20,10 @@ import (
 
 // auditReport is what `worker audit verify` found.
 type auditReport struct {
-	Whole   bool               `json:"whole"`
-	Broken  *broker.AuditBreak `json:"broken,omitempty"`
-	Records uint64             `json:"records"` // verified, up to the break
-	broker.AuditKept
+	Whole   bool         `json:"whole"`
+	Broken  *trail.Break `json:"broken,omitempty"`
+	Records uint64       `json:"records"` // verified, up to the break
+	trail.Kept
 }
 
 // Run verifies the trail. Exit status 1: it is not whole.
@@ -31,19 +32,19 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	var chain *broker.AuditChain
+	var chain *trail.Chain
 	if c.File != "" {
 		chain, err = verifyExport(ctx, c.File, kept)
 	} else {
 		chain, err = verifyTrail(ctx, env, kept)
 	}
-	found, isBreak := errors.AsType[*broker.AuditBreak](err)
+	found, isBreak := errors.AsType[*trail.Break](err)
 	if err != nil && !isBreak {
 		return err
 	}
-	report := auditReport{Whole: !isBreak, Broken: found, AuditKept: broker.AuditKept{Heads: []broker.AuditHead{}}}
+	report := auditReport{Whole: !isBreak, Broken: found, Kept: trail.Kept{Heads: []trail.Head{}}}
 	if there := chain.Found(); there.Last >= there.First {
-		report.Records, report.AuditKept = there.Last-there.First+1, there
+		report.Records, report.Kept = there.Last-there.First+1, there
 	}
 	if c.JSON {
 		err = session.WriteJSONLine(env.Stdout, report)
@@ -56,9 +57,9 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, env *session.Env) error {
 	return err
 }
 
-func (c *AuditVerifyCmd) kept() (broker.AuditKept, error) {
+func (c *AuditVerifyCmd) kept() (trail.Kept, error) {
 	if c.Heads == "" {
-		return broker.AuditKept{}, nil
+		return trail.Kept{}, nil
 	}
 	text, err := os.ReadFile(c.Heads)
 	var earlier auditReport
@@ -69,9 +70,9 @@ func (c *AuditVerifyCmd) kept() (broker.AuditKept, error) {
 		err = errors.New("has no heads: give what `worker audit verify --json` wrote")
 	}
 	if err != nil {
-		return broker.AuditKept{}, config.BadInput("--heads: %w", err)
+		return trail.Kept{}, config.BadInput("--heads: %w", err)
 	}
-	return earlier.AuditKept, nil
+	return earlier.Kept, nil
 }
 
 func (r auditReport) write(out io.Writer) error {
@@ -98,27 +99,27 @@ func (r auditReport) write(out io.Writer) error {
 }
 
 func openAuditTrail(ctx context.Context, conn *broker.Broker) (*broker.AuditTrail, error) {
-	trail, err := conn.OpenAuditTrail(ctx)
+	stream, err := conn.OpenAuditTrail(ctx)
 	if broker.IsMissing(err) {
 		return nil, fmt.Errorf("%w: start `worker run`, which creates it", err)
 	}
-	return trail, err
+	return stream, err
 }
 
-func verifyTrail(ctx context.Context, env *session.Env, kept broker.AuditKept) (*broker.AuditChain, error) {
+func verifyTrail(ctx context.Context, env *session.Env, kept trail.Kept) (*trail.Chain, error) {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return nil, err
 	}
 	defer session.CloseAfterCommand(conn)
-	trail, err := openAuditTrail(ctx, conn)
+	stream, err := openAuditTrail(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
-	chain := broker.NewAuditChain(1, kept, func(seq uint64) ([]byte, error) { return trail.Payload(ctx, seq) })
-	err = trail.Each(ctx, time.Time{}, chain.Add)
+	chain := trail.NewChain(1, kept, func(seq uint64) ([]byte, error) { return stream.Payload(ctx, seq) })
+	err = stream.Each(ctx, time.Time{}, chain.Add)
 	if err == nil {
-		err = chain.End(trail.Last())
+		err = chain.End(stream.Last())
 	}
 	return chain, err
 }

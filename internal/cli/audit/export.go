@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
@@ -22,7 +23,7 @@ func (c *AuditExportCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	trail, err := openAuditTrail(ctx, conn)
+	stream, err := openAuditTrail(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -31,13 +32,13 @@ func (c *AuditExportCmd) Run(ctx context.Context, env *session.Env) error {
 		since = time.Now().Add(-c.Since)
 	}
 	if c.Out == "-" {
-		return exportTrail(ctx, trail, since, env.Stdout)
+		return exportTrail(ctx, stream, since, env.Stdout)
 	}
 	f, err := os.OpenFile(c.Out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return config.BadInput("--out: %w", err)
 	}
-	err = exportTrail(ctx, trail, since, f)
+	err = exportTrail(ctx, stream, since, f)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -47,10 +48,10 @@ func (c *AuditExportCmd) Run(ctx context.Context, env *session.Env) error {
 	return nil
 }
 
-func exportTrail(ctx context.Context, trail *broker.AuditTrail, since time.Time, out io.Writer) error {
+func exportTrail(ctx context.Context, stream *broker.AuditTrail, since time.Time, out io.Writer) error {
 	w := bufio.NewWriter(out)
-	err := trail.Each(ctx, since, func(m broker.Message) error {
-		line, err := broker.ExportAudit(m)
+	err := stream.Each(ctx, since, func(m trail.Message) error {
+		line, err := trail.Export(m)
 		if err == nil {
 			_, err = w.Write(line)
 		}
@@ -60,13 +61,13 @@ func exportTrail(ctx context.Context, trail *broker.AuditTrail, since time.Time,
 }
 
 // verifyExport verifies from the file's first line on: what was before is not in it.
-func verifyExport(ctx context.Context, path string, kept broker.AuditKept) (*broker.AuditChain, error) {
-	chain := broker.NewAuditChain(1, kept, nil)
+func verifyExport(ctx context.Context, path string, kept trail.Kept) (*trail.Chain, error) {
+	chain := trail.NewChain(1, kept, nil)
 	begun, last := false, uint64(0)
-	err := eachExported(ctx, path, func(m broker.Message) error {
+	err := eachExported(ctx, path, func(m trail.Message) error {
 		if !begun {
 			begun = true
-			chain = broker.NewAuditChain(m.Sequence, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
+			chain = trail.NewChain(m.Sequence, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
 		}
 		last = m.Sequence
 		return chain.Add(m)
@@ -80,7 +81,7 @@ func verifyExport(ctx context.Context, path string, kept broker.AuditKept) (*bro
 // exported looks one payload up in an export.
 func exported(ctx context.Context, path string, seq uint64) (found []byte, err error) {
 	enough := errors.New("enough")
-	err = eachExported(ctx, path, func(m broker.Message) error {
+	err = eachExported(ctx, path, func(m trail.Message) error {
 		if m.Sequence != seq {
 			return nil
 		}
@@ -93,7 +94,7 @@ func exported(ctx context.Context, path string, seq uint64) (found []byte, err e
 	return found, err
 }
 
-func eachExported(ctx context.Context, path string, fn func(broker.Message) error) error {
+func eachExported(ctx context.Context, path string, fn func(trail.Message) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return config.BadInput("--file: %w", err)
@@ -108,8 +109,8 @@ func eachExported(ctx context.Context, path string, fn func(broker.Message) erro
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
-		m, err := broker.ImportAudit(line)
-		if _, altered := errors.AsType[*broker.AuditBreak](err); altered {
+		m, err := trail.Import(line)
+		if _, altered := errors.AsType[*trail.Break](err); altered {
 			return err
 		}
 		if err != nil {

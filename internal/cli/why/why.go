@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
 
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
@@ -128,14 +129,14 @@ func (s *Story) readActs(ctx context.Context, conn *broker.Broker) error {
 	if !had {
 		return nil
 	}
-	trail, err := conn.OpenAuditTrail(ctx)
+	stream, err := conn.OpenAuditTrail(ctx)
 	if broker.IsMissing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return trail.Each(ctx, since.Add(-time.Minute), func(m broker.Message) error {
+	return stream.Each(ctx, since.Add(-time.Minute), func(m trail.Message) error {
 		var r ledger.AuditRecord
 		if json.Unmarshal(m.Data, &r) == nil && r.Kind == ledger.AuditOperated && r.RequestID == s.id && r.SignedBy == s.signedBy && r.Client == s.client {
 			s.acts = append(s.acts, r)

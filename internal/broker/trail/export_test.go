@@ -1,4 +1,4 @@
-package broker
+package trail
 
 import (
 	"bytes"
@@ -8,13 +8,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // exportOf is what `worker audit export` writes of a trail, line by line.
-func exportOf(t *testing.T, all []stored) (lines [][]byte) {
+func exportOf(t *testing.T, all []Message) (lines [][]byte) {
 	t.Helper()
 	for _, s := range all {
-		line, err := ExportAudit(s.message())
+		line, err := Export(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -24,16 +25,16 @@ func exportOf(t *testing.T, all []stored) (lines [][]byte) {
 }
 
 // verifyLines is `worker audit verify --file`.
-func verifyLines(lines [][]byte, kept AuditKept) error {
-	var c *AuditChain
+func verifyLines(lines [][]byte, kept Kept) error {
+	var c *Chain
 	last := uint64(0)
 	for _, line := range lines {
-		m, err := ImportAudit(line)
+		m, err := Import(line)
 		if err != nil {
 			return err
 		}
 		if c == nil {
-			c = NewAuditChain(m.Sequence, kept, func(uint64) ([]byte, error) { return nil, nil })
+			c = NewChain(m.Sequence, kept, func(uint64) ([]byte, error) { return nil, nil })
 		}
 		if err := c.Add(m); err != nil {
 			return err
@@ -47,7 +48,7 @@ func verifyLines(lines [][]byte, kept AuditKept) error {
 // a break, whatever the record in it says.
 func TestAuditExportIsWhatWasWritten(t *testing.T) {
 	lines := exportOf(t, twoWriters(t))
-	if err := verifyLines(lines, AuditKept{}); err != nil {
+	if err := verifyLines(lines, Kept{}); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(line string) string{
@@ -77,7 +78,7 @@ func TestAuditExportIsWhatWasWritten(t *testing.T) {
 			if bytes.Equal(changed[i], lines[i]) {
 				t.Fatalf("%s changes nothing", name)
 			}
-			if _, broken := errors.AsType[*AuditBreak](verifyLines(changed, AuditKept{})); !broken {
+			if _, broken := errors.AsType[*Break](verifyLines(changed, Kept{})); !broken {
 				t.Errorf("%s in line %d is not found: %s", name, i+1, changed[i])
 			}
 		}
@@ -90,8 +91,8 @@ func TestAuditRecordWithAMemberTwice(t *testing.T) {
 	for _, more := range []string{`"outcome":"failed","outcome"`, `"Outcome":"failed","outcome"`, `"error":{"code":"a","Code":"b"},"outcome"`, `"x":[{"a":1,"a":2}],"outcome"`} {
 		changed := forged(all, 7, `"outcome"`, more)
 		_, err := verify(changed, 8)
-		if found, broken := errors.AsType[*AuditBreak](err); !broken || found.Sequence != 8 || !strings.Contains(found.What, "twice") {
-			t.Errorf("%s: %v", changed[7].data, err)
+		if found, broken := errors.AsType[*Break](err); !broken || found.Sequence != 8 || !strings.Contains(found.What, "twice") {
+			t.Errorf("%s: %v", changed[7].Data, err)
 		}
 	}
 }
@@ -113,7 +114,7 @@ func TestAuditExportWithHeads(t *testing.T) {
 		t.Errorf("the same and more: %v", err)
 	}
 	part := slices.Clone(lines[2:])
-	if err := verifyLines(part, AuditKept{}); err != nil {
+	if err := verifyLines(part, Kept{}); err != nil {
 		t.Errorf("a part: %v", err)
 	}
 	later := lines[2]
@@ -126,15 +127,42 @@ func TestAuditExportWithHeads(t *testing.T) {
 		"stored at another time": {slices.Replace(slices.Clone(lines), 2, 3, bytes.Replace(later, []byte(`"storedAt":"20`), []byte(`"storedAt":"19`), 1)), 6},
 	} {
 		err := verifyLines(c.lines, kept)
-		if found, broken := errors.AsType[*AuditBreak](err); !broken || found.Sequence != c.at {
+		if found, broken := errors.AsType[*Break](err); !broken || found.Sequence != c.at {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	old := AuditKept{First: kept.First, Last: kept.Last, Heads: kept.Heads} // as the version before wrote them
+	old := Kept{First: kept.First, Last: kept.Last, Heads: kept.Heads} // as the version before wrote them
 	if err := verifyLines(lines, old); err != nil {
 		t.Errorf("heads without a digest: %v", err)
 	}
 	if verifyLines(part, old) == nil {
 		t.Error("heads without a digest: the front is not missed")
+	}
+}
+
+// TestAuditExport: what is exported is read back byte for byte, whatever it is.
+func TestAuditExport(t *testing.T) {
+	at := time.Date(2026, 11, 26, 18, 0, 0, 5, time.UTC)
+	for payload, want := range map[string]string{
+		`{"a": "<&>ü\u003c",  "n":1.50}`: `{"sequence":7,"storedAt":"2026-11-26T18:00:00.000000005Z","record":{"a": "<&>ü\u003c",  "n":1.50}}` + "\n",
+		"{\n}":                           `{"sequence":7,"storedAt":"2026-11-26T18:00:00.000000005Z","data":"ewp9"}` + "\n",
+		` {}`:                            `{"sequence":7,"storedAt":"2026-11-26T18:00:00.000000005Z","data":"IHt9"}` + "\n",
+		"no JSON":                        `{"sequence":7,"storedAt":"2026-11-26T18:00:00.000000005Z","data":"bm8gSlNPTg=="}` + "\n",
+		"null":                           `{"sequence":7,"storedAt":"2026-11-26T18:00:00.000000005Z","record":null}` + "\n",
+		"":                               `{"sequence":7,"storedAt":"2026-11-26T18:00:00.000000005Z"}` + "\n",
+	} {
+		line, err := Export(Message{Sequence: 7, Time: at, Data: []byte(payload)})
+		if err != nil || string(line) != want {
+			t.Errorf("%v %s, want %s", err, line, want)
+		}
+		back, err := Import(line)
+		if err != nil || back.Sequence != 7 || string(back.Data) != payload || !back.Time.Equal(at) {
+			t.Errorf("%q came back as %+v, %v", payload, back, err)
+		}
+	}
+	for _, line := range []string{"", "{}", "[]", `{"sequence":0}`} {
+		if _, err := Import([]byte(line)); err == nil {
+			t.Errorf("%q was taken", line)
+		}
 	}
 }

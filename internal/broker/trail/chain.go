@@ -1,0 +1,193 @@
+package trail
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+)
+
+// Chain verifies the audit trail, message by message in the order of the stream. Its memory is one head for each
+// writer and the digests of the latest messages.
+type Chain struct {
+	// reread gives a message's payload again; nil where it is not there. It is asked for one that a writer saw long before
+	// its first record was stored.
+	reread func(sequence uint64) ([]byte, error)
+
+	first, last uint64
+	export      hash.Hash // of all lines
+	heads       map[string]Head
+	kept        map[recordID]Head
+	before      Kept
+	beforeLines hash.Hash // of those that were there before
+	recent      [4096]Point
+}
+
+type recordID struct {
+	writer string
+	n      uint64
+}
+
+// NewChain begins at a sequence: with 1 for the whole trail. What a part that begins later says of messages before
+// it can't be verified, unless before, which was found at an earlier time, had them.
+func NewChain(first uint64, before Kept, reread func(sequence uint64) ([]byte, error)) *Chain {
+	c := &Chain{
+		first: first, last: first - 1, export: sha256.New(), heads: map[string]Head{}, reread: reread,
+		before: before, beforeLines: sha256.New(), kept: map[recordID]Head{},
+	}
+	for _, h := range before.Heads {
+		c.kept[recordID{h.Writer, h.N}] = h
+	}
+	return c
+}
+
+// Add verifies the next message. The error is a *Break, after which nothing more can be said, or reread's own.
+func (c *Chain) Add(m Message) error {
+	sequence, payload := m.Sequence, m.Data
+	if err := c.begins(); err != nil {
+		return err
+	}
+	if err := c.upTo(sequence - 1); err != nil {
+		return err
+	}
+	if sequence <= c.last {
+		return &Break{Sequence: sequence, What: fmt.Sprintf("comes after sequence %d", c.last)}
+	}
+	var line Line
+	switch err := json.Unmarshal(payload, &line); {
+	case err != nil:
+		return &Break{Sequence: sequence, What: "is no record: " + err.Error()}
+	case line.V > version:
+		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("is of version %d, which this program does not know: verify with the newer one", line.V)}
+	case line.V < 1 || line.Writer == "" || line.N < 1 || (line.N == 1) != (line.Kind == Opened):
+		return &Break{Sequence: sequence, What: "is no record: v, writer, n or kind is wrong"}
+	case repeatedMember(payload) != "":
+		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("has the member %q twice", repeatedMember(payload))}
+	case !isSealed(payload):
+		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: "was altered: its sum is not that of what it says"}
+	}
+	head := Head{Writer: line.Writer, N: line.N, Sequence: sequence, SHA256: digest(payload)}
+	if err := c.follows(head, line); err != nil {
+		return err
+	}
+	if line.Seen != nil {
+		if err := c.saw(head, *line.Seen); err != nil {
+			return err
+		}
+	}
+	id := recordID{head.Writer, head.N}
+	if kept, ok := c.kept[id]; ok && kept != head {
+		return broken(head, "is not the one whose digest was kept: it was altered, or messages before it were added or removed")
+	}
+	delete(c.kept, id)
+	if err := c.exported(m); err != nil {
+		return err
+	}
+	c.heads[head.Writer], c.last = head, sequence
+	c.recent[sequence%uint64(len(c.recent))] = Point{sequence, head.SHA256}
+	return nil
+}
+
+// begins says that nothing is cut off at the front that was there before.
+func (c *Chain) begins() error {
+	if c.before.First > 0 && c.before.First < c.first {
+		return &Break{Sequence: c.before.First, What: span("sequence", c.before.First, c.first-1) + " was there when the heads were kept, and is missing"}
+	}
+	return nil
+}
+
+// exported takes the message's line, which is all that covers when it was stored.
+func (c *Chain) exported(m Message) error {
+	line, err := Export(m)
+	if err != nil {
+		return err
+	}
+	c.export.Write(line)
+	b := c.before
+	if b.ExportSHA256 == "" || m.Sequence < b.First || m.Sequence > b.Last {
+		return nil
+	}
+	if c.beforeLines.Write(line); m.Sequence == b.Last && hex.EncodeToString(c.beforeLines.Sum(nil)) != b.ExportSHA256 {
+		return &Break{Sequence: m.Sequence, What: fmt.Sprintf("with all from sequence %d is not what was there when the heads were kept: storedAt of one of them was altered", b.First)}
+	}
+	return nil
+}
+
+// follows holds a record against the one before it of its writer.
+func (c *Chain) follows(r Head, line Line) error {
+	before, known := c.heads[r.Writer]
+	switch {
+	case known && r.N <= before.N:
+		return broken(r, "comes twice or too late: record %d is at sequence %d already", before.N, before.Sequence)
+	case known && r.N > before.N+1:
+		return broken(r, "%s of this writer is missing", span("record", before.N+1, r.N-1))
+	case known && line.Prev != before.SHA256:
+		return broken(before, "is not the one that record %d (sequence %d) names: one of the two was altered", r.N, r.Sequence)
+	case known && line.PrevSequence != before.Sequence:
+		return broken(before, "was stored at sequence %d, as record %d says: messages before it were added or removed", line.PrevSequence, r.N)
+	case !known && r.N > 1 && line.PrevSequence >= c.first:
+		return broken(r, "%s of this writer is missing", span("record", 1, r.N-1))
+	}
+	return nil
+}
+
+// saw holds what a writer saw last when it began against what is there.
+func (c *Chain) saw(r Head, seen Point) error {
+	if seen.Sequence < c.first {
+		return nil
+	}
+	there := c.recent[seen.Sequence%uint64(len(c.recent))]
+	if there.Sequence != seen.Sequence && seen.Sequence < r.Sequence {
+		payload, err := c.reread(seen.Sequence)
+		if err != nil {
+			return fmt.Errorf("read sequence %d again: %w", seen.Sequence, err)
+		}
+		there = Point{seen.Sequence, digest(payload)}
+	}
+	if there != seen {
+		return &Break{Sequence: seen.Sequence, What: fmt.Sprintf(
+			"is not the message that writer %q saw there when it began (sequence %d): it was altered, or messages before it were added or removed", r.Writer, r.Sequence)}
+	}
+	return nil
+}
+
+// upTo says that no message is missing up to a sequence.
+func (c *Chain) upTo(sequence uint64) error {
+	if sequence > c.last {
+		return &Break{Sequence: c.last + 1, What: span("sequence", c.last+1, sequence) + " is missing"}
+	}
+	return nil
+}
+
+// span names one or several in the singular, for a sentence.
+func span(what string, from, to uint64) string {
+	if from == to {
+		return fmt.Sprintf("%s %d", what, from)
+	}
+	return fmt.Sprintf("every %s from %d to %d", what, from, to)
+}
+
+// End is after the last message. last is the sequence that the stream gave last.
+func (c *Chain) End(last uint64) error {
+	if err := c.begins(); err != nil {
+		return err
+	}
+	if err := c.upTo(last); err != nil {
+		return err
+	}
+	for _, h := range slices.SortedFunc(maps.Values(c.kept), byPlace) {
+		return broken(h, "was there when its digest was kept, and is missing")
+	}
+	return nil
+}
+
+// Found is what was verified so far; Last < First: nothing.
+func (c *Chain) Found() Kept {
+	return Kept{
+		First: c.first, Last: c.last, ExportSHA256: hex.EncodeToString(c.export.Sum(nil)),
+		Heads: slices.SortedFunc(maps.Values(c.heads), byPlace),
+	}
+}

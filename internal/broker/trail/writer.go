@@ -1,0 +1,89 @@
+package trail
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+)
+
+// Opened is the kind of a writer's first record.
+const Opened = "opened"
+
+const (
+	version = 1
+
+	sumBefore, sumAfter = `,"sum":"`, `"}`
+)
+
+// Line is a record as it is stored. Who changes what a reader relies on raises V.
+type Line struct {
+	V            int       `json:"v"`
+	Writer       string    `json:"writer"`
+	N            uint64    `json:"n"`                      // 1, 2, 3, ... of the writer
+	Prev         string    `json:"prev,omitempty"`         // SHA-256 of the writer's record before, of its exact bytes
+	PrevSequence uint64    `json:"prevSequence,omitempty"` // where that one is
+	Seen         *Point    `json:"seen,omitempty"`         // of a first record: the last message then, anybody's
+	Time         time.Time `json:"time"`
+	ledger.AuditRecord
+}
+
+// Writer is one chain, as far as it is stored.
+type Writer struct {
+	id   string
+	n    uint64 // of its last record
+	last Point
+}
+
+// NewWriter begins a chain; id is no other writer's, ever. Its first record is that of Open.
+func NewWriter(id string) *Writer { return &Writer{id: id} }
+
+// Open is the payload of the first record. seen is the trail's last message, nil if there is none: with it in the chain, the
+// last records of writers that are dead by then can't go missing either.
+func (w *Writer) Open(at time.Time, seen *Point) ([]byte, error) {
+	return w.encode(Line{Time: at, Seen: seen, AuditRecord: ledger.AuditRecord{Kind: Opened}})
+}
+
+// Next is the payload of the next record, which is shortened if it is longer than most bytes.
+func (w *Writer) Next(at time.Time, r ledger.AuditRecord, most int) ([]byte, error) {
+	data, err := w.encode(Line{Time: at, AuditRecord: r})
+	if err == nil && len(data) > most {
+		return w.encode(Line{Time: at, AuditRecord: r.Shorten()})
+	}
+	return data, err
+}
+
+// Stored goes on behind a payload of Open or Next, which is stored at this sequence. Where that is not known the chain ends.
+func (w *Writer) Stored(sequence uint64, payload []byte) {
+	w.n, w.last = w.n+1, Message{Sequence: sequence, Data: payload}.Point()
+}
+
+// encode writes what is the writer's by hand, for all of it is plain.
+func (w *Writer) encode(l Line) ([]byte, error) {
+	b := fmt.Appendf(make([]byte, 0, 1152), `{"v":%d,"writer":"%s","n":%d`, version, w.id, w.n+1) // the usual record has less
+	if w.n > 0 {
+		b = fmt.Appendf(b, `,"prev":"%s","prevSequence":%d`, w.last.SHA256, w.last.Sequence)
+	}
+	if l.Seen != nil {
+		b = fmt.Appendf(b, `,"seen":{"sequence":%d,"sha256":"%s"}`, l.Seen.Sequence, l.Seen.SHA256)
+	}
+	b = l.Time.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	b, err := l.AppendMembers(append(b, '"'))
+	return seal(b), err
+}
+
+// seal ends a record with its last member, sum: the SHA-256 of all the bytes before it. The chain has a record's hash
+// in the next one; a writer's last has no next.
+func seal(record []byte) []byte {
+	sum := digest(record)
+	return append(append(append(record, sumBefore...), sum...), sumAfter...)
+}
+
+// isSealed says whether a record is as it was sealed.
+func isSealed(payload []byte) bool {
+	at := len(payload) - len(sumBefore) - hex.EncodedLen(sha256.Size) - len(sumAfter)
+	return at >= 0 && bytes.Equal(payload, seal(bytes.Clone(payload[:at])))
+}
