@@ -9,9 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker/trail"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Auditor is remediation's Auditor on the stream REMEDIATION_AUDIT.

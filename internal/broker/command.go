@@ -8,11 +8,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/budget"
-
-	"example.com/unrestrict-worker/internal/ledger"
-
 	"example.com/unrestrict-worker/internal/broker/rates"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so,

@@ -13,12 +13,10 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/rates"
 	"example.com/unrestrict-worker/internal/budget"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
-
-	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // TestQueueReadsEveryMessage: more than a batch, in order, as they were sent, beside a consumer and other subjects;

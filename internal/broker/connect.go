@@ -2,10 +2,8 @@ package broker
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -13,71 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 )
-
-// Auth is how to sign in to a remote broker, as the nats command reads the
-// NATS_... variables: user and password go before credentials, these before an
-// nkey; a token goes beside any of them, and a user without password is a token.
-type Auth struct {
-	Creds, NKey           string // files: user JWT with its seed; seed
-	User, Password, Token string
-	CA, Cert, Key         string // files, PEM
-}
-
-// RefusedError is a refusal that waiting doesn't mend: the broker refuses the
-// sign-in, or its certificate is none that this side trusts.
-type RefusedError struct {
-	URL    string // without credentials
-	Advice string
-	Err    error
-}
-
-func (e *RefusedError) Error() string {
-	return fmt.Sprintf("broker %s: %v: %s", e.URL, e.Err, e.Advice)
-}
-
-func (e *RefusedError) Unwrap() error { return e.Err }
-
-// options also reads every file that the sign-in needs: one that is missing is
-// a mistake in the configuration and not an absent broker.
-func (a Auth) options() ([]nats.Option, error) {
-	var opts []nats.Option
-	switch {
-	case a.User != "" && a.Password != "":
-		opts = append(opts, nats.UserInfo(a.User, a.Password))
-	case a.Creds != "":
-		creds := nats.UserCredentials(a.Creds)
-		var read nats.Options
-		if err := creds(&read); err != nil {
-			return nil, fmt.Errorf("NATS_CREDS: %w", err)
-		}
-		if _, err := read.UserJWT(); err != nil {
-			return nil, fmt.Errorf("NATS_CREDS: %w", err)
-		}
-		if _, err := read.SignatureCB([]byte("a nonce")); err != nil {
-			return nil, fmt.Errorf("NATS_CREDS: %w", err)
-		}
-		opts = append(opts, creds)
-	case a.NKey != "":
-		seed, err := nats.NkeyOptionFromSeed(a.NKey)
-		if err != nil {
-			return nil, fmt.Errorf("NATS_NKEY: %w", err)
-		}
-		opts = append(opts, seed)
-	}
-	switch {
-	case a.Token != "":
-		opts = append(opts, nats.Token(a.Token))
-	case a.Password == "" && a.User != "":
-		opts = append(opts, nats.Token(a.User))
-	}
-	if a.Cert != "" {
-		opts = append(opts, nats.ClientCert(a.Cert, a.Key))
-	}
-	if a.CA != "" {
-		opts = append(opts, nats.RootCAs(a.CA))
-	}
-	return opts, nil
-}
 
 func (b *Broker) remoteOptions() (nats.Options, error) {
 	urls, redacted, err := b.cfg.servers()
@@ -179,80 +112,6 @@ func connectWithin(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 		}()
 		return nil, context.Cause(ctx)
 	}
-}
-
-// refusal is what to do about an error that waiting doesn't mend, else "".
-func (b *Broker) refusal(err error) string {
-	for _, refused := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported} {
-		if errors.Is(err, refused) {
-			return "it refuses the sign-in " + b.signIn()
-		}
-	}
-	var unknown x509.UnknownAuthorityError
-	var name x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var remote *net.OpError
-	switch {
-	case errors.As(err, &unknown):
-		return "set NATS_CA to a file with the authority that signed its certificate"
-	case errors.As(err, &name):
-		return "use a name in NATS_URL that its certificate bears"
-	case errors.As(err, &invalid):
-		return "have the certificate of the server in NATS_URL renewed, or correct this machine's clock or NATS_CA, against which it is checked"
-	case errors.As(err, &remote) && remote.Op == "remote error" && strings.Contains(remote.Err.Error(), "certificate"):
-		return "it refuses the client certificate: check NATS_CERT and NATS_KEY"
-	case errors.Is(err, nats.ErrSecureConnWanted):
-		return "it offers no TLS: take NATS_CA, NATS_CERT and tls:// out of the configuration, or turn TLS on there"
-	}
-	return ""
-}
-
-// tellsSecret is whether the sign-in sends a password or a token, instead of a signature.
-func (c Config) tellsSecret() bool {
-	return c.URL != "" && (c.Auth.Password != "" || c.Auth.Token != "" || c.Auth.User != "" || strings.Contains(c.URL, "@"))
-}
-
-// onLoopback is whether an address is on this machine; "", as of a server in this process, is.
-func onLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		host = addr
-	}
-	ip := net.ParseIP(host)
-	return ip == nil || ip.IsLoopback()
-}
-
-// signIn names the variables that the sign-in came from.
-func (b *Broker) signIn() string {
-	switch {
-	case b.cfg.URL == "" && b.tokenFile == "":
-		return "(WORKER_EMBEDDED_TOKEN)"
-	case b.cfg.URL == "" && b.cfg.EmbeddedToken == "":
-		return "without a token: " + b.tokenFile + " is not there; set WORKER_DATA_DIR to that of the running worker, whose file token has it, or WORKER_EMBEDDED_TOKEN"
-	case b.cfg.URL == "":
-		return "(the token in " + b.tokenFile + ", WORKER_DATA_DIR)"
-	}
-	a := b.cfg.Auth
-	var used []string
-	for _, v := range [][2]string{
-		{"NATS_USER", a.User},
-		{"NATS_PASSWORD", a.Password},
-		{"NATS_CREDS", a.Creds},
-		{"NATS_NKEY", a.NKey},
-		{"NATS_TOKEN", a.Token},
-		{"NATS_CERT", a.Cert},
-	} {
-		if v[1] != "" {
-			used = append(used, v[0])
-		}
-	}
-	if strings.Contains(b.cfg.URL, "@") {
-		used = append(used, "NATS_URL")
-	}
-	if used == nil {
-		return "without credentials: set NATS_CREDS, NATS_NKEY, NATS_USER and NATS_PASSWORD, or NATS_TOKEN"
-	}
-	return "(" + strings.Join(used, ", ") + ")"
 }
 
 func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {

@@ -129,3 +129,11 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// within bounds one call, so that an answer that got lost costs apiTimeout and
+// not all the time that the caller has.
+func within[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	return call(ctx)
+}

@@ -8,9 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/budget"
-
 	"example.com/unrestrict-worker/internal/broker/rates"
+	"example.com/unrestrict-worker/internal/budget"
 )
 
 // TestLimitsOfTheOthers: a replica hears the limits that others have until they leave, or their word expires, and knows

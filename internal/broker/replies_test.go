@@ -7,7 +7,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

@@ -9,7 +9,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

@@ -13,15 +13,13 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/rates"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
-
-	"example.com/unrestrict-worker/internal/broker/rates"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 const (

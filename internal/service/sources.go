@@ -12,9 +12,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/broker/rates"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // codePaused is the operator's pause among the reasons of /readyz.

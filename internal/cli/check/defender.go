@@ -10,13 +10,11 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/rates"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/service"
-
-	"example.com/unrestrict-worker/internal/broker/rates"
 )
 
 // defender looks at the sign-in, the token and the API; conn may be nil.

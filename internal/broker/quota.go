@@ -7,9 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/budget"
-
 	"example.com/unrestrict-worker/internal/broker/rates"
+	"example.com/unrestrict-worker/internal/budget"
 )
 
 // quota fills in what the windows have left for all replicas together, and when the next call is free where none is: what
@@ -79,4 +78,23 @@ func (b *Broker) window(ctx context.Context, w budget.Window) (jetstream.Stream,
 		return nil, fmt.Errorf("stream %s: %w", rates.StreamName(w.Name), err)
 	}
 	return stream, nil
+}
+
+// missingWindows lists the streams of the call budget that are not there. Provisioning leaves them to rates.Store,
+// which knows what a stream that was removed may have forgotten.
+func (b *Broker) missingWindows(ctx context.Context) (missing []string, err error) {
+	for _, w := range b.cfg.Windows {
+		if w.Limit == 0 {
+			continue
+		}
+		cfg := rates.StreamConfig(w, b.cfg.Replicas)
+		_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, cfg.Name) })
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			missing = append(missing, missingStream(cfg))
+		case err != nil:
+			return nil, fmt.Errorf("look up stream %s: %w", cfg.Name, err)
+		}
+	}
+	return missing, nil
 }
