@@ -13,8 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/broker/rates"
-	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -195,56 +193,6 @@ func TestLedgerSearch(t *testing.T) {
 	search()
 	if diff := cmp.Diff(map[string]bool{"a": true, "b": true}, found); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestRateVisitor(t *testing.T) {
-	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
-	limits := budget.Limits(0, 2)
-	visit := func() *rates.Visitor {
-		t.Helper()
-		v, err := b.VisitRates(within(t), limits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	free := visit() // nobody has made a window, nor the bucket
-	if at, err := free.Take(within(t), ""); err != nil || !free.Fresh(at) {
-		t.Errorf("without windows: %v", err)
-	}
-	if err := b.Provision(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := rates.New(within(t), b.JS(), b.State(), limits, 1, nil); err != nil {
-		t.Fatal(err)
-	}
-	// Its own limits are nobody's business: those hold that the workers have set.
-	limits = budget.Limits(50, 50)
-	v := visit()
-	for range 2 {
-		if at, err := v.Take(within(t), ""); err != nil || !v.Fresh(at) || v.Fresh(at.Add(-3*time.Second)) {
-			t.Errorf("a free call: %v", err)
-		}
-	}
-	var wait *budget.WaitError
-	if _, err := v.Take(within(t), ""); !errors.As(err, &wait) || wait.Closed {
-		t.Errorf("a window that is used up: %v", err)
-	}
-	if o, err := b.Overview(within(t), budget.Limits(0, 2)); err != nil || o.Budget[1].Remaining != 0 || time.Until(o.NextCall) < 59*time.Minute || o.Short != "hour" {
-		t.Errorf("%v, %+v", err, o)
-	}
-	if used, err := b.Usage(within(t), budget.Limits(0, 2), map[string]int{"hour": 1}); err != nil || used[0].Limit != 0 || used[1].Limit != 2 || used[1].Reserve != 1 || len(used[1].Grants) != 2 {
-		t.Errorf("%v, %+v", err, used)
-	}
-	if err := v.Close(within(t), time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	if d, err := visit().ClosedFor(within(t)); err != nil || d < 59*time.Minute || d > time.Hour {
-		t.Errorf("closed for %s, %v", d, err)
-	}
-	if _, err := visit().Take(within(t), ""); !errors.As(err, &wait) || !wait.Closed {
-		t.Errorf("closed: %v", err)
 	}
 }
 

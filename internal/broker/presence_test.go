@@ -8,8 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/broker/rates"
-	"example.com/unrestrict-worker/internal/budget"
 )
 
 // TestLimitsOfTheOthers: a replica hears the limits that others have until they leave, or their word expires, and knows
@@ -70,34 +68,4 @@ func TestLimitsOfTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	hears(true)
-}
-
-// TestQuotaIsWhatTheWorkersAgreedOn: until a worker has made a window, what is configured here.
-func TestQuotaIsWhatTheWorkersAgreedOn(t *testing.T) {
-	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
-	if err := b.Provision(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	expect := func(configured []budget.Window, want ...budget.WindowStatus) {
-		t.Helper()
-		o, err := b.Overview(within(t), configured)
-		if diff := cmp.Diff(want, o.Budget); err != nil || diff != "" {
-			t.Errorf("%v (-want +got):\n%s", err, diff)
-		}
-	}
-	expect(budget.Limits(9, 0), budget.WindowStatus{Window: "minute", Limit: 9, Remaining: 9}, budget.WindowStatus{Window: "hour"})
-	replicas, err := b.NewReplicas(within(t), "one")
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := rates.New(within(t), b.JS(), b.State(), budget.Limits(5, 100), 1, replicas)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, window := range []string{"minute", "minute", "hour", "hour"} {
-		if ok, err := store.Take(within(t), window); !ok || err != nil {
-			t.Fatal(ok, err)
-		}
-	}
-	expect(budget.Limits(9, 100), budget.WindowStatus{Window: "minute", Limit: 5, Remaining: 3}, budget.WindowStatus{Window: "hour", Limit: 100, Remaining: 98})
 }
