@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,9 +64,20 @@ func TestRateInACluster(t *testing.T) {
 	if grants > 20 {
 		t.Errorf("%d calls in one minute, want at most 20", grants)
 	}
-	// The first closure is a create, the second a lost and repeated compare-and-swap.
-	for range 2 {
-		eventually(t, func() error { return a.Close(t.Context(), time.Minute) })
+	// The first closure is a create, the others are compare-and-swaps that are lost and repeated: those that are on their
+	// way at the same time are refused by another code than those that come too late.
+	eventually(t, func() error { return a.Close(t.Context(), time.Minute) })
+	for round := range 10 {
+		var both sync.WaitGroup
+		for n := range 6 {
+			r, d := []*replica{a, b}[n%2], time.Duration(10*(round+1)+n)*time.Minute/4
+			both.Go(func() {
+				if err := r.Close(t.Context(), d); err != nil && strings.Contains(err.Error(), "wrong last sequence") {
+					t.Error("a lost compare-and-swap was not repeated:", err)
+				}
+			})
+		}
+		both.Wait()
 	}
 	eventually(t, func() error { return b.Close(t.Context(), time.Hour) })
 	eventually(t, func() error {
