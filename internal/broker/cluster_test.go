@@ -2,8 +2,10 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 func TestProvisionInACluster(t *testing.T) {
@@ -71,6 +74,44 @@ func TestProvisionInACluster(t *testing.T) {
 	}
 	if s, err := js.Stream(within(t), "KV_UNRESTRICT_STATE"); err != nil || s.CachedInfo().Config.Replicas != 3 {
 		t.Errorf("%v, %v, want 3 replicas", s, err)
+	}
+}
+
+// TestSaveInACluster: of those that write a key at once one wins, and the others know that they lost: a compare-and-swap that
+// is lost while the winner is on its way has a code of its own there.
+func TestSaveInACluster(t *testing.T) {
+	var stores []*broker.Ledger
+	for _, s := range runCluster(t) {
+		b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Replicas: 3})
+		if err := b.Provision(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		stores = append(stores, b.NewLedger())
+	}
+	revision := uint64(0)
+	for round := range 20 {
+		var mu sync.Mutex
+		var won []uint64
+		var all sync.WaitGroup
+		for n := range 6 {
+			all.Go(func() {
+				w := ledger.Write{Key: "e.d.id", Value: fmt.Appendf(nil, `{"round":%d,"n":%d}`, round, n), Revision: revision}
+				got, err := stores[n%3].Save(within(t), w)
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					won = append(won, got)
+				case !errors.Is(err, ledger.ErrConflict):
+					t.Errorf("round %d: %v", round, err)
+				}
+			})
+		}
+		all.Wait()
+		if len(won) != 1 {
+			t.Fatalf("round %d: %d won", round, len(won))
+		}
+		revision = won[0]
 	}
 }
 
