@@ -353,3 +353,34 @@ func TestDocsArrows(t *testing.T) {
 		t.Errorf("the packages of ARCHITECTURE.md (+) are not those that are there (-):\n%s", diff)
 	}
 }
+
+// TestDocsCauses: the runbook has every cause for which a message is redelivered, in its last section.
+func TestDocsCauses(t *testing.T) {
+	_, section, _ := strings.Cut(pages(t)["docs/runbook.md"], "## A request seems stuck\n")
+	cause := regexp.MustCompile(`(?:wait|awaitQuota|failed|Later)\(.*"([a-z]+[A-Za-z]*)"[,)]|cause: "(\w+)"`)
+	seen := 0
+	for _, pattern := range []string{"../remediation/*.go", "../consumer/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, m := range cause.FindAllStringSubmatch(string(source), -1) {
+				seen++
+				if name := m[1] + m[2]; !strings.Contains(section, "`"+name+"`") {
+					t.Errorf("%s: the runbook does not say what a message waits for whose cause is %s", file, name)
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("found only %d causes", seen)
+	}
+}
