@@ -105,6 +105,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 			a.take(3)
 			b := w.replica(budget.Limits(5, 100))
 			b.want(0, hour)
+			synctest.Wait() // a has heard of b's limits
 			a.want(0, hour)
 			time.Sleep(hour + budget.StartLimit + time.Second)
 			b.take(3)

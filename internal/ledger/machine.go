@@ -22,7 +22,7 @@ type Machine struct {
 	Holder  string        `json:"holder"` // entry key
 	Actions []actionOwner `json:"actions,omitempty"`
 
-	Revision uint64
+	Revision uint64 `json:"-"`
 }
 
 type actionOwner struct {
