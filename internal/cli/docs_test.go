@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 
 	"example.com/unrestrict-worker/internal/message"
@@ -262,5 +264,123 @@ func TestSecurityNamesTests(t *testing.T) {
 		if !strings.Contains(all.String(), "\nfunc "+name[1]+"(") {
 			t.Errorf("SECURITY.md names %s, which is not there", name[1])
 		}
+	}
+}
+
+// TestDocsPaths: what ARCHITECTURE.md and CONTRIBUTING.md name is there: files, folders, and in a row that has a file and then
+// a function, that function in that file.
+func TestDocsPaths(t *testing.T) {
+	all := pages(t)
+	path := regexp.MustCompile("`([A-Za-z0-9_.*/-]+\\.go|(?:cmd|docs|internal|test|tools|deploy|\\.ci)/[A-Za-z0-9_.*/-]+)`")
+	row := regexp.MustCompile("(?m)\\| `([a-z0-9_/]+\\.go)` \\| `([A-Za-z]+)` \\|$")
+	for _, name := range []string{"ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		for _, m := range path.FindAllStringSubmatch(all[name], -1) {
+			if !strings.Contains(m[1], "/") { // one of the decisions
+				m[1] = "internal/remediation/" + m[1]
+			}
+			if found, err := filepath.Glob(filepath.Join(repository, m[1])); err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which is not there (%v)", name, m[1], err)
+			}
+		}
+		rows := row.FindAllStringSubmatch(all[name], -1)
+		if name == "ARCHITECTURE.md" && len(rows) < 25 {
+			t.Errorf("%s has %d rows with a file and a function", name, len(rows))
+		}
+		for _, m := range rows {
+			source, err := os.ReadFile(filepath.Join(repository, m[1]))
+			if err != nil || !regexp.MustCompile(`(?m)^func (\([^)]*\) )?`+m[2]+`\(`).Match(source) {
+				t.Errorf("%s: %s has no function %s (%v)", name, m[1], m[2], err)
+			}
+		}
+	}
+}
+
+// TestDocsArrows holds the packages of ARCHITECTURE.md against the imports. A row stands for the packages below it too.
+func TestDocsArrows(t *testing.T) {
+	const module = "example.com/unrestrict-worker/"
+	drawn := map[string][]string{} // by folder
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\| [^|]+ \\| ?([^|]*)\\|$").FindAllStringSubmatch(pages(t)["ARCHITECTURE.md"], -1) {
+		drawn[m[1]] = []string{}
+		for _, used := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(m[2], -1) {
+			drawn[m[1]] = append(drawn[m[1]], used[1])
+		}
+	}
+	rowOf := func(folder string) string {
+		for ; folder != "."; folder = filepath.ToSlash(filepath.Dir(folder)) {
+			if _, ok := drawn[folder]; ok {
+				return folder
+			}
+		}
+		return ""
+	}
+	there := map[string][]string{}
+	for _, pattern := range []string{"cmd/*/*.go", "docs/*.go", "internal/*/*.go", "internal/*/*/*.go"} {
+		files, err := filepath.Glob(filepath.Join(repository, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			folder, err := filepath.Rel(repository, filepath.Dir(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			folder = filepath.ToSlash(folder)
+			row := rowOf(folder)
+			if row == "" {
+				t.Errorf("ARCHITECTURE.md does not have %s", folder)
+			}
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := there[row]; !ok {
+				there[row] = []string{}
+			}
+			for _, spec := range parsed.Imports {
+				used, ours := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module)
+				if used = rowOf(used); ours && used != row {
+					there[row] = append(there[row], filepath.Base(used))
+				}
+			}
+			slices.Sort(there[row])
+			there[row] = slices.Compact(there[row])
+		}
+	}
+	if diff := cmp.Diff(there, drawn); diff != "" {
+		t.Errorf("the packages of ARCHITECTURE.md (+) are not those that are there (-):\n%s", diff)
+	}
+}
+
+// TestDocsCauses: the runbook has every cause for which a message is redelivered, in its last section.
+func TestDocsCauses(t *testing.T) {
+	_, section, _ := strings.Cut(pages(t)["docs/runbook.md"], "## A request seems stuck\n")
+	cause := regexp.MustCompile(`(?:wait|awaitQuota|failed|Later)\(.*"([a-z]+[A-Za-z]*)"[,)]|cause: "(\w+)"`)
+	seen := 0
+	for _, pattern := range []string{"../remediation/*.go", "../consumer/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, m := range cause.FindAllStringSubmatch(string(source), -1) {
+				seen++
+				if name := m[1] + m[2]; !strings.Contains(section, "`"+name+"`") {
+					t.Errorf("%s: the runbook does not say what a message waits for whose cause is %s", file, name)
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("found only %d causes", seen)
 	}
 }
