@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

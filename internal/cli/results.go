@@ -12,14 +12,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // Run shows results, the oldest first, until the present or for ever.

@@ -13,10 +13,9 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // TestRuleFilesInTheLog: an edit that breaks a file is told once, and so is one that mends it or changes who is trusted.

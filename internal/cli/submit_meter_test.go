@@ -13,11 +13,9 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
-
 	"example.com/unrestrict-worker/internal/cli/submit"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // TestMeterLines: a line every five seconds while something changes, else every minute.

@@ -7,9 +7,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // unclear are all answers that do not tell whether the call took place.

@@ -13,10 +13,9 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 func always(c *remediation.SubmitConfig) { c.GuardAfter = 0 }

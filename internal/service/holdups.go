@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
-
-	"example.com/unrestrict-worker/internal/admin"
 )
 
 // HoldUps are what keeps all requests waiting.

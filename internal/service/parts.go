@@ -8,14 +8,12 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
-	"example.com/unrestrict-worker/internal/remediation"
-
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // parts are what a worker consists of once the broker is there.

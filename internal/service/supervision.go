@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/admin"
-
 	"example.com/unrestrict-worker/internal/config"
 )
 

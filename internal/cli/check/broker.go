@@ -12,10 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 

@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // Checkup is one run of `worker check`. It writes a line for each thing looked at, and what to do about it below,

@@ -8,10 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/defender"
 )
 
 // token gets a token and looks at what it says of itself; nil: there is none.

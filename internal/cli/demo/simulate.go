@@ -17,10 +17,9 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
 // simulatedTokenLife and simulatedTokenRenewal: the token file always holds a

@@ -10,10 +10,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // Operator puts what somebody does by command into the audit trail. Each command is a process of its own there, with a

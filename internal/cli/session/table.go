@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
-
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // table is rows under a heading, in columns.

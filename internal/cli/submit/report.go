@@ -10,7 +10,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

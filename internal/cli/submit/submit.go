@@ -10,12 +10,10 @@ import (
 	"unicode/utf8"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/service"
-
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // signFor is how long a signed request without expiresAt is good for.

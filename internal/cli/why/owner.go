@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"example.com/unrestrict-worker/internal/cli/session"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

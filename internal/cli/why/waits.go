@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
-
-	"example.com/unrestrict-worker/internal/admin"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // waitsFor says what must happen before the request goes on; nil: it has ended.
