@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	again   = 30 * time.Millisecond // between two looks at a store that is late
-	refresh = 5 * time.Second       // how old what OpenIn and the metric know may become
+	pollInterval = 30 * time.Millisecond // between two looks at a store that is late
+	refresh      = 5 * time.Second       // how old what OpenIn and the metric know may become
 )
 
 // ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.

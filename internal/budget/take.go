@@ -116,7 +116,7 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	}
 	wait, closed, late := b.wait(use == "unrestrict" && b.reserved.Load())
 	if wait == 0 && late {
-		wait = again
+		wait = pollInterval
 	}
 	if wait > 0 {
 		return time.Time{}, &WaitError{For: wait, Closed: closed}
@@ -129,18 +129,18 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 			return time.Time{}, fmt.Errorf("take a call from the %s window: %w", w.Name, err)
 		}
 		if !ok {
-			return time.Time{}, &WaitError{For: again}
+			return time.Time{}, &WaitError{For: pollInterval}
 		}
 	}
-	b.took(granted)
+	b.record(granted)
 	return granted, nil
 }
 
-func (b *Budget) took(granted time.Time) {
+func (b *Budget) record(granted time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, w := range b.windows {
-		w.took(granted)
+		w.record(granted)
 		b.measure(w.Name, w.seen)
 	}
 }
@@ -153,7 +153,7 @@ func (b *Budget) look(ctx context.Context) error {
 			return fmt.Errorf("look at the %s window: %w", w.Name, err)
 		}
 		b.mu.Lock()
-		w.told(state, time.Now())
+		w.observe(state, time.Now())
 		b.measure(w.Name, state)
 		b.mu.Unlock()
 	}
@@ -197,5 +197,5 @@ func (b *Budget) overdue(entered time.Time, use string) error {
 		return err
 	}
 	wait, closed, _ := b.wait(use == "unrestrict" && b.reserved.Load())
-	return &WaitError{For: max(wait, again), Closed: closed}
+	return &WaitError{For: max(wait, pollInterval), Closed: closed}
 }

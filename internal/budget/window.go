@@ -16,14 +16,14 @@ func newWindow(w Window) *window {
 	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now()}
 }
 
-func (w *window) told(s State, now time.Time) {
+func (w *window) observe(s State, now time.Time) {
 	w.seen, w.at = s, now
 	if s.Limit == 0 {
 		w.grants = nil
 	}
 }
 
-func (w *window) took(now time.Time) {
+func (w *window) record(now time.Time) {
 	if w.seen.Limit == 0 {
 		return
 	}

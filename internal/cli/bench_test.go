@@ -109,7 +109,7 @@ func benchRun(b *testing.B, sync bool, work func(*stopwatch, *service.Service, s
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := service.NewService(settings, os.LookupEnv, zap.NewNop(), zap.NewAtomicLevel())
+	s, err := service.New(settings, os.LookupEnv, zap.NewNop(), zap.NewAtomicLevel())
 	if err != nil {
 		b.Fatal(err)
 	}

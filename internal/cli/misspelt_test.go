@@ -32,7 +32,7 @@ func TestMisspeltStops(t *testing.T) {
 		t.Errorf("submit: exit status %d, %s", status, stderr)
 	}
 	var out strings.Builder
-	k := &check.Checkup{Env: &session.Env{}, Screen: session.Screen{Out: &out}}
+	k := &check.Report{Env: &session.Env{}, Screen: session.Screen{Out: &out}}
 	declared := config.NewTable()
 	_, k.Env.Mistakes = declared.Load(config.Given{Environ: environOf(env)})
 	k.Env.Unknown = declared.Unknown

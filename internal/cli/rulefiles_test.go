@@ -31,7 +31,7 @@ func TestRuleFilesInTheLog(t *testing.T) {
 	s := &service.Service{}
 	var err1, err2 error
 	s.Settings.Accept.Signers, err1 = message.SignersFile(signers)
-	s.Settings.Accept.Policy, err2 = policy.LoadPolicy(rules, s.Settings.Accept.Signers)
+	s.Settings.Accept.Policy, err2 = policy.Load(rules, s.Settings.Accept.Signers)
 	core, logs := observer.New(zapcore.DebugLevel)
 	s.Log = zap.New(core)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -49,12 +49,12 @@ type Config struct {
 // Consumer pulls a message only when there is a slot to handle it in at once: there is no pile of prefetched messages
 // whose ack timers run.
 type Consumer struct {
-	cfg      Config
-	slots    chan struct{} // one in it for each delivery in hand, and for each that is asked for
-	inHand   sync.WaitGroup
-	inFlight atomic.Int64
-	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
-	idle     atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
+	cfg          Config
+	slots        chan struct{} // one in it for each delivery in hand, and for each that is asked for
+	inHand       sync.WaitGroup
+	inFlight     atomic.Int64
+	lastProgress atomic.Int64 // unix nanoseconds of the loop's last turn
+	idle         atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
 }
 
 // ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
@@ -68,7 +68,7 @@ func New(cfg Config) *Consumer {
 			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica, WORKER_CONCURRENCY at most.",
 		}, func() float64 { return float64(c.InFlight()) }))
 	}
-	c.turned.Store(time.Now().UnixNano())
+	c.lastProgress.Store(time.Now().UnixNano())
 	return c
 }
 
@@ -80,15 +80,15 @@ const stuckAfter = time.Minute
 
 // Alive is nil while the loop makes progress or waits for something that it knows of.
 func (c *Consumer) Alive() error {
-	if d := time.Since(time.Unix(0, c.turned.Load())); !c.idle.Load() && d > stuckAfter {
+	if d := time.Since(time.Unix(0, c.lastProgress.Load())); !c.idle.Load() && d > stuckAfter {
 		return fmt.Errorf("the pull loop has not turned for %s", d.Round(time.Second))
 	}
 	return nil
 }
 
-// turn notes that the loop goes on.
-func (c *Consumer) turn() {
-	c.turned.Store(time.Now().UnixNano())
+// progress notes that the loop goes on.
+func (c *Consumer) progress() {
+	c.lastProgress.Store(time.Now().UnixNano())
 	c.idle.Store(false)
 }
 
@@ -99,7 +99,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	stopped := make(chan time.Time, 1)
 	defer context.AfterFunc(ctx, func() { stopped <- time.Now() })()
 	for ctx.Err() == nil {
-		c.turned.Store(time.Now().UnixNano())
+		c.lastProgress.Store(time.Now().UnixNano())
 		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
 			sleep(ctx, time.Second)
@@ -113,7 +113,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 func (c *Consumer) pull(ctx, work context.Context) error {
 	c.idle.Store(true) // Open waits for a broker that is away
 	cons, err := c.cfg.Open(ctx)
-	c.turn()
+	c.progress()
 	if err != nil {
 		return fmt.Errorf("open the consumer: %w", err)
 	}
@@ -123,7 +123,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	}
 	defer func() {
 		for _, msg := range p.close() {
-			c.settle(msg, message.Later(0, "shutdown"))
+			c.ackOrNak(msg, message.Later(0, "shutdown"))
 		}
 	}()
 	for {
@@ -141,11 +141,11 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error {
 	n := 1
 	if !probe {
-		n += c.moreSlots(pullMost - 1)
+		n += c.acquireMore(maxPull - 1)
 	}
 	defer func() {
 		for ; n > 0; n-- { // slots that no message came for
-			c.leave()
+			c.releaseSlot()
 		}
 	}()
 	if err := p.ask(n); err != nil {
@@ -158,21 +158,21 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 			if probe && err == nil && c.cfg.Idle != nil {
 				c.idle.Store(true) // it asks an API that may well be what hangs
 				c.cfg.Idle(ctx)
-				c.turn()
+				c.progress()
 			}
 			c.probed(probe)
 			return err
 		}
 		n--
 		if c.cfg.Paused != nil && c.cfg.Paused() {
-			c.settle(msg, message.Later(0, "paused"))
-			c.leave()
+			c.ackOrNak(msg, message.Later(0, "paused"))
+			c.releaseSlot()
 			c.probed(probe)
 			continue
 		}
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
-			defer func() { c.leave(); c.inFlight.Add(-1); c.probed(probe) }()
+			defer func() { c.releaseSlot(); c.inFlight.Add(-1); c.probed(probe) }()
 			c.handle(ctx, work, msg, probe)
 		})
 	}
@@ -182,30 +182,30 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 // admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
 func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	c.idle.Store(true)
-	defer c.turn()
+	defer c.progress()
 	select {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	case c.slots <- struct{}{}:
 	}
 	if ctx.Err() != nil { // select chooses at random
-		c.leave()
+		c.releaseSlot()
 		return false, context.Cause(ctx)
 	}
 	for _, admit := range c.cfg.Admit {
 		if err := admit(ctx); err != nil {
-			c.leave()
+			c.releaseSlot()
 			return false, err
 		}
 	}
 	if probe, err = c.cfg.Breaker.Admit(ctx); err != nil {
-		c.leave()
+		c.releaseSlot()
 	}
 	return probe, err
 }
 
-// moreSlots takes up to so many slots, as many as there are.
-func (c *Consumer) moreSlots(most int) (n int) {
+// acquireMore takes up to so many slots, as many as there are.
+func (c *Consumer) acquireMore(most int) (n int) {
 	for ; n < most; n++ {
 		select {
 		case c.slots <- struct{}{}:
@@ -216,8 +216,8 @@ func (c *Consumer) moreSlots(most int) (n int) {
 	return n
 }
 
-// leave gives a slot back.
-func (c *Consumer) leave() { <-c.slots }
+// releaseSlot gives a slot back.
+func (c *Consumer) releaseSlot() { <-c.slots }
 
 func (c *Consumer) probed(probe bool) {
 	if probe {
@@ -233,14 +233,14 @@ func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool)
 	}
 	beat := c.keepAlive(msg)
 	defer beat.stop()
-	c.settle(msg, c.guarded(wait, work, message.Delivery{
+	c.ackOrNak(msg, c.callHandler(wait, work, message.Delivery{
 		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Header: message.Header(msg.Header),
 		Data: msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
 	}))
 }
 
-// guarded keeps a panic over one message from taking the others with it.
-func (c *Consumer) guarded(wait, work context.Context, d message.Delivery) (out message.Outcome) {
+// callHandler keeps a panic over one message from taking the others with it.
+func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.cfg.Log.Error("handler panicked", d.About(zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))...)
@@ -250,8 +250,8 @@ func (c *Consumer) guarded(wait, work context.Context, d message.Delivery) (out 
 	return c.cfg.Handler(wait, work, d)
 }
 
-// settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
-func (c *Consumer) settle(msg *nats.Msg, out message.Outcome) {
+// ackOrNak tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
+func (c *Consumer) ackOrNak(msg *nats.Msg, out message.Outcome) {
 	if err := acknowledge(msg, out); err != nil {
 		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
 	}

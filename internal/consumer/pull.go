@@ -16,8 +16,8 @@ import (
 // be called back, and a message that it brought to nobody would come again only after AckWait.
 const pullExpiry = time.Second
 
-// pullMost bounds how many messages are asked for at once.
-const pullMost = 16
+// maxPull bounds how many messages are asked for at once.
+const maxPull = 16
 
 // puller asks the broker for as many messages as it is told to, with one request at a time. Fetch of the client library
 // (nats.go v1.55.0) takes a message without a payload for an answer of JetStream if it has the header Status, and a
@@ -37,7 +37,7 @@ func newPuller(nc *nats.Conn, cons jetstream.Consumer) (*puller, error) {
 	info := cons.CachedInfo()
 	p := &puller{
 		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
-		ch: make(chan *nats.Msg, 4*pullMost), lost: time.NewTimer(0),
+		ch: make(chan *nats.Msg, 4*maxPull), lost: time.NewTimer(0),
 	}
 	var err error
 	if p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.ch); err != nil {

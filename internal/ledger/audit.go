@@ -105,7 +105,7 @@ func (e *Entry) Audit() AuditRecord {
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
 		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
 		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
-		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.Asked, ReceivedAt: e.ReceivedAt, DecidedAt: e.Accepted,
+		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
 	}
 	if e.Allowed {
 		r.Policy = policyAllowed

@@ -63,33 +63,33 @@ type Entry struct {
 
 	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
 	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
-	Asked      time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
+	AskedAt    time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
 	ReceivedAt time.Time `json:"receivedAt"`         // first taken
 
-	CalledAt time.Time        `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
-	LastCall time.Time        `json:"lastCall,omitzero"`   // the latest call
-	StartBy  time.Time        `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
-	Attempts int              `json:"attempts,omitempty"`  // POSTs sent
-	Looks    int              `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
-	LookFrom time.Time        `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
-	NotFound time.Time        `json:"notFound,omitzero"`   // the first 404
-	Failures int              `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
-	Failed   Duration         `json:"failed,omitempty"`    // how long it has waited for faults of its own
-	Due      time.Time        `json:"notBefore,omitzero"`  // not tried again before
-	LastErr  *message.Failure `json:"lastError,omitempty"` // why it waits
+	CalledAt  time.Time        `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
+	LastCall  time.Time        `json:"lastCall,omitzero"`   // the latest call
+	StartBy   time.Time        `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
+	Attempts  int              `json:"attempts,omitempty"`  // POSTs sent
+	Looks     int              `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
+	LookFrom  time.Time        `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
+	NotFound  time.Time        `json:"notFound,omitzero"`   // the first 404
+	Failures  int              `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
+	Failed    Duration         `json:"failed,omitempty"`    // how long it has waited for faults of its own
+	NotBefore time.Time        `json:"notBefore,omitzero"`  // not tried again before
+	LastError *message.Failure `json:"lastError,omitempty"` // why it waits
 
 	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
 	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
-	// Guarded was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
-	Guarded time.Time `json:"guardedAt,omitzero"`
+	// GuardedAt was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	GuardedAt time.Time `json:"guardedAt,omitzero"`
 
-	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
-	Adopted  bool      `json:"adopted,omitempty"`
-	ActionID string    `json:"actionId,omitempty"`
-	Created  time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
-	Accepted time.Time `json:"acceptedAt,omitzero"` // when it became submitted
-	Cut      bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
-	Action   []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
+	Follow     bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
+	Adopted    bool      `json:"adopted,omitempty"`
+	ActionID   string    `json:"actionId,omitempty"`
+	Created    time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
+	AcceptedAt time.Time `json:"acceptedAt,omitzero"` // when it became submitted
+	ActionCut  bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
+	Action     []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
 
 	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
 	CallsOmitted int    `json:"callsOmitted,omitempty"`
@@ -125,7 +125,7 @@ func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: r.Owner() != "",
 		TraceParent: r.TraceParent, TraceState: r.TraceState,
-		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
+		Source: d.Ref(), AskedAt: asked.UTC(), ReceivedAt: time.Now().UTC(),
 		Stages: Stages{Queue: Duration(max(now.Sub(d.Published), 0))},
 	}
 }
@@ -135,8 +135,8 @@ func fingerprint(machine, comment string) string {
 }
 
 func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
-	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
-		e.Action, e.Cut = nil, true
+	if e.Action, e.ActionCut = a.Raw, a.Cut; len(a.Raw) > limit {
+		e.Action, e.ActionCut = nil, true
 	}
 }
 
@@ -144,9 +144,9 @@ func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
 func (e *Entry) Result() message.Result {
 	r := message.Result{
 		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
-		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.Cut,
+		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.ActionCut,
 		Attempts: e.Attempts, Adopted: e.Adopted,
-		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.Accepted,
+		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.AcceptedAt,
 	}
 	if e.Owned {
 		r.Owner = cmp.Or(e.SignedBy, e.Client)
@@ -173,7 +173,7 @@ func (e *Entry) Acceptance() *Entry {
 // Since is when what the entry tells was decided.
 func (e *Entry) Since() time.Time {
 	if e.State == StateSubmitted {
-		return e.Accepted
+		return e.AcceptedAt
 	}
 	return e.DecidedAt
 }

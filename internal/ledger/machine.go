@@ -30,8 +30,8 @@ type actionOwner struct {
 	Entry  string `json:"entry"`
 }
 
-// mostActions bounds a machine's memory of whose its actions are; older ones are long final.
-const mostActions = 32
+// maxActions bounds a machine's memory of whose its actions are; older ones are long final.
+const maxActions = 32
 
 // LoadMachine reads the record and says whether it is busy with another request's call.
 func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphaned time.Duration) (m Machine, busy bool, err error) {
@@ -65,13 +65,13 @@ func (m *Machine) remember(action, entry string) {
 		return
 	}
 	m.Actions = append(m.Actions, owner)
-	if n := len(m.Actions); n > mostActions {
-		m.Actions = slices.Delete(m.Actions, 0, n-mostActions)
+	if n := len(m.Actions); n > maxActions {
+		m.Actions = slices.Delete(m.Actions, 0, n-maxActions)
 	}
 }
 
-// Others reports whether the action is known to be another request's.
-func (m *Machine) Others(action, self string) bool {
+// BelongsToOther reports whether the action is known to be another request's.
+func (m *Machine) BelongsToOther(action, self string) bool {
 	return slices.ContainsFunc(m.Actions, func(o actionOwner) bool { return o.Action == action && o.Entry != self })
 }
 

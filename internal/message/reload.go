@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Settled is a file as it was looked at before it was read, so that a change in between is seen the next time: nil, to be
+// StableInfo is a file as it was looked at before it was read, so that a change in between is seen the next time: nil, to be
 // read again, while a further change could leave its time of modification as it is.
-func Settled(info os.FileInfo) os.FileInfo {
+func StableInfo(info os.FileInfo) os.FileInfo {
 	if time.Since(info.ModTime()) < 2*time.Second {
 		return nil
 	}

@@ -136,7 +136,7 @@ func (s *Signers) reload() {
 		return
 	}
 	names, err := parseSignersFile(content)
-	s.seen = Settled(info)
+	s.seen = StableInfo(info)
 	if err != nil {
 		s.err = fmt.Errorf("signers file %s: %w", s.path, err)
 		return

@@ -24,7 +24,7 @@ type Breaker struct {
 
 	mu      sync.Mutex
 	fault   *Fault
-	held    bool // a first failure is being looked into: nobody else starts a call meanwhile
+	onHold  bool // a first failure is being looked into: nobody else starts a call meanwhile
 	delay   time.Duration
 	probeAt time.Time
 	probing bool
@@ -49,7 +49,7 @@ func (b *Breaker) signal() {
 func (b *Breaker) Trip(code, reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held = false
+	b.onHold = false
 	now := time.Now()
 	switch {
 	case b.fault == nil:
@@ -96,13 +96,13 @@ func (b *Breaker) ResetFrom(code string) {
 
 // reset ends whatever holds calls back; the caller holds mu.
 func (b *Breaker) reset() {
-	if b.fault == nil && !b.held {
+	if b.fault == nil && !b.onHold {
 		return
 	}
 	if b.fault != nil {
 		b.Log.Info("the fault is gone: requests are taken again", zap.String("fault", b.fault.Code), zap.Duration("after", time.Since(b.fault.Since)))
 	}
-	b.fault, b.held, b.probing, b.probe, b.passed = nil, false, false, "", 0
+	b.fault, b.onHold, b.probing, b.probe, b.passed = nil, false, false, "", 0
 	clear(b.met)
 	b.signal()
 }
@@ -118,8 +118,8 @@ func (b *Breaker) lastServed() time.Time {
 func (b *Breaker) HoldOthers(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held != on {
-		b.held = on
+	if b.onHold != on {
+		b.onHold = on
 		b.signal()
 	}
 }
@@ -139,10 +139,10 @@ func (b *Breaker) Current() (Fault, bool) {
 func (b *Breaker) NakDelay() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.away()
+	return b.nakDelay()
 }
 
-func (b *Breaker) away() time.Duration {
+func (b *Breaker) nakDelay() time.Duration {
 	return max(time.Until(b.probeAt), 0) + b.delay/2 + time.Second/2
 }
 
@@ -151,7 +151,7 @@ func (b *Breaker) away() time.Duration {
 func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
 	for {
 		b.mu.Lock()
-		through := b.fault == nil && !b.held
+		through := b.fault == nil && !b.onHold
 		due := b.fault != nil && !b.probing && !time.Now().Before(b.probeAt)
 		if due {
 			b.probing = true
@@ -196,7 +196,7 @@ func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) 
 	case b.fault == nil:
 		return 0, true
 	case !probe:
-		return b.away(), false
+		return b.nakDelay(), false
 	case b.probe == key: // it was let through before
 		return 0, true
 	case met && b.passed < len(b.met):
@@ -207,26 +207,26 @@ func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) 
 	return 0, true
 }
 
-// meets notes that a request met the fault that is on.
-func (b *Breaker) meets(key string) {
+// recordMet notes that a request met the fault that is on.
+func (b *Breaker) recordMet(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fault == nil {
 		return
 	}
-	if len(b.met) >= mostMet {
+	if len(b.met) >= maxMet {
 		clear(b.met)
 	}
 	b.met[key] = struct{}{}
 }
 
-const mostMet = 1000
+const maxMet = 1000
 
 // awaitFirst waits while somebody else's first failure is being looked into.
 func (b *Breaker) awaitFirst(ctx context.Context) error {
 	for {
 		b.mu.Lock()
-		held, changed := b.held, b.changed
+		held, changed := b.onHold, b.changed
 		b.mu.Unlock()
 		if !held {
 			return nil

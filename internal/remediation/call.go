@@ -27,8 +27,8 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 		}
 	}
 	e, s, err := p.mayCall()
-	if err == nil && s.do == doCall && !p.Config.DryRun && p.old(guardGood) {
-		if err := p.watch(); err != nil {
+	if err == nil && s.do == doCall && !p.Config.DryRun && p.guarded(guardGood) {
+		if err := p.prepareLook(); err != nil {
 			return p.notCalled(err)
 		}
 		e, s, err = p.mayCall() // that may have taken a minute
@@ -40,7 +40,7 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 		if err := p.guard(); err != nil {
 			return p.notCalled(err)
 		}
-		e, s := rehearsed(p.e, p.facts())
+		e, s := endDryRun(p.e, p.facts())
 		return e, s, nil
 	}
 	action, err := p.post(t)
@@ -69,7 +69,7 @@ func (p *attempt) shutdown() (ledger.Entry, step, error) {
 
 // answerFacts counts the answer and says what else counts with it.
 func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
-	ambiguous := p.heard(a)
+	ambiguous := p.countAnswer(a)
 	if a != nil && a.Class == defender.Stale {
 		t.stale++
 	}
@@ -109,7 +109,7 @@ func (p *attempt) beforeCall() (f facts, err error) {
 			return f, err
 		}
 	}
-	_, _, err = p.inRate()
+	_, _, err = p.signerHour()
 	if over, is := errors.AsType[refused](err); is {
 		f.refusal, err = over.why, nil
 	}
@@ -206,7 +206,7 @@ func (r refused) Error() string { return r.why.Message }
 // notOurs says whether an action that answers our call is not of its making: older, with another comment, or known
 // to be another request's.
 func (p *attempt) notOurs(a defender.MachineAction) bool {
-	if p.m.Others(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
+	if p.m.BelongsToOther(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
 		return true
 	}
 	if !p.clockKnown() || a.CreationTime.IsZero() {

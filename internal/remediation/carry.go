@@ -28,7 +28,7 @@ func (p *attempt) carry() (message.Outcome, error) {
 	for err == nil {
 		hold(s.do == doAgain && t.unsent > 0)
 		p.e = e
-		p.signal(s)
+		p.updateBreaker(s)
 		won, failed := p.write(s)
 		switch {
 		case failed != nil:
@@ -60,7 +60,7 @@ func (p *attempt) facts() facts {
 	_, tripped := p.Breaker.Current()
 	return facts{
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, stopping: p.wait.Err() != nil,
-		backoff: p.Config.Backoff.Delay(p.e.Failures), parked: p.Config.Backoff.Delay(p.d.Attempt),
+		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
 		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped,
 	}
 }
@@ -73,22 +73,22 @@ func (p *attempt) next() (ledger.Entry, step, error) {
 		}
 	}
 	f := p.facts()
-	f.holds = p.m.Holder == p.key
+	f.isHolder = p.m.Holder == p.key
 	e, s := decider(p.Config).next(p.e, f)
 	return e, s, nil
 }
 
-// signal tells the breaker what the answer showed.
-func (p *attempt) signal(s step) {
+// updateBreaker tells the breaker what the answer showed.
+func (p *attempt) updateBreaker(s step) {
 	if s.up {
 		p.Breaker.Reset()
 	}
 	if s.fault != nil {
 		p.Breaker.Trip(s.fault.Code, s.fault.Reason)
-		p.Breaker.meets(p.key)
+		p.Breaker.recordMet(p.key)
 	}
 	if s.quota {
-		p.Notes.waitsForQuota(p.key, s.after)
+		p.Shared.noteQuotaWait(p.key, s.after)
 	}
 }
 
@@ -107,8 +107,8 @@ func (p *attempt) write(s step) (won bool, err error) {
 	if !s.ends() || essenceOf(&p.e) == p.stored {
 		return true, nil
 	}
-	if won = true; s.insist {
-		won, err = p.insist()
+	if won = true; s.mustSave {
+		won, err = p.saveOutcome()
 	} else {
 		err = p.save(0)
 	}
@@ -137,9 +137,9 @@ func (p *attempt) saved(s ledger.Saved) error {
 	return nil
 }
 
-// insist writes what became of a call that took place. It does not give way to a store that is away: only a process
+// saveOutcome writes what became of a call that took place. It does not give way to a store that is away: only a process
 // that ends forgets it, and then the look-ups find it again. won is false when another process's word stands.
-func (p *attempt) insist() (won bool, err error) {
+func (p *attempt) saveOutcome() (won bool, err error) {
 	for n := 0; ; n++ {
 		err := p.save(0)
 		if err == nil {
@@ -202,18 +202,18 @@ func (p *attempt) count(s step) {
 	}
 }
 
-// heard counts an answer where it arrives: several unclear ones in a row, over different machines, are a fault of the system.
-func (p *attempt) heard(a *defender.Error) (ambiguous bool) {
+// countAnswer counts an answer where it arrives: several unclear ones in a row, over different machines, are a fault of the system.
+func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
 	switch {
 	case a == nil:
-		p.ambiguous.End()
+		p.ambiguous.reset()
 	case a.Class == defender.Ambiguous:
 		return !a.Foreign() && p.ambiguous.add(p.e.MachineID)
 	case a.Class == defender.Throttled:
 		p.Breaker.ResetFrom(faultUnreachable)
-		p.ambiguous.End()
+		p.ambiguous.reset()
 	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
-		p.ambiguous.End()
+		p.ambiguous.reset()
 	}
 	return false
 }

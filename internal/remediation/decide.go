@@ -47,9 +47,9 @@ type step struct {
 	conflict *defender.Error  // doAdopt: what the call was answered
 	invalid  *message.Invalid // doRefuse
 
-	// insist: a call took place or may have. The write is repeated until the store takes it or the process ends, and
+	// mustSave: a call took place or may have. The write is repeated until the store takes it or the process ends, and
 	// merged with what another process has written meanwhile.
-	insist bool
+	mustSave bool
 }
 
 // ends says whether the step ends a delivery.
@@ -65,15 +65,15 @@ type facts struct {
 	delivered      int       // how often it was delivered, this time included
 	stopping       bool      // the process was asked to stop
 
-	holds   bool             // the machine's record names this run as its holder
-	busy    bool             // the machine's record names another run, whose call may be under way
-	refusal *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
-	allowed bool             // the policy was asked, and allows the run
-	paused  time.Duration    // the breaker is open, and this is not its probe: for so long the message is to stay away
-	backoff time.Duration    // of the entry's failures
-	retry   time.Duration    // of those and of the tries in hand
-	parked  time.Duration    // of the deliveries so far
-	tries   tries
+	isHolder        bool             // the machine's record names this run as its holder
+	busy            bool             // the machine's record names another run, whose call may be under way
+	refusal         *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
+	allowed         bool             // the policy was asked, and allows the run
+	paused          time.Duration    // the breaker is open, and this is not its probe: for so long the message is to stay away
+	backoff         time.Duration    // of the entry's failures
+	retry           time.Duration    // of those and of the tries in hand
+	deliveryBackoff time.Duration    // of the deliveries so far
+	tries           tries
 
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
@@ -110,7 +110,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		if rest := d.leaseRemaining(e, f); rest > 0 {
 			return e, wait(rest, "inFlight")
 		}
-		if !f.holds && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
+		if !f.isHolder && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
 			// Nobody can have taken the machine from this run, nor has its record expired: it was never taken for it,
 			// and so there was no call.
 			return reverted(e), step{do: doCall}
@@ -123,7 +123,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doLook}
 	}
-	if rest := e.Due.Sub(f.now); rest > slack {
+	if rest := e.NotBefore.Sub(f.now); rest > slack {
 		return e, wait(rest, "notDue")
 	}
 	return e, step{do: doCall}
@@ -148,7 +148,7 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 // intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
 func (d decider) intended(e ledger.Entry, now, calledAt time.Time) ledger.Entry {
 	e.State, e.Owner, e.Attempts = ledger.StateCalled, d.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
+	e.Looks, e.LookFrom, e.NotBefore = 0, time.Time{}, time.Time{}
 	e.LastCall, e.StartBy = now.UTC(), time.Time{}
 	e.AppendExchange(e.LastCall)
 	if e.CalledAt.IsZero() {
@@ -207,13 +207,13 @@ type essence struct {
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
 	quotaSince                     time.Time
-	due, lookFrom, notFound        time.Time
+	notBefore, lookFrom, notFound  time.Time
 }
 
 func essenceOf(e *ledger.Entry) essence {
 	return essence{
 		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
-		quotaSince: e.Stages.QuotaSince, due: e.Due, lookFrom: e.LookFrom, notFound: e.NotFound,
+		quotaSince: e.Stages.QuotaSince, notBefore: e.NotBefore, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}
 }

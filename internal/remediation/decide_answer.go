@@ -40,13 +40,13 @@ func (d decider) accepted(e ledger.Entry, a defender.MachineAction, f facts) (le
 func (d decider) taken(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.ActionID, e.Created = a.ID, a.CreationTime
 	e.KeepAction(a, d.MaxAction)
-	e.Accepted = f.now.UTC()
-	e.LastErr, e.Owner = nil, ""
+	e.AcceptedAt = f.now.UTC()
+	e.LastError, e.Owner = nil, ""
 	e.State, e.Follow = ledger.StateSubmitted, d.Track
 	if !e.Follow {
 		e = ended(e, f.now, message.Submitted, nil, false)
 	}
-	return e, step{do: doPublish, up: true, insist: true}
+	return e, step{do: doPublish, up: true, mustSave: true}
 }
 
 // answered says what every answer to a call means but an acceptance (defender.Classify), and what it means that none came.
@@ -88,9 +88,9 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 
 // unclear leaves a call that may have taken place to the look-ups.
 func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
-	e.State, e.LookFrom, e.LastErr = ledger.StateUnknown, f.now.UTC(), failure(a)
+	e.State, e.LookFrom, e.LastError = ledger.StateUnknown, f.now.UTC(), failure(a)
 	s := wait(d.ReconcileDelay, "unclear")
-	s.insist = true
+	s.mustSave = true
 	switch {
 	case a.Foreign():
 		s.fault = &Fault{Code: defender.CodeLabel(a.Code), Reason: a.Reason}
@@ -143,11 +143,11 @@ func (d decider) failed(e ledger.Entry, atLeast time.Duration, cause string, why
 	e.State = ledger.StateWaiting
 	e.Failures++
 	e.Failed += ledger.Duration(delay)
-	e.LastErr = why
+	e.LastError = why
 	if time.Duration(e.Failed) > d.GiveUpAfter {
 		return giveUp(e, f)
 	}
-	e.Due = f.now.Add(delay).UTC()
+	e.NotBefore = f.now.Add(delay).UTC()
 	return e, wait(delay, cause)
 }
 
@@ -160,12 +160,12 @@ func systemFault(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
 	if id := a.Exchange.CorrelationID; id != "" {
 		fault.Reason += " (correlation id " + id + ")"
 	}
-	e.LastErr = failure(a)
+	e.LastError = failure(a)
 	return e, step{do: doWait, cause: "systemFault", fault: fault}
 }
 
 func unreachable(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
-	e.LastErr = failure(a)
+	e.LastError = failure(a)
 	return e, step{do: doWait, cause: faultUnreachable, fault: &Fault{
 		Code:   faultUnreachable,
 		Reason: "the Defender API cannot be reached: " + a.Error() + "; check DEFENDER_API_URL, name resolution, the proxy and the firewall",

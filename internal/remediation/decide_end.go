@@ -20,7 +20,7 @@ func giveUp(e ledger.Entry, f facts) (ledger.Entry, step) {
 		why.Code = message.CodeFateUnknown
 		why.Message = "it could not be found out whether the call took place; see the machine's actions in the portal before it is asked for again"
 	}
-	if last := e.LastErr; last != nil {
+	if last := e.LastError; last != nil {
 		why.Message += "; last: " + last.Code + ": " + last.Message
 		why.HTTPStatus = last.HTTPStatus
 	}
@@ -41,7 +41,7 @@ func ended(e ledger.Entry, now time.Time, outcome string, why *message.Failure, 
 }
 
 // rehearsed ends a dry run, for which everything but the POST was done.
-func rehearsed(e ledger.Entry, f facts) (ledger.Entry, step) {
+func endDryRun(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.DryRun, nil, false), step{do: doPublish}
 }
 

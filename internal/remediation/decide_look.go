@@ -69,7 +69,7 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
 	case a.Class == defender.System && a.StatusCode == 403:
-		return e, wait(f.parked, "mayNotList")
+		return e, wait(f.deliveryBackoff, "mayNotList")
 	case a.Class == defender.System:
 		return systemFault(e, a)
 	case a.Class == defender.Throttled:

@@ -35,7 +35,7 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 	switch {
 	case ctx.Err() != nil:
 	case gone:
-		s.ambiguous.End()
+		s.ambiguous.reset()
 		s.Breaker.ResetFrom(fault.Code)
 	default:
 		s.Breaker.Trip(fault.Code, fault.Reason) // a probe that failed: the next one later

@@ -4,8 +4,8 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// mostPages bounds one look.
-const mostPages = 10
+// maxPages bounds one look.
+const maxPages = 10
 
 // list lists actions, oldest first unless it is told otherwise, and notes the exchanges. A page that the API cut short does
 // not prove that an action is absent: what follows is asked for by the last one's time, for links are never followed. No
@@ -22,7 +22,7 @@ func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err erro
 			return all, nil
 		}
 		n := len(page.Actions)
-		if n == 0 || pages == mostPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
+		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
 			return nil, &defender.Error{
 				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
 				Message: "the list of actions is cut short, so that it shows nothing",

@@ -22,10 +22,10 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Notes.mayList(true, "")
-	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.Others(a.ID, p.key)) })
+	p.Shared.setListing(true, "")
+	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
-		p.ambiguous.End()
+		p.ambiguous.reset()
 		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
 	}
 	e, s := d.looked(p.e, found, p.facts())
@@ -73,8 +73,8 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Notes.mayList(true, "")
-	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.Others(a.ID, p.key)) }
+	p.Shared.setListing(true, "")
+	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
 		holding = first(actions, func(a defender.MachineAction) bool { return unrestricts(&p.e, a) && !a.Final() })
@@ -104,7 +104,7 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 		return p.e, step{}, err
 	}
 	if a.Class == defender.System && a.StatusCode == 403 {
-		p.Notes.mayList(false, a.Reason)
+		p.Shared.setListing(false, a.Reason)
 	}
 	f.ambiguous = a.Class == defender.Ambiguous && p.ambiguous.add(p.e.MachineID)
 	e, s := decider(p.Config).lookFailed(p.e, a, f)

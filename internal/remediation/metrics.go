@@ -71,7 +71,7 @@ func (m *Metrics) decided(e *ledger.Entry) {
 	if e.ActionID == "" {
 		m.accepted(e) // it never was: this is where those stages ended
 	} else if e.Follow {
-		m.stages.WithLabelValues("device").Observe(max(e.DecidedAt.Sub(e.Accepted).Seconds(), 0))
+		m.stages.WithLabelValues("device").Observe(max(e.DecidedAt.Sub(e.AcceptedAt).Seconds(), 0))
 	}
 	m.requests.WithLabelValues(e.Outcome).Inc()
 	m.duration.WithLabelValues(e.Outcome).Observe(max(time.Since(e.ReceivedAt).Seconds(), 0))

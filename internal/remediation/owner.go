@@ -46,13 +46,13 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 // isSource says whether the entry is of this very message.
 func (p *attempt) isSource(e ledger.Entry) bool {
 	return e.Source == p.d.Ref() && e.ReplayOf == p.replay.seq &&
-		(p.replay.seq != 0 || cmp.Or(e.Asked, p.origin.Published).Equal(p.origin.Published))
+		(p.replay.seq != 0 || cmp.Or(e.AskedAt, p.origin.Published).Equal(p.origin.Published))
 }
 
-// holdID keeps replicas of the version before, which look at IDKey alone, from carrying out a request that is begun here:
+// reserveID keeps replicas of the version before, which look at IDKey alone, from carrying out a request that is begun here:
 // what it leaves there they leave to a newer version. Durable before the entry is; a crash between the two leaves an id
 // that only this version works on.
-func (p *attempt) holdID() error {
+func (p *attempt) reserveID() error {
 	idKey := ledger.IDKey(p.Rules.Stream, p.req, p.origin.Published)
 	if p.key == idKey {
 		return nil

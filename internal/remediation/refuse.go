@@ -12,7 +12,7 @@ import (
 // the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
 func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	p.refused = why.Code
-	p.begin()
+	p.startSpan()
 	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
 	now, unverified := time.Now().UTC(), why.Unverified(r)
 	f := &message.Failure{Code: why.Code, Message: why.Message, Origin: message.OriginRequest}

@@ -71,16 +71,16 @@ type Submitter struct {
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
-	Notes       *Notes
+	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
 	Quota       Quota          // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	flights   flights
-	ambiguous ambiguousRun
-	lookout   lookout
-	refusals  refusals
+	inFlight   inFlight
+	ambiguous  ambiguousRun
+	sharedLook sharedLook
+	refusals   refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
@@ -114,7 +114,7 @@ type scope struct {
 // Handle is the remediation.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
-	defer func() { p.End(out) }()
+	defer func() { p.endSpan(out) }()
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
 		out = p.outcomeOf(err)
@@ -141,18 +141,18 @@ func (p *attempt) handle() (message.Outcome, error) {
 	req, invalid := p.Rules.Parse(p.origin)
 	p.req = req
 	if invalid != nil {
-		return p.barred(req, invalid)
+		return p.handleUnauthorized(req, invalid)
 	}
 	own := ledger.EntryKey(p.Rules.Stream, req, p.origin.Published)
 	var err error
 	if p.key, err = p.find(req, own); err != nil {
 		return message.Outcome{}, err
 	}
-	if !p.flights.enter(p.key) {
+	if !p.inFlight.enter(p.key) {
 		return message.Later(inHandFor, "inHand"), nil
 	}
-	defer p.flights.leave(p.key)
-	p.Notes.waitsForQuota(p.key, 0)
+	defer p.inFlight.leave(p.key)
+	p.Shared.noteQuotaWait(p.key, 0)
 
 	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
 	// that fails if it does, and then the ledger is read. Where calls are limited it is read first: before that write a call
@@ -181,7 +181,7 @@ func (p *attempt) read() error {
 
 // open begins a run where there is none to go on with, and carries it.
 func (p *attempt) open() (message.Outcome, error) {
-	p.begin()
+	p.startSpan()
 	refused, err := p.refusedBefore()
 	if err != nil {
 		return message.Outcome{}, err
@@ -198,7 +198,7 @@ func (p *attempt) open() (message.Outcome, error) {
 		return message.Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
 	}
 	if p.e.State == "" || e.Run != p.e.Run { // a run begins
-		if err := p.holdID(); err != nil {
+		if err := p.reserveID(); err != nil {
 			return message.Outcome{}, err
 		}
 	}

@@ -38,10 +38,10 @@ func NewTracing(p trace.TracerProvider, message ...attribute.KeyValue) Tracing {
 	return Tracing{p.Tracer("example.com/unrestrict-worker/internal/remediation"), message}
 }
 
-// begin starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
+// startSpan starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
 // request that brought none gets this one as what the later ones go on from: the entry keeps it, so that they are in one
 // trace too when the next delivery goes to another process.
-func (p *attempt) begin() {
+func (p *attempt) startSpan() {
 	if p.Tracing.tracer == nil || p.span != nil {
 		return
 	}
@@ -62,8 +62,8 @@ func (p *attempt) begin() {
 	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
 }
 
-// End is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
-func (p *attempt) End(out message.Outcome) {
+// endSpan is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
+func (p *attempt) endSpan(out message.Outcome) {
 	if p.span == nil {
 		return
 	}
@@ -116,7 +116,7 @@ func (t Tracing) device(ctx context.Context, e *ledger.Entry) context.Context {
 	if t.tracer == nil {
 		return ctx
 	}
-	ctx, span := t.tracer.Start(e.Trace().Under(ctx), "follow machine action", trace.WithTimestamp(e.Accepted))
+	ctx, span := t.tracer.Start(e.Trace().Under(ctx), "follow machine action", trace.WithTimestamp(e.AcceptedAt))
 	if span.IsRecording() {
 		span.SetAttributes(attributes(e, e.ID)...)
 		if e.Error != nil {

@@ -46,7 +46,7 @@ type Tracker struct {
 	Feed      Feed
 	Config    TrackConfig
 	Metrics   *Metrics
-	Notes     *Notes
+	Shared    *SharedState
 	Tracing   Tracing
 	Log       *zap.Logger
 
@@ -151,7 +151,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
-		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.Accepted}
+		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt}
 		if f.created.IsZero() {
 			f.created = e.CalledAt
 		}
@@ -211,7 +211,7 @@ func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 func (t *Tracker) fairShare(calls int) time.Duration {
 	var least time.Duration
 	share := quotaShare
-	if t.Notes.Guarding() {
+	if t.Shared.Guarding() {
 		share = guardingShare
 	}
 	for _, w := range t.Config.Windows {

@@ -15,10 +15,10 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Digest keeps, for the page, what a stream of results is too long to be read for each time: the latest failures, and how
+// PageDigest keeps, for the page, what a stream of results is too long to be read for each time: the latest failures, and how
 // far each batch is. It is told of each result of the last 24 hours once, in order (broker.Tally). What others choose is
 // bounded: batches, their rows and what is read of the queue.
-type Digest struct {
+type PageDigest struct {
 	mu       sync.Mutex
 	seed     maphash.Seed
 	failures []admin.ResultRow // the latest last
@@ -44,10 +44,12 @@ const (
 	countBytes    = 16 << 20
 )
 
-func NewDigest() *Digest { return &Digest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}} }
+func NewPageDigest() *PageDigest {
+	return &PageDigest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}}
+}
 
 // Add takes a result in.
-func (d *Digest) Add(m broker.Message) {
+func (d *PageDigest) Add(m broker.Message) {
 	var r message.Result
 	if json.Unmarshal(m.Data, &r) != nil {
 		return
@@ -78,7 +80,7 @@ func (d *Digest) Add(m broker.Message) {
 }
 
 // batch is the one with the name, at the cost of the one that had a result the longest ago.
-func (d *Digest) batch(name string, at time.Time) *batchRows {
+func (d *PageDigest) batch(name string, at time.Time) *batchRows {
 	b := d.Batches[name]
 	if b == nil {
 		b = &batchRows{rows: map[uint64]string{}, counts: map[string]int{}}
@@ -95,7 +97,7 @@ func (d *Digest) batch(name string, at time.Time) *batchRows {
 }
 
 // CountQueue counts the rows that wait, now and then: the whole queue must be read for it.
-func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
+func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if time.Since(d.counted) < countEvery {
@@ -130,7 +132,7 @@ func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 }
 
 // Show puts into a view what is kept, the latest first.
-func (d *Digest) Show(r *admin.Recent) {
+func (d *PageDigest) Show(r *admin.Recent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, f := range slices.Backward(d.failures) {

@@ -83,9 +83,9 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 			return // its result says more
 		}
 		f.add(Known{
-			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastErr),
+			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastError),
 			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
-			Time: cmp.Or(e.DecidedAt, e.Accepted, e.LastCall, e.ReceivedAt),
+			Time: cmp.Or(e.DecidedAt, e.AcceptedAt, e.LastCall, e.ReceivedAt),
 		})
 	})
 }

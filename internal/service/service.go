@@ -25,7 +25,7 @@ type Service struct {
 	Settings   config.Settings
 	credential defender.CredentialSource
 	lookup     func(string) (string, bool) // of the environment
-	tracing    tracing
+	tracing    Tracing
 	Log        *zap.Logger
 	Registry   *prometheus.Registry
 	admin      *admin.Server
@@ -42,8 +42,8 @@ type Service struct {
 	since   time.Time // not ready since; zero: ready
 }
 
-// NewService checks what can be checked without a connection.
-func NewService(s config.Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*Service, error) {
+// New checks what can be checked without a connection.
+func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*Service, error) {
 	getenv := func(name string) string { v, _ := lookup(name); return v }
 	credential, err := defender.NewCredential(defender.CredentialConfig{
 		Mode: s.Defender.Auth, Cloud: s.Defender.Cloud, TokenFile: s.Defender.TokenFile,

@@ -50,16 +50,16 @@ func (s *Service) Readiness() (reasons, details []admin.Reason) {
 	}
 	if fault, on := p.breaker.Current(); on {
 		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
-	} else if !p.hadToken.Load() {
+	} else if !p.tokenSeen.Load() {
 		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
 	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.contended() {
+	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
 		details = append(details, admin.Reason{Code: "waitingForQuota", Message: fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(time.Now().Add(in).Round(time.Second)))})
 	}
 	if p.BesideLive() {
 		details = append(details, admin.Reason{Code: "liveReplicas", Message: "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"})
 	}
-	if denied := p.notes.ListingDenied(); denied != "" {
+	if denied := p.shared.ListingDenied(); denied != "" {
 		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
 	}
 	// What the files said last stays in force meanwhile.

@@ -27,8 +27,8 @@ type Supervision struct {
 	Alive   func() error // as /livez
 	Doing   func() string
 
-	ready bool
-	told  string // the last STATUS
+	ready      bool
+	lastStatus string // the last STATUS
 }
 
 // Supervise is the supervision of a service by the manager that the environment names.
@@ -54,7 +54,7 @@ func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.L
 	defer tick.Stop()
 	stop := ctx.Done()
 	for {
-		if err := v.tell(ctx.Err() != nil); err != nil {
+		if err := v.notify(ctx.Err() != nil); err != nil {
 			log.Warn("the service manager can't be told how the worker is", zap.Error(err))
 			log = zap.NewNop()
 		}
@@ -68,14 +68,14 @@ func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.L
 	}
 }
 
-// tell sends what has changed, and the sign of life that is due at each look.
-func (v *Supervision) tell(stopping bool) error {
+// notify sends what has changed, and the sign of life that is due at each look.
+func (v *Supervision) notify(stopping bool) error {
 	var state []string
 	status := v.Doing()
 	if stopping {
 		status = "finishing what is in hand"
 	}
-	if status != v.told {
+	if status != v.lastStatus {
 		if stopping {
 			state = append(state, daemon.SdNotifyStopping)
 		}
@@ -94,7 +94,7 @@ func (v *Supervision) tell(stopping bool) error {
 	if err := v.Send(strings.Join(state, "\n")); err != nil {
 		return err // all of it is sent again at the next look
 	}
-	v.ready, v.told = ready, status
+	v.ready, v.lastStatus = ready, status
 	return nil
 }
 

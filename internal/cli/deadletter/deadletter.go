@@ -31,7 +31,7 @@ type Letter struct {
 }
 
 // Run lists dead letters.
-func (c *DeadletterListCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *ListCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (c *DeadletterListCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Run shows dead letters in full.
-func (c *DeadletterShowCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *ShowCmd) Run(ctx context.Context, env *session.Env) error {
 	return c.each(ctx, env, nil, func(conn *broker.Broker, l Letter) error {
 		if c.JSON {
 			v := l.View(conn.Names())
@@ -75,8 +75,8 @@ func (c *DeadletterShowCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Run publishes the requests of dead letters again.
-func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Sayer{Env: env, Json: c.JSON, Done: "replayed"}
+func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
+	say := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
 	var by *session.Operator
 	before := func(conn *broker.Broker, letters []Letter) (bool, error) {
 		what, hopeful := "", 0
@@ -88,11 +88,11 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
 		if left := len(letters) - hopeful; left > 0 {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
-		return say.Before(ctx, c.Yes || hopeful == 0, "Replaying "+session.Count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
+		return say.Confirm(ctx, c.Yes || hopeful == 0, "Replaying "+session.Count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
 		if l.stuck != "" {
-			return say.after(l, l.stuck)
+			return say.report(l, l.stuck)
 		}
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
@@ -101,11 +101,11 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
 			return err // the next would fare no better
 		}
 		if err := l.Replay(ctx, conn); err != nil {
-			return say.after(l, err.Error())
+			return say.report(l, err.Error())
 		}
-		return say.after(l, "")
+		return say.report(l, "")
 	})
-	return say.failed(err)
+	return say.status(err)
 }
 
 // Replay publishes a dead letter's request again. That the broker calls the replay a duplicate does not say that it is
@@ -123,8 +123,8 @@ func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
 }
 
 // Run deletes dead letters. That there was one stays in the audit trail.
-func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Sayer{Env: env, Json: c.JSON, Done: "dropped"}
+func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
+	say := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
@@ -132,7 +132,7 @@ func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
 				return false, err
 			}
 		}
-		return say.Before(ctx, c.Yes || len(letters) == 1, what, len(letters))
+		return say.Confirm(ctx, c.Yes || len(letters) == 1, what, len(letters))
 	}
 	var by *session.Operator
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
@@ -143,16 +143,16 @@ func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
 			return err // the next would fare no better
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.Seq); err != nil {
-			return say.after(l, err.Error())
+			return say.report(l, err.Error())
 		}
-		return say.after(l, "")
+		return say.report(l, "")
 	})
-	return say.failed(err)
+	return say.status(err)
 }
 
 // each does something about each dead letter that is meant. before is told of all of them first and can refuse; where
 // it is given, an id alone must mean one of them. Ids that mean none are named at the end, with exit status 1.
-func (s DeadletterSelection) each(ctx context.Context, env *session.Env, before func(*broker.Broker, []Letter) (bool, error), do func(*broker.Broker, Letter) error) error {
+func (s Selection) each(ctx context.Context, env *session.Env, before func(*broker.Broker, []Letter) (bool, error), do func(*broker.Broker, Letter) error) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (s DeadletterSelection) each(ctx context.Context, env *session.Env, before 
 	return unknown
 }
 
-func (s DeadletterSelection) Means(l Letter) bool {
+func (s Selection) Means(l Letter) bool {
 	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.Dead.RequestID)) &&
 		(s.Code == "" || l.Dead.Code == s.Code) && (s.Seq == 0 || l.Seq == s.Seq) && (s.SignedBy == "" || l.owner() == s.SignedBy)
 }
@@ -197,7 +197,7 @@ func (l Letter) owner() string {
 }
 
 // Unknown names the ids and the sequence that no dead letter has.
-func (s DeadletterSelection) Unknown(letters []Letter) error {
+func (s Selection) Unknown(letters []Letter) error {
 	var names []string
 	for _, id := range s.IDs {
 		if !slices.ContainsFunc(letters, func(l Letter) bool { return l.Dead.RequestID == id }) {
@@ -218,7 +218,7 @@ func (s DeadletterSelection) Unknown(letters []Letter) error {
 }
 
 // Ambiguous refuses an id of several dead letters: one may be of another message, or out of date.
-func (s DeadletterSelection) Ambiguous(letters []Letter) error {
+func (s Selection) Ambiguous(letters []Letter) error {
 	for _, id := range s.IDs {
 		var seqs []string
 		for _, l := range letters {
@@ -274,41 +274,41 @@ func (l Letter) Hopeless(n broker.Names, now time.Time) string {
 	return ""
 }
 
-// DeadletterCmd is `worker deadletter`.
-type DeadletterCmd struct {
-	List   DeadletterListCmd   `cmd:"" help:"List the dead letters."`
-	Show   DeadletterShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
-	Replay DeadletterReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
-	Drop   DeadletterDropCmd   `cmd:"" help:"Delete dead letters."`
+// Cmd is `worker deadletter`.
+type Cmd struct {
+	List   ListCmd   `cmd:"" help:"List the dead letters."`
+	Show   ShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
+	Replay ReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
+	Drop   DropCmd   `cmd:"" help:"Delete dead letters."`
 }
 
-// DeadletterListCmd is `worker deadletter list`.
-type DeadletterListCmd struct {
+// ListCmd is `worker deadletter list`.
+type ListCmd struct {
 	Code string `placeholder:"CODE" help:"Only dead letters with this error code."`
 	JSON bool   `name:"json" help:"One JSON object a line."`
 }
 
-// DeadletterShowCmd is `worker deadletter show`.
-type DeadletterShowCmd struct{ DeadletterSelection }
+// ShowCmd is `worker deadletter show`.
+type ShowCmd struct{ Selection }
 
-// DeadletterReplayCmd is `worker deadletter replay`.
-type DeadletterReplayCmd struct {
-	DeadletterSelection
+// ReplayCmd is `worker deadletter replay`.
+type ReplayCmd struct {
+	Selection
 	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
 	Yes    bool   `help:"Do not ask, as it does on a terminal alone."`
 }
 
-// DeadletterDropCmd is `worker deadletter drop`.
-type DeadletterDropCmd struct {
-	DeadletterSelection
+// DropCmd is `worker deadletter drop`.
+type DropCmd struct {
+	Selection
 	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
 	Yes    bool   `help:"Do not ask before several are dropped; needed for that where there is no terminal."`
 }
 
-// DeadletterSelection says which dead letters are meant: those that match
+// Selection says which dead letters are meant: those that match
 // everything given. At least one thing is given, so that all are meant only
 // where --all says it.
-type DeadletterSelection struct {
+type Selection struct {
 	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids."`
 	All      bool     `help:"All dead letters."`
 	Code     string   `placeholder:"CODE" help:"All dead letters with this error code."`
@@ -318,7 +318,7 @@ type DeadletterSelection struct {
 }
 
 // Validate is called by kong.
-func (s DeadletterSelection) Validate() error {
+func (s Selection) Validate() error {
 	if len(s.IDs) == 0 && !s.All && s.Code == "" && s.Seq == 0 {
 		return config.BadInput("say which dead letters: request ids, --seq SEQ, --code CODE or --all")
 	}

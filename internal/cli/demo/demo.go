@@ -27,7 +27,7 @@ import (
 const demoLimit = 2 * time.Minute
 
 // Run shows the whole system on loopback: broker, simulated API and a worker, with a sample bulk.
-func (c *DemoCmd) Run(ctx context.Context, env *session.Env) (err error) {
+func (c *Cmd) Run(ctx context.Context, env *session.Env) (err error) {
 	dir, err := os.MkdirTemp("", "worker-demo-")
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -71,7 +71,7 @@ func (c *DemoCmd) Run(ctx context.Context, env *session.Env) (err error) {
 	return nil
 }
 
-func serveSimulation(ctx context.Context, sim *simulation) (url string, stop func(), err error) {
+func serveSimulation(ctx context.Context, sim *Simulation) (url string, stop func(), err error) {
 	if err := sim.writeToken(); err != nil {
 		return "", nil, err
 	}
@@ -99,7 +99,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 		return nil, nil, nil, err
 	}
 	log, level := service.NewLogger(config.Log{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
-	if w, err = service.NewService(settings, env.Lookup, log, level); err != nil {
+	if w, err = service.New(settings, env.Lookup, log, level); err != nil {
 		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -231,7 +231,7 @@ curl -s http://%s/status
 `, w.Broker.SignIn(), w.Settings.Names.Subject, demoMachine(7), w.Settings.Names.ResultsSubject, demoMachine(8), w.AdminAddr)
 }
 
-// DemoCmd is `worker demo`.
-type DemoCmd struct {
+// Cmd is `worker demo`.
+type Cmd struct {
 	Stay bool `help:"Keep everything running afterwards, at --embedded-addr and --admin-addr (a free port where one is taken), and print the lines to copy for publishing by hand."`
 }

@@ -18,7 +18,7 @@ type Screen struct {
 	Colour bool
 }
 
-// newScreen: colours on a terminal alone, and there unless NO_COLOR says no. [doc] no-color.org
+// NewScreen: colours on a terminal alone, and there unless NO_COLOR says no. [doc] no-color.org
 func NewScreen(env *Env) Screen {
 	s := Screen{Out: env.Stdout, Width: columns(env.Stdout)}
 	off, _ := env.Lookup("NO_COLOR")
@@ -89,7 +89,7 @@ func Wrap(text string, width int) []string {
 }
 
 // Fit is write, with rows cut to the width of the terminal, if out is one.
-func (t *table) Fit(out io.Writer) error {
+func (t *Table) Fit(out io.Writer) error {
 	if w, ok := out.(*os.File); !ok || !service.IsTerminal(w) {
 		return t.Write(out)
 	}

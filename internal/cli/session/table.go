@@ -11,23 +11,23 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// table is rows under a heading, in columns.
-type table struct{ lines []string }
+// Table is rows under a heading, in columns.
+type Table struct{ lines []string }
 
-func NewTable(heading ...string) *table {
-	t := &table{}
+func NewTable(heading ...string) *Table {
+	t := &Table{}
 	t.Row(heading...)
 	return t
 }
 
-func (t *table) Row(cells ...string) {
+func (t *Table) Row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = Plain(c)
 	}
 	t.lines = append(t.lines, strings.Join(cells, "\t"))
 }
 
-func (t *table) Write(out io.Writer) error {
+func (t *Table) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if _, err := io.WriteString(w, strings.Join(t.lines, "\n")+"\n"); err != nil {
 		return err

@@ -111,7 +111,7 @@ func (b *Bulk) Complete(p *Prepared) (err error) {
 
 // check holds every row against the worker's own rules, makes it known to the harvest, if there is one, and returns how
 // many there are. Otherwise all mistakes are bad input.
-func (b *Bulk) check(h *harvest) (rows int, err error) {
+func (b *Bulk) check(h *collector) (rows int, err error) {
 	var shown []string
 	mistakes := 0
 	lines := map[string]int{} // of ids

@@ -24,14 +24,14 @@ type oneDisplay struct {
 // patience is how long nothing happens before it is said what is waited for.
 const patience = 5 * time.Second
 
-func (d *oneDisplay) Show(ctx context.Context, now standing) {
-	f := d.s.Harvest.copyOf(0)
+func (d *oneDisplay) Show(ctx context.Context, now Progress) {
+	f := d.s.Collector.copyOf(0)
 	if f.run != d.run {
 		d.run, d.action, d.outcome = f.run, "", ""
 	}
 	if f.action != "" && f.action != d.action {
 		d.action = f.action
-		d.tell("accepted as machine action " + f.action)
+		d.print("accepted as machine action " + f.action)
 	}
 	if f.Final && f.Outcome != d.outcome {
 		d.outcome = f.Outcome
@@ -39,7 +39,7 @@ func (d *oneDisplay) Show(ctx context.Context, now standing) {
 		if f.Code != "" {
 			why = "  " + f.Code + ": " + f.Message
 		}
-		d.tell(f.Outcome + why)
+		d.print(f.Outcome + why)
 	}
 	if now.Open > 0 && time.Since(d.asked) > patience {
 		d.asked = time.Now()
@@ -49,17 +49,17 @@ func (d *oneDisplay) Show(ctx context.Context, now standing) {
 
 func (d *oneDisplay) End() {}
 
-// tell writes one line of what happened. It also begins the patience anew.
-func (d *oneDisplay) tell(what string) {
+// print writes one line of what happened. It also begins the patience anew.
+func (d *oneDisplay) print(what string) {
 	d.asked, d.waits = time.Now(), ""
 	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", time.Now().Format(time.TimeOnly), session.Plain(what))
 }
 
 // sayWaits says what the request waits for, where that is not what was said last.
-func (d *oneDisplay) sayWaits(ctx context.Context, f Fate) {
+func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" {
-		held, err := service.HoldUps(ctx, d.s.broker, d.s.env.Settings.Rates)
+		held, err := service.Blockers(ctx, d.s.broker, d.s.env.Settings.Rates)
 		switch {
 		case err != nil:
 			return // a courtesy, which asks for more rights than submitting does

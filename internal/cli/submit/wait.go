@@ -31,7 +31,7 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	}
 	o.ToPresent = true
 	err := session.FollowResults(ctx, s.broker, o, func(m broker.Message) error {
-		_ = s.Harvest.take(m) // enough is only what is enough to the end
+		_ = s.Collector.take(m) // enough is only what is enough to the end
 		return ctx.Err()
 	})
 	if err == nil {
@@ -42,7 +42,7 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 
 // goOn is where to go on reading results.
 func (s *Submission) goOn() broker.FollowOptions {
-	if last := s.Harvest.last(); last > 0 {
+	if last := s.Collector.last(); last > 0 {
 		return broker.FollowOptions{From: last + 1}
 	}
 	return broker.FollowOptions{Since: time.Now().Add(-session.Remembered)}
@@ -58,16 +58,16 @@ func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error
 	err := s.follow(ctx, from, s.display())
 	var sum error
 	if s.Bulk.Single == "" {
-		sum = WriteSummary(s.env.Stdout, s.Harvest.fates)
+		sum = WriteSummary(s.env.Stdout, s.Collector.rows)
 	}
-	open := s.Harvest.Standing().Open
+	open := s.Collector.Progress().Open
 	switch {
 	case err != nil || sum != nil:
 		return errors.Join(err, sum)
 	case open > 0:
 		return s.unfinished(ctx, open)
 	}
-	for _, f := range s.Harvest.fates {
+	for _, f := range s.Collector.rows {
 		if !f.succeeded() {
 			return session.ExitStatus(1)
 		}
@@ -92,7 +92,7 @@ func (s *Submission) unfinished(ctx context.Context, open int) error {
 
 // display shows how far it has come.
 type display interface {
-	Show(context.Context, standing)
+	Show(context.Context, Progress)
 	End()
 }
 
@@ -110,7 +110,7 @@ type bulkDisplay struct {
 	quota quotaNote
 }
 
-func (d *bulkDisplay) Show(ctx context.Context, now standing) {
+func (d *bulkDisplay) Show(ctx context.Context, now Progress) {
 	d.meter.Show(d.rows-now.Open, now.note(), d.quota.note(ctx, now))
 }
 
@@ -119,25 +119,25 @@ func (d *bulkDisplay) End() { d.meter.End() }
 // follow returns when no row is open or ctx has ended.
 func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d display) error {
 	defer d.End()
-	if now := s.Harvest.Standing(); now.Open == 0 {
+	if now := s.Collector.Progress(); now.Open == 0 {
 		d.Show(ctx, now)
 		return nil
 	}
 	following, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- session.FollowResults(following, s.broker, from, s.Harvest.take) }()
+	go func() { ended <- session.FollowResults(following, s.broker, from, s.Collector.take) }()
 	defer stop()
 	look := time.NewTicker(awaitLook)
 	defer look.Stop()
 	for {
 		select {
 		case err := <-ended:
-			d.Show(ctx, s.Harvest.Standing())
+			d.Show(ctx, s.Collector.Progress())
 			return err
 		case <-look.C:
 		}
 		s.confirmEarlier(following)
-		now := s.Harvest.Standing()
+		now := s.Collector.Progress()
 		d.Show(ctx, now)
 		if now.Open == 0 {
 			stop()
@@ -148,7 +148,7 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d di
 // confirmEarlier finds out whether what rows came to before is their end: the worker tells of a new run, or of a message
 // it refuses, before it is done with the message.
 func (s *Submission) confirmEarlier(ctx context.Context) {
-	rows, seqs := s.Harvest.undecided()
+	rows, seqs := s.Collector.reopenedRows()
 	if len(rows) == 0 {
 		return
 	}
@@ -158,13 +158,13 @@ func (s *Submission) confirmEarlier(ctx context.Context) {
 	}
 	o := s.goOn()
 	o.ToPresent = true
-	if err := session.FollowResults(ctx, s.broker, o, s.Harvest.take); err == nil && ctx.Err() == nil {
-		s.Harvest.confirm(rows[:taken])
+	if err := session.FollowResults(ctx, s.broker, o, s.Collector.take); err == nil && ctx.Err() == nil {
+		s.Collector.confirm(rows[:taken])
 	}
 }
 
 // note is the standing in words.
-func (s standing) note() string {
+func (s Progress) note() string {
 	var said []string
 	for _, outcome := range Outcomes() {
 		if n := s.counts[outcome]; n > 0 {
@@ -184,7 +184,7 @@ type quotaNote struct {
 	text  string
 }
 
-func (q *quotaNote) note(ctx context.Context, now standing) string {
+func (q *quotaNote) note(ctx context.Context, now Progress) string {
 	if now.Open == now.underWay {
 		return "" // all are called: only their machines know
 	}

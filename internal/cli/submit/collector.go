@@ -14,19 +14,19 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Fate is what is known of a row.
-type Fate struct {
+// RowStatus is what is known of a row.
+type RowStatus struct {
 	Line        int
-	Id, Machine string
+	ID, Machine string
 	ticket      string
 	metadata    string // JSON
 	seq         uint64 // of our own message of it in the request stream; 0: not published
 	duplicate   bool   // that message was there before
-	told        uint64 // sequence of the result that the rest is from; 0: none
+	resultSeq   uint64 // sequence of the result that the rest is from; 0: none
 	run         int
 	Outcome     string
 	Final       bool
-	asked       bool // final, but its message has gone out anew since: what the worker makes of that is not known yet
+	reopened    bool // final, but its message has gone out anew since: what the worker makes of that is not known yet
 	Code        string
 	Message     string
 	action      string // id of the machine action
@@ -38,41 +38,41 @@ type Fate struct {
 // claim is a result of a message that bore a row's id in vain, which any message can. Whether it was the row's own
 // message is known once that is published.
 type claim struct {
-	request string // STREAM:SEQ
-	told    uint64
-	result  message.Result
+	request   string // STREAM:SEQ
+	resultSeq uint64
+	result    message.Result
 }
 
-// harvest collects the results of a bulk's rows. Its methods may be called at the same time.
-type harvest struct {
+// collector collects the results of a bulk's rows. Its methods may be called at the same time.
+type collector struct {
 	stream string // of requests
 	signer string // the nkey that rows are signed with; "": they are not
 
 	mu     sync.Mutex
-	fates  []*Fate
-	byID   map[string]*Fate
+	rows   []*RowStatus
+	byID   map[string]*RowStatus
 	open   int    // rows without a final result
 	seen   uint64 // sequence of the last result looked at
 	counts map[string]int
 }
 
-func newHarvest(stream string) *harvest {
-	return &harvest{stream: stream, byID: map[string]*Fate{}, counts: map[string]int{}}
+func newCollector(stream string) *collector {
+	return &collector{stream: stream, byID: map[string]*RowStatus{}, counts: map[string]int{}}
 }
 
 // add makes a row known, before any result.
-func (h *harvest) add(p Prepared) {
-	f := &Fate{
-		Line: p.Line, Id: p.Message.ID, Machine: strings.ToLower(p.Message.MachineID),
+func (h *collector) add(p Prepared) {
+	f := &RowStatus{
+		Line: p.Line, ID: p.Message.ID, Machine: strings.ToLower(p.Message.MachineID),
 		ticket: p.Message.Ticket, metadata: string(p.Message.Metadata),
 	}
-	h.fates = append(h.fates, f)
-	h.byID[f.Id] = f
+	h.rows = append(h.rows, f)
+	h.byID[f.ID] = f
 	h.open++
 }
 
 // take looks at one message of the results stream; Enough when no row is open.
-func (h *harvest) take(m broker.Message) error {
+func (h *collector) take(m broker.Message) error {
 	var r message.Result
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -81,13 +81,13 @@ func (h *harvest) take(m broker.Message) error {
 		return nil // somebody else's
 	}
 	if f := h.byID[r.RequestID]; f != nil && f.Machine == r.MachineID && h.ours(r) {
-		h.learn(f, m.Sequence, r)
+		h.update(f, m.Sequence, r)
 	}
 	if f := h.byID[r.ClaimedID]; f != nil {
 		if f.seq == 0 {
 			f.claims = append(f.claims, claim{r.RequestID, m.Sequence, r})
 		} else if r.RequestID == h.ref(f.seq) {
-			h.learn(f, m.Sequence, r)
+			h.update(f, m.Sequence, r)
 		}
 	}
 	if h.open == 0 {
@@ -98,7 +98,7 @@ func (h *harvest) take(m broker.Message) error {
 
 // ours is false for a result of another's request, which may have the same id: ids belong to signers and clients. Of signers
 // by another name than their nkey it can't be told which one is ours.
-func (h *harvest) ours(r message.Result) bool {
+func (h *collector) ours(r message.Result) bool {
 	switch {
 	case h.signer == "":
 		return r.SignedBy == "" && r.Client == ""
@@ -108,17 +108,17 @@ func (h *harvest) ours(r message.Result) bool {
 	return r.SignedBy != "" || r.Client == ""
 }
 
-func (h *harvest) ref(seq uint64) string { return h.stream + ":" + strconv.FormatUint(seq, 10) }
+func (h *collector) ref(seq uint64) string { return h.stream + ":" + strconv.FormatUint(seq, 10) }
 
-// learn goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
+// update goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
 // late, when a crash came between.
-func (h *harvest) learn(f *Fate, told uint64, r message.Result) {
-	if told <= f.told || f.Final && !r.Final && r.Run <= f.run {
+func (h *collector) update(f *RowStatus, told uint64, r message.Result) {
+	if told <= f.resultSeq || f.Final && !r.Final && r.Run <= f.run {
 		return
 	}
 	h.close(f, false)
-	f.told, f.run, f.Outcome, f.received, f.finished = told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
-	f.Code, f.Message, f.asked = "", "", false
+	f.resultSeq, f.run, f.Outcome, f.received, f.finished = told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
+	f.Code, f.Message, f.reopened = "", "", false
 	if r.Error != nil {
 		f.Code, f.Message = r.Error.Code, r.Error.Message
 	}
@@ -132,7 +132,7 @@ func (h *harvest) learn(f *Fate, told uint64, r message.Result) {
 }
 
 // close or opens a row.
-func (h *harvest) close(f *Fate, final bool) {
+func (h *collector) close(f *RowStatus, final bool) {
 	if final == f.Final {
 		return
 	}
@@ -147,28 +147,28 @@ func (h *harvest) close(f *Fate, final bool) {
 
 // published notes where a row's own message is. What a row came to before holds if the broker recognised the message. Else
 // the worker decides anew whether it is the same request, and a row of a dry run may be run in earnest.
-func (h *harvest) published(f *Fate, s broker.Stored) {
+func (h *collector) published(f *RowStatus, s broker.Stored) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f.seq, f.duplicate = s.Sequence, s.Duplicate
 	for _, c := range f.claims {
 		if c.request == h.ref(f.seq) {
-			h.learn(f, c.told, c.result)
+			h.update(f, c.resultSeq, c.result)
 		}
 	}
 	f.claims = nil
 	if f.Final && (!s.Duplicate || f.Outcome == message.DryRun) {
 		h.close(f, false)
-		f.asked = true
+		f.reopened = true
 	}
 }
 
-// undecided are the rows that were final before and whose message went out anew.
-func (h *harvest) undecided() (rows []*Fate, seqs []uint64) {
+// reopenedRows are the rows that were final before and whose message went out anew.
+func (h *collector) reopenedRows() (rows []*RowStatus, seqs []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, f := range h.fates {
-		if f.asked {
+	for _, f := range h.rows {
+		if f.reopened {
 			rows, seqs = append(rows, f), append(seqs, f.seq)
 		}
 	}
@@ -176,47 +176,47 @@ func (h *harvest) undecided() (rows []*Fate, seqs []uint64) {
 }
 
 // confirm takes what rows came to before for their end, where nothing else was told meanwhile.
-func (h *harvest) confirm(rows []*Fate) {
+func (h *collector) confirm(rows []*RowStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range rows {
-		if f.asked {
-			f.asked = false
+		if f.reopened {
+			f.reopened = false
 			h.close(f, true)
 		}
 	}
 }
 
 // copyOf is what is known of a row by now.
-func (h *harvest) copyOf(row int) Fate {
+func (h *collector) copyOf(row int) RowStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return *h.fates[row]
+	return *h.rows[row]
 }
 
 // last is the sequence of the last result looked at.
-func (h *harvest) last() uint64 {
+func (h *collector) last() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.seen
 }
 
-// standing is how far the rows have come.
-type standing struct {
+// Progress is how far the rows have come.
+type Progress struct {
 	Open, underWay int
 	counts         map[string]int // of final rows, by outcome
 }
 
-func (h *harvest) Standing() standing {
+func (h *collector) Progress() Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := standing{Open: h.open, counts: map[string]int{}}
+	s := Progress{Open: h.open, counts: map[string]int{}}
 	for outcome, n := range h.counts {
 		if n > 0 {
 			s.counts[outcome] = n
 		}
 	}
-	for _, f := range h.fates {
+	for _, f := range h.rows {
 		if !f.Final && f.Outcome == message.Submitted {
 			s.underWay++
 		}
@@ -225,7 +225,7 @@ func (h *harvest) Standing() standing {
 }
 
 // rerun is the run that a row of an earlier dry run asks for, else 0.
-func (f *Fate) rerun() int {
+func (f *RowStatus) rerun() int {
 	if f.Final && f.Outcome == message.DryRun {
 		return f.run + 1
 	}
@@ -233,6 +233,6 @@ func (f *Fate) rerun() int {
 }
 
 // succeeded tells whether a row got what it asked for: where actions are not followed, that the API accepted the call.
-func (f *Fate) succeeded() bool {
+func (f *RowStatus) succeeded() bool {
 	return f.Final && slices.Contains([]string{message.Succeeded, message.Submitted, message.DryRun}, f.Outcome)
 }

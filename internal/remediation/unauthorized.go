@@ -6,14 +6,14 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// barred answers a message that the rules do not take. One that was taken before, under rules that have changed since (a
+// handleUnauthorized answers a message that the rules do not take. One that was taken before, under rules that have changed since (a
 // signer was withdrawn, signatures are asked for now), keeps its claim on its id: what may have been called for is followed
 // to its end and told under that id, for the machine may be released. Only a call, the first or a further one, is not made.
 //
 // That it was taken is told by the entry, which names the message by its place in the stream. Another message with the
 // same id has another place. The name of a signer who was withdrawn is no longer known, so the entry is sought among all
 // of the id.
-func (p *attempt) barred(r message.Request, why *message.Invalid) (message.Outcome, error) {
+func (p *attempt) handleUnauthorized(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	claimed := message.Request{ID: why.ClaimedID}
 	if claimed.ID == "" {
 		claimed = message.Request{ID: p.origin.Ref(), Derived: true}
@@ -31,10 +31,10 @@ func (p *attempt) barred(r message.Request, why *message.Invalid) (message.Outco
 		return p.refuse(r, why)
 	}
 	p.key = key
-	if !p.flights.enter(p.key) {
+	if !p.inFlight.enter(p.key) {
 		return message.Later(inHandFor, "inHand"), nil
 	}
-	defer p.flights.leave(p.key)
+	defer p.inFlight.leave(p.key)
 	if err := p.read(); err != nil {
 		return message.Outcome{}, err
 	}

@@ -10,23 +10,23 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// lookout is the look at the API that the guarded requests of one process share: all actions since some time that hold
+// sharedLook is the look at the API that the guarded requests of one process share: all actions since some time that hold
 // a machine back. The zero value is ready.
-type lookout struct {
+type sharedLook struct {
 	once sync.Once
 	turn chan struct{} // held by the one that looks
 
-	mu      sync.Mutex
-	waiting map[string]time.Time // who waits for a look, by entry key, and when the request was published
-	at      time.Time            // right before the last look; zero: none yet
-	since   time.Time            // in the API's time: it shows what was created from then on
-	actions map[string][]defender.MachineAction
-	call    ledger.Call
-	useless time.Time // until then such a look shows nothing
+	mu            sync.Mutex
+	waiting       map[string]time.Time // who waits for a look, by entry key, and when the request was published
+	at            time.Time            // right before the last look; zero: none yet
+	since         time.Time            // in the API's time: it shows what was created from then on
+	actions       map[string][]defender.MachineAction
+	call          ledger.Call
+	disabledUntil time.Time // until then such a look shows nothing
 }
 
-// enter waits for the turn to look. Whoever has it finds in oldest what all that wait need.
-func (l *lookout) enter(ctx context.Context, key string, published time.Time) (leave func(), err error) {
+// acquire waits for the turn to look. Whoever has it finds in oldest what all that wait need.
+func (l *sharedLook) acquire(ctx context.Context, key string, published time.Time) (leave func(), err error) {
 	l.once.Do(func() { l.turn, l.waiting = make(chan struct{}, 1), map[string]time.Time{} })
 	l.mu.Lock()
 	l.waiting[key] = published
@@ -46,7 +46,7 @@ func (l *lookout) enter(ctx context.Context, key string, published time.Time) (l
 }
 
 // oldest is when the oldest of those that wait was published.
-func (l *lookout) oldest() (published time.Time) {
+func (l *sharedLook) oldest() (published time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, t := range l.waiting {
@@ -57,7 +57,7 @@ func (l *lookout) oldest() (published time.Time) {
 	return published
 }
 
-func (l *lookout) saw(at, since time.Time, actions []defender.MachineAction, call ledger.Call) {
+func (l *sharedLook) record(at, since time.Time, actions []defender.MachineAction, call ledger.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.at, l.since, l.call, l.actions = at, since, call, map[string][]defender.MachineAction{}
@@ -69,28 +69,28 @@ func (l *lookout) saw(at, since time.Time, actions []defender.MachineAction, cal
 }
 
 // covers tells whether the last look is not older than good and shows all since then.
-func (l *lookout) covers(since time.Time, good time.Duration) bool {
+func (l *sharedLook) covers(since time.Time, good time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.at.IsZero() && time.Since(l.at) <= good && !l.since.After(since)
 }
 
-// seen are a machine's actions in the last look, and the call that showed them.
-func (l *lookout) seen(machine string) ([]defender.MachineAction, ledger.Call) {
+// actionsOf are a machine's actions in the last look, and the call that showed them.
+func (l *sharedLook) actionsOf(machine string) ([]defender.MachineAction, ledger.Call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.actions[strings.ToLower(machine)], l.call
 }
 
-// shut says that a look at all machines shows nothing for now; each request has to look at its own.
-func (l *lookout) shut() {
+// disable says that a look at all machines shows nothing for now; each request has to look at its own.
+func (l *sharedLook) disable() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.useless = time.Now().Add(gatherFor)
+	l.disabledUntil = time.Now().Add(gatherFor)
 }
 
-func (l *lookout) blind() bool {
+func (l *sharedLook) disabled() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Now().Before(l.useless)
+	return time.Now().Before(l.disabledUntil)
 }

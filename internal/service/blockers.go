@@ -12,8 +12,8 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// HoldUps are what keeps all requests waiting.
-func HoldUps(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
+// Blockers are what keeps all requests waiting.
+func Blockers(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
 	o, err := conn.Overview(ctx, config.Windows(rates))
 	if err != nil {
 		return nil, err

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Notes is what the Submitter and the Tracker of one process tell each other and its operator. The zero value is ready.
-type Notes struct {
+// SharedState is what the Submitter and the Tracker of one process tell each other and its operator. The zero value is ready.
+type SharedState struct {
 	mu      sync.Mutex
 	denied  string               // why actions may not be listed; "" while they may be
 	waiting map[string]time.Time // requests that wait for quota, and when they come again at the latest
@@ -14,15 +14,15 @@ type Notes struct {
 	gather  time.Time            // until then requests wait for calls to gather, or did a moment ago
 }
 
-func (n *Notes) guards() {
+func (n *SharedState) noteGuard() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.guarded = time.Now()
 }
 
-// gathers notes that requests wait for calls to gather, for d at most; 0 that they wait no more. What was gathered is used up
+// noteGathering notes that requests wait for calls to gather, for d at most; 0 that they wait no more. What was gathered is used up
 // within seconds.
-func (n *Notes) gathers(d time.Duration) {
+func (n *SharedState) noteGathering(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.gather = time.Now().Add(d + 5*time.Second)
@@ -30,13 +30,13 @@ func (n *Notes) gathers(d time.Duration) {
 
 // Guarding reports whether requests are held against their machine's newer actions these minutes, so that each call needs
 // a look-up beside it.
-func (n *Notes) Guarding() bool {
+func (n *SharedState) Guarding() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.guarded.IsZero() && time.Since(n.guarded) < 2*time.Minute
 }
 
-func (n *Notes) mayList(may bool, reason string) {
+func (n *SharedState) setListing(may bool, reason string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if may {
@@ -45,8 +45,8 @@ func (n *Notes) mayList(may bool, reason string) {
 	n.denied = reason
 }
 
-// waitsForQuota notes that a request was given back for want of quota; 0 that it waits no more.
-func (n *Notes) waitsForQuota(key string, d time.Duration) {
+// noteQuotaWait notes that a request was given back for want of quota; 0 that it waits no more.
+func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if d <= 0 {
@@ -60,14 +60,14 @@ func (n *Notes) waitsForQuota(key string, d time.Duration) {
 }
 
 // ListingDenied names the permission that look-ups miss, "" if none.
-func (n *Notes) ListingDenied() string {
+func (n *SharedState) ListingDenied() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.denied
 }
 
 // QuotaAwaited reports whether a request that this process has taken waits for quota.
-func (n *Notes) QuotaAwaited() bool {
+func (n *SharedState) QuotaAwaited() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Now().Before(n.gather) {
