@@ -6,6 +6,8 @@ import (
 	"context"
 	"strconv"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Delivery is one message of the request stream as the consumer hands it over.
@@ -44,3 +46,20 @@ func Later(d time.Duration, cause string) Outcome {
 // Handler carries one delivery as far as it can go now. `wait` ends when the process is asked to stop: waits are
 // given up and nothing new is begun. `work` ends when what is under way may no longer be finished.
 type Handler func(wait, work context.Context, d Delivery) Outcome
+
+// About are the fields of a line about a message of which no more is known: its name, its trace, and the line's own.
+func (d Delivery) About(own ...zap.Field) []zap.Field {
+	fields := []zap.Field{zap.String("message", d.Ref())}
+	if parent, _ := TraceFrom(d.Header, Content{}); parent != "" {
+		fields = append(fields, zap.String("trace_id", TraceID(parent)))
+	}
+	return append(fields, own...)
+}
+
+// TraceID is the trace id in a traceparent that is valid (validTraceParent) or "".
+func TraceID(parent string) string {
+	if parent == "" {
+		return ""
+	}
+	return parent[3:35]
+}

@@ -74,7 +74,7 @@ func answered(in *input) (ledger.Entry, step)   { return in.d.answered(in.e, in.
 func accepted(in *input) (ledger.Entry, step)   { return in.d.accepted(in.e, *in.action, in.f) }
 func looked(in *input) (ledger.Entry, step)     { return in.d.looked(in.e, in.action, in.f) }
 func lookFailed(in *input) (ledger.Entry, step) { return in.d.lookFailed(in.e, in.answer, in.f) }
-func adopted(in *input) (ledger.Entry, step) { return in.d.adopted(in.e, in.action, in.answer, in.f) }
+func adopted(in *input) (ledger.Entry, step)    { return in.d.adopted(in.e, in.action, in.answer, in.f) }
 
 func sighted(in *input) (ledger.Entry, step) {
 	return in.d.observed(in.e, in.seen, time.Hour, in.f.now)

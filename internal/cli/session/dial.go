@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 
 	"go.uber.org/zap"
 
@@ -30,4 +31,16 @@ func CloseAfterCommand(b *broker.Broker) {
 	ctx, cancel := context.WithTimeout(context.Background(), service.CloseIn)
 	defer cancel()
 	_ = b.Close(ctx) // nothing is waiting to be sent: what was published was acknowledged
+}
+
+// FollowResults is Follow, with what to do where no worker has made the stream yet.
+func FollowResults(ctx context.Context, b *broker.Broker, o broker.FollowOptions, fn func(broker.Message) error) error {
+	return AdviseMissing(b.Follow(ctx, b.Names().ResultsStream, o, fn))
+}
+
+func AdviseMissing(err error) error {
+	if broker.IsMissing(err) {
+		return fmt.Errorf("%w: start `worker run`, which creates it, or check WORKER_RESULTS_STREAM", err)
+	}
+	return err
 }
