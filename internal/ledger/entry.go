@@ -1,5 +1,5 @@
-// Package ledger says what is kept of each request, machine and signer, in which states, and in what form: an entry is
-// changed by compare-and-swap alone. What is to become of it internal/remediation decides; internal/broker stores it.
+// Package ledger defines what is stored about each request, machine and signer: its states and its format. An entry is
+// changed only by compare-and-swap. internal/remediation decides what becomes of it, and internal/broker stores it.
 package ledger
 
 import (
@@ -17,9 +17,9 @@ type State string
 const (
 	StateWaiting   State = "waiting"   // the run is open and no call of it can be under way
 	StateCalled    State = "called"    // Owner may be calling, or died while it was
-	StateUnknown   State = "unknown"   // the call ended without telling whether it took place
+	StateUnknown   State = "unknown"   // the call ended, and it is not known whether it took place
 	StateSubmitted State = "submitted" // accepted, being followed
-	StateFinal     State = "final"     // decided; Published tells whether everybody was told
+	StateFinal     State = "final"     // decided; Published says whether the result is published too
 )
 
 // StateHeld is no entry: a key that replicas of the version before must not use (holdID).
@@ -34,12 +34,12 @@ func (s State) Known() bool {
 	return false
 }
 
-// Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
-// once the call is accepted. Times are by this machine's clock unless said otherwise.
+// Entry is what the ledger knows of one request. It holds everything that later results need, since the message is
+// acknowledged once the call is accepted. Times are by this machine's clock unless stated otherwise.
 type Entry struct {
 	Version   int    `json:"v"`
 	State     State  `json:"state"`
-	Published bool   `json:"published,omitempty"` // everybody was told
+	Published bool   `json:"published,omitempty"` // result and dead letter are published
 	Run       int    `json:"run"`
 	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled, by whose clock LastCall is
 	Nonce     string `json:"nonce"`
@@ -118,7 +118,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// NewEntry opens run 1 of a request that was published first at asked; asked and now are by the broker's clock.
+// NewEntry opens run 1 of a request that was first published at asked. asked and now are by the broker's clock.
 func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry {
 	return Entry{
 		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
@@ -134,6 +134,7 @@ func fingerprint(machine, comment string) string {
 	return Digest(machine+"\n"+comment, 10)
 }
 
+// KeepAction stores the action as the API returned it, unless it has more than limit bytes.
 func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
 	if e.Action, e.ActionCut = a.Raw, a.Cut; len(a.Raw) > limit {
 		e.Action, e.ActionCut = nil, true
@@ -157,7 +158,7 @@ func (e *Entry) Result() message.Result {
 	return r
 }
 
-// Acceptance is the entry as what it was when its call was accepted, nil if it was not or is not followed.
+// Acceptance is the entry as it was when its call was accepted; nil if the call was not accepted or is not followed.
 func (e *Entry) Acceptance() *Entry {
 	switch {
 	case !e.Follow || e.ActionID == "":
@@ -170,7 +171,7 @@ func (e *Entry) Acceptance() *Entry {
 	return &accepted
 }
 
-// Since is when what the entry tells was decided.
+// Since is when the entry's present result was decided.
 func (e *Entry) Since() time.Time {
 	if e.State == StateSubmitted {
 		return e.AcceptedAt
@@ -178,7 +179,7 @@ func (e *Entry) Since() time.Time {
 	return e.DecidedAt
 }
 
-// Forget drops what no later result needs, once everybody was told.
+// Forget marks the entry as published, and drops what no later result needs.
 func (e *Entry) Forget() {
 	e.Published = true
 	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil

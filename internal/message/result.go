@@ -22,7 +22,7 @@ const (
 	DryRun    = "dryRun"
 )
 
-// IsOutcome tells an outcome from what somebody else wrote in its place.
+// IsOutcome reports whether s is one of the outcomes.
 func IsOutcome(s string) bool {
 	switch s {
 	case Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun:
