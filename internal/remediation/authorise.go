@@ -6,8 +6,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// forbidden is why the policy forbids the run, "" if it does not. A run is judged when it is about to call for the first
-// time, not again for each attempt; what has to be looked for is looked for first.
+// forbidden is why the policy forbids the run, "" if it does not. A run is judged once, when it is about to call for the
+// first time, and not again for each attempt.
 func (p *attempt) forbidden() string {
 	if p.Policy == nil || p.e.Allowed {
 		return ""
@@ -19,8 +19,8 @@ func (p *attempt) forbidden() string {
 	return rule.Forbids(asked)
 }
 
-// signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same
-// the first one's, which results and records name too. An entry has none if no signature was asked for then.
+// signer is the signer of the request: the name, and the nkey that verified it. Of several messages with the same request
+// it is the first one's, which results and records name too. An entry has no signer if none was required when it was opened.
 func (p *attempt) signer() (name, key string) {
 	if p.e.Signer == "" {
 		return p.req.SignedBy, p.req.Signer
@@ -28,13 +28,13 @@ func (p *attempt) signer() (name, key string) {
 	return p.e.SignedBy, p.e.Signer
 }
 
-// handleUnauthorized answers a message that the rules do not take. One that was taken before, under rules that have changed since (a
-// signer was withdrawn, signatures are asked for now), keeps its claim on its id: what may have been called for is followed
-// to its end and told under that id, for the machine may be released. Only a call, the first or a further one, is not made.
+// handleUnauthorized handles a message that the rules reject. If the same message was accepted before, under rules that
+// have changed since (a signer was withdrawn, or signatures are now required), it keeps its claim on its id: a call that may
+// have been made is followed to its end, and the result is published under that id, because the machine may be released.
+// Only further calls are not made.
 //
-// That it was taken is told by the entry, which names the message by its place in the stream. Another message with the
-// same id has another place. The name of a signer who was withdrawn is no longer known, so the entry is sought among all
-// of the id.
+// The entry shows that the message was accepted before: it names the message by its place in the stream, which no other
+// message has. The name of a withdrawn signer is no longer known, so the entry is searched for among all owners of the id.
 func (p *attempt) handleUnauthorized(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	claimed := message.Request{ID: why.ClaimedID}
 	if claimed.ID == "" {

@@ -12,11 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// carry takes the run from where it stands to what ends the delivery. It is the only loop: gather facts, decide, write what
-// was decided, take the step, and so on. A crash anywhere leaves an entry from which next goes on.
+// carry takes the run from its present state to the step that ends the delivery. It is the only loop: gather facts, decide,
+// write the decision, take the step, repeat. A crash anywhere leaves an entry from which next continues.
 func (p *attempt) carry() (message.Outcome, error) {
 	t := tries{began: time.Now()}
-	holding := false // others' calls back, while this one finds out whether the API can be reached at all
+	holding := false // true while this handler holds back the calls of others (Breaker.HoldOthers)
 	hold := func(on bool) {
 		if holding != on {
 			holding = on
@@ -34,7 +34,7 @@ func (p *attempt) carry() (message.Outcome, error) {
 		case failed != nil:
 			return message.Outcome{}, failed
 		case !won:
-			e, s, err = p.next() // mostly it is our own write, of which we did not hear
+			e, s, err = p.next() // usually it is our own write, whose acknowledgement was lost
 			continue
 		}
 		switch s.do {
@@ -55,7 +55,7 @@ func (p *attempt) carry() (message.Outcome, error) {
 	return message.Outcome{}, err
 }
 
-// facts are those that cost nothing to gather.
+// facts gathers the facts that cost nothing.
 func (p *attempt) facts() facts {
 	_, tripped := p.Breaker.Current()
 	return facts{
@@ -65,7 +65,7 @@ func (p *attempt) facts() facts {
 	}
 }
 
-// next decides where the run stands.
+// next decides how the run continues.
 func (p *attempt) next() (ledger.Entry, step, error) {
 	if p.e.State == ledger.StateCalled || p.e.State == ledger.StateUnknown {
 		if _, err := p.readMachine(); err != nil {
@@ -78,7 +78,7 @@ func (p *attempt) next() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// updateBreaker tells the breaker what the answer showed.
+// updateBreaker trips or resets the breaker, as the step says.
 func (p *attempt) updateBreaker(s step) {
 	if s.up {
 		p.Breaker.Reset()
@@ -92,7 +92,7 @@ func (p *attempt) updateBreaker(s step) {
 	}
 }
 
-// nak gives the message back. One that met a fault stays away for longer than until the breaker's next probe.
+// nak naks the message. One that met a fault is redelivered only after the breaker's next probe.
 func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
@@ -100,9 +100,9 @@ func (p *attempt) nak(s step) message.Outcome {
 	return message.Later(s.after, s.cause)
 }
 
-// write makes what was decided durable before a step that lets go of the message or tells anybody. Nothing is written
-// before a look, which changes nothing, or a call, whose intent takes along what was decided. won is false where another
-// process was first: then the run goes on from its entry.
+// write makes the decision durable before a step that acknowledges the message or publishes. Nothing is written before a
+// look, which changes nothing, or before a call, whose intent includes the decision. won is false if another process wrote
+// first: then the run continues from that entry.
 func (p *attempt) write(s step) (won bool, err error) {
 	if !s.ends() || essenceOf(&p.e) == p.stored {
 		return true, nil
@@ -137,8 +137,8 @@ func (p *attempt) saved(s ledger.Saved) error {
 	return nil
 }
 
-// saveOutcome writes what became of a call that took place. It does not give way to a store that is away: only a process
-// that ends forgets it, and then the look-ups find it again. won is false when another process's word stands.
+// saveOutcome writes what became of a call that took place. It retries for as long as the store is away. Only the end of
+// the process loses the outcome, and then the look-ups find it again. won is false if another process's entry stands.
 func (p *attempt) saveOutcome() (won bool, err error) {
 	for n := 0; ; n++ {
 		err := p.save(0)
@@ -162,7 +162,7 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 	}
 }
 
-// merge takes over what another process has written, unless this one's action is to stand above it.
+// merge takes over what another process has written, unless this process has an action that must replace it.
 func (p *attempt) merge() (over bool, err error) {
 	now, err := ledger.Load(p.work, p.Ledger, p.key)
 	if err != nil {
@@ -181,7 +181,7 @@ func (p *attempt) merge() (over bool, err error) {
 	return false, nil
 }
 
-// count says in metrics and log what has just become durable, once a run.
+// count reports in metrics and log what has just become durable, once a run.
 func (p *attempt) count(s step) {
 	if s.do != doPublish {
 		return
@@ -202,7 +202,7 @@ func (p *attempt) count(s step) {
 	}
 }
 
-// countAnswer counts an answer where it arrives: several unclear ones in a row, over different machines, are a fault of the system.
+// countAnswer counts an answer. Several unclear ones in a row, for different machines, are a fault of the system.
 func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
 	switch {
 	case a == nil:

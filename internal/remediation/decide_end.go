@@ -27,7 +27,7 @@ func giveUp(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return deadLettered(e, f, message.Abandoned, why)
 }
 
-// deadLettered decides, and leaves the dead letter to this message, whose payload nobody else has.
+// deadLettered ends the run with a dead letter. Only this delivery can publish it, because only it has the payload.
 func deadLettered(e ledger.Entry, f facts, outcome string, why *message.Failure) (ledger.Entry, step) {
 	e.Source = f.message
 	return ended(e, f.now, outcome, why, true), step{do: doPublish}

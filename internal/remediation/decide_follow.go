@@ -17,7 +17,7 @@ type observation struct {
 	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
 }
 
-// observed says what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
+// observed decides what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
 // as it is.
 func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step) {
 	if e.State != ledger.StateSubmitted {
