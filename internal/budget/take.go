@@ -14,6 +14,7 @@ type WaitError struct {
 	Closed bool          // closed after a 429, not an exhausted window
 }
 
+// Error says why there is no call.
 func (e *WaitError) Error() string {
 	why := "the rate windows are exhausted"
 	if e.Closed {
@@ -66,9 +67,9 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 	}
 }
 
-// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever let out together, and from d on
-// until there is one; if there is none by then the error is a *WaitError. It takes nothing: whoever needs something once for
-// several calls, and the calls come free one by one, lets some gather.
+// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever allow at once, or, after d,
+// until one may be had. If there is none by then the error is a *WaitError. It takes nothing. It is for a caller that pays
+// a fixed price once for several calls, where calls become free one by one.
 func (b *Budget) Gather(ctx context.Context, n int, d time.Duration) error {
 	for end := time.Now().Add(d); ; {
 		if err := b.look(ctx); err != nil {
@@ -191,7 +192,7 @@ func (b *Budget) failedSince(entered time.Time) error {
 	return nil
 }
 
-// overdue is for a caller whose turn did not come in time.
+// overdue is the error of a caller whose turn did not come in time.
 func (b *Budget) overdue(entered time.Time, use string) error {
 	if err := b.failedSince(entered); err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Package consumer turns JetStream deliveries into handler calls and their outcomes into acknowledgements. Nothing else acknowledges.
+// Package consumer pulls JetStream deliveries, calls the handler, and acks or naks. Nothing else acknowledges.
 package consumer
 
 import (
@@ -29,7 +29,7 @@ type Config struct {
 	Handler message.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
 	Admit []func(ctx context.Context) error
-	// Paused tells whether nothing may be taken by now, for a message that came to a pull from before; nil: never.
+	// Paused reports whether a message that answers an earlier pull must be nakked; nil: never.
 	Paused func() bool
 	// Breaker is asked last, for it hands out the one probe of a pause.
 	Breaker *remediation.Breaker
@@ -46,14 +46,14 @@ type Config struct {
 	Log        *zap.Logger
 }
 
-// Consumer pulls a message only when there is a slot to handle it in at once: there is no pile of prefetched messages
-// whose ack timers run.
+// Consumer pulls a message only when there is a free slot to handle it: no prefetched messages wait while their ack timers
+// run.
 type Consumer struct {
 	cfg          Config
-	slots        chan struct{} // one in it for each delivery in hand, and for each that is asked for
+	slots        chan struct{} // holds one element for each delivery in hand or asked for
 	inHand       sync.WaitGroup
 	inFlight     atomic.Int64
-	lastProgress atomic.Int64 // unix nanoseconds of the loop's last turn
+	lastProgress atomic.Int64 // unix nanoseconds of the pull loop's last progress
 	idle         atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
 }
 
@@ -75,24 +75,24 @@ func New(cfg Config) *Consumer {
 // InFlight is how many deliveries are in hand.
 func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 
-// stuckAfter is many times what one turn of the loop can take.
+// stuckAfter is many times as long as one iteration of the pull loop can take.
 const stuckAfter = time.Minute
 
 // Alive is nil while the loop makes progress or waits for something that it knows of.
 func (c *Consumer) Alive() error {
 	if d := time.Since(time.Unix(0, c.lastProgress.Load())); !c.idle.Load() && d > stuckAfter {
-		return fmt.Errorf("the pull loop has not turned for %s", d.Round(time.Second))
+		return fmt.Errorf("the pull loop has made no progress for %s", d.Round(time.Second))
 	}
 	return nil
 }
 
-// progress notes that the loop goes on.
+// progress records that the pull loop makes progress.
 func (c *Consumer) progress() {
 	c.lastProgress.Store(time.Now().UnixNano())
 	c.idle.Store(false)
 }
 
-// Run pulls and handles until ctx ends, then gives back what has not begun, and waits for the rest for the grace.
+// Run pulls and handles until ctx ends. Then it naks what has not begun, and waits for the rest up to the grace.
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -109,7 +109,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return c.finish(cut, <-stopped)
 }
 
-// pull hands messages out until ctx ends or the consumer is gone.
+// pull hands messages to the handler until ctx ends or the consumer is gone.
 func (c *Consumer) pull(ctx, work context.Context) error {
 	c.idle.Store(true) // Open waits for a broker that is away
 	cons, err := c.cfg.Open(ctx)
@@ -137,7 +137,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	}
 }
 
-// batch asks for a message for each slot that is free, and hands out what comes of that request.
+// batch asks for a message for each free slot, and hands the messages of that pull request to the handler.
 func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error {
 	n := 1
 	if !probe {
@@ -179,7 +179,7 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 	return nil
 }
 
-// admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
+// admitted blocks until there is a free slot and a message may be pulled. It has taken the slot when it returns nil.
 func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	c.idle.Store(true)
 	defer c.progress()
@@ -204,7 +204,7 @@ func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	return probe, err
 }
 
-// acquireMore takes up to so many slots, as many as there are.
+// acquireMore takes up to most free slots, without waiting.
 func (c *Consumer) acquireMore(most int) (n int) {
 	for ; n < most; n++ {
 		select {
@@ -216,7 +216,7 @@ func (c *Consumer) acquireMore(most int) (n int) {
 	return n
 }
 
-// releaseSlot gives a slot back.
+// releaseSlot releases a slot.
 func (c *Consumer) releaseSlot() { <-c.slots }
 
 func (c *Consumer) probed(probe bool) {
@@ -239,7 +239,7 @@ func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool)
 	}))
 }
 
-// callHandler keeps a panic over one message from taking the others with it.
+// callHandler keeps a panic over one message from ending the others.
 func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -250,10 +250,10 @@ func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (
 	return c.cfg.Handler(wait, work, d)
 }
 
-// ackOrNak tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
+// ackOrNak acks or naks the message. If that is lost, the message is redelivered, and the ledger shows what was done.
 func (c *Consumer) ackOrNak(msg *nats.Msg, out message.Outcome) {
 	if err := acknowledge(msg, out); err != nil {
-		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
+		c.cfg.Log.Debug("acknowledgement lost; the message is redelivered", zap.Error(err))
 	}
 }
 

@@ -40,7 +40,7 @@ func ended(e ledger.Entry, now time.Time, outcome string, why *message.Failure, 
 	return e
 }
 
-// rehearsed ends a dry run, for which everything but the POST was done.
+// endDryRun ends a dry run, in which everything but the POST was done.
 func endDryRun(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.DryRun, nil, false), step{do: doPublish}
 }

@@ -27,10 +27,9 @@ const (
 	gatherFor   = time.Minute
 )
 
-// guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
-// who restricted or isolated it later knew more than the request does. It is asked right before a call,
-// and again for each further call; a call that may have taken place is looked for first. The error is refused if the run may
-// not go on, a *defender.Error if the look failed.
+// guard checks an old request, and every replay, against what was done to the machine since the request was published:
+// whoever restricted or isolated it later knew more than the request does. It runs right before each call. The error is
+// refused if the run may not go on, and a *defender.Error if the look failed.
 func (p *attempt) guard() error {
 	if !p.guarded(0) {
 		return nil
@@ -100,16 +99,16 @@ func (p *attempt) ensureLook(good time.Duration, gather bool) error {
 	return p.lookShared()
 }
 
-// lookShared is the shared look. Its call may use the quota's reserve.
+// lookShared makes the shared look. Its call may use the quota's reserve.
 func (p *attempt) lookShared() error {
 	p.Shared.noteGuard()
 	for again := true; ; again = false {
-		// Some that are a little older than those who wait may come next.
+		// Slightly older requests may follow those that wait now.
 		since := p.apiTime().Add(p.sharedLook.oldest().Sub(p.BrokerNow()) - time.Minute)
 		began := time.Now()
 		actions, err := p.list(defender.Query{Types: []string{typeRestrict, typeIsolate}, CreatedSince: since})
 		if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
-			p.sharedLook.disable() // cut short, or with an entity that can't be read: of one machine it may be otherwise
+			p.sharedLook.disable() // cut short, or with an unreadable entity: a look at one machine may succeed
 			return nil
 		}
 		if err != nil {
@@ -117,7 +116,7 @@ func (p *attempt) lookShared() error {
 		}
 		p.Shared.setListing(true, "")
 		p.sharedLook.record(began, since, actions, p.e.LastLook())
-		// The answer has told the API's time. Of a clock far behind ours too little was asked for.
+		// The answer has shown the API's time. If its clock is far behind ours, the look did not reach back far enough.
 		if !again || !since.After(p.publishedInAPITime()) {
 			return nil
 		}
@@ -129,8 +128,8 @@ func (p *attempt) guarded(within time.Duration) bool {
 	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.publishedAt())+within > p.Config.GuardAfter
 }
 
-// publishedAt is when the request was published first, by the broker's clock. The entry's word comes first: the dead letter
-// that a replay's was read from is gone once the run is open. Entries of earlier versions have none.
+// publishedAt is when the request was published first, by the broker's clock. The entry comes first, because the dead letter of
+// a replay is gone once the run is open. Entries of earlier versions lack it.
 func (p *attempt) publishedAt() time.Time {
 	if p.e.AskedAt.IsZero() {
 		return p.origin.Published
@@ -144,8 +143,9 @@ func (p *attempt) publishedInAPITime() time.Time {
 	return p.apiTime().Add(p.publishedAt().Sub(p.BrokerNow()))
 }
 
-// restricts says whether an action holds the machine back since then. One that ended without success did not; one that
-// is open, or in a status nobody knows, may; and so may one whose time can't be read, for the API was asked for newer ones.
+// restricts reports whether the action may have restricted or isolated the machine since then. An action that ended without
+// success did not. One that is open or has an unknown status may have. So may one whose time can't be read, because the
+// API was asked only for newer ones.
 func restricts(a defender.MachineAction, since time.Time) bool {
 	if !strings.EqualFold(a.Type, typeRestrict) && !strings.EqualFold(a.Type, typeIsolate) || a.Final() && a.Status != "Succeeded" {
 		return false

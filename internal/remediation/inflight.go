@@ -2,7 +2,7 @@ package remediation
 
 import "sync"
 
-// inFlight are the requests that this process is handling: the ledger tells processes apart, this map handlers.
+// inFlight are the requests that this process is handling. The ledger excludes other processes, this map other handlers.
 type inFlight struct {
 	mu  sync.Mutex
 	now map[string]struct{}

@@ -10,8 +10,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// look finds out what became of a call before another may be made: it looks for an action of the machine, the type and the
-// comment, created since the run's first call, that is not another request's.
+// look finds out whether a call took place before another may be made. It looks for an action with the machine, type and
+// comment of the run, created since its first call, that does not belong to another request.
 func (p *attempt) look() (ledger.Entry, step, error) {
 	d, f := decider(p.Config), p.facts()
 	f.paused = p.paused()
@@ -32,8 +32,8 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// lookForCall lists what may be the run's call. Where the API's clock was not known at the call, the first answer tells
-// it, and what was asked for is corrected: too little, of a clock far behind ours, or, by the process that called, too much.
+// lookForCall lists the actions that may be the run's call. If the API's clock was not known at the call, the first answer
+// shows it, and the look is repeated with the corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
 	p.dateCall()
 	for again := true; ; again = false {
@@ -48,7 +48,7 @@ func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
 	}
 }
 
-// dateCall puts CalledAt right once the API's clock is known. A process that knew it then has it right.
+// dateCall corrects CalledAt once the API's clock is known, unless it was known at the call.
 func (p *attempt) dateCall() {
 	if !p.clockKnown() {
 		return
@@ -58,7 +58,7 @@ func (p *attempt) dateCall() {
 	case p.e.Owner == p.Config.Owner && (blind || at.Before(p.e.CalledAt)):
 		p.e.CalledAt = at
 	case p.e.Owner != p.Config.Owner && blind:
-		// LastCall is by a clock that nobody here knows. What both margins have in common is not taken twice.
+		// LastCall is by another process's clock. What both margins have in common is not subtracted twice.
 		if at = at.Add(2*clockMargin - wideMargin); at.Before(p.e.CalledAt) {
 			p.e.CalledAt = at
 		}
@@ -92,7 +92,7 @@ func first(actions []defender.MachineAction, fits func(defender.MachineAction) b
 	return nil
 }
 
-// lookFailed follows a look without an answer to go by; where none was granted it waits for quota.
+// lookFailed decides what follows a look that failed. If the budget granted no call for it, the run waits for quota.
 func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	f := p.facts()
 	if wait, is := quotaWait(err); is {
@@ -114,9 +114,9 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 // maxPages bounds one look.
 const maxPages = 10
 
-// list lists actions, oldest first unless it is told otherwise, and notes the exchanges. A page that the API cut short does
-// not prove that an action is absent: what follows is asked for by the last one's time, for links are never followed. No
-// machine has so many actions that it takes more than a few pages.
+// list lists actions, oldest first unless the query says otherwise, and records the exchanges. A page that the API cut short
+// does not prove that an action is absent, so the next page is asked for, by the time of the last action: next links are
+// never followed. No machine has so many actions that this takes more than a few pages.
 func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err error) {
 	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)

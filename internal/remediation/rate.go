@@ -13,9 +13,9 @@ import (
 // got through, so that as many tries are more than there are callers.
 const maxReserveAttempts = 1000
 
-// reserveSignerQuota enters the run's machine in its signer's hour, once a run, when a call was granted: right before the intent,
-// which makes it known. After a crash between the two the same machine is entered again, which makes no difference
-// unless an hour has passed. The error is refused if the hour is full.
+// reserveSignerQuota adds the run's machine to its signer's hour, once a run, after the permit and right before the intent.
+// After a crash between the two the same machine is added again, which makes no difference unless an hour has passed. The
+// error is refused if the hour is full.
 func (p *attempt) reserveSignerQuota() error {
 	for range maxReserveAttempts {
 		c, key, err := p.signerHour()

@@ -12,8 +12,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// refuse answers a message that has no claim on an id: it is known by its place in the stream. Nothing is written to
-// the ledger, for both messages carry ids that the broker knows, so a crash between them publishes neither twice.
+// refuse rejects a message that has no claim on an id, under the id STREAM:SEQ. Nothing is written to the ledger: result
+// and dead letter have message ids, so after a crash between them the broker drops what it has.
 func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	p.refused = why.Code
 	p.startSpan()
@@ -46,8 +46,8 @@ func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outco
 	return message.Done(), nil
 }
 
-// later is the later of two times. A message is taken after it was published, whatever the clocks say: Publisher.Result
-// tells by that whether a result is of this message.
+// later is the later of two times. A message is received after it was published, whatever the clocks say: Publisher.Result
+// relies on that to recognise the result of this message.
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b
@@ -59,7 +59,7 @@ func later(a, b time.Time) time.Time {
 // bytes: perhaps when its id has been used by another request, ended and forgotten. So what was refused for that stays
 // refused: the ledger remembers it for as long as it would live.
 //
-// A crash before this record is written leaves the message, which comes again.
+// A crash before this record is written leaves the message, which is redelivered.
 
 const refusedAlready = "expiresAt: this request was refused when it was more than 7 days ahead, and stays so; sign it anew"
 
@@ -68,7 +68,7 @@ func (p *attempt) refusedKey() string {
 	return "x." + ledger.DeploymentDigest(p.Rules.Stream) + "." + ledger.Digest(string(message.SignedText(p.origin.Subject, p.origin.Data)), 20)
 }
 
-// rememberRefusal is for a request that expires too late, before anybody is told.
+// rememberRefusal records a request that expires too late, before its result is published.
 func (p *attempt) rememberRefusal(expiresAt time.Time) error {
 	const most = 100 * 365 * 24 * time.Hour // what the broker can reckon with
 	value, err := json.Marshal(struct {
@@ -85,8 +85,8 @@ func (p *attempt) rememberRefusal(expiresAt time.Time) error {
 	return nil
 }
 
-// refusedBefore says whether the same bytes were refused for expiring too late. Only a signature makes that matter: who
-// needs none can write what he likes.
+// refusedBefore says whether the same bytes were refused for expiring too late. It matters only where
+// signatures are required: without them anybody can write anything.
 func (p *attempt) refusedBefore() (bool, error) {
 	if p.Rules.Signers == nil || p.e.State != "" {
 		return false, nil

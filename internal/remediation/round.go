@@ -101,7 +101,7 @@ func (r *round) ask(q defender.Query) (defender.Page, error) {
 	return page, err
 }
 
-// observe notes the status of each action that is followed and returns those.
+// observe records the status of each followed action on the page, and returns those.
 func (r *round) observe(page defender.Page) (mine []*followed) {
 	for _, a := range page.Actions {
 		fs := r.byAction[a.ID]

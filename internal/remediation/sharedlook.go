@@ -10,8 +10,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// sharedLook is the look at the API that the guarded requests of one process share: all actions since some time that hold
-// a machine back. The zero value is ready.
+// sharedLook is the look at the API that the guarded requests of one process share: all actions since some time that
+// restrict or isolate a machine. The zero value is ready.
 type sharedLook struct {
 	once sync.Once
 	turn chan struct{} // held by the one that looks
@@ -68,7 +68,7 @@ func (l *sharedLook) record(at, since time.Time, actions []defender.MachineActio
 	}
 }
 
-// covers tells whether the last look is not older than good and shows all since then.
+// covers reports whether the last look is no older than good and shows everything since then.
 func (l *sharedLook) covers(since time.Time, good time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// SharedState is what the Submitter and the Tracker of one process tell each other and its operator. The zero value is ready.
+// SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
 type SharedState struct {
 	mu      sync.Mutex
 	denied  string               // why actions may not be listed; "" while they may be
-	waiting map[string]time.Time // requests that wait for quota, and when they come again at the latest
+	waiting map[string]time.Time // requests that wait for quota, and when they are redelivered at the latest
 	guarded time.Time            // when the guard was asked last
-	gather  time.Time            // until then requests wait for calls to gather, or did a moment ago
+	gather  time.Time            // until then requests wait for calls to accumulate, or did a moment ago
 }
 
 func (n *SharedState) noteGuard() {
@@ -20,8 +20,8 @@ func (n *SharedState) noteGuard() {
 	n.guarded = time.Now()
 }
 
-// noteGathering notes that requests wait for calls to gather, for d at most; 0 that they wait no more. What was gathered is used up
-// within seconds.
+// noteGathering records that requests wait for calls to accumulate, for d at most; 0: no longer. The accumulated calls are
+// used within seconds.
 func (n *SharedState) noteGathering(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -45,7 +45,7 @@ func (n *SharedState) setListing(may bool, reason string) {
 	n.denied = reason
 }
 
-// noteQuotaWait notes that a request was given back for want of quota; 0 that it waits no more.
+// noteQuotaWait records that a request was nakked to wait for quota; 0: it no longer waits.
 func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -56,7 +56,7 @@ func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 	if n.waiting == nil {
 		n.waiting = map[string]time.Time{}
 	}
-	n.waiting[key] = time.Now().Add(d + 30*time.Second) // past that another replica has it
+	n.waiting[key] = time.Now().Add(d + 30*time.Second) // later another replica has it
 }
 
 // ListingDenied names the permission that look-ups miss, "" if none.

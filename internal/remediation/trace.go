@@ -63,7 +63,8 @@ func (p *attempt) startSpan() {
 	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
 }
 
-// endSpan is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
+// endSpan ends the span with what became of the delivery. It shows only an error's code, because messages may quote what
+// others sent.
 func (p *attempt) endSpan(out message.Outcome) {
 	if p.span == nil {
 		return

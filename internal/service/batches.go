@@ -15,9 +15,9 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// PageDigest keeps, for the page, what a stream of results is too long to be read for each time: the latest failures, and how
-// far each batch is. It is told of each result of the last 24 hours once, in order (broker.Tally). What others choose is
-// bounded: batches, their rows and what is read of the queue.
+// PageDigest keeps what the page shows and what would take reading the whole results stream each time: the latest failures,
+// and the progress of each batch. It is given each result of the last 24 hours once, in order (broker.Tally). Everything
+// that others choose is bounded: batches, their rows and what is read of the queue.
 type PageDigest struct {
 	mu       sync.Mutex
 	seed     maphash.Seed
@@ -44,11 +44,12 @@ const (
 	countBytes    = 16 << 20
 )
 
+// NewPageDigest returns an empty digest.
 func NewPageDigest() *PageDigest {
 	return &PageDigest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}}
 }
 
-// Add takes a result in.
+// Add adds a result.
 func (d *PageDigest) Add(m broker.Message) {
 	var r message.Result
 	if json.Unmarshal(m.Data, &r) != nil {

@@ -12,7 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Blockers are what keeps all requests waiting.
+// Blockers are the reasons why all requests wait.
 func Blockers(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
 	o, err := conn.Overview(ctx, config.Windows(rates))
 	if err != nil {

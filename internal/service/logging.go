@@ -65,7 +65,7 @@ func (r readable) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// IsTerminal tells whether somebody is looking at w.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))

@@ -16,7 +16,7 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// parts are what a worker consists of once the broker is there.
+// parts are the components of a worker once the broker is connected.
 type parts struct {
 	apiURL      string
 	rates       *broker.RateStore
@@ -35,7 +35,7 @@ type parts struct {
 	notKept     func() int
 	dryRun      bool
 	tokenSeen   atomic.Bool
-	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
+	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
 }
 
 // Delays of the probes during a system pause.
@@ -45,7 +45,7 @@ const (
 	tokenInterval = 2 * time.Second
 )
 
-// assemble builds the parts and waits until the first token is there or refused.
+// assemble builds the parts. It waits for the stores, as long as ctx allows.
 func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
@@ -162,7 +162,7 @@ func (p *parts) close() {
 	p.tokens.Close()
 }
 
-// keepToken notices a missing token before a request does, and its return without one.
+// keepToken trips the breaker while there is no token, before a request meets that, and resets it when there is one.
 func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		if err := p.tokens.Check(ctx); err == nil {
@@ -179,9 +179,9 @@ func (p *parts) keepToken(ctx context.Context) error {
 
 const faultToken = "token"
 
-// keepReserve holds some calls back for look-ups, and notes when requests wait in the stream because no call can be had.
-// Where actions are followed it does so always and on every replica, not only on the one that follows and while it does:
-// else the others would spend the hour before there is an action to look up, and following would be blind for as long.
+// keepReserve reserves some calls for look-ups, and records when requests wait in the stream because no call can be had. If
+// actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls before there
+// is an action to look up, and the tracker would be blind for that long.
 func (p *parts) keepReserve(ctx context.Context, s *Service) error {
 	for Pause(ctx, time.Second) {
 		p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.shared.Guarding())
@@ -194,15 +194,15 @@ func (p *parts) keepReserve(ctx context.Context, s *Service) error {
 	return nil
 }
 
-// quotaContended says that requests wait for quota, or did a moment ago.
+// quotaContended reports whether requests wait for quota, or did a moment ago.
 func (p *parts) quotaContended() bool {
 	return p.shared.QuotaAwaited() || time.Since(time.Unix(0, p.lastStarved.Load())) < 5*time.Second
 }
 
-// BesideLive says that this replica is in dry run and others are not: a request that it took would end without its call.
+// BesideLive reports whether this replica is in dry run and others are not: a request that it took would end without its call.
 func (p *parts) BesideLive() bool { return p.dryRun && p.replicas.Live() }
 
-// alone blocks while besideLive.
+// alone blocks while BesideLive.
 func (p *parts) alone(ctx context.Context) error {
 	for p.BesideLive() {
 		if !Pause(ctx, time.Second) {

@@ -27,7 +27,7 @@ type Known struct {
 	RequestedBy string           `json:"requestedBy,omitempty"`
 	Ticket      string           `json:"ticket,omitempty"`
 	SignedBy    string           `json:"signedBy,omitempty"`
-	Time        time.Time        `json:"time"` // published, taken or told, whatever is known last
+	Time        time.Time        `json:"time"` // the last known of: published, received, called, decided
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
@@ -47,7 +47,7 @@ func (f *finder) add(r Known) {
 }
 
 // RequestsOf finds requests, the oldest first. Results name those that the ledger has forgotten, the ledger has the state
-// of the others, and what nobody has taken is in the queue alone.
+// of the others, and a request that no worker has received yet is only in the queue.
 func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]Known, error) {
 	f := &finder{name: name, found: map[string]Known{}}
 	for _, read := range []func(context.Context, *broker.Broker) error{f.results, f.ledger, f.queue} {

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// rulesInterval is how soon the log tells of a changed file. A request is judged by what the file says when it is taken.
+// rulesInterval is how soon the log reports a changed file. A request is judged by the file's content when it is handled.
 const rulesInterval = time.Second
 
 // WatchRules says in the log when the file of signers or the policy can't be used any more, when it can be again, and who is

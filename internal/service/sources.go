@@ -78,7 +78,7 @@ func (s *Service) Readiness() (reasons, details []admin.Reason) {
 	return reasons, details
 }
 
-// presence is what this replica tells the others.
+// presence is what this replica reports to the others.
 func (s *Service) presence() broker.Presence {
 	reasons, _ := s.Readiness()
 	_, p, _ := s.current()
@@ -123,7 +123,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	if err != nil {
 		return admin.Status{}, err
 	}
-	// Fresher than what it last told the others.
+	// This replica's own state, fresher than its last presence.
 	if reasons, _ := s.Readiness(); len(reasons) > 0 {
 		status.Healthy = false
 		if fault, on := p.breaker.Current(); on && status.Paused == nil {
@@ -186,7 +186,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	return status, nil
 }
 
-// waitsForQuota tells whether requests wait for a free call, and for nothing before that.
+// waitsForQuota reports whether requests wait for a free call, and for nothing else.
 func waitsForQuota(o broker.Overview) bool {
 	return o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero()
 }

@@ -14,8 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Supervision tells a service manager how this worker is, in the words of sd_notify(3). Without a manager that listens
-// it tells nobody.
+// Supervision notifies a service manager of the worker's state, by sd_notify(3). Without a manager it does nothing.
 type Supervision struct {
 	Send     func(state string) error
 	Watchdog bool          // the manager kills a worker that doesn't send WATCHDOG=1 in time
@@ -47,15 +46,15 @@ func Supervise(s *Service) (*Supervision, error) {
 	return v, nil
 }
 
-// Run tells until ended is closed; the end of ctx is when the worker was asked to stop. Nothing depends on its being
-// heard, so that an error is only logged, once.
+// Run notifies the manager until ended is closed. The worker was asked to stop when ctx ends. Nothing depends on the
+// notifications, so an error is only logged, once.
 func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.Logger) {
 	tick := time.NewTicker(v.Every)
 	defer tick.Stop()
 	stop := ctx.Done()
 	for {
 		if err := v.notify(ctx.Err() != nil); err != nil {
-			log.Warn("the service manager can't be told how the worker is", zap.Error(err))
+			log.Warn("the service manager can't be notified", zap.Error(err))
 			log = zap.NewNop()
 		}
 		select {

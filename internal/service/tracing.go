@@ -81,7 +81,7 @@ func (t Tracing) Close(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushIn)
 	defer cancel()
-	_ = t.provider.Shutdown(ctx)                        // lost spans are told of by quietExporter
+	_ = t.provider.Shutdown(ctx)                        // quietExporter reports lost spans
 	_ = t.exporter.Shutdown(context.WithoutCancel(ctx)) // cuts off what outlasts ctx; else there is nothing left to do
 }
 
