@@ -30,7 +30,7 @@ type cli struct {
 	Resume      ResumeCmd        `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
 	Check       check.Cmd        `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd        `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
-	Why         why.Cmd          `cmd:"" settings:"broker embedded names budget log" help:"Tell everything that happened to one request and what it waits for."`
+	Why         why.Cmd          `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`
 	Help        HelpCmd          `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
 	Healthcheck HealthcheckCmd   `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
 	Completion  CompletionCmd    `cmd:"" help:"Print completion for a shell."`

@@ -108,7 +108,7 @@ func (t *Table) fill(s *Setting) {
 	s.target.Set(reflect.ValueOf(value))
 }
 
-// mistake notes what to do about a setting that is wrong.
+// mistake records what to do about a setting that is wrong.
 func (t *Table) mistake(s *Setting, advice string) {
 	t.mistakes = append(t.mistakes, Mistake{Name: s.Env, Group: s.Group, Text: s.name() + " " + s.describe() + ": " + advice})
 }

@@ -1,4 +1,4 @@
-// Package check is `worker check`: it proves the set-up step by step.
+// Package check is `worker check`, which tests the set-up step by step.
 package check
 
 import (
@@ -70,11 +70,12 @@ func (k *Report) line(colour, verdict, what, text, do string) {
 // printable is plain on one line.
 func printable(s string) string { return strings.Join(strings.Fields(session.Plain(s)), " ") }
 
-// mistaken tells whether a setting of one of the groups has no value.
+// mistaken reports whether a setting of one of the groups is wrong, and so has no value.
 func (k *Report) mistaken(groups ...string) bool {
 	return slices.ContainsFunc(k.Env.Mistakes, func(m config.Mistake) bool { return slices.Contains(groups, m.Group) })
 }
 
+// Configuration reports the mistakes in the settings.
 func (k *Report) Configuration() {
 	const what = "configuration"
 	for _, m := range k.Env.Mistakes {

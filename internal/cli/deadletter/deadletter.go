@@ -108,9 +108,9 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 	return say.status(err)
 }
 
-// Replay publishes a dead letter's request again. That the broker calls the replay a duplicate does not say that it is
-// queued: its message id is fixed, and anybody who may publish can have used it up. So it goes out once more under an id
-// that nobody can guess. A message too many costs nothing, for a dead letter opens one run.
+// Replay publishes a dead letter's request again. If the broker drops the replay as a duplicate, it need not be queued: its
+// message id is fixed, and anybody who may publish can have used it. So it is published once more under an id that nobody
+// can guess. A superfluous replay does no harm, because a dead letter opens one run.
 func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
 	header := message.ReplayHeader(l.Seq, l.Header)
 	stored, err := conn.PublishOnce(ctx, header, l.Data)
@@ -150,8 +150,8 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	return say.status(err)
 }
 
-// each does something about each dead letter that is meant. before is told of all of them first and can refuse; where
-// it is given, an id alone must mean one of them. Ids that mean none are named at the end, with exit status 1.
+// each calls do for each selected dead letter. First it calls before, if that is given, with all of them, which can refuse;
+// then an id alone must select one of them. Ids that select none are named at the end, with exit status 1.
 func (s Selection) each(ctx context.Context, env *session.Env, before func(*broker.Broker, []Letter) (bool, error), do func(*broker.Broker, Letter) error) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
@@ -186,6 +186,7 @@ func (s Selection) each(ctx context.Context, env *session.Env, before func(*brok
 	return unknown
 }
 
+// Means reports whether the dead letter is selected.
 func (s Selection) Means(l Letter) bool {
 	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.Dead.RequestID)) &&
 		(s.Code == "" || l.Dead.Code == s.Code) && (s.Seq == 0 || l.Seq == s.Seq) && (s.SignedBy == "" || l.owner() == s.SignedBy)
@@ -233,6 +234,7 @@ func (s Selection) Ambiguous(letters []Letter) error {
 	return nil
 }
 
+// ReadLetters reads the dead letters that are meant, the oldest first.
 func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bool) ([]Letter, error) {
 	var letters []Letter
 	for m, err := range conn.DeadLetters(ctx) {
@@ -312,7 +314,7 @@ type Selection struct {
 	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids."`
 	All      bool     `help:"All dead letters."`
 	Code     string   `placeholder:"CODE" help:"All dead letters with this error code."`
-	Seq      uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: tells several of one id apart."`
+	Seq      uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: distinguishes several with one id."`
 	SignedBy string   `placeholder:"NAME" help:"Of those, only requests of this signer or client."`
 	JSON     bool     `name:"json" help:"One JSON object a line."`
 }
@@ -328,7 +330,7 @@ func (s Selection) Validate() error {
 	return nil
 }
 
-// recordLetter records what is about to be done to a dead letter, which may be the last that is heard of it.
+// recordLetter records what is about to be done to a dead letter.
 func recordLetter(ctx context.Context, o *session.Operator, act string, l Letter) error {
 	return o.Record(ctx, act, ledger.AuditRecord{
 		RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(message.HeaderClient), Run: l.Dead.Run, DeadLetter: l.Seq,

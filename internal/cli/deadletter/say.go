@@ -12,7 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Reporter tells what becomes of the dead letters that something is done about.
+// Reporter prints what becomes of the selected dead letters.
 type Reporter struct {
 	Env     *session.Env
 	JSON    bool

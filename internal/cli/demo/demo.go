@@ -155,7 +155,7 @@ func samples() []sample {
 
 func demoMachine(n int) string { return fmt.Sprintf("%039d%x", 0, n) }
 
-// prepare gives the simulated API the machines and faults that the sample tells of.
+// prepare adds the machines and faults of the sample to the simulated API.
 func prepare(api *defendersim.Server) {
 	for n := 1; n <= 4; n++ {
 		api.AddMachine(demoMachine(n), defendersim.Machine{})

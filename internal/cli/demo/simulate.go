@@ -122,6 +122,7 @@ type Simulation struct {
 	secret         string
 }
 
+// NewSimulation makes a simulator whose files are in dir.
 func NewSimulation(dir string, withTLS bool) *Simulation {
 	s := &Simulation{Dir: dir, tenant: "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630", client: "2f48b784-5da5-4e61-9957-012d2630f1e4"}
 	if withTLS {
@@ -148,6 +149,7 @@ func (s *Simulation) useTLS(server *http.Server, addr net.Addr) error {
 	return nil
 }
 
+// TokenPath is where the token file is.
 func (s *Simulation) TokenPath() string { return filepath.Join(s.Dir, "token") }
 
 // writeToken replaces the token file as a whole, so that no reader sees half a token.

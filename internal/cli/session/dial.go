@@ -11,8 +11,8 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// DialForCommand connects to the broker of a running worker. That it is connected, which the log would say, is shown by
-// what comes then; that it is connected again, by the log alone.
+// DialForCommand connects to the broker of a running worker. The first connection is not logged, because the command's
+// output shows it; a reconnection is.
 func DialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
 	cfg := config.BrokerConfig(env.Settings)
 	cfg.ClientName = "unrestrict-worker command"
@@ -24,7 +24,7 @@ func DialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
 	return broker.Dial(ctx, cfg, log)
 }
 
-// CloseAfterCommand closes a connection of dialForCommand.
+// CloseAfterCommand closes a connection of DialForCommand.
 //
 //nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck heeds this where it is called
 func CloseAfterCommand(b *broker.Broker) {
@@ -38,6 +38,7 @@ func FollowResults(ctx context.Context, b *broker.Broker, o broker.FollowOptions
 	return AdviseMissing(b.Follow(ctx, b.Names().ResultsStream, o, fn))
 }
 
+// AdviseMissing adds to the error of a missing stream what to do about it.
 func AdviseMissing(err error) error {
 	if broker.IsMissing(err) {
 		return fmt.Errorf("%w: start `worker run`, which creates it, or check WORKER_RESULTS_STREAM", err)

@@ -14,12 +14,14 @@ import (
 // Table is rows under a heading, in columns.
 type Table struct{ lines []string }
 
+// NewTable returns a table with a heading.
 func NewTable(heading ...string) *Table {
 	t := &Table{}
 	t.Row(heading...)
 	return t
 }
 
+// Row adds a row.
 func (t *Table) Row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = Plain(c)
@@ -27,6 +29,7 @@ func (t *Table) Row(cells ...string) {
 	t.lines = append(t.lines, strings.Join(cells, "\t"))
 }
 
+// Write writes the table with aligned columns.
 func (t *Table) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if _, err := io.WriteString(w, strings.Join(t.lines, "\n")+"\n"); err != nil {
@@ -35,8 +38,7 @@ func (t *Table) Write(out io.Writer) error {
 	return w.Flush()
 }
 
-// Plain is foreign text as it may stand on a terminal, on one line: it can neither move the cursor nor pass for what it
-// is not.
+// Plain makes foreign text safe for one line of a terminal: it can neither move the cursor nor look like something else.
 func Plain(s string) string {
 	return admin.Printable(strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
@@ -46,7 +48,7 @@ func Plain(s string) string {
 	}, s))
 }
 
-// PlainLines is plain for text whose lines are its own.
+// PlainLines is Plain for text of several lines.
 func PlainLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {

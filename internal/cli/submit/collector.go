@@ -14,19 +14,19 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// RowStatus is what is known of a row.
+// RowStatus is what is known of a row and its result.
 type RowStatus struct {
 	Line        int
 	ID, Machine string
 	ticket      string
 	metadata    string // JSON
 	seq         uint64 // of our own message of it in the request stream; 0: not published
-	duplicate   bool   // that message was there before
+	duplicate   bool   // the broker had that message already
 	resultSeq   uint64 // sequence of the result that the rest is from; 0: none
 	run         int
 	Outcome     string
 	Final       bool
-	reopened    bool // final, but its message has gone out anew since: what the worker makes of that is not known yet
+	reopened    bool // it was final, but its message was published again since, and what the worker decides of that is not known yet
 	Code        string
 	Message     string
 	action      string // id of the machine action
@@ -35,7 +35,7 @@ type RowStatus struct {
 	claims      []claim
 }
 
-// claim is a result of a message that bore a row's id in vain, which any message can. Whether it was the row's own
+// claim is a result of a message that claimed a row's id without having it, as any message can. Whether it was the row's own
 // message is known once that is published.
 type claim struct {
 	request   string // STREAM:SEQ
@@ -43,7 +43,7 @@ type claim struct {
 	result    message.Result
 }
 
-// collector collects the results of a bulk's rows. Its methods may be called at the same time.
+// collector collects the results of a bulk's rows. It is safe for concurrent use.
 type collector struct {
 	stream string // of requests
 	signer string // the nkey that rows are signed with; "": they are not
@@ -52,7 +52,7 @@ type collector struct {
 	rows   []*RowStatus
 	byID   map[string]*RowStatus
 	open   int    // rows without a final result
-	seen   uint64 // sequence of the last result looked at
+	seen   uint64 // sequence of the last result read
 	counts map[string]int
 }
 
@@ -60,7 +60,7 @@ func newCollector(stream string) *collector {
 	return &collector{stream: stream, byID: map[string]*RowStatus{}, counts: map[string]int{}}
 }
 
-// add makes a row known, before any result.
+// add adds a row, before any result.
 func (h *collector) add(p Prepared) {
 	f := &RowStatus{
 		Line: p.Line, ID: p.Message.ID, Machine: strings.ToLower(p.Message.MachineID),
@@ -71,7 +71,7 @@ func (h *collector) add(p Prepared) {
 	h.open++
 }
 
-// take looks at one message of the results stream; Enough when no row is open.
+// take reads one message of the results stream; Enough when no row is open.
 func (h *collector) take(m broker.Message) error {
 	var r message.Result
 	h.mu.Lock()
@@ -96,8 +96,8 @@ func (h *collector) take(m broker.Message) error {
 	return nil
 }
 
-// ours is false for a result of another's request, which may have the same id: ids belong to signers and clients. Of signers
-// by another name than their nkey it can't be told which one is ours.
+// ours is false for a result of another owner's request, which may have the same id: ids belong to signers and clients. If
+// a signer's name is not its nkey, it is not known which signer is ours, and any counts.
 func (h *collector) ours(r message.Result) bool {
 	switch {
 	case h.signer == "":
@@ -131,7 +131,7 @@ func (h *collector) update(f *RowStatus, told uint64, r message.Result) {
 	h.close(f, r.Final)
 }
 
-// close or opens a row.
+// close closes a row, or opens it again.
 func (h *collector) close(f *RowStatus, final bool) {
 	if final == f.Final {
 		return
@@ -145,8 +145,8 @@ func (h *collector) close(f *RowStatus, final bool) {
 	}
 }
 
-// published notes where a row's own message is. What a row came to before holds if the broker recognised the message. Else
-// the worker decides anew whether it is the same request, and a row of a dry run may be run in earnest.
+// published records where a row's own message is. If the broker recognised it as a duplicate, an earlier result of the row
+// holds. Otherwise the worker decides again whether it is the same request, and a row of a dry run may now be carried out.
 func (h *collector) published(f *RowStatus, s broker.Stored) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -175,7 +175,7 @@ func (h *collector) reopenedRows() (rows []*RowStatus, seqs []uint64) {
 	return rows, seqs
 }
 
-// confirm takes what rows came to before for their end, where nothing else was told meanwhile.
+// confirm accepts the earlier results of rows as final, unless another result was published meanwhile.
 func (h *collector) confirm(rows []*RowStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -187,14 +187,14 @@ func (h *collector) confirm(rows []*RowStatus) {
 	}
 }
 
-// copyOf is what is known of a row by now.
+// copyOf is the present status of a row.
 func (h *collector) copyOf(row int) RowStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return *h.rows[row]
 }
 
-// last is the sequence of the last result looked at.
+// last is the sequence of the last result read.
 func (h *collector) last() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -224,7 +224,7 @@ func (h *collector) Progress() Progress {
 	return s
 }
 
-// rerun is the run that a row of an earlier dry run asks for, else 0.
+// rerun is the run that publishing a row of an earlier dry run again asks for, else 0.
 func (f *RowStatus) rerun() int {
 	if f.Final && f.Outcome == message.DryRun {
 		return f.run + 1
@@ -232,7 +232,7 @@ func (f *RowStatus) rerun() int {
 	return 0
 }
 
-// succeeded tells whether a row got what it asked for: where actions are not followed, that the API accepted the call.
+// succeeded reports whether a row ended as it should. If actions are not followed, that is when the API accepted the call.
 func (f *RowStatus) succeeded() bool {
 	return f.Final && slices.Contains([]string{message.Succeeded, message.Submitted, message.DryRun}, f.Outcome)
 }

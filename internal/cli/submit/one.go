@@ -10,20 +10,21 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// oneDisplay tells of a single request what happens to it, as it happens, and after some seconds of nothing what it
-// waits for.
+// oneDisplay prints what happens to a single request, as it happens, and what it waits for once nothing has happened for
+// some seconds.
 type oneDisplay struct {
 	s *Submission
 
-	action, outcome string // told
+	action, outcome string // printed last
 	run             int    // that they are of
-	waits           string // told
+	waits           string // printed last
 	asked           time.Time
 }
 
-// patience is how long nothing happens before it is said what is waited for.
+// patience is how long nothing happens before oneDisplay prints what is waited for.
 const patience = 5 * time.Second
 
+// Show prints what is new.
 func (d *oneDisplay) Show(ctx context.Context, now Progress) {
 	f := d.s.Collector.copyOf(0)
 	if f.run != d.run {
@@ -47,6 +48,7 @@ func (d *oneDisplay) Show(ctx context.Context, now Progress) {
 	}
 }
 
+// End does nothing: every line is whole.
 func (d *oneDisplay) End() {}
 
 // print writes one line of what happened. It also begins the patience anew.

@@ -1,4 +1,4 @@
-// Package submit is `worker submit`: it reads rows, publishes them, and follows what becomes of them.
+// Package submit is `worker submit`. It reads rows, publishes them as requests, and follows their results.
 package submit
 
 import (

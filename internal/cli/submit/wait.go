@@ -18,8 +18,8 @@ const (
 	awaitQuota = 10 * time.Second // between two looks at queue and quota
 )
 
-// earlier reads the results that are there before anything is published, and returns where to go on. It finds those of
-// an earlier run of the same rows, and that results can't be read while there is still time to say so.
+// earlier reads the existing results before anything is published, and returns where to continue. It finds those of an
+// earlier run of the same rows, and fails early if results can't be read.
 func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) {
 	o := broker.FollowOptions{Since: time.Now().Add(-session.Remembered)}
 	if s.Bulk.Single != "" && !s.Bulk.known { // its id is new
@@ -31,7 +31,7 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	}
 	o.ToPresent = true
 	err := session.FollowResults(ctx, s.broker, o, func(m broker.Message) error {
-		_ = s.Collector.take(m) // enough is only what is enough to the end
+		_ = s.Collector.take(m) // Enough means only that no row is open by now
 		return ctx.Err()
 	})
 	if err == nil {
@@ -110,10 +110,12 @@ type bulkDisplay struct {
 	quota quotaNote
 }
 
+// Show moves the meter.
 func (d *bulkDisplay) Show(ctx context.Context, now Progress) {
 	d.meter.Show(d.rows-now.Open, now.note(), d.quota.note(ctx, now))
 }
 
+// End ends the meter.
 func (d *bulkDisplay) End() { d.meter.End() }
 
 // follow returns when no row is open or ctx has ended.
@@ -145,14 +147,14 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d di
 	}
 }
 
-// confirmEarlier finds out whether what rows came to before is their end: the worker tells of a new run, or of a message
-// it refuses, before it is done with the message.
+// confirmEarlier finds out whether the earlier results of rows are final. The worker publishes the result of a new run, or
+// of a message that it refuses, before it acknowledges the message.
 func (s *Submission) confirmEarlier(ctx context.Context) {
 	rows, seqs := s.Collector.reopenedRows()
 	if len(rows) == 0 {
 		return
 	}
-	taken, _ := s.broker.Taken(ctx, seqs) // an error only says that no more is known yet
+	taken, _ := s.broker.Taken(ctx, seqs) // after an error it is only not known yet
 	if taken == 0 {
 		return
 	}
@@ -177,7 +179,7 @@ func (s Progress) note() string {
 	return strings.Join(said, ", ")
 }
 
-// quotaNote tells when the last request will have been called, as far as the quota goes.
+// quotaNote says when the last request is expected to be called, as far as the quota allows.
 type quotaNote struct {
 	s     *Submission
 	asked time.Time

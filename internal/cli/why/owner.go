@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// byOwner makes a story for each owner of the id: it belongs to the signer, or to the client, whose request it is.
+// byOwner makes a history for each owner of the id: the signer or the client whose request it is.
 func (s *History) byOwner() []*History {
 	of := map[string]*History{}
 	get := func(owner, signedBy, client string) *History {

@@ -24,8 +24,8 @@ type event struct {
 	Text string    `json:"text"`
 }
 
-// events are all that can still be told, the oldest first. What a later run has overwritten in the ledger is known
-// from its results and dead letters alone.
+// events are all that is still known, the oldest first. What a later run has overwritten in the ledger is known only from
+// results and dead letters.
 func (s *History) events() []event {
 	var all []event
 	add := func(at time.Time, run int, what, format string, args ...any) {
@@ -55,7 +55,7 @@ func (s *History) events() []event {
 		case r.RequestID != s.id:
 			add(t.at, 0, "result", "the message %s claimed this id and was %s%s", r.RequestID, r.Outcome, Because(r.Error))
 		case r.Final:
-			if s.Entry == nil || s.Entry.Run != r.Run { // of that run the ledger tells nothing any more
+			if s.Entry == nil || s.Entry.Run != r.Run { // the ledger has nothing of that run any more
 				add(r.ReceivedAt, r.Run, "taken", "taken")
 			}
 			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, Because(service.WhyEnded(r)))
@@ -113,6 +113,7 @@ func ordinal(n int) string {
 	return fmt.Sprintf("the latest of %d times", n)
 }
 
+// Because is a failure in parentheses, "" for none.
 func Because(f *message.Failure) string {
 	if f == nil {
 		return ""
@@ -192,7 +193,7 @@ func (s *History) machine() string {
 	return ""
 }
 
-// write tells the story to people.
+// write writes the history for people.
 func (s *History) write(out session.Screen) error {
 	var err error
 	field := func(name, colour, text string) { err = cmp.Or(err, out.Field(name, colour, text)) }

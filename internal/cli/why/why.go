@@ -1,4 +1,4 @@
-// Package why is `worker why`: all that is known of one request.
+// Package why is `worker why`: everything that is known of one request.
 package why
 
 import (
@@ -41,7 +41,7 @@ type publishedResult struct {
 	result message.Result
 }
 
-// Run tells everything that happened to one request and what it waits for.
+// Run prints everything that happened to one request, and what it waits for.
 func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
@@ -218,7 +218,7 @@ func (s *History) readResults(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// ended is the last run's final result, if it was decided and everybody was told.
+// ended is the last run's final result, if it is published.
 func (s *History) ended() (publishedResult, bool) {
 	for _, t := range slices.Backward(s.results) {
 		if t.result.RequestID == s.id {
@@ -231,6 +231,6 @@ func (s *History) ended() (publishedResult, bool) {
 // Cmd is `worker why`.
 type Cmd struct {
 	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
-	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
+	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is shown."`
 	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
 }
