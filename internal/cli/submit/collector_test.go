@@ -40,7 +40,7 @@ func (e happening) message(seq uint64) broker.Message {
 	return broker.Message{Sequence: seq, Data: data}
 }
 
-func TestHarvest(t *testing.T) {
+func TestCollector(t *testing.T) {
 	const (
 		succeeded, submitted, rejected, dryRun = message.Succeeded, message.Submitted, message.Rejected, message.DryRun
 		open                                   = "" // not final
@@ -92,7 +92,7 @@ func TestHarvest(t *testing.T) {
 			}
 			s := h.Progress()
 			if s.Open == 0 != f.Final || f.Final && s.counts[c.want] != 1 || !f.Final && len(s.counts) > 0 {
-				t.Errorf("standing %+v", s)
+				t.Errorf("progress %+v", s)
 			}
 			if h.confirm(rows); f.Final != (c.want != open || c.asks) || h.Progress().Open == 0 != f.Final {
 				t.Errorf("confirmed: final %t, %+v", f.Final, h.Progress())
@@ -101,7 +101,7 @@ func TestHarvest(t *testing.T) {
 	}
 }
 
-func TestHarvestPassesOverWhatIsNoResult(t *testing.T) {
+func TestCollectorIgnoresWhatIsNoResult(t *testing.T) {
 	h := newCollector("REMEDIATION")
 	h.add(Prepared{Line: 2, Message: Message{ID: "a", MachineID: machineOf(1)}})
 	if err := h.take(broker.Message{Sequence: 9, Data: []byte("hello")}); err != nil || h.last() != 9 {
@@ -109,7 +109,7 @@ func TestHarvestPassesOverWhatIsNoResult(t *testing.T) {
 	}
 }
 
-func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
+func TestCollectorKeepsWhatTheReportShows(t *testing.T) {
 	h := newCollector("REMEDIATION")
 	h.add(Prepared{Line: 12, Message: Message{ID: "a", MachineID: machineOf(1), Ticket: "INC-1", Metadata: json.RawMessage(`{"owner":"ann"}`)}})
 	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC)
@@ -125,7 +125,7 @@ func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
 }
 
 // A result of another's request under the same id is not the row's.
-func TestHarvestKnowsWhoseResultItIs(t *testing.T) {
+func TestCollectorKnowsWhoseResultItIs(t *testing.T) {
 	var keys [2]string
 	for i := range keys {
 		pair, err := nkeys.CreateUser()
