@@ -72,7 +72,7 @@ func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 	return a, nil
 }
 
-// azureCredential gets tokens by azidentity.
+// azureCredential gets tokens from azidentity.
 type azureCredential struct {
 	cfg     CredentialConfig
 	options azcore.ClientOptions
@@ -82,6 +82,7 @@ type azureCredential struct {
 	last    string   // the latest token's value
 }
 
+// Changed is always false: azidentity decides when to renew.
 func (a *azureCredential) Changed() bool { return false }
 
 // Token asks the credential held. azidentity caches tokens, and the workload's own token, in the object, so that a fresh
@@ -137,6 +138,7 @@ const maxSignIn = 1 << 20
 
 type boundedTransport struct{ policy.Transporter }
 
+// Do bounds the answer.
 func (b boundedTransport) Do(req *http.Request) (*http.Response, error) {
 	resp, err := b.Transporter.Do(req)
 	if err == nil {

@@ -208,7 +208,7 @@ func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
 	case a == nil:
 		p.ambiguous.reset()
 	case a.Class == defender.Ambiguous:
-		return !a.Foreign() && p.ambiguous.add(p.e.MachineID)
+		return !a.FromProxy() && p.ambiguous.add(p.e.MachineID)
 	case a.Class == defender.Throttled:
 		p.Breaker.ResetFrom(faultUnreachable)
 		p.ambiguous.reset()

@@ -80,7 +80,7 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 		s.up = a.StatusCode != 403
 		return e, s
 	}
-	if a.Foreign() { // a proxy answered, which may have let the call through
+	if a.FromProxy() { // a proxy answered, which may have let the call through
 		return d.unclear(e, a, f)
 	}
 	return putOff(systemFault(e, a))
@@ -92,7 +92,7 @@ func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Ent
 	s := wait(d.ReconcileDelay, "unclear")
 	s.mustSave = true
 	switch {
-	case a.Foreign():
+	case a.FromProxy():
 		s.fault = &Fault{Code: defender.CodeLabel(a.Code), Reason: a.Reason}
 	case f.ambiguous:
 		s.fault = ambiguousFault(a)
