@@ -48,9 +48,9 @@ func (p *attempt) guard() error {
 	return nil
 }
 
-// prepareLook sees to it that a look is there for a guarded request that is about to ask for its call. It comes before the call
-// is granted, for a look may take longer than a grant is good for; and where calls come free one by one some are gathered
-// first, or each would bring a look of its own.
+// prepareLook ensures that a look is there for a guarded request that is about to ask for its call. It comes before the grant,
+// because a look may take longer than a grant is valid. Where calls become free one by one it waits for several, so that one
+// look serves them all.
 func (p *attempt) prepareLook() error {
 	if !p.guarded(guardGood) {
 		return nil
@@ -58,7 +58,7 @@ func (p *attempt) prepareLook() error {
 	return p.ensureLook(guardAhead, true)
 }
 
-// newerActions are the actions since the request was published that may hold its machine back.
+// newerActions are the actions since the request was published that may restrict or isolate its machine.
 func (p *attempt) newerActions() ([]defender.MachineAction, error) {
 	if err := p.ensureLook(guardGood-p.Config.StartLimit, false); err != nil {
 		return nil, err
@@ -71,8 +71,8 @@ func (p *attempt) newerActions() ([]defender.MachineAction, error) {
 	return actions, nil
 }
 
-// ensureLook returns when the shared look is no older than that and reaches back far enough for this request, or is of no use
-// for now. One request at a time looks for all that wait.
+// ensureLook returns when the shared look is no older than good and reaches back far enough for this request, or is disabled
+// for now. One request at a time looks on behalf of all that wait.
 func (p *attempt) ensureLook(good time.Duration, gather bool) error {
 	enough := func() bool { return p.sharedLook.disabled() || p.sharedLook.covers(p.publishedInAPITime(), good) }
 	if enough() {
@@ -123,7 +123,7 @@ func (p *attempt) lookShared() error {
 	}
 }
 
-// guarded says whether the request will be one for the guard within a while.
+// guarded reports whether the guard applies to the request now or within a while.
 func (p *attempt) guarded(within time.Duration) bool {
 	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.publishedAt())+within > p.Config.GuardAfter
 }
