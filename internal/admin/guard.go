@@ -18,8 +18,8 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 func (s *Server) guard(next http.Handler) http.Handler {
 	loopback := isLoopback(s.ln.Addr())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A proxy on this machine speaks for somebody who is not on it. One that adds no header can't be told from a
-		// local client: hence a token that is set is asked for on loopback too.
+		// A proxy on this machine may forward requests of others. One that adds no header can't be distinguished from a local
+		// client, so a token that is set is required on loopback too.
 		local := loopback && !forwarded(r)
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentSecurityPolicy)
@@ -47,13 +47,13 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-// trusts tells whether whoever asks may read everything.
+// trusts reports whether the client may read everything.
 func (s *Server) trusts(r *http.Request) bool {
 	return isLoopback(s.ln.Addr()) && !forwarded(r) && s.cfg.Token == "" || s.hasToken(r)
 }
 
-// forwarded tells a request that a proxy passed on: by what proxies add of themselves, whatever it says. There is no
-// header that makes a request more local than it is.
+// forwarded reports whether a proxy forwarded the request, by the headers that proxies add, whatever their values. No header
+// can make a request look more local than it is.
 func forwarded(r *http.Request) bool {
 	for name := range r.Header {
 		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {

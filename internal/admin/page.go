@@ -19,9 +19,9 @@ type page struct {
 	limits *limits
 	tmpl   *template.Template
 
-	turn chan struct{} // holds the right to what follows
-	at   time.Time
-	last rendered
+	rendering chan struct{} // holds the right to what follows
+	at        time.Time
+	last      rendered
 }
 
 type rendered struct {
@@ -36,7 +36,7 @@ func newPage(src Sources, level *zap.AtomicLevel, l *limits) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &page{src: src, level: level, limits: l, tmpl: tmpl, turn: make(chan struct{}, 1)}, nil
+	return &page{src: src, level: level, limits: l, tmpl: tmpl, rendering: make(chan struct{}, 1)}, nil
 }
 
 // fragment returns what lies in the page's main element. It holds no clock of
@@ -64,15 +64,15 @@ func (p *page) full(ctx context.Context, found *search) ([]byte, error) {
 
 func (p *page) render(ctx context.Context) (rendered, error) {
 	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
+	case p.rendering <- struct{}{}:
+		defer func() { <-p.rendering }()
 	case <-ctx.Done():
 		return rendered{}, ctx.Err()
 	}
 	if time.Since(p.at) < p.limits.tick*9/10 { // less than the tick of a single viewer
 		return p.last, nil
 	}
-	v := p.look(ctx)
+	v := p.gather(ctx)
 	if ctx.Err() != nil { // this viewer went away; the others must not see what that broke
 		return rendered{}, ctx.Err()
 	}

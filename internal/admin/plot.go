@@ -99,7 +99,7 @@ func newPlot(points []Point, now time.Time) plot {
 	}
 	p := plot{
 		From: last.Add(-(plotMinutes - 1) * time.Minute), To: last, Top: ceiling(highest),
-		Empty: highest == 0, Series: bySeries(all), Sum: words(bySeries(all)),
+		Empty: highest == 0, Series: bySeries(all), Sum: summary(bySeries(all)),
 	}
 	for slot, outcomes := range hour {
 		if sum(outcomes) > 0 {
@@ -114,7 +114,7 @@ func newMinute(last time.Time, slot int, outcomes map[string]int, top int) minut
 		At: last.Add(time.Duration(slot-plotMinutes+1) * time.Minute), X: percent(slot, plotMinutes),
 		Counts: bySeries(outcomes),
 	}
-	m.Sum = words(m.Counts)
+	m.Sum = summary(m.Counts)
 	below := 0
 	for _, c := range m.Counts {
 		if c.N > 0 {
@@ -135,7 +135,7 @@ func counts(outcomes map[string]int) []count {
 	return list
 }
 
-func words(counts []count) string {
+func summary(counts []count) string {
 	var list []string
 	for _, c := range counts {
 		if c.N > 0 {

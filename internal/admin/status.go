@@ -36,7 +36,7 @@ type Pause struct {
 	Until  *time.Time `json:"until"`
 }
 
-// ByOperator tells whether somebody has to resume it.
+// ByOperator reports whether somebody has to resume it.
 func (p Pause) ByOperator() bool { return p.Kind == KindOperator }
 
 // QuotaWait is that all calls that the API allows are used up, but for those that are left to look-ups.
@@ -50,6 +50,7 @@ type DryRun struct {
 	Live     int `json:"live"`
 }
 
+// String says it in one line.
 func (d DryRun) String() string {
 	if d.Live == 0 {
 		return "dry run: requests end without the call"

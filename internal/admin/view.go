@@ -25,7 +25,7 @@ type view struct {
 	Level string
 }
 
-func (p *page) look(ctx context.Context) view {
+func (p *page) gather(ctx context.Context) view {
 	var v view
 	reasons, details := p.src.Ready()
 	v.Details = details

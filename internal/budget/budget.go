@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	again   = 30 * time.Millisecond // between two looks at a store that is late
-	refresh = 5 * time.Second       // how old what OpenIn and the metric know may become
+	pollInterval = 30 * time.Millisecond // between two looks at a store that is late (window.wait)
+	refresh      = 5 * time.Second       // how old what OpenIn and the metric know may become
 )
 
 // ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.
@@ -64,7 +64,7 @@ func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Register
 	return b
 }
 
-// SetReserve tells whether "unrestrict" must leave the last 2 % of each window (at least one call,
+// SetReserve sets whether "unrestrict" must leave the last 2 % of each window (at least one call,
 // of the hour one for each replica, never all) to look-ups: on while there is something to look up, or will be. It binds this process alone.
 func (b *Budget) SetReserve(on bool) { b.reserved.Store(on) }
 
@@ -81,14 +81,14 @@ func (b *Budget) Close(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Fresh tells whether a call granted then may still start now: it is within StartLimit, and nothing closed the budget since.
+// Fresh reports whether a call granted then may still start now: it is within StartLimit, and nothing closed the budget since.
 func (b *Budget) Fresh(granted time.Time) bool {
 	since, until, known := b.store.Closed()
 	return known && !time.Now().Before(until) && !since.After(granted) && InTime(granted)
 }
 
-// InTime tells whether StartLimit has not passed since a grant: by the monotonic clock, or by the wall clock if that is
-// more, for it goes on while a virtual machine is frozen.
+// InTime reports whether StartLimit has not passed yet since a grant. It goes by the monotonic clock, or by the wall clock
+// if that shows more: it goes on while a virtual machine is frozen.
 func InTime(granted time.Time) bool {
 	now := time.Now()
 	return max(now.Sub(granted), now.Round(0).Sub(granted.Round(0))) <= StartLimit

@@ -100,7 +100,7 @@ func TestTakeWaitsForALateStore(t *testing.T) {
 		mustTake(t, b, "unrestrict", 1)
 		time.Sleep(b.OpenIn() - time.Second)
 		mustTake(t, b, "unrestrict", 1)
-		if d := time.Since(start) - hourLasts; d < m.late || d > m.late+again {
+		if d := time.Since(start) - hourLasts; d < m.late || d > m.late+pollInterval {
 			t.Errorf("the second call came %v after the first had aged out, want 300ms", d)
 		}
 		if m.taken["minute"] != 2 {

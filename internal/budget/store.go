@@ -48,14 +48,14 @@ type Store interface {
 
 // Windows grants calls.
 type Windows interface {
-	// Look tells a window's state and takes nothing. It decides nothing either: by the time it
-	// returns another replica may have taken what was left.
+	// Look returns a window's state and takes nothing. Its answer decides nothing: by the time it returns another replica may
+	// have taken what was left.
 	Look(ctx context.Context, window string) (State, error)
 
 	// Take takes one grant, or returns false if there is none. Of all replicas together no more
 	// than the limit succeed within any span of the window's Lasts, by one clock that is not the
 	// callers'. It must not retry. After an error nobody knows whether the grant was taken: it
-	// counts as spent. There is no giving back. In a window without a limit it returns true.
+	// counts as spent. A grant can't be returned. In a window without a limit it returns true.
 	Take(ctx context.Context, window string) (bool, error)
 }
 

@@ -14,6 +14,7 @@ type WaitError struct {
 	Closed bool          // closed after a 429, not an exhausted window
 }
 
+// Error says why there is no call.
 func (e *WaitError) Error() string {
 	why := "the rate windows are exhausted"
 	if e.Closed {
@@ -66,9 +67,9 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 	}
 }
 
-// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever let out together, and from d on
-// until there is one; if there is none by then the error is a *WaitError. It takes nothing: whoever needs something once for
-// several calls, and the calls come free one by one, lets some gather.
+// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever allow at once, or, after d,
+// until one may be had. If there is none by then the error is a *WaitError. It takes nothing. It is for a caller that pays
+// a fixed price once for several calls, where calls become free one by one.
 func (b *Budget) Gather(ctx context.Context, n int, d time.Duration) error {
 	for end := time.Now().Add(d); ; {
 		if err := b.look(ctx); err != nil {
@@ -116,7 +117,7 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	}
 	wait, closed, late := b.wait(use == "unrestrict" && b.reserved.Load())
 	if wait == 0 && late {
-		wait = again
+		wait = pollInterval
 	}
 	if wait > 0 {
 		return time.Time{}, &WaitError{For: wait, Closed: closed}
@@ -129,18 +130,18 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 			return time.Time{}, fmt.Errorf("take a call from the %s window: %w", w.Name, err)
 		}
 		if !ok {
-			return time.Time{}, &WaitError{For: again}
+			return time.Time{}, &WaitError{For: pollInterval}
 		}
 	}
-	b.took(granted)
+	b.record(granted)
 	return granted, nil
 }
 
-func (b *Budget) took(granted time.Time) {
+func (b *Budget) record(granted time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, w := range b.windows {
-		w.took(granted)
+		w.record(granted)
 		b.measure(w.Name, w.seen)
 	}
 }
@@ -153,7 +154,7 @@ func (b *Budget) look(ctx context.Context) error {
 			return fmt.Errorf("look at the %s window: %w", w.Name, err)
 		}
 		b.mu.Lock()
-		w.told(state, time.Now())
+		w.observe(state, time.Now())
 		b.measure(w.Name, state)
 		b.mu.Unlock()
 	}
@@ -191,11 +192,11 @@ func (b *Budget) failedSince(entered time.Time) error {
 	return nil
 }
 
-// overdue is for a caller whose turn did not come in time.
+// overdue is the error of a caller whose turn did not come in time.
 func (b *Budget) overdue(entered time.Time, use string) error {
 	if err := b.failedSince(entered); err != nil {
 		return err
 	}
 	wait, closed, _ := b.wait(use == "unrestrict" && b.reserved.Load())
-	return &WaitError{For: max(wait, again), Closed: closed}
+	return &WaitError{For: max(wait, pollInterval), Closed: closed}
 }

@@ -2,13 +2,13 @@ package budget
 
 import "time"
 
-// window is what one process knows of a window: what the store last told, and the grants of this
-// process on its own clock. The latter hold the limit, for this process at least, when the store's
-// clock jumps ahead and its grants age out early. Its owner is a Budget, under its lock.
+// window is what one process knows of a window: the store's last state, and the grants of this process by its own clock.
+// The latter keep the limit, for this process at least, when the store's clock jumps ahead and its grants age out early.
+// It belongs to a Budget, and is guarded by its lock.
 type window struct {
 	Window
 	seen   State
-	at     time.Time   // when the store told
+	at     time.Time   // when the store reported it
 	grants []time.Time // those that still count, oldest first; empty without a limit
 }
 
@@ -16,14 +16,14 @@ func newWindow(w Window) *window {
 	return &window{Window: w, seen: State{Limit: w.Limit, Left: w.Limit}, at: time.Now()}
 }
 
-func (w *window) told(s State, now time.Time) {
+func (w *window) observe(s State, now time.Time) {
 	w.seen, w.at = s, now
 	if s.Limit == 0 {
 		w.grants = nil
 	}
 }
 
-func (w *window) took(now time.Time) {
+func (w *window) record(now time.Time) {
 	if w.seen.Limit == 0 {
 		return
 	}
@@ -32,8 +32,8 @@ func (w *window) took(now time.Time) {
 	w.seen.Left--
 }
 
-// wait is how long until a call may be had that leaves the reserve untouched. Late: the store has
-// not let go yet of a grant that should have aged out.
+// wait is how long until a call may be had that leaves the reserve untouched. late: the store still counts a grant that
+// should have aged out.
 func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool) {
 	if w.seen.Limit == 0 {
 		return 0, false

@@ -12,15 +12,13 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/why"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // tells gives a digest a result.
-func tells(d *service.Digest, t *testing.T, r message.Result) {
+func tells(d *service.PageDigest, t *testing.T, r message.Result) {
 	t.Helper()
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -32,7 +30,7 @@ func tells(d *service.Digest, t *testing.T, r message.Result) {
 // TestFailuresStayInSight under any number of successes, the latest first, for a day.
 func TestFailuresStayInSight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := service.NewDigest()
+		d := service.NewPageDigest()
 		for n, outcome := range []string{message.Failed, message.TimedOut, message.Cancelled, message.Rejected, message.Abandoned} {
 			tells(d, t, message.Result{RequestID: fmt.Sprint("r", n), Outcome: outcome, Final: true, Ticket: "T", RequestedBy: "ann"})
 			time.Sleep(time.Minute)
@@ -61,7 +59,7 @@ func TestFailuresStayInSight(t *testing.T) {
 
 // TestHowFarABatchIs: a row counts once, by its latest result, also after a replay; and what others choose is bounded.
 func TestHowFarABatchIs(t *testing.T) {
-	d := service.NewDigest()
+	d := service.NewPageDigest()
 	tell := func(id, outcome string, final bool, run int) {
 		tells(d, t, message.Result{RequestID: id, Run: run, Batch: "monday", Outcome: outcome, Final: final})
 	}
@@ -105,7 +103,7 @@ func TestBatchThatWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d := service.NewDigest()
+	d := service.NewPageDigest()
 	tells(d, t, message.Result{RequestID: "row0", Batch: "tuesday", Outcome: message.Succeeded, Final: true}) // it is about to be acknowledged
 	if err := d.CountQueue(t.Context(), s.work.Broker); err != nil {
 		t.Fatal(err)

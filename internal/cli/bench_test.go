@@ -19,12 +19,10 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
-
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 const (
@@ -111,7 +109,7 @@ func benchRun(b *testing.B, sync bool, work func(*stopwatch, *service.Service, s
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := service.NewService(settings, os.LookupEnv, zap.NewNop(), zap.NewAtomicLevel())
+	s, err := service.New(settings, os.LookupEnv, zap.NewNop(), zap.NewAtomicLevel())
 	if err != nil {
 		b.Fatal(err)
 	}

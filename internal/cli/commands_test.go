@@ -13,9 +13,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
 )
 

@@ -11,9 +11,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // helpFlag prints the help of the command it stands behind. Kong's own one

@@ -15,10 +15,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"example.com/unrestrict-worker/internal/config"
-
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // logged are the lines of a JSON log.

@@ -6,10 +6,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/check"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // TestMisspeltStops: a command stops where it would have used what was meant, and else says nothing; all slips at once.
@@ -33,7 +32,7 @@ func TestMisspeltStops(t *testing.T) {
 		t.Errorf("submit: exit status %d, %s", status, stderr)
 	}
 	var out strings.Builder
-	k := &check.Checkup{Env: &session.Env{}, Screen: session.Screen{Out: &out}}
+	k := &check.Report{Env: &session.Env{}, Screen: session.Screen{Out: &out}}
 	declared := config.NewTable()
 	_, k.Env.Mistakes = declared.Load(config.Given{Environ: environOf(env)})
 	k.Env.Unknown = declared.Unknown

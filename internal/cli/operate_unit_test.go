@@ -11,14 +11,12 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/why"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 func TestStatusForPeople(t *testing.T) {
@@ -136,19 +134,19 @@ func TestSelection(t *testing.T) {
 		{Seq: 3, Dead: message.DeadLetter{RequestID: "b", Code: "x"}},
 	}
 	for _, c := range []struct {
-		s         deadletter.DeadletterSelection
+		s         deadletter.Selection
 		seqs      []uint64
 		unknown   string
 		ambiguous string
 	}{
-		{s: deadletter.DeadletterSelection{All: true}, seqs: []uint64{1, 2, 3}},
-		{s: deadletter.DeadletterSelection{Code: "x"}, seqs: []uint64{1, 3}},
-		{s: deadletter.DeadletterSelection{Code: "none"}},
-		{s: deadletter.DeadletterSelection{IDs: []string{"a"}}, seqs: []uint64{1, 2}, ambiguous: "2 dead letters of a: say which with --seq, one of 1, 2"},
-		{s: deadletter.DeadletterSelection{IDs: []string{"a"}, Seq: 2}, seqs: []uint64{2}},
-		{s: deadletter.DeadletterSelection{IDs: []string{"a", "b"}, Code: "x"}, seqs: []uint64{1, 3}},
-		{s: deadletter.DeadletterSelection{IDs: []string{"b", "c", "d"}}, seqs: []uint64{3}, unknown: "no such dead letter: c, d"},
-		{s: deadletter.DeadletterSelection{Seq: 9}, unknown: "no such dead letter: sequence 9"},
+		{s: deadletter.Selection{All: true}, seqs: []uint64{1, 2, 3}},
+		{s: deadletter.Selection{Code: "x"}, seqs: []uint64{1, 3}},
+		{s: deadletter.Selection{Code: "none"}},
+		{s: deadletter.Selection{IDs: []string{"a"}}, seqs: []uint64{1, 2}, ambiguous: "2 dead letters of a: say which with --seq, one of 1, 2"},
+		{s: deadletter.Selection{IDs: []string{"a"}, Seq: 2}, seqs: []uint64{2}},
+		{s: deadletter.Selection{IDs: []string{"a", "b"}, Code: "x"}, seqs: []uint64{1, 3}},
+		{s: deadletter.Selection{IDs: []string{"b", "c", "d"}}, seqs: []uint64{3}, unknown: "no such dead letter: c, d"},
+		{s: deadletter.Selection{Seq: 9}, unknown: "no such dead letter: sequence 9"},
 	} {
 		var seqs []uint64
 		var meant []deadletter.Letter
@@ -185,10 +183,10 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		"not followed":  {e: ledger.Entry{State: ledger.StateSubmitted}},
 		"being called":  {e: ledger.Entry{State: ledger.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}, taking: true},
 		"fate unknown":  {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}, taking: true},
-		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, Due: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}, taking: true},
-		"after a fault": {e: ledger.Entry{State: ledger.StateWaiting, LastErr: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}, taking: true},
+		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, NotBefore: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}, taking: true},
+		"after a fault": {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}, taking: true},
 	} {
-		s := &why.Story{Entry: &c.e, Queue: 1}
+		s := &why.History{Entry: &c.e, Queue: 1}
 		if c.queued {
 			s.Queued = []service.Queued{{Place: 1}}
 		}

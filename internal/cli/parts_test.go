@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/budget"
-
 	"example.com/unrestrict-worker/internal/service"
 )
 

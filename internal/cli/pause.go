@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 

@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/service"
 )
 

@@ -12,14 +12,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // Run shows results, the oldest first, until the present or for ever.
@@ -56,6 +54,7 @@ type resultsView struct {
 	shown  map[string]bool // the requests whose results were shown, where those that wait are asked for
 }
 
+// Show shows one result, if it was asked for.
 func (v *resultsView) Show(m broker.Message) error {
 	v.next = m.Sequence + 1
 	var r message.Result
@@ -112,7 +111,7 @@ func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// selects tells whether requests are named, by whatever they bear.
+// selects reports whether requests are selected by id, ticket, batch or machine.
 func (c *ResultsCmd) selects() bool {
 	return c.ID != "" || c.Ticket != "" || c.Batch != "" || c.Machine != ""
 }

@@ -13,10 +13,9 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // TestRuleFilesInTheLog: an edit that breaks a file is told once, and so is one that mends it or changes who is trusted.
@@ -32,7 +31,7 @@ func TestRuleFilesInTheLog(t *testing.T) {
 	s := &service.Service{}
 	var err1, err2 error
 	s.Settings.Accept.Signers, err1 = message.SignersFile(signers)
-	s.Settings.Accept.Policy, err2 = policy.LoadPolicy(rules, s.Settings.Accept.Signers)
+	s.Settings.Accept.Policy, err2 = policy.Load(rules, s.Settings.Accept.Signers)
 	core, logs := observer.New(zapcore.DebugLevel)
 	s.Log = zap.New(core)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"syscall"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // Main runs the command line of this process, and ends it.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"example.com/unrestrict-worker/docs"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 )
 

@@ -20,7 +20,7 @@ func (c *RunCmd) Run(ctx context.Context, env *session.Env) error {
 	for _, what := range env.Unknown {
 		log.Warn(what)
 	}
-	w, err := service.NewService(env.Settings, env.Lookup, log, level)
+	w, err := service.New(env.Settings, env.Lookup, log, level)
 	if err != nil {
 		return err
 	}

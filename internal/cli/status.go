@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/service"

@@ -11,10 +11,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/config"
 )
 
 // runBrokerAlone is a broker with the streams that somebody made for a worker, and no worker.
@@ -85,7 +84,7 @@ func (w *waitFor) Write(p []byte) (int, error) {
 // TestSubmitOneRequest: every flag becomes a field.
 func TestSubmitOneRequest(t *testing.T) {
 	env := &session.Env{Settings: config.Settings{Names: config.Names{Subject: "remediation.unrestrict", Stream: "REMEDIATION"}}}
-	c := &submit.SubmitCmd{
+	c := &submit.Cmd{
 		Machine: MachineOf(1), Comment: "c", ID: "INC-7", Ticket: "T-7", RequestedBy: "ann@contoso.com",
 		ExpiresAt: "2999-01-01T00:00:00Z", ReplyTo: "team.answers", Batch: "monday",
 	}
@@ -122,7 +121,7 @@ func TestMessageIDs(t *testing.T) {
 	}
 	signed := func(expires string) func(*submit.Bulk, *submit.Prepared) {
 		return func(b *submit.Bulk, _ *submit.Prepared) {
-			if err := (&submit.SubmitCmd{SignWith: seed}).ReadSeed(b); err != nil {
+			if err := (&submit.Cmd{SignWith: seed}).ReadSeed(b); err != nil {
 				t.Fatal(err)
 			}
 			b.Expires = expires

@@ -9,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/config"
@@ -38,7 +37,7 @@ func BenchmarkSubmit(b *testing.B) {
 	most := uint64(0)
 	for b.Loop() {
 		before := heap()
-		s, done, err := (&submit.SubmitCmd{File: path, Batch: service.RandomID()}).Prepare(b.Context(), env)
+		s, done, err := (&submit.Cmd{File: path, Batch: service.RandomID()}).Prepare(b.Context(), env)
 		if err != nil {
 			b.Fatal(err)
 		}

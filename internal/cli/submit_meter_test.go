@@ -13,11 +13,9 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
-
 	"example.com/unrestrict-worker/internal/cli/submit"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // TestMeterLines: a line every five seconds while something changes, else every minute.
@@ -111,11 +109,11 @@ func TestExpectedEnd(t *testing.T) {
 }
 
 func TestSummaryOfManyFailures(t *testing.T) {
-	var fates []*submit.Fate
+	var fates []*submit.RowStatus
 	for i := range submit.ShownFailures + 3 {
-		fates = append(fates, &submit.Fate{Line: i + 2, Id: "\x1b[31mid", Machine: MachineOf(i), Outcome: message.Abandoned, Final: true, Code: "gaveUp", Message: "two\nlines"})
+		fates = append(fates, &submit.RowStatus{Line: i + 2, ID: "\x1b[31mid", Machine: MachineOf(i), Outcome: message.Abandoned, Final: true, Code: "gaveUp", Message: "two\nlines"})
 	}
-	fates = append(fates, &submit.Fate{Line: 1000, Id: "open"})
+	fates = append(fates, &submit.RowStatus{Line: 1000, ID: "open"})
 	var out bytes.Buffer
 	if err := submit.WriteSummary(&out, fates); err != nil {
 		t.Fatal(err)
@@ -146,7 +144,7 @@ func TestReportThatCannotBeWritten(t *testing.T) {
 	if content, err := os.ReadFile(report); err != nil || !strings.HasPrefix(string(content), "the last report") {
 		t.Errorf("%q, %v", content, err)
 	}
-	if err := r.Write([]*submit.Fate{{Line: 2, Id: "a", Machine: "m"}}); err != nil {
+	if err := r.Write([]*submit.RowStatus{{Line: 2, ID: "a", Machine: "m"}}); err != nil {
 		t.Fatal(err)
 	}
 	want := "line,id,machineId,outcome,final,code,message,actionId,run,receivedAt,finishedAt,ticket,metadata\n2,a,m,,false,,not published,,,,,,\n"

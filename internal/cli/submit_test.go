@@ -22,11 +22,10 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -71,7 +70,7 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 	if s.log != nil {
 		log, level = service.NewLogger(config.Log{Level: "info", Format: "json"}, s.log)
 	}
-	if s.work, err = service.NewService(settings, os.LookupEnv, log, level); err != nil {
+	if s.work, err = service.New(settings, os.LookupEnv, log, level); err != nil {
 		return err
 	}
 	s.work.SyncInterval = true
@@ -234,7 +233,7 @@ func TestSubmitInterruptedWhilePublishing(t *testing.T) {
 	submitUntil := func(last int) (*submit.Submission, error) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		sub, done, err := (&submit.SubmitCmd{File: path, Batch: "monday"}).Prepare(ctx, env)
+		sub, done, err := (&submit.Cmd{File: path, Batch: "monday"}).Prepare(ctx, env)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,13 +276,13 @@ func TestSubmitInterruptedWhileWaiting(t *testing.T) {
 	path, report := WriteTestFile(t, "machines.csv", csvOf(3)), filepath.Join(t.TempDir(), "report.csv")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	sub, done, err := (&submit.SubmitCmd{File: path, Batch: "monday", Wait: true}).Prepare(ctx, commandEnv(s))
+	sub, done, err := (&submit.Cmd{File: path, Batch: "monday", Wait: true}).Prepare(ctx, commandEnv(s))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer done()
 	go func() { // until the two that can be are done
-		for sub.Harvest.Standing().Open > 1 && service.Pause(ctx, time.Millisecond) {
+		for sub.Collector.Progress().Open > 1 && service.Pause(ctx, time.Millisecond) {
 		}
 		cancel()
 	}()

@@ -66,8 +66,8 @@ func TestAsksOnATerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s := deadletter.Sayer{Env: env, Done: "dropped", Json: c.json}
-		goOn, err := s.Before(t.Context(), c.yes, "Dropping 2 dead letters for good.", 2)
+		s := deadletter.Reporter{Env: env, Done: "dropped", JSON: c.json}
+		goOn, err := s.Confirm(t.Context(), c.yes, "Dropping 2 dead letters for good.", 2)
 		if goOn != c.goOn || (err == nil) != (c.wantMessage == "") || err != nil && !strings.Contains(err.Error(), c.wantMessage) {
 			t.Errorf("%+v: goes on %t, %v", c, goOn, err)
 		}

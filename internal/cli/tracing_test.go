@@ -24,10 +24,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"example.com/unrestrict-worker/internal/config"
-
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // receiver is an OTLP collector.

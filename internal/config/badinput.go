@@ -7,6 +7,7 @@ import (
 // InputError is a mistake of whoever typed the command.
 type InputError struct{ error }
 
+// Unwrap returns the mistake itself.
 func (e *InputError) Unwrap() error { return e.error }
 
 // BadInput makes an error that ends the program with exit status 2.

@@ -7,6 +7,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
+// BrokerConfig is what the settings say about the broker.
 func BrokerConfig(s Settings) broker.Config {
 	return broker.Config{
 		URL: strings.Join(s.NATS.URLs, ","),
@@ -20,4 +21,5 @@ func BrokerConfig(s Settings) broker.Config {
 	}
 }
 
+// Windows are the budget's windows.
 func Windows(r Rates) []budget.Window { return budget.Limits(r.PerMinute, r.PerHour) }

@@ -44,7 +44,7 @@ func (s *Setting) parse(so *Settings) (any, error) {
 		if s.text == "" {
 			return (*policy.Policy)(nil), nil
 		}
-		return policy.LoadPolicy(s.text, so.Accept.Signers)
+		return policy.Load(s.text, so.Accept.Signers)
 	}
 	return s.parseText()
 }

@@ -84,7 +84,7 @@ func (s *Setting) FlagForm() string {
 	return "--" + s.Flag + "=VALUE"
 }
 
-// give notes a value and where it came from.
+// give records a value and where it came from.
 func (s *Setting) give(text, source string) { s.text, s.source = text, source }
 
 // name is how a mistake names the setting.

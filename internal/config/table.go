@@ -108,7 +108,7 @@ func (t *Table) fill(s *Setting) {
 	s.target.Set(reflect.ValueOf(value))
 }
 
-// mistake notes what to do about a setting that is wrong.
+// mistake records what to do about a setting that is wrong.
 func (t *Table) mistake(s *Setting, advice string) {
 	t.mistakes = append(t.mistakes, Mistake{Name: s.Env, Group: s.Group, Text: s.name() + " " + s.describe() + ": " + advice})
 }
@@ -121,4 +121,17 @@ func (t *Table) of(env string) *Setting {
 		}
 	}
 	panic(env + " is not declared")
+}
+
+// SettingsFrom is the defaults with some variables set, and nothing of this process's environment.
+func SettingsFrom(variables map[string]string) (Settings, error) {
+	var environ []string
+	for name, value := range variables {
+		environ = append(environ, name+"="+value)
+	}
+	settings, mistakes := NewTable().Load(Given{Environ: environ})
+	if len(mistakes) > 0 {
+		return Settings{}, BadConfiguration(mistakes)
+	}
+	return settings, nil
 }

@@ -9,9 +9,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/consumer"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // While the breaker is open one message at a time is let through, with growing delay; once it is reset all are.

@@ -1,4 +1,4 @@
-// Package consumer turns JetStream deliveries into handler calls and their outcomes into acknowledgements. Nothing else acknowledges.
+// Package consumer pulls JetStream deliveries, calls the handler, and acks or naks. Nothing else acknowledges.
 package consumer
 
 import (
@@ -15,9 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Config is what a Consumer is made of.
@@ -30,7 +29,7 @@ type Config struct {
 	Handler message.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
 	Admit []func(ctx context.Context) error
-	// Paused tells whether nothing may be taken by now, for a message that came to a pull from before; nil: never.
+	// Paused reports whether a message that answers an earlier pull must be nakked; nil: never.
 	Paused func() bool
 	// Breaker is asked last, for it hands out the one probe of a pause.
 	Breaker *remediation.Breaker
@@ -47,15 +46,15 @@ type Config struct {
 	Log        *zap.Logger
 }
 
-// Consumer pulls a message only when there is a slot to handle it in at once: there is no pile of prefetched messages
-// whose ack timers run.
+// Consumer pulls a message only when there is a free slot to handle it: no prefetched messages wait while their ack timers
+// run.
 type Consumer struct {
-	cfg      Config
-	slots    chan struct{} // one in it for each delivery in hand, and for each that is asked for
-	inHand   sync.WaitGroup
-	inFlight atomic.Int64
-	turned   atomic.Int64 // unix nanoseconds of the loop's last turn
-	idle     atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
+	cfg          Config
+	slots        chan struct{} // holds one element for each delivery in hand or asked for
+	inHand       sync.WaitGroup
+	inFlight     atomic.Int64
+	lastProgress atomic.Int64 // unix nanoseconds of the pull loop's last progress
+	idle         atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
 }
 
 // ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
@@ -69,38 +68,38 @@ func New(cfg Config) *Consumer {
 			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica, WORKER_CONCURRENCY at most.",
 		}, func() float64 { return float64(c.InFlight()) }))
 	}
-	c.turned.Store(time.Now().UnixNano())
+	c.lastProgress.Store(time.Now().UnixNano())
 	return c
 }
 
 // InFlight is how many deliveries are in hand.
 func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 
-// stuckAfter is many times what one turn of the loop can take.
+// stuckAfter is many times as long as one iteration of the pull loop can take.
 const stuckAfter = time.Minute
 
 // Alive is nil while the loop makes progress or waits for something that it knows of.
 func (c *Consumer) Alive() error {
-	if d := time.Since(time.Unix(0, c.turned.Load())); !c.idle.Load() && d > stuckAfter {
-		return fmt.Errorf("the pull loop has not turned for %s", d.Round(time.Second))
+	if d := time.Since(time.Unix(0, c.lastProgress.Load())); !c.idle.Load() && d > stuckAfter {
+		return fmt.Errorf("the pull loop has made no progress for %s", d.Round(time.Second))
 	}
 	return nil
 }
 
-// turn notes that the loop goes on.
-func (c *Consumer) turn() {
-	c.turned.Store(time.Now().UnixNano())
+// progress records that the pull loop makes progress.
+func (c *Consumer) progress() {
+	c.lastProgress.Store(time.Now().UnixNano())
 	c.idle.Store(false)
 }
 
-// Run pulls and handles until ctx ends, then gives back what has not begun, and waits for the rest for the grace.
+// Run pulls and handles until ctx ends. Then it naks what has not begun, and waits for the rest up to the grace.
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	stopped := make(chan time.Time, 1)
 	defer context.AfterFunc(ctx, func() { stopped <- time.Now() })()
 	for ctx.Err() == nil {
-		c.turned.Store(time.Now().UnixNano())
+		c.lastProgress.Store(time.Now().UnixNano())
 		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
 			sleep(ctx, time.Second)
@@ -110,11 +109,11 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return c.finish(cut, <-stopped)
 }
 
-// pull hands messages out until ctx ends or the consumer is gone.
+// pull hands messages to the handler until ctx ends or the consumer is gone.
 func (c *Consumer) pull(ctx, work context.Context) error {
 	c.idle.Store(true) // Open waits for a broker that is away
 	cons, err := c.cfg.Open(ctx)
-	c.turn()
+	c.progress()
 	if err != nil {
 		return fmt.Errorf("open the consumer: %w", err)
 	}
@@ -124,7 +123,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	}
 	defer func() {
 		for _, msg := range p.close() {
-			c.settle(msg, message.Later(0, "shutdown"))
+			c.ackOrNak(msg, message.Later(0, "shutdown"))
 		}
 	}()
 	for {
@@ -138,15 +137,15 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	}
 }
 
-// batch asks for a message for each slot that is free, and hands out what comes of that request.
+// batch asks for a message for each free slot, and hands the messages of that pull request to the handler.
 func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error {
 	n := 1
 	if !probe {
-		n += c.moreSlots(pullMost - 1)
+		n += c.acquireMore(maxPull - 1)
 	}
 	defer func() {
 		for ; n > 0; n-- { // slots that no message came for
-			c.leave()
+			c.releaseSlot()
 		}
 	}()
 	if err := p.ask(n); err != nil {
@@ -159,54 +158,54 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 			if probe && err == nil && c.cfg.Idle != nil {
 				c.idle.Store(true) // it asks an API that may well be what hangs
 				c.cfg.Idle(ctx)
-				c.turn()
+				c.progress()
 			}
 			c.probed(probe)
 			return err
 		}
 		n--
 		if c.cfg.Paused != nil && c.cfg.Paused() {
-			c.settle(msg, message.Later(0, "paused"))
-			c.leave()
+			c.ackOrNak(msg, message.Later(0, "paused"))
+			c.releaseSlot()
 			c.probed(probe)
 			continue
 		}
 		c.inFlight.Add(1)
 		c.inHand.Go(func() {
-			defer func() { c.leave(); c.inFlight.Add(-1); c.probed(probe) }()
+			defer func() { c.releaseSlot(); c.inFlight.Add(-1); c.probed(probe) }()
 			c.handle(ctx, work, msg, probe)
 		})
 	}
 	return nil
 }
 
-// admitted blocks until there is a slot and nothing speaks against pulling. The slot is taken when it returns nil.
+// admitted blocks until there is a free slot and a message may be pulled. It has taken the slot when it returns nil.
 func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
 	c.idle.Store(true)
-	defer c.turn()
+	defer c.progress()
 	select {
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	case c.slots <- struct{}{}:
 	}
 	if ctx.Err() != nil { // select chooses at random
-		c.leave()
+		c.releaseSlot()
 		return false, context.Cause(ctx)
 	}
 	for _, admit := range c.cfg.Admit {
 		if err := admit(ctx); err != nil {
-			c.leave()
+			c.releaseSlot()
 			return false, err
 		}
 	}
 	if probe, err = c.cfg.Breaker.Admit(ctx); err != nil {
-		c.leave()
+		c.releaseSlot()
 	}
 	return probe, err
 }
 
-// moreSlots takes up to so many slots, as many as there are.
-func (c *Consumer) moreSlots(most int) (n int) {
+// acquireMore takes up to most free slots, without waiting.
+func (c *Consumer) acquireMore(most int) (n int) {
 	for ; n < most; n++ {
 		select {
 		case c.slots <- struct{}{}:
@@ -217,8 +216,8 @@ func (c *Consumer) moreSlots(most int) (n int) {
 	return n
 }
 
-// leave gives a slot back.
-func (c *Consumer) leave() { <-c.slots }
+// releaseSlot releases a slot.
+func (c *Consumer) releaseSlot() { <-c.slots }
 
 func (c *Consumer) probed(probe bool) {
 	if probe {
@@ -234,14 +233,14 @@ func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool)
 	}
 	beat := c.keepAlive(msg)
 	defer beat.stop()
-	c.settle(msg, c.guarded(wait, work, message.Delivery{
+	c.ackOrNak(msg, c.callHandler(wait, work, message.Delivery{
 		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Header: message.Header(msg.Header),
 		Data: msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
 	}))
 }
 
-// guarded keeps a panic over one message from taking the others with it.
-func (c *Consumer) guarded(wait, work context.Context, d message.Delivery) (out message.Outcome) {
+// callHandler keeps a panic over one message from ending the others.
+func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.cfg.Log.Error("handler panicked", d.About(zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))...)
@@ -251,10 +250,10 @@ func (c *Consumer) guarded(wait, work context.Context, d message.Delivery) (out 
 	return c.cfg.Handler(wait, work, d)
 }
 
-// settle tells the broker. A lost acknowledgement only redelivers, and the ledger recognises what was done.
-func (c *Consumer) settle(msg *nats.Msg, out message.Outcome) {
+// ackOrNak acks or naks the message. If that is lost, the message is redelivered, and the ledger shows what was done.
+func (c *Consumer) ackOrNak(msg *nats.Msg, out message.Outcome) {
 	if err := acknowledge(msg, out); err != nil {
-		c.cfg.Log.Debug("acknowledgement lost; the message comes again", zap.Error(err))
+		c.cfg.Log.Debug("acknowledgement lost; the message is redelivered", zap.Error(err))
 	}
 }
 

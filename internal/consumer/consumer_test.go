@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/consumer"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// heartbeat tells the broker every third of AckWait that a message is being worked on.
+// heartbeat sends the broker an in-progress acknowledgement every third of AckWait.
 type heartbeat struct {
 	mu    sync.Mutex
 	timer *time.Timer // nil: stopped

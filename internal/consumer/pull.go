@@ -12,16 +12,16 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// pullExpiry is how long one pull request waits at the broker for a message. A stop waits for it, for a request can't
-// be called back, and a message that it brought to nobody would come again only after AckWait.
+// pullExpiry is how long one pull request waits at the broker for a message. A stop waits for it: a pull request can't be
+// cancelled, and a message delivered to nobody would be redelivered only after AckWait.
 const pullExpiry = time.Second
 
-// pullMost bounds how many messages are asked for at once.
-const pullMost = 16
+// maxPull bounds how many messages are asked for at once.
+const maxPull = 16
 
-// puller asks the broker for as many messages as it is told to, with one request at a time. Fetch of the client library
-// (nats.go v1.55.0) takes a message without a payload for an answer of JetStream if it has the header Status, and a
-// header Nats-Pin-Id for its own: whoever may publish a request could so end every fetch.
+// puller pulls messages, with one pull request at a time. The client library's Fetch (nats.go v1.55.0) mistakes a message
+// without a payload for a status of JetStream if it has the header Status, and takes a header Nats-Pin-Id for its own: so
+// anybody who may publish a request could end every fetch.
 type puller struct {
 	nc      *nats.Conn
 	subject string // of the pull requests
@@ -37,7 +37,7 @@ func newPuller(nc *nats.Conn, cons jetstream.Consumer) (*puller, error) {
 	info := cons.CachedInfo()
 	p := &puller{
 		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
-		ch: make(chan *nats.Msg, 4*pullMost), lost: time.NewTimer(0),
+		ch: make(chan *nats.Msg, 4*maxPull), lost: time.NewTimer(0),
 	}
 	var err error
 	if p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.ch); err != nil {
@@ -68,8 +68,8 @@ func (p *puller) next() (*nats.Msg, error) {
 	}
 }
 
-// isDelivery tells a message of the stream from an answer of JetStream by its reply, which the broker sets, and never by
-// its headers, which are the publisher's.
+// isDelivery distinguishes a message of the stream from a status of JetStream by its reply subject, which the broker sets,
+// and not by its headers, which the publisher sets.
 func isDelivery(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
 
 // consumerGone is nil for an answer that only ends the request. [doc] JetStream wire API: 404 and 408 nothing came, 409
@@ -82,7 +82,7 @@ func consumerGone(answer *nats.Msg) error {
 	return fmt.Errorf("%w: %s %s", errConsumerGone, status, description)
 }
 
-// close unsubscribes, and returns what came after its pull was given up.
+// close unsubscribes, and returns the messages that nobody took.
 func (p *puller) close() (left []*nats.Msg) {
 	p.lost.Stop()
 	_ = p.sub.Unsubscribe() // the connection is gone otherwise, and with it the subscription

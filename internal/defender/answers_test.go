@@ -214,7 +214,7 @@ func TestEmptyNotFound(t *testing.T) {
 			if !e.Empty || e.StatusCode != 404 {
 				t.Errorf("%s: %+v", name, e)
 			}
-			if other := e.NotDefender(); !other.Foreign() || other.Class != System || other.Message != foreign.Message || other.Reason != foreign.Reason || !e.Empty {
+			if other := e.NotDefender(); !other.FromProxy() || other.Class != System || other.Message != foreign.Message || other.Reason != foreign.Reason || !e.Empty {
 				t.Errorf("%s: %+v", name, other)
 			}
 			time.Sleep(time.Second)

@@ -60,6 +60,7 @@ func (s slots) body(ctx context.Context, resp *http.Response, op string) *body {
 	return b
 }
 
+// Read reads the answer, and fails with errTooLarge past the limit.
 func (b *body) Read(p []byte) (int, error) {
 	if b.read > b.size {
 		if err := b.grow(); err != nil {
@@ -88,7 +89,7 @@ func (b *body) grow() error {
 	}
 }
 
-// close gives the slots back. What was not read is not waited for.
+// close releases the slots. It does not wait for what was not read.
 func (b *body) close() {
 	_ = b.resp.Body.Close()
 	for _, slot := range b.held {
@@ -104,6 +105,7 @@ type piecemeal struct {
 	err  error // why it came to no end
 }
 
+// Read fails with errTooLarge if one entity is larger than an action may be.
 func (p *piecemeal) Read(b []byte) (int, error) {
 	n, err := 0, errTooLarge
 	if p.read-p.dec.InputOffset() <= maxAction {

@@ -13,7 +13,7 @@ const (
 )
 
 // Budget grants HTTP exchanges with the API, for all replicas of one tenant together. A grant is for one exchange, is
-// spent when it is made and can't be given back. All methods may be called at once from many goroutines.
+// spent when it is made and can't be returned. All methods are safe for concurrent use.
 type Budget interface {
 	// Take waits until one call of the given use ("unrestrict", "lookup", "follow") is free and returns the instant of the
 	// grant, with its monotonic reading. It ends when ctx does. Whatever error it gives reaches the client's caller.

@@ -19,20 +19,20 @@ import (
 
 // Config is how to reach the API. Only BaseURL is required.
 type Config struct {
-	BaseURL    string                // as CheckBaseURL takes it
+	BaseURL    string                // https, or http on a loopback host, with nothing after host and port
 	UserAgent  string                // default "unrestrict-worker"
 	Timeout    time.Duration         // one exchange, the body included; default 30 s
 	StartLimit time.Duration         // how long a call that is granted waits for a connection; default 2 s
 	MaxAction  int                   // bytes of an entity that is handed out whole; default 1 MiB
 	Registerer prometheus.Registerer // nil: no metrics
-	// TracerProvider makes a span of each exchange; nil: none. The API is not told of traces.
+	// TracerProvider makes a span of each exchange; nil: none. The trace context is not sent to the API.
 	TracerProvider trace.TracerProvider
 	// Transport is nil for a transport of our own. Of an *http.Transport the settings are taken (proxy, TLS, dialling);
 	// with any other, every call that ends without an answer counts as sent.
 	Transport http.RoundTripper
 }
 
-// Client calls the API for one tenant. All its methods may be called at once from many goroutines.
+// Client calls the API for one tenant. It is safe for concurrent use.
 type Client struct {
 	base       string
 	userAgent  string

@@ -8,7 +8,7 @@ import (
 
 // clock remembers when the API last answered and how far its clock is from ours, as bounds: Date was written somewhere
 // between sending and receiving, and an API that answers late may have written it at either end. Several answers
-// together tell more than one.
+// together narrow the bounds.
 type clock struct {
 	mu          sync.Mutex
 	answered    time.Time
@@ -19,7 +19,7 @@ type clock struct {
 // boundsFor is how long an answer's bounds are believed: clocks drift, and are set.
 const boundsFor = 10 * time.Minute
 
-// saw notes an answer of the API to a request written at sent. Date has a resolution of one second.
+// saw records an answer of the API to a request written at sent. Date has a resolution of one second.
 func (c *clock) saw(h http.Header, sent, received time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -52,6 +52,7 @@ type wire struct {
 	written atomic.Int64
 }
 
+// Write counts what it writes.
 func (w *wire) Write(b []byte) (int, error) {
 	n, err := w.Conn.Write(b)
 	w.written.Add(int64(n))
@@ -117,7 +118,7 @@ func wired(dial dialFunc) dialFunc {
 }
 
 // get returns an idle connection or a new one. A dial that takes longer than wait goes on without the caller, so that
-// a slow way to the API is open when it comes again.
+// its connection is there for the next attempt.
 func (c *connections) get(ctx context.Context, wait time.Duration) (*connection, error) {
 	if c.other != nil {
 		return &connection{RoundTripper: c.other}, nil
@@ -194,7 +195,7 @@ func (c *connections) dial() (*connection, error) {
 
 var errHandshake = errors.New("TLS handshake")
 
-// warm sees to it that there is an idle connection.
+// warm ensures that there is an idle connection.
 func (c *connections) warm(ctx context.Context) error {
 	conn, err := c.get(ctx, dialTimeout)
 	if err == nil {

@@ -27,13 +27,8 @@ func Endpoints(cloud string) (apiURL, scope, authority string, err error) {
 	return apiURL, apiURL + "/.default", authority, nil
 }
 
-// CheckBaseURL tells whether raw can be the API's address: https, or http on a loopback host, with nothing
+// parseBaseURL reads the API's address: https, or http on a loopback host, with nothing
 // after host and port. Its error never repeats raw, which may hold a password.
-func CheckBaseURL(raw string) error {
-	_, err := parseBaseURL(raw)
-	return err
-}
-
 func parseBaseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || !validPort(u.Port()) {

@@ -9,8 +9,8 @@ import (
 // Class says what a failed exchange means for the request it was made for.
 type Class int
 
-// The classes of the retry table. All but Ambiguous mean that the call did not take place, or that somebody else than
-// Defender answered (Error.Foreign).
+// The classes of the retry table. All but Ambiguous mean that the call did not take place, or that something other than
+// Defender answered (Error.FromProxy).
 const (
 	// Transient: nothing was written; connection refused, DNS, TLS handshake, connect time-out.
 	Transient Class = iota + 1
@@ -33,6 +33,7 @@ const (
 	Stale
 )
 
+// String is the class in a word.
 func (c Class) String() string {
 	names := [...]string{
 		Transient: "transient", Throttled: "throttled", Ambiguous: "ambiguous", Conflict: "conflict", System: "system",
@@ -72,7 +73,7 @@ const (
 	codeActionID    = "actionId"
 )
 
-// NotDefender is a 404 that is Empty, where nothing shows any longer that it was Defender's.
+// NotDefender is the error of an Empty 404 once nothing shows any longer that it was Defender's.
 func (e *Error) NotDefender() *Error {
 	other := *e
 	other.Empty = false
@@ -80,8 +81,9 @@ func (e *Error) NotDefender() *Error {
 	return &other
 }
 
-// Foreign says that a proxy or a wrong host answered in Defender's place. A call may have reached Defender all the same.
-func (e *Error) Foreign() bool { return e.Code == codeRedirect || e.Code == codeNotDefender }
+// FromProxy reports whether a proxy or a wrong host answered in Defender's place. The call may have reached Defender all the
+// same.
+func (e *Error) FromProxy() bool { return e.Code == codeRedirect || e.Code == codeNotDefender }
 
 // Error is what every failed exchange ends in. No text in it holds a token, a secret or an Authorization
 // header, even where the API repeats one.
@@ -102,6 +104,7 @@ type Error struct {
 	Err        error         // the cause, if there is one beside the answer
 }
 
+// Error says everything in one line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "defender %s: %s: ", e.Op, e.Class)
@@ -121,4 +124,5 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

@@ -131,7 +131,7 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply) *Error {
 	return e
 }
 
-// lately is how long an answer in Defender's form tells that Defender is who answers.
+// lately is how long an answer in Defender's form shows that Defender is what answers.
 const lately = time.Minute
 
 // startable is nil while p's call may start.

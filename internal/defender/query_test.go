@@ -52,8 +52,9 @@ func TestEndpoints(t *testing.T) {
 		"dod":        {"https://api-gov.securitycenter.microsoft.us", "https://api-gov.securitycenter.microsoft.us/.default", "https://login.microsoftonline.us/"},
 	} {
 		api, scope, authority, err := Endpoints(cloud)
-		if got := [3]string{api, scope, authority}; got != want || err != nil || CheckBaseURL(api) != nil {
-			t.Errorf("%s: %v (%v)", cloud, got, err)
+		_, unfit := parseBaseURL(api)
+		if got := [3]string{api, scope, authority}; got != want || err != nil || unfit != nil {
+			t.Errorf("%s: %v (%v, %v)", cloud, got, err, unfit)
 		}
 	}
 	if _, _, _, err := Endpoints("mars"); err == nil || !strings.Contains(err.Error(), "gcc-high") {
@@ -61,12 +62,12 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-func TestCheckBaseURL(t *testing.T) {
+func TestParseBaseURL(t *testing.T) {
 	for _, good := range []string{
 		"https://api.security.microsoft.com", "https://api.security.microsoft.com/", "HTTPS://host:8443", "https://[::1]:1", "https://10.0.0.1",
 		"http://127.0.0.1:8443", "http://localhost", "http://LOCALHOST:1/", "http://[::1]:8443", "http://127.9.9.9",
 	} {
-		if err := CheckBaseURL(good); err != nil {
+		if _, err := parseBaseURL(good); err != nil {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
@@ -91,7 +92,7 @@ func TestCheckBaseURL(t *testing.T) {
 		"http://0.0.0.0":                   "plain http",
 		"ftp://host":                       "https://",
 	} {
-		err := CheckBaseURL(bad)
+		_, err := parseBaseURL(bad)
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "hidden-word") {
 			t.Errorf("%s: %v", bad, err)
 		}

@@ -22,9 +22,10 @@ type tokenFile struct {
 	unmoved os.FileInfo // the file as it was when it was found to hold seen, long enough after it was written; else nil
 }
 
-// settledAfter is how old a file must be when it is read so that a later write shows in its modification time.
-const settledAfter = 2 * time.Second
+// stableAfter is how old a file must be when it is read so that a later write shows in its modification time.
+const stableAfter = 2 * time.Second
 
+// Changed reports whether the file may hold another token.
 func (f *tokenFile) Changed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,14 +38,15 @@ func (f *tokenFile) Changed() bool {
 	if err != nil || readErr != nil || content != f.seen || f.seen == "" {
 		return true
 	}
-	if time.Since(info.ModTime()) > settledAfter {
+	if time.Since(info.ModTime()) > stableAfter {
 		f.unmoved = info // looked at before it was read: a write in between is seen the next time
 	}
 	return false
 }
 
+// Token reads the file.
 func (f *tokenFile) Token(ctx context.Context, _ string, _ bool) (Token, error) {
-	content, err := f.settled(ctx)
+	content, err := f.readRetrying(ctx)
 	if err == nil {
 		err = Token{Value: content}.unusable(time.Now())
 	}
@@ -58,8 +60,8 @@ func (f *tokenFile) Token(ctx context.Context, _ string, _ bool) (Token, error) 
 	return Token{Value: content}, nil
 }
 
-// settled reads past the moment in which a writer has emptied or removed the file to fill it again.
-func (f *tokenFile) settled(ctx context.Context) (string, error) {
+// readRetrying reads the file, and retries while a writer has emptied or removed it to fill it again.
+func (f *tokenFile) readRetrying(ctx context.Context) (string, error) {
 	for range 4 {
 		if content, err := f.read(); err == nil {
 			return content, nil

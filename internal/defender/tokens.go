@@ -143,7 +143,7 @@ func (t *Tokens) run(f *fetch, fresh bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil && t.refused && !fresh && t.last != nil && t.last.value == tok.Value {
-		// It was asked for before the API refused it, and a cache gave it again.
+		// It was asked for before the API refused it, and a cache returned it again.
 		t.done.Go(func() { t.run(f, true) })
 		return
 	}

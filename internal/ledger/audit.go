@@ -12,7 +12,7 @@ const (
 	AuditDecided  = "decided"  // the run has ended
 	AuditRefused  = "refused"  // a message without a claim on an id
 	AuditReplayed = "replayed" // a dead letter has opened the run
-	AuditCounted  = "counted"  // more messages were refused, which nobody vouches for
+	AuditCounted  = "counted"  // how many more unverified messages were refused
 	AuditOperated = "operated" // an operator has done something
 )
 
@@ -74,7 +74,7 @@ type AuditRecord struct {
 	DecidedAt   time.Time `json:"decidedAt,omitzero"`
 }
 
-// Shorten makes a record fit where one of that size did not: texts keep 200 characters.
+// Shorten returns the record with its texts cut to 200 characters, for where the whole record did not fit.
 func (r AuditRecord) Shorten() AuditRecord {
 	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
 		short := message.Shorten(*s, 200)
@@ -90,7 +90,7 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
-// AppendMembers appends the record's members to an object of JSON that is open and has members.
+// AppendMembers appends the record's members to an open JSON object that already has members.
 func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
 	own, err := message.EncodeJSON(r)
 	if err != nil {
@@ -99,13 +99,13 @@ func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
 	return append(append(b, ','), own[1:len(own)-1]...), nil
 }
 
-// Audit is the record of what was decided of a run, or of its acceptance.
+// Audit is the audit record of the run's decision, or of its acceptance while it is followed.
 func (e *Entry) Audit() AuditRecord {
 	r := AuditRecord{
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
 		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
 		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
-		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.Asked, ReceivedAt: e.ReceivedAt, DecidedAt: e.Accepted,
+		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
 	}
 	if e.Allowed {
 		r.Policy = policyAllowed

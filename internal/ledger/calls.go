@@ -18,8 +18,8 @@ type Call struct {
 	CorrelationID string    `json:"correlationId,omitempty"` // the service's own
 }
 
-// maxCalls bounds what an entry remembers: a run that waits long has had many. The latest are kept, and POSTs before
-// look-ups.
+// maxCalls bounds the exchanges that an entry stores: a run that waits for long makes many. The latest are kept, and POSTs
+// are preferred to look-ups.
 const maxCalls = 16
 
 // Operations of a Call, as defender names them.
@@ -31,25 +31,25 @@ const (
 // classAnswered is a Call that got what it asked for.
 const classAnswered = "answered"
 
-// AppendExchange notes a POST along with the intent, before it is made: of one whose answer nobody heard at least this is known.
+// AppendExchange records a POST with the intent, before it is sent. If its answer is lost, at least this is known.
 func (e *Entry) AppendExchange(at time.Time) {
 	e.addCall(Call{Time: at, Operation: opUnrestrict})
 }
 
-// DropExchange takes the note of a POST back that did not leave this machine.
+// DropExchange removes the record of a POST that did not leave this machine.
 func (e *Entry) DropExchange() {
 	if n := len(e.Calls); n > 0 && e.Calls[n-1].Class == "" {
 		e.Calls = e.Calls[:n-1]
 	}
 }
 
-// CompleteExchange notes how the POST that calls announced has ended.
+// CompleteExchange records how the POST of AppendExchange ended.
 func (e *Entry) CompleteExchange(x defender.Exchange, err error) {
 	e.DropExchange()
 	e.AddLook(x, err)
 }
 
-// AddLook notes an exchange that has ended.
+// AddLook records a finished exchange.
 func (e *Entry) AddLook(x defender.Exchange, err error) {
 	c := Call{Class: classAnswered}
 	if answer, ok := errors.AsType[*defender.Error](err); ok {
@@ -70,7 +70,7 @@ func (e *Entry) LastLook() Call {
 	return Call{}
 }
 
-// AddSharedLook notes a look that another run has made for this one too.
+// AddSharedLook records a look that another run made for this one too.
 func (e *Entry) AddSharedLook(c Call) {
 	if !slices.Contains(e.Calls, c) {
 		e.addCall(c)

@@ -1,5 +1,5 @@
-// Package ledger says what is kept of each request, machine and signer, in which states, and in what form: an entry is
-// changed by compare-and-swap alone. What is to become of it internal/remediation decides; internal/broker stores it.
+// Package ledger defines what is stored about each request, machine and signer: its states and its format. An entry is
+// changed only by compare-and-swap. internal/remediation decides what becomes of it, and internal/broker stores it.
 package ledger
 
 import (
@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -18,9 +17,9 @@ type State string
 const (
 	StateWaiting   State = "waiting"   // the run is open and no call of it can be under way
 	StateCalled    State = "called"    // Owner may be calling, or died while it was
-	StateUnknown   State = "unknown"   // the call ended without telling whether it took place
+	StateUnknown   State = "unknown"   // the call ended, and it is not known whether it took place
 	StateSubmitted State = "submitted" // accepted, being followed
-	StateFinal     State = "final"     // decided; Published tells whether everybody was told
+	StateFinal     State = "final"     // decided; Published says whether the result is published too
 )
 
 // StateHeld is no entry: a key that replicas of the version before must not use (holdID).
@@ -35,12 +34,12 @@ func (s State) Known() bool {
 	return false
 }
 
-// Entry is what the ledger knows of one request. It holds all that later results need, for the message is gone
-// once the call is accepted. Times are by this machine's clock unless said otherwise.
+// Entry is what the ledger knows of one request. It holds everything that later results need, since the message is
+// acknowledged once the call is accepted. Times are by this machine's clock unless stated otherwise.
 type Entry struct {
 	Version   int    `json:"v"`
 	State     State  `json:"state"`
-	Published bool   `json:"published,omitempty"` // everybody was told
+	Published bool   `json:"published,omitempty"` // result and dead letter are published
 	Run       int    `json:"run"`
 	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled, by whose clock LastCall is
 	Nonce     string `json:"nonce"`
@@ -64,33 +63,33 @@ type Entry struct {
 
 	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
 	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
-	Asked      time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
+	AskedAt    time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
 	ReceivedAt time.Time `json:"receivedAt"`         // first taken
 
-	CalledAt time.Time        `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
-	LastCall time.Time        `json:"lastCall,omitzero"`   // the latest call
-	StartBy  time.Time        `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
-	Attempts int              `json:"attempts,omitempty"`  // POSTs sent
-	Looks    int              `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
-	LookFrom time.Time        `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
-	NotFound time.Time        `json:"notFound,omitzero"`   // the first 404
-	Failures int              `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
-	Failed   Duration         `json:"failed,omitempty"`    // how long it has waited for faults of its own
-	Due      time.Time        `json:"notBefore,omitzero"`  // not tried again before
-	LastErr  *message.Failure `json:"lastError,omitempty"` // why it waits
+	CalledAt  time.Time        `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
+	LastCall  time.Time        `json:"lastCall,omitzero"`   // the latest call
+	StartBy   time.Time        `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
+	Attempts  int              `json:"attempts,omitempty"`  // POSTs sent
+	Looks     int              `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
+	LookFrom  time.Time        `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
+	NotFound  time.Time        `json:"notFound,omitzero"`   // the first 404
+	Failures  int              `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
+	Failed    Duration         `json:"failed,omitempty"`    // how long it has waited for faults of its own
+	NotBefore time.Time        `json:"notBefore,omitzero"`  // not tried again before
+	LastError *message.Failure `json:"lastError,omitempty"` // why it waits
 
 	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
 	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
-	// Guarded was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
-	Guarded time.Time `json:"guardedAt,omitzero"`
+	// GuardedAt was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	GuardedAt time.Time `json:"guardedAt,omitzero"`
 
-	Follow   bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
-	Adopted  bool      `json:"adopted,omitempty"`
-	ActionID string    `json:"actionId,omitempty"`
-	Created  time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
-	Accepted time.Time `json:"acceptedAt,omitzero"` // when it became submitted
-	Cut      bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
-	Action   []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
+	Follow     bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
+	Adopted    bool      `json:"adopted,omitempty"`
+	ActionID   string    `json:"actionId,omitempty"`
+	Created    time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
+	AcceptedAt time.Time `json:"acceptedAt,omitzero"` // when it became submitted
+	ActionCut  bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
+	Action     []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
 
 	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
 	CallsOmitted int    `json:"callsOmitted,omitempty"`
@@ -119,14 +118,14 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// NewEntry opens run 1 of a request that was published first at asked; asked and now are by the broker's clock.
+// NewEntry opens run 1 of a request that was first published at asked. asked and now are by the broker's clock.
 func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry {
 	return Entry{
 		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: r.Owner() != "",
 		TraceParent: r.TraceParent, TraceState: r.TraceState,
-		Source: d.Ref(), Asked: asked.UTC(), ReceivedAt: time.Now().UTC(),
+		Source: d.Ref(), AskedAt: asked.UTC(), ReceivedAt: time.Now().UTC(),
 		Stages: Stages{Queue: Duration(max(now.Sub(d.Published), 0))},
 	}
 }
@@ -135,9 +134,10 @@ func fingerprint(machine, comment string) string {
 	return Digest(machine+"\n"+comment, 10)
 }
 
+// KeepAction stores the action as the API returned it, unless it has more than limit bytes.
 func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
-	if e.Action, e.Cut = a.Raw, a.Cut; len(a.Raw) > limit {
-		e.Action, e.Cut = nil, true
+	if e.Action, e.ActionCut = a.Raw, a.Cut; len(a.Raw) > limit {
+		e.Action, e.ActionCut = nil, true
 	}
 }
 
@@ -145,9 +145,9 @@ func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
 func (e *Entry) Result() message.Result {
 	r := message.Result{
 		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
-		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.Cut,
+		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.ActionCut,
 		Attempts: e.Attempts, Adopted: e.Adopted,
-		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.Accepted,
+		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.AcceptedAt,
 	}
 	if e.Owned {
 		r.Owner = cmp.Or(e.SignedBy, e.Client)
@@ -158,7 +158,7 @@ func (e *Entry) Result() message.Result {
 	return r
 }
 
-// Acceptance is the entry as what it was when its call was accepted, nil if it was not or is not followed.
+// Acceptance is the entry as it was when its call was accepted; nil if the call was not accepted or is not followed.
 func (e *Entry) Acceptance() *Entry {
 	switch {
 	case !e.Follow || e.ActionID == "":
@@ -171,15 +171,15 @@ func (e *Entry) Acceptance() *Entry {
 	return &accepted
 }
 
-// Since is when what the entry tells was decided.
+// Since is when the entry's present result was decided.
 func (e *Entry) Since() time.Time {
 	if e.State == StateSubmitted {
-		return e.Accepted
+		return e.AcceptedAt
 	}
 	return e.DecidedAt
 }
 
-// Forget drops what no later result needs, once everybody was told.
+// Forget marks the entry as published, and drops what no later result needs.
 func (e *Entry) Forget() {
 	e.Published = true
 	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil

@@ -38,7 +38,7 @@ func TestWhatIsTakenFits(t *testing.T) {
 		e := NewEntry(req, message.Delivery{Stream: "REMEDIATION", Sequence: 1}, time.Now(), time.Now())
 		e.Action = json.RawMessage(`{"x":"` + strings.Repeat("a", action-8) + `"}`)
 		full := &message.Failure{Code: "code", Message: strings.Repeat("m", message.MaxMessage), Origin: message.OriginDefender}
-		e.LastErr, e.Error = full, full
+		e.LastError, e.Error = full, full
 		for range maxCalls {
 			e.addCall(Call{Time: time.Now(), Operation: opUnrestrict, Class: "ambiguous", HTTPStatus: 500, Code: strings.Repeat("c", 64), CorrelationID: strings.Repeat("c", 64)})
 		}

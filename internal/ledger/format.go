@@ -12,14 +12,14 @@ import (
 const FormatVersion = 1
 
 // ErrNewer is a value that a newer version of this program wrote: its format is newer, or it has a field or a state that
-// this version does not know. It is left alone, for what is written over it would lack what is not understood.
+// this version does not know. It is left alone, because overwriting it would lose what this version does not understand.
 var ErrNewer = errors.New("written by a newer version of the worker, which alone may go on with it")
 
-// ErrGarbled is a value that no version wrote. It speaks for one request alone, which waits for somebody to look.
+// ErrGarbled is a value that no version wrote. Only its own request is affected, which waits for an operator.
 var ErrGarbled = errors.New("not understood; look at it with the nats command, and delete the key if the request is to begin anew")
 
-// decode reads a value of the ledger into a struct, of which version is the field; errNewer for one that is left to a
-// newer version, errGarbled for one that is nobody's.
+// decode reads a value of the ledger into a struct whose version field version is. It returns ErrNewer for a value of a
+// newer version, and ErrGarbled for one that no version wrote.
 func decode(value []byte, into any, version *int) error {
 	d := json.NewDecoder(bytes.NewReader(value))
 	d.DisallowUnknownFields()

@@ -31,8 +31,8 @@ type Record struct {
 // so equal bytes in two writes of one key must not occur (entries carry a nonce). With ttl > 0 the broker removes the
 // key that long after the write. Save does not retry a refused write. Load may be stale: decisions rest on Save.
 //
-// SaveBoth is two Saves of different keys, the second sent right behind the first: the broker comes to them in this
-// order, and each succeeds or fails by itself. It saves the wait between them.
+// SaveBoth is two Saves of different keys, the second sent right after the first. The broker processes them in this
+// order, and each succeeds or fails by itself. It saves one round trip.
 //
 // LoadBelow reads the values of all keys that are the given one, a dot and one part more.
 //
@@ -69,11 +69,13 @@ func machineKey(stream, machine string) string {
 // DeploymentDigest stands for a deployment, which its request stream names, in keys that several deployments share.
 func DeploymentDigest(stream string) string { return Digest(stream, 4) }
 
+// Digest is the first size bytes of the SHA-256 of s, in hexadecimal.
 func Digest(s string, size int) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:size])
 }
 
+// Nonce is random text that makes equal writes differ.
 func Nonce() string {
 	var b [9]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
@@ -89,7 +91,7 @@ func Load(ctx context.Context, l Ledger, key string) (Entry, error) {
 	return DecodeEntry(rec)
 }
 
-// DecodeEntry reads what load and the tracker's watch get from the ledger.
+// DecodeEntry reads an entry from its record; a zero one where there is none.
 func DecodeEntry(rec Record) (Entry, error) {
 	e := Entry{Revision: rec.Revision, Written: rec.Written}
 	if rec.Value == nil {
@@ -121,6 +123,7 @@ func Save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration
 	return e.Wrote(Saved{rev, err})
 }
 
+// Write is the compare-and-swap that stores the entry as it is now.
 func (e *Entry) Write(key string, ttl time.Duration) (Write, error) {
 	e.Version, e.Nonce = FormatVersion, Nonce()
 	value, err := message.EncodeJSON(e)
@@ -133,6 +136,7 @@ func (e *Entry) Write(key string, ttl time.Duration) (Write, error) {
 	return Write{key, value, e.Revision, ttl}, nil
 }
 
+// Wrote takes over the outcome of Write.
 func (e *Entry) Wrote(s Saved) error {
 	if s.Err != nil {
 		return fmt.Errorf("write the ledger: %w", s.Err)

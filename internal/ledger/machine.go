@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Machine is the ledger's record of one computer: who calls for it, and whose its actions are. It serves two ends:
-// one call at a time per machine, so that a look-up after a lost answer is unambiguous, and never taking another
-// request's action for one's own.
+// Machine is the ledger's record of one computer: the request that may call for it (the holder), and which request each
+// of its actions belongs to. It ensures that a machine has one call at a time, so that a look-up after a lost answer is
+// unambiguous, and that no request takes another's action for its own.
 //
-// It is taken behind the intent and before the call, and never given back: it is free as soon as its
-// holder's entry says that no call is under way. In this order whoever finds a holder that is not calling may take
-// the machine, for the holder would have to take it again; and an intent whose machine has another holder was never
-// followed by a call. A crash anywhere between leaves nothing to clean up.
+// A request becomes the holder after it has written its intent and before it calls. It never releases the machine:
+// the machine is free as soon as the holder's entry says that no call is under way. Because of this order, anyone who
+// finds a holder that is not calling may take the machine: the holder would have to take it again before a call. And an
+// intent whose machine has another holder was never followed by a call. A crash between the two leaves nothing to clean up.
 type Machine struct {
 	Version int           `json:"v"`
 	Nonce   string        `json:"nonce"`
@@ -30,8 +30,8 @@ type actionOwner struct {
 	Entry  string `json:"entry"`
 }
 
-// mostActions bounds a machine's memory of whose its actions are; older ones are long final.
-const mostActions = 32
+// maxActions bounds a machine's memory of whose its actions are; older ones are long final.
+const maxActions = 32
 
 // LoadMachine reads the record and says whether it is busy with another request's call.
 func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphaned time.Duration) (m Machine, busy bool, err error) {
@@ -65,13 +65,13 @@ func (m *Machine) remember(action, entry string) {
 		return
 	}
 	m.Actions = append(m.Actions, owner)
-	if n := len(m.Actions); n > mostActions {
-		m.Actions = slices.Delete(m.Actions, 0, n-mostActions)
+	if n := len(m.Actions); n > maxActions {
+		m.Actions = slices.Delete(m.Actions, 0, n-maxActions)
 	}
 }
 
-// Others reports whether the action is known to be another request's.
-func (m *Machine) Others(action, self string) bool {
+// BelongsToOther reports whether the action is known to belong to another request.
+func (m *Machine) BelongsToOther(action, self string) bool {
 	return slices.ContainsFunc(m.Actions, func(o actionOwner) bool { return o.Action == action && o.Entry != self })
 }
 
@@ -85,6 +85,7 @@ func (m *Machine) Take(ctx context.Context, l Ledger, stream, id, self string) e
 	return m.Wrote(Saved{rev, err})
 }
 
+// Write is the compare-and-swap that makes self the holder.
 func (m *Machine) Write(stream, id, self string) (Write, error) {
 	m.Version, m.Nonce, m.Holder = FormatVersion, Nonce(), self
 	value, err := json.Marshal(m)
@@ -94,6 +95,7 @@ func (m *Machine) Write(stream, id, self string) (Write, error) {
 	return Write{machineKey(stream, id), value, m.Revision, Retention}, nil
 }
 
+// Wrote takes over the outcome of Write.
 func (m *Machine) Wrote(s Saved) error {
 	if s.Err != nil {
 		return fmt.Errorf("take the machine: %w", s.Err)

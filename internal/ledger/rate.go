@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// SignerHour is the ledger's record of the machines that were called for at one signer's request, for all replicas. It holds
-// at most mostPerHour of them.
+// SignerHour is the ledger's record of the machines that were called for on behalf of one signer, shared by all replicas.
+// It holds at most as many machines as the policy allows an hour.
 type SignerHour struct {
 	Version  int              `json:"v"`
 	Nonce    string           `json:"nonce"`
@@ -17,11 +17,12 @@ type SignerHour struct {
 	revision uint64
 }
 
+// RateKey is the key of a signer's record.
 func RateKey(stream, who string) string {
 	return "p." + Digest(stream, 4) + "." + Digest(who, 20)
 }
 
-// LoadSignerHour reads the record without what is older than memory.
+// LoadSignerHour reads the record without the calls that are older than memory.
 func LoadSignerHour(ctx context.Context, l Ledger, key string, now time.Time, memory time.Duration) (SignerHour, error) {
 	rec, err := l.Load(ctx, key)
 	if err != nil {
@@ -45,7 +46,7 @@ func LoadSignerHour(ctx context.Context, l Ledger, key string, now time.Time, me
 	return c, nil
 }
 
-// Full says whether no call for the machine may be added, and when one leaves.
+// Full reports whether the machine may not be added, and the time of the oldest call, which is the first to leave.
 func (c *SignerHour) Full(machine string, limit int) (until time.Time, full bool) {
 	if _, again := c.Machines[machine]; again || len(c.Machines) < limit {
 		return time.Time{}, false
@@ -58,6 +59,7 @@ func (c *SignerHour) Full(machine string, limit int) (until time.Time, full bool
 	return until, true
 }
 
+// Save writes the record by compare-and-swap.
 func (c *SignerHour) Save(ctx context.Context, l Ledger, key string, memory time.Duration) error {
 	c.Version, c.Nonce = FormatVersion, Nonce()
 	value, err := json.Marshal(c)

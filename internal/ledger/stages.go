@@ -2,16 +2,16 @@ package ledger
 
 import "time"
 
-// Stages is how long a run spent before it had an action, for unrestrict_stage_duration_seconds. It is in the entry since
-// a run goes through several hands. A process that dies takes what it had not written yet with it.
+// Stages is how long a run spent in each stage before it had an action, for unrestrict_stage_duration_seconds. The entry
+// stores it because several processes may handle a run. A crash loses what was not written yet.
 type Stages struct {
 	Queue      Duration  `json:"queue,omitempty"`     // published to first taken, by the broker's clock
 	Quota      Duration  `json:"quota,omitempty"`     // waited for the call budget
-	QuotaSince time.Time `json:"quotaSince,omitzero"` // given back for want of it; zero: it has what it needs
+	QuotaSince time.Time `json:"quotaSince,omitzero"` // since when the run waits for it; zero: it does not wait
 	API        Duration  `json:"api,omitempty"`       // in POSTs
 }
 
-// Granted ends a wait for quota. held is how long the call was waited for in hand.
+// Granted ends a wait for quota. held is how long the handler itself waited for the call.
 func (s *Stages) Granted(held time.Duration) {
 	s.Quota, s.QuotaSince = Duration(s.WaitedForQuota(time.Now())+held), time.Time{}
 }

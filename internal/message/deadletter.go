@@ -26,7 +26,7 @@ const (
 	HeaderDeadSubject   = "Deadletter-Subject"
 	HeaderDeadStream    = "Deadletter-Stream"
 	HeaderDeadSequence  = "Deadletter-Sequence"
-	HeaderDeadPublished = "Deadletter-Published" // by the broker; a derived id can't be told again without it
+	HeaderDeadPublished = "Deadletter-Published" // by the broker's clock; a derived id can't be recognised without it
 	HeaderDeadTruncated = "Deadletter-Truncated"
 	HeaderDeadSignedBy  = "Deadletter-Signed-By" // absent: no signature was asked for, or none was good
 	HeaderDeadDigest    = "Deadletter-Digest"    // sha256:HEX of a payload that was left out

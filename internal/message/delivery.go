@@ -6,6 +6,8 @@ import (
 	"context"
 	"strconv"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Delivery is one message of the request stream as the consumer hands it over.
@@ -26,21 +28,38 @@ func (d Delivery) Ref() string {
 	return d.Stream + ":" + strconv.FormatUint(d.Sequence, 10)
 }
 
-// Outcome is all that a handler says about a message: it is done with, or it is to come again.
+// Outcome is what becomes of a delivery: an ack, or a nak with a delay.
 type Outcome struct {
-	Done  bool          // acknowledge: everything that had to become durable is
-	After time.Duration // not Done: deliver again after so long (0: at once)
-	Cause string        // not Done: a word for logs and unrestrict_retries_total{reason}
+	Done  bool          // ack: everything that had to become durable is durable
+	After time.Duration // nak: the delay before redelivery (0: none)
+	Cause string        // nak: a word for logs and unrestrict_retries_total{reason}
 }
 
 // Done acknowledges the message.
 func Done() Outcome { return Outcome{Done: true} }
 
-// Later gives the message back, to be delivered again after d.
+// Later naks the message, to be redelivered after d.
 func Later(d time.Duration, cause string) Outcome {
 	return Outcome{After: max(d, 0), Cause: cause}
 }
 
-// Handler carries one delivery as far as it can go now. `wait` ends when the process is asked to stop: waits are
-// given up and nothing new is begun. `work` ends when what is under way may no longer be finished.
+// Handler carries one delivery as far as it can go now. The context wait ends when the process is asked to stop: then the
+// handler gives up its waits and begins nothing new. The context work ends when it may not finish what is under way either.
 type Handler func(wait, work context.Context, d Delivery) Outcome
+
+// About returns the fields of a log line about a message that was not parsed: its name, its trace, and the line's own.
+func (d Delivery) About(own ...zap.Field) []zap.Field {
+	fields := []zap.Field{zap.String("message", d.Ref())}
+	if parent, _ := TraceFrom(d.Header, Content{}); parent != "" {
+		fields = append(fields, zap.String("trace_id", TraceID(parent)))
+	}
+	return append(fields, own...)
+}
+
+// TraceID is the trace id in a traceparent that is valid (validTraceParent) or "".
+func TraceID(parent string) string {
+	if parent == "" {
+		return ""
+	}
+	return parent[3:35]
+}

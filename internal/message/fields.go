@@ -93,6 +93,7 @@ func (r Rules) readField(req *Request, name string, value []byte) (err error) {
 	return err
 }
 
+// MachineID checks a machine id, and returns it in lower case.
 func MachineID(s string) (string, error) {
 	if len(s) != 40 || strings.Trim(s, "0123456789abcdefABCDEF") != "" {
 		return "", errors.New("is not 40 hexadecimal digits; take the id, not the name, of the device in Defender")

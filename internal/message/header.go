@@ -17,7 +17,7 @@ func (h Header) Get(name string) string {
 	return value
 }
 
-// lookup is Get that tells an empty value from none.
+// lookup is Get that distinguishes an empty value from none.
 func (h Header) lookup(name string) (value string, there bool) {
 	if v := h[name]; len(v) > 0 {
 		return v[0], true
@@ -95,8 +95,8 @@ func percentEncode(s string) string {
 	})
 }
 
-// headerText writes s so that a header gives it back: as it is, but for what a header would lose or mistake. That is
-// control characters, spaces at the ends, and a per cent sign that reads as an escape. percentDecode undoes it.
+// headerText encodes s for a header. It percent-encodes only what a header would lose or a reader would mistake: control
+// characters, spaces at the ends, and a per cent sign that reads as an escape. percentDecode undoes it.
 func headerText(s string) string {
 	return escapeBytes(s, func(i int) bool {
 		switch c := s[i]; c {

@@ -15,8 +15,8 @@ const HeaderReplay = "Unrestrict-Replay"
 // replayMessageID is the Nats-Msg-Id of the message that replays the dead letter: one replay of each.
 func replayMessageID(seq uint64) string { return "replay:" + strconv.FormatUint(seq, 10) }
 
-// ReplayHeader are the headers to publish a dead letter's payload with, so that it is replayed. What says where it
-// comes from goes along: the message tells its own story should the dead letter be gone when it is read.
+// ReplayHeader returns the headers with which a dead letter's payload is published as a replay. The dead letter's own
+// headers go along, so that the replay can be understood when the dead letter is gone.
 func ReplayHeader(seq uint64, dead Header) Header {
 	h := maps.Clone(dead)
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
@@ -50,8 +50,8 @@ func replayFault(h Header) error {
 	return nil
 }
 
-// isReplay tells a message made by ReplayHeader from one that only bears the mark. One that was published again because
-// its message id had been used up has more behind the id.
+// isReplay distinguishes a message made by ReplayHeader from one that only has the header. A replay that was published
+// again because its message id had been used already has a suffix behind the id.
 func isReplay(h Header) bool {
 	seq, ok, _ := ParseReplay(h)
 	return ok && strings.HasPrefix(h.Get("Nats-Msg-Id")+":", replayMessageID(seq)+":")

@@ -165,6 +165,7 @@ func singleUse(payloadID string, expiresAt time.Time) (code string, err error) {
 	return "", nil
 }
 
+// TraceFrom is the trace context of a message: its headers', else the CloudEvent's.
 func TraceFrom(h Header, c Content) (parent, state string) {
 	t := traceOf(h.Get("traceparent"), h.Get("tracestate"))
 	if t.Parent == "" {

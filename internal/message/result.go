@@ -22,21 +22,13 @@ const (
 	DryRun    = "dryRun"
 )
 
-// IsOutcome tells an outcome from what somebody else wrote in its place.
+// IsOutcome reports whether s is one of the outcomes.
 func IsOutcome(s string) bool {
 	switch s {
 	case Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun:
 		return true
 	}
 	return false
-}
-
-// Failure is what went wrong, in the form that results show.
-type Failure struct {
-	Code       string `json:"code"`
-	Message    string `json:"message"`
-	HTTPStatus int    `json:"httpStatus,omitempty"` // 0: there was no answer
-	Origin     string `json:"origin"`               // request, defender or worker
 }
 
 // Result is one message on the results subject (docs/schemas/result.json).
@@ -65,9 +57,6 @@ type Result struct {
 
 	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
 }
-
-// MaxMessage bounds error.message in characters, so that a result without its action fits into any message.
-const MaxMessage = 4000
 
 // MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN or ID:PHASE:RUN:OWNER, the id percent-encoded. No
 // two results of different id, phase, run or owner have the same: read from its end, the one has a number where the other

@@ -89,7 +89,7 @@ func (s *Signers) Names() []string {
 	return slices.Compact(slices.Sorted(maps.Values(s.current())))
 }
 
-// Knows tells whether a name or a public nkey is one of the signers'.
+// Knows reports whether a name or a public nkey is one of the signers'.
 func (s *Signers) Knows(nameOrKey string) bool {
 	names := s.current()
 	if _, is := names[nameOrKey]; is {
@@ -136,7 +136,7 @@ func (s *Signers) reload() {
 		return
 	}
 	names, err := parseSignersFile(content)
-	s.seen = Settled(info)
+	s.seen = StableInfo(info)
 	if err != nil {
 		s.err = fmt.Errorf("signers file %s: %w", s.path, err)
 		return
@@ -234,6 +234,7 @@ func Sign(seed []byte, subject string, payload []byte) (signer, signature string
 	return signer, base64.RawURLEncoding.EncodeToString(raw), nil
 }
 
+// SignedText is what a signature covers.
 func SignedText(subject string, payload []byte) []byte {
 	return slices.Concat([]byte(subject), []byte("\n"), payload)
 }

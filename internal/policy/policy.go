@@ -23,19 +23,19 @@ type Policy struct {
 
 	mu    sync.Mutex
 	seen  os.FileInfo // the file that was read last, whether it was good or not
-	rules policyRules // never changed, only replaced
+	rules ruleSet     // never changed, only replaced
 	err   error
 }
 
 // policyRules is the content of a policy file.
-type policyRules struct {
-	signers map[string]*policyRule // by name or public nkey
-	others  *policyRule            // nil: whoever is not named may ask nothing
-	lines   map[string]int         // where each signer is named
+type ruleSet struct {
+	signers map[string]*Rule // by name or public nkey
+	others  *Rule            // nil: whoever is not named may ask nothing
+	lines   map[string]int   // where each signer is named
 }
 
-// policyRule is what one signer may ask. The zero value: everything.
-type policyRule struct {
+// Rule is what one signer may ask. The zero value: everything.
+type Rule struct {
 	comment  *regexp.Regexp
 	ticket   bool // required
 	PerHour  int  // machines; 0: no limit
@@ -45,11 +45,11 @@ type policyRule struct {
 // maxPolicy bounds the file, in bytes: some twenty thousand machines.
 const maxPolicy = 1 << 20
 
-// LoadPolicy reads a policy file. The file is looked at again whenever a request is judged, and read when it has changed;
+// Load reads a policy file. The file is looked at again whenever a request is judged, and read when it has changed;
 // if it can't be read then, or is wrong anywhere, the rules read last stay and Err says so. The error joins all mistakes
 // (Unwrap() []error), each with file and line. A rule for none of the signers is a mistake: most likely the name is
 // misspelt, and the signer who was meant has another rule or none.
-func LoadPolicy(path string, signers *message.Signers) (*Policy, error) {
+func Load(path string, signers *message.Signers) (*Policy, error) {
 	p := &Policy{path: path, signers: signers}
 	p.reload()
 	if p.err != nil {
@@ -82,7 +82,7 @@ func (p *Policy) join(mistakes []error) error {
 }
 
 // strangers are the rules that are about nobody who is trusted.
-func (r policyRules) strangers(signers *message.Signers) (mistakes []error) {
+func (r ruleSet) strangers(signers *message.Signers) (mistakes []error) {
 	if signers == nil {
 		return nil
 	}
@@ -121,7 +121,7 @@ func (p *Policy) reload() {
 	}
 	rules, mistakes := parsePolicy(data)
 	strangers := rules.strangers(p.signers)
-	p.seen = message.Settled(info)
+	p.seen = message.StableInfo(info)
 	if len(strangers) > 0 {
 		p.seen = nil // they can become trusted while the file stays as it is
 	}
@@ -132,7 +132,7 @@ func (p *Policy) reload() {
 
 // Rule is the one for a signer: by nkey, else by name, else for all others; nil if there is none. who is what the rate is
 // counted by: keys that go by one name share it.
-func (p *Policy) Rule(name, key string) (who string, r *policyRule) {
+func (p *Policy) Rule(name, key string) (who string, r *Rule) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reload()
@@ -146,7 +146,7 @@ func (p *Policy) Rule(name, key string) (who string, r *policyRule) {
 }
 
 // Forbids is why a signer may not ask that, "" if it may. It knows nothing of the rate.
-func (r *policyRule) Forbids(req message.Request) string {
+func (r *Rule) Forbids(req message.Request) string {
 	switch {
 	case r == nil:
 		return "the policy names no signer " + req.SignedBy + " and has no default; have one of them added"

@@ -79,7 +79,7 @@ func TestPolicyMistakes(t *testing.T) {
 		{"default: \"x\n", "not YAML"},
 	} {
 		path := writePolicy(t, c.text)
-		_, err := LoadPolicy(path, nil)
+		_, err := Load(path, nil)
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%q: %v", c.text, err)
@@ -111,7 +111,7 @@ func TestPolicySample(t *testing.T) {
 	}
 	_, sample, _ := strings.Cut(string(page), "```yaml\n")
 	sample, _, _ = strings.Cut(sample, "```")
-	p, err := LoadPolicy(writePolicy(t, sample), nil)
+	p, err := Load(writePolicy(t, sample), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestPolicySample(t *testing.T) {
 func TestPolicyFileMustBeReadable(t *testing.T) {
 	large := writePolicy(t, "default: {}\n"+strings.Repeat("#", maxPolicy))
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), large, "/dev/zero"} {
-		if _, err := LoadPolicy(path, nil); err == nil || !strings.Contains(err.Error(), path) {
+		if _, err := Load(path, nil); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -135,11 +135,11 @@ func TestPolicyFileMustBeReadable(t *testing.T) {
 
 func TestPolicyRules(t *testing.T) {
 	const key = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
-	p, err := LoadPolicy(writePolicy(t, samplePolicy), nil)
+	p, err := Load(writePolicy(t, samplePolicy), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	without, err := LoadPolicy(writePolicy(t, "signers:\n  ann: {}\n  "+key+": {machines_per_hour: 3}\n"), nil)
+	without, err := Load(writePolicy(t, "signers:\n  ann: {}\n  "+key+": {machines_per_hour: 3}\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestPolicyRules(t *testing.T) {
 
 func TestPolicyIsReadAnew(t *testing.T) {
 	path := writePolicy(t, "default: {machines_per_hour: 1}\n")
-	p, err := LoadPolicy(path, nil)
+	p, err := Load(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestPolicyForNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := writePolicy(t, "signers:\n  ann: {}\n  bob: {}\n  "+bob+": {}\n")
-	_, err = LoadPolicy(path, signers)
+	_, err = Load(path, signers)
 	want := path + ", line 3: there is no trusted signer bob; there are ann\n" + path + ", line 4: there is no trusted signer " + bob + "; there are ann"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
@@ -283,7 +283,7 @@ func TestPolicyForNobody(t *testing.T) {
 		}
 	}
 	say("signers:\n  ann: {machines_per_hour: 1}\n  " + ann + ": {machines_per_hour: 1}\n")
-	p, err := LoadPolicy(path, signers)
+	p, err := Load(path, signers)
 	if err != nil {
 		t.Fatal(err)
 	}

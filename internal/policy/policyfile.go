@@ -28,15 +28,15 @@ func (f *policyFile) mistake(at *token.Token, format string, args ...any) {
 }
 
 // parsePolicy reads a policy, all mistakes at once.
-func parsePolicy(data []byte) (policyRules, []error) {
+func parsePolicy(data []byte) (ruleSet, []error) {
 	// Duplicate keys are found below, all of them and not only the first.
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	if syntax, ok := errors.AsType[yaml.Error](err); ok && syntax.GetToken() != nil {
-		return policyRules{}, []error{fmt.Errorf("line %d: not YAML: %s", syntax.GetToken().Position.Line, syntax.GetMessage())}
+		return ruleSet{}, []error{fmt.Errorf("line %d: not YAML: %s", syntax.GetToken().Position.Line, syntax.GetMessage())}
 	} else if err != nil {
-		return policyRules{}, []error{errors.New("line 1: not YAML")}
+		return ruleSet{}, []error{errors.New("line 1: not YAML")}
 	}
-	f, rules := &policyFile{}, policyRules{signers: map[string]*policyRule{}, lines: map[string]int{}}
+	f, rules := &policyFile{}, ruleSet{signers: map[string]*Rule{}, lines: map[string]int{}}
 	for _, pair := range f.document(file) {
 		switch at := pair.Key.GetToken(); at.Value {
 		case "default":
@@ -54,7 +54,7 @@ func parsePolicy(data []byte) (policyRules, []error) {
 		}
 	}
 	if len(f.mistakes) == 0 && len(rules.signers) == 0 && rules.others == nil {
-		return policyRules{}, []error{errors.New("line 1: nobody may ask anything; give signers or default")}
+		return ruleSet{}, []error{errors.New("line 1: nobody may ask anything; give signers or default")}
 	}
 	return rules, f.mistakes
 }
@@ -116,8 +116,8 @@ func (f *policyFile) signer(at *token.Token) (name string, ok bool) {
 	return "", false
 }
 
-func (f *policyFile) rule(at *token.Token, node ast.Node) *policyRule {
-	r := &policyRule{}
+func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
+	r := &Rule{}
 	for _, pair := range f.pairs(at, node) {
 		key := pair.Key.GetToken()
 		value, plain := yamlText(pair.Value)

@@ -24,7 +24,7 @@ func (r *ambiguousRun) add(machine string) bool {
 	return len(r.machines) >= maxAmbiguous
 }
 
-func (r *ambiguousRun) End() {
+func (r *ambiguousRun) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.machines)

@@ -2,8 +2,8 @@ package remediation
 
 import "time"
 
-// apiTime is a time that the API's clock has passed for certain by now, less a margin; our own less a wide one while the
-// API's was never measured.
+// apiTime is a time that the API's clock has certainly passed by now, less a margin. While the API's clock was never
+// measured, it is our own time less a wide margin.
 func (p *attempt) apiTime() time.Time {
 	earliest, _, measured := p.Defender.Clock()
 	if !measured {

@@ -10,9 +10,9 @@ import (
 
 // Auditor keeps a record of each decision for good.
 //
-// Record returns nil only when the record is durable; nothing is told to anybody before that. An error leaves open
-// whether it is. After a crash or an error it is called again with the same decision, which then is recorded twice: that
-// is no fault.
+// Record returns nil only when the record is durable; nothing is published before that. After an error the record may or
+// may not be durable. After a crash or an error Record is called again with the same decision, which may then be recorded
+// twice; that is accepted.
 //
 // It is safe for concurrent use.
 type Auditor interface {
@@ -26,7 +26,7 @@ func (p *attempt) auditReplay() ledger.AuditRecord {
 	return r
 }
 
-// auditRefusal is the record of a message that has no claim on an id: of what it says it has what its result has.
+// auditRefusal is the record of a message that has no claim on an id. It echoes what the message's result echoes.
 func (p *attempt) auditRefusal(r message.Request, told message.Result) ledger.AuditRecord {
 	return ledger.AuditRecord{
 		Kind: ledger.AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,

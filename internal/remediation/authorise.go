@@ -1,7 +1,13 @@
 package remediation
 
-// forbidden is why the policy forbids the run, "" if it does not. A run is judged when it is about to call for the first
-// time, not again for each attempt; what has to be looked for is looked for first.
+import (
+	"time"
+
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// forbidden is why the policy forbids the run, "" if it does not. A run is judged once, when it is about to call for the
+// first time, and not again for each attempt.
 func (p *attempt) forbidden() string {
 	if p.Policy == nil || p.e.Allowed {
 		return ""
@@ -13,11 +19,55 @@ func (p *attempt) forbidden() string {
 	return rule.Forbids(asked)
 }
 
-// signer is whose request it is: the name, and the nkey that it was verified with. Of several messages that ask the same
-// the first one's, which results and records name too. An entry has none if no signature was asked for then.
+// signer is the signer of the request: the name, and the nkey that verified it. Of several messages with the same request
+// it is the first one's, which results and records name too. An entry has no signer if none was required when it was opened.
 func (p *attempt) signer() (name, key string) {
 	if p.e.Signer == "" {
 		return p.req.SignedBy, p.req.Signer
 	}
 	return p.e.SignedBy, p.e.Signer
+}
+
+// handleUnauthorized handles a message that the rules reject. If the same message was accepted before, under rules that
+// have changed since (a signer was withdrawn, or signatures are now required), it keeps its claim on its id: a call that may
+// have been made is followed to its end, and the result is published under that id, because the machine may be released.
+// Only further calls are not made.
+//
+// The entry shows that the message was accepted before: it names the message by its place in the stream, which no other
+// message has. The name of a withdrawn signer is no longer known, so the entry is searched for among all owners of the id.
+func (p *attempt) handleUnauthorized(r message.Request, why *message.Invalid) (message.Outcome, error) {
+	claimed := message.Request{ID: why.ClaimedID}
+	if claimed.ID == "" {
+		claimed = message.Request{ID: p.origin.Ref(), Derived: true}
+	}
+	key, err := p.find(claimed, "")
+	if err != nil {
+		return message.Outcome{}, err
+	}
+	if key == "" {
+		if why.Code == message.CodeExpiresTooLate {
+			if err := p.rememberRefusal(r.ExpiresAt); err != nil {
+				return message.Outcome{}, err
+			}
+		}
+		return p.refuse(r, why)
+	}
+	p.key = key
+	if !p.inFlight.enter(p.key) {
+		return message.Later(inHandFor, "inHand"), nil
+	}
+	defer p.inFlight.leave(p.key)
+	if err := p.read(); err != nil {
+		return message.Outcome{}, err
+	}
+	if !p.isSource(p.e) {
+		return message.Later(100*time.Millisecond, "overtaken"), nil
+	}
+	p.unauthorized = why
+	if p.replay.found { // a crash came between the run it opened and its end
+		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
+			return message.Outcome{}, err
+		}
+	}
+	return p.carry()
 }

@@ -15,22 +15,22 @@ type Fault struct {
 	Since  time.Time
 }
 
-// Breaker is the system pause of one replica (contract §6.4): a circuit breaker. A fault trips it. While it is open, one
-// message at a time is let through as a probe, with growing delay; an answer that shows the fault gone resets it. It knows
-// nothing of the pause that an operator asks for, nor of the budget.
+// Breaker is the circuit breaker of one replica (contract §6.4: the system pause). A fault trips it. While it is open, one
+// message at a time is let through as a probe, with a growing delay. An answer that shows that the fault is gone resets it.
+// The operator's pause and the budget are not its concern.
 type Breaker struct {
 	Initial, Max time.Duration // delay before the first probe, and the longest
 	Log          *zap.Logger   // of what trips and resets it
 
 	mu      sync.Mutex
 	fault   *Fault
-	held    bool // a first failure is being looked into: nobody else starts a call meanwhile
+	onHold  bool // one handler is finding out whether the API can be reached: no other starts a call meanwhile
 	delay   time.Duration
 	probeAt time.Time
 	probing bool
 	probe   string              // the request that the probe under way may call for
 	met     map[string]struct{} // requests that met the fault
-	passed  int                 // how many of those were passed over since the last probe that tried
+	passed  int                 // how many of those were passed over since the last probe that called
 	served  time.Time           // when an answer last showed that the API takes calls
 	changed chan struct{}
 }
@@ -49,7 +49,7 @@ func (b *Breaker) signal() {
 func (b *Breaker) Trip(code, reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held = false
+	b.onHold = false
 	now := time.Now()
 	switch {
 	case b.fault == nil:
@@ -72,7 +72,7 @@ func (b *Breaker) Trip(code, reason string) {
 	b.signal()
 }
 
-// logFault logs the fault that is on; the caller holds mu, so that the lines come in the order of what they tell.
+// logFault logs the present fault. The caller holds mu, so that the lines appear in the order of the events.
 func (b *Breaker) logFault() {
 	b.Log.Error("no requests are taken but for probes", zap.String("fault", b.fault.Code), zap.String("why", b.fault.Reason))
 }
@@ -94,37 +94,37 @@ func (b *Breaker) ResetFrom(code string) {
 	}
 }
 
-// reset ends whatever holds calls back; the caller holds mu.
+// reset closes the breaker. The caller holds mu.
 func (b *Breaker) reset() {
-	if b.fault == nil && !b.held {
+	if b.fault == nil && !b.onHold {
 		return
 	}
 	if b.fault != nil {
 		b.Log.Info("the fault is gone: requests are taken again", zap.String("fault", b.fault.Code), zap.Duration("after", time.Since(b.fault.Since)))
 	}
-	b.fault, b.held, b.probing, b.probe, b.passed = nil, false, false, "", 0
+	b.fault, b.onHold, b.probing, b.probe, b.passed = nil, false, false, "", 0
 	clear(b.met)
 	b.signal()
 }
 
-// lastServed is when the API took a call of this replica last, anybody's; zero: never.
+// lastServed is when the API last took a call of this replica, for any request; zero: never.
 func (b *Breaker) lastServed() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.served
 }
 
-// HoldOthers holds new calls back while the caller finds out, in seconds, whether the API is reachable at all.
+// HoldOthers holds other handlers' calls back while the caller finds out, within seconds, whether the API can be reached.
 func (b *Breaker) HoldOthers(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held != on {
-		b.held = on
+	if b.onHold != on {
+		b.onHold = on
 		b.signal()
 	}
 }
 
-// Current is the fault that is on.
+// Current is the present fault.
 func (b *Breaker) Current() (Fault, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -134,24 +134,24 @@ func (b *Breaker) Current() (Fault, bool) {
 	return *b.fault, true
 }
 
-// NakDelay is how long a message that met the fault stays away: longer than until the next probe, so that the probe
-// is another request where there is one.
+// NakDelay is the redelivery delay of a message that met the fault. It is longer than until the next probe, so that the
+// probe is another request where there is one.
 func (b *Breaker) NakDelay() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.away()
+	return b.nakDelay()
 }
 
-func (b *Breaker) away() time.Duration {
+func (b *Breaker) nakDelay() time.Duration {
 	return max(time.Until(b.probeAt), 0) + b.delay/2 + time.Second/2
 }
 
-// Admit blocks until a message may be pulled. probe says that it is the one that tries whether the fault is gone;
-// the caller then calls Probed when its handler has returned.
+// Admit blocks until a message may be pulled. If probe is true, that message is the probe: the caller calls Probed when
+// its handler has returned.
 func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
 	for {
 		b.mu.Lock()
-		through := b.fault == nil && !b.held
+		through := b.fault == nil && !b.onHold
 		due := b.fault != nil && !b.probing && !time.Now().Before(b.probeAt)
 		if due {
 			b.probing = true
@@ -176,7 +176,7 @@ func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
 	}
 }
 
-// Probed ends a probe that neither met the fault nor showed it gone (a duplicate, a malformed message): another one may follow.
+// Probed ends a probe. If it neither met the fault nor showed it gone (a duplicate, a malformed message), another may follow.
 func (b *Breaker) Probed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -186,9 +186,9 @@ func (b *Breaker) Probed() {
 	}
 }
 
-// permits says whether a call for a request may be begun, else how long its message is to stay away. While a fault is
-// on only the probe's may. A probe that met the fault before is passed over until all those were: it may be the
-// request's own, and the broker gives out messages that come again before those that wait.
+// permits reports whether a call for a request may begin, and otherwise the delay of its nak. While the breaker is open,
+// only the probe may call. A probe whose request met the fault before is passed over until all such requests were: the
+// fault may be the request's own, and the broker delivers redelivered messages before new ones.
 func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -196,7 +196,7 @@ func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) 
 	case b.fault == nil:
 		return 0, true
 	case !probe:
-		return b.away(), false
+		return b.nakDelay(), false
 	case b.probe == key: // it was let through before
 		return 0, true
 	case met && b.passed < len(b.met):
@@ -207,26 +207,26 @@ func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) 
 	return 0, true
 }
 
-// meets notes that a request met the fault that is on.
-func (b *Breaker) meets(key string) {
+// recordMet records that a request met the present fault.
+func (b *Breaker) recordMet(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fault == nil {
 		return
 	}
-	if len(b.met) >= mostMet {
+	if len(b.met) >= maxMet {
 		clear(b.met)
 	}
 	b.met[key] = struct{}{}
 }
 
-const mostMet = 1000
+const maxMet = 1000
 
-// awaitFirst waits while somebody else's first failure is being looked into.
+// awaitFirst waits while another handler finds out whether the API can be reached (HoldOthers).
 func (b *Breaker) awaitFirst(ctx context.Context) error {
 	for {
 		b.mu.Lock()
-		held, changed := b.held, b.changed
+		held, changed := b.onHold, b.changed
 		b.mu.Unlock()
 		if !held {
 			return nil

@@ -7,12 +7,11 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// call makes the run's POST if nothing speaks against it, and says what came of it.
+// call makes the run's POST unless something forbids it, and decides what its answer means.
 func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 	if s.do == doAgain {
 		if s.cause != "" {
@@ -28,8 +27,8 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 		}
 	}
 	e, s, err := p.mayCall()
-	if err == nil && s.do == doCall && !p.Config.DryRun && p.old(guardGood) {
-		if err := p.watch(); err != nil {
+	if err == nil && s.do == doCall && !p.Config.DryRun && p.guarded(guardGood) {
+		if err := p.prepareLook(); err != nil {
 			return p.notCalled(err)
 		}
 		e, s, err = p.mayCall() // that may have taken a minute
@@ -41,7 +40,7 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 		if err := p.guard(); err != nil {
 			return p.notCalled(err)
 		}
-		e, s := rehearsed(p.e, p.facts())
+		e, s := endDryRun(p.e, p.facts())
 		return e, s, nil
 	}
 	action, err := p.post(t)
@@ -68,9 +67,9 @@ func (p *attempt) shutdown() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// answerFacts counts the answer and says what else counts with it.
+// answerFacts counts the answer and gathers the facts that decide what it means.
 func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
-	ambiguous := p.heard(a)
+	ambiguous := p.countAnswer(a)
 	if a != nil && a.Class == defender.Stale {
 		t.stale++
 	}
@@ -93,8 +92,8 @@ func (p *attempt) mayCall() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// beforeCall gathers what must hold right before a call, the free things first. Only the first that speaks against the
-// call is looked for: to ask the breaker may use up its probe.
+// beforeCall gathers the facts that must hold right before a call, those that cost nothing first. It stops at the first one
+// that forbids the call: asking the breaker may use up its probe.
 func (p *attempt) beforeCall() (f facts, err error) {
 	f = p.facts()
 	if f.refusal, f.allowed = p.refusal(); f.refusal != nil {
@@ -103,21 +102,21 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	if f.paused = p.paused(); f.paused > 0 {
 		return f, nil
 	}
-	// The first time the machine is nearly always free, and taking it tells. One that was found busy is asked first, so
-	// that waiting for it costs no call.
+	// At the first delivery the machine is nearly always free, and taking it shows whether it is. If it was found busy
+	// before, it is read first, so that waiting for it costs no call of the budget.
 	if p.d.Attempt > 1 && !p.Config.DryRun {
 		if f.busy, err = p.readMachine(); err != nil || f.busy {
 			return f, err
 		}
 	}
-	_, _, err = p.inRate()
+	_, _, err = p.signerHour()
 	if over, is := errors.AsType[refused](err); is {
 		f.refusal, err = over.why, nil
 	}
 	return f, err
 }
 
-// refusal is why the request may not be called for, as far as that is known without asking anybody.
+// refusal is why the request may not be called for, as far as that is known without I/O.
 func (p *attempt) refusal() (why *message.Failure, allowed bool) {
 	if p.unauthorized != nil {
 		return &message.Failure{Code: p.unauthorized.Code, Origin: message.OriginRequest, Message: p.unauthorized.Message}, false
@@ -134,7 +133,7 @@ func (p *attempt) refusal() (why *message.Failure, allowed bool) {
 	return nil, p.Policy != nil
 }
 
-// paused is for how long the breaker keeps this message from the API; 0: not at all.
+// paused is how long the breaker delays this message; 0: not at all.
 func (p *attempt) paused() time.Duration {
 	if wait, ok := p.Breaker.permits(p.key, p.d.Probe); !ok {
 		return max(wait, time.Nanosecond)
@@ -142,12 +141,12 @@ func (p *attempt) paused() time.Duration {
 	return 0
 }
 
-// post is the one exchange that calls: permit, guard, intent, POST, in this order and with nothing between. The guard is
-// asked with the permit in hand: its look is mostly there (watch), and is made here if the permit was waited for. The POST leaves
-// within Config.StartLimit of the intent, or not at all: the budget and defender see to it.
+// post is the one function that calls: permit, guard, intent, POST, in this order and with nothing in between. The guard
+// runs after the permit. Usually its look was made before (prepareLook); it is made here if the permit was waited for. The
+// POST leaves within Config.StartLimit of the intent or not at all, which the budget and defender enforce.
 //
-// A death before the intent leaves a permit, which ages out. Behind the intent it leaves "called", and whoever comes next
-// has to look for the call.
+// A crash before the intent leaves a permit, which ages out. A crash after it leaves an entry that is "called", and the
+// next delivery has to look for the call.
 func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	permit, err := p.permit()
 	if err != nil {
@@ -168,7 +167,7 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	return action, err
 }
 
-// permit gets the permit, and asks the guard.
+// permit gets the permit, and runs the guard.
 func (p *attempt) permit() (permit defender.Permit, err error) {
 	if permit, err = p.Defender.Ready(p.wait); err != nil {
 		return permit, err
@@ -177,7 +176,7 @@ func (p *attempt) permit() (permit defender.Permit, err error) {
 	return permit, p.guard()
 }
 
-// notCalled follows a call that was not begun, because of err.
+// notCalled decides what follows a call that was not begun, because of err.
 func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	if errors.Is(err, errMachineBusy) {
 		e, s := putOff(p.e, machineBusy(p.facts()))
@@ -199,7 +198,7 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	return p.e, step{}, err
 }
 
-// refused is the reason not to make a call that was found on the way to it.
+// refused is the error of a call that must not be made.
 type refused struct{ why *message.Failure }
 
 func (r refused) Error() string { return r.why.Message }
@@ -207,7 +206,7 @@ func (r refused) Error() string { return r.why.Message }
 // notOurs says whether an action that answers our call is not of its making: older, with another comment, or known
 // to be another request's.
 func (p *attempt) notOurs(a defender.MachineAction) bool {
-	if p.m.Others(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
+	if p.m.BelongsToOther(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
 		return true
 	}
 	if !p.clockKnown() || a.CreationTime.IsZero() {

@@ -8,16 +8,15 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// carry takes the run from where it stands to what ends the delivery. It is the only loop: gather facts, decide, write what
-// was decided, take the step, and so on. A crash anywhere leaves an entry from which next goes on.
+// carry takes the run from its present state to the step that ends the delivery. It is the only loop: gather facts, decide,
+// write the decision, take the step, repeat. A crash anywhere leaves an entry from which next continues.
 func (p *attempt) carry() (message.Outcome, error) {
 	t := tries{began: time.Now()}
-	holding := false // others' calls back, while this one finds out whether the API can be reached at all
+	holding := false // true while this handler holds back the calls of others (Breaker.HoldOthers)
 	hold := func(on bool) {
 		if holding != on {
 			holding = on
@@ -29,13 +28,13 @@ func (p *attempt) carry() (message.Outcome, error) {
 	for err == nil {
 		hold(s.do == doAgain && t.unsent > 0)
 		p.e = e
-		p.signal(s)
+		p.updateBreaker(s)
 		won, failed := p.write(s)
 		switch {
 		case failed != nil:
 			return message.Outcome{}, failed
 		case !won:
-			e, s, err = p.next() // mostly it is our own write, of which we did not hear
+			e, s, err = p.next() // usually it is our own write, whose acknowledgement was lost
 			continue
 		}
 		switch s.do {
@@ -56,17 +55,17 @@ func (p *attempt) carry() (message.Outcome, error) {
 	return message.Outcome{}, err
 }
 
-// facts are those that cost nothing to gather.
+// facts gathers the facts that cost nothing.
 func (p *attempt) facts() facts {
 	_, tripped := p.Breaker.Current()
 	return facts{
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, stopping: p.wait.Err() != nil,
-		backoff: p.Config.Backoff.Delay(p.e.Failures), parked: p.Config.Backoff.Delay(p.d.Attempt),
+		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
 		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped,
 	}
 }
 
-// next decides where the run stands.
+// next decides how the run continues.
 func (p *attempt) next() (ledger.Entry, step, error) {
 	if p.e.State == ledger.StateCalled || p.e.State == ledger.StateUnknown {
 		if _, err := p.readMachine(); err != nil {
@@ -74,26 +73,26 @@ func (p *attempt) next() (ledger.Entry, step, error) {
 		}
 	}
 	f := p.facts()
-	f.holds = p.m.Holder == p.key
+	f.isHolder = p.m.Holder == p.key
 	e, s := decider(p.Config).next(p.e, f)
 	return e, s, nil
 }
 
-// signal tells the breaker what the answer showed.
-func (p *attempt) signal(s step) {
+// updateBreaker trips or resets the breaker, as the step says.
+func (p *attempt) updateBreaker(s step) {
 	if s.up {
 		p.Breaker.Reset()
 	}
 	if s.fault != nil {
 		p.Breaker.Trip(s.fault.Code, s.fault.Reason)
-		p.Breaker.meets(p.key)
+		p.Breaker.recordMet(p.key)
 	}
 	if s.quota {
-		p.Notes.waitsForQuota(p.key, s.after)
+		p.Shared.noteQuotaWait(p.key, s.after)
 	}
 }
 
-// nak gives the message back. One that met a fault stays away for longer than until the breaker's next probe.
+// nak naks the message. One that met a fault is redelivered only after the breaker's next probe.
 func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
@@ -101,15 +100,15 @@ func (p *attempt) nak(s step) message.Outcome {
 	return message.Later(s.after, s.cause)
 }
 
-// write makes what was decided durable before a step that lets go of the message or tells anybody. Nothing is written
-// before a look, which changes nothing, or a call, whose intent takes along what was decided. won is false where another
-// process was first: then the run goes on from its entry.
+// write makes the decision durable before a step that acknowledges the message or publishes. Nothing is written before a
+// look, which changes nothing, or before a call, whose intent includes the decision. won is false if another process wrote
+// first: then the run continues from that entry.
 func (p *attempt) write(s step) (won bool, err error) {
 	if !s.ends() || essenceOf(&p.e) == p.stored {
 		return true, nil
 	}
-	if won = true; s.insist {
-		won, err = p.insist()
+	if won = true; s.mustSave {
+		won, err = p.saveOutcome()
 	} else {
 		err = p.save(0)
 	}
@@ -138,9 +137,9 @@ func (p *attempt) saved(s ledger.Saved) error {
 	return nil
 }
 
-// insist writes what became of a call that took place. It does not give way to a store that is away: only a process
-// that ends forgets it, and then the look-ups find it again. won is false when another process's word stands.
-func (p *attempt) insist() (won bool, err error) {
+// saveOutcome writes what became of a call that took place. It retries for as long as the store is away. Only the end of
+// the process loses the outcome, and then the look-ups find it again. won is false if another process's entry stands.
+func (p *attempt) saveOutcome() (won bool, err error) {
 	for n := 0; ; n++ {
 		err := p.save(0)
 		if err == nil {
@@ -163,7 +162,7 @@ func (p *attempt) insist() (won bool, err error) {
 	}
 }
 
-// merge takes over what another process has written, unless this one's action is to stand above it.
+// merge takes over what another process has written, unless this process has an action that must replace it.
 func (p *attempt) merge() (over bool, err error) {
 	now, err := ledger.Load(p.work, p.Ledger, p.key)
 	if err != nil {
@@ -182,7 +181,7 @@ func (p *attempt) merge() (over bool, err error) {
 	return false, nil
 }
 
-// count says in metrics and log what has just become durable, once a run.
+// count reports in metrics and log what has just become durable, once a run.
 func (p *attempt) count(s step) {
 	if s.do != doPublish {
 		return
@@ -203,18 +202,18 @@ func (p *attempt) count(s step) {
 	}
 }
 
-// heard counts an answer where it arrives: several unclear ones in a row, over different machines, are a fault of the system.
-func (p *attempt) heard(a *defender.Error) (ambiguous bool) {
+// countAnswer counts an answer. Several unclear ones in a row, for different machines, are a fault of the system.
+func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
 	switch {
 	case a == nil:
-		p.ambiguous.End()
+		p.ambiguous.reset()
 	case a.Class == defender.Ambiguous:
-		return !a.Foreign() && p.ambiguous.add(p.e.MachineID)
+		return !a.FromProxy() && p.ambiguous.add(p.e.MachineID)
 	case a.Class == defender.Throttled:
 		p.Breaker.ResetFrom(faultUnreachable)
-		p.ambiguous.End()
+		p.ambiguous.reset()
 	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
-		p.ambiguous.End()
+		p.ambiguous.reset()
 	}
 	return false
 }

@@ -4,15 +4,14 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Everything that is decided about a run stands in the decide*.go files, as pure functions from the entry and the facts to
-// the entry as it is to become and the step to take. They read no clock, no store and no settings but their arguments, and
-// log nothing. carry.go gathers the facts, writes the entry and takes the steps. Each row of the table in decide_test.go is
-// one case here; a new rule is a new fact and a new case.
+// Every decision about a run is in the decide*.go files, as pure functions from an entry and facts to the next entry and
+// the step to take. They read no clock, no store and no settings besides their arguments, and log nothing. carry.go gathers
+// the facts, writes the entry and takes the step. Each row of the table in decide_test.go is one case here. A new rule is a
+// new fact and a new case.
 
 // do is a kind of step.
 type do int
@@ -31,12 +30,12 @@ const (
 func (d do) String() string {
 	return map[do]string{
 		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
-		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the letter",
+		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
 	}[d]
 }
 
-// step is what is to be done next. Before a doPublish, doAck or doWait the entry is written, if a later decision depends on
-// what has changed in it (essenceOf).
+// step is what to do next. Before doPublish, doAck and doWait the entry is written if a later decision depends on what has
+// changed in it (essenceOf).
 type step struct {
 	do    do
 	after time.Duration // doWait, doAgain; with a fault: 0 means longer than until the breaker's next probe
@@ -48,9 +47,9 @@ type step struct {
 	conflict *defender.Error  // doAdopt: what the call was answered
 	invalid  *message.Invalid // doRefuse
 
-	// insist: a call took place or may have. The write is repeated until the store takes it or the process ends, and
+	// mustSave: a call took place or may have. The write is repeated until the store takes it or the process ends, and
 	// merged with what another process has written meanwhile.
-	insist bool
+	mustSave bool
 }
 
 // ends says whether the step ends a delivery.
@@ -59,28 +58,28 @@ func (s step) ends() bool { return s.do == doPublish || s.do == doAck || s.do ==
 // decider has the settings that decisions depend on.
 type decider SubmitConfig
 
-// facts is what a decision rests on beside the entry. Every function says which it reads.
+// facts is what a decision depends on besides the entry. Each function names the facts that it reads.
 type facts struct {
 	now, brokerNow time.Time // this machine's clock, and its estimate of the broker's
 	message        string    // STREAM:SEQ of the delivery
 	delivered      int       // how often it was delivered, this time included
 	stopping       bool      // the process was asked to stop
 
-	holds   bool             // the machine's record names this run as its holder
-	busy    bool             // the machine's record names another run, whose call may be under way
-	refusal *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
-	allowed bool             // the policy was asked, and allows the run
-	paused  time.Duration    // the breaker is open, and this is not its probe: for so long the message is to stay away
-	backoff time.Duration    // of the entry's failures
-	retry   time.Duration    // of those and of the tries in hand
-	parked  time.Duration    // of the deliveries so far
-	tries   tries
+	isHolder        bool             // the machine's record names this run as its holder
+	busy            bool             // the machine's record names another run, whose call may be under way
+	refusal         *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
+	allowed         bool             // the policy was asked, and allows the run
+	paused          time.Duration    // the breaker is open and this is not its probe: the delay of the nak
+	backoff         time.Duration    // of the entry's failures
+	retry           time.Duration    // of those and of the tries in hand
+	deliveryBackoff time.Duration    // of the deliveries so far
+	tries           tries
 
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
 	tripped   bool      // the breaker is open, probe or not
-	ambiguous bool      // this unclear answer is one of several in a row, over different machines
-	notOurs   bool      // the action that answered the call is not of its making
+	ambiguous bool      // this unclear answer is one of several in a row, for different machines
+	notOurs   bool      // the call did not create the action that answered it
 }
 
 // tries are the attempts of one delivery at its call, with the message in hand.
@@ -91,10 +90,10 @@ type tries struct {
 	intent                time.Duration // what the last write-ahead intent took
 }
 
-// slack keeps a delivery that is on time from being sent back for a millisecond.
+// slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next says where the run stands. Facts: now, brokerNow, message, holds.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -111,9 +110,9 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		if rest := d.leaseRemaining(e, f); rest > 0 {
 			return e, wait(rest, "inFlight")
 		}
-		if !f.holds && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
-			// Nobody can have taken the machine from this run, nor has its record expired: it was never taken for it,
-			// and so there was no call.
+		if !f.isHolder && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
+			// The machine was never taken for this run, so there was no call: nobody can have taken it over since, and its
+			// record has not expired.
 			return reverted(e), step{do: doCall}
 		}
 		e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
@@ -124,15 +123,15 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doLook}
 	}
-	if rest := e.Due.Sub(f.now); rest > slack {
+	if rest := e.NotBefore.Sub(f.now); rest > slack {
 		return e, wait(rest, "notDue")
 	}
 	return e, step{do: doCall}
 }
 
-// beforeCall judges what must hold right before a call. No call of the run can have taken place: every one made was
-// refused, never left, or was looked for in vain. So the entry says "waiting" where the call is put off. Facts: refusal,
-// allowed, paused, busy, delivered, message, now.
+// beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
+// never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: refusal, allowed,
+// paused, busy, delivered, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
@@ -149,7 +148,7 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 // intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
 func (d decider) intended(e ledger.Entry, now, calledAt time.Time) ledger.Entry {
 	e.State, e.Owner, e.Attempts = ledger.StateCalled, d.Owner, e.Attempts+1
-	e.Looks, e.LookFrom, e.Due = 0, time.Time{}, time.Time{}
+	e.Looks, e.LookFrom, e.NotBefore = 0, time.Time{}, time.Time{}
 	e.LastCall, e.StartBy = now.UTC(), time.Time{}
 	e.AppendExchange(e.LastCall)
 	if e.CalledAt.IsZero() {
@@ -165,13 +164,13 @@ func reverted(e ledger.Entry) ledger.Entry {
 	return e
 }
 
-// notGranted follows a call that was not made for want of a call of the budget.
+// notGranted follows a call that was not made because the budget had none left.
 func (d decider) notGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
 	return putOff(awaitQuota(e, quota, "quota", f))
 }
 
-// putOff naks the message of a run of which no call is under way. Only who knows that may say so: for whoever only wants
-// the message later, "called" must stay "called".
+// putOff naks the message of a run that has no call under way, and makes the entry "waiting". A nak for any other reason
+// must leave "called" as it is.
 func putOff(e ledger.Entry, s step) (ledger.Entry, step) {
 	e.State = ledger.StateWaiting
 	return e, s
@@ -181,16 +180,16 @@ func wait(d time.Duration, cause string) step {
 	return step{do: doWait, after: max(d, 0), cause: cause}
 }
 
-// machineBusy is a wait for a machine that another request's call holds: it can be for hours.
+// machineBusy waits for a machine that another request's call holds, which may take hours.
 func machineBusy(f facts) step {
 	return wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), "machineBusy")
 }
 
-// maxQuotaDelay bounds how long a message stays away for quota. Nothing is pulled while no call can be had, so that it costs
-// nothing; and what waits goes on as soon as the limits are raised, before what comes later.
+// maxQuotaDelay bounds the redelivery delay of a message that waits for quota. A short delay costs nothing, because nothing
+// is pulled while no call can be had. And once the limits are raised, what waits goes on at once, before newer messages.
 const maxQuotaDelay = 30 * time.Second
 
-// awaitQuota naks the message until a call may be had. The wait counts from here to the grant, over all redeliveries.
+// awaitQuota naks the message until a call may be had. The wait is measured from here to the grant, over all redeliveries.
 func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.Entry, step) {
 	if e.Stages.QuotaSince.IsZero() {
 		e.Stages.QuotaSince = f.now.UTC()
@@ -200,21 +199,21 @@ func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.
 	return e, s
 }
 
-// essence is what later decisions rest on. Where it differs from what the ledger has, a step that ends the delivery is
-// preceded by a write.
+// essence is the part of an entry that later decisions depend on. Where it differs from what the ledger has, the entry is
+// written before a step that ends the delivery.
 type essence struct {
 	state                          ledger.State
 	published, allowed, counted    bool
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
 	quotaSince                     time.Time
-	due, lookFrom, notFound        time.Time
+	notBefore, lookFrom, notFound  time.Time
 }
 
 func essenceOf(e *ledger.Entry) essence {
 	return essence{
 		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
-		quotaSince: e.Stages.QuotaSince, due: e.Due, lookFrom: e.LookFrom, notFound: e.NotFound,
+		quotaSince: e.Stages.QuotaSince, notBefore: e.NotBefore, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -20,8 +19,8 @@ const (
 )
 
 const (
-	// holdFor is how long attempts that never left this machine are repeated while the message is in hand; what takes
-	// longer is left to the broker's redelivery.
+	// holdFor is how long attempts that never left this machine are repeated within one delivery. What takes longer is left
+	// to the broker's redelivery.
 	holdFor = 3 * time.Second
 	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked: each
 	// time costs a call of the budget.
@@ -41,17 +40,17 @@ func (d decider) accepted(e ledger.Entry, a defender.MachineAction, f facts) (le
 func (d decider) taken(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.ActionID, e.Created = a.ID, a.CreationTime
 	e.KeepAction(a, d.MaxAction)
-	e.Accepted = f.now.UTC()
-	e.LastErr, e.Owner = nil, ""
+	e.AcceptedAt = f.now.UTC()
+	e.LastError, e.Owner = nil, ""
 	e.State, e.Follow = ledger.StateSubmitted, d.Track
 	if !e.Follow {
 		e = ended(e, f.now, message.Submitted, nil, false)
 	}
-	return e, step{do: doPublish, up: true, insist: true}
+	return e, step{do: doPublish, up: true, mustSave: true}
 }
 
-// answered says what every answer to a call means but an acceptance (defender.Classify), and what it means that none came.
-// Facts: now, message, tries, retry, backoff, answered, ambiguous.
+// answered decides what an answer other than an acceptance means (defender.Classify), or the lack of one. Facts: now,
+// message, tries, retry, backoff, answered, ambiguous.
 func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch a.Class {
 	case defender.Stale:
@@ -81,7 +80,7 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 		s.up = a.StatusCode != 403
 		return e, s
 	}
-	if a.Foreign() { // somebody else answered, who may have let the call through
+	if a.FromProxy() { // a proxy answered, which may have let the call through
 		return d.unclear(e, a, f)
 	}
 	return putOff(systemFault(e, a))
@@ -89,11 +88,11 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 
 // unclear leaves a call that may have taken place to the look-ups.
 func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
-	e.State, e.LookFrom, e.LastErr = ledger.StateUnknown, f.now.UTC(), failure(a)
+	e.State, e.LookFrom, e.LastError = ledger.StateUnknown, f.now.UTC(), failure(a)
 	s := wait(d.ReconcileDelay, "unclear")
-	s.insist = true
+	s.mustSave = true
 	switch {
-	case a.Foreign():
+	case a.FromProxy():
 		s.fault = &Fault{Code: defender.CodeLabel(a.Code), Reason: a.Reason}
 	case f.ambiguous:
 		s.fault = ambiguousFault(a)
@@ -101,8 +100,8 @@ func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Ent
 	return e, s
 }
 
-// notFound rejects at the second 404. An empty one is Defender's own only if somebody had an answer of Defender's since the
-// first; else somebody else answers in its place.
+// notFound rejects at the second 404. An empty 404 counts as Defender's own only if Defender has answered anything since
+// the first one; otherwise something else answers in its place.
 func (d decider) notFound(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	var s step
 	switch {
@@ -121,7 +120,7 @@ func (d decider) notFound(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 }
 
 // slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late. The
-// grant itself takes two of the broker's answers, which count too.
+// grant takes two round trips to the broker too, which count as well.
 func (d decider) slowFor() time.Duration { return d.StartLimit / 4 }
 
 // stale repeats a call whose permit was too old, and blames a broker that is too slow for any.
@@ -137,22 +136,22 @@ func (d decider) stale(e ledger.Entry, f facts) (ledger.Entry, step) {
 		f.tries.intent.Round(time.Millisecond))}})
 }
 
-// failed naks the message for a fault of the request's own, with growing delay, or gives the request up. No call of it is
-// under way. Facts: now, message, backoff.
+// failed naks the message because of the request's own fault, with a growing delay, or gives the request up. No call of it
+// is under way. Facts: now, message, backoff.
 func (d decider) failed(e ledger.Entry, atLeast time.Duration, cause string, why *message.Failure, f facts) (ledger.Entry, step) {
 	delay := max(f.backoff, atLeast)
 	e.State = ledger.StateWaiting
 	e.Failures++
 	e.Failed += ledger.Duration(delay)
-	e.LastErr = why
+	e.LastError = why
 	if time.Duration(e.Failed) > d.GiveUpAfter {
 		return giveUp(e, f)
 	}
-	e.Due = f.now.Add(delay).UTC()
+	e.NotBefore = f.now.Add(delay).UTC()
 	return e, wait(delay, cause)
 }
 
-// systemFault naks the message because of a fault of the system: it costs the request nothing.
+// systemFault naks the message because of a fault of the system, which does not count against the request.
 func systemFault(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
 	fault := &Fault{Code: defender.CodeLabel(a.Code), Reason: cmp.Or(a.Reason, a.Error())}
 	if a.Op == "token" {
@@ -161,12 +160,12 @@ func systemFault(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
 	if id := a.Exchange.CorrelationID; id != "" {
 		fault.Reason += " (correlation id " + id + ")"
 	}
-	e.LastErr = failure(a)
+	e.LastError = failure(a)
 	return e, step{do: doWait, cause: "systemFault", fault: fault}
 }
 
 func unreachable(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
-	e.LastErr = failure(a)
+	e.LastError = failure(a)
 	return e, step{do: doWait, cause: faultUnreachable, fault: &Fault{
 		Code:   faultUnreachable,
 		Reason: "the Defender API cannot be reached: " + a.Error() + "; check DEFENDER_API_URL, name resolution, the proxy and the firewall",
@@ -178,9 +177,9 @@ func ambiguousFault(a *defender.Error) *Fault {
 		"several calls in a row got no clear answer (last: %s); see whether the Defender API or a proxy before it is in trouble. Every one is looked up before it is made again", a.Error())}
 }
 
-// merged puts an answer that came late over what another process has written meanwhile. Whoever wrote "not accepted" is
-// overruled, for the action exists; whoever has an action or a decision was first. An answer without an action overrules
-// nobody: the other process may be calling by now.
+// merged merges the outcome of a call (mine) with what another process has written meanwhile (theirs). An accepted call
+// overrules an open entry, because the action exists. It does not overrule an entry with an action or a decision. An answer
+// without an action overrules nothing: the other process may be calling by now.
 func merged(mine, theirs ledger.Entry) (e ledger.Entry, over bool) {
 	open := theirs.State == ledger.StateWaiting || theirs.State == ledger.StateCalled || theirs.State == ledger.StateUnknown
 	if theirs.Run != mine.Run || !open || mine.ActionID == "" {

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -21,14 +20,14 @@ func giveUp(e ledger.Entry, f facts) (ledger.Entry, step) {
 		why.Code = message.CodeFateUnknown
 		why.Message = "it could not be found out whether the call took place; see the machine's actions in the portal before it is asked for again"
 	}
-	if last := e.LastErr; last != nil {
+	if last := e.LastError; last != nil {
 		why.Message += "; last: " + last.Code + ": " + last.Message
 		why.HTTPStatus = last.HTTPStatus
 	}
 	return deadLettered(e, f, message.Abandoned, why)
 }
 
-// deadLettered decides, and leaves the dead letter to this message, whose payload nobody else has.
+// deadLettered ends the run with a dead letter. Only this delivery can publish it, because only it has the payload.
 func deadLettered(e ledger.Entry, f facts, outcome string, why *message.Failure) (ledger.Entry, step) {
 	e.Source = f.message
 	return ended(e, f.now, outcome, why, true), step{do: doPublish}
@@ -41,8 +40,8 @@ func ended(e ledger.Entry, now time.Time, outcome string, why *message.Failure, 
 	return e
 }
 
-// rehearsed ends a dry run, for which everything but the POST was done.
-func rehearsed(e ledger.Entry, f facts) (ledger.Entry, step) {
+// endDryRun ends a dry run, in which everything but the POST was done.
+func endDryRun(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.DryRun, nil, false), step{do: doPublish}
 }
 

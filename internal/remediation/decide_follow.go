@@ -5,22 +5,21 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// sighting is what the tracker has learned of an action that it follows.
-type sighting struct {
+// observation is what the tracker has learned of an action that it follows.
+type observation struct {
 	action   defender.MachineAction // zero: the API does not know it any more
 	exchange defender.Exchange      // what it was learned from
 	gone     *defender.Error        // asked for by its id several times, and not found
 	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
 }
 
-// sighted says what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
+// observed decides what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
 // as it is.
-func (d decider) sighted(e ledger.Entry, s sighting, timeout time.Duration, now time.Time) (ledger.Entry, step) {
+func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step) {
 	if e.State != ledger.StateSubmitted {
 		return e, step{do: doAck}
 	}

@@ -6,8 +6,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// leaseRemaining is how much longer another process may be in the middle of its call; past that it is dead, or its answer
-// lost. A call of this process that no handler is at any more ended without being recorded.
+// leaseRemaining is how much longer another process may be in the middle of its call. After that the process is dead, or its
+// answer lost. If this process owns the call, no handler works on it any more: it ended without being recorded.
 func (d decider) leaseRemaining(e ledger.Entry, f facts) time.Duration {
 	if e.Owner == d.Owner {
 		return 0
@@ -28,8 +28,8 @@ func (d decider) startLimit(e ledger.Entry) time.Duration {
 	return max(d.StartLimit, e.StartBy.Sub(e.LastCall)) // of none it is far below zero
 }
 
-// holderTimeout is when a machine's holder that has not been heard of since its call holds the machine no longer: its
-// message was purged. Nobody who is alive is silent for so long. By then, at the latest, the machine's record expires.
+// holderTimeout is how long after its last write a holder that is calling loses the machine: its message must have been
+// purged, because no live request is silent for so long. It is no longer than the machine's record exists.
 func (d decider) holderTimeout() time.Duration {
 	alive := longestStart + d.Timeout + 11*d.ReconcileDelay // the looks take ten
 	return min(max(d.GiveUpAfter, alive), ledger.Retention)

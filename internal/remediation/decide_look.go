@@ -5,15 +5,14 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
 var lookAfter = [...]time.Duration{1, 3, 6}
 
-// nextLook is when the run is looked for next; for the last time not before its call, which may have left as late as the
-// permit allowed, has timed out.
+// nextLook is when to look for the run's call next. The last look is not before the call has timed out, which may have left
+// as late as the permit allowed.
 func (d decider) nextLook(e ledger.Entry) time.Time {
 	n := min(e.Looks, len(lookAfter)-1)
 	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
@@ -23,7 +22,7 @@ func (d decider) nextLook(e ledger.Entry) time.Time {
 	return at
 }
 
-// beforeLook holds a look that is due back while the breaker is open. Facts: paused.
+// beforeLook puts a look off while the breaker is open. Facts: paused.
 func (d decider) beforeLook(e ledger.Entry, f facts) (ledger.Entry, step) {
 	if f.paused > 0 {
 		return e, wait(f.paused, "systemFault")
@@ -45,7 +44,7 @@ func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) 
 	// The looks were answered, so the API is there. Whether it takes calls at all shows in others' since this request was
 	// first taken, and in there being no fault now.
 	if !f.tripped && f.servedWithin(f.now.Sub(e.ReceivedAt)) {
-		// Only the time that the looks take: for a permission or for quota it waited at no cost.
+		// Only the time that the looks take counts; waiting for a permission or for quota does not.
 		e.Failed += ledger.Duration(d.nextLook(e).Sub(e.LookFrom))
 	}
 	if time.Duration(e.Failed) > d.GiveUpAfter {
@@ -64,13 +63,13 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 	return d.taken(e, *holding, f)
 }
 
-// lookFailed follows a look without an answer to go by, which counts for nothing towards the looks. A refusal for lack of
-// permission parks the request until the permission is there. Facts: now, brokerNow, stopping, backoff, answered,
+// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, the request waits until
+// it is granted. Facts: now, brokerNow, stopping, backoff, answered,
 // ambiguous, served, message.
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
 	case a.Class == defender.System && a.StatusCode == 403:
-		return e, wait(f.parked, "mayNotList")
+		return e, wait(f.deliveryBackoff, "mayNotList")
 	case a.Class == defender.System:
 		return systemFault(e, a)
 	case a.Class == defender.Throttled:
@@ -82,8 +81,8 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 	case a.Class == defender.Transient && f.now.Sub(f.answered) > holdFor:
 		return unreachable(e, a)
 	}
-	// It brings the request nearer to being given up only if others were served since it was last put off: an API that is
-	// away costs nobody anything.
+	// The failure counts against the request only if the API served others since the request was last put off. An API that
+	// is away counts against nobody.
 	e.Failures++
 	if f.servedWithin(f.brokerNow.Sub(e.Written)) {
 		e.Failed += ledger.Duration(f.backoff)
@@ -102,7 +101,7 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 	return e, s
 }
 
-// servedWithin reports whether the API took a call of this replica, anybody's, in the last d.
+// servedWithin reports whether the API took a call of this replica, for any request, in the last d.
 func (f facts) servedWithin(d time.Duration) bool {
 	return !f.served.IsZero() && f.now.Sub(f.served) < d
 }

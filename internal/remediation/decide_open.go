@@ -7,12 +7,12 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// More steps, of a message that comes to the entry of its id.
+// More steps, for a message that meets the entry of its id.
 const (
 	doGoOn   do = iota + 20 // go on with the entry as it is
 	doRefuse                // the message has no claim on the id: step.invalid says why
 	doReopen                // write the run that the replay opens, record it, drop the dead letter, and go on
-	doDrop                  // the replay asks for nothing any more: drop its dead letter, acknowledge
+	doDrop                  // the replay is out of date: drop its dead letter, acknowledge
 )
 
 // arrival is what a message asks for.
@@ -26,7 +26,7 @@ type arrival struct {
 	dryRun        bool
 }
 
-// opened says what a message means for the entry of its id: it begins a run where there is none to go on with.
+// opened decides what a message means for the entry of its id. It begins a run if there is none to continue.
 func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 	known := e.State != ""
 	switch {
@@ -47,7 +47,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 		}
 		return fresh, step{do: doGoOn}
 	case e.State == ledger.StateFinal && e.Outcome == message.DryRun && !a.dryRun && e.Source != a.message:
-		// The request coming again; the dry run's own message, whose acknowledgement was lost, is answered already.
+		// The request was published again. The dry run's own message, whose acknowledgement was lost, is answered already.
 		if !e.Published {
 			return e, wait(2*time.Second, "unpublished")
 		}
@@ -62,13 +62,13 @@ func replayed(e ledger.Entry, a arrival) (ledger.Entry, step) {
 	switch {
 	case e.State != "" && e.ReplayOf == a.replay.seq: // this replay's own run goes on
 		if a.replay.found {
-			return e, step{do: doReopen} // a death came between the run and the end of its dead letter
+			return e, step{do: doReopen} // a crash came between opening the run and dropping its dead letter
 		}
 		return e, step{do: doGoOn}
 	case !a.replay.found:
 		return e, refuse(a, message.CodeMalformed, "Unrestrict-Replay: there is no such dead letter; it was replayed or dropped")
 	case e.State == ledger.StateFinal && !e.Published && e.Run == a.replay.run:
-		return e, wait(2*time.Second, "unpublished") // the letter was seen before its run's own message has published all of it
+		return e, wait(2*time.Second, "unpublished") // the dead letter is visible before its run has published everything
 	case e.State == "" || ended && e.Run == a.replay.run:
 		old := e
 		old.Run = a.replay.run
@@ -79,10 +79,10 @@ func replayed(e ledger.Entry, a arrival) (ledger.Entry, step) {
 		}
 		return e, step{do: doReopen}
 	}
-	return e, step{do: doDrop} // the request has gone on since: the letter is out of date
+	return e, step{do: doDrop} // the request has gone on since: the dead letter is out of date
 }
 
-// nextRun is a run of the same request behind one that ended.
+// nextRun is the run after one that ended.
 func nextRun(old, fresh ledger.Entry) ledger.Entry {
 	fresh.Run, fresh.Revision = old.Run+1, old.Revision
 	if old.State != "" {

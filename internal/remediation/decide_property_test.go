@@ -8,7 +8,6 @@ import (
 	"pgregory.net/rapid"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -23,14 +22,14 @@ func anyInput(t *rapid.T, states ...ledger.State) *input {
 	e.Owner = rapid.SampledFrom([]string{"us", "them", ""}).Draw(t, "owner")
 	e.Attempts, e.Looks, e.Failures = rapid.IntRange(0, 5).Draw(t, "attempts"), rapid.IntRange(0, 3).Draw(t, "looks"), rapid.IntRange(0, 9).Draw(t, "failures")
 	e.LastCall, e.LookFrom = tableNow.Add(-second("lastCall", 0, 90)), tableNow.Add(-second("lookFrom", -40, 90))
-	e.Written, e.Due = tableNow.Add(-second("written", 0, 100_000)), tableNow.Add(second("due", -10, 10))
+	e.Written, e.NotBefore = tableNow.Add(-second("written", 0, 100_000)), tableNow.Add(second("due", -10, 10))
 	e.Failed = ledger.Duration(second("failed", 0, 90_000))
 	e.Published, e.Dead = rapid.Bool().Draw(t, "published"), rapid.Bool().Draw(t, "dead")
 	e.Source = rapid.SampledFrom([]string{"S:1", "S:2"}).Draw(t, "source")
 	if rapid.Bool().Draw(t, "a 404 before") {
 		e.NotFound = tableNow.Add(-second("notFound", 0, 10))
 	}
-	f.holds, f.busy, f.stopping = rapid.Bool().Draw(t, "holds"), rapid.Bool().Draw(t, "busy"), rapid.Bool().Draw(t, "stopping")
+	f.isHolder, f.busy, f.stopping = rapid.Bool().Draw(t, "holds"), rapid.Bool().Draw(t, "busy"), rapid.Bool().Draw(t, "stopping")
 	f.tripped, f.ambiguous, f.allowed = rapid.Bool().Draw(t, "tripped"), rapid.Bool().Draw(t, "ambiguous"), rapid.Bool().Draw(t, "allowed")
 	f.paused, f.answered, f.served = second("paused", 0, 1), tableNow.Add(-second("answered", 0, 10)), tableNow.Add(-second("served", 0, 100))
 	f.tries = tries{
@@ -46,7 +45,7 @@ func anyInput(t *rapid.T, states ...ledger.State) *input {
 	if rapid.Bool().Draw(t, "an action") {
 		in.action = anAction(rapid.SampledFrom([]string{"Pending", "Succeeded", "odd"}).Draw(t, "status of it"))
 	}
-	in.seen = sighting{overdue: rapid.Bool().Draw(t, "overdue")}
+	in.seen = observation{overdue: rapid.Bool().Draw(t, "overdue")}
 	if in.action != nil {
 		in.seen.action = *in.action
 	}
@@ -105,7 +104,7 @@ func TestEveryInputLeadsSomewhere(t *testing.T) {
 				if d.name == "look failed" && e.Looks != in.e.Looks {
 					t.Fatal("a look that failed counts")
 				}
-				if s.insist && e.State != ledger.StateUnknown && e.ActionID == "" {
+				if s.mustSave && e.State != ledger.StateUnknown && e.ActionID == "" {
 					t.Fatal("it insists on nothing")
 				}
 			})
@@ -145,7 +144,7 @@ func TestNoSecondCallBeforeThreeEmptyLooks(t *testing.T) {
 			of(defender.Ambiguous, 503, "x")(in)
 			in.e, _ = answered(in)
 		}
-		in.f.holds = true
+		in.f.isHolder = true
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			by := time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second
 			in.f.now, in.f.brokerNow = in.f.now.Add(by), in.f.brokerNow.Add(by)

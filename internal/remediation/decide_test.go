@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -42,13 +41,13 @@ type input struct {
 
 	answer *defender.Error
 	action *defender.MachineAction
-	seen   sighting
+	seen   observation
 	comes  arrival
 }
 
 func ordinary(from ledger.State) *input {
 	in := &input{d: tableRules, f: facts{
-		now: tableNow, brokerNow: tableNow, message: "S:1", delivered: 1, backoff: time.Second, retry: time.Second, parked: time.Second,
+		now: tableNow, brokerNow: tableNow, message: "S:1", delivered: 1, backoff: time.Second, retry: time.Second, deliveryBackoff: time.Second,
 		served: tableNow.Add(-time.Second), answered: tableNow.Add(-time.Second), tries: tries{began: tableNow.Add(-2 * time.Second), intent: time.Millisecond},
 	}}
 	if in.e.State = from; from == "" {
@@ -76,8 +75,11 @@ func accepted(in *input) (ledger.Entry, step)   { return in.d.accepted(in.e, *in
 func looked(in *input) (ledger.Entry, step)     { return in.d.looked(in.e, in.action, in.f) }
 func lookFailed(in *input) (ledger.Entry, step) { return in.d.lookFailed(in.e, in.answer, in.f) }
 func adopted(in *input) (ledger.Entry, step)    { return in.d.adopted(in.e, in.action, in.answer, in.f) }
-func sighted(in *input) (ledger.Entry, step)    { return in.d.sighted(in.e, in.seen, time.Hour, in.f.now) }
-func arrives(in *input) (ledger.Entry, step)    { return opened(in.e, in.comes, in.f.now) }
+
+func sighted(in *input) (ledger.Entry, step) {
+	return in.d.observed(in.e, in.seen, time.Hour, in.f.now)
+}
+func arrives(in *input) (ledger.Entry, step) { return opened(in.e, in.comes, in.f.now) }
 func intends(in *input) (ledger.Entry, step) {
 	return in.d.intended(in.e, in.f.now, in.f.now), step{do: doCall}
 }
@@ -126,14 +128,14 @@ var table = []row{
 
 	// Where it stands.
 	{ledger.StateWaiting, "next", "due", nil, next, ledger.StateWaiting, step{do: doCall}, ""},
-	{ledger.StateWaiting, "next", "not due", func(in *input) { in.e.Due = tableNow.Add(time.Minute) }, next, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "notDue"}, ""},
+	{ledger.StateWaiting, "next", "not due", func(in *input) { in.e.NotBefore = tableNow.Add(time.Minute) }, next, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "notDue"}, ""},
 	{ledger.StateCalled, "next", "another owner, may still live", func(in *input) { in.e.Owner, in.e.Written = "them", tableNow.Add(-10*time.Second) }, next, ledger.StateCalled, step{do: doWait, after: 27 * time.Second, cause: "inFlight"}, ""},
 	{ledger.StateCalled, "next", "of a version before, not begun for certain", func(in *input) {
 		in.e.Owner, in.e.Written, in.e.StartBy = "them", tableNow.Add(-38*time.Second), in.e.LastCall.Add(10*time.Second)
 	}, next, ledger.StateCalled, step{do: doWait, after: 7 * time.Second, cause: "inFlight"}, ""},
 	{ledger.StateCalled, "next", "machine never taken", func(in *input) { in.e.Owner = "them" }, next, ledger.StateWaiting, step{do: doCall}, ""},
-	{ledger.StateCalled, "next", "machine taken, owner dead", func(in *input) { in.e.Owner, in.f.holds = "them", true }, next, ledger.StateUnknown, step{do: doLook}, ""},
-	{ledger.StateCalled, "next", "machine taken, our own call unrecorded", func(in *input) { in.f.holds = true }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateCalled, "next", "machine taken, owner dead", func(in *input) { in.e.Owner, in.f.isHolder = "them", true }, next, ledger.StateUnknown, step{do: doLook}, ""},
+	{ledger.StateCalled, "next", "machine taken, our own call unrecorded", func(in *input) { in.f.isHolder = true }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
 	{ledger.StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "next", "look due", nil, next, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
@@ -152,17 +154,17 @@ var table = []row{
 	{ledger.StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
 	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return in.d.notGranted(in.e, time.Hour, in.f) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
-	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return rehearsed(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
+	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
 	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
 
 	// The answer to a call.
-	{ledger.StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, ledger.StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
-	{ledger.StateCalled, "accepted", "not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, accepted, ledger.StateFinal, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
+	{ledger.StateCalled, "accepted", "not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, accepted, ledger.StateFinal, step{do: doPublish, up: true, mustSave: true}, ""},
 	{ledger.StateCalled, "throttled", "", of(defender.Throttled, 429, "x"), answered, ledger.StateWaiting, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
-	{ledger.StateCalled, "ambiguous", "", of(defender.Ambiguous, 503, "x"), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true}, ""},
-	{ledger.StateCalled, "ambiguous", "several in a row", both(of(defender.Ambiguous, 503, "x"), func(in *input) { in.f.ambiguous = true }), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, faultAmbiguous},
-	{ledger.StateCalled, "system", "not Defender's answer", of(defender.System, 302, "redirect"), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "redirect"},
+	{ledger.StateCalled, "ambiguous", "", of(defender.Ambiguous, 503, "x"), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", mustSave: true}, ""},
+	{ledger.StateCalled, "ambiguous", "several in a row", both(of(defender.Ambiguous, 503, "x"), func(in *input) { in.f.ambiguous = true }), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", mustSave: true, fault: &Fault{}}, faultAmbiguous},
+	{ledger.StateCalled, "system", "not Defender's answer", of(defender.System, 302, "redirect"), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", mustSave: true, fault: &Fault{}}, "redirect"},
 	{ledger.StateCalled, "system", "", of(defender.System, 403, "Forbidden"), answered, ledger.StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
 	{ledger.StateWaiting, "system", "no token", func(in *input) { in.answer = &defender.Error{Op: "token", Class: defender.System, Code: "x"} }, answered, ledger.StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "token"},
 	{ledger.StateCalled, "conflict", "", of(defender.Conflict, 400, "x"), answered, ledger.StateCalled, step{do: doAdopt, up: true}, ""},
@@ -172,7 +174,7 @@ var table = []row{
 	{ledger.StateCalled, "404", "empty again, Defender has answered since", both(of(defender.NotFound, 404, "x"), func(in *input) { in.answer.Empty, in.e.NotFound = true, tableNow.Add(-5*time.Second) }), answered, ledger.StateFinal, step{do: doPublish}, "x"},
 	{ledger.StateCalled, "404", "empty again, Defender has not answered since", both(of(defender.NotFound, 404, "x"), func(in *input) {
 		in.answer.Empty, in.e.NotFound, in.f.answered = true, tableNow.Add(-5*time.Second), tableNow.Add(-6*time.Second)
-	}), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", insist: true, fault: &Fault{}}, "notDefender"},
+	}), answered, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear", mustSave: true, fault: &Fault{}}, "notDefender"},
 	{ledger.StateCalled, "rejected", "", of(defender.Rejected, 400, "x"), answered, ledger.StateFinal, step{do: doPublish, up: true}, "x"},
 	{ledger.StateCalled, "rejected", "403", of(defender.Rejected, 403, "x"), answered, ledger.StateFinal, step{do: doPublish}, "x"},
 	{ledger.StateWaiting, "transient", "tried for at most 3 s", of(defender.Transient, 0, "x"), answered, ledger.StateWaiting, step{do: doAgain, after: time.Second, cause: "transient"}, ""},
@@ -184,12 +186,12 @@ var table = []row{
 	{ledger.StateCalled, "stale", "too often, slow intents", both(of(defender.Stale, 0, "x"), func(in *input) { in.f.tries.stale, in.f.tries.intent = 3, time.Second }), answered, ledger.StateWaiting, step{do: doWait, cause: faultSlow, fault: &Fault{}}, faultSlow},
 	{ledger.StateCalled, "reauthenticate", "the first", both(of(defender.Reauthenticate, 401, "x"), func(in *input) { in.f.tries.reauth = 1 }), answered, ledger.StateCalled, step{do: doAgain}, ""},
 	{ledger.StateCalled, "reauthenticate", "again", both(of(defender.Reauthenticate, 401, "Forbidden"), func(in *input) { in.f.tries.reauth = 2 }), answered, ledger.StateWaiting, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
-	{ledger.StateCalled, "holder looked up", "an unrestrict action", func(in *input) { in.action = anAction("Pending") }, adopted, ledger.StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateCalled, "holder looked up", "an unrestrict action", func(in *input) { in.action = anAction("Pending") }, adopted, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
 	{ledger.StateCalled, "holder looked up", "another kind", of(defender.Conflict, 400, "x"), adopted, ledger.StateWaiting, step{do: doWait, after: 5 * time.Second, cause: "conflict"}, ""},
 
 	// Looking for a call.
-	{ledger.StateUnknown, "looked", "found", func(in *input) { in.action = anAction("Pending") }, looked, ledger.StateSubmitted, step{do: doPublish, up: true, insist: true}, ""},
-	{ledger.StateUnknown, "looked", "found, not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, looked, ledger.StateFinal, step{do: doPublish, up: true, insist: true}, ""},
+	{ledger.StateUnknown, "looked", "found", func(in *input) { in.action = anAction("Pending") }, looked, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
+	{ledger.StateUnknown, "looked", "found, not followed", func(in *input) { in.action, in.d.Track = anAction("Pending"), false }, looked, ledger.StateFinal, step{do: doPublish, up: true, mustSave: true}, ""},
 	{ledger.StateUnknown, "looked", "not there, 1st and 2nd", func(in *input) { in.e.LookFrom = tableNow }, looked, ledger.StateUnknown, step{do: doWait, after: 15 * time.Second, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "looked", "not there, 3rd", func(in *input) { in.e.Looks = 2 }, looked, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateUnknown, "looked", "not there, 3rd, waited longer than WORKER_GIVE_UP_AFTER", both(waitedLong, func(in *input) { in.e.Looks = 2 }), looked, ledger.StateFinal, step{do: doPublish}, message.CodeGaveUp},
@@ -206,7 +208,7 @@ var table = []row{
 	// Following.
 	{ledger.StateSubmitted, "followed", "open", func(in *input) { in.seen.action = *anAction("Pending") }, sighted, ledger.StateSubmitted, step{do: doFollow}, ""},
 	{ledger.StateSubmitted, "followed", "final", func(in *input) { in.seen.action = *anAction("Failed") }, sighted, ledger.StateFinal, step{do: doPublish}, ""},
-	{ledger.StateSubmitted, "followed", "overdue", func(in *input) { in.seen = sighting{action: *anAction("Pending"), overdue: true} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeTrackTimeout},
+	{ledger.StateSubmitted, "followed", "overdue", func(in *input) { in.seen = observation{action: *anAction("Pending"), overdue: true} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeTrackTimeout},
 	{ledger.StateSubmitted, "followed", "vanished", func(in *input) { in.seen.gone = &defender.Error{StatusCode: 404} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeActionVanished},
 	{ledger.StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, ledger.StateFinal, step{do: doAck}, ""},
 }
@@ -241,7 +243,7 @@ func TestTable(t *testing.T) {
 			if e.State != r.to || s.do != r.want.do || s.after != r.want.after || s.cause != r.want.cause {
 				t.Errorf("%q, %s after %v (%s); want %q, %s after %v (%s)", e.State, s.do, s.after, s.cause, r.to, r.want.do, r.want.after, r.want.cause)
 			}
-			if s.up != r.want.up || s.quota != r.want.quota || s.insist != r.want.insist || (s.fault != nil) != (r.want.fault != nil) {
+			if s.up != r.want.up || s.quota != r.want.quota || s.mustSave != r.want.mustSave || (s.fault != nil) != (r.want.fault != nil) {
 				t.Errorf("%+v, want %+v", s, r.want)
 			}
 			code := ""

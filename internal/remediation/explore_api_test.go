@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -96,7 +95,7 @@ func (x *explorer) tracker(u universe, i int) {
 	switch t.at {
 	case idle:
 		l := u.ledger
-		e, s := x.sighted(exploring, l.entry(), sighting{action: defender.MachineAction{ID: fmt.Sprint("a", l.action), Status: "Succeeded"}}, time.Hour, tableNow)
+		e, s := x.sighted(exploring, l.entry(), observation{action: defender.MachineAction{ID: fmt.Sprint("a", l.action), Status: "Succeeded"}}, time.Hour, tableNow)
 		switch {
 		case l.action > 0 && s.do == doPublish:
 			n.tracks[i] = tracking{writing, recordOf(e), true}

@@ -8,7 +8,6 @@ import (
 	"unsafe"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -153,7 +152,7 @@ func (r rec) entry() ledger.Entry {
 		e.Follow = true
 	}
 	if r.due != 0 {
-		e.Due = ago(r.due)
+		e.NotBefore = ago(r.due)
 	}
 	if r.outcome > 0 && r.action == 0 {
 		e.Error = &message.Failure{Code: "x"}
@@ -178,8 +177,8 @@ func recordOf(e ledger.Entry) rec {
 	if e.ActionID != "" {
 		r.action = int8(e.ActionID[1] - '0')
 	}
-	if e.Due.After(tableNow) {
-		r.due = ageOf(e.Due)
+	if e.NotBefore.After(tableNow) {
+		r.due = ageOf(e.NotBefore)
 	}
 	return r
 }
@@ -273,7 +272,7 @@ type rules struct {
 	answered   func(d decider, e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step)
 	looked     func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step)
 	merged     func(mine, theirs ledger.Entry) (ledger.Entry, bool)
-	sighted    func(d decider, e ledger.Entry, s sighting, timeout time.Duration, now time.Time) (ledger.Entry, step)
+	sighted    func(d decider, e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step)
 	unintended bool // the POST needs no intent
 	unlimited  bool // nor must it leave within StartLimit of it
 	blind      bool // writes are no compare-and-swap
@@ -283,5 +282,5 @@ type rules struct {
 }
 
 func theRules() rules {
-	return rules{next: decider.next, answered: decider.answered, looked: decider.looked, merged: merged, sighted: decider.sighted}
+	return rules{next: decider.next, answered: decider.answered, looked: decider.looked, merged: merged, sighted: decider.observed}
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -178,7 +177,7 @@ func (x *explorer) decider(i int) decider {
 }
 
 func (x *explorer) facts(u universe, i int) facts {
-	return facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, holds: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
+	return facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
 }
 
 // stand reads the ledger and decides where the run stands.
@@ -199,7 +198,7 @@ func (x *explorer) stand(u *universe, i int) {
 // route goes where a step leads.
 func (u *universe) route(i int, e ledger.Entry, s step, r *rules) {
 	p := &u.procs[i]
-	p.e, p.do, p.insist = recordOf(e), int8(s.do), s.insist
+	p.e, p.do, p.insist = recordOf(e), int8(s.do), s.mustSave
 	if !s.ends() {
 		p.at = [...]place{doLook: looking, doAdopt: adopting, doCall: intending, doAgain: intending}[s.do]
 		return

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -161,7 +160,7 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 		}, "6.2"},
 		"an intent whose machine was taken may have been followed by a call": {start(1, 0, 0, 0, 0), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
-				f.holds = false
+				f.isHolder = false
 				return d.next(e, f)
 			}
 		}, "6.2"},
@@ -207,11 +206,11 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 			r.merged = func(mine, theirs ledger.Entry) (ledger.Entry, bool) { return mine, true }
 		}, "6."},
 		"only what is followed ends by being followed": {start(0, 0, 0, 0, 0), func(r *rules) {
-			r.sighted = func(d decider, e ledger.Entry, s sighting, timeout time.Duration, now time.Time) (ledger.Entry, step) {
+			r.sighted = func(d decider, e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step) {
 				if e.State == ledger.StateFinal {
 					e.State, s.action.Status = ledger.StateSubmitted, "Failed"
 				}
-				return d.sighted(e, s, timeout, now)
+				return d.observed(e, s, timeout, now)
 			}
 		}, "6.1"},
 	} {

@@ -10,9 +10,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/ledger"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // point is a place where something becomes durable, or is to be.

@@ -13,10 +13,9 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 func always(c *remediation.SubmitConfig) { c.GuardAfter = 0 }
@@ -213,7 +212,7 @@ func TestGuardWaitsForThePermissionToLook(t *testing.T) {
 		w.passes(5 * impatience)
 		w.wantPosts(1, 0)
 		w.wantOutcomes("old")
-		if w.replicas[0].notes.ListingDenied() == "" {
+		if w.replicas[0].notices.ListingDenied() == "" {
 			t.Error("nobody says that a permission is missing")
 		}
 		w.tokens.grant()
@@ -383,7 +382,7 @@ func governed(t *testing.T, text string) (ann, bob signer, file string, rules fu
 		if r.Rules.Signers, err = message.ParseSigners("ann=" + ann.public + " bob=" + bob.public); err != nil {
 			t.Error(err)
 		}
-		if r.Policy, err = policy.LoadPolicy(file, r.Rules.Signers); err != nil {
+		if r.Policy, err = policy.Load(file, r.Rules.Signers); err != nil {
 			t.Error(err)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 

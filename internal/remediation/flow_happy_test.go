@@ -12,10 +12,9 @@ import (
 
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // outcomes are a request's results so far, final ones with a full stop.

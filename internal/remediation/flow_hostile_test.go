@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/message/messagetest"
 )

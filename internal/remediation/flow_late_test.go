@@ -10,9 +10,8 @@ import (
 
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // atOnce is an API whose actions end at once, so that it does not refuse a second call.

@@ -12,10 +12,9 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // trusting are rules with signers, as WORKER_TRUSTED_SIGNERS names them.

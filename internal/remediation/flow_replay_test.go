@@ -11,9 +11,8 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // replayLetter publishes a dead letter again as the command does; id is whose run it opens.

@@ -38,7 +38,7 @@ type replica struct {
 	newer bool // of the world's dialect
 
 	breaker   *remediation.Breaker
-	notes     *remediation.Notes
+	notices   *remediation.SharedState
 	rates     *rates.Store // nil: calls are free
 	budget    *budget.Budget
 	tokens    *defender.Tokens
@@ -49,22 +49,22 @@ type replica struct {
 	shared    *broker.Replicas
 	conn      *nats.Conn // of the consumer: a dead process acknowledges nothing
 
-	ctx      context.Context // of all that serves the consumer
-	leave    context.CancelFunc
-	pulling  context.Context
-	stopPull context.CancelFunc
-	cut      chan struct{} // closed when the process is killed
-	dead     atomic.Bool
-	tracking atomic.Bool
-	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
-	parts    sync.WaitGroup
-	drained  chan struct{} // closed when the consumer has ended
-	ended    error         // of the consumer
+	ctx         context.Context // of all that serves the consumer
+	leave       context.CancelFunc
+	pulling     context.Context
+	stopPull    context.CancelFunc
+	cut         chan struct{} // closed when the process is killed
+	dead        atomic.Bool
+	tracking    atomic.Bool
+	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
+	parts       sync.WaitGroup
+	drained     chan struct{} // closed when the consumer has ended
+	ended       error         // of the consumer
 }
 
 func (w *world) newReplica(id string) *replica {
 	r := &replica{
-		w: w, id: id, breaker: remediation.NewBreaker(time.Second, 15*time.Second), notes: &remediation.Notes{},
+		w: w, id: id, breaker: remediation.NewBreaker(time.Second, 15*time.Second), notices: &remediation.SharedState{},
 		cut: make(chan struct{}), drained: make(chan struct{}),
 	}
 	r.ctx, r.leave = context.WithCancel(w.ctx)
@@ -84,7 +84,7 @@ func (w *world) newReplica(id string) *replica {
 	public, trail := publisher{own, own, r}, auditor{w.broker.NewAuditor(id), r}
 	metrics, tracing := w.metrics, remediation.NewTracing(w.provider(), w.broker.SpanAttributes()...)
 	r.submitter = &remediation.Submitter{
-		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Notes: r.notes,
+		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Shared: r.notices,
 		Metrics: metrics, Tracing: tracing, Log: w.log.Named(id), BrokerNow: r.shared.Now,
 		Rules: message.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
 		Config: remediation.SubmitConfig{
@@ -97,9 +97,9 @@ func (w *world) newReplica(id string) *replica {
 		r.submitter.Quota = r.budget
 	}
 	r.tracker = &remediation.Tracker{
-		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Notes: r.notes, Tracing: tracing, Log: w.log.Named(id),
+		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
-			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.contended,
+			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended,
 		},
 	}
 	for _, limit := range w.set.limits {
@@ -221,17 +221,17 @@ func (r *replica) keepReserve() {
 		case <-time.After(time.Second):
 		}
 		following := r.tracker.Following() > 0
-		r.budget.SetReserve(following || r.submitter.Config.Track || r.notes.Guarding())
+		r.budget.SetReserve(following || r.submitter.Config.Track || r.notices.Guarding())
 		if following && r.budget.OpenIn() > 0 {
 			if n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
-				r.starved.Store(time.Now().UnixNano())
+				r.lastStarved.Store(time.Now().UnixNano())
 			}
 		}
 	}
 }
 
-func (r *replica) contended() bool {
-	return r.notes.QuotaAwaited() || time.Since(time.Unix(0, r.starved.Load())) < 5*time.Second
+func (r *replica) quotaContended() bool {
+	return r.notices.QuotaAwaited() || time.Since(time.Unix(0, r.lastStarved.Load())) < 5*time.Second
 }
 
 func (r *replica) run() {

@@ -7,9 +7,8 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-	"example.com/unrestrict-worker/internal/remediation"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // A signer whose key is withdrawn gets nothing more: what waits is not called for. But what may have been called for is

@@ -13,7 +13,6 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -94,8 +93,8 @@ func TestRequestIsOneTrace(t *testing.T) {
 			t.Errorf("links %v", links)
 		}
 		e := w.entry("r1")
-		if got := spans[3]; !got.StartTime().Equal(e.Accepted) || !got.EndTime().Equal(e.DecidedAt) {
-			t.Errorf("the device's span is from %v to %v, the entry says %v to %v", got.StartTime(), got.EndTime(), e.Accepted, e.DecidedAt)
+		if got := spans[3]; !got.StartTime().Equal(e.AcceptedAt) || !got.EndTime().Equal(e.DecidedAt) {
+			t.Errorf("the device's span is from %v to %v, the entry says %v to %v", got.StartTime(), got.EndTime(), e.AcceptedAt, e.DecidedAt)
 		}
 		wantAttributes(t, spans, e.ActionID)
 	})

@@ -235,7 +235,7 @@ func TestFollowingWaitsForThePermissionToList(t *testing.T) {
 		w.passes(2 * time.Minute)
 		w.wantOutcomes("r1", "1 submitted")
 		w.wantOutcomes("r2", "1 submitted")
-		if w.replicas[0].notes.ListingDenied() == "" {
+		if w.replicas[0].notices.ListingDenied() == "" {
 			t.Error("nobody says that a permission is missing")
 		}
 		if _, on := w.replicas[0].breaker.Current(); on {
@@ -245,7 +245,7 @@ func TestFollowingWaitsForThePermissionToList(t *testing.T) {
 		w.settled(5 * time.Minute)
 		w.wantFinal("r1", "succeeded")
 		w.wantFinal("r2", "succeeded")
-		if denied := w.replicas[0].notes.ListingDenied(); denied != "" {
+		if denied := w.replicas[0].notices.ListingDenied(); denied != "" {
 			t.Errorf("still said: %s", denied)
 		}
 	})

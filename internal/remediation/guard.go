@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -28,20 +27,19 @@ const (
 	gatherFor   = time.Minute
 )
 
-// guard holds an old request, and every replay, against what was done to the machine since it was published: somebody
-// who restricted or isolated it later knew more than the request does. It is asked right before a call,
-// and again for each further call; a call that may have taken place is looked for first. The error is refused if the run may
-// not go on, a *defender.Error if the look failed.
+// guard checks an old request, and every replay, against what was done to the machine since the request was published:
+// whoever restricted or isolated it later knew more than the request does. It runs right before each call. The error is
+// refused if the run may not go on, and a *defender.Error if the look failed.
 func (p *attempt) guard() error {
-	if !p.old(0) {
+	if !p.guarded(0) {
 		return nil
 	}
-	actions, err := p.heldBack()
+	actions, err := p.newerActions()
 	if err != nil {
 		return err
 	}
 	for _, a := range actions {
-		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, p.askedByAPI()) {
+		if strings.EqualFold(a.MachineID, p.e.MachineID) && restricts(a, p.publishedInAPITime()) {
 			return refused{&message.Failure{Code: message.CodeRestrictedAgain, Origin: message.OriginRequest, Message: fmt.Sprintf(
 				"the machine got %s (action %s) at %s, after the request was published; look at the machine, and publish a new request if it is to be released",
 				a.Type, a.ID, a.CreationTime.Format(time.RFC3339))}}
@@ -50,37 +48,37 @@ func (p *attempt) guard() error {
 	return nil
 }
 
-// watch sees to it that a look is there for a guarded request that is about to ask for its call. It comes before the call
-// is granted, for a look may take longer than a grant is good for; and where calls come free one by one some are gathered
-// first, or each would bring a look of its own.
-func (p *attempt) watch() error {
-	if !p.old(guardGood) {
+// prepareLook ensures that a look is there for a guarded request that is about to ask for its call. It comes before the grant,
+// because a look may take longer than a grant is valid. Where calls become free one by one it waits for several, so that one
+// look serves them all.
+func (p *attempt) prepareLook() error {
+	if !p.guarded(guardGood) {
 		return nil
 	}
-	return p.seeTo(guardAhead, true)
+	return p.ensureLook(guardAhead, true)
 }
 
-// heldBack are the actions since the request was published that may hold its machine back.
-func (p *attempt) heldBack() ([]defender.MachineAction, error) {
-	if err := p.seeTo(guardGood-p.Config.StartLimit, false); err != nil {
+// newerActions are the actions since the request was published that may restrict or isolate its machine.
+func (p *attempt) newerActions() ([]defender.MachineAction, error) {
+	if err := p.ensureLook(guardGood-p.Config.StartLimit, false); err != nil {
 		return nil, err
 	}
-	if p.lookout.blind() {
-		return p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: p.askedByAPI()})
+	if p.sharedLook.disabled() {
+		return p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: p.publishedInAPITime()})
 	}
-	actions, x := p.lookout.seen(p.e.MachineID)
+	actions, x := p.sharedLook.actionsOf(p.e.MachineID)
 	p.e.AddSharedLook(x)
 	return actions, nil
 }
 
-// seeTo returns when the shared look is no older than that and reaches back far enough for this request, or is of no use
-// for now. One request at a time looks for all that wait.
-func (p *attempt) seeTo(good time.Duration, gather bool) error {
-	enough := func() bool { return p.lookout.blind() || p.lookout.covers(p.askedByAPI(), good) }
+// ensureLook returns when the shared look is no older than good and reaches back far enough for this request, or is disabled
+// for now. One request at a time looks on behalf of all that wait.
+func (p *attempt) ensureLook(good time.Duration, gather bool) error {
+	enough := func() bool { return p.sharedLook.disabled() || p.sharedLook.covers(p.publishedInAPITime(), good) }
 	if enough() {
 		return nil
 	}
-	leave, err := p.lookout.enter(p.wait, p.key, p.asked())
+	leave, err := p.sharedLook.acquire(p.wait, p.key, p.publishedAt())
 	if err != nil {
 		return err
 	}
@@ -90,63 +88,64 @@ func (p *attempt) seeTo(good time.Duration, gather bool) error {
 	}
 	if gather && p.Quota != nil {
 		began := time.Now()
-		p.Notes.gathers(gatherFor)
+		p.Shared.noteGathering(gatherFor)
 		err := p.Quota.Gather(p.wait, gatherCalls, gatherFor)
-		p.Notes.gathers(0)
+		p.Shared.noteGathering(0)
 		if err != nil {
 			return err
 		}
 		p.e.Stages.Granted(time.Since(began))
 	}
-	return p.lookForAll()
+	return p.lookShared()
 }
 
-// lookForAll is the shared look. Its call may use the quota's reserve.
-func (p *attempt) lookForAll() error {
-	p.Notes.guards()
+// lookShared makes the shared look. Its call may use the quota's reserve.
+func (p *attempt) lookShared() error {
+	p.Shared.noteGuard()
 	for again := true; ; again = false {
-		// Some that are a little older than those who wait may come next.
-		since := p.apiTime().Add(p.lookout.oldest().Sub(p.BrokerNow()) - time.Minute)
+		// Slightly older requests may follow those that wait now.
+		since := p.apiTime().Add(p.sharedLook.oldest().Sub(p.BrokerNow()) - time.Minute)
 		began := time.Now()
 		actions, err := p.list(defender.Query{Types: []string{typeRestrict, typeIsolate}, CreatedSince: since})
 		if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
-			p.lookout.shut() // cut short, or with an entity that can't be read: of one machine it may be otherwise
+			p.sharedLook.disable() // cut short, or with an unreadable entity: a look at one machine may succeed
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		p.Notes.mayList(true, "")
-		p.lookout.saw(began, since, actions, p.e.LastLook())
-		// The answer has told the API's time. Of a clock far behind ours too little was asked for.
-		if !again || !since.After(p.askedByAPI()) {
+		p.Shared.setListing(true, "")
+		p.sharedLook.record(began, since, actions, p.e.LastLook())
+		// The answer has shown the API's time. If its clock is far behind ours, the look did not reach back far enough.
+		if !again || !since.After(p.publishedInAPITime()) {
 			return nil
 		}
 	}
 }
 
-// old says whether the request will be one for the guard within a while.
-func (p *attempt) old(within time.Duration) bool {
-	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.asked())+within > p.Config.GuardAfter
+// guarded reports whether the guard applies to the request now or within a while.
+func (p *attempt) guarded(within time.Duration) bool {
+	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.publishedAt())+within > p.Config.GuardAfter
 }
 
-// asked is when the request was published first, by the broker's clock. The entry's word comes first: the dead letter
-// that a replay's was read from is gone once the run is open. Entries of earlier versions have none.
-func (p *attempt) asked() time.Time {
-	if p.e.Asked.IsZero() {
+// publishedAt is when the request was published first, by the broker's clock. The entry comes first, because the dead letter of
+// a replay is gone once the run is open. Entries of earlier versions lack it.
+func (p *attempt) publishedAt() time.Time {
+	if p.e.AskedAt.IsZero() {
 		return p.origin.Published
 	}
-	return p.e.Asked
+	return p.e.AskedAt
 }
 
-// askedByAPI is that instant in the API's time, less the margin of apiTime: an action that is created before it was
+// publishedInAPITime is that instant in the API's time, less the margin of apiTime: an action that is created before it was
 // certainly there before the request.
-func (p *attempt) askedByAPI() time.Time {
-	return p.apiTime().Add(p.asked().Sub(p.BrokerNow()))
+func (p *attempt) publishedInAPITime() time.Time {
+	return p.apiTime().Add(p.publishedAt().Sub(p.BrokerNow()))
 }
 
-// restricts says whether an action holds the machine back since then. One that ended without success did not; one that
-// is open, or in a status nobody knows, may; and so may one whose time can't be read, for the API was asked for newer ones.
+// restricts reports whether the action may have restricted or isolated the machine since then. An action that ended without
+// success did not. One that is open or has an unknown status may have. So may one whose time can't be read, because the
+// API was asked only for newer ones.
 func restricts(a defender.MachineAction, since time.Time) bool {
 	if !strings.EqualFold(a.Type, typeRestrict) && !strings.EqualFold(a.Type, typeIsolate) || a.Final() && a.Status != "Succeeded" {
 		return false

@@ -6,14 +6,13 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Idle is a probe for when there is no message to probe with: a fault must not outlast its cause until the next request,
-// and keep a replica from being ready. That the API can be reached shows in any answer. That its answers are clear
-// again, or that the broker stores, is best tried by a request, and tried without one only where nobody waits (none). A
-// refusal of the call itself can only be tried by a call.
+// Idle probes while there is no message to probe with: a fault must not keep a replica from being ready until the next
+// request. Any answer shows that the API can be reached. Whether its answers are clear again, or whether the broker stores,
+// is best probed by a request, and without one only where none waits (none). Whether the API takes calls again shows only in
+// a call.
 func (s *Submitter) Idle(ctx context.Context, none bool) {
 	fault, on := s.Breaker.Current()
 	var gone bool
@@ -36,7 +35,7 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 	switch {
 	case ctx.Err() != nil:
 	case gone:
-		s.ambiguous.End()
+		s.ambiguous.reset()
 		s.Breaker.ResetFrom(fault.Code)
 	default:
 		s.Breaker.Trip(fault.Code, fault.Reason) // a probe that failed: the next one later

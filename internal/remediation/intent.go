@@ -8,11 +8,12 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// writeIntent makes the call known before it is made: first the entry, then the machine. After a crash before the second
-// write the machine has another holder, which proves that there was no call; after it, look-ups must tell. Where the
-// entry's write fails and the machine's does not, the machine has a holder that is not calling, which is free.
+// writeIntent is the write-ahead intent: it records the call before it is made, first in the entry, then in the machine's
+// record. After a crash before the second write the machine has another holder, which proves that there was no call. After
+// a crash behind it, look-ups must find out. If only the entry's write fails, the machine has a holder that is not calling,
+// so the machine is free.
 //
-// The signer's hour is counted right before.
+// The signer's quota is reserved right before.
 func (p *attempt) writeIntent() error {
 	if err := p.reserveSignerQuota(); err != nil {
 		return err
@@ -50,11 +51,11 @@ func (p *attempt) writeIntent() error {
 	return p.revertIntent(err)
 }
 
-// revertIntent makes known that the call of an intent is not made, because of err: else whoever comes next would look for it.
+// revertIntent records that the call of an intent was not made, because of err. Otherwise the next delivery would look for it.
 func (p *attempt) revertIntent(err error) error {
 	p.e = reverted(p.e)
 	if back := p.save(0); back != nil {
-		return fmt.Errorf("%w (and taking the intent back: %w)", err, back)
+		return fmt.Errorf("%w (and reverting the intent: %w)", err, back)
 	}
 	return err
 }

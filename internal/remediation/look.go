@@ -7,12 +7,11 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// look finds out what became of a call before another may be made: it looks for an action of the machine, the type and the
-// comment, created since the run's first call, that is not another request's.
+// look finds out whether a call took place before another may be made. It looks for an action with the machine, type and
+// comment of the run, created since its first call, that does not belong to another request.
 func (p *attempt) look() (ledger.Entry, step, error) {
 	d, f := decider(p.Config), p.facts()
 	f.paused = p.paused()
@@ -23,18 +22,18 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Notes.mayList(true, "")
-	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.Others(a.ID, p.key)) })
+	p.Shared.setListing(true, "")
+	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
-		p.ambiguous.End()
+		p.ambiguous.reset()
 		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
 	}
 	e, s := d.looked(p.e, found, p.facts())
 	return e, s, nil
 }
 
-// lookForCall lists what may be the run's call. Where the API's clock was not known at the call, the first answer tells
-// it, and what was asked for is corrected: too little, of a clock far behind ours, or, by the process that called, too much.
+// lookForCall lists the actions that may be the run's call. If the API's clock was not known at the call, the first answer
+// shows it, and the look is repeated with the corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
 	p.dateCall()
 	for again := true; ; again = false {
@@ -49,7 +48,7 @@ func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
 	}
 }
 
-// dateCall puts CalledAt right once the API's clock is known. A process that knew it then has it right.
+// dateCall corrects CalledAt once the API's clock is known, unless it was known at the call.
 func (p *attempt) dateCall() {
 	if !p.clockKnown() {
 		return
@@ -59,7 +58,7 @@ func (p *attempt) dateCall() {
 	case p.e.Owner == p.Config.Owner && (blind || at.Before(p.e.CalledAt)):
 		p.e.CalledAt = at
 	case p.e.Owner != p.Config.Owner && blind:
-		// LastCall is by a clock that nobody here knows. What both margins have in common is not taken twice.
+		// LastCall is by another process's clock. What both margins have in common is not subtracted twice.
 		if at = at.Add(2*clockMargin - wideMargin); at.Before(p.e.CalledAt) {
 			p.e.CalledAt = at
 		}
@@ -74,8 +73,8 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Notes.mayList(true, "")
-	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.Others(a.ID, p.key)) }
+	p.Shared.setListing(true, "")
+	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
 		holding = first(actions, func(a defender.MachineAction) bool { return unrestricts(&p.e, a) && !a.Final() })
@@ -93,7 +92,7 @@ func first(actions []defender.MachineAction, fits func(defender.MachineAction) b
 	return nil
 }
 
-// lookFailed follows a look without an answer to go by; where none was granted it waits for quota.
+// lookFailed decides what follows a look that failed. If the budget granted no call for it, the run waits for quota.
 func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	f := p.facts()
 	if wait, is := quotaWait(err); is {
@@ -105,9 +104,37 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 		return p.e, step{}, err
 	}
 	if a.Class == defender.System && a.StatusCode == 403 {
-		p.Notes.mayList(false, a.Reason)
+		p.Shared.setListing(false, a.Reason)
 	}
 	f.ambiguous = a.Class == defender.Ambiguous && p.ambiguous.add(p.e.MachineID)
 	e, s := decider(p.Config).lookFailed(p.e, a, f)
 	return e, s, nil
+}
+
+// maxPages bounds one look.
+const maxPages = 10
+
+// list lists actions, oldest first unless the query says otherwise, and records the exchanges. A page that the API cut short
+// does not prove that an action is absent, so the next page is asked for, by the time of the last action: next links are
+// never followed. No machine has so many actions that this takes more than a few pages.
+func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err error) {
+	for pages := 1; ; pages++ {
+		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
+		p.e.AddLook(page.Exchange, err)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Actions...)
+		if !page.More || q.Top > 0 {
+			return all, nil
+		}
+		n := len(page.Actions)
+		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
+			return nil, &defender.Error{
+				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
+				Message: "the list of actions is cut short, so that it shows nothing",
+			}
+		}
+		q.CreatedSince = page.Actions[n-1].CreationTime
+	}
 }

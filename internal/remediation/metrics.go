@@ -37,8 +37,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"code"}),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "unrestrict_stage_duration_seconds",
-			Help: "Time that a run spent in each stage, told once a run. queue: published to first taken; " +
-				"quota: waited for the call budget, in hand or given back; api: its POSTs, from sending to the answer read; " +
+			Help: "Time that a run spent in each stage, observed once a run. queue: published to first delivered; " +
+				"quota: waited for the call budget, in hand or nakked; api: its POSTs, from sending to the answer read; " +
 				"device: accepted to final on the machine.",
 			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 10, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 72 * 3600},
 		}, []string{"stage"}),
@@ -56,7 +56,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// accepted tells the stages up to the action. Whoever made it durable calls it: once a run.
+// accepted observes the stages up to the action. The process that made it durable calls it, once a run.
 func (m *Metrics) accepted(e *ledger.Entry) {
 	m.stages.WithLabelValues("queue").Observe(time.Duration(e.Stages.Queue).Seconds())
 	if quota, called := e.Stages.WaitedForQuota(time.Now()), e.Attempts > 0; called || quota > 0 {
@@ -69,9 +69,9 @@ func (m *Metrics) accepted(e *ledger.Entry) {
 
 func (m *Metrics) decided(e *ledger.Entry) {
 	if e.ActionID == "" {
-		m.accepted(e) // it never was: this is where those stages ended
+		m.accepted(e) // it was never accepted: those stages end here
 	} else if e.Follow {
-		m.stages.WithLabelValues("device").Observe(max(e.DecidedAt.Sub(e.Accepted).Seconds(), 0))
+		m.stages.WithLabelValues("device").Observe(max(e.DecidedAt.Sub(e.AcceptedAt).Seconds(), 0))
 	}
 	m.requests.WithLabelValues(e.Outcome).Inc()
 	m.duration.WithLabelValues(e.Outcome).Observe(max(time.Since(e.ReceivedAt).Seconds(), 0))

@@ -8,14 +8,14 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// An id belongs to whoever asked: to the signer, by name, and where no signers are configured to the client that the
-// message names. So the same id by two of them names two requests, and none can use up, answer for or revive another's.
+// An id belongs to its owner: the signer, by name, or, where no signers are configured, the client that the message names.
+// The same id of two owners names two requests, and no owner can use up, answer or replay another's.
 //
-// The version before had one entry for an id, whoever asked (docs/adr/0013-ids-belong-to-their-signer.md).
+// The version before had one entry for an id, whoever the owner (docs/adr/0013-ids-belong-to-their-signer.md).
 
-// find is the key of the entry that a message is about, own if there is none yet. It is the one that this very message
-// opened, whatever was configured then; else its owner's own; else the one of the version before, if that is its signer's.
-// own is "" for a message that has no claim on an id: only the first holds for it.
+// find returns the key of the entry that a message is about, own if there is none yet. It is the entry that this message
+// opened, whatever was configured then; else its owner's; else the one of the version before, if that is its signer's. own
+// is "" for a message that has no claim on an id: for it only the first applies.
 func (p *attempt) find(r message.Request, own string) (string, error) {
 	idKey := ledger.IDKey(p.Rules.Stream, r, p.origin.Published)
 	if own == idKey && p.origin.Header.Get(message.HeaderSigner) == "" {
@@ -43,16 +43,16 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 	return own, nil
 }
 
-// isSource says whether the entry is of this very message.
+// isSource reports whether this message opened the entry.
 func (p *attempt) isSource(e ledger.Entry) bool {
 	return e.Source == p.d.Ref() && e.ReplayOf == p.replay.seq &&
-		(p.replay.seq != 0 || cmp.Or(e.Asked, p.origin.Published).Equal(p.origin.Published))
+		(p.replay.seq != 0 || cmp.Or(e.AskedAt, p.origin.Published).Equal(p.origin.Published))
 }
 
-// holdID keeps replicas of the version before, which look at IDKey alone, from carrying out a request that is begun here:
+// reserveID keeps replicas of the version before, which look at IDKey alone, from carrying out a request that is begun here:
 // what it leaves there they leave to a newer version. Durable before the entry is; a crash between the two leaves an id
 // that only this version works on.
-func (p *attempt) holdID() error {
+func (p *attempt) reserveID() error {
 	idKey := ledger.IDKey(p.Rules.Stream, p.req, p.origin.Published)
 	if p.key == idKey {
 		return nil

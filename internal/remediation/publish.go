@@ -7,18 +7,18 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// publisher publishes what the ledger has decided, in order: the audit record, the dead letter, the result, and last the
-// mark in the entry. The submitter and the tracker both use it. A crash anywhere between leaves an entry without the mark:
-// all of it is published again, the broker recognises by their message ids what it has, and the record comes twice.
+// publisher publishes what was decided, in order: the audit record, the dead letter, the result, and last the mark in the
+// entry. The submitter and the tracker both use it. A crash in between leaves an entry without the mark. Then everything is
+// published again: the broker drops by message id what it has, and the audit record is written twice.
 type publisher struct {
 	Publisher
 	audit  Auditor
 	ledger ledger.Ledger
 }
 
-// publish does so for e, which is durable as it is. letter is nil where no message is in hand: then the acceptance, which
-// whoever has the message publishes, is only published if that message still waits in its stream. For a process that died
-// with it never will, and behind the end nobody would.
+// publish publishes e, which is durable as it is. letter is nil if no message is in hand. The acceptance is normally
+// published with the message in hand. Without one it is published only if that message is still in its stream, because
+// the process that had it may have crashed, and nobody would publish the acceptance after the end.
 func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, letter *message.DeadLetter) error {
 	if accepted := e.Acceptance(); accepted != nil {
 		waits := letter != nil
@@ -62,7 +62,7 @@ func (p *attempt) publish() error {
 	return publisher{p.Publisher, p.Audit, p.Ledger}.publish(p.publishing(&p.e), p.key, &p.e, p.deadLetter())
 }
 
-// deadLetter is what the message in hand becomes if the run ended so.
+// deadLetter is the dead letter that the message in hand becomes if the run ended with one.
 func (p *attempt) deadLetter() *message.DeadLetter {
 	d := p.origin
 	d.Stream, d.Sequence = p.d.Stream, p.d.Sequence

@@ -9,16 +9,16 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// mostCounting bounds how often a count that others overtook is tried again. Whenever one is overtaken another has
+// maxReserveAttempts bounds how often a count that others overtook is tried again. Whenever one is overtaken another has
 // got through, so that as many tries are more than there are callers.
-const mostCounting = 1000
+const maxReserveAttempts = 1000
 
-// reserveSignerQuota enters the run's machine in its signer's hour, once a run, when a call was granted: right before the intent,
-// which makes it known. After a crash between the two the same machine is entered again, which makes no difference
-// unless an hour has passed. The error is refused if the hour is full.
+// reserveSignerQuota adds the run's machine to its signer's hour, once a run, after the permit and right before the intent.
+// After a crash between the two the same machine is added again, which makes no difference unless an hour has passed. The
+// error is refused if the hour is full.
 func (p *attempt) reserveSignerQuota() error {
-	for range mostCounting {
-		c, key, err := p.inRate()
+	for range maxReserveAttempts {
+		c, key, err := p.signerHour()
 		if err != nil || key == "" {
 			return err
 		}
@@ -34,9 +34,9 @@ func (p *attempt) reserveSignerQuota() error {
 	return errors.New("count a call for a signer: overtaken without end")
 }
 
-// inRate holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is
+// signerHour holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is
 // taken from the budget too, so that who asks too much uses up no calls.
-func (p *attempt) inRate() (c ledger.SignerHour, key string, err error) {
+func (p *attempt) signerHour() (c ledger.SignerHour, key string, err error) {
 	if p.Policy == nil || p.e.Counted {
 		return ledger.SignerHour{}, "", nil
 	}

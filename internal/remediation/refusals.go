@@ -15,15 +15,15 @@ import (
 )
 
 // refusals keep unverified messages from filling the audit trail. The first one of a signer, code and minute has a record
-// of its own, before anybody is told. The others of that minute are counted in memory, and one record has their number
-// when the minute is over: a process that is killed loses the count, and nothing else.
+// of its own, before its result is published. The others of that minute are counted in memory, and one record has their
+// number when the minute is over. A process that is killed loses only that count.
 type refusals struct {
 	mu     sync.Mutex
 	counts map[refusal]int // without the first; a key without a count had a first
 }
 
 // refusal is what is counted together. The signer is one of the configured names or "", never what a message claims:
-// else everybody could make as many as he likes.
+// otherwise anybody could create any number of them.
 type refusal struct {
 	minute       time.Time
 	code, signer string

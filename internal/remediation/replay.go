@@ -14,8 +14,8 @@ type replay struct {
 	run   int    // the run it ended
 }
 
-// resolveReplay reads a replay: what counts is the dead letter, against which the message is held. A dead letter that is gone
-// was replayed already: then only the run that it opened may go on.
+// resolveReplay resolves a replay's dead letter, and checks the message against it: the dead letter decides. If it is gone,
+// it was replayed already, and only the run that it opened may continue.
 func (p *attempt) resolveReplay() (*message.Invalid, error) {
 	seq, is, invalid := message.ParseReplay(p.d.Header)
 	if invalid != nil || !is {
@@ -46,8 +46,8 @@ func (p *attempt) resolveReplay() (*message.Invalid, error) {
 	return nil, nil
 }
 
-// reopen makes the run that the replay has opened durable. First the run, then the dead letter is dropped: a crash between
-// leaves a dead letter whose replay only finds the run that is open already.
+// reopen makes the run that the replay opens durable, and then drops the dead letter. A crash in between leaves a dead
+// letter whose replay finds the run already open.
 func (p *attempt) reopen() error {
 	if essenceOf(&p.e) != p.stored {
 		if err := p.save(0); err != nil {

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -95,14 +94,14 @@ func (r *round) ask(q defender.Query) (defender.Page, error) {
 	var a *defender.Error
 	switch {
 	case err == nil:
-		r.Notes.mayList(true, "")
+		r.Shared.setListing(true, "")
 	case errors.As(err, &a) && a.Class == defender.System && a.StatusCode == 403:
-		r.Notes.mayList(false, a.Reason)
+		r.Shared.setListing(false, a.Reason)
 	}
 	return page, err
 }
 
-// observe notes the status of each action that is followed and returns those.
+// observe records the status of each followed action on the page, and returns those.
 func (r *round) observe(page defender.Page) (mine []*followed) {
 	for _, a := range page.Actions {
 		fs := r.byAction[a.ID]
@@ -134,7 +133,7 @@ func (r *round) finish() {
 	for _, a := range r.finals {
 		for _, f := range r.byAction[a.ID] {
 			g.Go(func() error {
-				r.End(r.ctx, f.key, sighting{action: a, exchange: a.Exchange})
+				r.end(r.ctx, f.key, observation{action: a, exchange: a.Exchange})
 				return nil
 			})
 		}
@@ -167,10 +166,10 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 	case err == nil && !overdue && !a.Final():
 		f.missed, f.gone, f.created = 0, false, a.CreationTime
 	case err == nil:
-		r.End(r.ctx, f.key, sighting{action: a, exchange: a.Exchange, overdue: overdue})
+		r.end(r.ctx, f.key, observation{action: a, exchange: a.Exchange, overdue: overdue})
 	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // refused: it is no id to the API
 		if f.missed++; f.missed >= vanishedLooks {
-			r.End(r.ctx, f.key, sighting{exchange: answer.Exchange, gone: answer})
+			r.end(r.ctx, f.key, observation{exchange: answer.Exchange, gone: answer})
 		}
 	default:
 		return err
@@ -178,12 +177,12 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 	return nil
 }
 
-// End decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
-func (t *Tracker) End(ctx context.Context, key string, s sighting) {
+// end decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
+func (t *Tracker) end(ctx context.Context, key string, s observation) {
 	e, err := ledger.Load(ctx, t.Ledger, key)
 	if err == nil {
 		var next step
-		if e, next = (decider{MaxAction: t.Config.MaxAction}).sighted(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
+		if e, next = (decider{MaxAction: t.Config.MaxAction}).observed(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
 			return
 		}
 		e.AddLook(s.exchange, nil)

@@ -1,6 +1,7 @@
-// Package remediation says how a request goes from received to final. Everything is decided by the pure functions of
-// decide*.go and carried out by carry.go, for the submitter; the tracker follows accepted actions. It knows no NATS:
-// deliveries come from internal/consumer, and what it needs to store or publish stands here as interfaces.
+// Package remediation takes a request from its delivery to its final result. The pure functions of decide*.go decide
+// everything. carry.go carries the decisions out for the submitter, and the tracker follows accepted actions. The package
+// does not depend on NATS: internal/consumer hands it deliveries, and it declares what it needs to store and publish as
+// interfaces.
 package remediation
 
 import (
@@ -13,7 +14,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
@@ -44,7 +44,7 @@ type Quota interface {
 	Gather(ctx context.Context, n int, d time.Duration) error
 }
 
-// SubmitConfig is what a Submitter is told by its operator. Durations of 0 mean "off" only where said.
+// SubmitConfig is the configuration of a Submitter. A duration of 0 means "off" only where stated.
 type SubmitConfig struct {
 	Owner          string        // this process, random
 	Backoff        Backoff       // between attempts at one request
@@ -72,16 +72,16 @@ type Submitter struct {
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	Metrics     *Metrics
-	Notes       *Notes
+	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
 	Quota       Quota          // nil: calls are not limited
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	flights   flights
-	ambiguous ambiguousRun
-	lookout   lookout
-	refusals  refusals
+	inFlight   inFlight
+	ambiguous  ambiguousRun
+	sharedLook sharedLook
+	refusals   refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
@@ -115,12 +115,12 @@ type scope struct {
 // Handle is the remediation.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	p := &attempt{Submitter: s, scope: scope{wait: wait, work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
-	defer func() { p.End(out) }()
+	defer func() { p.endSpan(out) }()
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
 		out = p.outcomeOf(err)
 	} else if out.Done {
-		s.Breaker.ResetFrom(faultStore) // perhaps nothing had to be written, and no other message comes for long
+		s.Breaker.ResetFrom(faultStore) // perhaps nothing had to be written, and no other message arrives for long
 	}
 	if !out.Done {
 		s.Metrics.retry(out.Cause)
@@ -142,22 +142,22 @@ func (p *attempt) handle() (message.Outcome, error) {
 	req, invalid := p.Rules.Parse(p.origin)
 	p.req = req
 	if invalid != nil {
-		return p.barred(req, invalid)
+		return p.handleUnauthorized(req, invalid)
 	}
 	own := ledger.EntryKey(p.Rules.Stream, req, p.origin.Published)
 	var err error
 	if p.key, err = p.find(req, own); err != nil {
 		return message.Outcome{}, err
 	}
-	if !p.flights.enter(p.key) {
+	if !p.inFlight.enter(p.key) {
 		return message.Later(inHandFor, "inHand"), nil
 	}
-	defer p.flights.leave(p.key)
-	p.Notes.waitsForQuota(p.key, 0)
+	defer p.inFlight.leave(p.key)
+	p.Shared.noteQuotaWait(p.key, 0)
 
-	// A first delivery is nearly always of a request that the ledger does not know. Whatever it does first is a write
-	// that fails if it does, and then the ledger is read. Where calls are limited it is read first: before that write a call
-	// is taken from the budget, which a request known already would waste.
+	// A first delivery is nearly always of a request that the ledger does not have. Its first write fails if the ledger has
+	// it, and only then is the ledger read. Where calls are limited it is read first: a call is taken from the budget before
+	// that write, and a known request would waste it.
 	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited && req.Owner() == "" {
 		out, err := p.open()
 		if !errors.Is(err, ledger.ErrConflict) || p.e.Revision != 0 {
@@ -170,7 +170,7 @@ func (p *attempt) handle() (message.Outcome, error) {
 	return p.open()
 }
 
-// inHandFor is when a message comes again whose request another handler of this process has in hand.
+// inHandFor is the redelivery delay of a message whose request another handler of this process has in hand.
 const inHandFor = time.Second
 
 func (p *attempt) read() error {
@@ -182,7 +182,7 @@ func (p *attempt) read() error {
 
 // open begins a run where there is none to go on with, and carries it.
 func (p *attempt) open() (message.Outcome, error) {
-	p.begin()
+	p.startSpan()
 	refused, err := p.refusedBefore()
 	if err != nil {
 		return message.Outcome{}, err
@@ -199,7 +199,7 @@ func (p *attempt) open() (message.Outcome, error) {
 		return message.Done(), p.DeadLetters.Drop(p.work, p.replay.seq)
 	}
 	if p.e.State == "" || e.Run != p.e.Run { // a run begins
-		if err := p.holdID(); err != nil {
+		if err := p.reserveID(); err != nil {
 			return message.Outcome{}, err
 		}
 	}
@@ -220,7 +220,7 @@ func (p *attempt) open() (message.Outcome, error) {
 	return p.carry()
 }
 
-// outcomeOf says of an error that is no answer about the request what becomes of its message.
+// outcomeOf decides what becomes of the message after an error that is no answer about the request.
 func (p *attempt) outcomeOf(err error) message.Outcome {
 	wait, quota := quotaWait(err)
 	switch {
@@ -229,10 +229,10 @@ func (p *attempt) outcomeOf(err error) message.Outcome {
 	case errors.Is(err, ledger.ErrNewer):
 		return message.Later(time.Minute, "newerVersion")
 	case errors.Is(err, ledger.ErrGarbled):
-		p.Log.Error("a request waits, for what the ledger has of it makes no sense", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
+		p.Log.Error("a request waits: its ledger entry is not understood", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
 		return message.Later(time.Minute, "garbled")
 	case errors.Is(err, message.ErrTooLarge): // as of a results stream that somebody has made for smaller messages
-		p.Log.Error("a request waits, for what is to be stored of it never fits", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
+		p.Log.Error("a request waits: what must be stored for it is larger than the broker takes", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
 		return message.Later(time.Minute, "tooLarge")
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return message.Later(0, "shutdown")

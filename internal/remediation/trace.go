@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
@@ -38,10 +39,10 @@ func NewTracing(p trace.TracerProvider, message ...attribute.KeyValue) Tracing {
 	return Tracing{p.Tracer("example.com/unrestrict-worker/internal/remediation"), message}
 }
 
-// begin starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
+// startSpan starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
 // request that brought none gets this one as what the later ones go on from: the entry keeps it, so that they are in one
 // trace too when the next delivery goes to another process.
-func (p *attempt) begin() {
+func (p *attempt) startSpan() {
 	if p.Tracing.tracer == nil || p.span != nil {
 		return
 	}
@@ -62,8 +63,9 @@ func (p *attempt) begin() {
 	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
 }
 
-// End is what became of the delivery. An error is told by its code alone: messages may quote what others sent.
-func (p *attempt) End(out message.Outcome) {
+// endSpan ends the span with what became of the delivery. It shows only an error's code, because messages may quote what
+// others sent.
+func (p *attempt) endSpan(out message.Outcome) {
 	if p.span == nil {
 		return
 	}
@@ -116,7 +118,7 @@ func (t Tracing) device(ctx context.Context, e *ledger.Entry) context.Context {
 	if t.tracer == nil {
 		return ctx
 	}
-	ctx, span := t.tracer.Start(e.Trace().Under(ctx), "follow machine action", trace.WithTimestamp(e.Accepted))
+	ctx, span := t.tracer.Start(e.Trace().Under(ctx), "follow machine action", trace.WithTimestamp(e.AcceptedAt))
 	if span.IsRecording() {
 		span.SetAttributes(attributes(e, e.ID)...)
 		if e.Error != nil {
@@ -146,4 +148,13 @@ func attributes(e *ledger.Entry, id string) []attribute.KeyValue {
 		a = append(a, attrOutcome.String(message.Submitted))
 	}
 	return a
+}
+
+// about are the fields of a line about this request: its id, where it is in its trace, and the line's own.
+func (p *attempt) about(id string, own ...zap.Field) []zap.Field {
+	if p.span != nil {
+		sc := p.span.SpanContext()
+		return ledger.About(id, sc.TraceID().String(), append(own, zap.Stringer("span_id", sc.SpanID())))
+	}
+	return ledger.About(id, message.TraceID(cmp.Or(p.e.TraceParent, p.req.TraceParent)), own)
 }

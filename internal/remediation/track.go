@@ -11,13 +11,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Feed tells of every request entry in the ledger: first of all there are, in any order, then calls synced once, then
-// of each change, in the order of the writes to one key. A deleted or expired entry comes with a nil value. It returns
-// when ctx ends (nil) or when the watch broke (an error); fn is not called concurrently.
+// Feed watches every request entry in the ledger. It calls fn for each existing entry, in any order, then synced once, then
+// fn for each change, in the order of the writes to one key. A deleted or expired entry has a nil value. It returns when ctx
+// ends (nil) or when the watch breaks (an error). fn is not called concurrently.
 type Feed interface {
 	Entries(ctx context.Context, synced func(), fn func(key string, rec ledger.Record)) error
 }
@@ -28,7 +27,7 @@ type Window struct {
 	Per   time.Duration
 }
 
-// TrackConfig is what a Tracker is told by its operator.
+// TrackConfig is the configuration of a Tracker.
 type TrackConfig struct {
 	Interval  time.Duration // between two looks at all followed actions
 	Timeout   time.Duration // an action that is open for longer gets the outcome timedOut
@@ -37,8 +36,8 @@ type TrackConfig struct {
 	Contended func() bool   // requests wait for quota
 }
 
-// Tracker follows accepted actions to their end. It runs on one replica at a time, but nothing rests on that: every
-// decision is a compare-and-swap in the ledger, so a second tracker only wastes calls.
+// Tracker follows accepted actions to their end. It runs on one replica at a time, but correctness does not depend on that:
+// every decision is a compare-and-swap in the ledger, so a second tracker only wastes calls.
 type Tracker struct {
 	Defender  *defender.Client
 	Ledger    ledger.Ledger
@@ -47,7 +46,7 @@ type Tracker struct {
 	Feed      Feed
 	Config    TrackConfig
 	Metrics   *Metrics
-	Notes     *Notes
+	Shared    *SharedState
 	Tracing   Tracing
 	Log       *zap.Logger
 
@@ -135,7 +134,7 @@ func (t *Tracker) Ages() []time.Duration {
 	return ages
 }
 
-// learn keeps in mind what an entry says is to be followed or published.
+// learn records from an entry what is to be followed or published.
 func (t *Tracker) learn(key string, rec ledger.Record) {
 	e, err := ledger.DecodeEntry(rec)
 	if err != nil && !errors.Is(err, ledger.ErrNewer) { // a newer version's is not ours to follow any more
@@ -152,7 +151,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
-		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.Accepted}
+		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt}
 		if f.created.IsZero() {
 			f.created = e.CalledAt
 		}
@@ -212,7 +211,7 @@ func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 func (t *Tracker) fairShare(calls int) time.Duration {
 	var least time.Duration
 	share := quotaShare
-	if t.Notes.Guarding() {
+	if t.Shared.Guarding() {
 		share = guardingShare
 	}
 	for _, w := range t.Config.Windows {

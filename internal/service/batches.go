@@ -12,14 +12,13 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Digest keeps, for the page, what a stream of results is too long to be read for each time: the latest failures, and how
-// far each batch is. It is told of each result of the last 24 hours once, in order (broker.Tally). What others choose is
-// bounded: batches, their rows and what is read of the queue.
-type Digest struct {
+// PageDigest keeps what the page shows and what would take reading the whole results stream each time: the latest failures,
+// and the progress of each batch. It is given each result of the last 24 hours once, in order (broker.Tally). Everything
+// that others choose is bounded: batches, their rows and what is read of the queue.
+type PageDigest struct {
 	mu       sync.Mutex
 	seed     maphash.Seed
 	failures []admin.ResultRow // the latest last
@@ -45,10 +44,13 @@ const (
 	countBytes    = 16 << 20
 )
 
-func NewDigest() *Digest { return &Digest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}} }
+// NewPageDigest returns an empty digest.
+func NewPageDigest() *PageDigest {
+	return &PageDigest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}}
+}
 
-// Add takes a result in.
-func (d *Digest) Add(m broker.Message) {
+// Add adds a result.
+func (d *PageDigest) Add(m broker.Message) {
 	var r message.Result
 	if json.Unmarshal(m.Data, &r) != nil {
 		return
@@ -79,7 +81,7 @@ func (d *Digest) Add(m broker.Message) {
 }
 
 // batch is the one with the name, at the cost of the one that had a result the longest ago.
-func (d *Digest) batch(name string, at time.Time) *batchRows {
+func (d *PageDigest) batch(name string, at time.Time) *batchRows {
 	b := d.Batches[name]
 	if b == nil {
 		b = &batchRows{rows: map[uint64]string{}, counts: map[string]int{}}
@@ -96,7 +98,7 @@ func (d *Digest) batch(name string, at time.Time) *batchRows {
 }
 
 // CountQueue counts the rows that wait, now and then: the whole queue must be read for it.
-func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
+func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if time.Since(d.counted) < countEvery {
@@ -131,7 +133,7 @@ func (d *Digest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 }
 
 // Show puts into a view what is kept, the latest first.
-func (d *Digest) Show(r *admin.Recent) {
+func (d *PageDigest) Show(r *admin.Recent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, f := range slices.Backward(d.failures) {

@@ -44,6 +44,7 @@ func ThisBuild() Build {
 	return b
 }
 
+// Write writes the build for people.
 func (b Build) Write(w io.Writer) error {
 	known := b.Commit
 	if known == "" {

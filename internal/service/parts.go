@@ -17,41 +17,41 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// parts are what a worker consists of once the broker is there.
+// parts are the components of a worker once the broker is connected.
 type parts struct {
-	apiURL   string
-	rates    *rates.Store
-	Budget   *budget.Budget
-	tokens   *defender.Tokens
-	client   *defender.Client
-	replicas *broker.Replicas
-	breaker  *remediation.Breaker
-	notes    *remediation.Notes
-	Tracker  *remediation.Tracker
-	Consumer *consumer.Consumer
-	Tally    *broker.Tally
-	digest   *Digest
-	present  func() broker.Presence
-	refusals func(context.Context) error // records how many messages were refused
-	notKept  func() int
-	dryRun   bool
-	hadToken atomic.Bool
-	starved  atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
+	apiURL      string
+	rates       *rates.Store
+	Budget      *budget.Budget
+	tokens      *defender.Tokens
+	client      *defender.Client
+	replicas    *broker.Replicas
+	breaker     *remediation.Breaker
+	shared      *remediation.SharedState
+	Tracker     *remediation.Tracker
+	Consumer    *consumer.Consumer
+	Tally       *broker.Tally
+	digest      *PageDigest
+	present     func() broker.Presence
+	refusals    func(context.Context) error // records how many messages were refused
+	notKept     func() int
+	dryRun      bool
+	tokenSeen   atomic.Bool
+	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
 }
 
 // Delays of the probes during a system pause.
 const (
-	probeFirst   = time.Second
-	probeLongest = 15 * time.Second
-	tokenLook    = 2 * time.Second
+	probeFirst    = time.Second
+	probeLongest  = 15 * time.Second
+	tokenInterval = 2 * time.Second
 )
 
-// assemble builds the parts and waits until the first token is there or refused.
+// assemble builds the parts. It waits for the stores, as long as ctx allows.
 func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, notes: &remediation.Notes{}, Tally: s.Broker.NewTally(), digest: NewDigest()}
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, Tally: s.Broker.NewTally(), digest: NewPageDigest()}
 	p.Tally.Each = p.digest.Add
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
@@ -70,7 +70,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	publisher, auditor, metrics := s.Broker.NewPublisher(), s.Broker.NewAuditor(s.Owner), remediation.NewMetrics(s.Registry)
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Notes: p.notes, Quota: p.Budget,
+		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget,
 		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
 		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
@@ -82,10 +82,10 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Metrics: metrics, Notes: p.notes, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
-			Contended: p.contended,
+			Contended: p.quotaContended,
 			Windows:   []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
 	}
@@ -163,16 +163,16 @@ func (p *parts) close() {
 	p.tokens.Close()
 }
 
-// keepToken notices a missing token before a request does, and its return without one.
+// keepToken trips the breaker while there is no token, before a request meets that, and resets it when there is one.
 func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		if err := p.tokens.Check(ctx); err == nil {
-			p.hadToken.Store(true)
+			p.tokenSeen.Store(true)
 			p.breaker.ResetFrom(faultToken)
 		} else if ctx.Err() == nil {
 			p.breaker.Trip(faultToken, err.Error())
 		}
-		if !Pause(ctx, tokenLook) {
+		if !Pause(ctx, tokenInterval) {
 			return nil
 		}
 	}
@@ -180,30 +180,30 @@ func (p *parts) keepToken(ctx context.Context) error {
 
 const faultToken = "token"
 
-// keepReserve holds some calls back for look-ups, and notes when requests wait in the stream because no call can be had.
-// Where actions are followed it does so always and on every replica, not only on the one that follows and while it does:
-// else the others would spend the hour before there is an action to look up, and following would be blind for as long.
+// keepReserve reserves some calls for look-ups, and records when requests wait in the stream because no call can be had. If
+// actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls before there
+// is an action to look up, and the tracker would be blind for that long.
 func (p *parts) keepReserve(ctx context.Context, s *Service) error {
 	for Pause(ctx, time.Second) {
-		p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.notes.Guarding())
+		p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.shared.Guarding())
 		if p.Budget.OpenIn() > 0 {
 			if n, err := s.Broker.Pending(ctx); err == nil && n > 0 {
-				p.starved.Store(time.Now().UnixNano())
+				p.lastStarved.Store(time.Now().UnixNano())
 			}
 		}
 	}
 	return nil
 }
 
-// contended says that requests wait for quota, or did a moment ago.
-func (p *parts) contended() bool {
-	return p.notes.QuotaAwaited() || time.Since(time.Unix(0, p.starved.Load())) < 5*time.Second
+// quotaContended reports whether requests wait for quota, or did a moment ago.
+func (p *parts) quotaContended() bool {
+	return p.shared.QuotaAwaited() || time.Since(time.Unix(0, p.lastStarved.Load())) < 5*time.Second
 }
 
-// BesideLive says that this replica is in dry run and others are not: a request that it took would end without its call.
+// BesideLive reports whether this replica is in dry run and others are not: a request that it took would end without its call.
 func (p *parts) BesideLive() bool { return p.dryRun && p.replicas.Live() }
 
-// alone blocks while besideLive.
+// alone blocks while BesideLive.
 func (p *parts) alone(ctx context.Context) error {
 	for p.BesideLive() {
 		if !Pause(ctx, time.Second) {

@@ -11,7 +11,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -28,7 +27,7 @@ type Known struct {
 	RequestedBy string           `json:"requestedBy,omitempty"`
 	Ticket      string           `json:"ticket,omitempty"`
 	SignedBy    string           `json:"signedBy,omitempty"`
-	Time        time.Time        `json:"time"` // published, taken or told, whatever is known last
+	Time        time.Time        `json:"time"` // the last known of: published, received, called, decided
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
@@ -48,7 +47,7 @@ func (f *finder) add(r Known) {
 }
 
 // RequestsOf finds requests, the oldest first. Results name those that the ledger has forgotten, the ledger has the state
-// of the others, and what nobody has taken is in the queue alone.
+// of the others, and a request that no worker has received yet is only in the queue.
 func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]Known, error) {
 	f := &finder{name: name, found: map[string]Known{}}
 	for _, read := range []func(context.Context, *broker.Broker) error{f.results, f.ledger, f.queue} {
@@ -84,9 +83,9 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 			return // its result says more
 		}
 		f.add(Known{
-			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastErr),
+			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastError),
 			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
-			Time: cmp.Or(e.DecidedAt, e.Accepted, e.LastCall, e.ReceivedAt),
+			Time: cmp.Or(e.DecidedAt, e.AcceptedAt, e.LastCall, e.ReceivedAt),
 		})
 	})
 }

@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// rulesLook is how soon the log tells of a changed file. A request is judged by what the file says when it is taken.
-const rulesLook = time.Second
+// rulesInterval is how soon the log reports a changed file. A request is judged by the file's content when it is handled.
+const rulesInterval = time.Second
 
 // WatchRules says in the log when the file of signers or the policy can't be used any more, when it can be again, and who is
 // trusted from now on. What was read last stays in force meanwhile; /readyz has it among its details.
@@ -17,7 +17,7 @@ func (s *Service) WatchRules(ctx context.Context) error {
 	a := s.Settings.Accept
 	said := map[string]string{}
 	names := a.Signers.Names()
-	for Pause(ctx, rulesLook) {
+	for Pause(ctx, rulesInterval) {
 		for what, err := range map[string]error{"signers": a.Signers.Err(), "policy": a.Policy.Err()} {
 			switch {
 			case err == nil && said[what] != "":

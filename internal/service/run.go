@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Run is the life of one worker: admin server first, so that it tells what is waited for; broker; the parts; and the
-// same backwards.
+// Run runs the worker until ctx ends. It starts the admin server first, so that it shows what is waited for, then the broker,
+// then the parts, and stops them in reverse order.
 func (s *Service) Run(ctx context.Context) error {
 	defer close(s.Ended)
 	if err := s.listen(); err != nil {

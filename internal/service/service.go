@@ -1,4 +1,4 @@
-// Package service is one worker in one process: it makes the parts and joins them, and says how it stands.
+// Package service is one worker in one process. It builds the parts, connects them, and reports their state.
 package service
 
 import (
@@ -25,7 +25,7 @@ type Service struct {
 	Settings   config.Settings
 	credential defender.CredentialSource
 	lookup     func(string) (string, bool) // of the environment
-	tracing    tracing
+	tracing    Tracing
 	Log        *zap.Logger
 	Registry   *prometheus.Registry
 	admin      *admin.Server
@@ -42,8 +42,8 @@ type Service struct {
 	since   time.Time // not ready since; zero: ready
 }
 
-// NewService checks what can be checked without a connection.
-func NewService(s config.Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*Service, error) {
+// New checks what can be checked without a connection.
+func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger, level zap.AtomicLevel) (*Service, error) {
 	getenv := func(name string) string { v, _ := lookup(name); return v }
 	credential, err := defender.NewCredential(defender.CredentialConfig{
 		Mode: s.Defender.Auth, Cloud: s.Defender.Cloud, TokenFile: s.Defender.TokenFile,
@@ -72,6 +72,7 @@ func NewService(s config.Settings, lookup func(string) (string, bool), log *zap.
 // waitingForStart is what a service waits for before it has asked for its broker.
 const waitingForStart = "starting"
 
+// RandomID is an id that nobody can guess.
 func RandomID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
@@ -113,6 +114,7 @@ func (s *Service) Open(ctx context.Context) error {
 	return nil
 }
 
+// Close closes the broker's connection and sends the last spans.
 func (s *Service) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseIn)
 	defer cancel()

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/rates"
@@ -51,16 +49,16 @@ func (s *Service) Readiness() (reasons, details []admin.Reason) {
 	}
 	if fault, on := p.breaker.Current(); on {
 		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
-	} else if !p.hadToken.Load() {
+	} else if !p.tokenSeen.Load() {
 		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
 	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.contended() {
+	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
 		details = append(details, admin.Reason{Code: "waitingForQuota", Message: fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(time.Now().Add(in).Round(time.Second)))})
 	}
 	if p.BesideLive() {
 		details = append(details, admin.Reason{Code: "liveReplicas", Message: "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"})
 	}
-	if denied := p.notes.ListingDenied(); denied != "" {
+	if denied := p.shared.ListingDenied(); denied != "" {
 		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
 	}
 	// What the files said last stays in force meanwhile.
@@ -79,7 +77,7 @@ func (s *Service) Readiness() (reasons, details []admin.Reason) {
 	return reasons, details
 }
 
-// presence is what this replica tells the others.
+// presence is what this replica reports to the others.
 func (s *Service) presence() broker.Presence {
 	reasons, _ := s.Readiness()
 	_, p, _ := s.current()
@@ -124,7 +122,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	if err != nil {
 		return admin.Status{}, err
 	}
-	// Fresher than what it last told the others.
+	// This replica's own state, fresher than its last presence.
 	if reasons, _ := s.Readiness(); len(reasons) > 0 {
 		status.Healthy = false
 		if fault, on := p.breaker.Current(); on && status.Paused == nil {
@@ -187,7 +185,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	return status, nil
 }
 
-// waitsForQuota tells whether requests wait for a free call, and for nothing before that.
+// waitsForQuota reports whether requests wait for a free call, and for nothing else.
 func waitsForQuota(o broker.Overview) bool {
 	return o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero()
 }
@@ -257,59 +255,4 @@ func byAge(ages []time.Duration) []admin.Bucket {
 		buckets[i].Count++
 	}
 	return buckets
-}
-
-// gauges are the metrics of contract §7 that no package owns.
-func (s *Service) gauges() []prometheus.Collector {
-	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "unrestrict_queue_pending", Help: "Requests in the stream that nobody has in hand; -1 while the broker does not answer.",
-	}, func() float64 {
-		b, p, _ := s.current()
-		if b == nil || p == nil {
-			return -1
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		n, err := b.Pending(ctx)
-		if err != nil {
-			return -1
-		}
-		return float64(max(n-p.Consumer.InFlight(), 0))
-	})
-	notKept := prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of messages that nobody vouches for which were deleted, or not written, because there are too many.",
-	}, func() float64 {
-		if _, p, _ := s.current(); p != nil {
-			return float64(p.notKept())
-		}
-		return 0
-	})
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
-	}, []string{"version"})
-	build.WithLabelValues(ThisBuild().Version).Set(1)
-	return []prometheus.Collector{pending, notKept, build, pausedCollector{s}}
-}
-
-// pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.
-type pausedCollector struct{ s *Service }
-
-var pausedDesc = prometheus.NewDesc("unrestrict_paused", "1 for each reason why this replica takes no requests.", []string{"reason"}, nil)
-
-// Describe is called by the registry.
-func (c pausedCollector) Describe(ch chan<- *prometheus.Desc) { ch <- pausedDesc }
-
-// Collect is called by the registry.
-func (c pausedCollector) Collect(ch chan<- prometheus.Metric) {
-	reasons, _ := c.s.Readiness()
-	seen := map[string]bool{}
-	for _, r := range reasons {
-		if !seen[r.Code] {
-			seen[r.Code] = true
-			ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 1, r.Code)
-		}
-	}
-	if !seen["paused"] {
-		ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 0, "paused")
-	}
 }

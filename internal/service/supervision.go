@@ -11,12 +11,10 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/admin"
-
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Supervision tells a service manager how this worker is, in the words of sd_notify(3). Without a manager that listens
-// it tells nobody.
+// Supervision notifies a service manager of the worker's state, by sd_notify(3). Without a manager it does nothing.
 type Supervision struct {
 	Send     func(state string) error
 	Watchdog bool          // the manager kills a worker that doesn't send WATCHDOG=1 in time
@@ -28,8 +26,8 @@ type Supervision struct {
 	Alive   func() error // as /livez
 	Doing   func() string
 
-	ready bool
-	told  string // the last STATUS
+	ready      bool
+	lastStatus string // the last STATUS
 }
 
 // Supervise is the supervision of a service by the manager that the environment names.
@@ -48,15 +46,15 @@ func Supervise(s *Service) (*Supervision, error) {
 	return v, nil
 }
 
-// Run tells until ended is closed; the end of ctx is when the worker was asked to stop. Nothing depends on its being
-// heard, so that an error is only logged, once.
+// Run notifies the manager until ended is closed. The worker was asked to stop when ctx ends. Nothing depends on the
+// notifications, so an error is only logged, once.
 func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.Logger) {
 	tick := time.NewTicker(v.Every)
 	defer tick.Stop()
 	stop := ctx.Done()
 	for {
-		if err := v.tell(ctx.Err() != nil); err != nil {
-			log.Warn("the service manager can't be told how the worker is", zap.Error(err))
+		if err := v.notify(ctx.Err() != nil); err != nil {
+			log.Warn("the service manager can't be notified", zap.Error(err))
 			log = zap.NewNop()
 		}
 		select {
@@ -69,14 +67,14 @@ func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.L
 	}
 }
 
-// tell sends what has changed, and the sign of life that is due at each look.
-func (v *Supervision) tell(stopping bool) error {
+// notify sends what has changed, and the sign of life that is due at each look.
+func (v *Supervision) notify(stopping bool) error {
 	var state []string
 	status := v.Doing()
 	if stopping {
 		status = "finishing what is in hand"
 	}
-	if status != v.told {
+	if status != v.lastStatus {
 		if stopping {
 			state = append(state, daemon.SdNotifyStopping)
 		}
@@ -95,7 +93,7 @@ func (v *Supervision) tell(stopping bool) error {
 	if err := v.Send(strings.Join(state, "\n")); err != nil {
 		return err // all of it is sent again at the next look
 	}
-	v.ready, v.told = ready, status
+	v.ready, v.lastStatus = ready, status
 	return nil
 }
 

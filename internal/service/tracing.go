@@ -18,24 +18,24 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// tracing sends spans to an OTLP collector. The zero value is off: there is no exporter and no goroutine.
+// Tracing sends spans to an OTLP collector. The zero value is off: there is no exporter and no goroutine.
 //
 // OpenTelemetry's SDK reports to one error handler and one logger for the whole program, which print to standard error.
 // They stay as they are, for several workers may run in one process; instead what could fail again and again is kept
 // from them by quietExporter, and what would print a secret by exportVariables.
-type tracing struct {
+type Tracing struct {
 	provider *sdktrace.TracerProvider
 	exporter sdktrace.SpanExporter
 }
 
 // NewTracing is on if the standard variables name a collector. Those of sampler, batches, limits, resource and exporter
 // are read by the SDK itself, from the environment. What is wrong with them never keeps a worker from its work.
-func NewTracing(lookup func(string) (string, bool), owner string, log *zap.Logger) tracing {
+func NewTracing(lookup func(string) (string, bool), owner string, log *zap.Logger) Tracing {
 	wanted, err := exportVariables(lookup)
 	if err == nil && !wanted {
-		return tracing{}
+		return Tracing{}
 	}
-	var t tracing
+	var t Tracing
 	if err == nil {
 		t, err = startTracing(owner, log)
 	}
@@ -45,26 +45,26 @@ func NewTracing(lookup func(string) (string, bool), owner string, log *zap.Logge
 	return t
 }
 
-func startTracing(owner string, log *zap.Logger) (tracing, error) {
+func startTracing(owner string, log *zap.Logger) (Tracing, error) {
 	ctx := context.Background() // nothing below waits for anything
 	res, err := resource.New(ctx,
 		resource.WithAttributes(semconv.ServiceName("unrestrict-worker"), semconv.ServiceVersion(ThisBuild().Version), semconv.ServiceInstanceID(owner)),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())
 	if err != nil {
-		return tracing{}, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		return Tracing{}, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
-		return tracing{}, fmt.Errorf("OTEL_EXPORTER_OTLP_...: %w", err)
+		return Tracing{}, fmt.Errorf("OTEL_EXPORTER_OTLP_...: %w", err)
 	}
 	quiet := &quietExporter{exporter, log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
 	}))}
-	return tracing{sdktrace.NewTracerProvider(sdktrace.WithBatcher(quiet), sdktrace.WithResource(res)), quiet}, nil
+	return Tracing{sdktrace.NewTracerProvider(sdktrace.WithBatcher(quiet), sdktrace.WithResource(res)), quiet}, nil
 }
 
 // Spans is the provider to hand on; nil: off.
-func (t tracing) Spans() trace.TracerProvider {
+func (t Tracing) Spans() trace.TracerProvider {
 	if t.provider == nil {
 		return nil
 	}
@@ -75,13 +75,13 @@ func (t tracing) Spans() trace.TracerProvider {
 const flushIn = 2 * time.Second
 
 // Close sends what is left, as long as ctx and flushIn allow.
-func (t tracing) Close(ctx context.Context) {
+func (t Tracing) Close(ctx context.Context) {
 	if t.provider == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushIn)
 	defer cancel()
-	_ = t.provider.Shutdown(ctx)                        // lost spans are told of by quietExporter
+	_ = t.provider.Shutdown(ctx)                        // quietExporter reports lost spans
 	_ = t.exporter.Shutdown(context.WithoutCancel(ctx)) // cuts off what outlasts ctx; else there is nothing left to do
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

@@ -21,7 +21,6 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

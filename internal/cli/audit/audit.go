@@ -17,8 +17,8 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// auditReport is what `worker audit verify` found.
-type auditReport struct {
+// report is what `worker audit verify` found.
+type report struct {
 	Whole   bool         `json:"whole"`
 	Broken  *trail.Break `json:"broken,omitempty"`
 	Records uint64       `json:"records"` // verified, up to the break
@@ -26,7 +26,7 @@ type auditReport struct {
 }
 
 // Run verifies the trail. Exit status 1: it is not whole.
-func (c *AuditVerifyCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *VerifyCmd) Run(ctx context.Context, env *session.Env) error {
 	kept, err := c.kept()
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil && !isBreak {
 		return err
 	}
-	report := auditReport{Whole: !isBreak, Broken: found, Kept: trail.Kept{Heads: []trail.Head{}}}
+	report := report{Whole: !isBreak, Broken: found, Kept: trail.Kept{Heads: []trail.Head{}}}
 	if there := chain.Found(); there.Last >= there.First {
 		report.Records, report.Kept = there.Last-there.First+1, there
 	}
@@ -56,12 +56,12 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, env *session.Env) error {
 	return err
 }
 
-func (c *AuditVerifyCmd) kept() (trail.Kept, error) {
+func (c *VerifyCmd) kept() (trail.Kept, error) {
 	if c.Heads == "" {
 		return trail.Kept{}, nil
 	}
 	text, err := os.ReadFile(c.Heads)
-	var earlier auditReport
+	var earlier report
 	if err == nil {
 		err = json.Unmarshal(text, &earlier)
 	}
@@ -74,7 +74,7 @@ func (c *AuditVerifyCmd) kept() (trail.Kept, error) {
 	return earlier.Kept, nil
 }
 
-func (r auditReport) write(out io.Writer) error {
+func (r report) write(out io.Writer) error {
 	if r.Broken != nil {
 		_, err := fmt.Fprintf(out, "BROKEN at %s.\nWhat comes before it is whole. The runbook says what to do (A break in the audit trail).\n", session.Plain(r.Broken.Error()))
 		return err
@@ -123,14 +123,14 @@ func verifyTrail(ctx context.Context, env *session.Env, kept trail.Kept) (*trail
 	return chain, err
 }
 
-// AuditCmd is `worker audit`.
-type AuditCmd struct {
-	Verify AuditVerifyCmd `cmd:"" help:"Walk the audit trail and name the first record that was altered or is missing."`
-	Export AuditExportCmd `cmd:"" help:"Write the audit trail as JSON lines."`
+// Cmd is `worker audit`.
+type Cmd struct {
+	Verify VerifyCmd `cmd:"" help:"Walk the audit trail and name the first record that was altered or is missing."`
+	Export ExportCmd `cmd:"" help:"Write the audit trail as JSON lines."`
 }
 
-// AuditVerifyCmd is `worker audit verify`.
-type AuditVerifyCmd struct {
+// VerifyCmd is `worker audit verify`.
+type VerifyCmd struct {
 	File  string `placeholder:"FILE" help:"Verify an export instead; needs no broker."`
 	Heads string `placeholder:"FILE" help:"What --json wrote at an earlier time: the last records of then must still be there."`
 	JSON  bool   `name:"json" help:"One JSON object."`

@@ -16,7 +16,7 @@ import (
 )
 
 // Run exports the trail up to the present.
-func (c *AuditExportCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *ExportCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -124,14 +124,14 @@ func eachExported(ctx context.Context, path string, fn func(trail.Message) error
 	}
 }
 
-// AuditExportCmd is `worker audit export`.
-type AuditExportCmd struct {
+// ExportCmd is `worker audit export`.
+type ExportCmd struct {
 	Since time.Duration `placeholder:"DURATION" help:"Only records of the last so long, such as 24h or 7d (default: from the first)."`
 	Out   string        `placeholder:"FILE" default:"-" help:"Where to write; - is standard output (default: ${default}). A file must not exist."`
 }
 
 // Validate is called by kong.
-func (c AuditExportCmd) Validate() error {
+func (c ExportCmd) Validate() error {
 	if c.Since < 0 {
 		return config.BadInput("--since: give how long ago, such as 24h")
 	}

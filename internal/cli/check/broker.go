@@ -12,10 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -23,7 +21,7 @@ import (
 const checkPatience = 10 * time.Second
 
 // broker looks at the addresses and signs in; nil: there is no connection to go on with.
-func (k *Checkup) broker(ctx context.Context) *broker.Broker {
+func (k *Report) broker(ctx context.Context) *broker.Broker {
 	const what = "broker"
 	if k.mistaken("broker", "embedded", "names", "provisioning") {
 		k.skip(what, "not tried until the configuration is mended")
@@ -63,7 +61,7 @@ func (k *Checkup) broker(ctx context.Context) *broker.Broker {
 }
 
 // addresses looks up and connects to each server; one that answers is enough.
-func (k *Checkup) addresses(ctx context.Context) bool {
+func (k *Report) addresses(ctx context.Context) bool {
 	s := k.Env.Settings
 	servers := s.NATS.URLs
 	if len(servers) == 0 {
@@ -93,7 +91,7 @@ func (k *Checkup) addresses(ctx context.Context) bool {
 }
 
 // reach says what is wrong with an address, and what to do; "": nothing.
-func (k *Checkup) reach(ctx context.Context, addr string) (text, do string) {
+func (k *Report) reach(ctx context.Context, addr string) (text, do string) {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
@@ -129,7 +127,7 @@ func natsAddress(server string) string {
 }
 
 // streams holds what is there against what is needed, and changes nothing.
-func (k *Checkup) streams(ctx context.Context, conn *broker.Broker) {
+func (k *Report) streams(ctx context.Context, conn *broker.Broker) {
 	const what = "streams"
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
@@ -161,7 +159,7 @@ func (k *Checkup) streams(ctx context.Context, conn *broker.Broker) {
 }
 
 // missing says what is not there, each with how to create it where the worker must not.
-func (k *Checkup) missing(what string, all []string) {
+func (k *Report) missing(what string, all []string) {
 	var names []string
 	for _, m := range all {
 		name, how, _ := strings.Cut(m, ": ")
@@ -176,7 +174,7 @@ func (k *Checkup) missing(what string, all []string) {
 }
 
 // permissions tries what leaves no trace.
-func (k *Checkup) permissions(ctx context.Context, conn *broker.Broker) {
+func (k *Report) permissions(ctx context.Context, conn *broker.Broker) {
 	const what = "permissions"
 	tried, denied := 0, 0
 	for _, p := range conn.Permissions() {

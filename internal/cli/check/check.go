@@ -1,4 +1,4 @@
-// Package check is `worker check`: it proves the set-up step by step.
+// Package check is `worker check`, which tests the set-up step by step.
 package check
 
 import (
@@ -7,14 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 )
 
-// Checkup is one run of `worker check`. It writes a line for each thing looked at, and what to do about it below,
+// Report is one run of `worker check`. It writes a line for each thing looked at, and what to do about it below,
 // where something is to be done.
-type Checkup struct {
+type Report struct {
 	Env    *session.Env
 	Screen session.Screen
 	failed int
@@ -22,8 +21,8 @@ type Checkup struct {
 }
 
 // Run proves the set-up step by step. It stops at no failure; what can't be tried because of one is skipped.
-func (c *CheckCmd) Run(ctx context.Context, env *session.Env) error {
-	k := &Checkup{Env: env, Screen: session.NewScreen(env)}
+func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
+	k := &Report{Env: env, Screen: session.NewScreen(env)}
 	k.Configuration()
 	conn := k.broker(ctx)
 	if conn != nil {
@@ -43,22 +42,22 @@ func (c *CheckCmd) Run(ctx context.Context, env *session.Env) error {
 	return err
 }
 
-func (k *Checkup) ok(what, format string, args ...any) {
+func (k *Report) ok(what, format string, args ...any) {
 	k.line(session.Green, "ok", what, fmt.Sprintf(format, args...), "")
 }
 
 // warn is something that need not be wrong.
-func (k *Checkup) warn(what, text, do string) { k.line(session.Yellow, "warn", what, text, do) }
+func (k *Report) warn(what, text, do string) { k.line(session.Yellow, "warn", what, text, do) }
 
-func (k *Checkup) fail(what, text, do string) {
+func (k *Report) fail(what, text, do string) {
 	k.failed++
 	k.line(session.Red, "FAIL", what, text, do)
 }
 
 // skip is something that could not be tried because something else failed.
-func (k *Checkup) skip(what, text string) { k.line(session.Yellow, "skip", what, text, "") }
+func (k *Report) skip(what, text string) { k.line(session.Yellow, "skip", what, text, "") }
 
-func (k *Checkup) line(colour, verdict, what, text, do string) {
+func (k *Report) line(colour, verdict, what, text, do string) {
 	b := k.Screen.Paint(colour, fmt.Sprintf("%-4s", verdict)) + "  " + what + ": " + printable(text) + "\n"
 	if do != "" {
 		b += "      do: " + printable(do) + "\n"
@@ -71,12 +70,13 @@ func (k *Checkup) line(colour, verdict, what, text, do string) {
 // printable is plain on one line.
 func printable(s string) string { return strings.Join(strings.Fields(session.Plain(s)), " ") }
 
-// mistaken tells whether a setting of one of the groups has no value.
-func (k *Checkup) mistaken(groups ...string) bool {
+// mistaken reports whether a setting of one of the groups is wrong, and so has no value.
+func (k *Report) mistaken(groups ...string) bool {
 	return slices.ContainsFunc(k.Env.Mistakes, func(m config.Mistake) bool { return slices.Contains(groups, m.Group) })
 }
 
-func (k *Checkup) Configuration() {
+// Configuration reports the mistakes in the settings.
+func (k *Report) Configuration() {
 	const what = "configuration"
 	for _, m := range k.Env.Mistakes {
 		said, do, found := strings.Cut(m.Text, ": ")
@@ -101,5 +101,5 @@ func brokerVariable(s config.Settings) string {
 	return "WORKER_EMBEDDED_ADDR"
 }
 
-// CheckCmd is `worker check`.
-type CheckCmd struct{}
+// Cmd is `worker check`.
+type Cmd struct{}

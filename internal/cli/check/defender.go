@@ -18,7 +18,7 @@ import (
 )
 
 // defender looks at the sign-in, the token and the API; conn may be nil.
-func (k *Checkup) defender(ctx context.Context, conn *broker.Broker) {
+func (k *Report) defender(ctx context.Context, conn *broker.Broker) {
 	if k.mistaken("defender") {
 		k.skip("token, API", "not tried until the configuration is mended")
 		return
@@ -48,7 +48,7 @@ func (k *Checkup) defender(ctx context.Context, conn *broker.Broker) {
 }
 
 // host holds an address that overrides the cloud's against it.
-func (k *Checkup) host(ofCloud, own string) {
+func (k *Report) host(ofCloud, own string) {
 	const what = "API address"
 	want, host := hostname(ofCloud), hostname(own)
 	for _, cloud := range []string{"gcc", "gcc-high"} { // dod is gcc-high's
@@ -85,7 +85,7 @@ func sameDomain(host, want string) bool {
 }
 
 // unasked finds out whether the API is there at all, where there is no token to ask with.
-func (k *Checkup) unasked(ctx context.Context, apiURL string) {
+func (k *Report) unasked(ctx context.Context, apiURL string) {
 	const what = "API"
 	ctx, cancel := context.WithTimeout(ctx, min(k.Env.Settings.Defender.Timeout, checkPatience))
 	defer cancel()
@@ -107,7 +107,7 @@ func (k *Checkup) unasked(ctx context.Context, apiURL string) {
 const unreachable = "check DEFENDER_API_URL, DNS, the proxy (HTTPS_PROXY, NO_PROXY) and the firewall"
 
 // api asks the API for one machine action: it makes no change there.
-func (k *Checkup) api(ctx context.Context, conn *broker.Broker, tokens *defender.Tokens, apiURL string) {
+func (k *Report) api(ctx context.Context, conn *broker.Broker, tokens *defender.Tokens, apiURL string) {
 	const what = "API"
 	calls := &rates.Visitor{}
 	if conn != nil && !k.mistaken("budget") {
@@ -131,7 +131,7 @@ func (k *Checkup) api(ctx context.Context, conn *broker.Broker, tokens *defender
 }
 
 // answer says what the API's answer to the list means.
-func (k *Checkup) answer(what, apiURL string, err error) {
+func (k *Report) answer(what, apiURL string, err error) {
 	_, waits := errors.AsType[*budget.WaitError](err)
 	e, answered := errors.AsType[*defender.Error](err)
 	switch {
@@ -157,7 +157,7 @@ func (k *Checkup) answer(what, apiURL string, err error) {
 // mostSkew is how far the clocks may be apart before it is worth a word.
 const mostSkew = 30 * time.Second
 
-func (k *Checkup) skew(client *defender.Client) {
+func (k *Report) skew(client *defender.Client) {
 	earliest, latest, measured := client.Clock()
 	if !measured {
 		return

@@ -8,14 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/defender"
-
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/defender"
 )
 
 // token gets a token and looks at what it says of itself; nil: there is none.
-func (k *Checkup) token(ctx context.Context, scope string) *defender.Tokens {
+func (k *Report) token(ctx context.Context, scope string) *defender.Tokens {
 	const what = "token"
 	d := k.Env.Settings.Defender
 	getenv := func(name string) string { v, _ := k.Env.Lookup(name); return v }
@@ -48,7 +47,7 @@ func (k *Checkup) token(ctx context.Context, scope string) *defender.Tokens {
 	return tokens
 }
 
-func (k *Checkup) expiry(c defender.TokenClaims) {
+func (k *Report) expiry(c defender.TokenClaims) {
 	const what = "token"
 	text := "there is one"
 	if c.AppID != "" {
@@ -70,7 +69,7 @@ func (k *Checkup) expiry(c defender.TokenClaims) {
 // defenderApp is the API's own app id, which a token may name as its audience ([doc] WindowsDefenderATP).
 const defenderApp = "fc780465-2017-40d4-a0c5-307022471b92"
 
-func (k *Checkup) audience(c defender.TokenClaims, scope string) {
+func (k *Report) audience(c defender.TokenClaims, scope string) {
 	const what = "token audience"
 	want := strings.TrimSuffix(strings.TrimSuffix(scope, ".default"), "/")
 	fits := func(audience string) bool {
@@ -89,7 +88,7 @@ func (k *Checkup) audience(c defender.TokenClaims, scope string) {
 
 // roles holds what the token bears against what is needed ([doc] unrestrict-code-execution.md,
 // get-machineactions-collection.md; delegated permissions have no .All).
-func (k *Checkup) roles(c defender.TokenClaims) {
+func (k *Report) roles(c defender.TokenClaims) {
 	const what = "token permissions"
 	bears := slices.Concat(c.Roles, c.Scopes)
 	said := "it bears " + strings.Join(bears, ", ")

@@ -4,22 +4,17 @@ package deadletter
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // Letter is one dead letter as the commands see it.
@@ -33,7 +28,7 @@ type Letter struct {
 }
 
 // Run lists dead letters.
-func (c *DeadletterListCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *ListCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -65,7 +60,7 @@ func (c *DeadletterListCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Run shows dead letters in full.
-func (c *DeadletterShowCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *ShowCmd) Run(ctx context.Context, env *session.Env) error {
 	return c.each(ctx, env, nil, func(conn *broker.Broker, l Letter) error {
 		if c.JSON {
 			v := l.View(conn.Names())
@@ -77,8 +72,8 @@ func (c *DeadletterShowCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Run publishes the requests of dead letters again.
-func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Sayer{Env: env, Json: c.JSON, Done: "replayed"}
+func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
+	say := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
 	var by *session.Operator
 	before := func(conn *broker.Broker, letters []Letter) (bool, error) {
 		what, hopeful := "", 0
@@ -90,11 +85,11 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
 		if left := len(letters) - hopeful; left > 0 {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
-		return say.Before(ctx, c.Yes || hopeful == 0, "Replaying "+session.Count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
+		return say.Confirm(ctx, c.Yes || hopeful == 0, "Replaying "+session.Count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
 		if l.stuck != "" {
-			return say.after(l, l.stuck)
+			return say.report(l, l.stuck)
 		}
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
@@ -103,16 +98,16 @@ func (c *DeadletterReplayCmd) Run(ctx context.Context, env *session.Env) error {
 			return err // the next would fare no better
 		}
 		if err := l.Replay(ctx, conn); err != nil {
-			return say.after(l, err.Error())
+			return say.report(l, err.Error())
 		}
-		return say.after(l, "")
+		return say.report(l, "")
 	})
-	return say.failed(err)
+	return say.status(err)
 }
 
-// Replay publishes a dead letter's request again. That the broker calls the replay a duplicate does not say that it is
-// queued: its message id is fixed, and anybody who may publish can have used it up. So it goes out once more under an id
-// that nobody can guess. A message too many costs nothing, for a dead letter opens one run.
+// Replay publishes a dead letter's request again. If the broker drops the replay as a duplicate, it need not be queued: its
+// message id is fixed, and anybody who may publish can have used it. So it is published once more under an id that nobody
+// can guess. A superfluous replay does no harm, because a dead letter opens one run.
 func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
 	header := message.ReplayHeader(l.Seq, l.Header)
 	stored, err := conn.PublishOnce(ctx, header, l.Data)
@@ -125,8 +120,8 @@ func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
 }
 
 // Run deletes dead letters. That there was one stays in the audit trail.
-func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Sayer{Env: env, Json: c.JSON, Done: "dropped"}
+func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
+	say := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
@@ -134,7 +129,7 @@ func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
 				return false, err
 			}
 		}
-		return say.Before(ctx, c.Yes || len(letters) == 1, what, len(letters))
+		return say.Confirm(ctx, c.Yes || len(letters) == 1, what, len(letters))
 	}
 	var by *session.Operator
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
@@ -145,52 +140,11 @@ func (c *DeadletterDropCmd) Run(ctx context.Context, env *session.Env) error {
 			return err // the next would fare no better
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.Seq); err != nil {
-			return say.after(l, err.Error())
+			return say.report(l, err.Error())
 		}
-		return say.after(l, "")
+		return say.report(l, "")
 	})
-	return say.failed(err)
-}
-
-// each does something about each dead letter that is meant. before is told of all of them first and can refuse; where
-// it is given, an id alone must mean one of them. Ids that mean none are named at the end, with exit status 1.
-func (s DeadletterSelection) each(ctx context.Context, env *session.Env, before func(*broker.Broker, []Letter) (bool, error), do func(*broker.Broker, Letter) error) error {
-	conn, err := session.DialForCommand(ctx, env)
-	if err != nil {
-		return err
-	}
-	defer session.CloseAfterCommand(conn)
-	letters, err := ReadLetters(ctx, conn, s.Means)
-	if err != nil {
-		return err
-	}
-	unknown := s.Unknown(letters)
-	if before != nil {
-		if err := s.Ambiguous(letters); err != nil {
-			return err
-		}
-		if goOn, err := before(conn, letters); err != nil || !goOn {
-			return errors.Join(err, unknown)
-		}
-	}
-	for _, l := range letters {
-		err := ctx.Err()
-		if err == nil {
-			err = do(conn, l)
-		}
-		if ctx.Err() != nil {
-			return errors.New("interrupted; run the same command again to go on")
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return unknown
-}
-
-func (s DeadletterSelection) Means(l Letter) bool {
-	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.Dead.RequestID)) &&
-		(s.Code == "" || l.Dead.Code == s.Code) && (s.Seq == 0 || l.Seq == s.Seq) && (s.SignedBy == "" || l.owner() == s.SignedBy)
+	return say.status(err)
 }
 
 // owner is the signer or client whose request it is, "" if it is nobody's.
@@ -198,43 +152,7 @@ func (l Letter) owner() string {
 	return cmp.Or(l.Dead.SignedBy, l.Header.Get(message.HeaderClient))
 }
 
-// Unknown names the ids and the sequence that no dead letter has.
-func (s DeadletterSelection) Unknown(letters []Letter) error {
-	var names []string
-	for _, id := range s.IDs {
-		if !slices.ContainsFunc(letters, func(l Letter) bool { return l.Dead.RequestID == id }) {
-			names = append(names, session.Plain(id))
-		}
-	}
-	if s.Seq > 0 && len(letters) == 0 && len(names) == 0 {
-		names = append(names, fmt.Sprintf("sequence %d", s.Seq))
-	}
-	if names == nil {
-		return nil
-	}
-	of := ""
-	if s.SignedBy != "" {
-		of = " of " + session.Plain(s.SignedBy)
-	}
-	return fmt.Errorf("no such dead letter%s: %s (worker deadletter list shows those there are)", of, strings.Join(names, ", "))
-}
-
-// Ambiguous refuses an id of several dead letters: one may be of another message, or out of date.
-func (s DeadletterSelection) Ambiguous(letters []Letter) error {
-	for _, id := range s.IDs {
-		var seqs []string
-		for _, l := range letters {
-			if l.Dead.RequestID == id {
-				seqs = append(seqs, strconv.FormatUint(l.Seq, 10))
-			}
-		}
-		if len(seqs) > 1 {
-			return fmt.Errorf("there are %d dead letters of %s: say which with --seq, one of %s, or whose with --signed-by", len(seqs), session.Plain(id), strings.Join(seqs, ", "))
-		}
-	}
-	return nil
-}
-
+// ReadLetters reads the dead letters that are meant, the oldest first.
 func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bool) ([]Letter, error) {
 	var letters []Letter
 	for m, err := range conn.DeadLetters(ctx) {
@@ -276,61 +194,38 @@ func (l Letter) Hopeless(n broker.Names, now time.Time) string {
 	return ""
 }
 
-// DeadletterCmd is `worker deadletter`.
-type DeadletterCmd struct {
-	List   DeadletterListCmd   `cmd:"" help:"List the dead letters."`
-	Show   DeadletterShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
-	Replay DeadletterReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
-	Drop   DeadletterDropCmd   `cmd:"" help:"Delete dead letters."`
+// Cmd is `worker deadletter`.
+type Cmd struct {
+	List   ListCmd   `cmd:"" help:"List the dead letters."`
+	Show   ShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
+	Replay ReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
+	Drop   DropCmd   `cmd:"" help:"Delete dead letters."`
 }
 
-// DeadletterListCmd is `worker deadletter list`.
-type DeadletterListCmd struct {
+// ListCmd is `worker deadletter list`.
+type ListCmd struct {
 	Code string `placeholder:"CODE" help:"Only dead letters with this error code."`
 	JSON bool   `name:"json" help:"One JSON object a line."`
 }
 
-// DeadletterShowCmd is `worker deadletter show`.
-type DeadletterShowCmd struct{ DeadletterSelection }
+// ShowCmd is `worker deadletter show`.
+type ShowCmd struct{ Selection }
 
-// DeadletterReplayCmd is `worker deadletter replay`.
-type DeadletterReplayCmd struct {
-	DeadletterSelection
+// ReplayCmd is `worker deadletter replay`.
+type ReplayCmd struct {
+	Selection
 	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
 	Yes    bool   `help:"Do not ask, as it does on a terminal alone."`
 }
 
-// DeadletterDropCmd is `worker deadletter drop`.
-type DeadletterDropCmd struct {
-	DeadletterSelection
+// DropCmd is `worker deadletter drop`.
+type DropCmd struct {
+	Selection
 	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
 	Yes    bool   `help:"Do not ask before several are dropped; needed for that where there is no terminal."`
 }
 
-// DeadletterSelection says which dead letters are meant: those that match
-// everything given. At least one thing is given, so that all are meant only
-// where --all says it.
-type DeadletterSelection struct {
-	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids."`
-	All      bool     `help:"All dead letters."`
-	Code     string   `placeholder:"CODE" help:"All dead letters with this error code."`
-	Seq      uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: tells several of one id apart."`
-	SignedBy string   `placeholder:"NAME" help:"Of those, only requests of this signer or client."`
-	JSON     bool     `name:"json" help:"One JSON object a line."`
-}
-
-// Validate is called by kong.
-func (s DeadletterSelection) Validate() error {
-	if len(s.IDs) == 0 && !s.All && s.Code == "" && s.Seq == 0 {
-		return config.BadInput("say which dead letters: request ids, --seq SEQ, --code CODE or --all")
-	}
-	if s.All && (len(s.IDs) > 0 || s.Code != "" || s.Seq != 0) {
-		return config.BadInput("--all means every dead letter: leave out request ids, --seq and --code")
-	}
-	return nil
-}
-
-// recordLetter records what is about to be done to a dead letter, which may be the last that is heard of it.
+// recordLetter records what is about to be done to a dead letter.
 func recordLetter(ctx context.Context, o *session.Operator, act string, l Letter) error {
 	return o.Record(ctx, act, ledger.AuditRecord{
 		RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(message.HeaderClient), Run: l.Dead.Run, DeadLetter: l.Seq,

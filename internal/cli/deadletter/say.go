@@ -12,18 +12,18 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Sayer tells what becomes of the dead letters that something is done about.
-type Sayer struct {
+// Reporter prints what becomes of the selected dead letters.
+type Reporter struct {
 	Env     *session.Env
-	Json    bool
+	JSON    bool
 	Done    string // "replayed"
 	refused int
 }
 
-// Before says what is about to happen and, on a terminal, asks.
-func (s *Sayer) Before(ctx context.Context, yes bool, what string, n int) (bool, error) {
+// Confirm says what is about to happen and, on a terminal, asks.
+func (s *Reporter) Confirm(ctx context.Context, yes bool, what string, n int) (bool, error) {
 	out := s.Env.Stdout
-	if s.Json {
+	if s.JSON {
 		out = s.Env.Stderr
 	}
 	if n == 0 {
@@ -65,12 +65,12 @@ func unasked(env *session.Env, yes bool, what string) error {
 	return config.BadInput("%s: say --yes, for nobody can be asked here; nothing was done", what)
 }
 
-// after says of one whether it was done, or why not; "": it was.
-func (s *Sayer) after(l Letter, why string) error {
+// report says of one whether it was done, or why not; "": it was.
+func (s *Reporter) report(l Letter, why string) error {
 	if why != "" {
 		s.refused++
 	}
-	if s.Json {
+	if s.JSON {
 		return session.WriteJSONLine(s.Env.Stdout, struct {
 			Seq       uint64 `json:"seq"`
 			RequestID string `json:"requestId"`
@@ -97,8 +97,8 @@ func (l Letter) Advice() string {
 	return "worker deadletter replay carries it out again"
 }
 
-// failed is err, else exit status 1 if something was not done.
-func (s *Sayer) failed(err error) error {
+// status is err, else exit status 1 if something was not done.
+func (s *Reporter) status(err error) error {
 	if err == nil && s.refused > 0 {
 		return session.ExitStatus(1)
 	}

@@ -15,11 +15,9 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // LetterView is a dead letter in JSON. The payload is as it was where it is JSON (encoding json), a string where it
@@ -44,6 +42,7 @@ type LetterView struct {
 	Headers         map[string][]string `json:"headers,omitempty"`
 }
 
+// View is the dead letter in JSON.
 func (l Letter) View(n broker.Names) LetterView {
 	v := LetterView{
 		Seq: l.Seq, RequestID: l.Dead.RequestID, SignedBy: l.Dead.SignedBy, Client: l.Header.Get(message.HeaderClient), Run: l.Dead.Run, Code: l.Dead.Code, Message: l.Dead.Message,
@@ -60,6 +59,7 @@ func (l Letter) View(n broker.Names) LetterView {
 
 func (l Letter) truncated() bool { return l.Header.Get(message.HeaderDeadTruncated) != "" }
 
+// PayloadJSON is a payload as JSON, and how it is encoded: json, text or base64.
 func PayloadJSON(data []byte) (encoding string, value json.RawMessage) {
 	text := utf8.Valid(data)
 	if text && json.Valid(data) {

@@ -16,20 +16,18 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
-
-	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // demoLimit is how long the sample may take. The machine that is not found takes the longest, five seconds.
 const demoLimit = 2 * time.Minute
 
 // Run shows the whole system on loopback: broker, simulated API and a worker, with a sample bulk.
-func (c *DemoCmd) Run(ctx context.Context, env *session.Env) (err error) {
+func (c *Cmd) Run(ctx context.Context, env *session.Env) (err error) {
 	dir, err := os.MkdirTemp("", "worker-demo-")
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -73,7 +71,7 @@ func (c *DemoCmd) Run(ctx context.Context, env *session.Env) (err error) {
 	return nil
 }
 
-func serveSimulation(ctx context.Context, sim *simulation) (url string, stop func(), err error) {
+func serveSimulation(ctx context.Context, sim *Simulation) (url string, stop func(), err error) {
 	if err := sim.writeToken(); err != nil {
 		return "", nil, err
 	}
@@ -101,7 +99,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 		return nil, nil, nil, err
 	}
 	log, level := service.NewLogger(config.Log{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
-	if w, err = service.NewService(settings, env.Lookup, log, level); err != nil {
+	if w, err = service.New(settings, env.Lookup, log, level); err != nil {
 		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -157,7 +155,7 @@ func samples() []sample {
 
 func demoMachine(n int) string { return fmt.Sprintf("%039d%x", 0, n) }
 
-// prepare gives the simulated API the machines and faults that the sample tells of.
+// prepare adds the machines and faults of the sample to the simulated API.
 func prepare(api *defendersim.Server) {
 	for n := 1; n <= 4; n++ {
 		api.AddMachine(demoMachine(n), defendersim.Machine{})
@@ -233,7 +231,7 @@ curl -s http://%s/status
 `, w.Broker.SignIn(), w.Settings.Names.Subject, demoMachine(7), w.Settings.Names.ResultsSubject, demoMachine(8), w.AdminAddr)
 }
 
-// DemoCmd is `worker demo`.
-type DemoCmd struct {
+// Cmd is `worker demo`.
+type Cmd struct {
 	Stay bool `help:"Keep everything running afterwards, at --embedded-addr and --admin-addr (a free port where one is taken), and print the lines to copy for publishing by hand."`
 }

@@ -17,10 +17,9 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/defender/defendersim"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
 // simulatedTokenLife and simulatedTokenRenewal: the token file always holds a
@@ -114,8 +113,8 @@ func requireLoopback(addr string) error {
 	return nil
 }
 
-// simulation is a simulator with what a worker needs to sign in to it.
-type simulation struct {
+// Simulation is a simulator with what a worker needs to sign in to it.
+type Simulation struct {
 	api            *defendersim.Server
 	Dir            string
 	caPath         string // with TLS
@@ -123,8 +122,9 @@ type simulation struct {
 	secret         string
 }
 
-func NewSimulation(dir string, withTLS bool) *simulation {
-	s := &simulation{Dir: dir, tenant: "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630", client: "2f48b784-5da5-4e61-9957-012d2630f1e4"}
+// NewSimulation makes a simulator whose files are in dir.
+func NewSimulation(dir string, withTLS bool) *Simulation {
+	s := &Simulation{Dir: dir, tenant: "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630", client: "2f48b784-5da5-4e61-9957-012d2630f1e4"}
 	if withTLS {
 		s.secret = "simulated-" + rand.Text()
 	}
@@ -135,7 +135,7 @@ func NewSimulation(dir string, withTLS bool) *simulation {
 	return s
 }
 
-func (s *simulation) useTLS(server *http.Server, addr net.Addr) error {
+func (s *Simulation) useTLS(server *http.Server, addr net.Addr) error {
 	var addresses []net.IP
 	if tcp, ok := addr.(*net.TCPAddr); ok {
 		addresses = append(addresses, tcp.IP)
@@ -149,10 +149,11 @@ func (s *simulation) useTLS(server *http.Server, addr net.Addr) error {
 	return nil
 }
 
-func (s *simulation) TokenPath() string { return filepath.Join(s.Dir, "token") }
+// TokenPath is where the token file is.
+func (s *Simulation) TokenPath() string { return filepath.Join(s.Dir, "token") }
 
 // writeToken replaces the token file as a whole, so that no reader sees half a token.
-func (s *simulation) writeToken() error {
+func (s *Simulation) writeToken() error {
 	next := s.TokenPath() + ".next"
 	if err := os.WriteFile(next, []byte(s.api.IssueToken(simulatedTokenLife)+"\n"), 0o600); err != nil {
 		return err
@@ -161,7 +162,7 @@ func (s *simulation) writeToken() error {
 }
 
 // Renew does nothing with TLS: there the worker asks for its tokens itself.
-func (s *simulation) Renew() error {
+func (s *Simulation) Renew() error {
 	if s.caPath != "" {
 		return nil
 	}
@@ -169,7 +170,7 @@ func (s *simulation) Renew() error {
 }
 
 // print writes the variables to copy, one export a line.
-func (s *simulation) print(w io.Writer, addr string) {
+func (s *Simulation) print(w io.Writer, addr string) {
 	scheme := "http"
 	variables := [][2]string{{"DEFENDER_AUTH", "token-file"}, {"DEFENDER_TOKEN_FILE", s.TokenPath()}}
 	if s.caPath != "" {

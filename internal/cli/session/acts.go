@@ -10,14 +10,12 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/service"
 )
 
-// Operator puts what somebody does by command into the audit trail. Each command is a process of its own there, with a
-// chain of its own.
+// Operator records in the audit trail what somebody does by command. Each command is a process of its own there, with its
+// own chain.
 type Operator struct {
 	auditor *broker.Auditor
 	by      string
@@ -44,8 +42,8 @@ func localUser() string {
 	return cmp.Or(name, "unknown") + "@" + cmp.Or(host, "unknown")
 }
 
-// Record records an act; what else there is to say of it stands in r. A crash behind it leaves the record of an act that
-// was not done.
+// Record records an act before it is done; r has its details. A crash between the two leaves the record of an act that was
+// not done.
 func (o *Operator) Record(ctx context.Context, act string, r ledger.AuditRecord) error {
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()

@@ -1,4 +1,4 @@
-// Package session is what every command has: the world around it, the connection, and how things are shown.
+// Package session is what the commands share: their environment, the connection to the broker, and output.
 package session
 
 import (
@@ -8,14 +8,13 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/service"
 )
 
 // Env is what a command may use of the world around it. Every command has a
 // method Run(ctx context.Context, env *Env) error; the context ends at the
 // first SIGINT or SIGTERM. A nil error is exit status 0, an ExitStatus that
-// status, badInput 2 and any other error 1.
+// status, config.BadInput 2 and any other error 1.
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -27,8 +26,8 @@ type Env struct {
 	// Mistakes is for check alone, the one command that runs with any. What
 	// they name has no value in Settings.
 	Mistakes []config.Mistake
-	// Unknown says which variables look like settings and are none. Run tells them
-	// of every command but those tagged saysunknown, which do it their own way.
+	// Unknown says which variables look like settings and are none. Run prints them
+	// for every command but those tagged saysunknown, which do it their own way.
 	Unknown []string
 }
 
@@ -41,4 +40,5 @@ func (e *Env) Logger() (*zap.Logger, zap.AtomicLevel) {
 // already said what there is to say.
 type ExitStatus int
 
+// Error is never shown.
 func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }

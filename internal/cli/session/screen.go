@@ -11,14 +11,14 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Screen is how text for people may look where it is written to.
+// Screen is where text for people is written, and what it can show.
 type Screen struct {
 	Out    io.Writer
 	Width  int // columns
 	Colour bool
 }
 
-// newScreen: colours on a terminal alone, and there unless NO_COLOR says no. [doc] no-color.org
+// NewScreen is the screen of standard output. Colours are used only on a terminal, unless NO_COLOR is set ([doc] no-color.org).
 func NewScreen(env *Env) Screen {
 	s := Screen{Out: env.Stdout, Width: columns(env.Stdout)}
 	off, _ := env.Lookup("NO_COLOR")
@@ -34,6 +34,7 @@ const (
 	Red    = "31"
 )
 
+// Paint colours text, if the screen has colours.
 func (s Screen) Paint(colour, text string) string {
 	if !s.Colour || text == "" {
 		return text
@@ -53,7 +54,7 @@ func (s Screen) Field(name, colour, text string) error {
 	return err
 }
 
-// DefaultColumns is the width where nobody tells.
+// DefaultColumns is the width of what is no terminal.
 const DefaultColumns = 80
 
 func columns(out io.Writer) int {
@@ -65,7 +66,7 @@ func columns(out io.Writer) int {
 	return DefaultColumns
 }
 
-// IsTerminalInput tells whether somebody can answer.
+// IsTerminalInput reports whether r is a terminal, so that somebody can answer.
 func IsTerminalInput(r io.Reader) bool {
 	file, ok := r.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
@@ -88,8 +89,8 @@ func Wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-// Fit is write, with rows cut to the width of the terminal, if out is one.
-func (t *table) Fit(out io.Writer) error {
+// Fit is Write, with the rows cut to the terminal's width if out is a terminal.
+func (t *Table) Fit(out io.Writer) error {
 	if w, ok := out.(*os.File); !ok || !service.IsTerminal(w) {
 		return t.Write(out)
 	}

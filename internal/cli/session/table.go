@@ -7,29 +7,30 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
-
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
-// table is rows under a heading, in columns.
-type table struct{ lines []string }
+// Table is rows under a heading, in columns.
+type Table struct{ lines []string }
 
-func NewTable(heading ...string) *table {
-	t := &table{}
+// NewTable returns a table with a heading.
+func NewTable(heading ...string) *Table {
+	t := &Table{}
 	t.Row(heading...)
 	return t
 }
 
-func (t *table) Row(cells ...string) {
+// Row adds a row.
+func (t *Table) Row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = Plain(c)
 	}
 	t.lines = append(t.lines, strings.Join(cells, "\t"))
 }
 
-func (t *table) Write(out io.Writer) error {
+// Write writes the table with aligned columns.
+func (t *Table) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if _, err := io.WriteString(w, strings.Join(t.lines, "\n")+"\n"); err != nil {
 		return err
@@ -37,8 +38,7 @@ func (t *table) Write(out io.Writer) error {
 	return w.Flush()
 }
 
-// Plain is foreign text as it may stand on a terminal, on one line: it can neither move the cursor nor pass for what it
-// is not.
+// Plain makes foreign text safe for one line of a terminal: it can neither move the cursor nor look like something else.
 func Plain(s string) string {
 	return admin.Printable(strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {
@@ -48,7 +48,7 @@ func Plain(s string) string {
 	}, s))
 }
 
-// PlainLines is plain for text whose lines are its own.
+// PlainLines is Plain for text of several lines.
 func PlainLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {

@@ -30,6 +30,7 @@ func WriteJSONLine(out io.Writer, v any) error {
 	return err
 }
 
+// Count is a number with its noun.
 func Count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -37,6 +38,7 @@ func Count(n int, one, many string) string {
 	return fmt.Sprint(n, " ", many)
 }
 
+// Pronoun is the pronoun for n things.
 func Pronoun(n int) string {
 	if n == 1 {
 		return "it"
@@ -67,7 +69,7 @@ func Dialable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// Claiming is a request's name with the id that it claimed.
+// Claiming is a request's id with the id that its message claimed.
 func Claiming(id, claimed string) string {
 	if claimed == "" {
 		return id
@@ -75,5 +77,5 @@ func Claiming(id, claimed string) string {
 	return id + " (claims " + claimed + ")"
 }
 
-// Remembered is for how long the worker knows an id after its end (contract §3).
+// Remembered is how long the worker remembers an id after the request's end (contract §3).
 const Remembered = 7 * 24 * time.Hour

@@ -13,18 +13,16 @@ import (
 	"unicode/utf8"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // shownMistakes is how many mistakes of a file are shown; the others are counted.
 const shownMistakes = 50
 
-// Bulk is the requests of one command, in an order that is the same each time they are gone through.
+// Bulk is the requests of one command, in the same order each time they are iterated.
 type Bulk struct {
 	Single  string // id of a single request; "" for a file
 	known   bool   // the id was given: it may have been used before
@@ -66,7 +64,7 @@ func (b *Bulk) where(line int) string {
 	return fmt.Sprintf("%s, line %d", b.name, line)
 }
 
-// Requests goes through the rows once more.
+// Requests iterates over the rows, which may be done any number of times.
 func (b *Bulk) Requests() iter.Seq[Prepared] {
 	return func(yield func(Prepared) bool) {
 		for r := range b.Rows {
@@ -81,7 +79,7 @@ func (b *Bulk) Requests() iter.Seq[Prepared] {
 	}
 }
 
-// Complete gives a row what it has not of its own.
+// Complete fills in what a row lacks: its id, its batch, its expiry and its signature.
 func (b *Bulk) Complete(p *Prepared) (err error) {
 	m := &p.Message
 	if m.ID == "" {
@@ -111,9 +109,9 @@ func (b *Bulk) Complete(p *Prepared) (err error) {
 	return err
 }
 
-// check holds every row against the worker's own rules, makes it known to the harvest, if there is one, and returns how
-// many there are. Otherwise all mistakes are bad input.
-func (b *Bulk) check(h *harvest) (rows int, err error) {
+// check checks every row against the worker's own rules, adds it to the collector, if there is one, and returns their
+// number. If there are mistakes, the error is all of them, as bad input.
+func (b *Bulk) check(h *collector) (rows int, err error) {
 	var shown []string
 	mistakes := 0
 	lines := map[string]int{} // of ids

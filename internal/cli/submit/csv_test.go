@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

@@ -16,7 +16,6 @@ import (
 	"unicode/utf16"
 
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/cli/session"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 

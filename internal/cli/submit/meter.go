@@ -32,6 +32,7 @@ type Meter struct {
 	last    string
 }
 
+// NewMeter starts a meter.
 func NewMeter(out io.Writer, terminal bool, what string, total int) *Meter {
 	m := &Meter{out: out, what: what, total: total, began: time.Now(), printed: time.Now()}
 	m.text.Store(new(string))
@@ -45,7 +46,7 @@ func NewMeter(out io.Writer, terminal bool, what string, total int) *Meter {
 	return m
 }
 
-// Show says that so many are done; notes come behind.
+// Show shows how many are done, followed by notes.
 func (m *Meter) Show(done int, notes ...string) {
 	if m == nil {
 		return
@@ -82,6 +83,7 @@ func (m *Meter) End() {
 	}
 }
 
+// Rate is n in a time, per second or per minute.
 func Rate(n int, in time.Duration) string {
 	each := float64(n) / max(in, time.Millisecond).Seconds()
 	if each < 1 {

@@ -10,28 +10,29 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// oneDisplay tells of a single request what happens to it, as it happens, and after some seconds of nothing what it
-// waits for.
+// oneDisplay prints what happens to a single request, as it happens, and what it waits for once nothing has happened for
+// some seconds.
 type oneDisplay struct {
 	s *Submission
 
-	action, outcome string // told
+	action, outcome string // printed last
 	run             int    // that they are of
-	waits           string // told
+	waits           string // printed last
 	asked           time.Time
 }
 
-// patience is how long nothing happens before it is said what is waited for.
+// patience is how long nothing happens before oneDisplay prints what is waited for.
 const patience = 5 * time.Second
 
-func (d *oneDisplay) Show(ctx context.Context, now standing) {
-	f := d.s.Harvest.copyOf(0)
+// Show prints what is new.
+func (d *oneDisplay) Show(ctx context.Context, now Progress) {
+	f := d.s.Collector.copyOf(0)
 	if f.run != d.run {
 		d.run, d.action, d.outcome = f.run, "", ""
 	}
 	if f.action != "" && f.action != d.action {
 		d.action = f.action
-		d.tell("accepted as machine action " + f.action)
+		d.print("accepted as machine action " + f.action)
 	}
 	if f.Final && f.Outcome != d.outcome {
 		d.outcome = f.Outcome
@@ -39,7 +40,7 @@ func (d *oneDisplay) Show(ctx context.Context, now standing) {
 		if f.Code != "" {
 			why = "  " + f.Code + ": " + f.Message
 		}
-		d.tell(f.Outcome + why)
+		d.print(f.Outcome + why)
 	}
 	if now.Open > 0 && time.Since(d.asked) > patience {
 		d.asked = time.Now()
@@ -47,19 +48,20 @@ func (d *oneDisplay) Show(ctx context.Context, now standing) {
 	}
 }
 
+// End does nothing: every line is whole.
 func (d *oneDisplay) End() {}
 
-// tell writes one line of what happened. It also begins the patience anew.
-func (d *oneDisplay) tell(what string) {
+// print writes one line of what happened. It also begins the patience anew.
+func (d *oneDisplay) print(what string) {
 	d.asked, d.waits = time.Now(), ""
 	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", time.Now().Format(time.TimeOnly), session.Plain(what))
 }
 
 // sayWaits says what the request waits for, where that is not what was said last.
-func (d *oneDisplay) sayWaits(ctx context.Context, f Fate) {
+func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" {
-		held, err := service.HoldUps(ctx, d.s.broker, d.s.env.Settings.Rates)
+		held, err := service.Blockers(ctx, d.s.broker, d.s.env.Settings.Rates)
 		switch {
 		case err != nil:
 			return // a courtesy, which asks for more rights than submitting does

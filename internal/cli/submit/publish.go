@@ -8,20 +8,19 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
 )
 
 // Submission is one bulk on its way to the broker.
 type Submission struct {
-	env     *session.Env
-	Bulk    *Bulk
-	broker  *broker.Broker
-	rows    int
-	Harvest *harvest
-	wait    bool          // for the results
-	timeout time.Duration // of waiting; 0: none
+	env       *session.Env
+	Bulk      *Bulk
+	broker    *broker.Broker
+	rows      int
+	Collector *collector
+	wait      bool          // for the results
+	timeout   time.Duration // of waiting; 0: none
 
 	Stored, Duplicates int
 	forgotten          int // rows queued again that have results of an earlier run of the command
@@ -37,7 +36,7 @@ func (s *Submission) CarryOut(ctx context.Context, reportPath string) error {
 	if !s.wait {
 		return err
 	}
-	if failed := out.Write(s.Harvest.fates); failed != nil {
+	if failed := out.Write(s.Collector.rows); failed != nil {
 		if _, said := errors.AsType[session.ExitStatus](err); said {
 			err = nil
 		}
@@ -76,16 +75,16 @@ func (s *Submission) run(ctx context.Context) error {
 func (s *Submission) publish(ctx context.Context) error {
 	m := s.meter("published")
 	defer m.End()
-	all := func(*Fate) bool { return true }
-	err := s.publishRows(ctx, all, func(f *Fate, r broker.Stored) {
+	all := func(*RowStatus) bool { return true }
+	err := s.publishRows(ctx, all, func(f *RowStatus, r broker.Stored) {
 		s.Stored++
 		switch {
 		case r.Duplicate:
 			s.Duplicates++
-		case f.told > 0 && f.rerun() == 0:
+		case f.resultSeq > 0 && f.rerun() == 0:
 			s.forgotten++
 		}
-		s.Harvest.published(f, r)
+		s.Collector.published(f, r)
 		m.Show(s.Stored)
 	})
 	if err != nil || s.wait || s.Duplicates == 0 {
@@ -100,8 +99,8 @@ func (s *Submission) publishReruns(ctx context.Context) error {
 	if _, err := s.earlier(ctx); err != nil {
 		return context.Cause(ctx)
 	}
-	ended := func(f *Fate) bool { return f.duplicate && f.rerun() > 0 }
-	return s.publishRows(ctx, ended, func(_ *Fate, r broker.Stored) {
+	ended := func(f *RowStatus) bool { return f.duplicate && f.rerun() > 0 }
+	return s.publishRows(ctx, ended, func(_ *RowStatus, r broker.Stored) {
 		if !r.Duplicate {
 			s.Duplicates--
 		}
@@ -109,12 +108,12 @@ func (s *Submission) publishReruns(ctx context.Context) error {
 }
 
 // publishRows publishes those that are meant, in their order.
-func (s *Submission) publishRows(ctx context.Context, meant func(*Fate) bool, stored func(*Fate, broker.Stored)) error {
-	var sent []*Fate // not stored yet, the oldest first
+func (s *Submission) publishRows(ctx context.Context, meant func(*RowStatus) bool, stored func(*RowStatus, broker.Stored)) error {
+	var sent []*RowStatus // not stored yet, the oldest first
 	requests := iter.Seq2[broker.Outgoing, error](func(yield func(broker.Outgoing, error) bool) {
 		row := 0
 		for p := range s.Bulk.Requests() {
-			f := s.Harvest.fates[row]
+			f := s.Collector.rows[row]
 			if row++; !meant(f) {
 				continue
 			}

@@ -10,7 +10,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -26,8 +25,8 @@ func Outcomes() []string {
 }
 
 // WriteSummary writes counts by outcome and the rows that failed.
-func WriteSummary(out io.Writer, fates []*Fate) error {
-	counts, failed, unfinished := map[string]int{}, []*Fate(nil), 0
+func WriteSummary(out io.Writer, fates []*RowStatus) error {
+	counts, failed, unfinished := map[string]int{}, []*RowStatus(nil), 0
 	for _, f := range fates {
 		switch {
 		case !f.Final:
@@ -56,7 +55,7 @@ func WriteSummary(out io.Writer, fates []*Fate) error {
 		if f.Message != "" {
 			why += ": " + f.Message
 		}
-		t.Row(strconv.Itoa(f.Line), f.Id, f.Machine, f.Outcome, why)
+		t.Row(strconv.Itoa(f.Line), f.ID, f.Machine, f.Outcome, why)
 	}
 	fmt.Fprintln(out)
 	if err := t.Write(out); err != nil {
@@ -68,11 +67,11 @@ func WriteSummary(out io.Writer, fates []*Fate) error {
 	return nil
 }
 
-// report is the file that --report names; a nil one is none.
-type report struct{ file *os.File }
+// ReportFile is the file that --report names; a nil one is none.
+type ReportFile struct{ file *os.File }
 
 // OpenReport sees to it, before anything is published, that the file can be written. What is in it stays until then.
-func OpenReport(path string) (*report, error) {
+func OpenReport(path string) (*ReportFile, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -80,11 +79,11 @@ func OpenReport(path string) (*report, error) {
 	if err != nil {
 		return nil, config.BadInput("--report: %w", err)
 	}
-	return &report{f}, nil
+	return &ReportFile{f}, nil
 }
 
 // Write puts every row into the file, with what is known of it by now, and closes it.
-func (r *report) Write(fates []*Fate) error {
+func (r *ReportFile) Write(fates []*RowStatus) error {
 	if r == nil {
 		return nil
 	}
@@ -105,16 +104,16 @@ func (r *report) Write(fates []*Fate) error {
 	return r.file.Close()
 }
 
-func (f *Fate) record() []string {
+func (f *RowStatus) record() []string {
 	run, message := "", f.Message
 	if f.run > 0 {
 		run = strconv.Itoa(f.run)
 	}
-	if f.seq == 0 && f.told == 0 {
+	if f.seq == 0 && f.resultSeq == 0 {
 		message = "not published"
 	}
 	return []string{
-		strconv.Itoa(f.Line), f.Id, f.Machine, f.Outcome, strconv.FormatBool(f.Final), f.Code, message, f.action, run,
+		strconv.Itoa(f.Line), f.ID, f.Machine, f.Outcome, strconv.FormatBool(f.Final), f.Code, message, f.action, run,
 		reportTime(f.received), reportTime(f.finished), f.ticket, f.metadata,
 	}
 }

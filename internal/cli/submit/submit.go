@@ -1,4 +1,4 @@
-// Package submit is `worker submit`: it reads rows, publishes them, and follows what becomes of them.
+// Package submit is `worker submit`. It reads rows, publishes them as requests, and follows their results.
 package submit
 
 import (
@@ -10,19 +10,17 @@ import (
 	"unicode/utf8"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/config"
-
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/service"
-
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // signFor is how long a signed request without expiresAt is good for.
 const signFor = 24 * time.Hour
 
 // Run checks everything first, and then publishes it, or nothing.
-func (c *SubmitCmd) Run(ctx context.Context, env *session.Env) error {
+func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	s, done, err := c.Prepare(ctx, env)
 	if err != nil {
 		return err
@@ -37,14 +35,14 @@ func (c *SubmitCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Prepare reads and checks. The caller calls done at the end.
-func (c *SubmitCmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
+func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
 	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout}
 	if s.Bulk, done, err = c.bulk(ctx, env); err != nil {
 		return nil, nil, err
 	}
-	s.Harvest = newHarvest(s.Bulk.rules.Stream)
-	s.Harvest.signer = s.Bulk.signer
-	if s.rows, err = s.Bulk.check(s.Harvest); err != nil {
+	s.Collector = newCollector(s.Bulk.rules.Stream)
+	s.Collector.signer = s.Bulk.signer
+	if s.rows, err = s.Bulk.check(s.Collector); err != nil {
 		done()
 		return nil, nil, err
 	}
@@ -52,7 +50,7 @@ func (c *SubmitCmd) Prepare(ctx context.Context, env *session.Env) (_ *Submissio
 }
 
 // bulk is what the command line asks for. The caller calls done at the end.
-func (c *SubmitCmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(), err error) {
+func (c *Cmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(), err error) {
 	names := env.Settings.Names
 	b := &Bulk{
 		Batch: c.Batch, named: c.Batch != "", Subject: names.Subject,
@@ -86,7 +84,7 @@ func (c *SubmitCmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done f
 }
 
 // single is the one request that the flags describe.
-func (c *SubmitCmd) single(b *Bulk) error {
+func (c *Cmd) single(b *Bulk) error {
 	if expires, err := time.Parse(time.RFC3339, c.ExpiresAt); err == nil && time.Now().After(expires) {
 		return config.BadInput("--expires-at: %s has passed; give a time to come", c.ExpiresAt)
 	}
@@ -102,7 +100,7 @@ func (c *SubmitCmd) single(b *Bulk) error {
 }
 
 // ReadSeed makes the rules those of a worker that trusts this one signer.
-func (c *SubmitCmd) ReadSeed(b *Bulk) (err error) {
+func (c *Cmd) ReadSeed(b *Bulk) (err error) {
 	if c.SignWith == "" {
 		return nil
 	}
@@ -119,8 +117,8 @@ func (c *SubmitCmd) ReadSeed(b *Bulk) (err error) {
 	return nil
 }
 
-// SubmitCmd is `worker submit`.
-type SubmitCmd struct {
+// Cmd is `worker submit`.
+type Cmd struct {
 	Machine      string        `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
 	Comment      string        `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
 	File         string        `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a plain list of machine ids with --comment, a .jsonl file, or - for standard input, any of them."`
@@ -138,7 +136,7 @@ type SubmitCmd struct {
 }
 
 // Validate is called by kong.
-func (c SubmitCmd) Validate() error {
+func (c Cmd) Validate() error {
 	switch {
 	case (c.Machine == "") == (c.File == ""):
 		return config.BadInput("give either --machine with --comment, or --file")
@@ -159,7 +157,7 @@ func (c SubmitCmd) Validate() error {
 }
 
 // ofOne is the first flag given that describes one request, "" if there is none.
-func (c SubmitCmd) ofOne() string {
+func (c Cmd) ofOne() string {
 	for flag, value := range c.texts() {
 		if value != "" && flag != "--comment" {
 			return flag
@@ -169,7 +167,7 @@ func (c SubmitCmd) ofOne() string {
 }
 
 // texts are the flags that become a request's texts, and their values.
-func (c SubmitCmd) texts() iter.Seq2[string, string] {
+func (c Cmd) texts() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		_ = yield("--comment", c.Comment) && yield("--id", c.ID) && yield("--ticket", c.Ticket) &&
 			yield("--requested-by", c.RequestedBy) && yield("--expires-at", c.ExpiresAt) && yield("--reply-to", c.ReplyTo)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
@@ -19,8 +18,8 @@ const (
 	awaitQuota = 10 * time.Second // between two looks at queue and quota
 )
 
-// earlier reads the results that are there before anything is published, and returns where to go on. It finds those of
-// an earlier run of the same rows, and that results can't be read while there is still time to say so.
+// earlier reads the existing results before anything is published, and returns where to continue. It finds those of an
+// earlier run of the same rows, and fails early if results can't be read.
 func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) {
 	o := broker.FollowOptions{Since: time.Now().Add(-session.Remembered)}
 	if s.Bulk.Single != "" && !s.Bulk.known { // its id is new
@@ -32,7 +31,7 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	}
 	o.ToPresent = true
 	err := session.FollowResults(ctx, s.broker, o, func(m broker.Message) error {
-		_ = s.Harvest.take(m) // enough is only what is enough to the end
+		_ = s.Collector.take(m) // Enough means only that no row is open by now
 		return ctx.Err()
 	})
 	if err == nil {
@@ -43,7 +42,7 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 
 // goOn is where to go on reading results.
 func (s *Submission) goOn() broker.FollowOptions {
-	if last := s.Harvest.last(); last > 0 {
+	if last := s.Collector.last(); last > 0 {
 		return broker.FollowOptions{From: last + 1}
 	}
 	return broker.FollowOptions{Since: time.Now().Add(-session.Remembered)}
@@ -59,16 +58,16 @@ func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error
 	err := s.follow(ctx, from, s.display())
 	var sum error
 	if s.Bulk.Single == "" {
-		sum = WriteSummary(s.env.Stdout, s.Harvest.fates)
+		sum = WriteSummary(s.env.Stdout, s.Collector.rows)
 	}
-	open := s.Harvest.Standing().Open
+	open := s.Collector.Progress().Open
 	switch {
 	case err != nil || sum != nil:
 		return errors.Join(err, sum)
 	case open > 0:
 		return s.unfinished(ctx, open)
 	}
-	for _, f := range s.Harvest.fates {
+	for _, f := range s.Collector.rows {
 		if !f.succeeded() {
 			return session.ExitStatus(1)
 		}
@@ -93,7 +92,7 @@ func (s *Submission) unfinished(ctx context.Context, open int) error {
 
 // display shows how far it has come.
 type display interface {
-	Show(context.Context, standing)
+	Show(context.Context, Progress)
 	End()
 }
 
@@ -111,34 +110,36 @@ type bulkDisplay struct {
 	quota quotaNote
 }
 
-func (d *bulkDisplay) Show(ctx context.Context, now standing) {
+// Show moves the meter.
+func (d *bulkDisplay) Show(ctx context.Context, now Progress) {
 	d.meter.Show(d.rows-now.Open, now.note(), d.quota.note(ctx, now))
 }
 
+// End ends the meter.
 func (d *bulkDisplay) End() { d.meter.End() }
 
 // follow returns when no row is open or ctx has ended.
 func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d display) error {
 	defer d.End()
-	if now := s.Harvest.Standing(); now.Open == 0 {
+	if now := s.Collector.Progress(); now.Open == 0 {
 		d.Show(ctx, now)
 		return nil
 	}
 	following, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- session.FollowResults(following, s.broker, from, s.Harvest.take) }()
+	go func() { ended <- session.FollowResults(following, s.broker, from, s.Collector.take) }()
 	defer stop()
 	look := time.NewTicker(awaitLook)
 	defer look.Stop()
 	for {
 		select {
 		case err := <-ended:
-			d.Show(ctx, s.Harvest.Standing())
+			d.Show(ctx, s.Collector.Progress())
 			return err
 		case <-look.C:
 		}
 		s.confirmEarlier(following)
-		now := s.Harvest.Standing()
+		now := s.Collector.Progress()
 		d.Show(ctx, now)
 		if now.Open == 0 {
 			stop()
@@ -146,26 +147,26 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d di
 	}
 }
 
-// confirmEarlier finds out whether what rows came to before is their end: the worker tells of a new run, or of a message
-// it refuses, before it is done with the message.
+// confirmEarlier finds out whether the earlier results of rows are final. The worker publishes the result of a new run, or
+// of a message that it refuses, before it acknowledges the message.
 func (s *Submission) confirmEarlier(ctx context.Context) {
-	rows, seqs := s.Harvest.undecided()
+	rows, seqs := s.Collector.reopenedRows()
 	if len(rows) == 0 {
 		return
 	}
-	taken, _ := s.broker.Taken(ctx, seqs) // an error only says that no more is known yet
+	taken, _ := s.broker.Taken(ctx, seqs) // after an error it is only not known yet
 	if taken == 0 {
 		return
 	}
 	o := s.goOn()
 	o.ToPresent = true
-	if err := session.FollowResults(ctx, s.broker, o, s.Harvest.take); err == nil && ctx.Err() == nil {
-		s.Harvest.confirm(rows[:taken])
+	if err := session.FollowResults(ctx, s.broker, o, s.Collector.take); err == nil && ctx.Err() == nil {
+		s.Collector.confirm(rows[:taken])
 	}
 }
 
 // note is the standing in words.
-func (s standing) note() string {
+func (s Progress) note() string {
 	var said []string
 	for _, outcome := range Outcomes() {
 		if n := s.counts[outcome]; n > 0 {
@@ -178,14 +179,14 @@ func (s standing) note() string {
 	return strings.Join(said, ", ")
 }
 
-// quotaNote tells when the last request will have been called, as far as the quota goes.
+// quotaNote says when the last request is expected to be called, as far as the quota allows.
 type quotaNote struct {
 	s     *Submission
 	asked time.Time
 	text  string
 }
 
-func (q *quotaNote) note(ctx context.Context, now standing) string {
+func (q *quotaNote) note(ctx context.Context, now Progress) string {
 	if now.Open == now.underWay {
 		return "" // all are called: only their machines know
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // list is `worker why` of what is no request's id.
-func (c *WhyCmd) list(env *session.Env, all []service.Known) error {
+func (c *Cmd) list(env *session.Env, all []service.Known) error {
 	if c.JSON {
 		return session.WriteJSONLine(env.Stdout, struct {
 			Of       string          `json:"of"`

@@ -8,16 +8,15 @@ import (
 	"strings"
 
 	"example.com/unrestrict-worker/internal/cli/session"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// split makes a story for each owner of the id: it belongs to the signer, or to the client, whose request it is.
-func (s *Story) split() []*Story {
-	of := map[string]*Story{}
-	get := func(owner, signedBy, client string) *Story {
+// byOwner makes a history for each owner of the id: the signer or the client whose request it is.
+func (s *History) byOwner() []*History {
+	of := map[string]*History{}
+	get := func(owner, signedBy, client string) *History {
 		if of[owner] == nil {
-			of[owner] = &Story{id: s.id, Queue: s.Queue, notes: s.notes, signedBy: signedBy, client: client}
+			of[owner] = &History{id: s.id, Queue: s.Queue, notes: s.notes, signedBy: signedBy, client: client}
 		}
 		return of[owner]
 	}
@@ -38,7 +37,7 @@ func (s *Story) split() []*Story {
 		}
 	}
 	// What only names a key is of the signer that is known to have it. Where signatures are not asked for it is nobody's.
-	sent := func(signedBy string, h message.Header) *Story {
+	sent := func(signedBy string, h message.Header) *History {
 		key, client := h.Get(message.HeaderSigner), h.Get(message.HeaderClient)
 		signedBy = cmp.Or(signedBy, names[key])
 		if nobodys := of[""]; signedBy == "" && key != "" && nobodys == nil {
@@ -63,16 +62,16 @@ func (s *Story) split() []*Story {
 			o.results = append(o.results, t)
 		}
 	}
-	var all []*Story
+	var all []*History
 	for _, owner := range slices.Sorted(maps.Keys(of)) {
 		all = append(all, of[owner])
 	}
 	return all
 }
 
-// whose are the stories of one signer or client; of all where none is named.
-func whose(all []*Story, id, name string) ([]*Story, error) {
-	var chosen []*Story
+// chooseOwner are the stories of one signer or client; of all where none is named.
+func chooseOwner(all []*History, id, name string) ([]*History, error) {
+	var chosen []*History
 	var owners []string
 	for _, s := range all {
 		owner := cmp.Or(s.signedBy, s.client)

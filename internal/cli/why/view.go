@@ -7,15 +7,13 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // event is one thing that happened.
@@ -26,9 +24,9 @@ type event struct {
 	Text string    `json:"text"`
 }
 
-// events are all that can still be told, the oldest first. What a later run has overwritten in the ledger is known
-// from its results and dead letters alone.
-func (s *Story) events() []event {
+// events are all that is still known, the oldest first. What a later run has overwritten in the ledger is known only from
+// results and dead letters.
+func (s *History) events() []event {
 	var all []event
 	add := func(at time.Time, run int, what, format string, args ...any) {
 		if !at.IsZero() {
@@ -47,7 +45,7 @@ func (s *Story) events() []event {
 		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
 		add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
 		if e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
-			add(e.Accepted, e.Run, "accepted", "%s", acceptance(e))
+			add(e.AcceptedAt, e.Run, "accepted", "%s", acceptance(e))
 		}
 		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, Because(e.Error))
 	}
@@ -57,7 +55,7 @@ func (s *Story) events() []event {
 		case r.RequestID != s.id:
 			add(t.at, 0, "result", "the message %s claimed this id and was %s%s", r.RequestID, r.Outcome, Because(r.Error))
 		case r.Final:
-			if s.Entry == nil || s.Entry.Run != r.Run { // of that run the ledger tells nothing any more
+			if s.Entry == nil || s.Entry.Run != r.Run { // the ledger has nothing of that run any more
 				add(r.ReceivedAt, r.Run, "taken", "taken")
 			}
 			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, Because(service.WhyEnded(r)))
@@ -115,6 +113,7 @@ func ordinal(n int) string {
 	return fmt.Sprintf("the latest of %d times", n)
 }
 
+// Because is a failure in parentheses, "" for none.
 func Because(f *message.Failure) string {
 	if f == nil {
 		return ""
@@ -122,8 +121,8 @@ func Because(f *message.Failure) string {
 	return " (" + f.Code + ": " + f.Message + ")"
 }
 
-// storyView is the same in JSON.
-type storyView struct {
+// historyView is the same in JSON.
+type historyView struct {
 	RequestID string                  `json:"requestId"`
 	SignedBy  string                  `json:"signedBy,omitempty"`
 	Client    string                  `json:"client,omitempty"`
@@ -149,15 +148,15 @@ type placeView struct {
 	Of       int       `json:"of"`
 }
 
-func (s *Story) view(n broker.Names) storyView {
-	v := storyView{
+func (s *History) view(n broker.Names) historyView {
+	v := historyView{
 		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
 		Queue: []placeView{}, Events: s.events(), Letters: []deadletter.LetterView{},
 	}
 	if e := s.Entry; e != nil {
-		v.Run, v.ActionID, v.Attempts, v.Looks, v.LastError, v.Outcome = e.Run, e.ActionID, e.Attempts, e.Looks, e.LastErr, e.Outcome
-		if !e.Due.IsZero() {
-			v.NotBefore = &e.Due
+		v.Run, v.ActionID, v.Attempts, v.Looks, v.LastError, v.Outcome = e.Run, e.ActionID, e.Attempts, e.Looks, e.LastError, e.Outcome
+		if !e.NotBefore.IsZero() {
+			v.NotBefore = &e.NotBefore
 		}
 	} else if t, ended := s.ended(); ended {
 		v.Run, v.Attempts, v.Outcome = t.result.Run, t.result.Attempts, t.result.Outcome
@@ -172,7 +171,7 @@ func (s *Story) view(n broker.Names) storyView {
 }
 
 // state is one word: queued, the ledger's, or final.
-func (s *Story) state() string {
+func (s *History) state() string {
 	switch {
 	case s.Entry != nil:
 		return string(s.Entry.State)
@@ -182,7 +181,7 @@ func (s *Story) state() string {
 	return string(ledger.StateFinal)
 }
 
-func (s *Story) machine() string {
+func (s *History) machine() string {
 	switch {
 	case s.Entry != nil:
 		return s.Entry.MachineID
@@ -194,8 +193,8 @@ func (s *Story) machine() string {
 	return ""
 }
 
-// write tells the story to people.
-func (s *Story) write(out session.Screen) error {
+// write writes the history for people.
+func (s *History) write(out session.Screen) error {
 	var err error
 	field := func(name, colour, text string) { err = cmp.Or(err, out.Field(name, colour, text)) }
 	for _, note := range s.notes {
@@ -238,7 +237,7 @@ func (s *Story) write(out session.Screen) error {
 }
 
 // stateText is the state in words.
-func (s *Story) stateText() string {
+func (s *History) stateText() string {
 	e := s.Entry
 	if e == nil {
 		if t, ended := s.ended(); ended {

@@ -5,22 +5,20 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
-
-	"example.com/unrestrict-worker/internal/admin"
-	"example.com/unrestrict-worker/internal/service"
-
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // waitsFor says what must happen before the request goes on; nil: it has ended.
-func waitsFor(ctx context.Context, conn *broker.Broker, s *Story, rates config.Rates) ([]string, error) {
+func waitsFor(ctx context.Context, conn *broker.Broker, s *History, rates config.Rates) ([]string, error) {
 	own, taking := s.Own(time.Now())
 	if !taking {
 		return own, nil
 	}
-	shared, err := service.HoldUps(ctx, conn, rates)
+	shared, err := service.Blockers(ctx, conn, rates)
 	if len(shared) > 0 && len(own) == 1 && own[0] == nextAttempt {
 		own = nil // it is that attempt that waits for the rest
 	}
@@ -30,7 +28,7 @@ func waitsFor(ctx context.Context, conn *broker.Broker, s *Story, rates config.R
 const nextAttempt = "its next attempt"
 
 // Own is what the request itself waits for. taking: it also needs somebody who takes requests.
-func (s *Story) Own(now time.Time) (waits []string, taking bool) {
+func (s *History) Own(now time.Time) (waits []string, taking bool) {
 	e := s.Entry
 	if e == nil || e.State == ledger.StateFinal && e.Published {
 		if len(s.Queued) == 0 {
@@ -54,11 +52,11 @@ func (s *Story) Own(now time.Time) (waits []string, taking bool) {
 	default:
 		waits = append(waits, nextAttempt)
 	}
-	if e.Due.After(now) {
-		waits = append(waits, "its time: not tried again before "+admin.Clock(e.Due))
+	if e.NotBefore.After(now) {
+		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))
 	}
-	if e.LastErr != nil {
-		waits = append(waits, "an end of this fault: "+e.LastErr.Code+": "+e.LastErr.Message)
+	if e.LastError != nil {
+		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
 	}
 	return waits, true
 }

@@ -1,4 +1,4 @@
-// Package why is `worker why`: all that is known of one request.
+// Package why is `worker why`: everything that is known of one request.
 package why
 
 import (
@@ -20,14 +20,14 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Story is all that is known of one request; until it is split, of all requests of one id.
-type Story struct {
+// History is all that is known of one request; until it is split, of all requests of one id.
+type History struct {
 	id      string
 	entries []ledger.Entry   // the ledger's, before it is split
 	Entry   *ledger.Entry    // the ledger's; nil: it has none
 	Queued  []service.Queued // messages of it that are not acknowledged
 	Queue   int              // how many messages there are in all
-	results []told
+	results []publishedResult
 	letters []deadletter.Letter
 	acts    []ledger.AuditRecord // of operators, on its dead letters
 	notes   []string             // what was found out on the way
@@ -36,14 +36,14 @@ type Story struct {
 	signedBy, client string // whose it is; both "": nobody's
 }
 
-// told is a published result.
-type told struct {
+// publishedResult is a published result.
+type publishedResult struct {
 	at     time.Time
 	result message.Result
 }
 
-// Run tells everything that happened to one request and what it waits for.
-func (c *WhyCmd) Run(ctx context.Context, env *session.Env) error {
+// Run prints everything that happened to one request, and what it waits for.
+func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (c *WhyCmd) Run(ctx context.Context, env *session.Env) error {
 			return c.list(env, list)
 		}
 	}
-	if all, err = whose(all, c.ID, c.SignedBy); err != nil {
+	if all, err = chooseOwner(all, c.ID, c.SignedBy); err != nil {
 		return err
 	}
 	for i, s := range all {
@@ -86,8 +86,8 @@ func (c *WhyCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // gather looks everywhere. A message whose own id is another one leads to the request of that id.
-func gather(ctx context.Context, conn *broker.Broker, id string) ([]*Story, error) {
-	s := &Story{id: id}
+func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, error) {
+	s := &History{id: id}
 	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
 	seq, err := strconv.ParseUint(digits, 10, 64)
 	place = place && err == nil
@@ -112,7 +112,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*Story, erro
 	if err != nil && !broker.IsMissing(err) {
 		return nil, err
 	}
-	all := s.split()
+	all := s.byOwner()
 	for _, of := range all {
 		if err := of.readActs(ctx, conn); err != nil {
 			return nil, err
@@ -122,7 +122,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*Story, erro
 }
 
 // readActs reads in the audit trail what was done to its dead letters, from when it could have had one: the trail is long.
-func (s *Story) readActs(ctx context.Context, conn *broker.Broker) error {
+func (s *History) readActs(ctx context.Context, conn *broker.Broker) error {
 	since, had := s.firstLetter()
 	if !had {
 		return nil
@@ -144,7 +144,7 @@ func (s *Story) readActs(ctx context.Context, conn *broker.Broker) error {
 }
 
 // firstLetter is when its first run ended that had a dead letter, as far as that is still known.
-func (s *Story) firstLetter() (at time.Time, had bool) {
+func (s *History) firstLetter() (at time.Time, had bool) {
 	deadLettered := func(outcome string) bool { return outcome == message.Rejected || outcome == message.Abandoned }
 	for _, t := range s.results {
 		if t.result.RequestID == s.id && deadLettered(t.result.Outcome) {
@@ -158,14 +158,14 @@ func (s *Story) firstLetter() (at time.Time, had bool) {
 }
 
 // follow goes on with the request that a message turned out to bear.
-func (s *Story) follow(id string) {
+func (s *History) follow(id string) {
 	s.notes = append(s.notes, fmt.Sprintf("%s is a message of the request %s.", session.Plain(s.id), session.Plain(id)))
 	s.id = id
 }
 
 // readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
 // the time of that message, and a message that is gone took it along: then the ledger is searched.
-func (s *Story) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
+func (s *History) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
 	store, err := conn.OpenLedger(ctx)
 	if broker.IsMissing(err) {
 		return nil
@@ -201,12 +201,12 @@ func (s *Story) readLedger(ctx context.Context, conn *broker.Broker, place bool)
 	return nil
 }
 
-func (s *Story) readResults(ctx context.Context, conn *broker.Broker) error {
+func (s *History) readResults(ctx context.Context, conn *broker.Broker) error {
 	o := broker.FollowOptions{ToPresent: true}
 	err := conn.Follow(ctx, conn.Names().ResultsStream, o, func(m broker.Message) error {
 		var r message.Result
 		if json.Unmarshal(m.Data, &r) == nil && (r.RequestID == s.id || r.ClaimedID == s.id) {
-			s.results = append(s.results, told{m.Time, r})
+			s.results = append(s.results, publishedResult{m.Time, r})
 		}
 		return nil
 	})
@@ -219,19 +219,19 @@ func (s *Story) readResults(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// ended is the last run's final result, if it was decided and everybody was told.
-func (s *Story) ended() (told, bool) {
+// ended is the last run's final result, if it is published.
+func (s *History) ended() (publishedResult, bool) {
 	for _, t := range slices.Backward(s.results) {
 		if t.result.RequestID == s.id {
 			return t, t.result.Final && (s.Entry == nil || s.Entry.State == ledger.StateFinal && s.Entry.Run <= t.result.Run)
 		}
 	}
-	return told{}, false
+	return publishedResult{}, false
 }
 
-// WhyCmd is `worker why`.
-type WhyCmd struct {
+// Cmd is `worker why`.
+type Cmd struct {
 	ID       string `arg:"" help:"Id of the request, or of a message: STREAM:SEQ. A machine's id or a ticket lists their requests."`
-	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is told."`
+	SignedBy string `placeholder:"NAME" help:"The request of this signer or client, where several have that id; without it each is shown."`
 	JSON     bool   `name:"json" help:"One JSON object a line, one for each request of that id."`
 }

@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
-
-	"example.com/unrestrict-worker/internal/admin"
 )
 
-// HoldUps are what keeps all requests waiting.
-func HoldUps(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
+// Blockers are the reasons why all requests wait.
+func Blockers(ctx context.Context, conn *broker.Broker, rates config.Rates) (all []string, err error) {
 	o, err := conn.Overview(ctx, config.Windows(rates))
 	if err != nil {
 		return nil, err

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/broker"
-
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -41,7 +40,7 @@ func (e happening) message(seq uint64) broker.Message {
 	return broker.Message{Sequence: seq, Data: data}
 }
 
-func TestHarvest(t *testing.T) {
+func TestCollector(t *testing.T) {
 	const (
 		succeeded, submitted, rejected, dryRun = message.Succeeded, message.Submitted, message.Rejected, message.DryRun
 		open                                   = "" // not final
@@ -73,9 +72,9 @@ func TestHarvest(t *testing.T) {
 		{"an earlier dry run, now in earnest", []happening{result(1, dryRun), stored, result(2, submitted), result(2, succeeded)}, succeeded, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHarvest("REMEDIATION")
+			h := newCollector("REMEDIATION")
 			h.add(Prepared{Line: 2, Message: Message{ID: "a", MachineID: machineOf(1)}})
-			f, enough := h.fates[0], false
+			f, enough := h.rows[0], false
 			for i, e := range c.events {
 				if e.stored > 0 {
 					h.published(f, broker.Stored{Sequence: e.stored, Duplicate: e.duplicate})
@@ -87,31 +86,31 @@ func TestHarvest(t *testing.T) {
 					t.Errorf("the same message again: %v", again)
 				}
 			}
-			rows, seqs := h.undecided()
+			rows, seqs := h.reopenedRows()
 			if asks := len(rows) == 1 && seqs[0] == 7; asks != c.asks || f.Final != (c.want != open) || f.Final && f.Outcome != c.want {
 				t.Errorf("final %t, outcome %s, asked %t", f.Final, f.Outcome, len(rows) == 1)
 			}
-			s := h.Standing()
+			s := h.Progress()
 			if s.Open == 0 != f.Final || f.Final && s.counts[c.want] != 1 || !f.Final && len(s.counts) > 0 {
-				t.Errorf("standing %+v", s)
+				t.Errorf("progress %+v", s)
 			}
-			if h.confirm(rows); f.Final != (c.want != open || c.asks) || h.Standing().Open == 0 != f.Final {
-				t.Errorf("confirmed: final %t, %+v", f.Final, h.Standing())
+			if h.confirm(rows); f.Final != (c.want != open || c.asks) || h.Progress().Open == 0 != f.Final {
+				t.Errorf("confirmed: final %t, %+v", f.Final, h.Progress())
 			}
 		})
 	}
 }
 
-func TestHarvestPassesOverWhatIsNoResult(t *testing.T) {
-	h := newHarvest("REMEDIATION")
+func TestCollectorIgnoresWhatIsNoResult(t *testing.T) {
+	h := newCollector("REMEDIATION")
 	h.add(Prepared{Line: 2, Message: Message{ID: "a", MachineID: machineOf(1)}})
 	if err := h.take(broker.Message{Sequence: 9, Data: []byte("hello")}); err != nil || h.last() != 9 {
 		t.Errorf("%v, at %d", err, h.last())
 	}
 }
 
-func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
-	h := newHarvest("REMEDIATION")
+func TestCollectorKeepsWhatTheReportShows(t *testing.T) {
+	h := newCollector("REMEDIATION")
 	h.add(Prepared{Line: 12, Message: Message{ID: "a", MachineID: machineOf(1), Ticket: "INC-1", Metadata: json.RawMessage(`{"owner":"ann"}`)}})
 	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC)
 	data, _ := json.Marshal(message.Result{
@@ -120,13 +119,13 @@ func TestHarvestKeepsWhatTheReportShows(t *testing.T) {
 	})
 	_ = h.take(broker.Message{Sequence: 1, Data: data})
 	want := []string{"12", "a", machineOf(1), "timedOut", "true", "trackTimeout", "not, final", "action-1", "2", "2026-11-24T18:00:00Z", "2026-11-24T18:01:00Z", "INC-1", `{"owner":"ann"}`}
-	if diff := cmp.Diff(want, h.fates[0].record()); diff != "" {
+	if diff := cmp.Diff(want, h.rows[0].record()); diff != "" {
 		t.Error(diff)
 	}
 }
 
 // A result of another's request under the same id is not the row's.
-func TestHarvestKnowsWhoseResultItIs(t *testing.T) {
+func TestCollectorKnowsWhoseResultItIs(t *testing.T) {
 	var keys [2]string
 	for i := range keys {
 		pair, err := nkeys.CreateUser()
@@ -150,7 +149,7 @@ func TestHarvestKnowsWhoseResultItIs(t *testing.T) {
 		{signer: own, client: "soar"},
 		{signer: own, signedBy: other},
 	} {
-		h := harvest{signer: c.signer}
+		h := collector{signer: c.signer}
 		if got := h.ours(message.Result{SignedBy: c.signedBy, Client: c.client}); got != c.ours {
 			t.Errorf("%+v: %v", c, got)
 		}

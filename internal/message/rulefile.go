@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// Settled is a file as it was looked at before it was read, so that a change in between is seen the next time: nil, to be
-// read again, while a further change could leave its time of modification as it is.
-func Settled(info os.FileInfo) os.FileInfo {
+// StableInfo returns info if it can be relied on to detect the next change of the file, else nil: a file that was modified
+// just now may change again without a new modification time, so it must be read again. Take info before reading the file,
+// so that a change in between is noticed.
+func StableInfo(info os.FileInfo) os.FileInfo {
 	if time.Since(info.ModTime()) < 2*time.Second {
 		return nil
 	}
 	return info
 }
 
-// ReadBounded reads a file of at most limit bytes. What is no ordinary file could block for ever, or have no end.
+// ReadBounded reads a regular file of at most limit bytes. Anything else could block for ever, or have no end.
 func ReadBounded(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no ordinary file", path)

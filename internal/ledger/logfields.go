@@ -6,11 +6,12 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// About is attempt.about for whoever has no message in hand.
+// About returns the log fields of a line about the request, for code without a delivery in hand.
 func (e *Entry) About(own ...zap.Field) []zap.Field {
 	return About(e.ID, message.TraceID(e.TraceParent), own)
 }
 
+// About returns the fields that every log line about a request has, followed by the line's own.
 func About(id, traceID string, own []zap.Field) []zap.Field {
 	fields := append(make([]zap.Field, 0, len(own)+2), zap.String("request_id", id))
 	if traceID != "" {
@@ -19,6 +20,7 @@ func About(id, traceID string, own []zap.Field) []zap.Field {
 	return append(fields, own...)
 }
 
+// Trace is the request's trace context.
 func (e *Entry) Trace() message.Trace {
 	return message.Trace{Parent: e.TraceParent, State: e.TraceState}
 }

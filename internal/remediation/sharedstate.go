@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// Notes is what the Submitter and the Tracker of one process tell each other and its operator. The zero value is ready.
-type Notes struct {
+// SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
+type SharedState struct {
 	mu      sync.Mutex
 	denied  string               // why actions may not be listed; "" while they may be
-	waiting map[string]time.Time // requests that wait for quota, and when they come again at the latest
+	waiting map[string]time.Time // requests that wait for quota, and when they are redelivered at the latest
 	guarded time.Time            // when the guard was asked last
-	gather  time.Time            // until then requests wait for calls to gather, or did a moment ago
+	gather  time.Time            // until then requests wait for calls to accumulate, or did a moment ago
 }
 
-func (n *Notes) guards() {
+func (n *SharedState) noteGuard() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.guarded = time.Now()
 }
 
-// gathers notes that requests wait for calls to gather, for d at most; 0 that they wait no more. What was gathered is used up
-// within seconds.
-func (n *Notes) gathers(d time.Duration) {
+// noteGathering records that requests wait for calls to accumulate, for d at most; 0: no longer. The accumulated calls are
+// used within seconds.
+func (n *SharedState) noteGathering(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.gather = time.Now().Add(d + 5*time.Second)
@@ -30,13 +30,13 @@ func (n *Notes) gathers(d time.Duration) {
 
 // Guarding reports whether requests are held against their machine's newer actions these minutes, so that each call needs
 // a look-up beside it.
-func (n *Notes) Guarding() bool {
+func (n *SharedState) Guarding() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.guarded.IsZero() && time.Since(n.guarded) < 2*time.Minute
 }
 
-func (n *Notes) mayList(may bool, reason string) {
+func (n *SharedState) setListing(may bool, reason string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if may {
@@ -45,8 +45,8 @@ func (n *Notes) mayList(may bool, reason string) {
 	n.denied = reason
 }
 
-// waitsForQuota notes that a request was given back for want of quota; 0 that it waits no more.
-func (n *Notes) waitsForQuota(key string, d time.Duration) {
+// noteQuotaWait records that a request was nakked to wait for quota; 0: it no longer waits.
+func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if d <= 0 {
@@ -56,18 +56,18 @@ func (n *Notes) waitsForQuota(key string, d time.Duration) {
 	if n.waiting == nil {
 		n.waiting = map[string]time.Time{}
 	}
-	n.waiting[key] = time.Now().Add(d + 30*time.Second) // past that another replica has it
+	n.waiting[key] = time.Now().Add(d + 30*time.Second) // later another replica has it
 }
 
 // ListingDenied names the permission that look-ups miss, "" if none.
-func (n *Notes) ListingDenied() string {
+func (n *SharedState) ListingDenied() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.denied
 }
 
 // QuotaAwaited reports whether a request that this process has taken waits for quota.
-func (n *Notes) QuotaAwaited() bool {
+func (n *SharedState) QuotaAwaited() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Now().Before(n.gather) {

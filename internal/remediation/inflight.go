@@ -2,13 +2,13 @@ package remediation
 
 import "sync"
 
-// flights are the requests that this process is handling: the ledger tells processes apart, this map handlers.
-type flights struct {
+// inFlight are the requests that this process is handling. The ledger excludes other processes, this map other handlers.
+type inFlight struct {
 	mu  sync.Mutex
 	now map[string]struct{}
 }
 
-func (f *flights) enter(key string) bool {
+func (f *inFlight) enter(key string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, busy := f.now[key]; busy {
@@ -21,7 +21,7 @@ func (f *flights) enter(key string) bool {
 	return true
 }
 
-func (f *flights) leave(key string) {
+func (f *inFlight) leave(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.now, key)

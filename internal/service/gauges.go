@@ -1,0 +1,63 @@
+package service
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// gauges are the metrics of contract §7 that no package owns.
+func (s *Service) gauges() []prometheus.Collector {
+	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unrestrict_queue_pending", Help: "Requests in the stream that nobody has in hand; -1 while the broker does not answer.",
+	}, func() float64 {
+		b, p, _ := s.current()
+		if b == nil || p == nil {
+			return -1
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, err := b.Pending(ctx)
+		if err != nil {
+			return -1
+		}
+		return float64(max(n-p.Consumer.InFlight(), 0))
+	})
+	notKept := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of messages that nobody vouches for which were deleted, or not written, because there are too many.",
+	}, func() float64 {
+		if _, p, _ := s.current(); p != nil {
+			return float64(p.notKept())
+		}
+		return 0
+	})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
+	}, []string{"version"})
+	build.WithLabelValues(ThisBuild().Version).Set(1)
+	return []prometheus.Collector{pending, notKept, build, pausedCollector{s}}
+}
+
+// pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.
+type pausedCollector struct{ s *Service }
+
+var pausedDesc = prometheus.NewDesc("unrestrict_paused", "1 for each reason why this replica takes no requests.", []string{"reason"}, nil)
+
+// Describe is called by the registry.
+func (c pausedCollector) Describe(ch chan<- *prometheus.Desc) { ch <- pausedDesc }
+
+// Collect is called by the registry.
+func (c pausedCollector) Collect(ch chan<- prometheus.Metric) {
+	reasons, _ := c.s.Readiness()
+	seen := map[string]bool{}
+	for _, r := range reasons {
+		if !seen[r.Code] {
+			seen[r.Code] = true
+			ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 1, r.Code)
+		}
+	}
+	if !seen["paused"] {
+		ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 0, "paused")
+	}
+}
