@@ -18,7 +18,7 @@ const referencePath = "../../docs/configuration.md"
 // TestReference holds docs/configuration.md against the declared settings;
 // -update writes it.
 func TestReference(t *testing.T) {
-	want := reference(t)
+	want := reference()
 	if *update {
 		if err := os.WriteFile(referencePath, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -75,7 +75,7 @@ has them; they have no flag and no key. [observability.md](observability.md#trac
 | ` + "`OTEL_SDK_DISABLED`" + ` | ` + "`false`" + ` | ` + "`true`" + ` switches traces off. |
 `
 
-func reference(t *testing.T) string {
+func reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
 	group := ""

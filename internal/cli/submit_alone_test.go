@@ -128,7 +128,7 @@ func TestMessageIDs(t *testing.T) {
 		}
 	}
 	plainRow := func(*submit.Bulk, *submit.Prepared) {}
-	if of(plainRow) != of(plainRow) {
+	if first, again := of(plainRow), of(plainRow); first != again {
 		t.Error("the same row has two message ids")
 	}
 	if of(signed("2026-11-24T18:00:00Z")) != of(signed("2026-11-25T18:00:00Z")) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +52,7 @@ func (s *Setting) parse(so *Settings) (any, error) {
 
 // parseFile makes the value of what is in the file.
 func (s *Setting) parseFile() (any, error) {
-	if _, ok := s.target.Interface().(*message.Signers); ok {
+	if _, ok := reflect.TypeAssert[*message.Signers](s.target); ok {
 		signers, err := message.SignersFile(s.text)
 		return signers, advise(err, "give a file with a public nkey (such as U... of `nk -gen user -pubout`) and a name a line")
 	}

@@ -57,7 +57,7 @@ func newSetting(tag reflect.StructTag, value reflect.Value, group string) *Setti
 	if list := tag.Get("oneof"); list != "" {
 		s.OneOf = strings.Split(list, ",")
 	}
-	_, s.Secret = value.Interface().(Secret)
+	_, s.Secret = reflect.TypeAssert[Secret](value)
 	s.Toggle = value.Kind() == reflect.Bool
 	return s
 }

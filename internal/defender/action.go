@@ -97,7 +97,7 @@ func decodeList(body io.Reader, bound func(*MachineAction)) (Page, error) {
 	in := &piecemeal{Reader: unmarked(body)}
 	in.dec = jsontext.NewDecoder(in, lenient)
 	err := json.UnmarshalDecode(in.dec, &list, lenient)
-	if _, end := in.dec.ReadToken(); err == nil && end != io.EOF {
+	if _, end := in.dec.ReadToken(); err == nil && !errors.Is(end, io.EOF) {
 		err = errNotJSON
 	}
 	switch {

@@ -82,7 +82,7 @@ func strict(t *testing.T, where string, schema any) {
 			t.Errorf("%s requires %s, which it does not name", where, r)
 		}
 	}
-	if types, several := s["type"].([]any); several && !(len(types) == 2 && slices.Contains(types, any("null"))) {
+	if types, several := s["type"].([]any); several && (len(types) != 2 || !slices.Contains(types, any("null"))) {
 		t.Errorf("%s has the types %v", where, types)
 	}
 	for keyword, below := range s {

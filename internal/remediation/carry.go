@@ -110,7 +110,7 @@ func (p *attempt) write(s step) (won bool, err error) {
 	if won = true; s.mustSave {
 		won, err = p.saveOutcome()
 	} else {
-		err = p.save(0)
+		err = p.save()
 	}
 	if won && err == nil {
 		p.count(s)
@@ -119,8 +119,8 @@ func (p *attempt) write(s step) (won bool, err error) {
 }
 
 // save makes the entry durable as it is now.
-func (p *attempt) save(ttl time.Duration) error {
-	w, err := p.e.Write(p.key, ttl)
+func (p *attempt) save() error {
+	w, err := p.e.Write(p.key, 0)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (p *attempt) saved(s ledger.Saved) error {
 // the process loses the outcome, and then the look-ups find it again. won is false if another process's entry stands.
 func (p *attempt) saveOutcome() (won bool, err error) {
 	for n := 0; ; n++ {
-		err := p.save(0)
+		err := p.save()
 		if err == nil {
 			return true, nil
 		}

@@ -114,17 +114,17 @@ var table = []row{
 	{ledger.StateFinal, "message", "ended as dry run, none now", both(fresh, dryRunEnded), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
 	{ledger.StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, ledger.StateFinal, step{do: doGoOn}, ""},
 	{ledger.StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
-	{"", "replay", "entry expired", replays(1), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
-	{"", "replay", "letter gone", both(replays(1), func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, message.CodeMalformed},
-	{ledger.StateFinal, "replay", "of its run", both(replays(1), func(in *input) { in.e.Published = true }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
-	{ledger.StateFinal, "replay", "of a fateUnknown", both(replays(1), func(in *input) {
+	{"", "replay", "entry expired", replays, arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{"", "replay", "letter gone", both(replays, func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, message.CodeMalformed},
+	{ledger.StateFinal, "replay", "of its run", both(replays, func(in *input) { in.e.Published = true }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{ledger.StateFinal, "replay", "of a fateUnknown", both(replays, func(in *input) {
 		in.e.Published, in.e.Outcome, in.e.Error = true, message.Abandoned, &message.Failure{Code: message.CodeFateUnknown}
 	}), arrives, ledger.StateUnknown, step{do: doReopen}, ""},
-	{ledger.StateFinal, "replay", "its run not published", replays(1), arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
-	{ledger.StateFinal, "replay", "of a run that succeeded", both(replays(1), func(in *input) { in.e.Published, in.e.Outcome = true, message.Succeeded }), arrives, ledger.StateFinal, step{do: doDrop}, ""},
-	{ledger.StateFinal, "replay", "of an earlier run", both(replays(1), func(in *input) { in.e.Published, in.e.Run = true, 2 }), arrives, ledger.StateFinal, step{do: doDrop}, ""},
-	{ledger.StateWaiting, "replay", "its own run, letter there", both(replays(1), func(in *input) { in.e.ReplayOf = 9 }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
-	{ledger.StateWaiting, "replay", "its own run, letter gone", both(replays(1), func(in *input) { in.e.ReplayOf, in.comes.replay.found = 9, false }), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
+	{ledger.StateFinal, "replay", "its run not published", replays, arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
+	{ledger.StateFinal, "replay", "of a run that succeeded", both(replays, func(in *input) { in.e.Published, in.e.Outcome = true, message.Succeeded }), arrives, ledger.StateFinal, step{do: doDrop}, ""},
+	{ledger.StateFinal, "replay", "of an earlier run", both(replays, func(in *input) { in.e.Published, in.e.Run = true, 2 }), arrives, ledger.StateFinal, step{do: doDrop}, ""},
+	{ledger.StateWaiting, "replay", "its own run, letter there", both(replays, func(in *input) { in.e.ReplayOf = 9 }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{ledger.StateWaiting, "replay", "its own run, letter gone", both(replays, func(in *input) { in.e.ReplayOf, in.comes.replay.found = 9, false }), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
 
 	// Where it stands.
 	{ledger.StateWaiting, "next", "due", nil, next, ledger.StateWaiting, step{do: doCall}, ""},
@@ -225,11 +225,9 @@ func dryRunEnded(in *input) {
 	in.e.Outcome, in.e.Error, in.e.Dead, in.e.Published = message.DryRun, nil, false, true
 }
 
-func replays(run int) func(*input) {
-	return func(in *input) {
-		fresh(in)
-		in.comes.replay = replay{seq: 9, found: true, run: run}
-	}
+func replays(in *input) {
+	fresh(in)
+	in.comes.replay = replay{seq: 9, found: true, run: 1}
 }
 
 func TestTable(t *testing.T) {

@@ -54,7 +54,7 @@ func (p *attempt) writeIntent() error {
 // revertIntent records that the call of an intent was not made, because of err. Otherwise the next delivery would look for it.
 func (p *attempt) revertIntent(err error) error {
 	p.e = reverted(p.e)
-	if back := p.save(0); back != nil {
+	if back := p.save(); back != nil {
 		return fmt.Errorf("%w (and reverting the intent: %w)", err, back)
 	}
 	return err

@@ -50,7 +50,7 @@ func (p *attempt) resolveReplay() (*message.Invalid, error) {
 // letter whose replay finds the run already open.
 func (p *attempt) reopen() error {
 	if essenceOf(&p.e) != p.stored {
-		if err := p.save(0); err != nil {
+		if err := p.save(); err != nil {
 			return err
 		}
 	}

@@ -35,8 +35,10 @@ type batchRows struct {
 	last    time.Time
 }
 
+// MostBatches is how many batches are kept, those with the latest results.
+const MostBatches = 100
+
 const (
-	MostBatches   = 100     // kept, those with the latest results
 	mostBatchRows = 100_000 // of one
 	countEvery    = 10 * time.Second
 	countFor      = 2 * time.Second

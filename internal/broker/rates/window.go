@@ -17,8 +17,11 @@ import (
 // client has no name for it.
 const codeFull jetstream.ErrorCode = 10077
 
+// StreamName is the stream that holds a window's grants, minute or hour.
 func StreamName(window string) string { return "UNRESTRICT_RATE_" + strings.ToUpper(window) }
-func Subject(window string) string    { return "unrestrict.rate." + window }
+
+// Subject is where a window's grants are published.
+func Subject(window string) string { return "unrestrict.rate." + window }
 
 // Look implements [budget.Windows]. It also settles the limit, see settle.
 func (s *Store) Look(ctx context.Context, window string) (budget.State, error) {

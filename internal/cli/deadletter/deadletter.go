@@ -75,7 +75,7 @@ func (c *ShowCmd) Run(ctx context.Context, env *session.Env) error {
 func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 	say := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
 	var by *session.Operator
-	before := func(conn *broker.Broker, letters []Letter) (bool, error) {
+	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what, hopeful := "", 0
 		for _, l := range letters {
 			if l.stuck == "" {

@@ -67,10 +67,10 @@ func (s *History) events() []event {
 		add(l.Dead.Time, l.Dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.Seq, l.Dead.Code, l.Advice())
 	}
 	for _, r := range s.acts {
-		switch {
-		case r.Act == ledger.ActDrop:
+		switch r.Act {
+		case ledger.ActDrop:
 			add(r.DecidedAt, r.Run, "dropped", "dead letter %d (%s) was dropped by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
-		case r.Act == ledger.ActReplay:
+		case ledger.ActReplay:
 			add(r.DecidedAt, r.Run, "replayed", "dead letter %d (%s) was replayed by %s", r.DeadLetter, codeOf(r), whoAndWhy(r))
 		default:
 			add(r.DecidedAt, r.Run, r.Act, "%s by %s", r.Act, whoAndWhy(r))

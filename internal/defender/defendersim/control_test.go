@@ -106,9 +106,8 @@ func TestIndexTellsOfEverything(t *testing.T) {
 		t.Fatalf("got %d", a.status)
 	}
 	words := []string{"/sim/faults", "/sim/machines", "/sim/actions", "/sim/calls"}
-	fault := reflect.TypeFor[Fault]()
-	for i := range fault.NumField() {
-		name := fault.Field(i).Name
+	for field := range reflect.TypeFor[Fault]().Fields() {
+		name := field.Name
 		words = append(words, strings.ToLower(name[:1])+name[1:])
 	}
 	for _, word := range append(words, "outcome", "offline", "pending", "inProgress") {
