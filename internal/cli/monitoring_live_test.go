@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // silent are the alerts that a run of some minutes can't bring about, and why.
@@ -240,7 +242,7 @@ func (l *live) await(what, query string) {
 			l.t.Logf("%s: %d series, the first %v", what, len(result), result[0].Value[1])
 			return
 		}
-		pause(ctx, 500*time.Millisecond)
+		service.Pause(ctx, 500*time.Millisecond)
 	}
 }
 
