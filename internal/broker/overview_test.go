@@ -75,6 +75,21 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 			t.Errorf("paused %v: %+v, %v", on, o.Replicas, err)
 		}
 	}
+
+	// And soon after a start, which a replica reports before it is ready.
+	ready.Store(false)
+	for said := true; said; {
+		o, err := b.Overview(within(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = o.Replicas[0].Ready
+	}
+	ready.Store(true)
+	b.Settle(within(t))
+	if o, err := b.Overview(within(t), nil); err != nil || !o.Replicas[0].Ready {
+		t.Errorf("after a start: %+v, %v", o.Replicas, err)
+	}
 }
 
 // A replica that ends is not spoken of any more, at whatever moment it ends.

@@ -10,9 +10,10 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Settle waits, for a second at most, until the replicas have spoken since the operator's last word on a pause, and those
-// that have something in hand or follow something since the latest result: a replica says what changed within that time,
-// and who saw the one is to see the other.
+// Settle waits, for a second at most, until the replicas have reported since the operator's last pause or resume. Those that
+// have something in hand, follow something or are not ready must have reported since the latest result, and one that has
+// just reported that it is not ready may be so by now: a replica reports a change within that time, and whoever saw the one
+// is to see the other.
 func (b *Broker) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -20,7 +21,7 @@ func (b *Broker) Settle(ctx context.Context) {
 	if err != nil {
 		return // whoever asks next is told
 	}
-	keys, latest := b.cfg.Names.stateKeys(), s.CachedInfo().State.LastTime
+	keys, latest, began := b.cfg.Names.stateKeys(), s.CachedInfo().State.LastTime, s.CachedInfo().TimeStamp
 	for {
 		words, err := b.words(ctx)
 		if err != nil {
@@ -30,8 +31,11 @@ func (b *Broker) Settle(ctx context.Context) {
 		delete(words, keys.pause)
 		stale := func(w ledger.Record) bool {
 			var p Presence
-			busy := json.Unmarshal(w.Value, &p) == nil && p.InFlight+p.Followed > 0
-			return w.Value != nil && (w.Written.Before(paused) || busy && w.Written.Before(latest))
+			if w.Value == nil || json.Unmarshal(w.Value, &p) != nil {
+				return false
+			}
+			justNow := began.Sub(w.Written) < presence/5
+			return w.Written.Before(paused) || (p.InFlight+p.Followed > 0 || !p.Ready) && w.Written.Before(latest) || !p.Ready && justNow
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) || wait(ctx, settleEvery) != nil {
 			return
