@@ -12,6 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -168,17 +169,15 @@ func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		if err := p.tokens.Check(ctx); err == nil {
 			p.tokenSeen.Store(true)
-			p.breaker.ResetFrom(faultToken)
+			p.breaker.ResetFrom(health.Token)
 		} else if ctx.Err() == nil {
-			p.breaker.Trip(faultToken, err.Error())
+			p.breaker.Trip(health.Token, err.Error())
 		}
 		if !Pause(ctx, tokenInterval) {
 			return nil
 		}
 	}
 }
-
-const faultToken = "token"
 
 // keepReserve reserves some calls for look-ups, and records when requests wait in the stream because no call can be had. If
 // actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls before there
