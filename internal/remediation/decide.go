@@ -164,11 +164,6 @@ func reverted(e ledger.Entry) ledger.Entry {
 	return e
 }
 
-// notGranted follows a call that was not made because the budget had none left.
-func (d decider) notGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
-	return putOff(awaitQuota(e, quota, "quota", f))
-}
-
 // putOff naks the message of a run that has no call under way, and makes the entry "waiting". A nak for any other reason
 // must leave "called" as it is.
 func putOff(e ledger.Entry, s step) (ledger.Entry, step) {

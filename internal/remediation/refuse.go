@@ -97,3 +97,13 @@ func (p *attempt) refusedBefore() (bool, error) {
 	}
 	return rec.Value != nil, nil
 }
+
+// auditRefusal is the record of a message that has no claim on an id. It echoes what the message's result echoes.
+func (p *attempt) auditRefusal(r message.Request, told message.Result) ledger.AuditRecord {
+	return ledger.AuditRecord{
+		Kind: ledger.AuditRefused, RequestID: told.RequestID, Run: told.Run, ClaimedID: told.ClaimedID, Message: p.d.Ref(), ReplayOf: p.replay.seq,
+		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
+		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Outcome: told.Outcome, Error: message.ShortError(told.Error),
+		PublishedAt: p.d.Published.UTC(), ReceivedAt: told.ReceivedAt.UTC(), DecidedAt: told.FinishedAt,
+	}
+}
