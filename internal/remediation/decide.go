@@ -27,13 +27,6 @@ const (
 	doFollow                // the tracker goes on following
 )
 
-func (d do) String() string {
-	return map[do]string{
-		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
-		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
-	}[d]
-}
-
 // step is what to do next. Before doPublish, doAck and doWait the entry is written if a later decision depends on what has
 // changed in it (essenceOf).
 type step struct {

@@ -19,6 +19,14 @@ var (
 	tableRules = decider{Owner: "us", GiveUpAfter: 24 * time.Hour, ReconcileDelay: 5 * time.Second, Timeout: 30 * time.Second, StartLimit: 2 * time.Second, MaxAction: 1 << 20, Track: true}
 )
 
+// The steps' names in tables, traces and the chart.
+func (d do) String() string {
+	return map[do]string{
+		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
+		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
+	}[d]
+}
+
 // row is one line of the table of decisions: a run in a state, an event, and what makes the difference; then the state
 // and the step that follow. It begins from an entry and facts to which nothing remarkable has happened (ordinary).
 type row struct {
