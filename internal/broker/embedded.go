@@ -114,7 +114,7 @@ func listenAddr(addr, token string) (host string, port int, err error) {
 	switch at, ok := l.Addr().(*net.TCPAddr); {
 	case host == "":
 		host = "0.0.0.0"
-	case ok:
+	case ok && !at.IP.IsUnspecified():
 		host = at.IP.String()
 	}
 	if token == "" && !net.ParseIP(host).IsLoopback() {
