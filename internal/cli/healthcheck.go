@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 )
 
@@ -18,7 +19,7 @@ type HealthcheckCmd struct{}
 func (c *HealthcheckCmd) Run(ctx context.Context, env *session.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+session.Dialable(env.Settings.Admin.Addr)+"/readyz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+broker.Dialable(env.Settings.Admin.Addr)+"/readyz", http.NoBody)
 	if err != nil {
 		return err
 	}

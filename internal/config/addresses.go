@@ -42,7 +42,8 @@ func parseServers(text string) (any, error) {
 			one = "nats://" + one
 		}
 		u, err := url.Parse(one)
-		if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+		// An @ behind the host is the rest of a password with a / or ? in it, and the host its beginning.
+		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return nil, errors.New("give servers such as nats://HOST:4222, comma-separated; the scheme may be nats, tls, ws or wss")
 		}
 		all = append(all, one)

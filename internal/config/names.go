@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"unicode"
+
+	"example.com/unrestrict-worker/internal/broker"
 )
 
 // isSubject tells whether one can publish on a subject: no wildcards, no empty
@@ -26,7 +28,7 @@ func isName(text string) bool {
 
 // isTaken tells whether a stream's name is one of the worker's own, or of a bucket.
 func isTaken(text string) bool {
-	return strings.HasPrefix(text, "UNRESTRICT_") || strings.HasPrefix(text, "KV_") || strings.HasPrefix(text, "OBJ_")
+	return text == broker.AuditStream || strings.HasPrefix(text, "UNRESTRICT_") || strings.HasPrefix(text, "KV_") || strings.HasPrefix(text, "OBJ_")
 }
 
 func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
