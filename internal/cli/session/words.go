@@ -20,13 +20,11 @@ func ShellQuote(s string) string {
 
 // WriteJSONLine writes v as one line.
 func WriteJSONLine(out io.Writer, v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	text, err := AsJSON(v)
+	if err != nil {
 		return err
 	}
-	_, err := out.Write(b.Bytes())
+	_, err = out.Write(append(text, '\n'))
 	return err
 }
 
