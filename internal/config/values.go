@@ -4,10 +4,85 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unicode"
+
+	"example.com/unrestrict-worker/internal/broker"
 )
+
+// Secret is a value that no log, error or page may show: every way of printing
+// it gives a placeholder.
+type Secret struct{ value string }
+
+// Reveal returns the value, for the one place that needs it.
+func (s Secret) Reveal() string { return s.value }
+
+// IsSet tells whether there is a value.
+func (s Secret) IsSet() bool { return s.value != "" }
+
+// String is for fmt and zap.
+func (s Secret) String() string {
+	if s.IsSet() {
+		return "(secret)"
+	}
+	return ""
+}
+
+// GoString is for %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText is for encoding/json.
+func (s Secret) MarshalText() ([]byte, error) {
+	return []byte(s.String()), nil
+}
+
+var days = regexp.MustCompile(`^(\d{1,5})d`)
+
+// ParseDuration is time.ParseDuration with days of 24 hours in front.
+func ParseDuration(text string) (time.Duration, error) {
+	m := days.FindStringSubmatch(text)
+	if m == nil {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.Atoi(m[1])
+	d := time.Duration(n) * 24 * time.Hour
+	if rest := text[len(m[0]):]; err == nil && rest != "" {
+		var more time.Duration
+		more, err = time.ParseDuration(rest)
+		d += more
+	}
+	return d, err
+}
+
+// isSubject tells whether one can publish on a subject: no wildcards, no empty
+// tokens, not one of NATS's own.
+func isSubject(text string) bool {
+	if strings.ContainsFunc(text, unprintable) || strings.ContainsAny(text, "*>") || strings.HasPrefix(text, "$") || strings.HasPrefix(text, "_") {
+		return false
+	}
+	for token := range strings.SplitSeq(text, ".") {
+		if token == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// isName tells whether a stream or consumer can have a name.
+func isName(text string) bool {
+	return text != "" && len(text) <= 255 && !strings.ContainsFunc(text, unprintable) && !strings.ContainsAny(text, `.*>/\`)
+}
+
+// isTaken tells whether a stream's name is one of the worker's own, or of a bucket.
+func isTaken(text string) bool {
+	return text == broker.AuditStream || strings.HasPrefix(text, "UNRESTRICT_") || strings.HasPrefix(text, "KV_") || strings.HasPrefix(text, "OBJ_")
+}
+
+func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
 
 // isAddress tells whether a text is host:port; the host may be empty, the port 0.
 func isAddress(text string) bool {

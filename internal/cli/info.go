@@ -2,14 +2,62 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
+	"github.com/alecthomas/kong"
+
+	"example.com/unrestrict-worker/docs"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/service"
 )
+
+// VersionCmd is `worker version`.
+type VersionCmd struct {
+	JSON bool `name:"json" help:"One JSON object."`
+}
+
+// Run prints the version.
+func (c *VersionCmd) Run(_ context.Context, env *session.Env) error {
+	if c.JSON {
+		return json.NewEncoder(env.Stdout).Encode(service.ThisBuild())
+	}
+	return service.ThisBuild().Write(env.Stdout)
+}
+
+// versionFlag is --version, which most look for first.
+type versionFlag bool
+
+// BeforeReset is called by kong, before anything required is missed.
+func (versionFlag) BeforeReset(ctx *kong.Context) error {
+	if err := service.ThisBuild().Write(ctx.Stdout); err != nil {
+		return err
+	}
+	return errShown
+}
+
+// SchemaCmd is `worker schema`.
+type SchemaCmd struct {
+	Document string `arg:"" enum:"request,result,audit,asyncapi" help:"One of request, result, audit, asyncapi."`
+}
+
+// Run prints the document.
+func (c *SchemaCmd) Run(_ context.Context, env *session.Env) error {
+	path := "schemas/" + c.Document + ".json"
+	if c.Document == "asyncapi" {
+		path = "asyncapi.yaml"
+	}
+	text, err := docs.Messages.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = env.Stdout.Write(text)
+	return err
+}
 
 // HealthcheckCmd is `worker healthcheck`, for containers without a shell.
 type HealthcheckCmd struct{}
