@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // Status is the object of /status and of `worker status --json`.
@@ -19,6 +21,8 @@ type Status struct {
 	NotKept         int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
 	Results         map[string]int `json:"results"`                      // by outcome
 	Version         string         `json:"version"`
+	// Conditions are all that holds requests or actions up, what stops the worker first.
+	Conditions []health.Condition `json:"conditions"`
 }
 
 // Kinds of a Pause.
@@ -75,7 +79,7 @@ type Window struct {
 	Remaining int    `json:"remaining"`
 }
 
-// MarshalJSON writes an empty list and an empty object, never null, so that
+// MarshalJSON writes empty lists and an empty object, never null, so that
 // readers need no case for them.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
@@ -84,6 +88,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	}
 	if s.Results == nil {
 		s.Results = map[string]int{}
+	}
+	if s.Conditions == nil {
+		s.Conditions = []health.Condition{}
 	}
 	return json.Marshal(plain(s))
 }

@@ -33,10 +33,28 @@ const (
 type Row struct {
 	Code   string
 	Stops  bool   // by default; a part may say otherwise of one condition
+	Holds  Held   // what it holds up
 	Means  string // a sentence without its full stop
 	Remedy string // what to do
 	Ends   string // what ends it
 }
+
+// Held is what a condition holds up.
+type Held int
+
+// Both is the zero value, so that a row that does not say is shown to everybody who waits.
+const (
+	Both      Held = iota
+	Calls          // requests that are not called yet; accepted actions are followed all the same
+	Following      // actions that were accepted
+	Nothing        // no request by itself
+)
+
+// Waiting reports whether it holds up a request that is not called yet, or whose call's fate is not known.
+func (h Held) Waiting() bool { return h == Both || h == Calls }
+
+// Accepted reports whether it holds up following an action.
+func (h Held) Accepted() bool { return h == Both || h == Following }
 
 // Lookup is the row of a code. A code that the table does not have is the API's own name for a fault of the system.
 func Lookup(code string) Row {
@@ -61,10 +79,10 @@ var table = []Row{
 		Ends:   "with the connection",
 	},
 	{
-		Code: Paused, Stops: true,
+		Code: Paused, Stops: true, Holds: Calls,
 		Means:  "Somebody ran `worker pause`",
-		Remedy: "read the reason; `worker resume`",
-		Ends:   "`worker resume`, or the time that was given",
+		Remedy: "read the reason; `worker resume` ends it",
+		Ends:   "with `worker resume`, or at the time that was given",
 	},
 	{
 		Code: Token, Stops: true,
@@ -79,7 +97,7 @@ var table = []Row{
 		Ends:   "with the first write that is acknowledged",
 	},
 	{
-		Code: SlowBroker, Stops: true,
+		Code: SlowBroker, Stops: true, Holds: Calls,
 		Means:  "The broker takes so long to store what must be durable before a call that the grant for the call is too old by then",
 		Remedy: "its disk (`SyncAlways` waits for it), its load, and the round trip to it: below 100 ms all is well, from two thirds of a second on no call can be made",
 		Ends:   probe,
@@ -91,7 +109,7 @@ var table = []Row{
 		Ends:   probe,
 	},
 	{
-		Code: UnclearAnswers, Stops: true,
+		Code: UnclearAnswers, Stops: true, Holds: Calls,
 		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections",
 		Remedy: "see whether Defender has an incident and what the proxy does. Every such call is looked up before it is made again",
 		Ends:   probe,
@@ -103,7 +121,7 @@ var table = []Row{
 		Ends:   probe,
 	},
 	{
-		Code: Forbidden, Stops: true,
+		Code: Forbidden, Stops: true, Holds: Calls,
 		Means:  "A permission is missing, or the API has accepted no call with this token yet",
 		Remedy: "grant the app `Machine.RestrictExecution` and consent to it; a wrong audience answers 403 too. A token that is cached gets a new permission only when it is renewed, within about an hour; a restart gets one at once",
 		Ends:   probe,
@@ -151,37 +169,37 @@ var table = []Row{
 		Ends:   "with the first list that the API answers",
 	},
 	{
-		Code:   WaitingForQuota,
+		Code: WaitingForQuota, Holds: Calls,
 		Means:  "All calls that the API allows are used up, but for those that are left to look-ups; requests wait in the stream",
 		Remedy: "nothing needs to be done: it goes on at the time that it says, as `waitingForQuota.nextCallAt` of `worker status --json` does",
 		Ends:   "with the next free call",
 	},
 	{
-		Code:   LiveReplicas,
+		Code: LiveReplicas, Holds: Nothing,
 		Means:  "This replica is in dry run (`WORKER_DRY_RUN`) beside live ones, and takes nothing: a request that it took would end without its call",
 		Remedy: "nothing needs to be done, or stop one of the two kinds",
 		Ends:   "when no live replica is left",
 	},
 	{
-		Code:   Signers,
+		Code: Signers, Holds: Nothing,
 		Means:  "The file of trusted signers can't be read as it is now; what it said last stays in force",
 		Remedy: "correct the file that `WORKER_TRUSTED_SIGNERS_FILE` names",
 		Ends:   "when it is read again, within seconds of a change",
 	},
 	{
-		Code:   Policy,
+		Code: Policy, Holds: Nothing,
 		Means:  "The policy file can't be read as it is now; what it said last stays in force",
 		Remedy: "correct the file that `WORKER_POLICY_FILE` names",
 		Ends:   "when it is read again, within seconds of a change",
 	},
 	{
-		Code:   MaxPayload,
+		Code: MaxPayload, Holds: Nothing,
 		Means:  "The broker takes small messages alone: larger requests are rejected, larger actions are left out of results",
 		Remedy: "raise `max_payload` to what `worker check` names",
 		Ends:   "with a broker that takes more",
 	},
 	{
-		Code:   Settings,
+		Code: Settings, Holds: Nothing,
 		Means:  "A stream or the consumer is set up differently from what would be created",
 		Remedy: "nothing needs to be done if it is meant; else change it with the nats command",
 		Ends:   "when it is as it would be created",

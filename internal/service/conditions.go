@@ -1,11 +1,9 @@
 package service
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/health"
 )
@@ -49,12 +47,7 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 // ofWork are about taking requests, calling and following.
 func (p *parts) ofWork() (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
-		c := health.New(health.Paused, "paused by an operator: "+pause.Reason+"; `worker resume` ends it")
-		c.Since = pause.Since
-		if pause.Until != nil {
-			c.Until = *pause.Until
-		}
-		all = append(all, c)
+		all = append(all, pausedBy(pause))
 	}
 	if fault, on := p.breaker.Current(); on {
 		c := health.New(fault.Code, fault.Reason)
@@ -64,10 +57,7 @@ func (p *parts) ofWork() (all []health.Condition) {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
 	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
-		next := time.Now().Add(in).Round(time.Second)
-		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
-		c.Until = next.UTC()
-		all = append(all, c)
+		all = append(all, waitingForQuota(time.Now().Add(in).Round(time.Second)))
 	}
 	if p.BesideLive() {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
