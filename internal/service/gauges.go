@@ -58,7 +58,7 @@ func (c conditionCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is called by the registry.
 func (c conditionCollector) Collect(ch chan<- prometheus.Metric) {
-	paused, conditions := map[string]float64{health.Paused: 0}, map[string]float64{}
+	paused, conditions := map[string]float64{health.Paused: 0}, map[string]float64{health.Paused: 0}
 	for _, h := range c.s.Conditions() {
 		conditions[h.Code] = max(conditions[h.Code], 1)
 		if h.Stops {
