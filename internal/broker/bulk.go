@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -225,7 +226,7 @@ func (b *Broker) Taken(ctx context.Context, seqs []uint64) (n int, err error) {
 		if seq < done {
 			continue
 		}
-		if _, found, err := b.readOne(ctx, names.Stream, messageRequest{Sequence: seq}); err != nil || found {
+		if _, found, err := b.get(ctx, names.Stream, stream.Query{Sequence: seq}); err != nil || found {
 			return n, err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 func (b *Broker) remoteOptions() (nats.Options, error) {
@@ -86,6 +88,7 @@ func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
 		b.nc.Close()
 		return fmt.Errorf("use JetStream: %w", err)
 	}
+	b.ledger, b.state = stream.NewBucket(b.js, LedgerBucket), stream.NewBucket(b.js, StateBucket)
 	return nil
 }
 

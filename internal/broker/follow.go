@@ -8,17 +8,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // Message is one message of a stream.
-type Message struct {
-	Subject  string
-	Sequence uint64
-	Time     time.Time // by the broker's clock
-	Header   message.Header
-	Data     []byte
-}
+type Message = stream.Message
 
 // FollowOptions says which messages of a stream to read.
 type FollowOptions struct {

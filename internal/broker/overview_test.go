@@ -17,10 +17,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	replicas, err := b.NewReplicas(within(t), "one")
-	if err != nil {
-		t.Fatal(err)
-	}
+	replicas := b.NewReplicas("one")
 	var followed atomic.Int64
 	var ready atomic.Bool
 	followed.Store(1)
@@ -99,12 +96,9 @@ func TestPresenceEndsWithItsReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 60 {
-		replicas, err := b.NewReplicas(within(t), fmt.Sprint("replica", n))
-		if err != nil {
-			t.Fatal(err)
-		}
+		replicas := b.NewReplicas(fmt.Sprint("replica", n))
 		ctx, stop := context.WithCancel(t.Context())
-		err = replicas.Run(ctx, func() broker.Presence {
+		err := replicas.Run(ctx, func() broker.Presence {
 			time.AfterFunc(time.Duration(n)*20*time.Microsecond, stop) // somewhere in its first word, or behind it
 			return broker.Presence{Ready: true}
 		})

@@ -34,7 +34,7 @@ func (b *Broker) Settle(ctx context.Context) {
 			if w.Value == nil || json.Unmarshal(w.Value, &p) != nil {
 				return false
 			}
-			justNow := began.Sub(w.Written) < presence/5
+			justNow := began.Sub(w.Written) < presenceEvery/5
 			return w.Written.Before(paused) || (p.InFlight+p.Followed > 0 || !p.Ready) && w.Written.Before(latest) || !p.Ready && justNow
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) || wait(ctx, settleEvery) != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -183,7 +184,7 @@ func (u *unverified) over() (all []unverifiedMessage) {
 // delete deletes what was taken out. What fails comes back, for the next one to try.
 func (u *unverified) delete(ctx context.Context, over []unverifiedMessage) {
 	for i, m := range over {
-		if u.b.deleteMessage(ctx, u.name, m.seq) == nil {
+		if stream.Delete(ctx, u.b.js, u.name, m.seq) == nil {
 			u.notKept.Add(1)
 			continue
 		}

@@ -143,8 +143,7 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	}, zap.NewNop())
 	w.must(err)
 	w.must(w.broker.Provision(w.ctx))
-	w.shared, err = w.broker.NewReplicas(w.ctx, "operator")
-	w.must(err)
+	w.shared = w.broker.NewReplicas("operator")
 	names := w.broker.Names()
 	for name, s := range map[string]*jetstream.Stream{names.Stream: &w.requests, names.ResultsStream: &w.results, names.DeadletterStream: &w.letterbox} {
 		*s, err = w.broker.JS().Stream(w.ctx, name)
