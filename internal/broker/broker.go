@@ -86,8 +86,6 @@ type Broker struct {
 	ledger, state *stream.Bucket
 	closed        chan struct{} // closed when the connection has ended for good
 
-	replies replies
-
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.

@@ -84,7 +84,7 @@ func (b *Broker) queue(ctx context.Context, o *Overview) error {
 
 // shared reads what the replicas tell each other.
 func (b *Broker) shared(ctx context.Context, o *Overview) error {
-	words, err := b.words(ctx)
+	words, err := b.presences(ctx)
 	if IsMissing(err) {
 		return nil
 	}
@@ -101,8 +101,8 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	return nil
 }
 
-// words are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
-func (b *Broker) words(ctx context.Context) (map[string]ledger.Record, error) {
+// presences are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
+func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error) {
 	keys := b.cfg.Names.stateKeys()
 	words := map[string]ledger.Record{}
 	for _, key := range []string{keys.pause, keys.replica + "*"} {

@@ -41,13 +41,13 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 		n = o.Followed
 	}
 	for range 3 {
-		b.Settle(within(t)) // there is nothing to wait for
+		b.AwaitPresence(within(t)) // there is nothing to wait for
 	}
 	followed.Store(0)
 	if _, err := b.JS().Publish(within(t), "remediation.results", []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	b.Settle(within(t))
+	b.AwaitPresence(within(t))
 	o, err := b.Overview(within(t), nil)
 	if err != nil || o.Followed != 0 {
 		t.Errorf("%d followed, %v", o.Followed, err)
@@ -67,7 +67,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 			t.Fatal(err)
 		}
 		ready.Store(!on)
-		b.Settle(within(t))
+		b.AwaitPresence(within(t))
 		if o, err := b.Overview(within(t), nil); err != nil || o.Replicas[0].Ready == on {
 			t.Errorf("paused %v: %+v, %v", on, o.Replicas, err)
 		}
@@ -83,7 +83,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 		said = o.Replicas[0].Ready
 	}
 	ready.Store(true)
-	b.Settle(within(t))
+	b.AwaitPresence(within(t))
 	if o, err := b.Overview(within(t), nil); err != nil || !o.Replicas[0].Ready {
 		t.Errorf("after a start: %+v, %v", o.Replicas, err)
 	}

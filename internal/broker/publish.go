@@ -75,7 +75,6 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 	}
 	if replyTo != "" {
 		// At least once, and first: nobody remembers whether it was sent.
-		p.b.replies.add(replyTo, r.RequestID)
 		if err := p.b.nc.PublishMsg(&nats.Msg{Subject: replyTo, Header: nats.Header(h), Data: body}); err != nil {
 			return fmt.Errorf("send the result of %s to its replyTo: %w", r.RequestID, err)
 		}
@@ -203,8 +202,8 @@ func (p *Publisher) published(ctx context.Context, name, subject, id string, sin
 	return seq, err
 }
 
-// Waits implements remediation.Publisher.
-func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
+// Unacked implements remediation.Publisher.
+func (p *Publisher) Unacked(ctx context.Context, message string) (bool, error) {
 	i := strings.LastIndexByte(message, ':')
 	seq, err := strconv.ParseUint(message[i+1:], 10, 64)
 	if i < 0 || err != nil || seq == 0 {

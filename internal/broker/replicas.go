@@ -152,15 +152,12 @@ func (r *Replicas) Unpaused(ctx context.Context) error {
 		if known && r.Paused() == nil {
 			return nil
 		}
-		tick := time.NewTimer(time.Second) // a pause with an end
 		select {
 		case <-ctx.Done():
-			tick.Stop()
 			return context.Cause(ctx)
 		case <-changed:
-		case <-tick.C:
+		case <-time.After(time.Second): // a pause with an end
 		}
-		tick.Stop()
 	}
 }
 
@@ -206,13 +203,12 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
+// wait waits for a while; an error when ctx ended first.
 func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-t.C:
+	case <-time.After(d):
 		return nil
 	}
 }

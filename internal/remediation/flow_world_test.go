@@ -240,8 +240,9 @@ func (w *world) ask(id string, n int, more ...field) uint64 {
 // publish puts any message on the request subject; id is the one that it is known by afterwards, "" for STREAM:SEQ.
 func (w *world) publish(id string, h message.Header, data []byte) uint64 {
 	w.t.Helper()
-	seq, err := w.broker.Publish(w.ctx, h, data)
+	stored, err := w.broker.Publish(w.ctx, h, data)
 	w.must(err)
+	seq := stored.Sequence
 	if id == "" {
 		id = w.ref(seq)
 	}

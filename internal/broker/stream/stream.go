@@ -115,7 +115,7 @@ func Publish(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt
 		case err := <-sent.Err():
 			return nil, explained(err)
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 	}
 }
