@@ -1,7 +1,6 @@
 package defendersim
 
 import (
-	"encoding/json"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -38,7 +37,7 @@ type action struct {
 	id, kind, machineID, requestor, source string
 
 	comment     string
-	commentJSON []byte
+	commentJSON string
 	scopeJSON   string // isolation type, or null
 	dnsJSON     string
 	created     time.Time
@@ -187,12 +186,11 @@ func (b *book) machine(id string) *machine {
 func (b *book) add(a *action, m *machine, machineID string, f *fate) {
 	a.id = or(a.id, newGUID(b.dice.Uint64))
 	a.machineID = machineID
-	a.commentJSON, _ = json.Marshal(a.comment)
+	a.commentJSON = quote(a.comment)
 	a.scopeJSON = or(a.scopeJSON, "null")
 	a.dnsJSON = "null"
 	if m.DNSName != "" {
-		name, _ := json.Marshal(m.DNSName)
-		a.dnsJSON = string(name)
+		a.dnsJSON = quote(m.DNSName)
 	}
 	a.fate.Store(f)
 	b.byID[a.id] = a

@@ -2,6 +2,7 @@ package defendersim
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -16,68 +17,26 @@ const futureField = `"futureField":{"big":123456789012345678901234567890,"exp":1
 // machineaction.md, names and nulls as in live bodies). context, if any, is
 // the value of @odata.context, which only a reply of one action bears.
 func (a *action) appendEntity(b []byte, context string, now time.Time) []byte {
-	f := a.fate.Load()
-	b = append(b, '{')
+	f, head, result, cancelled := a.fate.Load(), "", 0, [3]string{"null", "null", "null"}
 	if context != "" {
-		b = append(b, `"@odata.context":"`...)
-		b = append(b, context...)
-		b = append(b, `",`...)
+		head = `"@odata.context":"` + context + `",`
 	}
-	b = append(b, `"id":"`...)
-	b = append(b, a.id...)
-	b = append(b, `","type":`...)
-	b = appendString(b, a.kind)
-	b = append(b, `,"title":null,"requestor":`...)
-	b = appendString(b, a.requestor)
-	b = append(b, `,"requestorComment":`...)
-	b = append(b, a.commentJSON...)
-	b = append(b, `,"status":`...)
-	b = appendString(b, f.status(now))
-	b = append(b, `,"machineId":`...)
-	b = appendString(b, a.machineID)
-	b = append(b, `,"computerDnsName":`...)
-	b = append(b, a.dnsJSON...)
-	b = append(b, `,"creationDateTimeUtc":`...)
-	b = a.created.AppendFormat(b, wireTime)
-	b = append(b, `,"lastUpdateDateTimeUtc":`...)
-	b = a.lastUpdate(now).AppendFormat(b, wireTime)
-	b = f.appendCancellation(b)
-	b = append(b, `,"errorHResult":`...)
 	if f.status(now) == "Failed" {
-		b = append(b, "-2147467259"...) // E_FAIL [composed]
-	} else {
-		b = append(b, '0')
+		result = -2147467259 // E_FAIL [composed]
 	}
-	b = append(b, `,"scope":`...)
-	b = append(b, a.scopeJSON...)
-	b = append(b, `,"externalId":null,"requestSource":"`...)
-	b = append(b, a.source...)
-	b = append(b, `","relatedFileInfo":null,"commands":[],"troubleshootInfo":null,`...)
-	b = append(b, futureField...)
-	return append(b, '}')
+	if f.cancelledBy != "" {
+		cancelled = [3]string{quote(f.cancelledBy), quote(f.comment), f.ends.Format(wireTime)}
+	}
+	return fmt.Appendf(b, `{%s"id":"%s","type":%s,"title":null,"requestor":%s,"requestorComment":%s,"status":%s,"machineId":%s,`+
+		`"computerDnsName":%s,"creationDateTimeUtc":%s,"lastUpdateDateTimeUtc":%s,`+
+		`"cancellationRequestor":%s,"cancellationComment":%s,"cancellationDateTimeUtc":%s,"errorHResult":%d,"scope":%s,`+
+		`"externalId":null,"requestSource":"%s","relatedFileInfo":null,"commands":[],"troubleshootInfo":null,`+futureField+`}`,
+		head, a.id, quote(a.kind), quote(a.requestor), a.commentJSON, quote(f.status(now)), quote(a.machineID),
+		a.dnsJSON, a.created.Format(wireTime), a.lastUpdate(now).Format(wireTime), cancelled[0], cancelled[1], cancelled[2], result, a.scopeJSON, a.source)
 }
 
-func (f *fate) appendCancellation(b []byte) []byte {
-	if f.cancelledBy == "" {
-		return append(b, `,"cancellationRequestor":null,"cancellationComment":null,"cancellationDateTimeUtc":null`...)
-	}
-	b = append(b, `,"cancellationRequestor":`...)
-	b = appendString(b, f.cancelledBy)
-	b = append(b, `,"cancellationComment":`...)
-	b = appendString(b, f.comment)
-	b = append(b, `,"cancellationDateTimeUtc":`...)
-	return f.ends.AppendFormat(b, wireTime)
-}
-
-// appendString appends a JSON string; most are plain and need no encoder.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			text, _ := json.Marshal(s)
-			return append(b, text...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
+// quote makes a JSON string.
+func quote(s string) string {
+	text, _ := json.Marshal(s)
+	return string(text)
 }
