@@ -36,12 +36,11 @@ type Action struct {
 type action struct {
 	id, kind, machineID, requestor, source string
 
-	comment     string
-	commentJSON string
-	scopeJSON   string // isolation type, or null
-	dnsJSON     string
-	created     time.Time
-	fate        atomic.Pointer[fate]
+	comment   string
+	scopeJSON string    // isolation type; "": null
+	fixed     [3]string // what never changes, as it is sent
+	created   time.Time
+	fate      atomic.Pointer[fate]
 }
 
 // fate is when an action gets on, as far as that is settled; zero times: never.
@@ -186,12 +185,7 @@ func (b *book) machine(id string) *machine {
 func (b *book) add(a *action, m *machine, machineID string, f *fate) {
 	a.id = or(a.id, newGUID(b.dice.Uint64))
 	a.machineID = machineID
-	a.commentJSON = quote(a.comment)
-	a.scopeJSON = or(a.scopeJSON, "null")
-	a.dnsJSON = "null"
-	if m.DNSName != "" {
-		a.dnsJSON = quote(m.DNSName)
-	}
+	a.fix(m.DNSName)
 	a.fate.Store(f)
 	b.byID[a.id] = a
 	m.open = append(m.open, a)

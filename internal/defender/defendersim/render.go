@@ -3,6 +3,7 @@ package defendersim
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -13,30 +14,47 @@ const wireTime = `"2006-01-02T15:04:05.0000000Z"`
 // into float64.
 const futureField = `"futureField":{"big":123456789012345678901234567890,"exp":1.50E+3,"text":"\u00e9","list":[1,{"a":null}]}`
 
+// fix renders what never changes of an action: up to its status, up to its last update, and from its scope on.
+func (a *action) fix(dnsName string) {
+	name := "null"
+	if dnsName != "" {
+		name = quote(dnsName)
+	}
+	a.fixed = [3]string{
+		fmt.Sprintf(`"id":"%s","type":%s,"title":null,"requestor":%s,"requestorComment":%s,"status":`, a.id, quote(a.kind), quote(a.requestor), quote(a.comment)),
+		fmt.Sprintf(`,"machineId":%s,"computerDnsName":%s,"creationDateTimeUtc":%s,"lastUpdateDateTimeUtc":`, quote(a.machineID), name, a.created.Format(wireTime)),
+		fmt.Sprintf(`,"scope":%s,"externalId":null,"requestSource":"%s","relatedFileInfo":null,"commands":[],"troubleshootInfo":null,`, or(a.scopeJSON, "null"), a.source) + futureField + "}",
+	}
+}
+
 // appendEntity appends the action with all documented fields ([doc]
 // machineaction.md, names and nulls as in live bodies). context, if any, is
 // the value of @odata.context, which only a reply of one action bears.
 func (a *action) appendEntity(b []byte, context string, now time.Time) []byte {
-	f, head, result, cancelled := a.fate.Load(), "", 0, [3]string{"null", "null", "null"}
-	if context != "" {
-		head = `"@odata.context":"` + context + `",`
-	}
-	if f.status(now) == "Failed" {
+	f, result, cancelled := a.fate.Load(), 0, [3]string{"null", "null", "null"}
+	status := f.status(now)
+	if status == "Failed" {
 		result = -2147467259 // E_FAIL [composed]
 	}
 	if f.cancelledBy != "" {
 		cancelled = [3]string{quote(f.cancelledBy), quote(f.comment), f.ends.Format(wireTime)}
 	}
-	return fmt.Appendf(b, `{%s"id":"%s","type":%s,"title":null,"requestor":%s,"requestorComment":%s,"status":%s,"machineId":%s,`+
-		`"computerDnsName":%s,"creationDateTimeUtc":%s,"lastUpdateDateTimeUtc":%s,`+
-		`"cancellationRequestor":%s,"cancellationComment":%s,"cancellationDateTimeUtc":%s,"errorHResult":%d,"scope":%s,`+
-		`"externalId":null,"requestSource":"%s","relatedFileInfo":null,"commands":[],"troubleshootInfo":null,`+futureField+`}`,
-		head, a.id, quote(a.kind), quote(a.requestor), a.commentJSON, quote(f.status(now)), quote(a.machineID),
-		a.dnsJSON, a.created.Format(wireTime), a.lastUpdate(now).Format(wireTime), cancelled[0], cancelled[1], cancelled[2], result, a.scopeJSON, a.source)
+	b = append(b, '{')
+	if context != "" {
+		b = fmt.Appendf(b, `"@odata.context":"%s",`, context)
+	}
+	b = append(append(append(b, a.fixed[0]...), quote(status)...), a.fixed[1]...)
+	b = fmt.Appendf(b, `%s,"cancellationRequestor":%s,"cancellationComment":%s,"cancellationDateTimeUtc":%s,"errorHResult":%d`,
+		a.lastUpdate(now).Format(wireTime), cancelled[0], cancelled[1], cancelled[2], result)
+	return append(b, a.fixed[2]...)
 }
 
 // quote makes a JSON string.
 func quote(s string) string {
+	odd := func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) }
+	if !strings.ContainsFunc(s, odd) { // most are plain, and need no encoder
+		return `"` + s + `"`
+	}
 	text, _ := json.Marshal(s)
 	return string(text)
 }
