@@ -20,6 +20,9 @@ const (
 	NoWorker        = "noWorker"
 	NotUnderstood   = "notUnderstood"
 
+	StandingStill = "standingStill"
+
+	NotFollowing    = "notFollowing"
 	MayNotList      = "mayNotList"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
@@ -161,6 +164,18 @@ var table = []Row{
 		Means:  "A replica says what this version does not understand",
 		Remedy: "ask with that replica's version of the worker",
 		Ends:   "when all replicas have one version",
+	},
+	{
+		Code: StandingStill, Stops: true, Holds: Calls,
+		Means:  "Requests wait and none has been taken for minutes, though no cause is known: a case that the worker does not recognise",
+		Remedy: "the log, `worker check` and `nats consumer info`; a restart loses nothing. Please report it",
+		Ends:   "with the next request that is taken",
+	},
+	{
+		Code: NotFollowing, Holds: Following,
+		Means:  "Actions are followed and none has been looked at for minutes, though no cause is known",
+		Remedy: "the log says what became of the last look; a restart gives the work to another replica and loses nothing",
+		Ends:   "with the next look that succeeds",
 	},
 	{
 		Code:   MayNotList,

@@ -19,15 +19,25 @@ func (s *Service) Conditions() []health.Condition {
 	return s.conditions
 }
 
-// seen are the conditions as each part sees them now.
-func (s *Service) seen() (all []health.Condition) {
+// seen are the conditions as each part sees them now, and what the watch finds that none of them explains.
+func (s *Service) seen() []health.Condition {
+	known, p := s.known()
+	if p == nil {
+		return known
+	}
+	looked, overdue := p.Tracker.Overdue()
+	return append(known, p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+}
+
+// known are those that a part can name.
+func (s *Service) known() (all []health.Condition, p *parts) {
 	b, p, waiting := s.current()
 	if b == nil || p == nil {
-		return []health.Condition{health.New(health.Broker, waiting)}
+		return []health.Condition{health.New(health.Broker, waiting)}, nil
 	}
 	all = append(all, ofBroker(b)...)
 	all = append(all, p.ofWork()...)
-	return append(all, s.ofFiles()...)
+	return append(all, s.ofFiles()...), p
 }
 
 // ofBroker are about the connection and what stands at its other end.

@@ -36,6 +36,7 @@ type parts struct {
 	refusals    func(context.Context) error // records how many messages were refused
 	notKept     func() int
 	dryRun      bool
+	watch       *watch
 	tokenSeen   atomic.Bool
 	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
 }
@@ -52,7 +53,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, Tally: s.Broker.NewTally(), digest: NewPageDigest()}
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: stillAfter(set.Defender.Timeout)}, Tally: s.Broker.NewTally(), digest: NewPageDigest()}
 	p.Tally.Each = p.digest.Add
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
@@ -154,6 +155,7 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 		"token":           p.keepToken,
 		"rule files":      s.WatchRules,
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
+		"watch":           func(ctx context.Context) error { return s.watchQueue(ctx, p) },
 	})
 }
 
