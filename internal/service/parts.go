@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: stillAfter(set.Defender.Timeout)}, Tally: s.Broker.NewTally(), digest: NewPageDigest()}
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: cmp.Or(s.StillAfter, stillAfter(set.Defender.Timeout))}, Tally: s.Broker.NewTally(), digest: NewPageDigest()}
 	p.Tally.Each = p.digest.Add
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
