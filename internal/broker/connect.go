@@ -158,5 +158,6 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	if err := nc.LastError(); err != nil {
 		b.absent(err)
 	}
+	b.lose()
 	close(b.closed)
 }
