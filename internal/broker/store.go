@@ -146,21 +146,30 @@ func writable(dir string) error {
 // nearlyFull is at which part of the store's room a warning is given.
 const nearlyFull = 80 // percent
 
-// nearlyFullReason says how full the store is; "": less than nearlyFull. The file system counts only where it can be full
-// before the store's own limit is reached.
+// nearlyFullReason says how full the store is; "": less than nearlyFull.
 func (e *embedded) nearlyFullReason() string {
 	used := e.used()
-	if percent := 100 * used / embeddedMaxStore; percent >= nearlyFull {
-		return fmt.Sprintf("the embedded broker's store in %s has %d%% of the %d MiB that it may take", e.opts.StoreDir, percent, embeddedMaxStore>>20)
-	}
 	free, size, err := space(e.opts.StoreDir)
-	if err != nil || size == 0 || free > embeddedMaxStore-used {
-		return ""
+	if err != nil {
+		free, size = embeddedMaxStore, embeddedMaxStore // not known
 	}
-	if percent := 100 - 100*free/size; percent >= nearlyFull {
-		return fmt.Sprintf("the file system of the embedded broker's store, %s, is %d%% full, %d MiB are free", e.opts.StoreDir, percent, free>>20)
+	switch own, disk := fullness(used, free, size); {
+	case own >= nearlyFull:
+		return fmt.Sprintf("the embedded broker's store in %s has %d%% of the %d MiB that it may take", e.opts.StoreDir, own, embeddedMaxStore>>20)
+	case disk >= nearlyFull:
+		return fmt.Sprintf("the file system of the embedded broker's store, %s, is %d%% full, %d MiB are free", e.opts.StoreDir, disk, free>>20)
 	}
 	return ""
+}
+
+// fullness is how many percent of its own limit a store uses, and of its file system whoever does. The file system counts
+// only where it can be full before the store's own limit is reached.
+func fullness(used, free, size uint64) (own, disk uint64) {
+	own = 100 * used / embeddedMaxStore
+	if left := embeddedMaxStore - min(used, embeddedMaxStore); size > 0 && free < left {
+		disk = 100 - 100*free/size
+	}
+	return own, disk
 }
 
 // used is how many bytes the store has.
