@@ -25,6 +25,7 @@ const (
 	LiveReplicas    = "liveReplicas"
 	Signers         = "signers"
 	Policy          = "policy"
+	DiskNearlyFull  = "diskNearlyFull"
 	MaxPayload      = "maxPayload"
 	Settings        = "settings"
 )
@@ -75,7 +76,7 @@ var table = []Row{
 	{
 		Code: Store, Stops: true,
 		Means:  "The broker does not store what must be durable before a call",
-		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; docs/operations.md has the limits of the embedded broker",
+		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; the embedded broker goes on by itself once its disk can be written again",
 		Ends:   "with the first write that is acknowledged",
 	},
 	{
@@ -173,6 +174,12 @@ var table = []Row{
 		Means:  "The policy file can't be read as it is now; what it said last stays in force",
 		Remedy: "correct the file that `WORKER_POLICY_FILE` names",
 		Ends:   "when it is read again, within seconds of a change",
+	},
+	{
+		Code:   DiskNearlyFull,
+		Means:  "The embedded broker's store, or the file system that it is on, is 80 % full; with no room left nothing can be stored, and no request is taken",
+		Remedy: "make room: docs/operations.md says what may go first",
+		Ends:   "when less is used",
 	},
 	{
 		Code:   MaxPayload,
