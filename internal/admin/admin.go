@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // Config says where to listen and for whom.
@@ -32,21 +34,15 @@ type Config struct {
 	Level *zap.AtomicLevel
 }
 
-// Reason is one cause why this replica is not ready, or a detail worth knowing.
-type Reason struct {
-	Code    string `json:"code"`              // one of a known set, which anybody may read: e.g. broker, paused, token
-	Message string `json:"message,omitempty"` // for those alone who may read everything
-}
-
 // Sources are the questions the server asks; all are required, are called
 // concurrently, and must return soon after their context ends. Whatever they
 // return, errors included, is served: it must hold no secret.
 type Sources struct {
 	// Alive returns nil while the consume loop makes progress.
 	Alive func() error
-	// Ready returns why this replica is not ready (none: it is), and details
-	// that don't affect readiness, such as a permission that is missing.
-	Ready func() (reasons, details []Reason)
+	// Conditions returns what holds this replica up. It is ready unless one of
+	// them stops it.
+	Conditions func() []health.Condition
 	// Status is for /status and the page.
 	Status func(ctx context.Context) (Status, error)
 	// Recent is for the page alone.
@@ -85,7 +81,7 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}
-	if src.Alive == nil || src.Ready == nil || src.Status == nil || src.Recent == nil || src.Find == nil || cfg.Gatherer == nil {
+	if src.Alive == nil || src.Conditions == nil || src.Status == nil || src.Recent == nil || src.Find == nil || cfg.Gatherer == nil {
 		return nil, errors.New("admin server: every source and the gatherer are required")
 	}
 	l := &limits{

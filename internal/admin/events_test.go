@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // viewer reads one event stream.
@@ -81,10 +83,13 @@ func TestEventsFollowChanges(t *testing.T) {
 	v.until(t, "Requests are taken and carried out.")
 	w.set(func(w *worker) { w.status.Paused = &Pause{Reason: "change freeze 42", Since: time.Now()} })
 	v.until(t, "change freeze 42")
-	w.set(func(w *worker) { w.status.Paused = nil; w.reasons = []Reason{{"brokerDisconnected", "gone"}} })
+	w.set(func(w *worker) {
+		w.status.Paused = nil
+		w.conditions = []health.Condition{stops("brokerDisconnected", "gone")}
+	})
 	v.until(t, "brokerDisconnected")
 	w.set(func(w *worker) {
-		w.reasons = nil
+		w.conditions = nil
 		w.recent.Results = []ResultRow{{RequestID: "a\r\ndata: x\rdata: y\n\nevent: z", Outcome: "succeeded"}}
 	})
 	v.until(t, `a\u{d}\u{a}data: x\u{d}data: y`)

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 const (
@@ -81,7 +83,9 @@ func TestTokenOnLoopback(t *testing.T) {
 
 // TestReadyzWithoutTheTokenHasCodesAlone: probes need no more, and the texts tell of addresses, accounts and reasons.
 func TestReadyzWithoutTheTokenHasCodesAlone(t *testing.T) {
-	w := &worker{reasons: []Reason{{"paused", "change freeze of ann@contoso.com"}}, details: []Reason{{"settings", "stream at 10.1.2.3"}}}
+	w := &worker{conditions: []health.Condition{
+		{Code: "paused", Message: "change freeze of ann@contoso.com", Remedy: "ask contoso", Stops: true}, impairs("settings", "stream at 10.1.2.3"),
+	}}
 	texts := func(body string) bool {
 		return strings.Contains(body, "ann@contoso.com") && strings.Contains(body, "10.1.2.3")
 	}

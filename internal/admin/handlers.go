@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 //go:embed assets
@@ -64,32 +66,33 @@ func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
 
 // readiness is the body of /readyz.
 type readiness struct {
-	Ready   bool     `json:"ready"`
-	Reasons []Reason `json:"reasons"`
-	Details []Reason `json:"details"`
+	Ready   bool               `json:"ready"`
+	Reasons []health.Condition `json:"reasons"`
+	Details []health.Condition `json:"details"`
 }
 
 // readyz gives whoever may not read everything the codes alone: the texts hold addresses, and what operators and the
 // identity provider wrote.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	reasons, details := s.src.Ready()
+	conditions := s.src.Conditions()
 	if !s.trusts(r) {
-		reasons, details = codesOf(reasons), codesOf(details)
+		conditions = codesOf(conditions)
 	}
+	reasons, details := health.Stopping(conditions)
 	code := http.StatusOK
 	if len(reasons) > 0 {
 		code = http.StatusServiceUnavailable
 	}
 	writeJSON(w, code, readiness{
 		Ready:   len(reasons) == 0,
-		Reasons: append([]Reason{}, reasons...), // [] instead of null
-		Details: append([]Reason{}, details...),
+		Reasons: append([]health.Condition{}, reasons...), // [] instead of null
+		Details: append([]health.Condition{}, details...),
 	})
 }
 
-func codesOf(reasons []Reason) (codes []Reason) {
-	for _, r := range reasons {
-		codes = append(codes, Reason{Code: r.Code})
+func codesOf(all []health.Condition) (codes []health.Condition) {
+	for _, c := range all {
+		codes = append(codes, health.Condition{Code: c.Code, Stops: c.Stops})
 	}
 	return codes
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 func TestPageShowsEverything(t *testing.T) {
@@ -25,7 +27,7 @@ func TestPageShowsEverything(t *testing.T) {
 			Budget:  []Window{{"minute", 100, 38}, {"hour", 1500, 1204}, {"day", 0, 0}},
 			Results: map[string]int{"succeeded": 77, "failed": 2}, Version: "v9.8.7",
 		},
-		details: []Reason{{"cannotList", "no permission to list"}},
+		conditions: []health.Condition{impairs("cannotList", "no permission to list")},
 		recent: Recent{
 			Results:  []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
 			Failures: []ResultRow{{RequestID: "req-0", MachineID: strings.Repeat("ef", 20), RequestedBy: "ann@contoso.com", Ticket: "INC-9", SignedBy: "soar", Outcome: "failed", Code: "actionFailed", Message: "errorHResult 0x80004005", Time: now}},
@@ -87,7 +89,7 @@ func TestPageNeedsNothingFromElsewhere(t *testing.T) {
 func TestHostileTextStaysText(t *testing.T) {
 	const evil = `"'><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}` + "\u202e\x00"
 	w := &worker{
-		reasons: []Reason{{evil, evil}}, details: []Reason{{evil, evil}},
+		conditions: []health.Condition{stops(evil, evil), impairs(evil, evil)},
 		status: Status{
 			Paused: &Pause{Reason: evil + "!"}, Budget: []Window{{Window: evil, Limit: 2, Remaining: 1}},
 			Results: map[string]int{evil: 1}, Version: evil,
@@ -128,31 +130,38 @@ func TestHostileTextStaysText(t *testing.T) {
 }
 
 func TestBanner(t *testing.T) {
-	pause, fault := Reason{"paused", "freeze"}, Reason{"systemFault", "no token"}
+	pause, fault := stops("paused", "freeze"), stops("systemFault", "no token")
 	frozen := &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze"}
 	for name, c := range map[string]struct {
 		status  *Status
 		err     error
-		reasons []Reason
+		reasons []health.Condition
 		want    string // tone, title, reasons
 	}{
 		"healthy":               {&Status{Healthy: true}, nil, nil, "ok Healthy []"},
-		"paused":                {&Status{Paused: frozen}, nil, []Reason{pause}, "warn Paused []"},
-		"paused and at fault":   {&Status{Paused: frozen}, nil, []Reason{pause, fault}, "bad Paused [{systemFault no token}]"},
-		"paused by the fault":   {&Status{Paused: &Pause{Kind: KindFault, Code: "systemFault", Reason: "no token"}}, nil, []Reason{fault}, "bad No requests are taken []"},
+		"paused":                {&Status{Paused: frozen}, nil, []health.Condition{pause}, "warn Paused []"},
+		"paused and at fault":   {&Status{Paused: frozen}, nil, []health.Condition{pause, fault}, "bad Paused [systemFault]"},
+		"paused by the fault":   {&Status{Paused: &Pause{Kind: KindFault, Code: "systemFault", Reason: "no token"}}, nil, []health.Condition{fault}, "bad No requests are taken []"},
 		"waiting for quota":     {&Status{Healthy: true, WaitingForQuota: &QuotaWait{}}, nil, nil, "warn Waiting for quota []"},
-		"not ready":             {&Status{Healthy: true}, nil, []Reason{fault}, "bad Not ready [{systemFault no token}]"},
+		"not ready":             {&Status{Healthy: true}, nil, []health.Condition{fault}, "bad Not ready [systemFault]"},
 		"ready but not healthy": {&Status{}, nil, nil, "bad Not healthy []"},
-		"unknown":               {nil, errors.New("gone"), []Reason{fault}, "bad Unknown [{systemFault no token}]"},
+		"unknown":               {nil, errors.New("gone"), []health.Condition{fault}, "bad Unknown [systemFault]"},
 	} {
 		b := newBanner(c.status, c.err, c.reasons)
-		if got := fmt.Sprint(b.Tone, " ", b.Title, " ", b.Reasons); got != c.want {
+		if got := fmt.Sprint(b.Tone, " ", b.Title, " ", codesOnly(b.Reasons)); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 		if b.Text == "" {
 			t.Errorf("%s: says nothing", name)
 		}
 	}
+}
+
+func codesOnly(all []health.Condition) (codes []string) {
+	for _, c := range all {
+		codes = append(codes, c.Code)
+	}
+	return codes
 }
 
 func TestManyViewersAreOneQuestion(t *testing.T) {

@@ -101,9 +101,6 @@ type Broker struct {
 // port: an error that is syscall.EADDRINUSE.
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
 	b := newBroker(cfg, log)
 	var opts nats.Options
 	var err error
@@ -131,9 +128,6 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 // has no deadline. Errors as Open's; that of an absent broker says what to do.
 func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
@@ -145,7 +139,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	var err error
 	if cfg.URL == "" {
 		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
-		b.url = embeddedURL(cfg.EmbeddedAddr)
+		b.url = "nats://" + Dialable(cfg.EmbeddedAddr)
 		if b.cfg.EmbeddedToken == "" {
 			if b.cfg.EmbeddedToken, b.tokenFile, err = keptToken(cfg); err != nil {
 				return nil, err
@@ -253,9 +247,4 @@ func (b *Broker) SmallPayload() string {
 			most, ledger.LeastMaxPayload, message.CodeTooLarge)
 	}
 	return ""
-}
-
-// OwnSubjects are the subjects, some with wildcards, that belong to the worker.
-func (b *Broker) OwnSubjects() []string {
-	return b.cfg.Names.OwnSubjects()
 }

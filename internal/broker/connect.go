@@ -175,7 +175,7 @@ var deniedPublish = regexp.MustCompile(`(?i)Permissions Violation for Publish to
 func (b *Broker) replyDenied(err error) bool {
 	m := deniedPublish.FindStringSubmatch(err.Error())
 	ours := func(own string) bool { return server.SubjectMatchesFilter(m[1], own) }
-	if m == nil || strings.HasPrefix(m[1], "$") || slices.ContainsFunc(b.OwnSubjects(), ours) {
+	if m == nil || strings.HasPrefix(m[1], "$") || slices.ContainsFunc(b.cfg.Names.OwnSubjects(), ours) {
 		return false
 	}
 	b.log.Warn("a result did not reach its request's replyTo: the broker denies the worker to publish there; allow it, or let the requests name another subject",

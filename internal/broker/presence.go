@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 const (
@@ -15,27 +17,27 @@ const (
 
 // Presence is what a replica says of itself every few seconds.
 type Presence struct {
-	ID       string         `json:"-"` // whose word it is
-	Ready    bool           `json:"ready"`
-	Code     string         `json:"code,omitempty"`   // why not, in a word
-	Reason   string         `json:"reason,omitempty"` // and in a sentence
-	Since    time.Time      `json:"since,omitzero"`   // not ready since
-	DryRun   bool           `json:"dryRun,omitempty"`
-	InFlight int            `json:"inFlight"`
-	Followed int            `json:"followed"`
-	Limits   map[string]int `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
-	Reserve  map[string]int `json:"reserve,omitempty"` // calls of each window that are left to look-ups
-	Version  string         `json:"version"`
-	NotKept  int            `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
+	ID     string    `json:"-"` // whose word it is
+	Ready  bool      `json:"ready"`
+	Code   string    `json:"code,omitempty"`   // why not, in a word
+	Reason string    `json:"reason,omitempty"` // and in a sentence
+	Since  time.Time `json:"since,omitzero"`   // not ready since
+	// Conditions say the same in full, and what is impaired; a version before has none.
+	Conditions []health.Condition `json:"conditions,omitempty"`
+	DryRun     bool               `json:"dryRun,omitempty"`
+	InFlight   int                `json:"inFlight"`
+	Followed   int                `json:"followed"`
+	Limits     map[string]int     `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
+	Reserve    map[string]int     `json:"reserve,omitempty"` // calls of each window that are left to look-ups
+	Version    string             `json:"version"`
+	NotKept    int                `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
 }
-
-const notUnderstood = "notUnderstood"
 
 // readPresence never takes a replica whose word it does not understand for none.
 func readPresence(value []byte, written time.Time) Presence {
 	var p Presence
 	if json.Unmarshal(value, &p) != nil {
-		return Presence{Code: notUnderstood, Reason: "a replica says what is not understood; ask with its version of the worker", Since: written}
+		return Presence{Code: health.NotUnderstood, Reason: "a replica says what is not understood; ask with its version of the worker", Since: written}
 	}
 	return p
 }
@@ -61,7 +63,7 @@ func (r *Replicas) Limits() (all []map[string]int, known bool) {
 		if len(p.Limits) > 0 {
 			all = append(all, p.Limits)
 		}
-		known = known && p.Code != notUnderstood
+		known = known && p.Code != health.NotUnderstood
 	}
 	return all, known
 }

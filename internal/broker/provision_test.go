@@ -141,8 +141,8 @@ func TestProvisionOwnNames(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, subject := range []string{"soc.release", "soc.done", "soc.dead", "remediation.audit", "unrestrict.>"} {
-		if !slices.Contains(b.OwnSubjects(), subject) {
-			t.Errorf("own subjects %q, want %s among them", b.OwnSubjects(), subject)
+		if !slices.Contains(b.Names().OwnSubjects(), subject) {
+			t.Errorf("own subjects %q, want %s among them", b.Names().OwnSubjects(), subject)
 		}
 	}
 }

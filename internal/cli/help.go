@@ -162,16 +162,8 @@ const helpWidth = 100
 
 // writeWrapped writes text in lines of at most helpWidth, each after indent.
 func writeWrapped(w io.Writer, indent, text string) {
-	line := ""
-	for word := range strings.FieldsSeq(text) {
-		if line != "" && len(indent)+len(line)+1+len(word) > helpWidth {
-			fmt.Fprintln(w, indent+line)
-			line = ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	if line != "" {
-		fmt.Fprintln(w, indent+line)
+	if text != "" {
+		fmt.Fprintln(w, indent+strings.Join(session.Wrap(text, helpWidth-len(indent)), "\n"+indent))
 	}
 }
 

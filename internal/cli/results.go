@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -69,11 +68,10 @@ func (v *resultsView) Show(m broker.Message) error {
 	if v.cmd.selects() || len(v.shown) == 0 {
 		v.shown[r.RequestID] = true
 	}
-	line := []byte(session.ResultLine(m.Time, r))
 	if v.cmd.JSON {
-		line = oneLineJSON(m.Data)
+		return session.WriteJSONLine(v.env.Stdout, json.RawMessage(m.Data))
 	}
-	_, err := v.env.Stdout.Write(append(line, '\n'))
+	_, err := fmt.Fprintln(v.env.Stdout, session.ResultLine(m.Time, r))
 	return err
 }
 
@@ -124,16 +122,6 @@ func (c *ResultsCmd) asksFor(r message.Result) bool {
 		(c.Batch == "" || r.Batch == c.Batch) &&
 		(c.Machine == "" || strings.EqualFold(r.MachineID, c.Machine)) &&
 		(len(c.Outcome) == 0 || slices.Contains(c.Outcome, r.Outcome))
-}
-
-// oneLineJSON takes out line ends, which metadata may have brought along. In JSON they are never part of a value.
-func oneLineJSON(data []byte) []byte {
-	return bytes.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' {
-			return ' '
-		}
-		return r
-	}, data)
 }
 
 // ResultsCmd is `worker results`.

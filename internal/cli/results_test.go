@@ -3,10 +3,13 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"strings"
 	"testing"
+
+	"example.com/unrestrict-worker/internal/cli/session"
 )
 
 // TestResultsGoOn: over a restart of the broker, until they are interrupted, which is their right end.
@@ -63,7 +66,8 @@ func TestResultsWithoutAWorkerEver(t *testing.T) {
 }
 
 func TestOneLineJSON(t *testing.T) {
-	if got := string(oneLineJSON([]byte("{\"a\":\r\n \"\\n\"}"))); got != `{"a":   "\n"}` {
-		t.Errorf("got %q", got)
+	var out strings.Builder
+	if err := session.WriteJSONLine(&out, json.RawMessage("{\"a\":\r\n \"<\\n\", \"a\":1.50}")); err != nil || out.String() != `{"a":"<\n","a":1.50}`+"\n" {
+		t.Errorf("got %q, %v", out.String(), err)
 	}
 }

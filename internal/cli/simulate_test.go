@@ -30,13 +30,13 @@ type simulated struct {
 	stop func() error
 }
 
-func startSimulate(t *testing.T, o demo.SimulateOptions) simulated {
+func startSimulate(t *testing.T, o demo.SimulateCmd) simulated {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := demo.RunSimulate(ctx, o, in, zap.NewNop())
+		err := o.Serve(ctx, in, zap.NewNop())
 		_ = in.Close()
 		ended <- err
 	}()
@@ -79,7 +79,7 @@ func simulatedRelease(t *testing.T, c *http.Client, api, token string) int {
 
 func TestSimulate(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	s := startSimulate(t, demo.SimulateOptions{Addr: "127.0.0.1:0"})
+	s := startSimulate(t, demo.SimulateCmd{Addr: "127.0.0.1:0"})
 	if d := cmp.Diff([]string{"DEFENDER_API_URL", "DEFENDER_AUTH", "DEFENDER_TOKEN_FILE"}, printedNames(s.env)); d != "" {
 		t.Error(d)
 	}
@@ -115,7 +115,7 @@ func TestSimulate(t *testing.T) {
 
 func TestSimulateTLS(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	s := startSimulate(t, demo.SimulateOptions{Addr: "localhost:0", TLS: true})
+	s := startSimulate(t, demo.SimulateCmd{Addr: "localhost:0", TLS: true})
 	defer func() {
 		if err := s.stop(); err != nil {
 			t.Errorf("ended with %v", err)
@@ -165,7 +165,7 @@ func TestSimulateTLS(t *testing.T) {
 // TestSimulateInAFolder: containers that share a folder find the files under names known beforehand.
 func TestSimulateInAFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "folder")
-	for _, o := range []demo.SimulateOptions{{Addr: "127.0.0.1:0", Dir: dir}, {Addr: "127.0.0.1:0", Dir: dir, TLS: true}} {
+	for _, o := range []demo.SimulateCmd{{Addr: "127.0.0.1:0", Dir: dir}, {Addr: "127.0.0.1:0", Dir: dir, TLS: true}} {
 		s := startSimulate(t, o)
 		name, file := "DEFENDER_TOKEN_FILE", "token"
 		if o.TLS {
@@ -206,12 +206,12 @@ func TestSimulateRenewsTheTokenFile(t *testing.T) {
 
 func TestSimulateIsForThisMachineAlone(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:8443", ":8443", "[::]:8443", "192.0.2.1:8443", "example.com:8443"} {
-		err := demo.RunSimulate(t.Context(), demo.SimulateOptions{Addr: addr}, io.Discard, zap.NewNop())
+		err := (&demo.SimulateCmd{Addr: addr}).Serve(t.Context(), io.Discard, zap.NewNop())
 		if err == nil || !strings.Contains(err.Error(), "not a loopback address") || !strings.Contains(err.Error(), addr) {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
-	if err := demo.RunSimulate(t.Context(), demo.SimulateOptions{Addr: "8443"}, io.Discard, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "host:port") {
+	if err := (&demo.SimulateCmd{Addr: "8443"}).Serve(t.Context(), io.Discard, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "host:port") {
 		t.Errorf("no port: %v", err)
 	}
 }

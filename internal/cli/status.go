@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -26,9 +25,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	if c.JSON {
-		enc := json.NewEncoder(env.Stdout)
-		enc.SetEscapeHTML(false)
-		err = enc.Encode(status)
+		err = session.WriteJSONLine(env.Stdout, status)
 	} else {
 		err = writeStatus(session.NewScreen(env), status, time.Now())
 	}

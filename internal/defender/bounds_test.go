@@ -181,7 +181,7 @@ func TestBombs(t *testing.T) {
 		})
 	}
 	calls.Go(func() {
-		_, err := c.List(t.Context(), UseFollow, Query{})
+		_, err := c.Page(t.Context(), UseFollow, Query{})
 		if e := failed(t, err); e.Class != Ambiguous {
 			t.Error(e)
 		}

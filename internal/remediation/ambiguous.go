@@ -1,6 +1,10 @@
 package remediation
 
-import "sync"
+import (
+	"sync"
+
+	"example.com/unrestrict-worker/internal/defender"
+)
 
 // ambiguousRun counts unclear answers in a row over different machines, in the order in which they arrive.
 type ambiguousRun struct {
@@ -28,4 +32,20 @@ func (r *ambiguousRun) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.machines)
+}
+
+// countAnswer counts an answer. Several unclear ones in a row, for different machines, are a fault of the system.
+func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
+	switch {
+	case a == nil:
+		p.ambiguous.reset()
+	case a.Class == defender.Ambiguous:
+		return !a.FromProxy() && p.ambiguous.add(p.e.MachineID)
+	case a.Class == defender.Throttled:
+		p.Breaker.ResetFrom(faultUnreachable)
+		p.ambiguous.reset()
+	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
+		p.ambiguous.reset()
+	}
+	return false
 }

@@ -1,7 +1,6 @@
 package remediation
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"time"
@@ -186,9 +185,8 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 		e, s := reject(p.e, p.facts(), over.why)
 		return e, s, nil
 	}
-	var quota interface{ Wait() time.Duration }
-	if errors.As(err, &quota) {
-		e, s := decider(p.Config).notGranted(p.e, quota.Wait(), p.facts())
+	if wait, is := quotaWait(err); is {
+		e, s := putOff(awaitQuota(p.e, wait, "quota", p.facts()))
 		return e, s, nil
 	}
 	if _, is := errors.AsType[*defender.Error](err); is { // the guard's look
@@ -217,15 +215,4 @@ func (p *attempt) notOurs(a defender.MachineAction) bool {
 		called = p.e.CalledAt // an earlier call of this run may have made it
 	}
 	return a.CreationTime.Before(called)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -85,7 +85,7 @@ func (w *world) newReplica(id string) *replica {
 	r.submitter = &remediation.Submitter{
 		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Shared: r.notices,
 		Metrics: metrics, Tracing: tracing, Log: w.log.Named(id), BrokerNow: r.shared.Now,
-		Rules: message.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
+		Rules: message.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.Names().OwnSubjects()},
 		Config: remediation.SubmitConfig{
 			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
 			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,

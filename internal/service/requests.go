@@ -128,7 +128,7 @@ func (k Known) state() string {
 
 // ReadQueue finds messages in the request stream, and says how many there are in all.
 func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool) (found []Queued, all int, err error) {
-	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
+	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
 	for m, err := range conn.Queue(ctx) {
 		if broker.IsMissing(err) {
 			return found, all, nil

@@ -1,10 +1,10 @@
 package deadletter
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -45,7 +45,10 @@ func (s *Reporter) Confirm(ctx context.Context, yes bool, what string, n int) (b
 func Ask(ctx context.Context, env *session.Env) error {
 	fmt.Fprint(env.Stderr, "Go on? [y/N] ")
 	answer := make(chan string, 1)
-	go func() { answer <- readLine(env.Stdin) }()
+	go func() {
+		text, _ := bufio.NewReader(env.Stdin).ReadString('\n') // a terminal gives a line at a time
+		answer <- text
+	}()
 	select {
 	case text := <-answer:
 		if slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(text))) {
@@ -103,18 +106,4 @@ func (s *Reporter) status(err error) error {
 		return session.ExitStatus(1)
 	}
 	return err
-}
-
-// readLine reads to the line's end and no further: what comes then is not ours.
-func readLine(r io.Reader) string {
-	var line []byte
-	for b := make([]byte, 1); ; {
-		n, err := r.Read(b)
-		if n > 0 && b[0] != '\n' {
-			line = append(line, b[0])
-		}
-		if err != nil || n > 0 && b[0] == '\n' {
-			return string(line)
-		}
-	}
 }

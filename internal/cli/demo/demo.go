@@ -19,6 +19,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
@@ -107,7 +108,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 	go func() { done <- w.Run(ctx) }()
 	stop = func() { cancel(); <-w.Ended }
 	for {
-		if reasons, _ := w.Readiness(); len(reasons) == 0 {
+		if reasons, _ := health.Stopping(w.Conditions()); len(reasons) == 0 {
 			return w, done, stop, nil
 		}
 		select {

@@ -29,35 +29,39 @@ const (
 	simulatedTokenRenewal = 10 * time.Minute
 )
 
-// SimulateOptions are the flags of `worker simulate`.
-type SimulateOptions struct {
-	Addr string // host:port, loopback only; port 0: a free one
-	TLS  bool   // over TLS, with the authority that Azure's SDK asks for tokens
-	Dir  string // where its files are put, for containers that share it; empty: a folder of its own that goes with it
+// SimulateCmd is `worker simulate`.
+type SimulateCmd struct {
+	Addr string `placeholder:"HOST:PORT" default:"127.0.0.1:8443" help:"Where to listen (default: ${default})."`
+	TLS  bool   `name:"tls" help:"Serve TLS with a CA and certificate made for it; prints the path of the CA."`
+	Dir  string `placeholder:"DIR" help:"Put its files (token, or with --tls ca.pem) there, and leave them (default: a temporary folder)."`
 }
 
-// RunSimulate serves the simulated Defender API until ctx ends, and prints the
-// variables with which a worker uses it. Its files are a token, or a CA.
-// Returns nil after ctx has ended.
-func RunSimulate(ctx context.Context, o SimulateOptions, stdout io.Writer, log *zap.Logger) (err error) {
-	if err := requireLoopback(o.Addr); err != nil {
+// Run serves the simulated API until the context ends.
+func (c *SimulateCmd) Run(ctx context.Context, env *session.Env) error {
+	log, _ := env.Logger()
+	return c.Serve(ctx, env.Stdout, log)
+}
+
+// Serve serves the simulated Defender API until ctx ends, and prints the variables with which a worker uses it.
+func (c *SimulateCmd) Serve(ctx context.Context, stdout io.Writer, log *zap.Logger) (err error) {
+	if err := requireLoopback(c.Addr); err != nil {
 		return err
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
 	defer l.Close()
-	dir, discard, err := o.folder()
+	dir, discard, err := c.folder()
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
 	}
 	defer func() { err = errors.Join(err, discard()) }()
 
-	s := NewSimulation(dir, o.TLS)
+	s := NewSimulation(dir, c.TLS)
 	server := &http.Server{Handler: s.api, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(log)}
 	serve := server.Serve
-	if o.TLS {
+	if c.TLS {
 		if err := s.useTLS(server, l.Addr()); err != nil {
 			return fmt.Errorf("simulate: %w", err)
 		}
@@ -93,9 +97,9 @@ func RunSimulate(ctx context.Context, o SimulateOptions, stdout io.Writer, log *
 }
 
 // folder is where the files are put, made if it is missing, and what to do with it at the end.
-func (o SimulateOptions) folder() (dir string, discard func() error, err error) {
-	if o.Dir != "" {
-		return o.Dir, func() error { return nil }, os.MkdirAll(o.Dir, 0o700)
+func (c *SimulateCmd) folder() (dir string, discard func() error, err error) {
+	if c.Dir != "" {
+		return c.Dir, func() error { return nil }, os.MkdirAll(c.Dir, 0o700)
 	}
 	dir, err = os.MkdirTemp("", "worker-simulate-")
 	return dir, func() error { return os.RemoveAll(dir) }, err
@@ -105,10 +109,10 @@ func (o SimulateOptions) folder() (dir string, discard func() error, err error) 
 func requireLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("simulate: --addr %q is not host:port: %w", addr, err)
+		return config.BadInput("--addr %q is not host:port: %w", addr, err)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return fmt.Errorf("simulate: --addr %q is not a loopback address: the simulator has no access control and is for this machine alone, use 127.0.0.1:PORT", addr)
+		return config.BadInput("--addr %q is not a loopback address: the simulator has no access control and is for this machine alone, use 127.0.0.1:PORT", addr)
 	}
 	return nil
 }
@@ -196,20 +200,4 @@ func (s *Simulation) print(w io.Writer, addr string) {
 	}
 	b.WriteString("\nInterrupt to end.\n")
 	_, _ = io.WriteString(w, b.String())
-}
-
-// SimulateCmd is `worker simulate`.
-type SimulateCmd struct {
-	Addr string `placeholder:"HOST:PORT" default:"127.0.0.1:8443" help:"Where to listen (default: ${default})."`
-	TLS  bool   `name:"tls" help:"Serve TLS with a CA and certificate made for it; prints the path of the CA."`
-	Dir  string `placeholder:"DIR" help:"Put its files (token, or with --tls ca.pem) there, and leave them (default: a temporary folder)."`
-}
-
-// Run serves the simulated API until the context ends.
-func (c *SimulateCmd) Run(ctx context.Context, env *session.Env) error {
-	if err := requireLoopback(c.Addr); err != nil {
-		return config.BadInput("%w", err)
-	}
-	log, _ := env.Logger()
-	return RunSimulate(ctx, SimulateOptions{Addr: c.Addr, TLS: c.TLS, Dir: c.Dir}, env.Stdout, log)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -37,13 +36,8 @@ type Bulk struct {
 	signer  string // its public nkey
 	Expires string // expiresAt of signed rows that have none
 
-	repeated []repeated // found by check
-}
-
-// repeated is a machine that several rows are about.
-type repeated struct {
-	machine string
-	lines   []int
+	repeated int    // rows about a machine that an earlier row is about too, found by check
+	repeat   string // the first of them, in words
 }
 
 // Prepared is a row as it is published, or what is wrong with it.
@@ -115,7 +109,7 @@ func (b *Bulk) check(h *collector) (rows int, err error) {
 	var shown []string
 	mistakes := 0
 	lines := map[string]int{} // of ids
-	machines := map[string][]int{}
+	machines := map[string]int{}
 	for p := range b.Requests() {
 		rows++
 		if p.err == nil {
@@ -126,8 +120,7 @@ func (b *Bulk) check(h *collector) (rows int, err error) {
 		}
 		if p.err == nil {
 			lines[p.Message.ID] = p.Line
-			machine := strings.ToLower(p.Message.MachineID)
-			machines[machine] = append(machines[machine], p.Line)
+			b.notice(p, machines)
 			if h != nil {
 				h.add(p)
 			}
@@ -138,7 +131,6 @@ func (b *Bulk) check(h *collector) (rows int, err error) {
 		}
 	}
 	if mistakes == 0 && rows > 0 {
-		b.repeated = repeatedIn(machines)
 		return rows, nil
 	}
 	return 0, b.badRows(mistakes, shown)
@@ -157,15 +149,14 @@ func (b *Bulk) badRows(mistakes int, shown []string) error {
 	return config.BadInput("%d mistakes; nothing was published:\n  %s", mistakes, strings.Join(shown, "\n  "))
 }
 
-// repeatedIn are the machines of more than one line, in the order of the first.
-func repeatedIn(machines map[string][]int) (all []repeated) {
-	for machine, lines := range machines {
-		if len(lines) > 1 {
-			all = append(all, repeated{machine, lines})
-		}
+// notice counts a row about a machine that an earlier row is about. That is no mistake, but rarely meant.
+func (b *Bulk) notice(p Prepared, machines map[string]int) {
+	machine := strings.ToLower(p.Message.MachineID)
+	if first := machines[machine]; first == 0 {
+		machines[machine] = p.Line
+	} else if b.repeated++; b.repeated == 1 {
+		b.repeat = fmt.Sprintf("%s in lines %d and %d", machine, first, p.Line)
 	}
-	slices.SortFunc(all, func(a, b repeated) int { return a.lines[0] - b.lines[0] })
-	return all
 }
 
 func (b *Bulk) judge(p Prepared) error {

@@ -32,13 +32,11 @@ type RowStatus struct {
 	action      string // id of the machine action
 	received    time.Time
 	finished    time.Time
-	claims      []claim
 }
 
 // claim is a result of a message that claimed a row's id without having it, as any message can. Whether it was the row's own
 // message is known once that is published.
 type claim struct {
-	request   string // STREAM:SEQ
 	resultSeq uint64
 	result    message.Result
 }
@@ -54,10 +52,11 @@ type collector struct {
 	open   int    // rows without a final result
 	seen   uint64 // sequence of the last result read
 	counts map[string]int
+	claims map[string]claim // by STREAM:SEQ, of rows that are not published yet
 }
 
 func newCollector(stream string) *collector {
-	return &collector{stream: stream, byID: map[string]*RowStatus{}, counts: map[string]int{}}
+	return &collector{stream: stream, byID: map[string]*RowStatus{}, counts: map[string]int{}, claims: map[string]claim{}}
 }
 
 // add adds a row, before any result.
@@ -85,7 +84,7 @@ func (h *collector) take(m broker.Message) error {
 	}
 	if f := h.byID[r.ClaimedID]; f != nil {
 		if f.seq == 0 {
-			f.claims = append(f.claims, claim{r.RequestID, m.Sequence, r})
+			h.claims[r.RequestID] = claim{m.Sequence, r}
 		} else if r.RequestID == h.ref(f.seq) {
 			h.update(f, m.Sequence, r)
 		}
@@ -151,12 +150,9 @@ func (h *collector) published(f *RowStatus, s broker.Stored) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f.seq, f.duplicate = s.Sequence, s.Duplicate
-	for _, c := range f.claims {
-		if c.request == h.ref(f.seq) {
-			h.update(f, c.resultSeq, c.result)
-		}
+	if c, ok := h.claims[h.ref(f.seq)]; ok {
+		h.update(f, c.resultSeq, c.result)
 	}
-	f.claims = nil
 	if f.Final && (!s.Duplicate || f.Outcome == message.DryRun) {
 		h.close(f, false)
 		f.reopened = true

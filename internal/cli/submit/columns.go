@@ -30,29 +30,6 @@ type Message struct {
 
 const metadataPrefix = "metadata."
 
-// field is where the text of a column goes; nil for one that has no field of its own.
-func (m *Message) field(name string) *string {
-	switch name {
-	case "machineId":
-		return &m.MachineID
-	case "comment":
-		return &m.Comment
-	case "id":
-		return &m.ID
-	case "requestedBy":
-		return &m.RequestedBy
-	case "ticket":
-		return &m.Ticket
-	case "batch":
-		return &m.Batch
-	case "expiresAt":
-		return &m.ExpiresAt
-	case "replyTo":
-		return &m.ReplyTo
-	}
-	return nil
-}
-
 // columnNames are the columns there may be, metadata.KEY aside.
 func columnNames() []string {
 	return []string{"machineId", "comment", "id", "requestedBy", "ticket", "batch", "metadata", "expiresAt", "replyTo"}
@@ -137,31 +114,33 @@ func columnName(text string) string {
 // fill takes the fields of a record. Empty ones count as absent. White space around a value is dropped where it can
 // mean nothing.
 func (m *Message) fill(columns, record []string) error {
-	metadata := map[string]string{}
+	fields, metadata := map[string]any{}, map[string]string{}
 	for i, value := range record {
 		name := columns[i]
 		if !utf8.ValidString(value) {
 			return fmt.Errorf("%s: is not UTF-8; save the file as UTF-8", name)
 		}
 		key, isMetadata := strings.CutPrefix(name, metadataPrefix)
-		switch {
+		switch trimmed := strings.TrimSpace(value); {
+		case name == "comment":
+			fields[name] = value
 		case isMetadata && value != "":
 			metadata[key] = value
-		case isMetadata:
-		case name == "metadata":
-			if m.Metadata = json.RawMessage(strings.TrimSpace(value)); len(m.Metadata) > 0 && !json.Valid(m.Metadata) {
-				return errors.New("metadata: is no JSON; write an object, or use columns metadata.KEY")
-			}
-		case name == "comment":
-			m.Comment = value
+		case trimmed == "" || isMetadata:
+		case name != "metadata":
+			fields[name] = trimmed
+		case !json.Valid([]byte(trimmed)):
+			return errors.New("metadata: is no JSON; write an object, or use columns metadata.KEY")
 		default:
-			*m.field(name) = strings.TrimSpace(value)
+			fields[name] = json.RawMessage(trimmed)
 		}
 	}
-	if len(metadata) == 0 {
-		return nil
+	if len(metadata) > 0 {
+		fields["metadata"] = metadata
 	}
-	var err error
-	m.Metadata, err = session.AsJSON(metadata)
-	return err
+	text, err := session.AsJSON(fields)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, m)
 }

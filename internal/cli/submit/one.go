@@ -24,8 +24,8 @@ type oneDisplay struct {
 // patience is how long nothing happens before oneDisplay prints what is waited for.
 const patience = 5 * time.Second
 
-// Show prints what is new.
-func (d *oneDisplay) Show(ctx context.Context, now Progress) {
+// show prints what is new.
+func (d *oneDisplay) show(ctx context.Context, now Progress) {
 	f := d.s.Collector.copyOf(0)
 	if f.run != d.run {
 		d.run, d.action, d.outcome = f.run, "", ""
@@ -47,9 +47,6 @@ func (d *oneDisplay) Show(ctx context.Context, now Progress) {
 		d.sayWaits(ctx, f)
 	}
 }
-
-// End does nothing: every line is whole.
-func (d *oneDisplay) End() {}
 
 // print writes one line of what happened. It also begins the patience anew.
 func (d *oneDisplay) print(what string) {

@@ -2,43 +2,15 @@ package submit
 
 import (
 	"fmt"
-	"strings"
 
 	"example.com/unrestrict-worker/internal/cli/session"
 )
 
-// shownRepeated is how many machines that are there twice are named.
-const shownRepeated = 10
-
-// sayRepeated names the machines that more than one row is about. That is no mistake, but rarely meant: each row is
-// carried out, one after the other.
 func (s *Submission) sayRepeated() {
-	machines := s.Bulk.repeated
-	if len(machines) == 0 {
-		return
+	if n := s.Bulk.repeated; n > 0 {
+		fmt.Fprintf(s.env.Stderr, "%s: %s about a machine that an earlier row names too (%s). Each row is a request of its own.\n",
+			session.Plain(s.Bulk.name), session.Count(n, "row is", "rows are"), s.Bulk.repeat)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s there more than once, and each row is a request of its own:\n", session.Plain(s.Bulk.name), session.Count(len(machines), "machine is", "machines are"))
-	for _, m := range machines[:min(len(machines), shownRepeated)] {
-		fmt.Fprintf(&b, "  %s  lines %s\n", m.machine, joined(m.lines))
-	}
-	if n := len(machines) - shownRepeated; n > 0 {
-		fmt.Fprintf(&b, "  and %d more\n", n)
-	}
-	fmt.Fprint(s.env.Stderr, b.String())
-}
-
-// joined are the numbers in words, the first of them where there are many.
-func joined(lines []int) string {
-	var words []string
-	for i, n := range lines {
-		if i == shownRepeated {
-			words = append(words, "...")
-			break
-		}
-		words = append(words, fmt.Sprint(n))
-	}
-	return strings.Join(words, ", ")
 }
 
 func (s *Submission) sayPublished() {

@@ -55,7 +55,9 @@ func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error
 		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
 		defer cancel()
 	}
-	err := s.follow(ctx, from, s.display())
+	m := s.meter("finished")
+	err := s.follow(ctx, from, s.display(m))
+	m.End()
 	var sum error
 	if s.Bulk.Single == "" {
 		sum = WriteSummary(s.env.Stdout, s.Collector.rows)
@@ -90,39 +92,19 @@ func (s *Submission) unfinished(ctx context.Context, open int) error {
 	return fmt.Errorf("%s %s no final result yet. %s", after, session.Count(open, "request had", "requests had"), how)
 }
 
-// display shows how far it has come.
-type display interface {
-	Show(context.Context, Progress)
-	End()
-}
-
-func (s *Submission) display() display {
+// display is what shows how far it has come: of a file a meter of the rows that are final.
+func (s *Submission) display(m *Meter) func(context.Context, Progress) {
 	if s.Bulk.Single != "" {
-		return &oneDisplay{s: s, asked: time.Now()}
+		return (&oneDisplay{s: s, asked: time.Now()}).show
 	}
-	return &bulkDisplay{meter: s.meter("finished"), rows: s.rows, quota: quotaNote{s: s}}
+	quota := quotaNote{s: s}
+	return func(ctx context.Context, now Progress) { m.Show(s.rows-now.Open, now.note(), quota.note(ctx, now)) }
 }
-
-// bulkDisplay is a meter of the rows that are final.
-type bulkDisplay struct {
-	meter *Meter
-	rows  int
-	quota quotaNote
-}
-
-// Show moves the meter.
-func (d *bulkDisplay) Show(ctx context.Context, now Progress) {
-	d.meter.Show(d.rows-now.Open, now.note(), d.quota.note(ctx, now))
-}
-
-// End ends the meter.
-func (d *bulkDisplay) End() { d.meter.End() }
 
 // follow returns when no row is open or ctx has ended.
-func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d display) error {
-	defer d.End()
+func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show func(context.Context, Progress)) error {
 	if now := s.Collector.Progress(); now.Open == 0 {
-		d.Show(ctx, now)
+		show(ctx, now)
 		return nil
 	}
 	following, stop := context.WithCancel(ctx)
@@ -134,13 +116,13 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, d di
 	for {
 		select {
 		case err := <-ended:
-			d.Show(ctx, s.Collector.Progress())
+			show(ctx, s.Collector.Progress())
 			return err
 		case <-look.C:
 		}
 		s.confirmEarlier(following)
 		now := s.Collector.Progress()
-		d.Show(ctx, now)
+		show(ctx, now)
 		if now.Open == 0 {
 			stop()
 		}
