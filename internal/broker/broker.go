@@ -19,6 +19,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -91,10 +92,12 @@ type Broker struct {
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.
-	denied atomic.Pointer[context.CancelCauseFunc]
-	found  atomic.Pointer[found] // by Provision; never nil
-	once   sync.Once             // of Close
-	ended  error
+	denied       atomic.Pointer[context.CancelCauseFunc]
+	provisioning sync.Mutex                       // one look at the streams at a time
+	found        atomic.Pointer[found]            // by Provision and Keep; never nil
+	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing
+	once         sync.Once                        // of Close
+	ended        error
 }
 
 // Open starts the embedded broker if no URL is given, and connects. An absent

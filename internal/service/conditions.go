@@ -45,6 +45,7 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 	if nearly := b.StoreNearlyFull(); nearly != "" {
 		all = append(all, health.New(health.DiskNearlyFull, nearly))
 	}
+	all = append(all, b.Conditions()...)
 	if small := b.SmallPayload(); small != "" {
 		all = append(all, health.New(health.MaxPayload, "the broker: "+small))
 	}
@@ -71,7 +72,11 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	} else if !p.tokenSeen.Load() {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
+	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
+		c := health.New(health.RateUnknown, fmt.Sprintf("how many calls count in the %s's window is not known, for its stream was lost or calls were made without a limit; none is made until %s", window, admin.Clock(until)))
+		c.Until = until.UTC()
+		all = append(all, c)
+	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
 		next := time.Now().Add(in).Round(time.Second)
 		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
 		c.Until = next.UTC()
