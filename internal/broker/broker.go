@@ -17,13 +17,14 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // apiTimeout bounds one call of the JetStream API.
-const apiTimeout = 5 * time.Second
+const apiTimeout = stream.Timeout
 
 // Config says which broker and what is expected there. The zero value is an
 // embedded broker in ./data that nobody else can reach.
@@ -80,11 +81,10 @@ type Broker struct {
 	embedded  *embedded // nil: remote
 	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	closed chan struct{} // closed when the connection has ended for good
-
-	replies replies
+	nc            *nats.Conn
+	js            jetstream.JetStream
+	ledger, state *stream.Bucket
+	closed        chan struct{} // closed when the connection has ended for good
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:

@@ -19,7 +19,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	conn.Settle(ctx)
+	conn.AwaitPresence(ctx)
 	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(), env.Settings.Rates)
 	if err != nil {
 		return err

@@ -22,13 +22,13 @@ import (
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
 // message; both may be called again with the same argument after a crash and then publish nothing twice. A refused message's
 // result may have another receivedAt then, which is not before since. since is when the
-// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Waits
+// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Unacked
 // says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
 // that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
 type Publisher interface {
 	Result(ctx context.Context, r message.Result, trace message.Trace, replyTo string, since time.Time) error
 	DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) error
-	Waits(ctx context.Context, message string) (bool, error)
+	Unacked(ctx context.Context, message string) (bool, error)
 }
 
 // DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one

@@ -110,9 +110,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
-	if p.replicas, err = s.Broker.NewReplicas(ctx, s.Owner); err != nil {
-		return nil, err
-	}
+	p.replicas = s.Broker.NewReplicas(s.Owner)
 	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
 	if err != nil {
 		return nil, fmt.Errorf("call budget: %w", err)
