@@ -101,7 +101,7 @@ func quotaText(q admin.QuotaWait, now time.Time) string {
 func queueText(q admin.Queue) string {
 	text := fmt.Sprintf("%d waiting, %d in hand", q.Pending, q.InFlight)
 	if q.OldestSeconds > 0 {
-		text += ", the oldest for " + admin.Roughly(time.Duration(q.OldestSeconds*float64(time.Second)))
+		text += ", the oldest for " + admin.Roughly(q.Age())
 	}
 	return text
 }
