@@ -26,6 +26,7 @@ const (
 	RateUnknown     = "rateUnknown"
 
 	MayNotList      = "mayNotList"
+	Throttled       = "throttled"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
 	Signers         = "signers"
@@ -187,6 +188,12 @@ var table = []Row{
 		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
 		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
 		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code:   Throttled,
+		Means:  "The API answered 429, and no replica calls before its `Retry-After` has passed. While that is more than a minute ahead nothing is taken, and `/readyz` is 503",
+		Remedy: "nothing needs to be done. If it is further ahead than the API's limits explain (they are a minute's and an hour's; a `Retry-After` that held a time instead of seconds lasts for decades), `worker resume --closure` lifts it",
+		Ends:   "at the time that it says, or with `worker resume --closure`",
 	},
 	{
 		Code:   WaitingForQuota,
