@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // Config says where to listen and for whom.
@@ -32,21 +34,15 @@ type Config struct {
 	Level *zap.AtomicLevel
 }
 
-// Reason is one cause why this replica is not ready, or a detail worth knowing.
-type Reason struct {
-	Code    string `json:"code"`              // one of a known set, which anybody may read: e.g. broker, paused, token
-	Message string `json:"message,omitempty"` // for those alone who may read everything
-}
-
 // Sources are the questions the server asks; all are required, are called
 // concurrently, and must return soon after their context ends. Whatever they
 // return, errors included, is served: it must hold no secret.
 type Sources struct {
 	// Alive returns nil while the consume loop makes progress.
 	Alive func() error
-	// Ready returns why this replica is not ready (none: it is), and details
-	// that don't affect readiness, such as a permission that is missing.
-	Ready func() (reasons, details []Reason)
+	// Conditions returns what holds this replica up. It is ready unless one of
+	// them stops it.
+	Conditions func() []health.Condition
 	// Status is for /status and the page.
 	Status func(ctx context.Context) (Status, error)
 	// Recent is for the page alone.
@@ -60,10 +56,8 @@ type limits struct {
 	readHeader, read, write, idle time.Duration
 	source                        time.Duration // one question to Sources
 	search                        time.Duration // the same, for Find
-	tick                          time.Duration // least time between two events
-	heartbeat                     time.Duration // longest time without one
+	tick                          time.Duration // least time between two renderings
 	grace                         time.Duration // for answers under way at shutdown
-	viewers                       int
 	connections                   int
 }
 
@@ -74,9 +68,7 @@ type Server struct {
 	log     *zap.Logger
 	limits  *limits
 	page    *page
-	viewers chan struct{}   // a slot per open event stream
-	finding chan struct{}   // the one slot of a search, which reads whole streams
-	stop    <-chan struct{} // closed when Run ends; set before the first request
+	finding chan struct{} // the one slot of a search, which reads whole streams
 	ln      net.Listener
 }
 
@@ -85,19 +77,19 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}
-	if src.Alive == nil || src.Ready == nil || src.Status == nil || src.Recent == nil || src.Find == nil || cfg.Gatherer == nil {
+	if src.Alive == nil || src.Conditions == nil || src.Status == nil || src.Recent == nil || src.Find == nil || cfg.Gatherer == nil {
 		return nil, errors.New("admin server: every source and the gatherer are required")
 	}
 	l := &limits{
 		readHeader: 5 * time.Second, read: 10 * time.Second, write: 30 * time.Second, idle: time.Minute,
-		source: 3 * time.Second, search: 20 * time.Second, tick: time.Second, heartbeat: 15 * time.Second, grace: 3 * time.Second,
-		viewers: 16, connections: 1024,
+		source: 3 * time.Second, search: 20 * time.Second, tick: time.Second, grace: 3 * time.Second,
+		connections: 1024,
 	}
 	p, err := newPage(src, cfg.Level, l)
 	if err != nil {
 		return nil, fmt.Errorf("admin page: %w", err)
 	}
-	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, viewers: make(chan struct{}, l.viewers), finding: make(chan struct{}, 1)}, nil
+	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, finding: make(chan struct{}, 1)}, nil
 }
 
 // Listen binds the address and returns it, with the real port. Run closes it.
@@ -110,15 +102,14 @@ func (s *Server) Listen() (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// Run serves until ctx is done, then ends the event streams, gives answers under
-// way a moment and closes what is left. It listens first unless Listen was called.
+// Run serves until ctx is done, then gives answers under way a moment and closes
+// what is left. It listens first unless Listen was called.
 func (s *Server) Run(ctx context.Context) error {
 	if s.ln == nil {
 		if _, err := s.Listen(); err != nil {
 			return err
 		}
 	}
-	s.stop = ctx.Done()
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: s.limits.readHeader,

@@ -15,20 +15,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // worker is what the sources tell of; tests change it while the server runs.
 type worker struct {
-	mu               sync.Mutex
-	alive            error
-	reasons, details []Reason
-	status           Status
-	statusErr        error
-	recent           Recent
-	found            map[string][]ResultRow
-	findErr          error
+	mu         sync.Mutex
+	alive      error
+	conditions []health.Condition
+	status     Status
+	statusErr  error
+	recent     Recent
+	found      map[string][]ResultRow
+	findErr    error
 }
 
 func (w *worker) set(change func(*worker)) {
@@ -39,8 +41,8 @@ func (w *worker) set(change func(*worker)) {
 
 func (w *worker) sources() Sources {
 	return Sources{
-		Alive: func() error { w.mu.Lock(); defer w.mu.Unlock(); return w.alive },
-		Ready: func() ([]Reason, []Reason) { w.mu.Lock(); defer w.mu.Unlock(); return w.reasons, w.details },
+		Alive:      func() error { w.mu.Lock(); defer w.mu.Unlock(); return w.alive },
+		Conditions: func() []health.Condition { w.mu.Lock(); defer w.mu.Unlock(); return w.conditions },
 		Status: func(context.Context) (Status, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -53,6 +55,15 @@ func (w *worker) sources() Sources {
 			return w.found[what], w.findErr
 		},
 	}
+}
+
+// stops and impairs are conditions that the table does not have.
+func stops(code, message string) health.Condition {
+	return health.Condition{Code: code, Message: message, Stops: true}
+}
+
+func impairs(code, message string) health.Condition {
+	return health.Condition{Code: code, Message: message}
 }
 
 func healthy() *worker { return &worker{status: Status{Healthy: true, Version: "v1.2.3"}} }
@@ -81,7 +92,6 @@ func start(t *testing.T, cfg Config, src Sources, edit func(*limits)) running {
 	if edit != nil {
 		edit(s.limits)
 	}
-	s.viewers = make(chan struct{}, s.limits.viewers)
 	addr, err := s.Listen()
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 //go:embed assets
@@ -23,7 +25,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /{$}", s.index)
-	mux.HandleFunc("GET /events", s.events)
+	mux.HandleFunc("GET /fragment", s.fragment)
 	for _, name := range []string{"style.css", "page.js"} {
 		mux.HandleFunc("GET /assets/"+name, func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, assets, "assets/"+name)
@@ -64,32 +66,33 @@ func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
 
 // readiness is the body of /readyz.
 type readiness struct {
-	Ready   bool     `json:"ready"`
-	Reasons []Reason `json:"reasons"`
-	Details []Reason `json:"details"`
+	Ready   bool               `json:"ready"`
+	Reasons []health.Condition `json:"reasons"`
+	Details []health.Condition `json:"details"`
 }
 
 // readyz gives whoever may not read everything the codes alone: the texts hold addresses, and what operators and the
 // identity provider wrote.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	reasons, details := s.src.Ready()
+	conditions := s.src.Conditions()
 	if !s.trusts(r) {
-		reasons, details = codesOf(reasons), codesOf(details)
+		conditions = codesOf(conditions)
 	}
+	reasons, details := health.Stopping(conditions)
 	code := http.StatusOK
 	if len(reasons) > 0 {
 		code = http.StatusServiceUnavailable
 	}
 	writeJSON(w, code, readiness{
 		Ready:   len(reasons) == 0,
-		Reasons: append([]Reason{}, reasons...), // [] instead of null
-		Details: append([]Reason{}, details...),
+		Reasons: append([]health.Condition{}, reasons...), // [] instead of null
+		Details: append([]health.Condition{}, details...),
 	})
 }
 
-func codesOf(reasons []Reason) (codes []Reason) {
-	for _, r := range reasons {
-		codes = append(codes, Reason{Code: r.Code})
+func codesOf(all []health.Condition) (codes []health.Condition) {
+	for _, c := range all {
+		codes = append(codes, health.Condition{Code: c.Code, Stops: c.Stops})
 	}
 	return codes
 }
@@ -113,6 +116,17 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(html)
+}
+
+// fragment is what the page's script asks for every few seconds.
+func (s *Server) fragment(w http.ResponseWriter, r *http.Request) {
+	now, err := s.page.render(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(now.html)
 }
 
 // search is what the page's own form asked for; nil: nothing was asked.

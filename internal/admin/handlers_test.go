@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 func TestLivez(t *testing.T) {
@@ -22,25 +24,29 @@ func TestLivez(t *testing.T) {
 	if code, body := s.get(t, "/livez"); code != 200 || !strings.Contains(body, `"alive": true`) {
 		t.Errorf("alive: %d %s", code, body)
 	}
-	w.set(func(w *worker) { w.alive = errors.New("no progress for 2m0s"); w.reasons = nil })
+	w.set(func(w *worker) { w.alive = errors.New("no progress for 2m0s"); w.conditions = nil })
 	if code, body := s.get(t, "/livez"); code != 503 || !strings.Contains(body, "no progress for 2m0s") {
 		t.Errorf("stuck: %d %s", code, body)
 	}
 }
 
 func TestReadyz(t *testing.T) {
-	paused, detail := Reason{"paused", "change freeze"}, Reason{"cannotList", "no permission to list actions"}
+	paused, detail := stops("paused", "change freeze"), impairs("cannotList", "no permission to list actions")
+	paused.Since, paused.Remedy = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), "resume"
+	detail.Until = paused.Since
 	for name, c := range map[string]struct {
-		reasons, details []Reason
-		code             int
-		want             string
+		conditions []health.Condition
+		code       int
+		want       string
 	}{
-		"ready":             {nil, nil, 200, `{"ready":true,"reasons":[],"details":[]}`},
-		"not ready":         {[]Reason{paused}, nil, 503, `{"ready":false,"reasons":[{"code":"paused","message":"change freeze"}],"details":[]}`},
-		"details only tell": {nil, []Reason{detail}, 200, `{"ready":true,"reasons":[],"details":[{"code":"cannotList","message":"no permission to list actions"}]}`},
+		"ready": {nil, 200, `{"ready":true,"reasons":[],"details":[]}`},
+		"not ready": {[]health.Condition{paused}, 503,
+			`{"ready":false,"reasons":[{"code":"paused","message":"change freeze","remedy":"resume","since":"2026-11-23T12:00:00Z","stops":true}],"details":[]}`},
+		"details only tell": {[]health.Condition{detail}, 200,
+			`{"ready":true,"reasons":[],"details":[{"code":"cannotList","message":"no permission to list actions","until":"2026-11-23T12:00:00Z","stops":false}]}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, Config{}, (&worker{reasons: c.reasons, details: c.details}).sources(), nil)
+			s := start(t, Config{}, (&worker{conditions: c.conditions}).sources(), nil)
 			code, body := s.get(t, "/readyz")
 			var got bytes.Buffer
 			if err := json.Compact(&got, []byte(body)); err != nil || code != c.code || got.String() != c.want {

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 func TestPageShowsEverything(t *testing.T) {
@@ -25,7 +27,7 @@ func TestPageShowsEverything(t *testing.T) {
 			Budget:  []Window{{"minute", 100, 38}, {"hour", 1500, 1204}, {"day", 0, 0}},
 			Results: map[string]int{"succeeded": 77, "failed": 2}, Version: "v9.8.7",
 		},
-		details: []Reason{{"cannotList", "no permission to list"}},
+		conditions: []health.Condition{impairs("cannotList", "no permission to list")},
 		recent: Recent{
 			Results:  []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
 			Failures: []ResultRow{{RequestID: "req-0", MachineID: strings.Repeat("ef", 20), RequestedBy: "ann@contoso.com", Ticket: "INC-9", SignedBy: "soar", Outcome: "failed", Code: "actionFailed", Message: "errorHResult 0x80004005", Time: now}},
@@ -46,7 +48,7 @@ func TestPageShowsEverything(t *testing.T) {
 		t.Errorf("got %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
 	for _, want := range []string{
-		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2 h 14 min", ">16<", ">648<", ">4<",
+		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">16<", ">648<", ">4<",
 		`role="meter" aria-label="Left in the minute" aria-valuemin="0" aria-valuemax="100" aria-valuenow="38"`,
 		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> <bdi>succeeded</bdi>",
 		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 attempt.",
@@ -87,7 +89,7 @@ func TestPageNeedsNothingFromElsewhere(t *testing.T) {
 func TestHostileTextStaysText(t *testing.T) {
 	const evil = `"'><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}` + "\u202e\x00"
 	w := &worker{
-		reasons: []Reason{{evil, evil}}, details: []Reason{{evil, evil}},
+		conditions: []health.Condition{stops(evil, evil), impairs(evil, evil)},
 		status: Status{
 			Paused: &Pause{Reason: evil + "!"}, Budget: []Window{{Window: evil, Limit: 2, Remaining: 1}},
 			Results: map[string]int{evil: 1}, Version: evil,
@@ -102,17 +104,14 @@ func TestHostileTextStaysText(t *testing.T) {
 	}
 	s := start(t, Config{}, w.sources(), nil)
 	_, page := s.get(t, "/")
-	_, event, err := s.watch(t).next()
-	if err != nil {
-		t.Fatal(err)
-	}
+	event := s.fragment(t, "")
 	w.set(func(w *worker) { w.status.Paused, w.statusErr = nil, errors.New(evil) })
 	poll(t, func() bool {
 		_, unknown := s.get(t, "/")
 		page += unknown
 		return strings.Contains(unknown, "could not be read")
 	})
-	for name, html := range map[string]string{"page": page, "event": event} {
+	for name, html := range map[string]string{"page": page, "fragment": event} {
 		if n := strings.Count(html, "alert(1)&lt;/script&gt;"); n < 15 {
 			t.Errorf("%s: hostile text shown only %d times", name, n)
 		}
@@ -128,31 +127,38 @@ func TestHostileTextStaysText(t *testing.T) {
 }
 
 func TestBanner(t *testing.T) {
-	pause, fault := Reason{"paused", "freeze"}, Reason{"systemFault", "no token"}
+	pause, fault := stops("paused", "freeze"), stops("systemFault", "no token")
 	frozen := &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze"}
 	for name, c := range map[string]struct {
 		status  *Status
 		err     error
-		reasons []Reason
+		reasons []health.Condition
 		want    string // tone, title, reasons
 	}{
 		"healthy":               {&Status{Healthy: true}, nil, nil, "ok Healthy []"},
-		"paused":                {&Status{Paused: frozen}, nil, []Reason{pause}, "warn Paused []"},
-		"paused and at fault":   {&Status{Paused: frozen}, nil, []Reason{pause, fault}, "bad Paused [{systemFault no token}]"},
-		"paused by the fault":   {&Status{Paused: &Pause{Kind: KindFault, Code: "systemFault", Reason: "no token"}}, nil, []Reason{fault}, "bad No requests are taken []"},
+		"paused":                {&Status{Paused: frozen}, nil, []health.Condition{pause}, "warn Paused []"},
+		"paused and at fault":   {&Status{Paused: frozen}, nil, []health.Condition{pause, fault}, "bad Paused [systemFault]"},
+		"paused by the fault":   {&Status{Paused: &Pause{Kind: KindFault, Code: "systemFault", Reason: "no token"}}, nil, []health.Condition{fault}, "bad No requests are taken []"},
 		"waiting for quota":     {&Status{Healthy: true, WaitingForQuota: &QuotaWait{}}, nil, nil, "warn Waiting for quota []"},
-		"not ready":             {&Status{Healthy: true}, nil, []Reason{fault}, "bad Not ready [{systemFault no token}]"},
+		"not ready":             {&Status{Healthy: true}, nil, []health.Condition{fault}, "bad Not ready [systemFault]"},
 		"ready but not healthy": {&Status{}, nil, nil, "bad Not healthy []"},
-		"unknown":               {nil, errors.New("gone"), []Reason{fault}, "bad Unknown [{systemFault no token}]"},
+		"unknown":               {nil, errors.New("gone"), []health.Condition{fault}, "bad Unknown [systemFault]"},
 	} {
 		b := newBanner(c.status, c.err, c.reasons)
-		if got := fmt.Sprint(b.Tone, " ", b.Title, " ", b.Reasons); got != c.want {
+		if got := fmt.Sprint(b.Tone, " ", b.Title, " ", codesOnly(b.Reasons)); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 		if b.Text == "" {
 			t.Errorf("%s: says nothing", name)
 		}
 	}
+}
+
+func codesOnly(all []health.Condition) (codes []string) {
+	for _, c := range all {
+		codes = append(codes, c.Code)
+	}
+	return codes
 }
 
 func TestManyViewersAreOneQuestion(t *testing.T) {
@@ -172,7 +178,7 @@ func TestManyViewersAreOneQuestion(t *testing.T) {
 			var all sync.WaitGroup
 			for range 10 {
 				all.Go(func() {
-					if _, err := p.fragment(t.Context()); err != nil {
+					if _, err := p.render(t.Context()); err != nil {
 						t.Error(err)
 					}
 				})
@@ -203,11 +209,11 @@ func TestViewerThatLeavesSpoilsNothing(t *testing.T) {
 		}
 		leaving, leave := context.WithCancel(t.Context())
 		time.AfterFunc(time.Millisecond, leave)
-		if _, err := p.fragment(leaving); !errors.Is(err, context.Canceled) {
+		if _, err := p.render(leaving); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		if html, err := p.fragment(t.Context()); err != nil || !strings.Contains(string(html), "Requests are taken") {
-			t.Errorf("the next viewer got %v, %.300s", err, html)
+		if now, err := p.render(t.Context()); err != nil || !strings.Contains(string(now.html), "Requests are taken") {
+			t.Errorf("the next viewer got %v, %.300s", err, now.html)
 		}
 	})
 }
@@ -254,11 +260,6 @@ func TestSmallFormats(t *testing.T) {
 	for n, want := range map[int]int{0: 2, 1: 2, 3: 4, 10: 10, 11: 12, 17: 20, 106: 120, 1601: 2000} {
 		if got := ceiling(n); got != want {
 			t.Errorf("ceiling of %d: %d, want %d", n, got, want)
-		}
-	}
-	for seconds, want := range map[float64]string{0: "0 s", 59.9: "59 s", 61: "1 min 1 s", 8042: "2 h 14 min", 200000: "2 d 7 h"} {
-		if got := age(seconds); got != want {
-			t.Errorf("age %v: %s, want %s", seconds, got, want)
 		}
 	}
 	if got := text(strings.Repeat("ü", 301)); got != strings.Repeat("ü", 300)+"…" {

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // view is what the fragment's template reads.
 type view struct {
 	Banner  banner
-	Details []Reason
+	Details []health.Condition
 	Status  *Status // nil if it could not be read
 	Cards   []card
 	Budget  []bar
@@ -27,7 +29,7 @@ type view struct {
 
 func (p *page) gather(ctx context.Context) view {
 	var v view
-	reasons, details := p.src.Ready()
+	reasons, details := health.Stopping(p.src.Conditions())
 	v.Details = details
 	status, err := ask(ctx, p.limits.source, p.src.Status)
 	if err == nil {
@@ -68,10 +70,10 @@ type banner struct {
 	Text    string
 	Pause   *Pause
 	Quota   *QuotaWait
-	Reasons []Reason
+	Reasons []health.Condition
 }
 
-func newBanner(s *Status, err error, reasons []Reason) banner {
+func newBanner(s *Status, err error, reasons []health.Condition) banner {
 	switch {
 	case err != nil:
 		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error(), Reasons: reasons}
@@ -117,7 +119,7 @@ func cards(s *Status, emptyAt time.Time) []card {
 		list[i].Value = number(n)
 	}
 	if s.Queue.Pending > 0 {
-		list[0].Note = "oldest for " + age(s.Queue.OldestSeconds) + whenEmpty(emptyAt)
+		list[0].Note = "oldest for " + Roughly(s.Queue.Age()) + whenEmpty(emptyAt)
 	}
 	if s.DeadLetters > 0 {
 		list[3].Note, list[3].Tone = "to replay or drop", "warn"

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -76,9 +77,7 @@ func (a *Auditor) open(ctx context.Context) error {
 
 // lastStored is the trail's last message, nil if there is none.
 func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	m, found, err := a.b.readOne(ctx, AuditStream, messageRequest{Last: AuditSubject})
+	m, found, err := a.b.get(ctx, AuditStream, stream.Query{Last: AuditSubject})
 	if err != nil || !found {
 		return nil, err
 	}
@@ -89,7 +88,7 @@ func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
 // store publishes the chain's next payload. After an error nobody knows whether it is stored, and the chain is not used again.
 func (a *Auditor) store(ctx context.Context, chain *trail.Writer, payload []byte) error {
 	a.chain = nil
-	ack, err := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: payload},
+	ack, err := stream.Publish(a.b.js, &nats.Msg{Subject: AuditSubject, Data: payload},
 		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0))(ctx) // a second attempt could store it twice
 	if err != nil {
 		return err

@@ -17,13 +17,14 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // apiTimeout bounds one call of the JetStream API.
-const apiTimeout = 5 * time.Second
+const apiTimeout = stream.Timeout
 
 // Config says which broker and what is expected there. The zero value is an
 // embedded broker in ./data that nobody else can reach.
@@ -80,12 +81,11 @@ type Broker struct {
 	embedded  *embedded // nil: remote
 	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	closed chan struct{} // closed when the connection has ended for good
-
-	replies replies
-	results chan struct{} // full when there are results that the tally's record lacks
+	nc            *nats.Conn
+	js            jetstream.JetStream
+	ledger, state *stream.Bucket
+	closed        chan struct{} // closed when the connection has ended for good
+	results       chan struct{} // full when there are results that the tally's record lacks
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
@@ -102,9 +102,6 @@ type Broker struct {
 // port: an error that is syscall.EADDRINUSE.
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
 	b := newBroker(cfg, log)
 	var opts nats.Options
 	var err error
@@ -132,9 +129,6 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 // has no deadline. Errors as Open's; that of an absent broker says what to do.
 func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
@@ -146,7 +140,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	var err error
 	if cfg.URL == "" {
 		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
-		b.url = embeddedURL(cfg.EmbeddedAddr)
+		b.url = "nats://" + Dialable(cfg.EmbeddedAddr)
 		if b.cfg.EmbeddedToken == "" {
 			if b.cfg.EmbeddedToken, b.tokenFile, err = keptToken(cfg); err != nil {
 				return nil, err
@@ -254,9 +248,4 @@ func (b *Broker) SmallPayload() string {
 			most, ledger.LeastMaxPayload, message.CodeTooLarge)
 	}
 	return ""
-}
-
-// OwnSubjects are the subjects, some with wildcards, that belong to the worker.
-func (b *Broker) OwnSubjects() []string {
-	return b.cfg.Names.OwnSubjects()
 }

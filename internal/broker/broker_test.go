@@ -269,25 +269,3 @@ func TestLostForGood(t *testing.T) {
 	<-b.Lost()
 	wantError(t, b.Connected(), "control line")
 }
-
-func TestValidateListsEveryMistake(t *testing.T) {
-	err := broker.Config{
-		URL: "nats://u:se/cret@h", Auth: broker.Auth{Cert: "c", Password: "p"}, Replicas: 7, AckWait: time.Millisecond,
-		Names: broker.Names{Subject: "a.*", Stream: "A.B", Consumer: "c d", ResultsSubject: "r", DeadletterSubject: "r", ResultsStream: "R", DeadletterStream: "R"},
-	}.Validate()
-	wantError(t, err, "NATS_URL", "NATS_CERT", "NATS_PASSWORD", "WORKER_REPLICAS", "WORKER_ACK_WAIT",
-		"WORKER_SUBJECT", "WORKER_STREAM", "WORKER_CONSUMER", "WORKER_RESULTS_SUBJECT and WORKER_DEADLETTER_SUBJECT", "WORKER_RESULTS_STREAM and WORKER_DEADLETTER_STREAM")
-	if strings.Contains(err.Error(), "cret") {
-		t.Errorf("the password came out: %v", err)
-	}
-	for _, url := range []string{"http://h", "nats://", "://", "nats://u:p?w@h", "nats://u:p#w@h", "nats://to/ken@h", " , "} {
-		if err := (broker.Config{URL: url}).Validate(); err == nil || strings.Contains(err.Error(), "@") {
-			t.Errorf("%s: %v", url, err)
-		}
-	}
-	for _, url := range []string{"", "h", "h:1, nats://i:2", "tls://u:p@h", "ws://h:80/path", "nats://[::1]:4222"} {
-		if err := (broker.Config{URL: url}).Validate(); err != nil {
-			t.Errorf("%s: %v", url, err)
-		}
-	}
-}

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 
+	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
 )
@@ -19,7 +19,7 @@ type embedded struct {
 	url       string
 	token     string // what its clients sign in with; "": it does not listen
 	tokenFile string // that has it; "": WORKER_EMBEDDED_TOKEN
-	lock      *os.File
+	lock      *flock.Flock
 }
 
 // startEmbedded returns once the server takes connections.
@@ -71,8 +71,8 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 	if !e.server.ReadyForConnections(apiTimeout) {
 		return nil, errors.New("embedded broker: started but takes no connections")
 	}
-	if addr := e.server.Addr(); !opts.DontListen && addr != nil {
-		e.url = embeddedURL(addr.String())
+	if addr, ok := e.server.Addr().(*net.TCPAddr); ok && !opts.DontListen {
+		e.url = "nats://" + Dialable(net.JoinHostPort(opts.Host, strconv.Itoa(addr.Port)))
 	}
 	log.Info("embedded broker started", zap.String("url", e.url), zap.String("store", cfg.DataDir), zap.Bool("syncAlways", opts.SyncAlways))
 	if e.url != "" {
@@ -114,11 +114,11 @@ func listenAddr(addr, token string) (host string, port int, err error) {
 	switch at, ok := l.Addr().(*net.TCPAddr); {
 	case host == "":
 		host = "0.0.0.0"
-	case ok:
+	case ok && !at.IP.IsUnspecified():
 		host = at.IP.String()
 	}
 	if token == "" && !net.ParseIP(host).IsLoopback() {
-		return "", 0, notLoopback(addr)
+		return "", 0, fmt.Errorf("WORKER_EMBEDDED_ADDR: %s is not loopback: set WORKER_EMBEDDED_TOKEN, so that clients must sign in, or listen at 127.0.0.1", addr)
 	}
 	if port, err = strconv.Atoi(digits); err != nil {
 		return "", 0, fmt.Errorf("WORKER_EMBEDDED_ADDR: %w", err)
@@ -129,36 +129,16 @@ func listenAddr(addr, token string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// embeddedURL is how clients on this machine reach a listener.
-func embeddedURL(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "nats://" + addr
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+// Dialable turns an address to listen at into one that clients on this machine reach.
+func Dialable(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
+	switch host {
+	case "", "0.0.0.0":
 		host = "127.0.0.1"
+	case "::":
+		host = "::1"
 	}
-	return "nats://" + net.JoinHostPort(host, port)
-}
-
-// CheckEmbeddedAddr refuses an address that clients of other machines could
-// reach without signing in. A name other than localhost counts as such.
-func CheckEmbeddedAddr(addr, token string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %q is not HOST:PORT", addr)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("WORKER_EMBEDDED_ADDR: %q is no port number", port)
-	}
-	if ip := net.ParseIP(host); token == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return notLoopback(addr)
-	}
-	return nil
-}
-
-func notLoopback(addr string) error {
-	return fmt.Errorf("WORKER_EMBEDDED_ADDR: %s is not loopback: set WORKER_EMBEDDED_TOKEN, so that clients must sign in, or listen at 127.0.0.1", addr)
+	return net.JoinHostPort(host, port)
 }
 
 // serverLog is the server's log. The server says why it could not start

@@ -2,30 +2,27 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 // found is what Provision found or made.
 type found struct {
-	requests     jetstream.Consumer
-	ledger       jetstream.KeyValue
-	ledgerStream jetstream.Stream
-	state        jetstream.KeyValue
-
+	requests                        jetstream.Consumer
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
 	resultsMax, deadletterMax       int32 // bytes of a message; 0 or less: no limit of the stream's own
 	differences                     []string
 }
 
-func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
+// found is what a look found where nothing is missing.
+func (b *Broker) found_(there present) *found {
 	n := b.cfg.Names
-	f := &found{
+	return &found{
 		requests:         there.requests,
-		ledgerStream:     there.streams[b.topology.ledger.cfg.Name],
 		ackWait:          ackWait(there.consumer.Config),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
@@ -33,14 +30,6 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 		deadletterMax:    there.streams[n.DeadletterStream].CachedInfo().Config.MaxMsgSize,
 		differences:      b.topology.differences(there),
 	}
-	for name, bucket := range map[string]*jetstream.KeyValue{LedgerBucket: &f.ledger, StateBucket: &f.state} {
-		kv, err := within(ctx, func(ctx context.Context) (jetstream.KeyValue, error) { return b.js.KeyValue(ctx, name) })
-		if err != nil {
-			return nil, fmt.Errorf("open bucket %s: %w", name, err)
-		}
-		*bucket = kv
-	}
-	return f, nil
 }
 
 // ackWait is after how long without a sign of life the broker hands a message
@@ -65,14 +54,8 @@ func (b *Broker) OpenRequests(ctx context.Context) (jetstream.Consumer, error) {
 // or zero until Provision has succeeded.
 func (b *Broker) Requests() jetstream.Consumer { return b.found.Load().requests }
 
-// Ledger is the bucket LedgerBucket.
-func (b *Broker) Ledger() jetstream.KeyValue { return b.found.Load().ledger }
-
-// LedgerStream is the stream that LedgerBucket is.
-func (b *Broker) LedgerStream() jetstream.Stream { return b.found.Load().ledgerStream }
-
 // State is the bucket StateBucket.
-func (b *Broker) State() jetstream.KeyValue { return b.found.Load().state }
+func (b *Broker) State() *stream.Bucket { return b.state }
 
 // AckWait is the consumer's real one, BackOff considered.
 func (b *Broker) AckWait() time.Duration { return b.found.Load().ackWait }

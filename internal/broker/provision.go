@@ -63,7 +63,7 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			return nil, errors.Join(errs...)
 		}
 		if len(missing) == 0 {
-			return b.bind(ctx, there)
+			return b.found_(there), nil
 		}
 		if err := b.create(ctx, there); err != nil {
 			return nil, err
@@ -157,26 +157,30 @@ func (b *Broker) repair(ctx context.Context, s jetstream.Stream, want jetstream.
 // the next look judges it.
 func (b *Broker) create(ctx context.Context, there present) error {
 	for _, spec := range b.topology.streams() {
-		if there.streams[spec.cfg.Name] != nil {
-			continue
-		}
-		_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, spec.cfg) })
-		switch {
-		case err == nil:
-			b.log.Info("stream created", zap.String("stream", spec.cfg.Name))
-		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
-		case apiError(err).ErrorCode == codeSubjectOverlap:
-			if err := b.overlap(ctx, spec); err != nil {
+		if there.streams[spec.cfg.Name] == nil {
+			if err := b.createStream(ctx, spec); err != nil {
 				return err
 			}
-		default:
-			return fmt.Errorf("create stream %s: %w", spec.cfg.Name, err)
 		}
 	}
 	if there.consumer != nil {
 		return nil
 	}
 	return b.createConsumer(ctx)
+}
+
+func (b *Broker) createStream(ctx context.Context, spec streamSpec) error {
+	_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, spec.cfg) })
+	switch {
+	case err == nil:
+		b.log.Info("stream created", zap.String("stream", spec.cfg.Name))
+	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+	case apiError(err).ErrorCode == codeSubjectOverlap:
+		return b.overlap(ctx, spec)
+	default:
+		return fmt.Errorf("create stream %s: %w", spec.cfg.Name, err)
+	}
+	return nil
 }
 
 func (b *Broker) createConsumer(ctx context.Context) error {

@@ -65,6 +65,15 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window, reserve map
 	return all, nil
 }
 
+// VisitRates is the call budget for a command that is no replica. Without a state bucket no worker limits anybody.
+func (b *Broker) VisitRates(ctx context.Context, windows []budget.Window) (*rates.Visitor, error) {
+	v, err := rates.Visit(ctx, b.js, b.state, windows)
+	if IsMissing(err) {
+		return &rates.Visitor{}, nil
+	}
+	return v, err
+}
+
 // window is the stream of a window; nil where the window has no limit, or no worker has run yet.
 func (b *Broker) window(ctx context.Context, w budget.Window) (jetstream.Stream, error) {
 	if w.Limit == 0 {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 )
 
@@ -32,6 +34,22 @@ func (e *RefusedError) Error() string {
 }
 
 func (e *RefusedError) Unwrap() error { return e.Err }
+
+// servers are the URLs as they are and without credentials. A URL that can't
+// be read is not repeated in the error: it may hold a password.
+func (c Config) servers() (urls, redacted []string, err error) {
+	for _, s := range strings.Split(c.URL, ",") {
+		if !strings.Contains(s, "://") {
+			s = "nats://" + s
+		}
+		u, err := url.Parse(s)
+		if err != nil {
+			return nil, nil, errors.New("NATS_URL has a server that is no URL")
+		}
+		urls, redacted = append(urls, s), append(redacted, u.Scheme+"://"+u.Host)
+	}
+	return urls, redacted, nil
+}
 
 // options also reads every file that the sign-in needs: one that is missing is
 // a mistake in the configuration and not an absent broker.
@@ -147,4 +165,36 @@ func (b *Broker) signIn() string {
 		return "without credentials: set NATS_CREDS, NATS_NKEY, NATS_USER and NATS_PASSWORD, or NATS_TOKEN"
 	}
 	return "(" + strings.Join(used, ", ") + ")"
+}
+
+// User is the NATS user that this connection is signed in as: a name, or a public nkey. It is "" where the broker asks
+// nobody who he is, or for a token or a certificate alone.
+func (b *Broker) User() string {
+	if !b.nc.AuthRequired() {
+		return ""
+	}
+	o := b.nc.Opts
+	if o.UserJWT != nil {
+		if token, err := o.UserJWT(); err == nil {
+			if claims, err := jwt.DecodeUserClaims(token); err == nil && claims.Name != "" {
+				return claims.Name
+			} else if err == nil {
+				return claims.Subject
+			}
+		}
+	}
+	if o.Nkey != "" {
+		return o.Nkey
+	}
+	if o.User != "" {
+		return o.User
+	}
+	for _, server := range o.Servers {
+		if u, err := url.Parse(server); err == nil && u.User != nil {
+			if _, password := u.User.Password(); password { // else it is a token
+				return u.User.Username()
+			}
+		}
+	}
+	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -63,7 +64,7 @@ func (b *Broker) ReadResults(ctx context.Context, at *Cursor, anew func(), fn fu
 // lost or makes no sense is no loss: the 24 hours are read again.
 type Tally struct {
 	b      *Broker
-	store  *bucketStore
+	store  *stream.Bucket
 	key    string
 	within time.Duration
 
@@ -79,7 +80,7 @@ type Tally struct {
 // NewTally counts results. A question to it is answered within that time with what was counted by then; 0: once all are.
 func (b *Broker) NewTally(within time.Duration) *Tally {
 	return &Tally{
-		b: b, store: newBucketStore(b.js, StateBucket), key: b.cfg.Names.stateKeys().tally, within: within,
+		b: b, store: b.state, key: b.cfg.Names.stateKeys().tally, within: within,
 		turn: make(chan struct{}, 1), counts: map[time.Time]map[string]int{},
 	}
 }

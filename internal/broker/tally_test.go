@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -107,7 +108,7 @@ func (p teller) follow(t testing.TB, n int) (end func()) {
 // recorded waits until a record says that so many messages were read.
 func (p teller) recorded(t testing.TB, n int) {
 	t.Helper()
-	watch, err := p.broker.State().Watch(t.Context(), "tally.*")
+	watch, err := p.state(t).Watch(t.Context(), "tally.*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,10 +121,20 @@ func (p teller) recorded(t testing.TB, n int) {
 	t.Fatal("the watch ended")
 }
 
+// state is UNRESTRICT_STATE as the client library has it.
+func (p teller) state(t testing.TB) jetstream.KeyValue {
+	t.Helper()
+	kv, err := p.broker.JS().KeyValue(t.Context(), broker.StateBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv
+}
+
 // tallyKey is the one key of UNRESTRICT_STATE that is a tally's.
 func (p teller) tallyKey(t *testing.T) string {
 	t.Helper()
-	keys, err := p.broker.State().ListKeys(within(t))
+	keys, err := p.state(t).ListKeys(within(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +253,7 @@ func TestTallyDoesNotBelieveAnyRecord(t *testing.T) {
 	p.publish(t, "a", 20)
 	p.keep(t)
 	key, good := p.tallyKey(t), map[string]any{}
-	entry, err := p.broker.State().Get(within(t), key)
+	entry, err := p.state(t).Get(within(t), key)
 	if err != nil || json.Unmarshal(entry.Value(), &good) != nil {
 		t.Fatal(err)
 	}
@@ -274,28 +285,28 @@ func TestTallyDoesNotBelieveAnyRecord(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.broker.State().Put(within(t), key, value); err != nil {
+			if _, err := p.state(t).Put(within(t), key, value); err != nil {
 				t.Fatal(err)
 			}
 			p.counts(t, p.broker.NewTally(0), 20)
 			p.keep(t)
-			mended, err := p.broker.State().Get(within(t), key)
+			mended, err := p.state(t).Get(within(t), key)
 			if err != nil || string(mended.Value()) != string(entry.Value()) {
 				t.Errorf("the record is %.200s, %v", mended.Value(), err)
 			}
 		})
 	}
 	for _, lost := range []func() error{
-		func() error { return p.broker.State().Delete(within(t), key) },
-		func() error { return p.broker.State().Purge(within(t), key) },
-		func() error { _, err := p.broker.State().Put(within(t), key, []byte("\xff{")); return err },
+		func() error { return p.state(t).Delete(within(t), key) },
+		func() error { return p.state(t).Purge(within(t), key) },
+		func() error { _, err := p.state(t).Put(within(t), key, []byte("\xff{")); return err },
 	} {
 		if err := lost(); err != nil {
 			t.Fatal(err)
 		}
 		p.counts(t, p.broker.NewTally(0), 20)
 		p.keep(t)
-		if back, err := p.broker.State().Get(within(t), key); err != nil || string(back.Value()) != string(entry.Value()) {
+		if back, err := p.state(t).Get(within(t), key); err != nil || string(back.Value()) != string(entry.Value()) {
 			t.Errorf("the record was not written again: %v", err)
 		}
 	}
@@ -311,7 +322,7 @@ func TestTallyThatIsFurtherWins(t *testing.T) {
 	p.publish(t, "c", 5)
 	p.keep(t)
 	endLate()
-	entry, err := p.broker.State().Get(within(t), p.tallyKey(t))
+	entry, err := p.state(t).Get(within(t), p.tallyKey(t))
 	if err != nil || !strings.Contains(string(entry.Value()), `"next":16`) {
 		t.Errorf("%s, %v", entry.Value(), err)
 	}

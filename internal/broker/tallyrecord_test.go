@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -75,7 +76,7 @@ func TestTallyRecordThatIsNotWritten(t *testing.T) {
 		t.Run(form, func(t *testing.T) {
 			w := newAuditWorld(t)
 			b := newBroker(w.b.cfg, zap.NewNop())
-			b.nc, b.js = w.b.nc, w.faulty
+			b.nc, b.js, b.state = w.b.nc, w.faulty, stream.NewBucket(w.faulty, StateBucket)
 			tally := b.NewTally(0)
 			w.faulty.strike(form)
 			if err := tally.keep(t.Context(), 0); (err != nil) != (form == "refused") {

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/service"
@@ -61,7 +62,7 @@ func TestHealthcheckOfAWorkerOnEveryAddress(t *testing.T) {
 	for addr, want := range map[string]string{
 		":8080": "127.0.0.1:8080", "0.0.0.0:1": "127.0.0.1:1", "[::]:2": "[::1]:2", "10.1.2.3:4": "10.1.2.3:4", "localhost:5": "localhost:5",
 	} {
-		if got := session.Dialable(addr); got != want {
+		if got := broker.Dialable(addr); got != want {
 			t.Errorf("%s: got %s, want %s", addr, got, want)
 		}
 	}

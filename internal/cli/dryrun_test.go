@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -30,7 +31,7 @@ func TestDryRunBesideLiveReplicas(t *testing.T) {
 	for n := range 20 {
 		everyOutcome(t, live, map[string]string{"succeeded": request(n)})
 	}
-	reasons, details := dry.work.Readiness()
+	reasons, details := health.Stopping(dry.work.Conditions())
 	if len(reasons) != 0 || len(details) != 1 || details[0].Code != "liveReplicas" {
 		t.Errorf("/readyz: %v, %v", reasons, details)
 	}

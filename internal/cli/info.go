@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"example.com/unrestrict-worker/docs"
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/service"
 )
@@ -66,7 +67,7 @@ type HealthcheckCmd struct{}
 func (c *HealthcheckCmd) Run(ctx context.Context, env *session.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+session.Dialable(env.Settings.Admin.Addr)+"/readyz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+broker.Dialable(env.Settings.Admin.Addr)+"/readyz", http.NoBody)
 	if err != nil {
 		return err
 	}

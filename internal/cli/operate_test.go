@@ -41,6 +41,7 @@ func TestOperateScripts(t *testing.T) {
 			s, err := newSystem(env.WorkDir)
 			env.Defer(s.close)
 			env.Values[systemKey{}] = s
+			env.Vars = append(env.Vars, promptly)
 			env.Setenv("DEFENDER_API_URL", s.api.URL)
 			env.Setenv("DEFENDER_AUTH", "token-file")
 			env.Setenv("DEFENDER_TOKEN_FILE", filepath.Join(env.WorkDir, "token"))

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -60,7 +61,7 @@ func TestSmallMaxPayload(t *testing.T) {
 	}
 	publish("behind", 5, "")
 	finalResult(t, js, "behind", 1)
-	if reasons, details := s.work.Readiness(); len(reasons) > 0 || !strings.Contains(fmt.Sprint(details), fmt.Sprint(ledger.LeastMaxPayload)) {
+	if reasons, details := health.Stopping(s.work.Conditions()); len(reasons) > 0 || !strings.Contains(fmt.Sprint(details), fmt.Sprint(ledger.LeastMaxPayload)) {
 		t.Errorf("not ready for %v; details %v", reasons, details)
 	}
 	calls := map[string]int{}

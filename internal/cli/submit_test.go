@@ -26,6 +26,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -79,7 +80,7 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 	go func() { failed <- s.work.Run(ctx) }()
 	s.stop = func() { cancel(); <-s.work.Ended; s.stop = func() {} }
 	for {
-		if reasons, _ := s.work.Readiness(); len(reasons) == 0 {
+		if reasons, _ := health.Stopping(s.work.Conditions()); len(reasons) == 0 {
 			return nil
 		}
 		select {
@@ -131,6 +132,7 @@ func TestSubmitScripts(t *testing.T) {
 			s, err := newSystem(env.WorkDir)
 			env.Defer(s.close)
 			env.Values[systemKey{}] = s
+			env.Vars = append(env.Vars, promptly)
 			for _, name := range []string{"ann", "bob"} {
 				public, seedErr := writeSeed(filepath.Join(env.WorkDir, name+".nk"))
 				env.Setenv(strings.ToUpper(name), public)

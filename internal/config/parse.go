@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
 )
@@ -130,12 +131,14 @@ func (s *Setting) parseText() (any, error) {
 	case "api-url":
 		return parseAPIURL(s.text)
 	case "subject":
-		return s.text, must(isSubject(s.text), "give a subject without spaces or wildcards that does not start with $ or _"+such)
+		return s.text, errors.Join(
+			must(s.text != broker.AuditSubject, "the audit trail has that subject; give another"+such),
+			must(isSubject(s.text), "give a subject without spaces or wildcards that does not start with $ or _"+such))
 	case "name":
 		return s.text, must(isName(s.text), `give a name without spaces and . * > / \`+such)
 	case "stream":
 		return s.text, errors.Join(
-			must(!isTaken(s.text), "UNRESTRICT_..., KV_... and OBJ_... are taken; give a name"+such),
+			must(!isTaken(s.text), "UNRESTRICT_..., KV_..., OBJ_... and REMEDIATION_AUDIT are taken; give a name"+such),
 			must(isName(s.text), `give a name without spaces and . * > / \`+such))
 	default:
 		panic("no text is " + is)

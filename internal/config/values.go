@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"example.com/unrestrict-worker/internal/broker"
 )
 
 // Secret is a value that no log, error or page may show: every way of printing
@@ -77,7 +79,7 @@ func isName(text string) bool {
 
 // isTaken tells whether a stream's name is one of the worker's own, or of a bucket.
 func isTaken(text string) bool {
-	return strings.HasPrefix(text, "UNRESTRICT_") || strings.HasPrefix(text, "KV_") || strings.HasPrefix(text, "OBJ_")
+	return text == broker.AuditStream || strings.HasPrefix(text, "UNRESTRICT_") || strings.HasPrefix(text, "KV_") || strings.HasPrefix(text, "OBJ_")
 }
 
 func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
@@ -115,7 +117,8 @@ func parseServers(text string) (any, error) {
 			one = "nats://" + one
 		}
 		u, err := url.Parse(one)
-		if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+		// An @ behind the host is the rest of a password with a / or ? in it, and the host its beginning.
+		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return nil, errors.New("give servers such as nats://HOST:4222, comma-separated; the scheme may be nats, tls, ws or wss")
 		}
 		all = append(all, one)

@@ -25,7 +25,7 @@ type MachineAction struct {
 	RequestorComment string // the Comment of the call
 	CreationTime     time.Time
 	LastUpdateTime   time.Time // lastUpdateDateTimeUtc, else the older name lastUpdateTimeUtc
-	// Raw is the entity exactly as the API gave it, unknown fields too, but for pieces of the token.
+	// Raw is the entity exactly as the API gave it, unknown fields too, but for strings that repeat the token.
 	Raw []byte
 	// Cut: the entity is larger than Config.MaxAction, and Raw is left out.
 	Cut bool

@@ -62,8 +62,8 @@ func TestAccepted(t *testing.T) {
 
 func TestListUnreadable(t *testing.T) {
 	c, _ := dialTo(t, serve(t, answer(200, `{"value":[{"id":"a"},{"no":"id"}]}`)).URL)
-	list, err := c.List(t.Context(), UseLookup, Query{})
-	if e := expect(t, err, Ambiguous, codeUnreadable, true); e.StatusCode != 200 || e.Op != "list" || len(list) != 1 {
+	list, err := c.Page(t.Context(), UseLookup, Query{})
+	if e := expect(t, err, Ambiguous, codeUnreadable, true); e.StatusCode != 200 || e.Op != "list" || len(list.Actions) != 1 {
 		t.Fatalf("%v %+v", list, e)
 	}
 }
@@ -93,7 +93,7 @@ func TestRedirects(t *testing.T) {
 		c, _ := dialTo(t, serve(t, answer(status, "", "Location", elsewhere.URL)).URL)
 		_, err := post(t.Context(), c)
 		expect(t, err, System, codeRedirect, true)
-		_, err = c.List(t.Context(), UseLookup, Query{})
+		_, err = c.Page(t.Context(), UseLookup, Query{})
 		expect(t, err, System, codeRedirect, true)
 	}
 }
@@ -201,7 +201,7 @@ func TestEmptyNotFound(t *testing.T) {
 			"get":        func() error { _, err := c.Action(t.Context(), UseFollow, actionID); return err },
 		}
 		known := func() {
-			if _, err := c.List(t.Context(), UseLookup, Query{}); err != nil {
+			if _, err := c.Page(t.Context(), UseLookup, Query{}); err != nil {
 				t.Fatal(err)
 			}
 		}

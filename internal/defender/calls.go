@@ -71,12 +71,6 @@ type Page struct {
 	More     bool // the API cut the page short: there is more that matches, whatever Top was
 }
 
-// List looks one page of actions up; see Page for what List leaves out.
-func (c *Client) List(ctx context.Context, use string, q Query) ([]MachineAction, error) {
-	page, err := c.Page(ctx, use, q)
-	return page.Actions, err
-}
-
 // Page looks one page of actions up in one exchange; the API's next links are never followed. use is "lookup" or "follow".
 // Errors are *Error, or the budget's own, wrapped. Where the id of an entity can't be read the error is Ambiguous
 // (unreadableAnswer) and the readable ones come with it: such a page does not prove that an action is absent.
@@ -126,7 +120,7 @@ func (c *Client) bound(a *MachineAction, token *secret) {
 	}
 	a.Raw = clean
 	for _, field := range []*string{&a.ID, &a.Status, &a.RequestorComment} {
-		if token.cut(*field) != *field {
+		if token.in([]byte(*field)) {
 			*field = ""
 		}
 	}

@@ -31,7 +31,7 @@ func parseEnvelope(body []byte, token *secret) *Envelope {
 		return nil
 	}
 	e := &Envelope{Code: token.asCode(string(outer.Error.Code)), Message: token.asMessage(string(outer.Error.Message)), said: string(outer.Error.Message)}
-	if target := string(outer.Error.Target); token.cut(target) == target {
+	if target := string(outer.Error.Target); !token.in([]byte(target)) {
 		e.Target = printable(target)
 	}
 	return e

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -27,9 +26,7 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider makes a span of each exchange; nil: none. The trace context is not sent to the API.
 	TracerProvider trace.TracerProvider
-	// Transport is nil for a transport of our own. Of an *http.Transport the settings are taken (proxy, TLS, dialling);
-	// with any other, every call that ends without an answer counts as sent.
-	Transport http.RoundTripper
+	Transport      *http.Transport // whose settings are taken (proxy, TLS, dialling); nil: those of a transport of our own
 }
 
 // Client calls the API for one tenant. It is safe for concurrent use.
@@ -61,7 +58,7 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	}
 	c := &Client{
 		base: base.String(), userAgent: cmp.Or(cfg.UserAgent, "unrestrict-worker"), timeout: cfg.Timeout, startLimit: cfg.StartLimit,
-		maxAction: cfg.MaxAction, tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: newSlots(), metrics: m,
+		maxAction: cfg.MaxAction, tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: make(slots, 1), metrics: m,
 	}
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/defender")
@@ -75,8 +72,7 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	if c.startLimit <= 0 {
 		c.startLimit = 2 * time.Second
 	}
-	c.throttle.next = backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(0), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
+	c.throttle.next = doubling(time.Minute)
 	return c, nil
 }
 
@@ -136,3 +132,24 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 
 // atOnce is how long a call may be waited for while its token stays as good as it was.
 const atOnce = 100 * time.Millisecond
+
+// Uses of a call, as Budget.Take names them.
+const (
+	useUnrestrict = "unrestrict" // a POST
+	UseLookup     = "lookup"     // finding out whether a call took place
+	UseFollow     = "follow"     // looking up the actions being followed
+)
+
+// Budget grants HTTP exchanges with the API, for all replicas of one tenant together. A grant is for one exchange, is
+// spent when it is made and can't be returned. All methods are safe for concurrent use.
+type Budget interface {
+	// Take waits until one call of the given use ("unrestrict", "lookup", "follow") is free and returns the instant of the
+	// grant, with its monotonic reading. It ends when ctx does. Whatever error it gives reaches the client's caller.
+	Take(ctx context.Context, use string) (time.Time, error)
+	// Fresh says whether a call granted at that instant may still start now: not too long ago and not closed since.
+	// It is asked just before each write and must not block.
+	Fresh(granted time.Time) bool
+	// Close forbids the calls of every replica for d from now, durably before it returns; an end that is earlier than one
+	// already set changes nothing. It does not retry.
+	Close(ctx context.Context, d time.Duration) error
+}

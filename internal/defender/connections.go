@@ -26,7 +26,6 @@ const (
 // hundred calls a minute.
 type connections struct {
 	transport *http.Transport
-	other     http.RoundTripper // instead of transport: not ours, what it writes can't be counted
 	scheme    string
 	address   string
 
@@ -40,8 +39,7 @@ type connections struct {
 
 // connection carries one exchange at a time.
 type connection struct {
-	http.RoundTripper
-	http *http.ClientConn // nil: not ours
+	*http.ClientConn
 	wire *wire
 	used time.Time
 }
@@ -62,21 +60,17 @@ func (w *wire) Write(b []byte) (int, error) {
 // wireKey is where a dial leaves the wire below TLS, in a context of its own.
 type wireKey struct{}
 
-func newConnections(base *url.URL, rt http.RoundTripper) *connections {
+func newConnections(base *url.URL, t *http.Transport) *connections {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &connections{scheme: base.Scheme, address: base.Host, ctx: ctx, cancel: cancel}
 	if base.Port() == "" {
 		port := map[string]string{"https": "443", "http": "80"}[base.Scheme]
 		c.address = net.JoinHostPort(base.Hostname(), port)
 	}
-	if rt == nil {
-		rt = &http.Transport{Proxy: http.ProxyFromEnvironment}
+	if t == nil {
+		t = &http.Transport{Proxy: http.ProxyFromEnvironment}
 	}
-	if t, ok := rt.(*http.Transport); ok {
-		c.transport = counting(t)
-	} else {
-		c.other = rt
-	}
+	c.transport = counting(t)
 	return c
 }
 
@@ -120,9 +114,6 @@ func wired(dial dialFunc) dialFunc {
 // get returns an idle connection or a new one. A dial that takes longer than wait goes on without the caller, so that
 // its connection is there for the next attempt.
 func (c *connections) get(ctx context.Context, wait time.Duration) (*connection, error) {
-	if c.other != nil {
-		return &connection{RoundTripper: c.other}, nil
-	}
 	if conn := c.takeIdle(); conn != nil {
 		return conn, nil
 	}
@@ -190,7 +181,7 @@ func (c *connections) dial() (*connection, error) {
 		}
 		return nil, err
 	}
-	return &connection{RoundTripper: cc, http: cc, wire: w, used: time.Now()}, nil
+	return &connection{ClientConn: cc, wire: w, used: time.Now()}, nil
 }
 
 var errHandshake = errors.New("TLS handshake")
@@ -206,13 +197,10 @@ func (c *connections) warm(ctx context.Context) error {
 
 // put takes a connection back. What can't carry another exchange is closed.
 func (c *connections) put(conn *connection) {
-	if conn.http == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ctx.Err() != nil || conn.http.Err() != nil || conn.http.Available() == 0 {
-		_ = conn.http.Close()
+	if c.ctx.Err() != nil || conn.Err() != nil || conn.Available() == 0 {
+		_ = conn.Close()
 		return
 	}
 	c.idle = append(c.idle, conn)
@@ -224,10 +212,10 @@ func (c *connections) takeIdle() *connection {
 	for n := len(c.idle); n > 0; n = len(c.idle) {
 		conn := c.idle[n-1]
 		c.idle = c.idle[:n-1]
-		if conn.http.Err() == nil && time.Since(conn.used) < idleFor {
+		if conn.Err() == nil && time.Since(conn.used) < idleFor {
 			return conn
 		}
-		_ = conn.http.Close()
+		_ = conn.Close()
 	}
 	return nil
 }
@@ -237,17 +225,9 @@ func (c *connections) close() {
 	c.mu.Lock()
 	c.cancel()
 	for _, conn := range c.idle {
-		_ = conn.http.Close()
+		_ = conn.Close()
 	}
 	c.idle = nil
 	c.mu.Unlock()
 	c.dials.Wait()
-}
-
-// sent is how many bytes have left through the connection; one that can't be counted is taken to have sent some.
-func (conn *connection) sent() int64 {
-	if conn.wire == nil {
-		return -1
-	}
-	return conn.wire.written.Load()
 }

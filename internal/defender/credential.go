@@ -78,8 +78,8 @@ type azureCredential struct {
 	options azcore.ClientOptions
 	limit   time.Duration // of one request for a token, repeats included
 	held    azcore.TokenCredential
-	secrets []string // what held was built from
-	last    string   // the latest token's value
+	secrets []*secret // what held was built from
+	last    string    // the latest token's value
 }
 
 // Changed is always false: azidentity decides when to renew.
@@ -162,8 +162,8 @@ func (a *azureCredential) plain(err error) error {
 	return errors.New(redact(firstLines(notHTTP.ReplaceAllString(err.Error(), "$1")), append(a.secrets, a.assertion())...))
 }
 
-// assertion is what the workload signs in with, "" if it does otherwise.
-func (a *azureCredential) assertion() string {
+// assertion is what the workload signs in with, nil if it does otherwise.
+func (a *azureCredential) assertion() *secret {
 	content, _ := os.ReadFile(a.cfg.Getenv("AZURE_FEDERATED_TOKEN_FILE"))
-	return strings.TrimSpace(string(content))
+	return newSecret(strings.TrimSpace(string(content)))
 }

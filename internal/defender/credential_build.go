@@ -140,7 +140,7 @@ func (a *azureCredential) secret(name string) (string, error) {
 		}
 	}
 	if value != "" {
-		a.secrets = append(a.secrets, value)
+		a.secrets = append(a.secrets, newSecret(value))
 	}
 	return value, nil
 }

@@ -63,11 +63,11 @@ func (c *Client) send(ctx context.Context, p Permit, what call) (Exchange, *Erro
 	if e := c.startable(ctx, what.op, p); e != nil { // the last look before the write
 		return Exchange{}, e
 	}
-	before, start := conn.sent(), time.Now()
+	before, start := conn.wire.written.Load(), time.Now()
 	conn.used = start
 	resp, err := conn.RoundTrip(req) //nolint:bodyclose // what reads the answer closes it, within the time that is left
 	if err != nil {
-		e := c.unanswered(ctx, what.op, err, before < 0 || conn.sent() != before, p.token.secret)
+		e := c.unanswered(ctx, what.op, err, conn.wire.written.Load() != before, p.token.secret)
 		c.count(e, start)
 		if e.Sent {
 			e.Exchange = Exchange{At: start, Op: what.op}

@@ -22,7 +22,7 @@ var calls = map[string]func(context.Context, *Client) error{
 		return err
 	},
 	opList: func(ctx context.Context, c *Client) error {
-		_, err := c.List(ctx, UseLookup, Query{})
+		_, err := c.Page(ctx, UseLookup, Query{})
 		return err
 	},
 	opGet: func(ctx context.Context, c *Client) error {
@@ -105,7 +105,7 @@ func TestRefused(t *testing.T) {
 		c, b := dialTo(t, srv.URL)
 		p := must(c.Ready(t.Context()))
 		srv.Close()
-		for c.conns.idle[0].http.Err() == nil { // until its end is noticed
+		for c.conns.idle[0].ClientConn.Err() == nil { // until its end is noticed
 			runtime.Gosched()
 		}
 		_, err := c.Unrestrict(t.Context(), p, machine, "why")

@@ -32,7 +32,7 @@ var (
 
 // asCode is an error's code, "" for what has not the form of one.
 func (s *secret) asCode(code string) string {
-	if len(code) > maxCode || !codeForm.MatchString(code) || s.cut(code) != code {
+	if len(code) > maxCode || !codeForm.MatchString(code) || s.in([]byte(code)) {
 		return ""
 	}
 	return code
@@ -40,8 +40,11 @@ func (s *secret) asCode(code string) string {
 
 // asMessage is an error's message, as far as it may be shown.
 func (s *secret) asMessage(message string) string {
-	message = oneLine(clean(s.cut(message)), maxMessage)
-	if !worded(message) {
+	message = clean(message)
+	if s.in([]byte(message)) {
+		return withheld
+	}
+	if message = oneLine(message, maxMessage); !worded(message) {
 		return withheld
 	}
 	return message
@@ -94,17 +97,18 @@ func oneLine(s string, limit int) string {
 // maxText bounds the text of an error from below, in characters.
 const maxText = 600
 
-// redact is a text of our side that may quote what others have sent: without the secrets, and in one line.
-func redact(s string, secrets ...string) string {
-	for _, value := range secrets {
-		s = newSecret(value).cut(s)
+// redact is a text of our side that may quote what others have sent: in one line, and nothing of it if it repeats a secret.
+func redact(text string, secrets ...*secret) string {
+	text = clean(notHTTP.ReplaceAllString(text, "$1"))
+	for _, s := range secrets {
+		text = s.cut(text)
 	}
-	return oneLine(clean(notHTTP.ReplaceAllString(s, "$1")), maxText)
+	return oneLine(text, maxText)
 }
 
 // harmless is err itself where its text can be shown as it is, else an error with what is left of it.
 func (s *secret) harmless(err error) error {
-	if text := redact(s.cut(err.Error())); text != err.Error() {
+	if text := redact(err.Error(), s); text != err.Error() {
 		return errors.New(text)
 	}
 	return err

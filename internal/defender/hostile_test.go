@@ -119,14 +119,14 @@ func TestStuffedAnswer(t *testing.T) {
 	})
 	client, _ := dialTo(t, url)
 	for _, want := range []string{"first", "second"} {
-		list, err := client.List(t.Context(), UseLookup, Query{})
+		list, err := client.Page(t.Context(), UseLookup, Query{})
 		if err != nil {
 			if want == "second" { // it was noticed while the call was under way
 				continue
 			}
 			t.Fatal(err)
 		}
-		if len(list) != 1 || list[0].ID != want {
+		if len(list.Actions) != 1 || list.Actions[0].ID != want {
 			t.Errorf("got %+v, want %s", list, want)
 		}
 	}

@@ -14,7 +14,6 @@ type Query struct {
 	Type         string
 	Types        []string  // any of them
 	CreatedSince time.Time // creationDateTimeUtc at or after it
-	IDs          []string  // id in (...); missing ones are simply absent from the answer
 	Top          int       // at most 10,000; 0 = not said
 	Newest       bool      // newest first, else oldest first
 }
@@ -39,13 +38,6 @@ func (q Query) encode() string {
 	}
 	if !q.CreatedSince.IsZero() {
 		parts = append(parts, "creationDateTimeUtc ge "+q.CreatedSince.UTC().Format(apiTime))
-	}
-	if len(q.IDs) > 0 {
-		ids := make([]string, len(q.IDs))
-		for i, id := range q.IDs {
-			ids[i] = quote(id)
-		}
-		parts = append(parts, "id in ("+strings.Join(ids, ",")+")")
 	}
 	order := "creationDateTimeUtc asc"
 	if q.Newest {

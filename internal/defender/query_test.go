@@ -24,7 +24,7 @@ func TestQuery(t *testing.T) {
 				"$filter":  "machineId eq '" + machine + "' and type eq 'UnrestrictCodeExecution' and creationDateTimeUtc ge 2024-10-21T11:27:58.1447302Z",
 			},
 		},
-		{Query{IDs: []string{"a", "it's+1 & 'x"}}, map[string]string{"$orderby": "creationDateTimeUtc asc", "$filter": "id in ('a','it''s+1 & ''x')"}},
+		{Query{MachineID: "it's+1 & 'x"}, map[string]string{"$orderby": "creationDateTimeUtc asc", "$filter": "machineId eq 'it''s+1 & ''x'"}},
 	} {
 		text := c.q.encode()
 		values, err := url.ParseQuery(text)

@@ -136,7 +136,7 @@ func TestRefusedThoughTaken(t *testing.T) {
 		answer(200, `{"value":[]}`)(w, r)
 	}).URL, tokensOf(t, numbered()), &openBudget{})
 	p := must(c.Ready(t.Context()))
-	if _, err := c.List(t.Context(), UseLookup, Query{}); err != nil {
+	if _, err := c.Page(t.Context(), UseLookup, Query{}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := c.Unrestrict(t.Context(), p, machine, "why")
@@ -167,7 +167,7 @@ func TestForbiddenByToken(t *testing.T) {
 	}
 	refuse.Store(true)
 	step(Rejected)
-	_, err := c.List(t.Context(), UseLookup, Query{})
+	_, err := c.Page(t.Context(), UseLookup, Query{})
 	expect(t, err, System, "Forbidden", true)
 	b, _, _ := tokens.get(t.Context())
 	tokens.refuse(b)

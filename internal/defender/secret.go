@@ -2,9 +2,15 @@ package defender
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
+	"html"
+	"iter"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 const redacted = "[redacted]"
@@ -20,173 +26,199 @@ const (
 type secret struct {
 	value []byte
 	piece int
-	has   [256]bool        // the bytes it is made of
-	at    map[uint32][]int // where each four bytes in a row stand in value
+	has   [256]bool           // the bytes it is made of
+	fours map[uint32]struct{} // each four bytes in a row
 }
 
 func newSecret(value string) *secret {
 	if len(value) < minSecret {
 		return nil
 	}
-	s := &secret{value: []byte(value), piece: min(len(value), minPiece), at: map[uint32][]int{}}
+	s := &secret{value: []byte(value), piece: min(len(value), minPiece), fours: map[uint32]struct{}{}}
 	for _, c := range s.value {
 		s.has[c] = true
 	}
 	for i := range len(value) - 3 {
-		four := binary.LittleEndian.Uint32(s.value[i:])
-		s.at[four] = append(s.at[four], i)
+		s.fours[binary.LittleEndian.Uint32(s.value[i:])] = struct{}{}
 	}
 	return s
 }
 
-// span is a range of bytes.
-type span struct{ from, to int }
-
-// pieces are where text and the secret have enough bytes in a row in common. Eight bytes in a row hold four that begin at
-// a multiple of five, so that only those are looked up.
-func (s *secret) pieces(text []byte) (found []span) {
-	for i, end := 0, 0; i+4 <= len(text); i += 5 {
-		for _, at := range s.at[binary.LittleEndian.Uint32(text[i:])] {
-			from, to := i, i+4
-			for back := at; from > end && back > 0 && text[from-1] == s.value[back-1]; from-- {
-				back--
-			}
-			for on := at + 4; to < len(text) && on < len(s.value) && text[to] == s.value[on]; to++ {
-				on++
-			}
-			if to-from >= s.piece {
-				found = append(found, span{from, to})
-				end = to
+// plainIn reports whether a piece of the secret stands in text as it is. Eight bytes in a row hold four that begin at a
+// multiple of five, so that only those are looked up.
+func (s *secret) plainIn(text []byte) bool {
+	for i := 0; i+4 <= len(text); i += 5 {
+		if _, is := s.fours[binary.LittleEndian.Uint32(text[i:])]; !is {
+			continue
+		}
+		for from := max(0, i+4-s.piece); from <= i && from+s.piece <= len(text); from++ {
+			if bytes.Contains(s.value, text[from:from+s.piece]) {
+				return true
 			}
 		}
 	}
-	return found
+	return false
 }
 
 // spelled are how often a spelling within a spelling is undone.
 const spelled = 2
 
-// search is where the original of v repeats the secret, as it is or in another spelling.
-func (s *secret) search(v view, depth int) []span {
-	found := s.pieces(v.text)
-	for i, f := range found {
-		found[i] = v.place(f.from, f.to)
+// in reports whether text repeats a piece of the secret, as it is or in another spelling.
+func (s *secret) in(text []byte) bool { return s != nil && s.spelledIn(text, spelled) }
+
+func (s *secret) spelledIn(text []byte, depth int) bool {
+	if len(text) < s.piece {
+		return false
+	}
+	if s.plainIn(text) {
+		return true
 	}
 	if depth == 0 {
-		return found
+		return false
 	}
-	for next := range v.respelled(s) {
-		found = append(found, s.search(next, depth-1)...)
+	for other := range s.respelled(text) {
+		if s.spelledIn(other, depth-1) {
+			return true
+		}
 	}
-	return found
+	return false
 }
 
-// without is text without the pieces of the secret. escaped: it is the inside of a string of JSON that has escapes, none of
-// which is broken.
-func (s *secret) without(text []byte, escaped bool) []byte {
-	var found []span
-	for from := 0; from < len(text); {
-		end, next := window(text[from:], escaped)
-		v := view{text: text[from : from+end]}
-		if escaped {
-			v = v.unescaped()
+// respelled are what text may be a spelling of. Whatever stands between digits, a line's end for example, is passed over.
+func (s *secret) respelled(text []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if bytes.ContainsAny(text, `%=\&`) && !yield(escapes.ReplaceAllFunc(text, plain)) {
+			return
 		}
-		for _, f := range s.search(v, spelled) {
-			found = append(found, span{from + f.from, from + f.to})
+		foreign := func(c byte) bool { return !s.has[c] } // what it was folded with
+		if slices.ContainsFunc(text, foreign) && !yield(slices.DeleteFunc(slices.Clone(text), foreign)) {
+			return
 		}
-		from += next
-	}
-	if len(found) == 0 {
-		return text
-	}
-	slices.SortFunc(found, func(a, b span) int { return cmp.Compare(a.from, b.from) })
-	var out []byte
-	done := 0
-	for i, f := range found {
-		if i == 0 || f.from > done {
-			out = append(append(out, text[done:f.from]...), redacted...)
+		for i := range alphabets {
+			for skip := range alphabets[i].period {
+				if out, readable := s.undigited(text, &alphabets[i], skip); readable && !yield(out) {
+					return
+				}
+			}
 		}
-		done = max(done, f.to)
 	}
-	return append(out, text[done:]...)
 }
 
-// A long text is searched in windows, each of which begins in the one before, so that its views take little memory.
-const windowSize, windowOverlap = 16 << 10, 2 << 10
-
-// window is where the first window of text ends, and the next one begins: not within an escape.
-func window(text []byte, escaped bool) (end, next int) {
-	if len(text) <= windowSize {
-		return len(text), len(text)
-	}
-	if !escaped {
-		return windowSize, windowSize - windowOverlap
-	}
-	for end < windowSize {
-		if end < windowSize-windowOverlap {
-			next = end
-		}
-		switch {
-		case text[end] != '\\':
-			end++
-		case text[end+1] == 'u':
-			end += 6
-		default:
-			end += 2
-		}
-	}
-	return min(end, len(text)), next
+// alphabet is a way of writing bytes in digits.
+type alphabet struct {
+	bits   int       // of one digit
+	period int       // after how many digits their bytes begin anew
+	values [256]int8 // of each character; -1: it is no digit
 }
 
-// cut takes the pieces of the secret out of a text.
+// alphabets are those of base64 in both forms, of base32 in both forms, and of hexadecimal.
+var alphabets = [...]alphabet{
+	{6, 4, digits("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")},
+	{5, 8, digits("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "abcdefghijklmnopqrstuvwxyz234567")},
+	{5, 8, digits("0123456789ABCDEFGHIJKLMNOPQRSTUV", "0123456789abcdefghijklmnopqrstuv")},
+	{4, 2, digits("0123456789ABCDEF", "0123456789abcdef")},
+}
+
+func digits(alphabets ...string) (values [256]int8) {
+	for i := range values {
+		values[i] = -1
+	}
+	for _, alphabet := range alphabets {
+		for i := range len(alphabet) {
+			values[alphabet[i]] = int8(i)
+		}
+	}
+	return values
+}
+
+// undigited is what the digits in text, but for the first few, are an encoding of. readable: so many bytes of it as a piece
+// has stand in a row that are printable or that the secret has; what was not spelled that way comes out as noise.
+func (s *secret) undigited(text []byte, a *alphabet, skip int) (out []byte, readable bool) {
+	if len(text)*a.bits/8 < s.piece {
+		return nil, false
+	}
+	acc, have, row := 0, -skip*a.bits, 0
+	out = make([]byte, 0, len(text)*a.bits/8)
+	for _, c := range text {
+		d := a.values[c]
+		if d < 0 {
+			continue
+		}
+		if have += a.bits; have <= 0 {
+			continue // of those that are skipped
+		}
+		if acc = acc<<a.bits | int(d); have < 8 {
+			continue
+		}
+		have -= 8
+		b := byte(acc >> have)
+		out = append(out, b)
+		if row++; (b < ' ' || b > '~') && !s.has[b] {
+			row = 0
+		}
+		readable = readable || row >= s.piece
+	}
+	return out, readable
+}
+
+// escapes are one character as URLs, mails, HTML, and programming languages write those they can't write plainly.
+var escapes = regexp.MustCompile(`%[0-9A-Fa-f]{2}|=[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[0-7]{3}|\\["'\\/bfnrt]|&#?[0-9A-Za-z]{1,8};`)
+
+func plain(escape []byte) []byte {
+	base, number := 16, ""
+	switch c := escape[0]; {
+	case c == '&':
+		return []byte(html.UnescapeString(string(escape)))
+	case c != '\\':
+		number = string(escape[1:])
+	case escape[1] == 'x' || escape[1] == 'u' && len(escape) == 6:
+		number = string(escape[2:])
+	case len(escape) == 4:
+		base, number = 8, string(escape[1:])
+	default:
+		return []byte(strings.NewReplacer("n", "\n", "r", "\r", "t", "\t", "b", "\b", "f", "\f").Replace(string(escape[1:])))
+	}
+	n, _ := strconv.ParseUint(number, base, 32) // it is one, by the pattern
+	if n < 256 {
+		return []byte{byte(n)}
+	}
+	return []byte(string(rune(n)))
+}
+
+// cut is text, or nothing of it if it repeats the secret.
 func (s *secret) cut(text string) string {
-	if s == nil {
-		return text
+	if s.in([]byte(text)) {
+		return redacted
 	}
-	return string(s.without([]byte(text), false))
+	return text
 }
 
-// cutJSON takes them out of the strings of a JSON document, whose other bytes stay as they are. Whether it is one need not
-// be known yet.
+// cutJSON replaces the strings of a JSON document that repeat the secret. Its other bytes stay as they are.
 func (s *secret) cutJSON(body []byte) []byte {
 	if s == nil {
 		return body
 	}
 	var out []byte
 	done := 0
-	for i := 0; i < len(body); {
-		at := bytes.IndexByte(body[i:], '"')
-		if at < 0 {
-			break
-		}
-		from := i + at + 1
-		end, escaped := stringEnd(body, from)
-		i = end + 1
-		if end-from < s.piece {
+	for d := jsontext.NewDecoder(bytes.NewBuffer(body), lenient); ; {
+		if d.PeekKind() != '"' {
+			if _, err := d.ReadToken(); err != nil {
+				break
+			}
 			continue
 		}
-		inside := body[from:end]
-		if clean := s.without(inside, escaped); !bytes.Equal(clean, inside) {
-			out = append(append(out, body[done:from]...), clean...)
+		quoted, err := d.ReadValue()
+		if err != nil {
+			break
+		}
+		if len(quoted) < s.piece {
+			continue
+		}
+		inside, _ := jsontext.AppendUnquote(nil, quoted) // its error is about bytes that are no UTF-8, which come out replaced
+		if end := int(d.InputOffset()); s.in(inside) {
+			out = append(append(out, body[done:end-len(quoted)]...), `"`+redacted+`"`...)
 			done = end
 		}
 	}
-	if done == 0 {
-		return body
-	}
 	return append(out, body[done:]...)
-}
-
-// stringEnd is where the quote stands that ends the string whose inside begins at from, and whether there is an escape in it.
-func stringEnd(body []byte, from int) (end int, escaped bool) {
-	for i := from; i < len(body); i++ {
-		switch body[i] {
-		case '\\':
-			escaped = true
-			i++
-		case '"':
-			return i, escaped
-		}
-	}
-	return len(body), escaped
 }

@@ -28,8 +28,9 @@ type CredentialSource interface {
 	Changed() bool
 }
 
-// Tokens keeps the bearer token of one tenant: at most one request for a token is under way, a token is renewed in
-// the background before it expires, and between failures there is a growing pause in which all get the last error.
+// Tokens keeps the bearer token of one tenant. azidentity caches tokens too, but lets callers wait for a renewal, and asks
+// anew at each use while sign-in fails. Here at most one request for a token is under way, a token is renewed in the
+// background before it expires, and between failures there is a growing pause in which all get the last error.
 type Tokens struct {
 	source CredentialSource
 	scope  string
@@ -57,10 +58,14 @@ type fetch struct {
 
 // NewTokens makes the cache for tokens of one scope. Nothing is asked for before the first use.
 func NewTokens(source CredentialSource, scope string) *Tokens {
-	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(0), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Tokens{source: source, scope: scope, pause: pause, ctx: ctx, cancel: cancel}
+	return &Tokens{source: source, scope: scope, pause: doubling(30 * time.Second), ctx: ctx, cancel: cancel}
+}
+
+// doubling are pauses from a second up to the longest.
+func doubling(longest time.Duration) *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
+		backoff.WithRandomizationFactor(0), backoff.WithMaxInterval(longest), backoff.WithMaxElapsedTime(0))
 }
 
 // Close ends a request under way and waits for it. There are no tokens after it.
@@ -84,26 +89,10 @@ func (t *Tokens) Check(ctx context.Context) error {
 // get returns the token to use now and whether it was asked for just for this call. The error is an *Error:
 // System without a token, Transient when ctx ends first.
 func (t *Tokens) get(ctx context.Context) (*bearer, bool, error) {
-	t.mu.Lock()
-	now := time.Now()
-	changed := t.source.Changed()
-	if b := t.current; b != nil && !changed && !b.expired(now) {
-		if b.due(now) && t.fetch == nil && !now.Before(t.retryAt) && t.ctx.Err() == nil {
-			t.start()
-		}
-		t.mu.Unlock()
-		return b, false, nil
-	}
-	t.current = nil
-	f := t.fetch
+	b, f, err := t.inHand()
 	if f == nil {
-		if err := t.waiting(now, changed); err != nil {
-			t.mu.Unlock()
-			return nil, false, err
-		}
-		f = t.start()
+		return b, false, err
 	}
-	t.mu.Unlock()
 	select {
 	case <-f.done:
 		if f.err != nil {
@@ -115,23 +104,29 @@ func (t *Tokens) get(ctx context.Context) (*bearer, bool, error) {
 	}
 }
 
-// waiting is why no fetch may start now; the caller holds mu.
-func (t *Tokens) waiting(now time.Time, changed bool) error {
-	switch {
-	case t.ctx.Err() != nil:
-		return tokenError("closed")
-	case t.failure != nil && !changed && now.Before(t.retryAt):
-		return t.failure
+// inHand is the token to use, the request to wait for, or why there is neither. It begins a request where one is due.
+func (t *Tokens) inHand() (*bearer, *fetch, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now, changed := time.Now(), t.source.Changed()
+	if t.current != nil && (changed || t.current.expired(now)) {
+		t.current = nil
 	}
-	return nil
-}
-
-// start begins a fetch; the caller holds mu.
-func (t *Tokens) start() *fetch {
-	f, fresh := &fetch{done: make(chan struct{})}, t.refused
-	t.fetch = f
-	t.done.Go(func() { t.run(f, fresh) })
-	return f
+	paused := !changed && now.Before(t.retryAt) && (t.current != nil || t.failure != nil)
+	if t.fetch == nil && !paused && t.ctx.Err() == nil && (t.current == nil || t.current.due(now)) {
+		f, fresh := &fetch{done: make(chan struct{})}, t.refused
+		t.fetch = f
+		t.done.Go(func() { t.run(f, fresh) })
+	}
+	switch {
+	case t.current != nil:
+		return t.current, nil, nil
+	case t.fetch != nil:
+		return nil, t.fetch, nil
+	case t.ctx.Err() != nil:
+		return nil, nil, tokenError("closed")
+	}
+	return nil, nil, t.failure
 }
 
 func (t *Tokens) run(f *fetch, fresh bool) {

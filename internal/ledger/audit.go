@@ -90,15 +90,6 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
-// AppendMembers appends the record's members to an open JSON object that already has members.
-func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
-	own, err := message.EncodeJSON(r)
-	if err != nil {
-		return b, err
-	}
-	return append(append(b, ','), own[1:len(own)-1]...), nil
-}
-
 // Audit is the audit record of the run's decision, or of its acceptance while it is followed.
 func (e *Entry) Audit() AuditRecord {
 	r := AuditRecord{

@@ -55,11 +55,3 @@ func (d Delivery) About(own ...zap.Field) []zap.Field {
 	}
 	return append(fields, own...)
 }
-
-// TraceID is the trace id in a traceparent that is valid (validTraceParent) or "".
-func TraceID(parent string) string {
-	if parent == "" {
-		return ""
-	}
-	return parent[3:35]
-}

@@ -1,6 +1,8 @@
 package message
 
 import (
+	"encoding/hex"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -56,34 +58,6 @@ func hasPrefix(name, prefix string) bool {
 	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
 }
 
-// Trace is W3C Trace Context as the headers traceparent and tracestate have it. A zero Trace is none.
-type Trace struct{ Parent, State string }
-
-// traceOf checks a trace context from outside. A broken one is left out: tracing never decides about a request.
-func traceOf(parent, state string) Trace {
-	if !validTraceParent(parent) {
-		return Trace{}
-	}
-	if len(state) > 512 || strings.ContainsFunc(state, func(r rune) bool { return r < ' ' || r > '~' }) {
-		state = ""
-	}
-	return Trace{Parent: parent, State: state}
-}
-
-// validTraceParent takes VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal, of 2, 32, 16 and 2 digits.
-func validTraceParent(s string) bool {
-	if len(s) != 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if i != 2 && i != 35 && i != 52 && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != ""
-}
-
 const upperHex = "0123456789ABCDEF"
 
 // percentEncode writes s as CloudEvents' NATS and HTTP bindings write an attribute into a header: the bytes of space,
@@ -103,7 +77,7 @@ func headerText(s string) string {
 		case ' ':
 			return i == 0 || i == len(s)-1
 		case '%':
-			return i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0
+			return escaped.MatchString(s[i:min(i+3, len(s))])
 		default:
 			return c < ' ' || c == 0x7f
 		}
@@ -126,33 +100,14 @@ func escapeBytes(s string, escape func(i int) bool) string {
 	return b.String() + s[last:]
 }
 
+var escaped = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
 // percentDecode replaces each %XX by its byte, once. A per cent sign before anything else stays: not every client encodes.
 func percentDecode(s string) string {
-	if !strings.Contains(s, "%") {
-		return s
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0 {
-			b = append(b, byte(unhex(s[i+1])<<4|unhex(s[i+2])))
-			i += 2
-			continue
-		}
-		b = append(b, s[i])
-	}
-	return string(b)
-}
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'a' && c <= 'f':
-		return int(c-'a') + 10
-	case c >= 'A' && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
+	return escaped.ReplaceAllStringFunc(s, func(xx string) string {
+		b, _ := hex.DecodeString(xx[1:])
+		return string(b)
+	})
 }
 
 // OneLine makes text of any origin fit for a header or a table: white space and control characters become single

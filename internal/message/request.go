@@ -1,6 +1,7 @@
 package message
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,15 +166,6 @@ func singleUse(payloadID string, expiresAt time.Time) (code string, err error) {
 	return "", nil
 }
 
-// TraceFrom is the trace context of a message: its headers', else the CloudEvent's.
-func TraceFrom(h Header, c Content) (parent, state string) {
-	t := traceOf(h.Get("traceparent"), h.Get("tracestate"))
-	if t.Parent == "" {
-		t = traceOf(c.trace.Parent, c.trace.State)
-	}
-	return t.Parent, t.State
-}
-
 // claim is the id to show in the result of a message that has no claim on it.
 func claim(id string) string {
 	if checkID(id) != nil {
@@ -199,3 +191,35 @@ func checkID(id string) error {
 func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
+
+// HeaderClient names the client of worker intake whose request the message is.
+const HeaderClient = "Request-Client"
+
+// maxName bounds the name of a signer or client in characters.
+const maxName = 64
+
+// checkName says what keeps a text from being the name of a signer or client. It does not repeat it.
+func checkName(name string) error {
+	other := strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._@-", r)
+	})
+	if name == "" || len(name) > maxName || other {
+		return fmt.Errorf("must be 1 to %d of the characters a to z, A to Z, 0 to 9 and . _ @ -; choose another name", maxName)
+	}
+	return nil
+}
+
+// clientOf is the client that a message names, "" if it names none.
+func clientOf(h Header) (string, error) {
+	name, there := h.lookup(HeaderClient)
+	if !there {
+		return "", nil
+	}
+	if err := checkName(name); err != nil {
+		return "", fmt.Errorf("header %s: %w", HeaderClient, err)
+	}
+	return name, nil
+}
+
+// Owner is the name of the signer or client whose request it is, "" if it is nobody's.
+func (r Request) Owner() string { return cmp.Or(r.SignedBy, r.Client) }

@@ -24,11 +24,7 @@ const (
 
 // IsOutcome reports whether s is one of the outcomes.
 func IsOutcome(s string) bool {
-	switch s {
-	case Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun:
-		return true
-	}
-	return false
+	return slices.Contains([]string{Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun}, s)
 }
 
 // Result is one message on the results subject (docs/schemas/result.json).

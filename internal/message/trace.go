@@ -2,9 +2,43 @@ package message
 
 import (
 	"context"
+	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 )
+
+// Trace is W3C Trace Context as the headers traceparent and tracestate have it. A zero Trace is none.
+type Trace struct{ Parent, State string }
+
+// traceOf checks a trace context from outside. A broken one is left out: tracing never decides about a request.
+func traceOf(parent, state string) Trace {
+	t := Trace{Parent: parent}
+	if len(parent) != 55 || !trace.SpanContextFromContext(t.Under(context.Background())).IsValid() {
+		return Trace{}
+	}
+	if len(state) <= 512 && !strings.ContainsFunc(state, func(r rune) bool { return r < ' ' || r > '~' }) {
+		t.State = state
+	}
+	return t
+}
+
+// TraceFrom is the trace context of a message: its headers', else the CloudEvent's.
+func TraceFrom(h Header, c Content) (parent, state string) {
+	t := traceOf(h.Get("traceparent"), h.Get("tracestate"))
+	if t.Parent == "" {
+		t = traceOf(c.trace.Parent, c.trace.State)
+	}
+	return t.Parent, t.State
+}
+
+// TraceID is the trace id in a traceparent that is valid, or "".
+func TraceID(parent string) string {
+	if parent == "" {
+		return ""
+	}
+	return parent[3:35]
+}
 
 // TraceIn is the trace context that ctx has; zero if none.
 func TraceIn(ctx context.Context) Trace {

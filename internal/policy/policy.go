@@ -90,19 +90,10 @@ func (r ruleSet) strangers(signers *message.Signers) (mistakes []error) {
 	byLine := func(a, b string) int { return r.lines[a] - r.lines[b] }
 	for _, name := range slices.SortedFunc(maps.Keys(r.lines), byLine) {
 		if !signers.Knows(name) {
-			mistakes = append(mistakes, fmt.Errorf("line %d: there is no trusted signer %s; there are %s", r.lines[name], shown(name), some(names)))
+			mistakes = append(mistakes, fmt.Errorf("line %d: there is no trusted signer %s; there are %s", r.lines[name], shown(name), strings.Join(names, ", ")))
 		}
 	}
 	return mistakes
-}
-
-// some is the first of many names.
-func some(names []string) string {
-	const most = 10
-	if more := len(names) - most; more > 0 {
-		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", more)
-	}
-	return strings.Join(names, ", ")
 }
 
 // reload reads the file if it is not the one seen last; the caller holds mu.

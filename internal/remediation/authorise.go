@@ -28,6 +28,24 @@ func (p *attempt) signer() (name, key string) {
 	return p.e.SignedBy, p.e.Signer
 }
 
+// claimed is the request that a message of the wrong form or signature may have been accepted as, under other rules.
+func (p *attempt) claimed(why *message.Invalid) message.Request {
+	if why.ClaimedID == "" {
+		return message.Request{ID: p.origin.Ref(), Derived: true}
+	}
+	return message.Request{ID: why.ClaimedID}
+}
+
+// refuseUnknown refuses a message that the rules reject, and that was never accepted.
+func (p *attempt) refuseUnknown(r message.Request, why *message.Invalid) (message.Outcome, error) {
+	if why.Code == message.CodeExpiresTooLate {
+		if err := p.rememberRefusal(r.ExpiresAt); err != nil {
+			return message.Outcome{}, err
+		}
+	}
+	return p.refuse(r, why)
+}
+
 // handleUnauthorized handles a message that the rules reject. If the same message was accepted before, under rules that
 // have changed since (a signer was withdrawn, or signatures are now required), it keeps its claim on its id: a call that may
 // have been made is followed to its end, and the result is published under that id, because the machine may be released.
@@ -35,28 +53,7 @@ func (p *attempt) signer() (name, key string) {
 //
 // The entry shows that the message was accepted before: it names the message by its place in the stream, which no other
 // message has. The name of a withdrawn signer is no longer known, so the entry is searched for among all owners of the id.
-func (p *attempt) handleUnauthorized(r message.Request, why *message.Invalid) (message.Outcome, error) {
-	claimed := message.Request{ID: why.ClaimedID}
-	if claimed.ID == "" {
-		claimed = message.Request{ID: p.origin.Ref(), Derived: true}
-	}
-	key, err := p.find(claimed, "")
-	if err != nil {
-		return message.Outcome{}, err
-	}
-	if key == "" {
-		if why.Code == message.CodeExpiresTooLate {
-			if err := p.rememberRefusal(r.ExpiresAt); err != nil {
-				return message.Outcome{}, err
-			}
-		}
-		return p.refuse(r, why)
-	}
-	p.key = key
-	if !p.inFlight.enter(p.key) {
-		return message.Later(inHandFor, "inHand"), nil
-	}
-	defer p.inFlight.leave(p.key)
+func (p *attempt) handleUnauthorized(why *message.Invalid) (message.Outcome, error) {
 	if err := p.read(); err != nil {
 		return message.Outcome{}, err
 	}

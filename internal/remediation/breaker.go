@@ -164,17 +164,26 @@ func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
 		if through || due {
 			return due, nil
 		}
-		timer := time.NewTimer(max(wait, time.Millisecond))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return false, context.Cause(ctx)
-		case <-changed:
-			timer.Stop()
-		case <-timer.C:
+		if err := await(ctx, changed, max(wait, time.Millisecond)); err != nil {
+			return false, err
 		}
 	}
 }
+
+// await waits for a change, for d at most.
+func await(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-changed:
+	case <-timer.C:
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error { return await(ctx, nil, d) }
 
 // Probed ends a probe. If it neither met the fault nor showed it gone (a duplicate, a malformed message), another may follow.
 func (b *Breaker) Probed() {
@@ -231,10 +240,8 @@ func (b *Breaker) awaitFirst(ctx context.Context) error {
 		if !held {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-changed:
+		if err := await(ctx, changed, time.Hour); err != nil {
+			return err
 		}
 	}
 }

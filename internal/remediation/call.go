@@ -1,7 +1,6 @@
 package remediation
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"time"
@@ -69,7 +68,10 @@ func (p *attempt) shutdown() (ledger.Entry, step, error) {
 
 // answerFacts counts the answer and gathers the facts that decide what it means.
 func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
-	ambiguous := p.countAnswer(a)
+	long := p.ambiguous.count(p.e.MachineID, a)
+	if a != nil && a.Class == defender.Throttled {
+		p.Breaker.ResetFrom(faultUnreachable)
+	}
 	if a != nil && a.Class == defender.Stale {
 		t.stale++
 	}
@@ -77,7 +79,7 @@ func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
 		t.reauth++
 	}
 	f := p.facts()
-	f.tries, f.ambiguous, f.retry = *t, ambiguous, p.Config.Backoff.Delay(p.e.Failures+t.unsent)
+	f.tries, f.ambiguous, f.retry = *t, long, p.Config.Backoff.Delay(p.e.Failures+t.unsent)
 	return f
 }
 
@@ -186,9 +188,8 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 		e, s := reject(p.e, p.facts(), over.why)
 		return e, s, nil
 	}
-	var quota interface{ Wait() time.Duration }
-	if errors.As(err, &quota) {
-		e, s := decider(p.Config).notGranted(p.e, quota.Wait(), p.facts())
+	if wait, is := quotaWait(err); is {
+		e, s := putOff(awaitQuota(p.e, wait, "quota", p.facts()))
 		return e, s, nil
 	}
 	if _, is := errors.AsType[*defender.Error](err); is { // the guard's look
@@ -217,15 +218,4 @@ func (p *attempt) notOurs(a defender.MachineAction) bool {
 		called = p.e.CalledAt // an earlier call of this run may have made it
 	}
 	return a.CreationTime.Before(called)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -7,7 +7,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/defender"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -200,20 +199,4 @@ func (p *attempt) count(s step) {
 			p.Log.Info("request decided", p.about(p.e.ID, ledger.Decision(&p.e)...)...)
 		}
 	}
-}
-
-// countAnswer counts an answer. Several unclear ones in a row, for different machines, are a fault of the system.
-func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
-	switch {
-	case a == nil:
-		p.ambiguous.reset()
-	case a.Class == defender.Ambiguous:
-		return !a.FromProxy() && p.ambiguous.add(p.e.MachineID)
-	case a.Class == defender.Throttled:
-		p.Breaker.ResetFrom(faultUnreachable)
-		p.ambiguous.reset()
-	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
-		p.ambiguous.reset()
-	}
-	return false
 }

@@ -27,13 +27,6 @@ const (
 	doFollow                // the tracker goes on following
 )
 
-func (d do) String() string {
-	return map[do]string{
-		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
-		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
-	}[d]
-}
-
 // step is what to do next. Before doPublish, doAck and doWait the entry is written if a later decision depends on what has
 // changed in it (essenceOf).
 type step struct {
@@ -78,7 +71,7 @@ type facts struct {
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
 	tripped   bool      // the breaker is open, probe or not
-	ambiguous bool      // this unclear answer is one of several in a row, for different machines
+	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
 }
 
@@ -162,11 +155,6 @@ func reverted(e ledger.Entry) ledger.Entry {
 	e.State, e.Attempts = ledger.StateWaiting, e.Attempts-1
 	e.DropExchange()
 	return e
-}
-
-// notGranted follows a call that was not made because the budget had none left.
-func (d decider) notGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
-	return putOff(awaitQuota(e, quota, "quota", f))
 }
 
 // putOff naks the message of a run that has no call under way, and makes the entry "waiting". A nak for any other reason

@@ -6,16 +6,17 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
 const (
-	faultStore       = "store"
-	faultSlow        = "slowBroker"
-	faultUnreachable = "unreachable"
-	faultAmbiguous   = "unclearAnswers"
+	faultStore       = health.Store
+	faultSlow        = health.SlowBroker
+	faultUnreachable = health.Unreachable
+	faultAmbiguous   = health.UnclearAnswers
 )
 
 const (
@@ -155,7 +156,7 @@ func (d decider) failed(e ledger.Entry, atLeast time.Duration, cause string, why
 func systemFault(e ledger.Entry, a *defender.Error) (ledger.Entry, step) {
 	fault := &Fault{Code: defender.CodeLabel(a.Code), Reason: cmp.Or(a.Reason, a.Error())}
 	if a.Op == "token" {
-		fault.Code = "token"
+		fault.Code = health.Token
 	}
 	if id := a.Exchange.CorrelationID; id != "" {
 		fault.Reason += " (correlation id " + id + ")"

@@ -19,6 +19,14 @@ var (
 	tableRules = decider{Owner: "us", GiveUpAfter: 24 * time.Hour, ReconcileDelay: 5 * time.Second, Timeout: 30 * time.Second, StartLimit: 2 * time.Second, MaxAction: 1 << 20, Track: true}
 )
 
+// The steps' names in tables, traces and the chart.
+func (d do) String() string {
+	return map[do]string{
+		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
+		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
+	}[d]
+}
+
 // row is one line of the table of decisions: a run in a state, an event, and what makes the difference; then the state
 // and the step that follow. It begins from an entry and facts to which nothing remarkable has happened (ordinary).
 type row struct {
@@ -153,7 +161,7 @@ var table = []row{
 	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
 	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
-	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return in.d.notGranted(in.e, time.Hour, in.f) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
+	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
 	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
 	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},

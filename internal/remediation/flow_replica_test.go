@@ -71,8 +71,7 @@ func (w *world) newReplica(id string) *replica {
 	r.pulling, r.stopPull = context.WithCancel(w.ctx)
 	r.tokens = defender.NewTokens(&credential{tokenSource: &w.tokens}, "scope")
 	var err error
-	r.shared, err = w.broker.NewReplicas(w.ctx, id)
-	w.must(err)
+	r.shared = w.broker.NewReplicas(id)
 	w.must(r.shared.Measure(w.ctx))
 	r.client, err = defender.New(defender.Config{
 		BaseURL: "http://127.0.0.1", UserAgent: id, Timeout: timeout, StartLimit: startLimit,
@@ -86,7 +85,7 @@ func (w *world) newReplica(id string) *replica {
 	r.submitter = &remediation.Submitter{
 		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, DeadLetters: public, Audit: trail, Breaker: r.breaker, Shared: r.notices,
 		Metrics: metrics, Tracing: tracing, Log: w.log.Named(id), BrokerNow: r.shared.Now,
-		Rules: message.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.OwnSubjects()},
+		Rules: message.Rules{Stream: w.broker.Names().Stream, OwnSubjects: w.broker.Names().OwnSubjects()},
 		Config: remediation.SubmitConfig{
 			Owner: id, Backoff: remediation.Backoff{Initial: 500 * time.Millisecond, Max: time.Minute, Multiplier: 2},
 			GiveUpAfter: giveUpAfter, ReconcileDelay: reconcileDelay, Timeout: timeout, StartLimit: startLimit,

@@ -7,6 +7,17 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
+// Auditor keeps a record of each decision for good.
+//
+// Record returns nil only when the record is durable; nothing is published before that. After an error the record may or
+// may not be durable. After a crash or an error Record is called again with the same decision, which may then be recorded
+// twice; that is accepted.
+//
+// It is safe for concurrent use.
+type Auditor interface {
+	Record(ctx context.Context, r ledger.AuditRecord) error
+}
+
 // publisher publishes what was decided, in order: the audit record, the dead letter, the result, and last the mark in the
 // entry. The submitter and the tracker both use it. A crash in between leaves an entry without the mark. Then everything is
 // published again: the broker drops by message id what it has, and the audit record is written twice.
@@ -24,7 +35,7 @@ func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, let
 		waits := letter != nil
 		if !waits {
 			var err error
-			if waits, err = p.Waits(ctx, e.Source); err != nil {
+			if waits, err = p.Unacked(ctx, e.Source); err != nil {
 				return err
 			}
 		}

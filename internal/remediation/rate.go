@@ -9,15 +9,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// maxReserveAttempts bounds how often a count that others overtook is tried again. Whenever one is overtaken another has
-// got through, so that as many tries are more than there are callers.
-const maxReserveAttempts = 1000
-
 // reserveSignerQuota adds the run's machine to its signer's hour, once a run, after the permit and right before the intent.
 // After a crash between the two the same machine is added again, which makes no difference unless an hour has passed. The
 // error is refused if the hour is full.
 func (p *attempt) reserveSignerQuota() error {
-	for range maxReserveAttempts {
+	for { // whenever one is overtaken another has got through
 		c, key, err := p.signerHour()
 		if err != nil || key == "" {
 			return err
@@ -31,7 +27,6 @@ func (p *attempt) reserveSignerQuota() error {
 			return err
 		}
 	}
-	return errors.New("count a call for a signer: overtaken without end")
 }
 
 // signerHour holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is

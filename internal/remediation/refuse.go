@@ -15,24 +15,24 @@ import (
 // refuse rejects a message that has no claim on an id, under the id STREAM:SEQ. Nothing is written to the ledger: result
 // and dead letter have message ids, so after a crash between them the broker drops what it has.
 func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outcome, error) {
-	p.refused = why.Code
 	p.startSpan()
 	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
-	now, unverified := time.Now().UTC(), why.Unverified(r)
-	f := &message.Failure{Code: why.Code, Message: why.Message, Origin: message.OriginRequest}
-	result := message.Result{
-		RequestID: p.d.Ref(), Run: 1, ClaimedID: why.ClaimedID, MachineID: r.MachineID, RequestedBy: r.RequestedBy,
-		Ticket: r.Ticket, Batch: r.Batch, Metadata: r.Metadata, Outcome: message.Rejected, Final: true, Error: f,
-		SignedBy: r.SignedBy, Client: r.Client, ReceivedAt: later(p.began.UTC(), p.d.Published), FinishedAt: now, Unverified: unverified,
-	}
-	if err := p.recordRefusal(p.auditRefusal(r, result), unverified); err != nil {
+	unverified := why.Unverified(r)
+	// An entry that is never written: what is published of it is what is published of any run.
+	e := ledger.NewEntry(r, p.d, p.d.Published, p.BrokerNow())
+	e.ID, e.Owned, e.ReplayOf, e.ReceivedAt = p.d.Ref(), false, p.replay.seq, later(p.began, p.d.Published).UTC()
+	e = ended(e, time.Now(), message.Rejected, &message.Failure{Code: why.Code, Message: why.Message, Origin: message.OriginRequest}, true)
+	p.e = e
+	audit, letter, result := e.Audit(), *p.deadLetter(), e.Result()
+	audit.Kind, audit.ClaimedID, result.ClaimedID = ledger.AuditRefused, why.ClaimedID, why.ClaimedID
+	letter.Delivery, letter.Unverified, result.Unverified = p.d, unverified, unverified
+	if err := p.recordRefusal(audit, unverified); err != nil {
 		return message.Outcome{}, err
 	}
-	dead := message.DeadLetter{Delivery: p.d, Code: f.Code, Message: f.Message, RequestID: p.d.Ref(), SignedBy: r.SignedBy, Run: 1, Time: now, Unverified: unverified}
-	if err := p.Publisher.DeadLetter(p.work, dead, p.d.Published); err != nil {
+	if err := p.Publisher.DeadLetter(p.work, letter, p.d.Published); err != nil {
 		return message.Outcome{}, err
 	}
-	if err := p.Publisher.Result(p.work, result, message.Trace{Parent: r.TraceParent, State: r.TraceState}, r.ReplyTo, p.d.Published); err != nil {
+	if err := p.Publisher.Result(p.work, result, e.Trace(), r.ReplyTo, p.d.Published); err != nil {
 		return message.Outcome{}, err
 	}
 	if p.replay.found {
@@ -40,9 +40,9 @@ func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outco
 			return message.Outcome{}, err
 		}
 	}
-	p.Metrics.refused(f.Code)
-	p.Log.Info("message rejected", p.about(p.d.Ref(), zap.String("claimed_id", why.ClaimedID),
-		zap.String("code", f.Code), zap.String("why", f.Message), zap.String("signed_by", r.SignedBy))...)
+	p.Metrics.refused(why.Code)
+	p.Log.Info("message rejected", p.about(e.ID, zap.String("claimed_id", why.ClaimedID),
+		zap.String("code", why.Code), zap.String("why", why.Message), zap.String("signed_by", r.SignedBy))...)
 	return message.Done(), nil
 }
 

@@ -3,7 +3,9 @@ package remediation
 import (
 	"bytes"
 	"strconv"
+	"time"
 
+	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -58,4 +60,11 @@ func (p *attempt) reopen() error {
 		return err
 	}
 	return p.DeadLetters.Drop(p.work, p.replay.seq)
+}
+
+// auditReplay is the record of a run that a dead letter has opened.
+func (p *attempt) auditReplay() ledger.AuditRecord {
+	r := p.e.Audit()
+	r.Kind, r.Outcome, r.DecidedAt = ledger.AuditReplayed, "", time.Now().UTC()
+	return r
 }

@@ -27,20 +27,10 @@ type round struct {
 
 // list asks for all actions since the oldest one followed: a call per page of 10,000.
 func (r *round) list() error {
-	var since time.Time
-	for _, f := range r.open {
-		if !f.straggler {
-			since = f.created
-			break
-		}
-	}
-	if since.IsZero() {
-		return nil
-	}
-	q := defender.Query{Type: defender.TypeUnrestrict, CreatedSince: since.Add(-time.Second).Truncate(time.Second), Top: pageSize}
-	for first := true; ; first = false {
+	q := defender.Query{Type: defender.TypeUnrestrict, CreatedSince: r.open[0].created.Add(-time.Second).Truncate(time.Second), Top: pageSize}
+	for {
 		page, err := r.ask(q)
-		mine := r.observe(page)
+		r.observe(page)
 		if err != nil {
 			return err
 		}
@@ -49,43 +39,11 @@ func (r *round) list() error {
 			return nil
 		}
 		last := page.Actions[n-1].CreationTime
-		if first && len(mine) <= idsPerCall {
-			for _, f := range mine {
-				f.straggler, f.lookAt = true, time.Now().Add(r.longest())
-			}
-		}
 		if !last.After(q.CreatedSince) {
 			last = q.CreatedSince.Add(time.Second) // a whole page of one instant: go past it rather than round in a circle
 		}
 		q.CreatedSince = last
 	}
-}
-
-// stragglers asks by id for the few whose age would cost a page of others' actions each time.
-func (r *round) stragglers() error {
-	var ids []string
-	for _, f := range r.open {
-		if f.straggler && !time.Now().Before(f.lookAt) && len(ids) < idsPerCall {
-			f.lookAt = time.Now().Add(r.longest())
-			ids = append(ids, f.action)
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	page, err := r.ask(defender.Query{IDs: ids})
-	r.observe(page)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		for _, f := range r.byAction[id] {
-			if f.gone = !r.seen[id]; f.gone {
-				f.lookAt = time.Time{} // missing sees to it
-			}
-		}
-	}
-	return nil
 }
 
 func (r *round) ask(q defender.Query) (defender.Page, error) {
@@ -94,15 +52,15 @@ func (r *round) ask(q defender.Query) (defender.Page, error) {
 	var a *defender.Error
 	switch {
 	case err == nil:
-		r.Shared.setListing(true, "")
+		r.Shared.setListing("")
 	case errors.As(err, &a) && a.Class == defender.System && a.StatusCode == 403:
-		r.Shared.setListing(false, a.Reason)
+		r.Shared.setListing(a.Reason)
 	}
 	return page, err
 }
 
-// observe records the status of each followed action on the page, and returns those.
-func (r *round) observe(page defender.Page) (mine []*followed) {
+// observe records the status of each followed action on the page.
+func (r *round) observe(page defender.Page) {
 	for _, a := range page.Actions {
 		fs := r.byAction[a.ID]
 		if len(fs) == 0 || r.seen[a.ID] {
@@ -116,14 +74,12 @@ func (r *round) observe(page defender.Page) (mine []*followed) {
 				f.status = a.Status
 			}
 		}
-		mine = append(mine, fs...)
 		if a.Final() {
 			r.changed = true
 			a.Exchange = page.Exchange
 			r.finals = append(r.finals, a)
 		}
 	}
-	return mine
 }
 
 // finish decides and publishes what has become final, some at a time.
@@ -146,7 +102,7 @@ func (r *round) missing() error {
 	now := time.Now()
 	for _, f := range r.open {
 		overdue := now.Sub(f.accepted) > r.Config.Timeout
-		if !overdue && (r.seen[f.action] || f.straggler && !f.gone || now.Sub(f.accepted) < listLag) || now.Before(f.lookAt) {
+		if !overdue && (r.seen[f.action] || now.Sub(f.accepted) < listLag) || now.Before(f.lookAt) {
 			continue
 		}
 		f.lookAt = now.Add(vanishedEvery)
@@ -164,7 +120,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 	answer, is := errors.AsType[*defender.Error](err)
 	switch {
 	case err == nil && !overdue && !a.Final():
-		f.missed, f.gone, f.created = 0, false, a.CreationTime
+		f.missed, f.created = 0, a.CreationTime
 	case err == nil:
 		r.end(r.ctx, f.key, observation{action: a, exchange: a.Exchange, overdue: overdue})
 	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // refused: it is no id to the API

@@ -36,13 +36,10 @@ func (n *SharedState) Guarding() bool {
 	return !n.guarded.IsZero() && time.Since(n.guarded) < 2*time.Minute
 }
 
-func (n *SharedState) setListing(may bool, reason string) {
+func (n *SharedState) setListing(denied string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if may {
-		reason = ""
-	}
-	n.denied = reason
+	n.denied = denied
 }
 
 // noteQuotaWait records that a request was nakked to wait for quota; 0: it no longer waits.
@@ -80,4 +77,29 @@ func (n *SharedState) QuotaAwaited() bool {
 		delete(n.waiting, key)
 	}
 	return false
+}
+
+// inFlight are the requests that this process is handling. The ledger excludes other processes, this map other handlers.
+type inFlight struct {
+	mu  sync.Mutex
+	now map[string]struct{}
+}
+
+func (f *inFlight) enter(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, busy := f.now[key]; busy {
+		return false
+	}
+	if f.now == nil {
+		f.now = map[string]struct{}{}
+	}
+	f.now[key] = struct{}{}
+	return true
+}
+
+func (f *inFlight) leave(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.now, key)
 }

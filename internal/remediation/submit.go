@@ -22,13 +22,13 @@ import (
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
 // message; both may be called again with the same argument after a crash and then publish nothing twice. A refused message's
 // result may have another receivedAt then, which is not before since. since is when the
-// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Waits
+// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Unacked
 // says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
 // that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
 type Publisher interface {
 	Result(ctx context.Context, r message.Result, trace message.Trace, replyTo string, since time.Time) error
 	DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) error
-	Waits(ctx context.Context, message string) (bool, error)
+	Unacked(ctx context.Context, message string) (bool, error)
 }
 
 // DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one
@@ -109,7 +109,6 @@ type scope struct {
 	wait, work context.Context // Handler
 	began      time.Time
 	span       trace.Span // nil: not traced
-	refused    string     // for the span: the code, of a message without a claim on an entry
 }
 
 // Handle is the remediation.Handler of the request stream.
@@ -141,19 +140,26 @@ func (p *attempt) handle() (message.Outcome, error) {
 	}
 	req, invalid := p.Rules.Parse(p.origin)
 	p.req = req
-	if invalid != nil {
-		return p.handleUnauthorized(req, invalid)
-	}
-	own := ledger.EntryKey(p.Rules.Stream, req, p.origin.Published)
 	var err error
-	if p.key, err = p.find(req, own); err != nil {
+	if invalid != nil {
+		p.key, err = p.find(p.claimed(invalid), "")
+	} else {
+		p.key, err = p.find(req, ledger.EntryKey(p.Rules.Stream, req, p.origin.Published))
+	}
+	if err != nil {
 		return message.Outcome{}, err
+	}
+	if p.key == "" {
+		return p.refuseUnknown(req, invalid)
 	}
 	if !p.inFlight.enter(p.key) {
 		return message.Later(inHandFor, "inHand"), nil
 	}
 	defer p.inFlight.leave(p.key)
 	p.Shared.noteQuotaWait(p.key, 0)
+	if invalid != nil {
+		return p.handleUnauthorized(invalid)
+	}
 
 	// A first delivery is nearly always of a request that the ledger does not have. Its first write fails if the ledger has
 	// it, and only then is the ledger read. Where calls are limited it is read first: a call is taken from the budget before

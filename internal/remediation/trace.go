@@ -81,17 +81,13 @@ func (p *attempt) endSpan(out message.Outcome) {
 	if id := p.d.Header.Get("Nats-Msg-Id"); id != "" {
 		p.span.SetAttributes(semconv.MessagingMessageID(id))
 	}
-	e := &p.e
-	if p.refused != "" { // it had no claim on the entry, if there is one
-		e = &ledger.Entry{ID: p.d.Ref(), MachineID: p.req.MachineID, Run: 1, State: ledger.StateFinal, Outcome: message.Rejected, Error: &message.Failure{Code: p.refused}}
-	}
-	p.span.SetAttributes(attributes(e, cmp.Or(e.ID, p.req.ID))...)
+	p.span.SetAttributes(attributes(&p.e, cmp.Or(p.e.ID, p.req.ID))...)
 	switch {
 	case !out.Done:
 		p.span.SetAttributes(attrPutOff.String(cmp.Or(out.Cause, "panic")))
-	case e.Error != nil:
-		p.span.SetAttributes(semconv.ErrorTypeKey.String(e.Error.Code))
-		p.span.SetStatus(codes.Error, e.Error.Code)
+	case p.e.Error != nil:
+		p.span.SetAttributes(semconv.ErrorTypeKey.String(p.e.Error.Code))
+		p.span.SetStatus(codes.Error, p.e.Error.Code)
 	}
 }
 

@@ -62,15 +62,12 @@ type followed struct {
 	created     time.Time // in the API's time
 	accepted    time.Time
 	status      string
-	straggler   bool // so old that its page of the list holds little else: asked for by id
-	gone        bool // asked for so, and not there
-	missed      int  // look-ups by id that did not find it
+	missed      int // look-ups by id that did not find it
 	lookAt      time.Time
 }
 
 const (
-	pageSize       = 10_000 // the API's largest page [doc]
-	idsPerCall     = 40
+	pageSize       = 10_000      // the API's largest page [doc]
 	listLag        = time.Minute // younger actions may be missing from the list
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
@@ -194,9 +191,8 @@ func (t *Tracker) follow(ctx context.Context) {
 		if last = time.Now(); err != nil && ctx.Err() == nil {
 			t.Log.Warn("following is held up", zap.Error(err))
 		}
-		var quota interface{ Wait() time.Duration }
-		if errors.As(err, &quota) {
-			last = last.Add(min(quota.Wait(), t.Config.Interval) - due) // not a whole round later: others take what comes free
+		if wait, is := quotaWait(err); is {
+			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
 		}
 		if interval = min(interval*3/2, t.longest()); changed {
 			interval = t.Config.Interval
@@ -236,7 +232,7 @@ func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error)
 		return false, 0, nil
 	}
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
-	err = errors.Join(r.list(), r.stragglers())
+	err = r.list()
 	r.finish()
 	if err == nil {
 		err = r.missing()

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // gauges are the metrics of contract §7 that no package owns.
@@ -49,9 +51,9 @@ func (c pausedCollector) Describe(ch chan<- *prometheus.Desc) { ch <- pausedDesc
 
 // Collect is called by the registry.
 func (c pausedCollector) Collect(ch chan<- prometheus.Metric) {
-	reasons, _ := c.s.Readiness()
+	stop, _ := health.Stopping(c.s.Conditions())
 	seen := map[string]bool{}
-	for _, r := range reasons {
+	for _, r := range stop {
 		if !seen[r.Code] {
 			seen[r.Code] = true
 			ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 1, r.Code)

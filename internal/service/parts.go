@@ -12,6 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -71,7 +72,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget,
 		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
-		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
+		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.Names().OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
 			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
 			ReconcileDelay: set.ReconcileDelay, Timeout: set.Defender.Timeout, StartLimit: budget.StartLimit,
@@ -108,9 +109,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 // openStores opens what the broker keeps for the parts; it may be repeated.
 func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
-	if p.replicas, err = s.Broker.NewReplicas(ctx, s.Owner); err != nil {
-		return nil, err
-	}
+	p.replicas = s.Broker.NewReplicas(s.Owner)
 	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
 	if err != nil {
 		return nil, fmt.Errorf("call budget: %w", err)
@@ -169,17 +168,15 @@ func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		if err := p.tokens.Check(ctx); err == nil {
 			p.tokenSeen.Store(true)
-			p.breaker.ResetFrom(faultToken)
+			p.breaker.ResetFrom(health.Token)
 		} else if ctx.Err() == nil {
-			p.breaker.Trip(faultToken, err.Error())
+			p.breaker.Trip(health.Token, err.Error())
 		}
 		if !Pause(ctx, tokenInterval) {
 			return nil
 		}
 	}
 }
-
-const faultToken = "token"
 
 // keepReserve reserves some calls for look-ups, and records when requests wait in the stream because no call can be had. If
 // actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls before there

@@ -74,11 +74,7 @@ func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 }
 
 func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
-	store, err := conn.OpenLedger(ctx)
-	if err != nil {
-		return err
-	}
-	return store.Search(ctx, func(e ledger.Entry) {
+	return conn.NewLedger().Search(ctx, func(e ledger.Entry) {
 		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
 			return // its result says more
 		}
@@ -132,7 +128,7 @@ func (k Known) state() string {
 
 // ReadQueue finds messages in the request stream, and says how many there are in all.
 func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool) (found []Queued, all int, err error) {
-	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.OwnSubjects()}
+	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
 	for m, err := range conn.Queue(ctx) {
 		if broker.IsMissing(err) {
 			return found, all, nil

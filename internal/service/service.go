@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -18,6 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // Service is one worker in one process. Several can run side by side in one process, each with its own registry.
@@ -36,10 +36,10 @@ type Service struct {
 
 	SyncInterval bool // for benchmarks: the embedded broker acknowledges before the disk has it
 
-	Mu      sync.Mutex
-	waiting string // what is waited for before requests are taken; "" once they are
-	Parts   *parts
-	since   time.Time // not ready since; zero: ready
+	Mu         sync.Mutex
+	waiting    string // what is waited for before requests are taken; "" once they are
+	Parts      *parts
+	conditions []health.Condition // as Conditions returned them last
 }
 
 // New checks what can be checked without a connection.
@@ -57,7 +57,7 @@ func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger,
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w := &Service{
 		Settings: s, credential: credential, lookup: lookup, Log: log, Registry: registry, Owner: RandomID(),
-		waiting: waitingForStart, since: time.Now(), Ended: make(chan struct{}),
+		waiting: waitingForStart, Ended: make(chan struct{}),
 	}
 	registry.MustRegister(w.gauges()...)
 	w.admin, err = admin.New(admin.Config{

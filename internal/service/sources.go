@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -12,13 +11,11 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/rates"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/health"
 )
 
-// codePaused is the operator's pause among the reasons of /readyz.
-const codePaused = "paused"
-
 func (s *Service) sources() admin.Sources {
-	return admin.Sources{Alive: s.alive, Ready: s.Readiness, Status: s.status, Recent: s.recent, Find: s.find}
+	return admin.Sources{Alive: s.alive, Conditions: s.Conditions, Status: s.status, Recent: s.recent, Find: s.find}
 }
 
 func (s *Service) current() (b *broker.Broker, p *parts, waiting string) {
@@ -35,66 +32,17 @@ func (s *Service) alive() error {
 	return nil
 }
 
-// Readiness says why this replica takes no requests, and what an operator should know besides.
-func (s *Service) Readiness() (reasons, details []admin.Reason) {
-	b, p, waiting := s.current()
-	if b == nil || p == nil {
-		return []admin.Reason{{Code: "broker", Message: waiting}}, nil
-	}
-	if err := b.Connected(); err != nil {
-		reasons = append(reasons, admin.Reason{Code: "broker", Message: err.Error()})
-	}
-	if pause := p.replicas.Paused(); pause != nil {
-		reasons = append(reasons, admin.Reason{Code: codePaused, Message: "paused by an operator: " + pause.Reason + "; `worker resume` ends it"})
-	}
-	if fault, on := p.breaker.Current(); on {
-		reasons = append(reasons, admin.Reason{Code: fault.Code, Message: fault.Reason})
-	} else if !p.tokenSeen.Load() {
-		reasons = append(reasons, admin.Reason{Code: faultToken, Message: "no token for the API yet"})
-	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
-		details = append(details, admin.Reason{Code: "waitingForQuota", Message: fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(time.Now().Add(in).Round(time.Second)))})
-	}
-	if p.BesideLive() {
-		details = append(details, admin.Reason{Code: "liveReplicas", Message: "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"})
-	}
-	if denied := p.shared.ListingDenied(); denied != "" {
-		details = append(details, admin.Reason{Code: "mayNotList", Message: denied})
-	}
-	// What the files said last stays in force meanwhile.
-	if err := s.Settings.Accept.Signers.Err(); err != nil {
-		details = append(details, admin.Reason{Code: "signers", Message: err.Error()})
-	}
-	if err := s.Settings.Accept.Policy.Err(); err != nil {
-		details = append(details, admin.Reason{Code: "policy", Message: err.Error()})
-	}
-	if small := b.SmallPayload(); small != "" {
-		details = append(details, admin.Reason{Code: "maxPayload", Message: "the broker: " + small})
-	}
-	for _, d := range b.Differences() {
-		details = append(details, admin.Reason{Code: "settings", Message: d})
-	}
-	return reasons, details
-}
-
 // presence is what this replica reports to the others.
 func (s *Service) presence() broker.Presence {
-	reasons, _ := s.Readiness()
+	conditions := s.Conditions()
 	_, p, _ := s.current()
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	if len(reasons) == 0 {
-		s.since = time.Time{}
-	} else if s.since.IsZero() {
-		s.since = time.Now()
-	}
 	out := broker.Presence{
-		Ready: len(reasons) == 0, Since: s.since, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
+		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
 		NotKept: p.notKept(),
 	}
-	if len(reasons) > 0 {
-		out.Code, out.Reason = reasons[0].Code, reasons[0].Message
+	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the words of the version before
+		out.Ready, out.Code, out.Reason, out.Since = false, stop[0].Code, stop[0].Message, stop[0].Since
 	}
 	return out
 }
@@ -123,7 +71,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 		return admin.Status{}, err
 	}
 	// This replica's own state, fresher than its last presence.
-	if reasons, _ := s.Readiness(); len(reasons) > 0 {
+	if stop, _ := health.Stopping(s.Conditions()); len(stop) > 0 {
 		status.Healthy = false
 		if fault, on := p.breaker.Current(); on && status.Paused == nil {
 			status.Paused = &admin.Pause{Kind: admin.KindFault, Code: fault.Code, Reason: fault.Reason, Since: fault.Since}
@@ -167,14 +115,14 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	for _, r := range o.Replicas {
 		if !r.Ready {
 			status.Healthy = false
-			if status.Paused == nil && r.Code != codePaused { // else it was resumed just now
+			if status.Paused == nil && r.Code != health.Paused { // else it was resumed just now
 				status.Paused = &admin.Pause{Kind: admin.KindFault, Code: cmp.Or(r.Code, "notReady"), Reason: r.Reason, Since: r.Since}
 			}
 		}
 	}
 	if o.Pause != nil {
 		status.Healthy = false
-		status.Paused = &admin.Pause{Kind: admin.KindOperator, Code: codePaused, Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
+		status.Paused = &admin.Pause{Kind: admin.KindOperator, Code: health.Paused, Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
 	}
 	if waitsForQuota(o) {
 		status.WaitingForQuota = &admin.QuotaWait{NextCallAt: o.NextCall}

@@ -10,8 +10,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
-	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // Supervision notifies a service manager of the worker's state, by sd_notify(3). Without a manager it does nothing.
@@ -115,18 +115,18 @@ func (s *Service) started() bool {
 
 // doing is what the worker is at, in a line.
 func (s *Service) doing() string {
-	reasons, _ := s.Readiness()
-	if len(reasons) == 0 {
+	stop, _ := health.Stopping(s.Conditions())
+	if len(stop) == 0 {
 		_, p, _ := s.current()
 		return fmt.Sprintf("taking requests: %d in hand, %d actions followed", p.Consumer.InFlight(), p.Tracker.Following())
 	}
-	return "taking none: " + messages(reasons)
+	return "taking none: " + messages(stop)
 }
 
-func messages(reasons []admin.Reason) string {
-	var all []string
-	for _, r := range reasons {
-		all = append(all, r.Message)
+func messages(all []health.Condition) string {
+	var texts []string
+	for _, c := range all {
+		texts = append(texts, c.Message)
 	}
-	return strings.Join(all, "; ")
+	return strings.Join(texts, "; ")
 }

@@ -20,9 +20,9 @@ type Visitor struct {
 }
 
 // Visit looks for the windows. Those that no worker has made limit nobody.
-func Visit(ctx context.Context, js jetstream.JetStream, state jetstream.KeyValue, windows []budget.Window) (*Visitor, error) {
+func Visit(ctx context.Context, js jetstream.JetStream, state State, windows []budget.Window) (*Visitor, error) {
 	s := &Store{js: js, state: state}
-	if err := s.openBucket(ctx); err != nil {
+	if _, err := state.Info(ctx); err != nil {
 		return nil, err
 	}
 	v := &Visitor{store: s}

@@ -94,7 +94,7 @@ func (s *Store) publishGrant(ctx context.Context, window string) (bool, error) {
 // markTTL is for how long after a mark a call without a limit can still count in the window: a
 // mark is good for the calls of a tenth of the window.
 func markTTL(w budget.Window) time.Duration {
-	return lifetime(w.Lasts() + w.Per/10 + budget.StartLimit)
+	return w.Lasts() + w.Per/10 + budget.StartLimit
 }
 
 // takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
@@ -114,7 +114,9 @@ func (s *Store) takeUnrecorded(ctx context.Context, window string) error {
 
 func (s *Store) mark(ctx context.Context, w budget.Window) error {
 	now := time.Now()
-	if err := s.put(ctx, unrecordedPrefix+w.Name, nil, markTTL(w)); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := s.state.Put(ctx, unrecordedPrefix+w.Name, nil, markTTL(w)); err != nil {
 		return fmt.Errorf("mark the %s window as incomplete: %w", w.Name, err)
 	}
 	s.mu.Lock()

@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/ledger"
 )
@@ -65,7 +64,7 @@ func (k *Report) addresses(ctx context.Context) bool {
 	s := k.Env.Settings
 	servers := s.NATS.URLs
 	if len(servers) == 0 {
-		servers = []string{"nats://" + session.Dialable(s.Embedded.Addr)}
+		servers = []string{"nats://" + broker.Dialable(s.Embedded.Addr)}
 	}
 	answer := false
 	type failure struct{ addr, text, do string }

@@ -125,7 +125,7 @@ func (k *Report) api(ctx context.Context, conn *broker.Broker, tokens *defender.
 		return
 	}
 	defer client.Close()
-	_, err = client.List(ctx, defender.UseLookup, defender.Query{Top: 1, Newest: true})
+	_, err = client.Page(ctx, defender.UseLookup, defender.Query{Top: 1, Newest: true})
 	k.answer(what, apiURL, err)
 	k.skew(client)
 }

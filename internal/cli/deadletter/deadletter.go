@@ -110,12 +110,12 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 // can guess. A superfluous replay does no harm, because a dead letter opens one run.
 func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
 	header := message.ReplayHeader(l.Seq, l.Header)
-	stored, err := conn.PublishOnce(ctx, header, l.Data)
+	stored, err := conn.Publish(ctx, header, l.Data)
 	if err != nil || !stored.Duplicate {
 		return err
 	}
 	header["Nats-Msg-Id"] = []string{header.Get("Nats-Msg-Id") + ":" + service.RandomID()}
-	_, err = conn.PublishOnce(ctx, header, l.Data)
+	_, err = conn.Publish(ctx, header, l.Data)
 	return err
 }
 

@@ -19,6 +19,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
@@ -107,7 +108,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 	go func() { done <- w.Run(ctx) }()
 	stop = func() { cancel(); <-w.Ended }
 	for {
-		if reasons, _ := w.Readiness(); len(reasons) == 0 {
+		if reasons, _ := health.Stopping(w.Conditions()); len(reasons) == 0 {
 			return w, done, stop, nil
 		}
 		select {
@@ -170,12 +171,12 @@ func prepare(api *defendersim.Server) {
 func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, err error) {
 	waiting := map[string]sample{} // by request id
 	for _, s := range samples() {
-		seq, err := b.Publish(ctx, nil, []byte(s.payload))
+		stored, err := b.Publish(ctx, nil, []byte(s.payload))
 		if err != nil {
 			return false, err
 		}
 		if s.id == "" {
-			s.id = b.Names().Stream + ":" + strconv.FormatUint(seq, 10)
+			s.id = b.Names().Stream + ":" + strconv.FormatUint(stored.Sequence, 10)
 		}
 		waiting[s.id] = s
 	}

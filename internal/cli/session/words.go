@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 )
@@ -20,11 +19,11 @@ func ShellQuote(s string) string {
 
 // WriteJSONLine writes v as one line.
 func WriteJSONLine(out io.Writer, v any) error {
-	text, err := AsJSON(v)
+	line, err := AsJSON(v)
 	if err != nil {
 		return err
 	}
-	_, err = out.Write(append(text, '\n'))
+	_, err = out.Write(append(line, '\n'))
 	return err
 }
 
@@ -53,18 +52,6 @@ func AsJSON(v any) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// Dialable turns an address to listen on into one to connect to.
-func Dialable(addr string) string {
-	host, port, _ := net.SplitHostPort(addr)
-	switch host {
-	case "", "0.0.0.0":
-		host = "127.0.0.1"
-	case "::":
-		host = "::1"
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // Claiming is a request's id with the id that its message claimed.

@@ -1,0 +1,120 @@
+// Package health names the conditions that keep waiting requests from being called, or accepted actions from being followed
+// (contract §6.4). It has one table of them, so that /readyz, /status, `worker status`, `worker why`, the page, the metric
+// unrestrict_condition, the alerts and the runbook say the same by the same name. It imports nothing of ours, and decides
+// nothing about requests: each part says what it sees, and internal/service gathers it.
+package health
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Condition is one cause that holds now.
+type Condition struct {
+	Code     string    `json:"code"` // of the table, or the API's own code for a fault that it named
+	Message  string    `json:"message,omitempty"`
+	Remedy   string    `json:"remedy,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"` // when it ends by itself; zero: with its cause
+	Stops    bool      `json:"stops"`          // no request is taken; else something is impaired
+	Replicas int       `json:"replicas,omitempty"`
+}
+
+// New is a condition of the table, with what is to be said about this one.
+func New(code, message string) Condition {
+	row := Lookup(code)
+	return Condition{Code: code, Message: cmp.Or(message, row.Means), Remedy: row.Remedy, Stops: row.Stops}
+}
+
+// Stopping are the conditions that stop a replica, and the others.
+func Stopping(all []Condition) (stop, impair []Condition) {
+	for _, c := range all {
+		if c.Stops {
+			stop = append(stop, c)
+		} else {
+			impair = append(impair, c)
+		}
+	}
+	return stop, impair
+}
+
+// Has returns the condition with a code.
+func Has(all []Condition, code string) (Condition, bool) {
+	i := slices.IndexFunc(all, func(c Condition) bool { return c.Code == code })
+	if i < 0 {
+		return Condition{}, false
+	}
+	return all[i], true
+}
+
+// Date gives each condition that does not know since when it holds the time at which it was first seen: before is what
+// was seen the last time.
+func Date(before, seen []Condition, now time.Time) []Condition {
+	dated := slices.Clone(seen)
+	for i, c := range dated {
+		if !c.Since.IsZero() {
+			continue
+		}
+		if old, held := Has(before, c.Code); held {
+			dated[i].Since = old.Since
+		} else {
+			dated[i].Since = now.UTC()
+		}
+	}
+	sorted(dated)
+	return dated
+}
+
+// Merge makes one list of those of all replicas. A code stands once, with the words of the replica that has had it longest,
+// and stops the deployment if it stops any of them.
+func Merge(replicas ...[]Condition) []Condition {
+	merged := map[string]Condition{}
+	var codes []string
+	for _, all := range replicas {
+		counted := map[string]bool{}
+		for _, c := range all {
+			have, known := merged[c.Code]
+			if !known {
+				codes = append(codes, c.Code)
+				have = c
+				have.Replicas = 0
+			}
+			if !counted[c.Code] {
+				counted[c.Code] = true
+				have.Replicas++
+			}
+			merged[c.Code] = joined(have, c)
+		}
+	}
+	list := make([]Condition, 0, len(codes))
+	for _, code := range codes {
+		list = append(list, merged[code])
+	}
+	sorted(list)
+	return list
+}
+
+func joined(have, c Condition) Condition {
+	if c.Since.Before(have.Since) {
+		have.Message, have.Remedy, have.Since = c.Message, c.Remedy, c.Since
+	}
+	if c.Until.IsZero() || !have.Until.IsZero() && c.Until.After(have.Until) {
+		have.Until = c.Until
+	}
+	have.Stops = have.Stops || c.Stops
+	return have
+}
+
+// sorted puts what stops first, else keeps the order.
+func sorted(all []Condition) {
+	slices.SortStableFunc(all, func(a, b Condition) int {
+		switch {
+		case a.Stops == b.Stops:
+			return 0
+		case a.Stops:
+			return -1
+		}
+		return 1
+	})
+}

@@ -1,0 +1,189 @@
+package health
+
+import "slices"
+
+// Codes of the table. A fault that the API named has the API's own code instead (defender.CodeLabel).
+const (
+	Broker          = "broker"
+	Paused          = "paused"
+	Token           = "token"
+	Store           = "store"
+	SlowBroker      = "slowBroker"
+	Unreachable     = "unreachable"
+	UnclearAnswers  = "unclearAnswers"
+	Unauthorized    = "Unauthorized"
+	Forbidden       = "Forbidden"
+	DisabledFeature = "DisabledFeature"
+	Redirect        = "redirect"
+	NotDefender     = "notDefender"
+	Other           = "other"
+	NoWorker        = "noWorker"
+	NotUnderstood   = "notUnderstood"
+
+	MayNotList      = "mayNotList"
+	WaitingForQuota = "waitingForQuota"
+	LiveReplicas    = "liveReplicas"
+	Signers         = "signers"
+	Policy          = "policy"
+	MaxPayload      = "maxPayload"
+	Settings        = "settings"
+)
+
+// Row is what is known of a code, whoever has the condition. docs/runbook.md's tables are generated from it.
+type Row struct {
+	Code   string
+	Stops  bool   // by default; a part may say otherwise of one condition
+	Means  string // a sentence without its full stop
+	Remedy string // what to do
+	Ends   string // what ends it
+}
+
+// Lookup is the row of a code. A code that the table does not have is the API's own name for a fault of the system.
+func Lookup(code string) Row {
+	if i := slices.IndexFunc(table, func(r Row) bool { return r.Code == code }); i >= 0 {
+		return table[i]
+	}
+	row := Lookup(Other)
+	row.Code = code
+	return row
+}
+
+// Table is every row: first what stops a replica, then what impairs it.
+func Table() []Row { return slices.Clone(table) }
+
+const probe = "with an answer to a probe, one request at a time, 15 s apart at most"
+
+var table = []Row{
+	{
+		Code: Broker, Stops: true,
+		Means:  "There is no connection to the broker, or it is still waited for; streams without a leader count too",
+		Remedy: "start the broker; check `NATS_URL`, the network and the servers' logs. A refused sign-in ends a start with 1 instead",
+		Ends:   "with the connection",
+	},
+	{
+		Code: Paused, Stops: true,
+		Means:  "Somebody ran `worker pause`",
+		Remedy: "read the reason; `worker resume`",
+		Ends:   "`worker resume`, or the time that was given",
+	},
+	{
+		Code: Token, Stops: true,
+		Means:  "There is no token for the API",
+		Remedy: "the message is the identity provider's: an expired secret or certificate, a wrong tenant or client, `DEFENDER_TOKEN_FILE` missing or stale, the sign-in host unreachable. A new secret needs a restart where it came as a variable",
+		Ends:   "with a token, asked for every 2 s",
+	},
+	{
+		Code: Store, Stops: true,
+		Means:  "The broker does not store what must be durable before a call",
+		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; docs/operations.md has the limits of the embedded broker",
+		Ends:   "with the first write that is acknowledged",
+	},
+	{
+		Code: SlowBroker, Stops: true,
+		Means:  "The broker takes so long to store what must be durable before a call that the grant for the call is too old by then",
+		Remedy: "its disk (`SyncAlways` waits for it), its load, and the round trip to it: below 100 ms all is well, from two thirds of a second on no call can be made",
+		Ends:   probe,
+	},
+	{
+		Code: Unreachable, Stops: true,
+		Means:  "Nothing answers at the API: name resolution, connection or TLS handshake fails",
+		Remedy: "check `DEFENDER_API_URL`, DNS, proxy (`HTTPS_PROXY`), firewall and the trusted certificates",
+		Ends:   probe,
+	},
+	{
+		Code: UnclearAnswers, Stops: true,
+		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections",
+		Remedy: "see whether Defender has an incident and what the proxy does. Every such call is looked up before it is made again",
+		Ends:   probe,
+	},
+	{
+		Code: Unauthorized, Stops: true,
+		Means:  "The API refuses a fresh token (`http401` where it gives no code)",
+		Remedy: "token of the wrong tenant, cloud or audience: `DEFENDER_CLOUD`, `DEFENDER_SCOPE`",
+		Ends:   probe,
+	},
+	{
+		Code: Forbidden, Stops: true,
+		Means:  "A permission is missing, or the API has accepted no call with this token yet",
+		Remedy: "grant the app `Machine.RestrictExecution` and consent to it; a wrong audience answers 403 too. A token that is cached gets a new permission only when it is renewed, within about an hour; a restart gets one at once",
+		Ends:   probe,
+	},
+	{
+		Code: DisabledFeature, Stops: true,
+		Means:  "The tenant does not have the feature",
+		Remedy: "licence and advanced features in the Defender portal",
+		Ends:   probe,
+	},
+	{
+		Code: Redirect, Stops: true,
+		Means:  "The API answers with a redirect, which is never followed",
+		Remedy: "a proxy's sign-in page, or a wrong `DEFENDER_API_URL`",
+		Ends:   probe,
+	},
+	{
+		Code: NotDefender, Stops: true,
+		Means:  "A 4xx without Defender's error body: something else answers. An empty 404 is one only where nobody has got Defender's answers lately",
+		Remedy: "the proxy, or a wrong `DEFENDER_API_URL`",
+		Ends:   probe,
+	},
+	{
+		Code: Other, Stops: true,
+		Means:  "The API refuses all requests with a code that is not known here; the message has it",
+		Remedy: "read the message",
+		Ends:   probe,
+	},
+	{
+		Code: NoWorker, Stops: true,
+		Means:  "No worker is running",
+		Remedy: "start `worker run`",
+		Ends:   "when one runs, within 5 s",
+	},
+	{
+		Code: NotUnderstood, Stops: true,
+		Means:  "A replica says what this version does not understand",
+		Remedy: "ask with that replica's version of the worker",
+		Ends:   "when all replicas have one version",
+	},
+	{
+		Code:   MayNotList,
+		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
+		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
+		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code:   WaitingForQuota,
+		Means:  "All calls that the API allows are used up, but for those that are left to look-ups; requests wait in the stream",
+		Remedy: "nothing needs to be done: it goes on at the time that it says, as `waitingForQuota.nextCallAt` of `worker status --json` does",
+		Ends:   "with the next free call",
+	},
+	{
+		Code:   LiveReplicas,
+		Means:  "This replica is in dry run (`WORKER_DRY_RUN`) beside live ones, and takes nothing: a request that it took would end without its call",
+		Remedy: "nothing needs to be done, or stop one of the two kinds",
+		Ends:   "when no live replica is left",
+	},
+	{
+		Code:   Signers,
+		Means:  "The file of trusted signers can't be read as it is now; what it said last stays in force",
+		Remedy: "correct the file that `WORKER_TRUSTED_SIGNERS_FILE` names",
+		Ends:   "when it is read again, within seconds of a change",
+	},
+	{
+		Code:   Policy,
+		Means:  "The policy file can't be read as it is now; what it said last stays in force",
+		Remedy: "correct the file that `WORKER_POLICY_FILE` names",
+		Ends:   "when it is read again, within seconds of a change",
+	},
+	{
+		Code:   MaxPayload,
+		Means:  "The broker takes small messages alone: larger requests are rejected, larger actions are left out of results",
+		Remedy: "raise `max_payload` to what `worker check` names",
+		Ends:   "with a broker that takes more",
+	},
+	{
+		Code:   Settings,
+		Means:  "A stream or the consumer is set up differently from what would be created",
+		Remedy: "nothing needs to be done if it is meant; else change it with the nats command",
+		Ends:   "when it is as it would be created",
+	},
+}

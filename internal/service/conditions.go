@@ -1,0 +1,90 @@
+package service
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/health"
+)
+
+// Conditions are what keeps requests from being called, or actions from being followed, on this replica, and since when;
+// what stops it comes first. Every place that shows the state of a worker has it from here: a new cause is a row of health's
+// table and a line in one of the functions below.
+func (s *Service) Conditions() []health.Condition {
+	seen := s.seen()
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	s.conditions = health.Date(s.conditions, seen, time.Now())
+	return s.conditions
+}
+
+// seen are the conditions as each part sees them now.
+func (s *Service) seen() (all []health.Condition) {
+	b, p, waiting := s.current()
+	if b == nil || p == nil {
+		return []health.Condition{health.New(health.Broker, waiting)}
+	}
+	all = append(all, ofBroker(b)...)
+	all = append(all, p.ofWork()...)
+	return append(all, s.ofFiles()...)
+}
+
+// ofBroker are about the connection and what stands at its other end.
+func ofBroker(b *broker.Broker) (all []health.Condition) {
+	if err := b.Connected(); err != nil {
+		all = append(all, health.New(health.Broker, err.Error()))
+	}
+	if small := b.SmallPayload(); small != "" {
+		all = append(all, health.New(health.MaxPayload, "the broker: "+small))
+	}
+	if differences := b.Differences(); len(differences) > 0 {
+		all = append(all, health.New(health.Settings, strings.Join(differences, "; ")))
+	}
+	return all
+}
+
+// ofWork are about taking requests, calling and following.
+func (p *parts) ofWork() (all []health.Condition) {
+	if pause := p.replicas.Paused(); pause != nil {
+		c := health.New(health.Paused, "paused by an operator: "+pause.Reason+"; `worker resume` ends it")
+		c.Since = pause.Since
+		if pause.Until != nil {
+			c.Until = *pause.Until
+		}
+		all = append(all, c)
+	}
+	if fault, on := p.breaker.Current(); on {
+		c := health.New(fault.Code, fault.Reason)
+		c.Since, c.Stops = fault.Since, true
+		all = append(all, c)
+	} else if !p.tokenSeen.Load() {
+		all = append(all, health.New(health.Token, "no token for the API yet"))
+	}
+	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
+		next := time.Now().Add(in).Round(time.Second)
+		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
+		c.Until = next.UTC()
+		all = append(all, c)
+	}
+	if p.BesideLive() {
+		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
+	}
+	if denied := p.shared.ListingDenied(); denied != "" {
+		all = append(all, health.New(health.MayNotList, denied))
+	}
+	return all
+}
+
+// ofFiles are about files that are read again when they change. What they said last stays in force meanwhile.
+func (s *Service) ofFiles() (all []health.Condition) {
+	if err := s.Settings.Accept.Signers.Err(); err != nil {
+		all = append(all, health.New(health.Signers, err.Error()))
+	}
+	if err := s.Settings.Accept.Policy.Err(); err != nil {
+		all = append(all, health.New(health.Policy, err.Error()))
+	}
+	return all
+}
