@@ -7,15 +7,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
-	"example.com/unrestrict-worker/internal/message"
 )
 
 // Overview is the state of a deployment as the broker has it.
@@ -91,10 +90,14 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	if err != nil {
 		return err
 	}
-	keys := b.cfg.Names.stateKeys()
+	state, err := b.open(ctx, "KV_"+StateBucket) // for the broker's time
+	if err != nil {
+		return err
+	}
+	keys, now := b.cfg.Names.stateKeys(), state.CachedInfo().TimeStamp
 	for _, key := range slices.Sorted(maps.Keys(words)) {
 		if w := words[key]; w.Value != nil {
-			o.learn(key, w, keys)
+			o.learn(key, w, keys, now)
 		}
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
@@ -117,7 +120,7 @@ func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error
 	return words, nil
 }
 
-func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
+func (o *Overview) learn(key string, w ledger.Record, keys stateKeys, now time.Time) {
 	if key == keys.pause {
 		if p := readPause(w.Value, w.Written); !p.over() {
 			o.Pause = p
@@ -125,6 +128,12 @@ func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
 		return
 	}
 	p := readPresence(w.Value, w.Written)
+	// A broker that stores nothing keeps what should have expired.
+	if old := now.Sub(w.Written); old > presenceTTL+presenceEvery {
+		p.Ready, p.Code, p.Since = false, health.Store, w.Written
+		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
+		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
+	}
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
 	for window, n := range p.Reserve {
@@ -183,77 +192,4 @@ func (b *Broker) Latest(ctx context.Context, name string, n int) ([]Message, err
 		}
 	}
 	return msgs, nil
-}
-
-// Tally counts the final results of the last 24 hours by outcome. It reads on from where it was each time it is asked,
-// so that it costs nothing while nobody asks.
-type Tally struct {
-	// Each is told of every result as it is counted, final or not; nil: nobody. It is set before the first question.
-	Each func(Message)
-
-	b *Broker
-
-	mu      sync.Mutex
-	next    uint64 // sequence to go on from; 0: not begun
-	minutes map[time.Time]map[string]int
-}
-
-const tallyOver = 24 * time.Hour
-
-// NewTally begins with the results of the last 24 hours.
-func (b *Broker) NewTally() *Tally {
-	return &Tally{b: b, minutes: map[time.Time]map[string]int{}}
-}
-
-// Counts reads up to the present. byMinute must not be changed.
-func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[time.Time]map[string]int, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.read(ctx); err != nil {
-		return nil, nil, err
-	}
-	total, byMinute = map[string]int{}, map[time.Time]map[string]int{}
-	for minute, counts := range t.minutes {
-		if time.Since(minute) > tallyOver {
-			delete(t.minutes, minute)
-			continue
-		}
-		byMinute[minute] = counts
-		for outcome, n := range counts {
-			total[outcome] += n
-		}
-	}
-	return total, byMinute, nil
-}
-
-func (t *Tally) read(ctx context.Context) error {
-	n := t.b.cfg.Names
-	p := part{subject: n.ResultsSubject, from: t.next}
-	if t.next == 0 {
-		p.since = time.Now().Add(-tallyOver)
-	}
-	err := t.b.scan(ctx, n.ResultsStream, p, func(m Message) error {
-		t.count(m)
-		return nil
-	})
-	if IsMissing(err) {
-		return nil
-	}
-	return err
-}
-
-func (t *Tally) count(m Message) {
-	t.next = m.Sequence + 1
-	if t.Each != nil {
-		t.Each(m)
-	}
-	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
-	if !ok || !message.IsOutcome(outcome) || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
-		return
-	}
-	minute := m.Time.UTC().Truncate(time.Minute)
-	if t.minutes[minute] == nil {
-		t.minutes[minute] = map[string]int{}
-	}
-	t.minutes[minute][outcome]++
 }

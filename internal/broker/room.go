@@ -8,9 +8,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// nearlyFull is the share of a limit in use from which it is worth a word, in percent.
-const nearlyFull = 80
-
 // Room says of which streams, and whether of the account, the broker stores no more, or soon won't. A stream that discards
 // its oldest messages at its limit is none of them.
 func (b *Broker) Room(ctx context.Context) (full, nearly []string, err error) {

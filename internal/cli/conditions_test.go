@@ -39,10 +39,16 @@ func TestEveryConditionIsSaidEverywhere(t *testing.T) {
 			t.Errorf("%s is in the table, and not brought about here", row.Code)
 			continue
 		}
+		if s.elsewhere != "" {
+			continue
+		}
 		t.Run(row.Code, func(t *testing.T) {
 			t.Parallel()
 			place := newConditionPlace(t, s)
 			end := s.begin(t, place)
+			if !s.nobody {
+				place.eventually(t, "/readyz to say "+row.Code, func() string { return place.notReady(row) })
+			}
 			if s.publish {
 				place.publish(t, "waits", 900)
 			}
@@ -184,26 +190,39 @@ func codes(all []health.Condition) (list []string) {
 	return list
 }
 
-// notSaidByReplica says what is wrong with /readyz, /status, the page and the metrics.
-func (p *conditionPlace) notSaidByReplica(row health.Row) string {
+// notReady says what is wrong with /readyz.
+func (p *conditionPlace) notReady(row health.Row) string {
 	var ready struct{ Reasons, Details []health.Condition }
 	status, body := p.get("/readyz")
 	if err := json.Unmarshal([]byte(body), &ready); err != nil {
 		return fmt.Sprintf("/readyz: %v", err)
 	}
-	list, want, value := ready.Details, http.StatusOK, "1"
+	list, want := ready.Details, http.StatusOK
 	if row.Stops {
-		list, want, value = ready.Reasons, http.StatusServiceUnavailable, "2"
+		list, want = ready.Reasons, http.StatusServiceUnavailable
 	}
 	c, said := health.Has(list, row.Code)
 	if status != want || !said || c.Message == "" || c.Remedy == "" || c.Since.IsZero() {
 		return fmt.Sprintf("/readyz: %d %s", status, body)
 	}
+	return ""
+}
+
+// notSaidByReplica says what is wrong with /readyz, /status, the page and the metrics.
+func (p *conditionPlace) notSaidByReplica(row health.Row) string {
+	if wrong := p.notReady(row); wrong != "" {
+		return wrong
+	}
+	value := "1"
+	if row.Stops {
+		value = "2"
+	}
 	var shown struct {
 		Healthy    bool
 		Conditions []health.Condition
 	}
-	if status, body = p.get("/status"); json.Unmarshal([]byte(body), &shown) != nil || !slices.Contains(codes(shown.Conditions), row.Code) || shown.Healthy == row.Stops {
+	status, body := p.get("/status")
+	if json.Unmarshal([]byte(body), &shown) != nil || !slices.Contains(codes(shown.Conditions), row.Code) || shown.Healthy == row.Stops {
 		return fmt.Sprintf("/status: %d %s", status, body)
 	}
 	if _, body = p.get("/"); !strings.Contains(body, "<code>"+row.Code+"</code>") {
@@ -289,6 +308,8 @@ type situation struct {
 	// begin brings it about, and returns what ends it; nil: nothing that could be done here.
 	begin   func(*testing.T, *conditionPlace) (end func())
 	publish bool // a request is published behind it, which waits for it
+
+	elsewhere string // the test of another package that brings it about
 
 	unstarted bool // the worker is not started before begin
 	nobody    bool // no replica runs that could be asked
@@ -421,13 +442,68 @@ var situations = map[string]situation{
 			t.Fatal(err)
 		}
 		p.run(t)
-		return nil
+		return func() { p.drop(t, "REMEDIATION_RESULTS") } // made anew as it should be
 	}},
+	health.Missing: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		p.stop()
+		p.vars["WORKER_PROVISION"] = "false"
+		p.run(t)
+		was := p.drop(t, "REMEDIATION_DEADLETTER")
+		return func() {
+			if _, err := p.js.CreateStream(t.Context(), was); err != nil {
+				t.Error(err)
+			}
+		}
+	}},
+	health.Unfit: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		return p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 3 })
+	}},
+	health.AckPending: {begin: func(t *testing.T, p *conditionPlace) func() {
+		undo := p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 })
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 404, Code: "ResourceNotFound", Message: "no", Times: 2}) // it waits 5 s before it is tried again
+		p.publish(t, "out", 1)
+		p.publish(t, "behind", 2)
+		return undo
+	}},
+	health.JetStream: {away: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		if err := p.broker.DisableJetStream(); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := p.broker.EnableJetStream(&server.JetStreamConfig{StoreDir: p.opts.StoreDir}); err != nil {
+				t.Error(err)
+			}
+		}
+	}},
+	health.ConsumerPaused: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		if _, err := p.js.PauseConsumer(t.Context(), "REMEDIATION", "unrestrict-worker", time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if _, err := p.js.ResumeConsumer(t.Context(), "REMEDIATION", "unrestrict-worker"); err != nil {
+				t.Error(err)
+			}
+		}
+	}},
+	health.RateUnknown: {publish: true, env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {
+		p.drop(t, "UNRESTRICT_RATE_MINUTE")
+		return nil // a minute and what it needs besides
+	}},
+	health.Throttled: {env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 429, Code: "429", RetryAfter: 15 * time.Minute, Times: 1})
+		p.publish(t, "throttled", 1)
+		return func() { p.command(t, "resume", "--closure", "--yes") }
+	}},
+	health.LedgerLost: {begin: func(t *testing.T, p *conditionPlace) func() {
+		p.drop(t, "KV_UNRESTRICT_LEDGER")
+		return nil // an hour
+	}},
+	health.DiskNearlyFull: {elsewhere: "TestFullness"},
 	health.SlowBroker: {unstarted: true, env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}
 		p.vars["NATS_URL"] = slow.listen(t)
 		p.run(t)
-		slow.delay.Store(int64(600 * time.Millisecond))
+		slow.delay.Store(int64(400 * time.Millisecond))
 		p.publish(t, "slow", 1)
 		return func() { slow.delay.Store(0) }
 	}},
@@ -474,6 +550,39 @@ func (p *conditionPlace) write(t *testing.T, path, content string) {
 	}
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// drop deletes a stream, and returns how it was.
+func (p *conditionPlace) drop(t *testing.T, name string) jetstream.StreamConfig {
+	t.Helper()
+	stream, err := p.js.Stream(t.Context(), name)
+	if err == nil {
+		err = p.js.DeleteStream(t.Context(), name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream.CachedInfo().Config
+}
+
+// consumer gives the consumer other settings, and returns what gives it its own again.
+func (p *conditionPlace) consumer(t *testing.T, change func(*jetstream.ConsumerConfig)) (undo func()) {
+	t.Helper()
+	consumer, err := p.js.Consumer(t.Context(), "REMEDIATION", "unrestrict-worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := consumer.CachedInfo().Config
+	is := was
+	change(&is)
+	if _, err := p.js.UpdateConsumer(t.Context(), "REMEDIATION", is); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if _, err := p.js.UpdateConsumer(t.Context(), "REMEDIATION", was); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally
 
 // statusOf makes the object of contract §1. It is healthy while nothing stops any replica and one runs at least.
 func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
-	results, _, err := tally.Counts(ctx)
+	results, _, current, err := tally.Counts(ctx)
 	if err != nil {
 		return admin.Status{}, err
 	}
@@ -91,7 +91,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	status := admin.Status{
 		Healthy: len(stop) == 0, Conditions: conditions, Paused: paused(o.Pause, stop),
 		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
-		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Version: ThisBuild().Version,
+		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)

@@ -78,7 +78,7 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		return admin.Recent{}, errNoBroker
 	}
 	var r admin.Recent
-	_, minutes, err := p.Tally.Counts(ctx)
+	_, minutes, _, err := p.Tally.Counts(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -88,6 +88,7 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		}
 	}
 	r.ActionsByAge = byAge(p.Tracker.Ages())
+	r.Counting = !p.digest.ReadOn(ctx)
 	if err := p.digest.CountQueue(ctx, b); err != nil {
 		return r, err
 	}
