@@ -21,7 +21,7 @@ func (k *Report) workers(ctx context.Context, conn *broker.Broker) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	conn.Settle(ctx)
+	conn.AwaitPresence(ctx)
 	o, err := conn.Overview(ctx, config.Windows(k.Env.Settings.Rates))
 	switch {
 	case broker.IsMissing(err) || err == nil && len(o.Replicas) == 0:
