@@ -5,7 +5,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -80,11 +79,12 @@ type Broker struct {
 	embedded  *embedded // nil: remote
 	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	closed chan struct{}   // closed when the connection has ended for good
-	lost   context.Context // ends when only a new Broker helps
-	lose   context.CancelFunc
+	nc       *nats.Conn
+	signedIn atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
+	js       jetstream.JetStream
+	closed   chan struct{}   // closed when the connection has ended for good
+	lost     context.Context // ends when only a new Broker helps
+	lose     context.CancelFunc
 
 	replies replies
 
@@ -104,21 +104,18 @@ type Broker struct {
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	b := newBroker(cfg, log)
-	var opts nats.Options
+	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
 		if b.embedded, err = startEmbedded(cfg, b.repeating, b.giveUp); err != nil {
 			return nil, err
 		}
 		b.url = b.embedded.url
-		opts, err = b.options(nats.InProcessServer(b.embedded), nats.Token(b.embedded.token))
-	} else {
-		opts, err = b.remoteOptions()
+		options = func() (nats.Options, error) {
+			return b.options(nats.InProcessServer(b.embedded), nats.Token(b.embedded.token))
+		}
 	}
-	if err == nil {
-		err = b.connect(ctx, opts)
-	}
-	if err != nil {
+	if err := b.connect(ctx, options); err != nil {
 		b.stopEmbedded()
 		return nil, err
 	}
@@ -137,7 +134,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	}
 	b := newBroker(cfg, log)
 	advice := "check NATS_URL"
-	var opts nats.Options
+	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
 		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
@@ -147,16 +144,14 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 				return nil, err
 			}
 		}
-		opts, err = b.options(nats.Token(b.cfg.EmbeddedToken))
-		opts.Servers = []string{b.url}
-	} else {
-		opts, err = b.remoteOptions()
+		options = func() (nats.Options, error) {
+			opts, err := b.options(nats.Token(b.cfg.EmbeddedToken))
+			opts.Servers = []string{b.url}
+			return opts, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	err = b.connect(ctx, opts)
-	if refused := (*RefusedError)(nil); err != nil && !errors.As(err, &refused) {
+	err = b.connect(ctx, options)
+	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %s", err, advice)
 	}
 	if err != nil {
@@ -213,7 +208,9 @@ func (b *Broker) Connected() error {
 		return nil
 	}
 	reason := b.nc.Status().String()
-	if r := b.absence.Load(); r != nil {
+	if err := b.nc.LastError(); err != nil { // a TLS handshake that fails amid a reconnection is told here alone
+		reason = b.reason(err)
+	} else if r := b.absence.Load(); r != nil {
 		reason = *r
 	}
 	return fmt.Errorf("no connection to the broker %s: %s", b.url, reason)

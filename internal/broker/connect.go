@@ -18,9 +18,16 @@ func (b *Broker) remoteOptions() (nats.Options, error) {
 		return nats.Options{}, err
 	}
 	b.url = strings.Join(redacted, ",")
-	auth, err := b.cfg.Auth.options()
+	signIn := b.cfg.Auth
+	if strings.Contains(b.cfg.URL, "@") {
+		signIn.TokenFile = "" // the client library takes no handler beside what is in the URL
+	}
+	auth, err := signIn.options()
 	if err != nil {
 		return nats.Options{}, err
+	}
+	if signIn.NKey != "" {
+		auth = append(auth, nats.ReconnectToServer(b.renewKey))
 	}
 	opts, err := b.options(auth...)
 	if err != nil {
@@ -60,12 +67,20 @@ func (b *Broker) options(more ...nats.Option) (nats.Options, error) {
 	return opts, nil
 }
 
-// connect waits until there is a connection.
-func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
-	err := b.persist(ctx, "connect to the broker "+b.url, func(ctx context.Context) error {
+// connect waits until there is a connection. options reads the files of the sign-in, anew for each attempt.
+func (b *Broker) connect(ctx context.Context, options func() (nats.Options, error)) error {
+	opts, err := options()
+	if err != nil {
+		return err
+	}
+	err = b.persist(ctx, "connect to the broker "+b.url, func(ctx context.Context) error {
+		if now, err := options(); err == nil { // else one is just being written
+			opts = now
+		}
 		nc, err := connectWithin(ctx, opts)
 		if err == nil {
 			b.nc = nc
+			b.signedIn.Store(nc)
 			return nil
 		}
 		if advice := b.refusal(err); advice != "" {
@@ -137,9 +152,18 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 func (b *Broker) absent(err error) {
 	reason := "disconnected"
 	if err != nil {
-		reason = err.Error()
+		reason = b.reason(err)
 	}
 	b.absence.Store(&reason)
+}
+
+// reason is an error with what to do about it. A sign-in that is refused after it was accepted ends nothing: what is in the
+// files may be about to change, here or at the broker.
+func (b *Broker) reason(err error) string {
+	if advice := b.refusal(err); advice != "" {
+		return err.Error() + ": " + advice
+	}
+	return err.Error()
 }
 
 func (b *Broker) onDisconnect(nc *nats.Conn, err error) {

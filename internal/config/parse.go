@@ -38,7 +38,7 @@ func (s *Setting) parse(so *Settings) (any, error) {
 	case []string:
 		return parseServers(s.text)
 	case Secret:
-		return Secret{s.text}, nil
+		return Secret{value: s.text}, nil
 	case *message.Signers:
 		signers, err := message.ParseSigners(s.text)
 		return signers, advise(err, "give public nkeys (such as U... of `nk -gen user -pubout`), each once, bare or as NAME=KEY, comma-separated")
@@ -65,7 +65,7 @@ func (s *Setting) parseFile() (any, error) {
 	if value == "" {
 		return nil, errors.New("that file is empty; write the secret into it")
 	}
-	return Secret{value}, nil
+	return Secret{value: value, file: s.text}, nil
 }
 
 func (s *Setting) parseInt() (any, error) {
