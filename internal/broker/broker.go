@@ -16,13 +16,15 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // apiTimeout bounds one call of the JetStream API.
-const apiTimeout = 5 * time.Second
+const apiTimeout = stream.Timeout
 
 // Config says which broker and what is expected there. The zero value is an
 // embedded broker in ./data that nobody else can reach.
@@ -79,22 +81,23 @@ type Broker struct {
 	embedded  *embedded // nil: remote
 	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
-	nc       *nats.Conn
-	signedIn atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
-	js       jetstream.JetStream
-	closed   chan struct{}   // closed when the connection has ended for good
-	lost     context.Context // ends when only a new Broker helps
-	lose     context.CancelFunc
-
-	replies replies
+	nc            *nats.Conn
+	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
+	js            jetstream.JetStream
+	ledger, state *stream.Bucket
+	closed        chan struct{}   // closed when the connection has ended for good
+	lost          context.Context // ends when only a new Broker helps
+	lose          context.CancelFunc
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.
-	denied atomic.Pointer[context.CancelCauseFunc]
-	found  atomic.Pointer[found] // by Provision; never nil
-	once   sync.Once             // of Close
-	ended  error
+	denied       atomic.Pointer[context.CancelCauseFunc]
+	provisioning sync.Mutex                       // one look at the streams at a time
+	found        atomic.Pointer[found]            // by Provision and Keep; never nil
+	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing
+	once         sync.Once                        // of Close
+	ended        error
 }
 
 // Open starts the embedded broker if no URL is given, and connects. An absent

@@ -22,10 +22,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 	if err := b.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	replicas, err := b.NewReplicas(within(t), "one")
-	if err != nil {
-		t.Fatal(err)
-	}
+	replicas := b.NewReplicas("one")
 	var followed atomic.Int64
 	var ready atomic.Bool
 	followed.Store(1)
@@ -49,13 +46,13 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 		n = o.Followed
 	}
 	for range 3 {
-		b.Settle(within(t)) // there is nothing to wait for
+		b.AwaitPresence(within(t)) // there is nothing to wait for
 	}
 	followed.Store(0)
 	if _, err := b.JS().Publish(within(t), "remediation.results", []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	b.Settle(within(t))
+	b.AwaitPresence(within(t))
 	o, err := b.Overview(within(t), nil)
 	if err != nil || o.Followed != 0 {
 		t.Errorf("%d followed, %v", o.Followed, err)
@@ -75,7 +72,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 			t.Fatal(err)
 		}
 		ready.Store(!on)
-		b.Settle(within(t))
+		b.AwaitPresence(within(t))
 		if o, err := b.Overview(within(t), nil); err != nil || o.Replicas[0].Ready == on {
 			t.Errorf("paused %v: %+v, %v", on, o.Replicas, err)
 		}
@@ -91,7 +88,7 @@ func TestSettledStatusKnowsOfTheLastResult(t *testing.T) {
 		said = o.Replicas[0].Ready
 	}
 	ready.Store(true)
-	b.Settle(within(t))
+	b.AwaitPresence(within(t))
 	if o, err := b.Overview(within(t), nil); err != nil || !o.Replicas[0].Ready {
 		t.Errorf("after a start: %+v, %v", o.Replicas, err)
 	}
@@ -104,12 +101,9 @@ func TestPresenceEndsWithItsReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 60 {
-		replicas, err := b.NewReplicas(within(t), fmt.Sprint("replica", n))
-		if err != nil {
-			t.Fatal(err)
-		}
+		replicas := b.NewReplicas(fmt.Sprint("replica", n))
 		ctx, stop := context.WithCancel(t.Context())
-		err = replicas.Run(ctx, func() broker.Presence {
+		err := replicas.Run(ctx, func() broker.Presence {
 			time.AfterFunc(time.Duration(n)*20*time.Microsecond, stop) // somewhere in its first word, or behind it
 			return broker.Presence{Ready: true}
 		})
@@ -134,7 +128,7 @@ func TestPresenceThatDoesNotExpire(t *testing.T) {
 			t.Fatal(err)
 		}
 		key := "replica." + ledger.DeploymentDigest(b.Names().Stream) + ".one"
-		if _, err := b.State().PutString(t.Context(), key, `{"ready":true}`); err != nil {
+		if err := b.State().Put(t.Context(), key, []byte(`{"ready":true}`), 0); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []broker.Presence{{ID: "one", Ready: true}, {ID: "one", Code: health.Store}} {

@@ -21,16 +21,9 @@ const (
 	maxError  = 64 << 10
 )
 
-// slots bound the memory of all answers together: whatever is sent, there are at most maxError for each call, maxAction for
-// each of the few that have more, and one page beyond that. They are taken in this order, so that nobody waits in a circle,
-// and an answer of usual size waits for none.
-type slots struct{ large, huge chan struct{} }
-
-const maxLarge = 4
-
-func newSlots() slots {
-	return slots{large: make(chan struct{}, maxLarge), huge: make(chan struct{}, 1)}
-}
+// slots bounds the memory of all answers together: there are at most maxError for each call, and one answer beyond that. One
+// of usual size waits for none.
+type slots chan struct{}
 
 var errTooLarge = errors.New("the answer is too large")
 
@@ -42,13 +35,12 @@ type body struct {
 	slots slots
 	limit int
 	read  int
-	size  int // how much may be read with the slots that are held; one byte more shows that there is more
-	held  []chan struct{}
+	held  bool // the slot
 }
 
 // body begins to read. A 1xx (101 alone gets here) has no end, and counts as empty.
 func (s slots) body(ctx context.Context, resp *http.Response, op string) *body {
-	b := &body{ctx: ctx, resp: resp, text: decoded(resp), slots: s, limit: maxError, size: maxError}
+	b := &body{ctx: ctx, resp: resp, text: decoded(resp), slots: s, limit: maxError}
 	switch {
 	case resp.StatusCode < 200:
 		b.text = http.NoBody
@@ -60,40 +52,32 @@ func (s slots) body(ctx context.Context, resp *http.Response, op string) *body {
 	return b
 }
 
-// Read reads the answer, and fails with errTooLarge past the limit.
+// Read reads the answer, and fails with errTooLarge past the limit. Past maxError it waits for the slot.
 func (b *body) Read(p []byte) (int, error) {
-	if b.read > b.size {
-		if err := b.grow(); err != nil {
-			return 0, err
+	size := b.limit
+	if !b.held {
+		size = maxError
+		if b.read > maxError {
+			select {
+			case b.slots <- struct{}{}:
+				b.held, size = true, b.limit
+			case <-b.ctx.Done():
+				return 0, context.Cause(b.ctx)
+			}
 		}
 	}
-	n, err := b.text.Read(p[:min(len(p), b.size+1-b.read)])
+	n, err := b.text.Read(p[:min(len(p), size+1-b.read)]) // one byte more shows that there is more
 	if b.read += n; b.read > b.limit {
 		err = errTooLarge
 	}
 	return n, err
 }
 
-// grow waits for the slot that the next part of the answer takes.
-func (b *body) grow() error {
-	slot, size := b.slots.large, maxAction
-	if b.size == maxAction {
-		slot, size = b.slots.huge, maxList
-	}
-	select {
-	case slot <- struct{}{}:
-		b.held, b.size = append(b.held, slot), min(size, b.limit)
-		return nil
-	case <-b.ctx.Done():
-		return context.Cause(b.ctx)
-	}
-}
-
-// close releases the slots. It does not wait for what was not read.
+// close releases the slot. It does not wait for what was not read.
 func (b *body) close() {
 	_ = b.resp.Body.Close()
-	for _, slot := range b.held {
-		<-slot
+	if b.held {
+		<-b.slots
 	}
 }
 

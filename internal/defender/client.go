@@ -58,7 +58,7 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	}
 	c := &Client{
 		base: base.String(), userAgent: cmp.Or(cfg.UserAgent, "unrestrict-worker"), timeout: cfg.Timeout, startLimit: cfg.StartLimit,
-		maxAction: cfg.MaxAction, tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: newSlots(), metrics: m,
+		maxAction: cfg.MaxAction, tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: make(slots, 1), metrics: m,
 	}
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/defender")

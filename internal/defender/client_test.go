@@ -1,7 +1,6 @@
 package defender
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"

@@ -45,6 +45,7 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 	if nearly := b.StoreNearlyFull(); nearly != "" {
 		all = append(all, health.New(health.DiskNearlyFull, nearly))
 	}
+	all = append(all, b.Conditions()...)
 	if small := b.SmallPayload(); small != "" {
 		all = append(all, health.New(health.MaxPayload, "the broker: "+small))
 	}
@@ -71,7 +72,12 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	} else if !p.tokenSeen.Load() {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
+	all = append(all, p.throttled()...)
+	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
+		c := health.New(health.RateUnknown, fmt.Sprintf("how many calls count in the %s's window is not known, for its stream was lost or calls were made without a limit; none is made until %s", window, admin.Clock(until)))
+		c.Until = until.UTC()
+		all = append(all, c)
+	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
 		next := time.Now().Add(in).Round(time.Second)
 		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
 		c.Until = next.UTC()
@@ -84,6 +90,22 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 		all = append(all, health.New(health.MayNotList, denied))
 	}
 	return all
+}
+
+// throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.
+func (p *parts) throttled() []health.Condition {
+	since, until := p.Budget.Throttled()
+	rest := time.Until(until)
+	if until.IsZero() {
+		return nil
+	}
+	text := "the API throttles (429): no call is made until " + admin.Clock(until)
+	if rest > 2*time.Hour {
+		text += ", which is further ahead than its limits explain; if it is a mistake, `worker resume --closure` lifts it"
+	}
+	c := health.New(health.Throttled, text)
+	c.Since, c.Until, c.Stops = since.UTC(), until.Round(time.Second).UTC(), rest > time.Minute
+	return []health.Condition{c}
 }
 
 // ofFiles are about files that are read again when they change. What they said last stays in force meanwhile.

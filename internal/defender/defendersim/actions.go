@@ -1,7 +1,6 @@
 package defendersim
 
 import (
-	"encoding/json"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -37,12 +36,11 @@ type Action struct {
 type action struct {
 	id, kind, machineID, requestor, source string
 
-	comment     string
-	commentJSON []byte
-	scopeJSON   string // isolation type, or null
-	dnsJSON     string
-	created     time.Time
-	fate        atomic.Pointer[fate]
+	comment   string
+	scopeJSON string    // isolation type; "": null
+	fixed     [3]string // what never changes, as it is sent
+	created   time.Time
+	fate      atomic.Pointer[fate]
 }
 
 // fate is when an action gets on, as far as that is settled; zero times: never.
@@ -187,13 +185,7 @@ func (b *book) machine(id string) *machine {
 func (b *book) add(a *action, m *machine, machineID string, f *fate) {
 	a.id = or(a.id, newGUID(b.dice.Uint64))
 	a.machineID = machineID
-	a.commentJSON, _ = json.Marshal(a.comment)
-	a.scopeJSON = or(a.scopeJSON, "null")
-	a.dnsJSON = "null"
-	if m.DNSName != "" {
-		name, _ := json.Marshal(m.DNSName)
-		a.dnsJSON = string(name)
-	}
+	a.fix(m.DNSName)
 	a.fate.Store(f)
 	b.byID[a.id] = a
 	m.open = append(m.open, a)

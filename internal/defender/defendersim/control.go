@@ -2,20 +2,31 @@ package defendersim
 
 import (
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
-// span is a duration that reads as text: "1.5s".
-type span time.Duration
-
-func (d *span) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	*d = span(v)
-	return err
-}
+// asText: a duration reads as "1.5s", and the body of an answer as it is.
+var asText = json.WithUnmarshalers(json.JoinUnmarshalers(
+	json.UnmarshalFromFunc(func(d *jsontext.Decoder, into *time.Duration) error {
+		var text string
+		err := json.UnmarshalDecode(d, &text)
+		if err == nil {
+			*into, err = time.ParseDuration(text)
+		}
+		return err
+	}),
+	json.UnmarshalFromFunc(func(d *jsontext.Decoder, into *[]byte) error {
+		var text string
+		err := json.UnmarshalDecode(d, &text)
+		*into = []byte(text)
+		return err
+	}),
+))
 
 //go:embed index.txt
 var index []byte
@@ -62,50 +73,26 @@ func accepted(w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// decode refuses unknown members: a misspelt one would be a fault that never strikes.
 func decode(r *http.Request, into any) error {
-	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
-	d.DisallowUnknownFields() // a misspelt member would be a fault that never strikes
-	return d.Decode(into)
+	return json.UnmarshalRead(http.MaxBytesReader(nil, r.Body, maxBody), into, json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(true), asText)
 }
 
-func decodeFault(r *http.Request) (Fault, error) {
-	var in struct {
-		Op, Machine, Code, Message, Cut string
-		Times, Status                   int
-		Probability                     float64
-		Body                            *string
-		Header                          http.Header
-		RetryAfter, Latency             span
-		CarriedOut, Hang                bool
-	}
-	if err := decode(r, &in); err != nil {
+func decodeFault(r *http.Request) (f Fault, err error) {
+	if err := decode(r, &f); err != nil {
 		return Fault{}, err
-	}
-	f := Fault{
-		Op: in.Op, Machine: in.Machine, Times: in.Times, Probability: in.Probability, Status: in.Status, Code: in.Code,
-		Message: in.Message, Header: in.Header, RetryAfter: time.Duration(in.RetryAfter), Latency: time.Duration(in.Latency),
-		CarriedOut: in.CarriedOut, Cut: in.Cut, Hang: in.Hang,
-	}
-	if in.Body != nil {
-		f.Body = []byte(*in.Body)
 	}
 	return f, f.check()
 }
 
 func decodeMachine(r *http.Request) (string, Machine, error) {
 	var in struct {
-		ID, Outcome, DNSName string
-		Offline              bool
-		Pending, InProgress  span
+		ID string
+		Machine
 	}
-	if err := decode(r, &in); err != nil {
-		return "", Machine{}, err
+	err := decode(r, &in)
+	if err == nil && in.ID == "" {
+		err = errors.New("id is missing")
 	}
-	if in.ID == "" {
-		return "", Machine{}, errors.New("id is missing")
-	}
-	return in.ID, Machine{
-		Outcome: in.Outcome, Offline: in.Offline, Pending: time.Duration(in.Pending),
-		InProgress: time.Duration(in.InProgress), DNSName: in.DNSName,
-	}, nil
+	return in.ID, in.Machine, err
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +36,7 @@ func (s *Server) list(q *request) reply {
 		if strings.HasPrefix(name, "$") && !slices.Contains([]string{"$filter", "$top", "$skip", "$orderby", "$count", "$select"}, name) {
 			// [live]: an empty code, no target
 			return reply{status: http.StatusBadRequest, body: []byte(`{"error":{"code":"","message":"The query specified in the URI is not valid. ` +
-				`Custom query option '` + strings.Trim(string(appendString(nil, name)), `"`) + `' that starts with '$' is not supported.","details":[]}}`)}
+				`Custom query option '` + strings.Trim(quote(name), `"`) + `' that starts with '$' is not supported.","details":[]}}`)}
 		}
 	}
 	query, err := parseListQuery(options)
@@ -71,30 +70,19 @@ func (s *Server) list(q *request) reply {
 	}
 	b = append(b, ']')
 	if next != "" {
-		b = appendString(append(b, `,"@odata.nextLink":`...), next)
+		b = fmt.Appendf(b, `,"@odata.nextLink":%s`, quote(next))
 	}
 	return reply{status: http.StatusOK, body: append(b, '}')}
 }
 
-// search returns the visible actions that match, in the order asked for. It
-// looks only at those within the filter's bounds on the creation time.
-func (s *Server) search(query listQuery, now time.Time) []*action {
+// search returns the visible actions that match, in the order asked for.
+func (s *Server) search(query listQuery, now time.Time) (found []*action) {
 	s.book.RLock()
 	all := s.book.ordered
 	s.book.RUnlock()
-	after := func(t time.Time) int { // index of the first one created after t
-		return sort.Search(len(all), func(i int) bool { return all[i].created.After(t) })
-	}
-	from, to := 0, after(now.Add(-s.cfg.ListLag))
-	if t := query.filter.from; !t.IsZero() {
-		from = sort.Search(len(all), func(i int) bool { return !all[i].created.Before(t) })
-	}
-	if t := query.filter.to; !t.IsZero() {
-		to = min(to, after(t))
-	}
-	var found []*action
-	for _, a := range all[min(from, to):to] {
-		if query.filter.match(a, now) {
+	visible := now.Add(-s.cfg.ListLag)
+	for _, a := range all {
+		if !a.created.After(visible) && query.filter(a, now) {
 			found = append(found, a)
 		}
 	}
@@ -129,7 +117,7 @@ func (query listQuery) sort(found []*action, now time.Time) {
 }
 
 func parseListQuery(options url.Values) (listQuery, error) {
-	query := listQuery{top: -1, filter: predicate{match: func(*action, time.Time) bool { return true }}}
+	query := listQuery{top: -1, filter: func(*action, time.Time) bool { return true }}
 	var err error
 	if text := options.Get("$filter"); options.Has("$filter") {
 		if query.filter, err = parseFilter(text); err != nil {

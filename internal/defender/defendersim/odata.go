@@ -11,12 +11,8 @@ import (
 // node, each value of an `in` too.
 const maxNodes, maxDepth = 100, 100
 
-// predicate is a $filter made ready: what it matches, and bounds on the
-// creation time outside which it matches nothing (inclusive; zero: none).
-type predicate struct {
-	match    func(*action, time.Time) bool
-	from, to time.Time
-}
+// predicate is a $filter made ready.
+type predicate func(*action, time.Time) bool
 
 // property reads a filterable string field by its name, in any case; nil:
 // there is none. creationDateTimeUtc is a time and not among them.
@@ -64,7 +60,7 @@ func (p *filterParser) fail(format string, args ...any) predicate {
 		p.err = badQuery(format, args...)
 	}
 	p.tokens = nil
-	return predicate{match: func(*action, time.Time) bool { return false }}
+	return func(*action, time.Time) bool { return false }
 }
 
 func (p *filterParser) syntax(at string) predicate {
@@ -132,13 +128,7 @@ func (p *filterParser) or(depth int) predicate {
 	for p.take("or") {
 		p.count(1)
 		l, r := left, p.and(depth)
-		left = predicate{
-			match: func(a *action, now time.Time) bool { return l.match(a, now) || r.match(a, now) },
-			from:  earlier(l.from, r.from), // no bound is the earliest
-		}
-		if !l.to.IsZero() && !r.to.IsZero() {
-			left.to = later(l.to, r.to)
-		}
+		left = func(a *action, now time.Time) bool { return l(a, now) || r(a, now) }
 	}
 	return left
 }
@@ -148,13 +138,7 @@ func (p *filterParser) and(depth int) predicate {
 	for p.take("and") {
 		p.count(1)
 		l, r := left, p.unary(depth)
-		left = predicate{
-			match: func(a *action, now time.Time) bool { return l.match(a, now) && r.match(a, now) },
-			from:  later(l.from, r.from), to: earlier(l.to, r.to),
-		}
-		if l.to.IsZero() || r.to.IsZero() {
-			left.to = later(l.to, r.to) // the one bound there is
-		}
+		left = func(a *action, now time.Time) bool { return l(a, now) && r(a, now) }
 	}
 	return left
 }
@@ -167,7 +151,7 @@ func (p *filterParser) unary(depth int) predicate {
 	case p.take("not"):
 		p.count(1)
 		inner := p.unary(depth + 1)
-		return predicate{match: func(a *action, now time.Time) bool { return !inner.match(a, now) }}
+		return func(a *action, now time.Time) bool { return !inner(a, now) }
 	case p.take("("):
 		inner := p.or(depth + 1)
 		if !p.take(")") {
@@ -211,9 +195,9 @@ func (p *filterParser) comparison() predicate {
 			return p.syntax(p.next())
 		}
 	}
-	return predicate{match: func(a *action, now time.Time) bool {
-		return slices.ContainsFunc(one, func(each predicate) bool { return each.match(a, now) })
-	}}
+	return func(a *action, now time.Time) bool {
+		return slices.ContainsFunc(one, func(each predicate) bool { return each(a, now) })
+	}
 }
 
 func (p *filterParser) compare(field string, value func(*action, time.Time) string, operator, literal string) predicate {
@@ -229,22 +213,13 @@ func (p *filterParser) compare(field string, value func(*action, time.Time) stri
 		if !quoted {
 			return p.fail("A binary operator with incompatible types was detected: '%s' and '%s'.", field, literal)
 		}
-		return predicate{match: func(a *action, now time.Time) bool { return holds(strings.Compare(value(a, now), text)) }}
+		return func(a *action, now time.Time) bool { return holds(strings.Compare(value(a, now), text)) }
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
 		return p.fail("A binary operator with incompatible types was detected: '%s' and '%s'.", field, literal)
 	}
-	result := predicate{match: func(a *action, _ time.Time) bool { return holds(a.created.Compare(at)) }}
-	switch operator {
-	case "eq":
-		result.from, result.to = at, at
-	case "gt", "ge":
-		result.from = at
-	case "lt", "le":
-		result.to = at
-	}
-	return result
+	return func(a *action, _ time.Time) bool { return holds(a.created.Compare(at)) }
 }
 
 // holds turns an operator into a test of what a comparison returned; nil: unknown.
@@ -271,18 +246,4 @@ func unquote(literal string) (text string, quoted bool) {
 		return literal, false
 	}
 	return strings.ReplaceAll(literal[1:len(literal)-1], "''", "'"), true
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
