@@ -31,6 +31,8 @@ const apiTimeout = stream.Timeout
 type Config struct {
 	URL  string // servers, comma-separated; empty: the embedded broker
 	Auth Auth   // for URL
+	// Domain is the JetStream domain at URL, and InboxPrefix begins the subjects of answers there; empty: the usual.
+	Domain, InboxPrefix string
 
 	DataDir       string // the embedded broker's store, default ./data
 	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 a free one; empty: in process only
@@ -262,6 +264,14 @@ func (b *Broker) JS() jetstream.JetStream { return b.js }
 
 // Conn is the connection.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
+
+// Domain is the JetStream domain in use; the embedded broker has none.
+func (b *Broker) Domain() string {
+	if b.cfg.URL == "" {
+		return ""
+	}
+	return b.cfg.Domain
+}
 
 // MaxPayload is how many bytes of headers and payload the broker takes in a message.
 func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }

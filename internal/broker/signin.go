@@ -2,6 +2,7 @@ package broker
 
 import (
 	"cmp"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -141,7 +142,10 @@ func (b *Broker) refusal(err error) string {
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var remote *net.OpError
+	var plain tls.RecordHeaderError
 	switch {
+	case errors.As(err, &plain) && b.cfg.Auth.TLSFirst:
+		return "it does not begin with TLS: take NATS_TLS_FIRST out of the configuration, or set handshake_first there"
 	case errors.As(err, &unknown):
 		return "set NATS_CA to a file with the authority that signed its certificate"
 	case errors.As(err, &name):

@@ -134,6 +134,11 @@ func (s *Setting) parseText() (any, error) {
 		return s.text, errors.Join(
 			must(s.text != broker.AuditSubject, "the audit trail has that subject; give another"+such),
 			must(isSubject(s.text), "give a subject without spaces or wildcards that does not start with $ or _"+such))
+	case "prefix":
+		// A subject of NATS's own is what it is for.
+		return s.text, must(s.text == "" || isSubject(strings.TrimLeft(s.text, "_")), "give the beginning of a subject, without spaces, wildcards or a dot at its end, such as _INBOX_worker")
+	case "domain":
+		return s.text, must(s.text == "" || isName(s.text), "give the name of a JetStream domain, without a dot")
 	case "name":
 		return s.text, must(isName(s.text), `give a name without spaces and . * > / \`+such)
 	case "stream":
