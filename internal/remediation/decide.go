@@ -56,6 +56,7 @@ type facts struct {
 	now, brokerNow time.Time // this machine's clock, and its estimate of the broker's
 	message        string    // STREAM:SEQ of the delivery
 	delivered      int       // how often it was delivered, this time included
+	orphaned       bool      // it opened this run, and is redelivered: whoever had it keeps it alive no longer
 	stopping       bool      // the process was asked to stop
 
 	isHolder        bool             // the machine's record names this run as its holder
@@ -71,6 +72,7 @@ type facts struct {
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
 	tripped   bool      // the breaker is open, probe or not
+	contended bool      // requests of this process wait for quota
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
 }
@@ -86,7 +88,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -100,8 +102,11 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doPublish}
 	case ledger.StateCalled:
-		if rest := d.leaseRemaining(e, f); rest > 0 {
-			return e, wait(rest, "inFlight")
+		if d.leaseRemaining(e, f) > 0 {
+			if f.orphaned && f.isHolder {
+				return e, step{do: doLook} // an early look: e stays as it is
+			}
+			return e, d.awaitOwner(e, f)
 		}
 		if !f.isHolder && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
 			// The machine was never taken for this run, so there was no call: nobody can have taken it over since, and its
@@ -111,7 +116,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
 	}
 	if e.State == ledger.StateUnknown {
-		if rest := d.nextLook(e).Sub(f.now); rest > slack {
+		if rest := d.nextLook(e, f).Sub(f.now); rest > slack {
 			return e, wait(rest, "unclear")
 		}
 		return e, step{do: doLook}
