@@ -52,7 +52,7 @@ func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerI
 			return id, err
 		}
 	}
-	if now := (ledgerWitness{created.UTC(), id.lost}); w != now {
+	if now := (ledgerWitness{created.UTC(), id.lost}); w != now && !b.cfg.ReadOnly {
 		value, err := json.Marshal(now)
 		if err != nil {
 			return id, err
