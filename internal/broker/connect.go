@@ -164,6 +164,7 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	if err := nc.LastError(); err != nil {
 		b.absent(err)
 	}
+	b.lose()
 	close(b.closed)
 }
 

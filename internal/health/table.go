@@ -26,10 +26,12 @@ const (
 	RateUnknown     = "rateUnknown"
 
 	MayNotList      = "mayNotList"
+	Throttled       = "throttled"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
 	Signers         = "signers"
 	Policy          = "policy"
+	DiskNearlyFull  = "diskNearlyFull"
 	MaxPayload      = "maxPayload"
 	Settings        = "settings"
 	LedgerLost      = "ledgerLost"
@@ -82,7 +84,7 @@ var table = []Row{
 	{
 		Code: Store, Stops: true,
 		Means:  "The broker does not store what must be durable before a call",
-		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; docs/operations.md has the limits of the embedded broker",
+		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; the embedded broker goes on by itself once its disk can be written again",
 		Ends:   "with the first write that is acknowledged",
 	},
 	{
@@ -188,6 +190,12 @@ var table = []Row{
 		Ends:   "with the first list that the API answers",
 	},
 	{
+		Code:   Throttled,
+		Means:  "The API answered 429, and no replica calls before its `Retry-After` has passed. While that is more than a minute ahead nothing is taken, and `/readyz` is 503",
+		Remedy: "nothing needs to be done. If it is further ahead than the API's limits explain (they are a minute's and an hour's; a `Retry-After` that held a time instead of seconds lasts for decades), `worker resume --closure` lifts it",
+		Ends:   "at the time that it says, or with `worker resume --closure`",
+	},
+	{
 		Code:   WaitingForQuota,
 		Means:  "All calls that the API allows are used up, but for those that are left to look-ups; requests wait in the stream",
 		Remedy: "nothing needs to be done: it goes on at the time that it says, as `waitingForQuota.nextCallAt` of `worker status --json` does",
@@ -210,6 +218,12 @@ var table = []Row{
 		Means:  "The policy file can't be read as it is now; what it said last stays in force",
 		Remedy: "correct the file that `WORKER_POLICY_FILE` names",
 		Ends:   "when it is read again, within seconds of a change",
+	},
+	{
+		Code:   DiskNearlyFull,
+		Means:  "The embedded broker's store, or the file system that it is on, is 80 % full; with no room left nothing can be stored, and no request is taken",
+		Remedy: "make room: docs/operations.md says what may go first",
+		Ends:   "when less is used",
 	},
 	{
 		Code:   MaxPayload,

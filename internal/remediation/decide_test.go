@@ -154,7 +154,11 @@ var table = []row{
 	{ledger.StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "next", "look due", nil, next, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look not due, others wait for quota", func(in *input) { in.e.LookFrom, in.f.contended = tableNow, true }, next, ledger.StateUnknown, step{do: doWait, after: 30 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look due, the latest one has counted", func(in *input) {
+		in.e.Looks, in.e.Calls = 1, []ledger.Call{{Operation: ledger.OpList, Time: tableNow}}
+	}, next, ledger.StateUnknown, step{do: doWait, after: 2500 * time.Millisecond, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32500 * time.Millisecond, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "before look", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeLook, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateUnknown, "before look", "", nil, beforeLook, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateSubmitted, "next", "", nil, next, ledger.StateSubmitted, step{do: doPublish}, ""},

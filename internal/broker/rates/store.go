@@ -74,6 +74,7 @@ type Store struct {
 	since   time.Time            // closure: learned
 	until   time.Time            // closure: ends
 	pending time.Time            // end of a closure that the others don't know of yet
+	lifted  uint64               // the revision of the last lifting that was learned
 }
 
 var _ budget.Store = (*Store)(nil)

@@ -81,6 +81,15 @@ func (v *Visitor) Close(ctx context.Context, d time.Duration) error {
 	return v.store.writeClosed(ctx, time.Now().Add(d))
 }
 
+// Lift ends every closure before its time, and says how much longer it would have lasted; 0: there was none. Without the
+// state bucket there is none.
+func (v *Visitor) Lift(ctx context.Context) (rest time.Duration, err error) {
+	if rest, err = v.ClosedFor(ctx); err != nil || rest == 0 {
+		return rest, err
+	}
+	return rest, v.store.lift(ctx, rest)
+}
+
 // ClosedFor is how much longer no call is made because the API throttles; 0: it doesn't.
 func (v *Visitor) ClosedFor(ctx context.Context) (time.Duration, error) {
 	if v.store == nil {
