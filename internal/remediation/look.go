@@ -123,9 +123,9 @@ func first(actions []defender.MachineAction, fits func(defender.MachineAction) b
 
 // lookFailed decides what follows a look that failed. If the budget granted no call for it, the run waits for quota.
 func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
-	f := p.facts()
+	d, f := decider(p.Config), p.facts()
 	if wait, is := quotaWait(err); is {
-		e, s := awaitQuota(p.e, wait, "quota", f)
+		e, s := d.lookNotGranted(p.e, wait, f)
 		return e, s, nil
 	}
 	a, is := errors.AsType[*defender.Error](err)
@@ -137,7 +137,7 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	}
 	_, others := errors.AsType[othersLook](err) // which has counted already
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
-	e, s := decider(p.Config).lookFailed(p.e, a, f)
+	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil
 }
 
