@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -85,6 +86,47 @@ func TestLedgerLostUnderAWorker(t *testing.T) {
 				n, err := s.work.Broker.Pending(t.Context())
 				return err == nil && n == 0
 			})
+		})
+	}
+}
+
+// TestFollowedIsRecovered: the ledger is lost while an action is followed whose message was acknowledged long ago. The audit
+// trail knows of it, so it is followed to its end all the same, by a worker that went on or by one that starts.
+func TestFollowedIsRecovered(t *testing.T) {
+	t.Parallel()
+	for name, restart := range map[string]bool{"under a worker": false, "while none ran": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := runSystem(t, nil)
+			s.sim.AddMachine(MachineOf(1), defendersim.Machine{Offline: true})
+			for n := range 3 {
+				if _, err := s.work.Broker.Publish(t.Context(), nil, fmt.Appendf(nil, `{"id":"r%d","machineId":%q,"comment":"c"}`, n, MachineOf(n))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.until(t, "the others to end, and one to be followed", func() bool {
+				n, err := s.work.Broker.Pending(t.Context())
+				return s.succeeded(t, 0) && s.succeeded(t, 2) && s.work.Parts.Tracker.Following() == 1 && n == 0 && err == nil
+			})
+			if err := s.work.Broker.JS().DeleteStream(t.Context(), "KV_UNRESTRICT_LEDGER"); err != nil {
+				t.Fatal(err)
+			}
+			if restart {
+				s.stop()
+				if err := s.start(context.WithoutCancel(t.Context()), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.until(t, "ledgerLost to be said", func() bool {
+				_, lost := health.Has(s.work.Conditions(), health.LedgerLost)
+				return lost
+			})
+			s.until(t, "it to be followed again", func() bool { return s.work.Parts.Tracker.Following() == 1 })
+			s.sim.AddMachine(MachineOf(1), defendersim.Machine{})
+			s.until(t, "it to end", func() bool { return s.succeeded(t, 1) })
+			if n := len(s.sim.Actions()); n != 3 {
+				t.Errorf("%d calls were accepted", n)
+			}
 		})
 	}
 }
