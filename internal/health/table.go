@@ -21,6 +21,8 @@ const (
 	NotUnderstood   = "notUnderstood"
 
 	MayNotList      = "mayNotList"
+	ListRefused     = "listRefused"
+	NotFollowing    = "notFollowing"
 	Throttled       = "throttled"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
@@ -149,6 +151,18 @@ var table = []Row{
 		Code:   MayNotList,
 		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
 		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
+		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code:   ListRefused,
+		Means:  "The API refuses the list of actions: requests whose call got lost wait, because nobody can say whether it took place; accepted actions are asked for one by one, a few at a time, and their results are late",
+		Remedy: "the message is the API's. See whether Defender has an incident; a query that it takes no more is a defect of this program: report it",
+		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code:   NotFollowing,
+		Means:  "Accepted actions are not followed: the list of them fails again and again, so that their results are late",
+		Remedy: "the message says why. Nothing is lost: following goes on with the first list that is answered",
 		Ends:   "with the first list that the API answers",
 	},
 	{

@@ -70,6 +70,7 @@ type facts struct {
 
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
+	listed    time.Time // when the API last listed actions for this replica; zero: never
 	tripped   bool      // the breaker is open, probe or not
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it

@@ -205,6 +205,8 @@ var table = []row{
 	{ledger.StateUnknown, "looked", "not there, 3rd, waited longer than WORKER_GIVE_UP_AFTER", both(waitedLong, func(in *input) { in.e.Looks = 2 }), looked, ledger.StateFinal, step{do: doPublish}, message.CodeGaveUp},
 	{ledger.StateUnknown, "look failed", "no permission", of(defender.System, 403, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "mayNotList"}, ""},
 	{ledger.StateUnknown, "look failed", "system", of(defender.System, 401, "Forbidden"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
+	{ledger.StateUnknown, "look failed", "the API refuses every list", of(defender.Rejected, 400, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "listRefused"}, ""},
+	{ledger.StateUnknown, "look failed", "the API refuses this list, and others' not", both(of(defender.Rejected, 400, "x"), func(in *input) { in.f.listed = tableNow.Add(-time.Second) }), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed"}, ""},
 	{ledger.StateUnknown, "look failed", "throttled", of(defender.Throttled, 429, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
 	{ledger.StateUnknown, "look failed", "reauthenticate", of(defender.Reauthenticate, 401, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "reauthenticate"}, ""},
 	{ledger.StateUnknown, "look failed", "stopping", both(of(defender.Ambiguous, 0, "x"), func(in *input) { in.f.stopping = true }), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "shutdown"}, ""},

@@ -114,7 +114,7 @@ func (p *attempt) lookShared() error {
 		if err != nil {
 			return err
 		}
-		p.Shared.setListing("")
+		p.Shared.listed(nil)
 		p.sharedLook.record(began, since, actions, p.e.LastLook())
 		// The answer has shown the API's time. If its clock is far behind ours, the look did not reach back far enough.
 		if !again || !since.After(p.publishedInAPITime()) {

@@ -22,7 +22,7 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
 		p.ambiguous.reset()
@@ -73,7 +73,7 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
@@ -103,9 +103,8 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	if !is {
 		return p.e, step{}, err
 	}
-	if a.Class == defender.System && a.StatusCode == 403 {
-		p.Shared.setListing(a.Reason)
-	}
+	f.listed = p.Shared.lastListed()
+	p.Shared.listed(a)
 	f.ambiguous = a.Class == defender.Ambiguous && p.ambiguous.add(p.e.MachineID)
 	e, s := decider(p.Config).lookFailed(p.e, a, f)
 	return e, s, nil

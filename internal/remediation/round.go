@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,12 +50,8 @@ func (r *round) list() error {
 func (r *round) ask(q defender.Query) (defender.Page, error) {
 	r.calls++
 	page, err := r.Defender.Page(r.ctx, "follow", q)
-	var a *defender.Error
-	switch {
-	case err == nil:
-		r.Shared.setListing("")
-	case errors.As(err, &a) && a.Class == defender.System && a.StatusCode == 403:
-		r.Shared.setListing(a.Reason)
+	if a, is := errors.AsType[*defender.Error](err); is || err == nil {
+		r.Shared.listed(a)
 	}
 	return page, err
 }
@@ -107,6 +104,23 @@ func (r *round) missing() error {
 		}
 		f.lookAt = now.Add(vanishedEvery)
 		if err := r.lookUp(f, overdue); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// singles asks by its id for a few of the actions that the list does not show, because the API refuses every list. Those that
+// were asked for longest ago come first.
+func (r *round) singles() error {
+	slices.SortStableFunc(r.open, func(a, b *followed) int { return a.lookAt.Compare(b.lookAt) })
+	now := time.Now()
+	for _, f := range r.open[:min(len(r.open), singlesPerRound)] {
+		if now.Before(f.lookAt) {
+			break
+		}
+		f.lookAt = now.Add(vanishedEvery)
+		if err := r.lookUp(f, now.Sub(f.accepted) > r.Config.Timeout); err != nil {
 			return err
 		}
 	}

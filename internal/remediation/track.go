@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -74,6 +75,9 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
+	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
+	// which something is wrong with the list alone, not for speed.
+	singlesPerRound = 4
 )
 
 // Run follows until ctx ends.
@@ -110,6 +114,7 @@ func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished = nil, nil
+	t.Shared.over(health.NotFollowing)
 	t.Metrics.followed.Set(0)
 }
 
@@ -174,6 +179,7 @@ func (t *Tracker) unfollow(key string, err error) bool {
 // follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
 func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
+	failures := 0
 	for {
 		due := interval
 		if t.Config.Contended() {
@@ -188,16 +194,33 @@ func (t *Tracker) follow(ctx context.Context) {
 		var changed bool
 		var err error
 		changed, calls, err = t.look(ctx)
-		if last = time.Now(); err != nil && ctx.Err() == nil {
-			t.Log.Warn("following is held up", zap.Error(err))
-		}
-		if wait, is := quotaWait(err); is {
+		last = time.Now()
+		wait, quota := quotaWait(err)
+		switch {
+		case quota:
 			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
+		case err == nil:
+			failures = 0
+			t.Shared.over(health.NotFollowing)
+		case ctx.Err() == nil:
+			t.Log.Warn("following is held up", zap.Error(err))
+			if failures++; failures > 1 && !t.Shared.mayNotList() { // the first may be a single bad answer
+				t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+			}
 		}
-		if interval = min(interval*3/2, t.longest()); changed {
+		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
 			interval = t.Config.Interval
 		}
+		if listRefused(err) { // it takes some calls each time
+			interval = t.longest()
+		}
 	}
+}
+
+// listRefused reports whether an error is the API's refusal of the list.
+func listRefused(err error) bool {
+	a, is := errors.AsType[*defender.Error](err)
+	return is && a.Class == defender.Rejected
 }
 
 // longest is how long an action may go unseen while nobody else needs the quota.
@@ -234,8 +257,11 @@ func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error)
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
 	err = r.list()
 	r.finish()
-	if err == nil {
+	switch {
+	case err == nil:
 		err = r.missing()
+	case listRefused(err):
+		err = errors.Join(err, r.singles())
 	}
 	return changed || r.changed, r.calls, err
 }
