@@ -51,6 +51,12 @@ func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
 		return time.Time{}, &budget.WaitError{For: d, Closed: true}
 	}
 	for _, window := range v.windows {
+		switch mark, err := v.store.state.Load(ctx, MarkKey(window)); {
+		case err != nil:
+			return time.Time{}, err
+		case mark.Value != nil: // how many calls count is not known
+			return time.Time{}, &budget.WaitError{For: time.Minute}
+		}
 		free, err := v.store.publishGrant(ctx, window)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("take a call of the %s window: %w", window, err)
