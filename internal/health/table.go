@@ -24,8 +24,11 @@ const (
 	JetStream       = "jetstream"
 	ConsumerPaused  = "consumerPaused"
 	RateUnknown     = "rateUnknown"
+	StreamFull      = "streamFull"
+	NotPublished    = "notPublished"
 
 	MayNotList      = "mayNotList"
+	Unpublishable   = "unpublishable"
 	ListRefused     = "listRefused"
 	NotFollowing    = "notFollowing"
 	Throttled       = "throttled"
@@ -186,10 +189,28 @@ var table = []Row{
 		Ends:   "at the time that it says",
 	},
 	{
+		Code: StreamFull, Stops: true,
+		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
+		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
+		Ends:   "when there is room, within 5 s",
+	},
+	{
+		Code: NotPublished, Stops: true,
+		Means:  "A result, a dead letter or an audit record can't be published. It waits in the ledger; nothing more is called but for a probe now and then",
+		Remedy: "the message has the broker's error: limits of the account, a missing permission, no quorum",
+		Ends:   "with the first message that is stored",
+	},
+	{
 		Code:   MayNotList,
 		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
 		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
 		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code:   Unpublishable,
+		Means:  "What is to be stored about some requests never fits: a stream that others made takes small messages alone (`max_msg_size`, `max_bytes`), or the broker does (`max_payload`), even for a result without its action and metadata. Others go on. `worker why ID` says it of each",
+		Remedy: "raise the limit that the message names. What waits is published then, within about a minute",
+		Ends:   "when all of it is published",
 	},
 	{
 		Code:   ListRefused,

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -61,6 +62,7 @@ type facts struct {
 	isHolder        bool             // the machine's record names this run as its holder
 	busy            bool             // the machine's record names another run, whose call may be under way
 	refusal         *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
+	unrecordable    string           // the audit record of the run can't be stored, however short: why
 	allowed         bool             // the policy was asked, and allows the run
 	paused          time.Duration    // the breaker is open and this is not its probe: the delay of the nak
 	backoff         time.Duration    // of the entry's failures
@@ -125,7 +127,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
 // never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: refusal, allowed,
-// paused, busy, delivered, message, now.
+// paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
@@ -133,6 +135,9 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 		return reject(e, f, f.refusal)
 	case f.paused > 0:
 		return putOff(e, wait(f.paused, "systemFault"))
+	case f.unrecordable != "":
+		e.LastError = &message.Failure{Code: health.Unpublishable, Origin: message.OriginWorker, Message: f.unrecordable}
+		return putOff(e, wait(min(f.deliveryBackoff, longestRetry), health.Unpublishable))
 	case f.busy:
 		return putOff(e, machineBusy(f))
 	}
@@ -193,6 +198,7 @@ func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.
 type essence struct {
 	state                          ledger.State
 	published, allowed, counted    bool
+	unpublishable                  bool // said to be, for `worker why`
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
 	quotaSince                     time.Time
@@ -201,7 +207,7 @@ type essence struct {
 
 func essenceOf(e *ledger.Entry) essence {
 	return essence{
-		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
+		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted, unpublishable: isUnpublishable(e),
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
 		quotaSince: e.Stages.QuotaSince, notBefore: e.NotBefore, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}

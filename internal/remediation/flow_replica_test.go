@@ -97,7 +97,7 @@ func (w *world) newReplica(id string) *replica {
 		r.submitter.Quota = r.budget
 	}
 	r.tracker = &remediation.Tracker{
-		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
+		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Breaker: r.breaker, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
 			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended,
 		},

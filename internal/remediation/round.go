@@ -174,8 +174,17 @@ func (t *Tracker) end(ctx context.Context, key string, s observation) {
 // publish is publisher.publish without a message in hand. Another tracker may be first.
 func (t *Tracker) publish(ctx context.Context, key string, e *ledger.Entry) error {
 	err := publisher{t.Publisher, t.Audit, t.Ledger}.publish(ctx, key, e, nil)
-	if errors.Is(err, ledger.ErrConflict) {
+	failed, is := errors.AsType[notPublished](err)
+	switch {
+	case err == nil:
+		t.Shared.notePublished(key)
+		t.Breaker.ResetFrom(faultPublish)
+	case errors.Is(err, ledger.ErrConflict):
 		return nil
+	case errors.Is(err, message.ErrTooLarge):
+		t.unpublishable(ctx, key, e, err)
+	case is && ctx.Err() == nil:
+		failed.trip(t.Breaker)
 	}
 	return err
 }
@@ -195,19 +204,21 @@ func (t *Tracker) sweep(ctx context.Context) {
 			}
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("a decided result is not published yet", e.About(zap.String("key", key), zap.Error(err))...)
-				if !errors.Is(err, message.ErrTooLarge) { // which says nothing of the next one
-					break
-				}
+			}
+			if err != nil && !errors.Is(err, message.ErrTooLarge) { // which says nothing of the next one
+				break
 			}
 		}
 	}
 }
 
+// overdue are those whose next try is due.
 func (t *Tracker) overdue() (keys []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, since := range t.unpublished {
-		if time.Since(since) >= sweepEvery {
+	for key, u := range t.unpublished {
+		if time.Since(u.tried) >= min(sweepEvery<<min(u.tries, 10), longestRetry) {
+			u.tried = time.Now()
 			keys = append(keys, key)
 		}
 	}

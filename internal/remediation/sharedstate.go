@@ -13,12 +13,13 @@ import (
 
 // SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
 type SharedState struct {
-	mu       sync.Mutex
-	causes   map[string]health.Condition // by code
-	waiting  map[string]time.Time        // requests that wait for quota, and when they are redelivered at the latest
-	guarded  time.Time                   // when the guard was asked last
-	lastList time.Time
-	gather   time.Time // until then requests wait for calls to accumulate, or did a moment ago
+	mu            sync.Mutex
+	unpublishable map[string]unpublishableRequest // by key
+	causes        map[string]health.Condition     // by code
+	waiting       map[string]time.Time            // requests that wait for quota, and when they are redelivered at the latest
+	guarded       time.Time                       // when the guard was asked last
+	lastList      time.Time
+	gather        time.Time // until then requests wait for calls to accumulate, or did a moment ago
 }
 
 func (n *SharedState) noteGuard() {
@@ -101,7 +102,11 @@ func (n *SharedState) lastListed() time.Time {
 func (n *SharedState) Conditions() []health.Condition {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.SortedFunc(maps.Values(n.causes), func(a, b health.Condition) int { return cmp.Compare(a.Code, b.Code) })
+	all := slices.SortedFunc(maps.Values(n.causes), func(a, b health.Condition) int { return cmp.Compare(a.Code, b.Code) })
+	if c, is := n.unpublishableNow(); is {
+		all = append(all, c)
+	}
+	return all
 }
 
 // noteQuotaWait records that a request was nakked to wait for quota; 0: it no longer waits.

@@ -45,6 +45,7 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
+	Breaker   *Breaker // tripped while nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
 	Shared    *SharedState
@@ -53,8 +54,14 @@ type Tracker struct {
 
 	mu          sync.Mutex
 	open        map[string]*followed
-	unpublished map[string]time.Time // decided and not known to be published, and since when
-	fresh       bool                 // something new to follow came since the last look
+	unpublished map[string]*unpublished // decided and not known to be published
+	fresh       bool                    // something new to follow came since the last look
+}
+
+// unpublished is a decided result that is not published, as far as is known.
+type unpublished struct {
+	tried time.Time
+	tries int // at what never fits
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -83,7 +90,7 @@ const (
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished = map[string]*followed{}, map[string]time.Time{}
+	t.open, t.unpublished = map[string]*followed{}, map[string]*unpublished{}
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -145,10 +152,11 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.State == ledger.StateFinal && !e.Published && !e.Dead {
-		t.unpublished[key] = time.Now()
-	} else {
+	switch decided := e.State == ledger.StateFinal && !e.Published && !e.Dead; {
+	case !decided:
 		delete(t.unpublished, key)
+	case t.unpublished[key] == nil:
+		t.unpublished[key] = &unpublished{tried: time.Now()}
 	}
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
