@@ -186,7 +186,7 @@ func (p *attempt) permit() (permit defender.Permit, err error) {
 // notCalled decides what follows a call that was not begun, because of err.
 func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	if errors.Is(err, errMachineBusy) {
-		e, s := putOff(p.e, machineBusy(p.facts()))
+		e, s := machineBusy(p.e, p.facts())
 		return e, s, nil
 	}
 	if over, is := errors.AsType[refused](err); is {

@@ -139,7 +139,9 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 		e.LastError = &message.Failure{Code: health.Unpublishable, Origin: message.OriginWorker, Message: f.unrecordable}
 		return putOff(e, wait(min(f.deliveryBackoff, longestRetry), health.Unpublishable))
 	case f.busy:
-		return putOff(e, machineBusy(f))
+		return machineBusy(e, f)
+	case ownCause(&e) != "":
+		e.LastError = nil // that is over
 	}
 	return e, step{do: doCall}
 }
@@ -174,10 +176,13 @@ func wait(d time.Duration, cause string) step {
 	return step{do: doWait, after: max(d, 0), cause: cause}
 }
 
-// machineBusy waits for a machine that another request's call holds, which may take hours.
-func machineBusy(f facts) step {
-	return wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), "machineBusy")
+// machineBusy waits for a machine that another request's call holds, which may take hours. The entry says so, for `worker why`.
+func machineBusy(e ledger.Entry, f facts) (ledger.Entry, step) {
+	e.LastError = &message.Failure{Code: causeBusy, Origin: message.OriginWorker, Message: "another request's call for this machine is under way, or whether it took place is not known yet"}
+	return putOff(e, wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), causeBusy))
 }
+
+const causeBusy = "machineBusy"
 
 // maxQuotaDelay bounds the redelivery delay of a message that waits for quota. A short delay costs nothing, because nothing
 // is pulled while no call can be had. And once the limits are raised, what waits goes on at once, before newer messages.
@@ -198,7 +203,7 @@ func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.
 type essence struct {
 	state                          ledger.State
 	published, allowed, counted    bool
-	unpublishable                  bool // said to be, for `worker why`
+	own                            string // what the worker itself found that it waits for, for `worker why`
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
 	quotaSince                     time.Time
@@ -207,8 +212,15 @@ type essence struct {
 
 func essenceOf(e *ledger.Entry) essence {
 	return essence{
-		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted, unpublishable: isUnpublishable(e),
+		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted, own: ownCause(e),
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
 		quotaSince: e.Stages.QuotaSince, notBefore: e.NotBefore, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}
+}
+
+func ownCause(e *ledger.Entry) string {
+	if e.LastError == nil || e.LastError.Origin != message.OriginWorker {
+		return ""
+	}
+	return e.LastError.Code
 }

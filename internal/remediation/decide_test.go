@@ -172,7 +172,7 @@ var table = []row{
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
 	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
-	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
+	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return machineBusy(reverted(in.e), in.f) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
 
 	// The answer to a call.
 	{ledger.StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
