@@ -57,6 +57,7 @@ type facts struct {
 	now, brokerNow time.Time // this machine's clock, and its estimate of the broker's
 	message        string    // STREAM:SEQ of the delivery
 	delivered      int       // how often it was delivered, this time included
+	orphaned       bool      // it opened this run, and is redelivered: whoever had it keeps it alive no longer
 	stopping       bool      // the process was asked to stop
 
 	isHolder        bool             // the machine's record names this run as its holder
@@ -74,6 +75,7 @@ type facts struct {
 	answered  time.Time // when the API last answered anything
 	listed    time.Time // when the API last listed actions for this replica; zero: never
 	tripped   bool      // the breaker is open, probe or not
+	contended bool      // requests of this process wait for quota
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
 }
@@ -89,7 +91,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -103,8 +105,11 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doPublish}
 	case ledger.StateCalled:
-		if rest := d.leaseRemaining(e, f); rest > 0 {
-			return e, wait(rest, "inFlight")
+		if d.leaseRemaining(e, f) > 0 {
+			if f.orphaned && f.isHolder {
+				return e, step{do: doLook} // an early look: e stays as it is
+			}
+			return e, d.awaitOwner(e, f)
 		}
 		if !f.isHolder && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
 			// The machine was never taken for this run, so there was no call: nobody can have taken it over since, and its
@@ -114,7 +119,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
 	}
 	if e.State == ledger.StateUnknown {
-		if rest := d.nextLook(e).Sub(f.now); rest > slack {
+		if rest := d.nextLook(e, f).Sub(f.now); rest > slack {
 			return e, wait(rest, "unclear")
 		}
 		return e, step{do: doLook}

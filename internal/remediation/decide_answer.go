@@ -91,7 +91,7 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 // unclear leaves a call that may have taken place to the look-ups.
 func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	e.State, e.LookFrom, e.LastError = ledger.StateUnknown, f.now.UTC(), failure(a)
-	s := wait(d.ReconcileDelay, "unclear")
+	s := wait(d.nextLook(e, f).Sub(f.now), "unclear")
 	s.mustSave = true
 	switch {
 	case a.FromProxy():

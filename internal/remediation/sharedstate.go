@@ -13,13 +13,16 @@ import (
 
 // SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
 type SharedState struct {
+	calls        sharedLook // at the actions that calls have made
+	restrictions sharedLook // at those that restrict or isolate
+
 	mu            sync.Mutex
 	unpublishable map[string]unpublishableRequest // by key
 	causes        map[string]health.Condition     // by code
 	waiting       map[string]time.Time            // requests that wait for quota, and when they are redelivered at the latest
 	guarded       time.Time                       // when the guard was asked last
-	lastList      time.Time
-	gather        time.Time // until then requests wait for calls to accumulate, or did a moment ago
+	lastList      time.Time                       // when the API listed actions last
+	gather        time.Time                       // until then requests wait for calls to accumulate, or did a moment ago
 }
 
 func (n *SharedState) noteGuard() {

@@ -79,10 +79,9 @@ type Submitter struct {
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	inFlight   inFlight
-	ambiguous  ambiguousRun
-	sharedLook sharedLook
-	refusals   refusals
+	inFlight  inFlight
+	ambiguous ambiguousRun
+	refusals  refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
