@@ -86,10 +86,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if p.BesideLive() {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
 	}
-	if denied := p.shared.ListingDenied(); denied != "" {
-		all = append(all, health.New(health.MayNotList, denied))
-	}
-	return all
+	return append(all, p.shared.Conditions()...)
 }
 
 // throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.

@@ -84,7 +84,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.quotaContended,
@@ -92,7 +92,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.Consumer = consumer.New(consumer.Config{
-		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(),
+		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, p.budgetOpen},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
 		Idle: func(ctx context.Context) {
