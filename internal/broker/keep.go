@@ -103,13 +103,16 @@ func (b *Broker) Conditions() (all []health.Condition) {
 // Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
 // what came of it could be lost, or not be told.
 func (b *Broker) Sound(ctx context.Context) error {
-	for b.broken.Load() != nil || len(b.found.Load().full) > 0 {
+	for b.Unsound() {
 		if err := wait(ctx, time.Second); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// Unsound reports whether a stream is missing, unfit or full.
+func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
 
 // LedgerLostBefore is the time before which the ledger may have known requests that it does not know any more; zero: none was
 // lost.

@@ -85,7 +85,7 @@ func newConditionPlace(t *testing.T, s situation) *conditionPlace {
 	}
 	p.startBroker(t)
 	t.Cleanup(func() { p.stopBroker() })
-	nc, err := nats.Connect(p.broker.ClientURL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	nc, err := nats.Connect(p.broker.ClientURL(), nats.UserInfo("u", "p"), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,6 +498,39 @@ var situations = map[string]situation{
 		p.drop(t, "KV_UNRESTRICT_LEDGER")
 		return nil // an hour
 	}},
+	health.StreamFull: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		if _, err := p.js.Publish(t.Context(), "remediation.results", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		return p.limit(t, "REMEDIATION_RESULTS", func(c *jetstream.StreamConfig) { c.MaxMsgs, c.Discard = 1, jetstream.DiscardNew })
+	}},
+	health.NotPublished: {env: map[string]string{"NATS_USER": "u", "NATS_PASSWORD": "p"}, broker: mayPublish(), begin: func(t *testing.T, p *conditionPlace) func() {
+		reload := func(change func(*server.Options)) {
+			opts := p.opts.Clone()
+			change(opts)
+			if err := p.broker.ReloadOptions(opts); err != nil {
+				t.Error(err)
+			}
+		}
+		reload(mayPublish("remediation.results"))
+		p.publish(t, "untold", 1)
+		return func() { reload(mayPublish()) }
+	}},
+	health.Unpublishable: {unstarted: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		cfg := jetstream.StreamConfig{Name: "REMEDIATION_RESULTS", Subjects: []string{"remediation.results"}, MaxMsgSize: 100}
+		if _, err := p.js.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		p.run(t)
+		p.publish(t, "large", 1)
+		return p.raise(t, cfg)
+	}},
+	health.ListRefused: {begin: func(t *testing.T, p *conditionPlace) func() {
+		p.sim.Inject(defendersim.Fault{Op: "list", Status: 400, Code: "BadRequest", Message: "The node count limit of 100 has been exceeded."})
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Cut: "before", CarriedOut: true, Times: 1})
+		p.publish(t, "lost", 1)
+		return p.sim.ClearFaults
+	}},
 	health.DiskNearlyFull: {elsewhere: "TestFullness"},
 	health.SlowBroker: {unstarted: true, env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}
@@ -507,7 +540,8 @@ var situations = map[string]situation{
 		p.publish(t, "slow", 1)
 		return func() { slow.delay.Store(0) }
 	}},
-	health.Store: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+	health.Store: {begin: func(t *testing.T, p *conditionPlace) func() {
+		defer p.publish(t, "unwritten", 1)
 		return p.limit(t, "KV_UNRESTRICT_LEDGER", func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	}},
 	health.NotFollowing: {stillAfter: time.Second, begin: func(t *testing.T, p *conditionPlace) func() {
@@ -550,6 +584,23 @@ func (p *conditionPlace) write(t *testing.T, path, content string) {
 	}
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// mayPublish has one user, who may publish everywhere but there.
+func mayPublish(butFor ...string) func(*server.Options) {
+	return func(o *server.Options) {
+		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: []string{">"}, Deny: butFor}}}}
+	}
+}
+
+// raise is what lets a stream take larger messages.
+func (p *conditionPlace) raise(t *testing.T, cfg jetstream.StreamConfig) func() {
+	return func() {
+		cfg.MaxMsgSize = -1
+		if _, err := p.js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

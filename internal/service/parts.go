@@ -94,7 +94,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	p.Consumer = consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, p.budgetOpen},
-		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
+		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
 			n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)

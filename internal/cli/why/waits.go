@@ -79,6 +79,9 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	case vanished:
 		return []string{"nothing that will come: it was accepted, and its entry is gone from the ledger, so that nobody follows its action; see the action in Defender's portal"}
 	}
+	if at := s.standing(); (at == accepted || at == decided) && e.LastError != nil && e.LastError.Code == health.Unpublishable {
+		waits = append(waits, faultText(e))
+	}
 	for _, c := range held {
 		waits = append(waits, session.Condition(c, now))
 	}
@@ -100,7 +103,11 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))
 	}
 	if e.LastError != nil {
-		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
+		waits = append(waits, faultText(e))
 	}
 	return waits
+}
+
+func faultText(e *ledger.Entry) string {
+	return "an end of this fault: " + e.LastError.Code + ": " + e.LastError.Message
 }
