@@ -41,6 +41,7 @@ type Config struct {
 
 	Names      Names
 	Provision  bool            // create what is missing
+	ReadOnly   bool            // of a command that only looks: Provision writes nothing
 	Windows    []budget.Window // of the call budget; their streams, which rates.Store makes, are asked for where nothing is created
 	Replicas   int             // of what is created, default 1
 	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
