@@ -60,10 +60,16 @@ func TestLooksAreShared(t *testing.T) {
 						looks++
 					}
 				}
-				accepted := len(w.api.Actions())
-				sum := fmt.Sprintf("%d calls, %d looks for them, %d for what is followed, %d accepted", calls, looks, follows, accepted)
+				accepted, ended := len(w.api.Actions()), 0
+				w.refresh()
+				for _, p := range w.published {
+					if r, is := w.final(p.id); is && r.Outcome == "succeeded" {
+						ended++
+					}
+				}
+				sum := fmt.Sprintf("%d calls, %d looks for them, %d for what is followed, %d accepted, %d seen to end", calls, looks, follows, accepted, ended)
 				t.Log(sum)
-				if accepted < c.atLeast || looks > c.looks {
+				if accepted < c.atLeast || looks > c.looks || ended < accepted*2/3 {
 					t.Error(sum)
 				}
 			})
