@@ -56,10 +56,8 @@ type limits struct {
 	readHeader, read, write, idle time.Duration
 	source                        time.Duration // one question to Sources
 	search                        time.Duration // the same, for Find
-	tick                          time.Duration // least time between two events
-	heartbeat                     time.Duration // longest time without one
+	tick                          time.Duration // least time between two renderings
 	grace                         time.Duration // for answers under way at shutdown
-	viewers                       int
 	connections                   int
 }
 
@@ -70,9 +68,7 @@ type Server struct {
 	log     *zap.Logger
 	limits  *limits
 	page    *page
-	viewers chan struct{}   // a slot per open event stream
-	finding chan struct{}   // the one slot of a search, which reads whole streams
-	stop    <-chan struct{} // closed when Run ends; set before the first request
+	finding chan struct{} // the one slot of a search, which reads whole streams
 	ln      net.Listener
 }
 
@@ -86,14 +82,14 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 	}
 	l := &limits{
 		readHeader: 5 * time.Second, read: 10 * time.Second, write: 30 * time.Second, idle: time.Minute,
-		source: 3 * time.Second, search: 20 * time.Second, tick: time.Second, heartbeat: 15 * time.Second, grace: 3 * time.Second,
-		viewers: 16, connections: 1024,
+		source: 3 * time.Second, search: 20 * time.Second, tick: time.Second, grace: 3 * time.Second,
+		connections: 1024,
 	}
 	p, err := newPage(src, cfg.Level, l)
 	if err != nil {
 		return nil, fmt.Errorf("admin page: %w", err)
 	}
-	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, viewers: make(chan struct{}, l.viewers), finding: make(chan struct{}, 1)}, nil
+	return &Server{cfg: cfg, src: src, log: log, limits: l, page: p, finding: make(chan struct{}, 1)}, nil
 }
 
 // Listen binds the address and returns it, with the real port. Run closes it.
@@ -106,15 +102,14 @@ func (s *Server) Listen() (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// Run serves until ctx is done, then ends the event streams, gives answers under
-// way a moment and closes what is left. It listens first unless Listen was called.
+// Run serves until ctx is done, then gives answers under way a moment and closes
+// what is left. It listens first unless Listen was called.
 func (s *Server) Run(ctx context.Context) error {
 	if s.ln == nil {
 		if _, err := s.Listen(); err != nil {
 			return err
 		}
 	}
-	s.stop = ctx.Done()
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: s.limits.readHeader,

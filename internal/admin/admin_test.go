@@ -92,7 +92,6 @@ func start(t *testing.T, cfg Config, src Sources, edit func(*limits)) running {
 	if edit != nil {
 		edit(s.limits)
 	}
-	s.viewers = make(chan struct{}, s.limits.viewers)
 	addr, err := s.Listen()
 	if err != nil {
 		t.Fatal(err)

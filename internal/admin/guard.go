@@ -69,7 +69,7 @@ func open(path string) bool {
 }
 
 // hasToken compares in constant time, digests so that not even the length shows.
-// Basic is there for browsers, whose EventSource can't send a bearer token.
+// Basic is there for browsers, which ask a person for it.
 func (s *Server) hasToken(r *http.Request) bool {
 	_, got, ok := r.BasicAuth()
 	if !ok {

@@ -11,7 +11,7 @@ import (
 const (
 	testToken = "s3cret-admin-token"
 	probes    = "/livez /readyz /metrics"
-	guarded   = "/ /status /events /assets/page.js /assets/style.css /nothing"
+	guarded   = "/ /status /fragment /assets/page.js /assets/style.css /nothing"
 )
 
 func TestTokenOffLoopback(t *testing.T) {
@@ -34,16 +34,12 @@ func TestTokenOffLoopback(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, Config{Addr: "0.0.0.0:0", Token: c.token}, healthy().sources(), nil)
 			for path := range strings.FieldsSeq(guarded) {
-				method := http.MethodGet
-				if path == "/events" {
-					method = http.MethodHead // GET would not end
-				}
-				resp, body := s.ask(t, method, path, c.auth)
+				resp, body := s.ask(t, http.MethodGet, path, c.auth)
 				passed := resp.StatusCode == 200 || path == "/nothing" && resp.StatusCode == 404
 				if (c.code == 200) != passed || !passed && resp.StatusCode != c.code {
 					t.Errorf("%s: got %d, want %d", path, resp.StatusCode, c.code)
 				}
-				if c.code == 403 && method == http.MethodGet && !strings.Contains(body, "WORKER_ADMIN_TOKEN") {
+				if c.code == 403 && !strings.Contains(body, "WORKER_ADMIN_TOKEN") {
 					t.Errorf("%s gives no hint: %s", path, body)
 				}
 				if c.code == 401 && !strings.Contains(strings.Join(resp.Header.Values("WWW-Authenticate"), ","), "Basic realm") {
@@ -199,7 +195,7 @@ func TestOtherSites(t *testing.T) {
 
 func TestMethods(t *testing.T) {
 	s := start(t, Config{}, healthy().sources(), nil)
-	for path := range strings.FieldsSeq(probes + " / /status /events /assets/page.js /assets/style.css /debug/pprof/") {
+	for path := range strings.FieldsSeq(probes + " / /status /fragment /assets/page.js /assets/style.css /debug/pprof/") {
 		if resp, body := s.ask(t, http.MethodHead, path, nil); resp.StatusCode != 200 || body != "" {
 			t.Errorf("HEAD %s: %d %s", path, resp.StatusCode, body)
 		}

@@ -25,7 +25,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /{$}", s.index)
-	mux.HandleFunc("GET /events", s.events)
+	mux.HandleFunc("GET /fragment", s.fragment)
 	for _, name := range []string{"style.css", "page.js"} {
 		mux.HandleFunc("GET /assets/"+name, func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, assets, "assets/"+name)
@@ -116,6 +116,17 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(html)
+}
+
+// fragment is what the page's script asks for every few seconds.
+func (s *Server) fragment(w http.ResponseWriter, r *http.Request) {
+	now, err := s.page.render(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(now.html)
 }
 
 // search is what the page's own form asked for; nil: nothing was asked.

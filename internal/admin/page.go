@@ -39,13 +39,6 @@ func newPage(src Sources, level *zap.AtomicLevel, l *limits) (*page, error) {
 	return &page{src: src, level: level, limits: l, tmpl: tmpl, rendering: make(chan struct{}, 1)}, nil
 }
 
-// fragment returns what lies in the page's main element. It holds no clock of
-// its own: as long as nothing happens it stays the same to the byte.
-func (p *page) fragment(ctx context.Context) ([]byte, error) {
-	r, err := p.render(ctx)
-	return r.html, err
-}
-
 // full returns the whole page around the fragment, with what was searched for; nil: nothing.
 func (p *page) full(ctx context.Context, found *search) ([]byte, error) {
 	r, err := p.render(ctx)
@@ -62,6 +55,8 @@ func (p *page) full(ctx context.Context, found *search) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+// render returns what lies in the page's main element. It holds no clock of its
+// own: as long as nothing happens it stays the same to the byte.
 func (p *page) render(ctx context.Context) (rendered, error) {
 	select {
 	case p.rendering <- struct{}{}:

@@ -65,6 +65,9 @@ type Queue struct {
 	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
 }
 
+// Age is how long the oldest has waited.
+func (q Queue) Age() time.Duration { return time.Duration(q.OldestSeconds * float64(time.Second)) }
+
 // Window is one sliding window of the call budget. Limit 0 is no limit.
 type Window struct {
 	Window    string `json:"window"` // minute or hour

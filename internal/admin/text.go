@@ -8,19 +8,23 @@ import (
 	"unicode"
 )
 
-// age says seconds as people do, in its two largest units.
-func age(seconds float64) string {
-	d := time.Duration(seconds) * time.Second
-	days, hours, minutes := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60
+// Clock is a time for people, with its zone: what one pastes another may read elsewhere.
+func Clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05Z07:00") }
+
+// Roughly is a duration in its two largest units.
+func Roughly(d time.Duration) string {
 	switch {
-	case days > 0:
-		return fmt.Sprintf("%d d %d h", days, hours)
-	case hours > 0:
-		return fmt.Sprintf("%d h %d min", hours, minutes)
-	case minutes > 0:
-		return fmt.Sprintf("%d min %d s", minutes, int(d.Seconds())%60)
+	case d < time.Second:
+		return "under 1s"
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < time.Hour:
+		return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	case d < 24*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
-	return fmt.Sprintf("%d s", int(d.Seconds()))
+	d = d.Round(time.Hour)
+	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
 // text makes foreign text fit for the page: not too long, and Printable.

@@ -119,7 +119,7 @@ func cards(s *Status, emptyAt time.Time) []card {
 		list[i].Value = number(n)
 	}
 	if s.Queue.Pending > 0 {
-		list[0].Note = "oldest for " + age(s.Queue.OldestSeconds) + whenEmpty(emptyAt)
+		list[0].Note = "oldest for " + Roughly(s.Queue.Age()) + whenEmpty(emptyAt)
 	}
 	if s.DeadLetters > 0 {
 		list[3].Note, list[3].Tone = "to replay or drop", "warn"

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -23,8 +24,9 @@ type Auditor struct {
 	process string
 	turn    chan struct{} // holds the one token while nobody writes; who has it owns what is below
 
-	chain  *trail.Writer // nil: to be opened
-	opened int
+	chain   *trail.Writer // nil: to be opened
+	opened  int
+	created time.Time // of the stream that the chain is in
 }
 
 var _ remediation.Auditor = (*Auditor)(nil)
@@ -43,6 +45,9 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 		defer func() { a.turn <- struct{}{} }()
 	case <-ctx.Done():
 		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
+	}
+	if created := a.b.found.Load().created[AuditStream]; !created.Equal(a.created) {
+		a.chain, a.created = nil, created // the stream was made anew: nothing that came before is in it
 	}
 	if a.chain == nil {
 		if err := a.open(ctx); err != nil {
@@ -76,9 +81,7 @@ func (a *Auditor) open(ctx context.Context) error {
 
 // lastStored is the trail's last message, nil if there is none.
 func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	m, found, err := a.b.readOne(ctx, AuditStream, messageRequest{Last: AuditSubject})
+	m, found, err := a.b.get(ctx, AuditStream, stream.Query{Last: AuditSubject})
 	if err != nil || !found {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
 // store publishes the chain's next payload. After an error nobody knows whether it is stored, and the chain is not used again.
 func (a *Auditor) store(ctx context.Context, chain *trail.Writer, payload []byte) error {
 	a.chain = nil
-	ack, err := publishing(a.b.js, &nats.Msg{Subject: AuditSubject, Data: payload},
+	ack, err := stream.Publish(a.b.js, &nats.Msg{Subject: AuditSubject, Data: payload},
 		jetstream.WithExpectStream(AuditStream), jetstream.WithRetryAttempts(0))(ctx) // a second attempt could store it twice
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/broker/trail"
 )
 
@@ -44,9 +45,7 @@ func (t *AuditTrail) Each(ctx context.Context, since time.Time, fn func(trail.Me
 
 // Payload is one message's, nil if it is not there.
 func (t *AuditTrail) Payload(ctx context.Context, sequence uint64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	m, found, err := t.b.readOne(ctx, AuditStream, messageRequest{Sequence: sequence})
+	m, found, err := t.b.get(ctx, AuditStream, stream.Query{Sequence: sequence})
 	if err != nil || !found {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -53,12 +54,6 @@ func (e *UnpublishedError) Unwrap() error { return e.Err }
 // id. It ends at the first message that can't be stored (*UnpublishedError) or the first error of requests. When ctx
 // ends it sends nothing more, sees to what is under way, and returns ctx's cause if something was left.
 func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, error], stored func(Stored)) error {
-	js, err := jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout),
-		jetstream.WithPublishAsyncMaxPending(bulkInFlight), jetstream.WithPublishAsyncTimeout(apiTimeout))
-	if err != nil {
-		return fmt.Errorf("use JetStream: %w", err)
-	}
-	defer js.CleanupPublisher()
 	// What was sent is seen to for a while after ctx has ended, so that the caller knows what became of it.
 	settling, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -68,10 +63,10 @@ func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, er
 	b.denied.Store(&cancel)
 	defer b.denied.Store(nil)
 
-	p := &bulk{b: b, js: js, stored: stored}
-	err = p.all(ctx, settling, requests)
+	p := &bulk{b: b, stored: stored}
+	err := p.all(ctx, settling, requests)
 	for _, f := range p.flights { // after an error: so that nothing is stored any more once this has returned
-		_, _ = f.wait(settling)
+		_, _ = f.ack(settling)
 	}
 	return err
 }
@@ -79,17 +74,15 @@ func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, er
 // bulk is one PublishAll.
 type bulk struct {
 	b       *Broker
-	js      jetstream.JetStream
 	stored  func(Stored)
 	flights []flight // sent, in order
 	begun   bool     // the broker has stored one
 }
 
 type flight struct {
-	name   string
-	msg    *nats.Msg
-	future jetstream.PubAckFuture
-	err    error // of sending it
+	name string
+	msg  *nats.Msg
+	ack  func(context.Context) (*jetstream.PubAck, error)
 }
 
 func (p *bulk) all(ctx, settling context.Context, requests iter.Seq2[Outgoing, error]) error {
@@ -117,18 +110,17 @@ func (p *bulk) send(o Outgoing) {
 	h := nats.Header{}
 	maps.Copy(h, nats.Header(o.Header))
 	h.Set(jetstream.MsgIDHeader, o.MessageID)
-	f := flight{name: o.Name, msg: &nats.Msg{Subject: p.b.cfg.Names.Subject, Header: h, Data: o.Payload}}
-	f.future, f.err = p.js.PublishMsgAsync(f.msg)
-	p.flights = append(p.flights, f)
+	msg := &nats.Msg{Subject: p.b.cfg.Names.Subject, Header: h, Data: o.Payload}
+	p.flights = append(p.flights, flight{o.Name, msg, stream.Publish(p.b.js, msg)})
 }
 
 // settle waits until the oldest message under way is stored.
 func (p *bulk) settle(ctx context.Context) error {
 	f := p.flights[0]
 	p.flights = p.flights[1:]
-	ack, err := f.wait(ctx)
+	ack, err := f.ack(ctx)
 	if err != nil {
-		ack, err = p.insist(ctx, f, err)
+		ack, err = p.republish(ctx, f, err)
 	}
 	if err != nil {
 		return &UnpublishedError{Name: f.name, Err: err}
@@ -138,29 +130,15 @@ func (p *bulk) settle(ctx context.Context) error {
 	return nil
 }
 
-func (f flight) wait(ctx context.Context) (*jetstream.PubAck, error) {
-	if f.err != nil {
-		return nil, f.err
-	}
-	select {
-	case ack := <-f.future.Ok():
-		return ack, nil
-	case err := <-f.future.Err():
-		return nil, err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// insist publishes a message again, as long as what is wrong may pass by itself.
-func (p *bulk) insist(ctx context.Context, f flight, err error) (ack *jetstream.PubAck, _ error) {
+// republish publishes a message again, as long as what is wrong may pass by itself.
+func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstream.PubAck, _ error) {
 	if err = p.fault(err); !isAgain(err) {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, bulkPatience, errors.New("no answer within "+bulkPatience.String()))
 	defer cancel()
 	err = p.b.persist(ctx, "publish "+f.name, func(ctx context.Context) error {
-		ack, err = within(ctx, func(ctx context.Context) (*jetstream.PubAck, error) { return p.js.PublishMsg(ctx, f.msg) })
+		ack, err = within(ctx, func(ctx context.Context) (*jetstream.PubAck, error) { return p.b.js.PublishMsg(ctx, f.msg) })
 		return p.fault(err)
 	})
 	if denied, ok := errors.AsType[*DeniedError](context.Cause(ctx)); ok {
@@ -204,8 +182,8 @@ const (
 	codeStoreFailed jetstream.ErrorCode = 10077
 )
 
-// Taken is how many messages of the request stream, counted from the first of seqs on, the worker is done with.
-func (b *Broker) Taken(ctx context.Context, seqs []uint64) (n int, err error) {
+// Acked is how many messages of the request stream, counted from the first of seqs on, the worker is done with.
+func (b *Broker) Acked(ctx context.Context, seqs []uint64) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	names := b.cfg.Names
@@ -225,7 +203,7 @@ func (b *Broker) Taken(ctx context.Context, seqs []uint64) (n int, err error) {
 		if seq < done {
 			continue
 		}
-		if _, found, err := b.readOne(ctx, names.Stream, messageRequest{Sequence: seq}); err != nil || found {
+		if _, found, err := b.get(ctx, names.Stream, stream.Query{Sequence: seq}); err != nil || found {
 			return n, err
 		}
 	}

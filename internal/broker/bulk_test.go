@@ -267,7 +267,7 @@ func TestTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		taken := func() int {
-			n, err := b.Taken(within(t), seqs)
+			n, err := b.Acked(within(t), seqs)
 			if err != nil {
 				t.Error(err)
 			}

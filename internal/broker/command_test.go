@@ -160,14 +160,14 @@ func TestPauseNeedsTheStateBucketAlone(t *testing.T) {
 
 func TestLedgerSearch(t *testing.T) {
 	b := open(t, broker.Config{DataDir: t.TempDir(), Provision: true})
-	if _, err := b.OpenLedger(within(t)); !broker.IsMissing(err) {
+	store := b.NewLedger()
+	if err := store.Search(within(t), nil); !broker.IsMissing(err) {
+		t.Errorf("before there is a bucket: %v", err)
+	}
+	if _, err := store.Load(within(t), "e.d.id"); !broker.IsMissing(err) {
 		t.Errorf("before there is a bucket: %v", err)
 	}
 	if err := b.Provision(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	store, err := b.OpenLedger(within(t))
-	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]bool{}

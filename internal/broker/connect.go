@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 func (b *Broker) remoteOptions() (nats.Options, error) {
@@ -86,6 +91,7 @@ func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
 		b.nc.Close()
 		return fmt.Errorf("use JetStream: %w", err)
 	}
+	b.ledger, b.state = stream.NewBucket(b.js, LedgerBucket), stream.NewBucket(b.js, StateBucket)
 	return nil
 }
 
@@ -116,11 +122,11 @@ func connectWithin(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 
 func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		if cancel := b.denied.Load(); cancel != nil {
-			(*cancel)(&DeniedError{Err: err})
+		if b.replyDenied(err) {
 			return
 		}
-		if b.replyDenied(err) {
+		if cancel := b.denied.Load(); cancel != nil {
+			(*cancel)(&DeniedError{Err: err})
 			return
 		}
 	}
@@ -158,5 +164,22 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	if err := nc.LastError(); err != nil {
 		b.absent(err)
 	}
+	b.lose()
 	close(b.closed)
+}
+
+// deniedPublish finds the subject in the server's words, which are all that it says.
+var deniedPublish = regexp.MustCompile(`(?i)Permissions Violation for Publish to "([^"]+)"`)
+
+// replyDenied tells of a result that a request's replyTo did not get: only those go to subjects that are not the worker's.
+// The message was sent by then, so that no request's handler can say it.
+func (b *Broker) replyDenied(err error) bool {
+	m := deniedPublish.FindStringSubmatch(err.Error())
+	ours := func(own string) bool { return server.SubjectMatchesFilter(m[1], own) }
+	if m == nil || strings.HasPrefix(m[1], "$") || slices.ContainsFunc(b.cfg.Names.OwnSubjects(), ours) {
+		return false
+	}
+	b.log.Warn("a result did not reach its request's replyTo: the broker denies the worker to publish there; allow it, or let the requests name another subject",
+		zap.String("reply_to", m[1]))
+	return true
 }

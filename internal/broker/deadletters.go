@@ -11,26 +11,19 @@ import (
 // DeadLetters are the dead letters that there are now, the oldest first. What others have put into the stream is left
 // out. An error ends it; that of a stream that is not there is IsMissing.
 func (b *Broker) DeadLetters(ctx context.Context) iter.Seq2[Message, error] {
-	n := b.cfg.Names
-	return func(yield func(Message, error) bool) {
-		err := b.scan(ctx, n.DeadletterStream, part{subject: n.DeadletterSubject}, func(m Message) error {
-			if m.Header.Get(message.HeaderDeadReason) != "" && !yield(m, nil) {
-				return errEnough
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errEnough) {
-			yield(Message{}, err)
-		}
-	}
+	return b.messages(ctx, b.cfg.Names.DeadletterStream, b.cfg.Names.DeadletterSubject, message.HeaderDeadReason)
 }
 
 // Queue are the requests that nobody has acknowledged yet, in hand or not, the oldest first.
 func (b *Broker) Queue(ctx context.Context) iter.Seq2[Message, error] {
-	n := b.cfg.Names
+	return b.messages(ctx, b.cfg.Names.Stream, b.cfg.Names.Subject, "")
+}
+
+// messages are those of a subject that there are now; with a header those that have it.
+func (b *Broker) messages(ctx context.Context, name, subject, header string) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		err := b.scan(ctx, n.Stream, part{subject: n.Subject}, func(m Message) error {
-			if !yield(m, nil) {
+		err := b.scan(ctx, name, part{subject: subject}, func(m Message) error {
+			if (header == "" || m.Header.Get(header) != "") && !yield(m, nil) {
 				return errEnough
 			}
 			return nil

@@ -41,12 +41,12 @@ func TestEmbeddedInProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour - time.Minute)
-		entry, err := b.Ledger().Get(t.Context(), "key")
-		if err != nil || string(entry.Value()) != "final" {
+		entry, err := b.NewLedger().Load(t.Context(), "key")
+		if err != nil || string(entry.Value) != "final" {
 			t.Errorf("before the hour is over: %v, %v", entry, err)
 		}
 		time.Sleep(2 * time.Minute)
-		if entry, err = b.Ledger().Get(t.Context(), "key"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		if entry, err = b.NewLedger().Load(t.Context(), "key"); err != nil || entry.Value != nil {
 			t.Errorf("after the hour: %v, %v", entry, err)
 		}
 		if err := b.Close(t.Context()); err != nil {

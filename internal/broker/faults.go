@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 // MissingError says what is not there and must not be created.
@@ -88,7 +90,6 @@ func (b *Broker) Await(ctx context.Context, what string, try func(context.Contex
 // Codes that the client library has no name for. [doc] nats-server errors.json
 const (
 	codeNoSuitablePeers  jetstream.ErrorCode = 10005
-	codeMessageTooLarge  jetstream.ErrorCode = 10054
 	codeSubjectOverlap   jetstream.ErrorCode = 10065
 	codeNoCluster        jetstream.ErrorCode = 10074
 	codeFilterNotUnique  jetstream.ErrorCode = 10100
@@ -96,13 +97,7 @@ const (
 )
 
 // apiError is the JetStream API's error in err, else the zero value.
-func apiError(err error) jetstream.APIError {
-	var js jetstream.JetStreamError
-	if errors.As(err, &js) && js.APIError() != nil {
-		return *js.APIError()
-	}
-	return jetstream.APIError{}
-}
+func apiError(err error) jetstream.APIError { return stream.APIError(err) }
 
 // explain adds what to do about a fault, and says of one that may pass that it
 // is to be tried again.

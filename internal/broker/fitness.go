@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
@@ -155,57 +156,31 @@ func repaired(got, want jetstream.StreamConfig) (cfg jetstream.StreamConfig, cha
 }
 
 // differences names the settings that are not as provisioned.
-func (t topology) differences(there present) []string {
-	var d differences
+func (t topology) differences(there present) (all []string) {
 	for _, spec := range t.streams() {
-		got, want := there.streams[spec.cfg.Name].CachedInfo().Config, spec.cfg
-		d.of = "stream " + want.Name
-		d.compare("subjects", got.Subjects, want.Subjects)
-		d.compare("retention", got.Retention, want.Retention)
-		d.compare("storage", got.Storage, want.Storage)
-		d.compare("num_replicas", got.Replicas, want.Replicas)
-		d.compare("duplicate_window", got.Duplicates, want.Duplicates)
-		d.compare("discard", got.Discard, want.Discard)
-		d.compare("max_age", got.MaxAge, want.MaxAge)
-		d.compare("max_bytes", got.MaxBytes, want.MaxBytes)
-		d.compare("max_msgs", got.MaxMsgs, want.MaxMsgs)
-		d.compare("max_msgs_per_subject", got.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
-		d.compare("max_msg_size", got.MaxMsgSize, want.MaxMsgSize)
-		d.compare("max_consumers", got.MaxConsumers, want.MaxConsumers)
-		d.compare("deny_delete", got.DenyDelete, want.DenyDelete)
-		d.compare("deny_purge", got.DenyPurge, want.DenyPurge)
-		d.compare("allow_rollup_hdrs", got.AllowRollup, want.AllowRollup)
-		d.compare("allow_direct", got.AllowDirect, want.AllowDirect)
+		got := there.streams[spec.cfg.Name].CachedInfo().Config
+		all = append(all, differing("stream "+spec.cfg.Name, got, spec.cfg, "subjects", "retention", "storage", "num_replicas", "duplicate_window", "discard",
+			"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject", "max_msg_size", "max_consumers", "deny_delete", "deny_purge", "allow_rollup_hdrs", "allow_direct")...)
 	}
 	for _, name := range there.foreign {
-		d.list = append(d.list, fmt.Sprintf("stream %s: consumer %s is none of the worker's: what it acknowledges is gone from a work queue, and is never carried out", t.requests.cfg.Name, name))
+		all = append(all, fmt.Sprintf("stream %s: consumer %s is none of the worker's: what it acknowledges is gone from a work queue, and is never carried out", t.requests.cfg.Name, name))
 	}
-	got, want := there.consumer.Config, t.consumer
-	d.of = "consumer " + want.Durable
-	d.compare("ack_wait", got.AckWait, want.AckWait)
-	d.compare("backoff", got.BackOff, want.BackOff)
-	d.compare("max_ack_pending", got.MaxAckPending, want.MaxAckPending)
-	d.compare("deliver_policy", got.DeliverPolicy, want.DeliverPolicy)
-	d.compare("replay_policy", got.ReplayPolicy, want.ReplayPolicy)
-	d.compare("inactive_threshold", got.InactiveThreshold, want.InactiveThreshold)
-	d.compare("mem_storage", got.MemoryStorage, want.MemoryStorage)
-	d.compare("num_replicas", got.Replicas, want.Replicas)
-	d.compare("max_batch", got.MaxRequestBatch, want.MaxRequestBatch)
-	d.compare("max_expires", got.MaxRequestExpires, want.MaxRequestExpires)
-	d.compare("max_bytes", got.MaxRequestMaxBytes, want.MaxRequestMaxBytes)
-	return d.list
+	return append(all, differing("consumer "+t.consumer.Durable, there.consumer.Config, t.consumer, "ack_wait", "backoff", "max_ack_pending", "deliver_policy",
+		"replay_policy", "inactive_threshold", "mem_storage", "num_replicas", "max_batch", "max_expires", "max_bytes")...)
 }
 
-type differences struct {
-	of   string
-	list []string
-}
-
-func (d *differences) compare(setting string, got, want any) {
-	if reflect.DeepEqual(got, want) || fmt.Sprint(got) == fmt.Sprint(want) {
-		return
+// differing compares the settings of these names, which are the JSON ones, in the order of the names.
+func differing(of string, got, want any, names ...string) (all []string) {
+	is, wants := reflect.ValueOf(got), reflect.ValueOf(want)
+	for _, name := range names {
+		for _, f := range reflect.VisibleFields(is.Type()) {
+			a, b := fmt.Sprint(is.FieldByIndex(f.Index)), fmt.Sprint(wants.FieldByIndex(f.Index))
+			if setting, _, _ := strings.Cut(f.Tag.Get("json"), ","); setting == name && a != b {
+				all = append(all, fmt.Sprintf("%s: %s is %s, would be %s", of, name, a, b))
+			}
+		}
 	}
-	d.list = append(d.list, fmt.Sprintf("%s: %s is %v, would be %v", d.of, setting, got, want))
+	return all
 }
 
 // settings is a configuration as the nats command and other tools read it.

@@ -8,17 +8,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // Message is one message of a stream.
-type Message struct {
-	Subject  string
-	Sequence uint64
-	Time     time.Time // by the broker's clock
-	Header   message.Header
-	Data     []byte
-}
+type Message = stream.Message
 
 // FollowOptions says which messages of a stream to read.
 type FollowOptions struct {
@@ -85,16 +80,10 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 	}
 }
 
-// Publish puts one message on the request subject; nil when the broker has stored it. A full stream is an error that
-// says so.
-func (b *Broker) Publish(ctx context.Context, h message.Header, payload []byte) (seq uint64, err error) {
-	stored, err := b.PublishOnce(ctx, h, payload)
-	return stored.Sequence, err
-}
-
-// PublishOnce is Publish for a message whose header has a message id. Of a duplicate whose message has the sequence is not
-// known, for anybody who may publish may have taken an id that can be guessed.
-func (b *Broker) PublishOnce(ctx context.Context, h message.Header, payload []byte) (Stored, error) {
+// Publish puts one message on the request subject; nil when the broker has stored it. A full stream is an error that says so.
+// Of a duplicate whose message has the sequence is not known, for anybody who may publish may have taken a message id that can
+// be guessed.
+func (b *Broker) Publish(ctx context.Context, h message.Header, payload []byte) (Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.cfg.Names.Subject, Header: nats.Header(h), Data: payload})

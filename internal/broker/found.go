@@ -2,30 +2,33 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 // found is what Provision found or made.
 type found struct {
-	requests     jetstream.Consumer
-	ledger       jetstream.KeyValue
-	ledgerStream jetstream.Stream
-	state        jetstream.KeyValue
-
+	requests                        jetstream.Consumer
+	consumer                        *jetstream.ConsumerInfo
+	created                         map[string]time.Time // when each stream was
+	ledger                          ledgerID
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
 	resultsMax, deadletterMax       int32 // bytes of a message; 0 or less: no limit of the stream's own
 	differences                     []string
 }
 
+// found is what a look found where nothing is missing.
 func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 	n := b.cfg.Names
 	f := &found{
 		requests:         there.requests,
-		ledgerStream:     there.streams[b.topology.ledger.cfg.Name],
+		consumer:         there.consumer,
+		created:          map[string]time.Time{},
 		ackWait:          ackWait(there.consumer.Config),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
@@ -33,13 +36,21 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 		deadletterMax:    there.streams[n.DeadletterStream].CachedInfo().Config.MaxMsgSize,
 		differences:      b.topology.differences(there),
 	}
-	for name, bucket := range map[string]*jetstream.KeyValue{LedgerBucket: &f.ledger, StateBucket: &f.state} {
-		kv, err := within(ctx, func(ctx context.Context) (jetstream.KeyValue, error) { return b.js.KeyValue(ctx, name) })
-		if err != nil {
-			return nil, fmt.Errorf("open bucket %s: %w", name, err)
-		}
-		*bucket = kv
+	for name, s := range there.streams {
+		f.created[name] = s.CachedInfo().Created
 	}
+	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
+	b.state.Created(f.created[stateName])
+	if f.ledger = was.ledger; !was.ledger.created.Equal(f.created[ledgerName]) || !was.created[stateName].Equal(f.created[stateName]) {
+		var err error
+		if f.ledger, err = b.identify(ctx, f.created[ledgerName], was.ledger); err != nil {
+			return nil, err
+		}
+		if f.ledger.lost && !was.ledger.lost {
+			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
+		}
+	}
+	b.ledger.Created(f.ledger.created)
 	return f, nil
 }
 
@@ -65,14 +76,8 @@ func (b *Broker) OpenRequests(ctx context.Context) (jetstream.Consumer, error) {
 // or zero until Provision has succeeded.
 func (b *Broker) Requests() jetstream.Consumer { return b.found.Load().requests }
 
-// Ledger is the bucket LedgerBucket.
-func (b *Broker) Ledger() jetstream.KeyValue { return b.found.Load().ledger }
-
-// LedgerStream is the stream that LedgerBucket is.
-func (b *Broker) LedgerStream() jetstream.Stream { return b.found.Load().ledgerStream }
-
 // State is the bucket StateBucket.
-func (b *Broker) State() jetstream.KeyValue { return b.found.Load().state }
+func (b *Broker) State() *stream.Bucket { return b.state }
 
 // AckWait is the consumer's real one, BackOff considered.
 func (b *Broker) AckWait() time.Duration { return b.found.Load().ackWait }

@@ -117,14 +117,14 @@ func seesAll(t *testing.T, b *broker.Broker, n uint64) {
 		if _, _, found, err := p.Load(within(t), seq); err != nil || !found {
 			t.Errorf("dead letter %d: found %v, %v", seq, found, err)
 		}
-		if waits, err := p.Waits(within(t), fmt.Sprint("REMEDIATION:", seq)); err != nil || !waits {
+		if waits, err := p.Unacked(within(t), fmt.Sprint("REMEDIATION:", seq)); err != nil || !waits {
 			t.Errorf("request %d waits: %v, %v", seq, waits, err)
 		}
 	}
 	if _, _, found, err := p.Load(within(t), n+1); err != nil || found {
 		t.Errorf("a dead letter that is not there: %v, %v", found, err)
 	}
-	if waits, err := p.Waits(within(t), "NONE:1"); err != nil || waits {
+	if waits, err := p.Unacked(within(t), "NONE:1"); err != nil || waits {
 		t.Errorf("a message of no stream: %v, %v", waits, err)
 	}
 }

@@ -27,11 +27,11 @@ func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Co
 }
 
 func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, ok bool) {
-	rec, err := r.store.Load(ctx, key)
+	rec, err := r.state.Load(ctx, key)
 	if err != nil || rec.Value != nil {
 		return 0, false
 	}
-	revision, err = r.store.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: rec.Revision, TTL: leaseTTL})
+	revision, err = r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: rec.Revision, TTL: leaseTTL})
 	return revision, err == nil
 }
 
@@ -52,11 +52,11 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 		case err := <-done:
 			last, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer stop()
-			_ = r.store.remove(last, key, revision) // lost: it expires
+			_ = r.state.Remove(last, key, revision) // lost: it expires
 			return err
 		case <-time.After(leaseRenew):
 		}
-		next, err := r.store.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
+		next, err := r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {
 		case err == nil:
 			revision, renewed = next, time.Now()

@@ -40,7 +40,7 @@ func TestLoadBelow(t *testing.T) {
 		t.Fatal(err)
 	}
 	save("e.d.id.ann", "again", rec.Revision, 0)
-	if err := b.Ledger().Delete(within(t), "e.d.id.gone"); err != nil {
+	if err := store.Purge(within(t), "e.d.id.gone"); err != nil {
 		t.Fatal(err)
 	}
 	below, err := store.LoadBelow(within(t), "e.d.id")

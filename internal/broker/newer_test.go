@@ -22,7 +22,7 @@ func TestStateNotUnderstood(t *testing.T) {
 		"pause." + deployment:              `{"reason":{"text":"freeze"},"since":0}`,
 		"replica." + deployment + ".newer": `{"ready":["consuming"],"inFlight":1}`,
 	} {
-		if _, err := worker.State().PutString(within(t), key, value); err != nil {
+		if err := worker.State().Put(within(t), key, []byte(value), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -33,10 +33,7 @@ func TestStateNotUnderstood(t *testing.T) {
 	if len(o.Replicas) != 1 || o.Replicas[0].Ready || !strings.Contains(o.Replicas[0].Reason, "not understood") {
 		t.Errorf("the replicas: %+v", o.Replicas)
 	}
-	replicas, err := worker.NewReplicas(within(t), "older")
-	if err != nil {
-		t.Fatal(err)
-	}
+	replicas := worker.NewReplicas("older")
 	ctx, cancel := context.WithCancel(t.Context())
 	var there sync.WaitGroup
 	there.Go(func() { _ = replicas.Run(ctx, func() broker.Presence { return broker.Presence{} }) })

@@ -10,10 +10,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -84,31 +85,34 @@ func (b *Broker) queue(ctx context.Context, o *Overview) error {
 
 // shared reads what the replicas tell each other.
 func (b *Broker) shared(ctx context.Context, o *Overview) error {
-	words, err := b.words(ctx)
+	words, err := b.presences(ctx)
 	if IsMissing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	keys := b.cfg.Names.stateKeys()
+	state, err := b.open(ctx, "KV_"+StateBucket) // for the broker's time
+	if err != nil {
+		return err
+	}
+	keys, now := b.cfg.Names.stateKeys(), state.CachedInfo().TimeStamp
 	for _, key := range slices.Sorted(maps.Keys(words)) {
 		if w := words[key]; w.Value != nil {
-			o.learn(key, w, keys)
+			o.learn(key, w, keys, now)
 		}
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
 	return nil
 }
 
-// words are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
-func (b *Broker) words(ctx context.Context) (map[string]ledger.Record, error) {
-	const prefix = "$KV." + StateBucket + "."
+// presences are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
+func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error) {
 	keys := b.cfg.Names.stateKeys()
 	words := map[string]ledger.Record{}
 	for _, key := range []string{keys.pause, keys.replica + "*"} {
-		err := b.scan(ctx, "KV_"+StateBucket, part{subject: prefix + key, bucket: true}, func(m Message) error {
-			words[strings.TrimPrefix(m.Subject, prefix)] = record(nats.Header(m.Header), m.Data, m.Sequence, m.Time)
+		err := b.scan(ctx, "KV_"+StateBucket, part{subject: b.state.Subject(key), bucket: true}, func(m Message) error {
+			words[b.state.Key(m)] = stream.Record(m)
 			return nil
 		})
 		if err != nil {
@@ -118,7 +122,7 @@ func (b *Broker) words(ctx context.Context) (map[string]ledger.Record, error) {
 	return words, nil
 }
 
-func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
+func (o *Overview) learn(key string, w ledger.Record, keys stateKeys, now time.Time) {
 	if key == keys.pause {
 		if p := readPause(w.Value, w.Written); !p.over() {
 			o.Pause = p
@@ -126,6 +130,12 @@ func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
 		return
 	}
 	p := readPresence(w.Value, w.Written)
+	// A broker that stores nothing keeps what should have expired.
+	if old := now.Sub(w.Written); old > presenceTTL+presenceEvery {
+		p.Ready, p.Code, p.Since = false, health.Store, w.Written
+		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
+		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
+	}
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
 	for window, n := range p.Reserve {
@@ -157,15 +167,15 @@ func (b *Broker) Pending(ctx context.Context) (int, error) {
 }
 
 // Latest are a stream's last messages, newest first; fewer where some were deleted.
-func (b *Broker) Latest(ctx context.Context, stream string, n int) ([]Message, error) {
-	s, err := b.js.Stream(ctx, stream)
+func (b *Broker) Latest(ctx context.Context, name string, n int) ([]Message, error) {
+	s, err := b.js.Stream(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", stream, err)
+		return nil, fmt.Errorf("stream %s: %w", name, err)
 	}
 	st := s.CachedInfo().State
 	var msgs []Message
 	for seq := st.LastSeq; seq >= max(st.FirstSeq, 1) && len(msgs) < n && seq+uint64(4*n) > st.LastSeq; seq-- {
-		m, found, err := b.readOne(ctx, stream, messageRequest{Sequence: seq})
+		m, found, err := b.get(ctx, name, stream.Query{Sequence: seq})
 		if err != nil {
 			return nil, err
 		}

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	presence   = 5 * time.Second  // between two words of a replica
-	presentTTL = 15 * time.Second // how long that of a dead one still counts
+	presenceEvery = 5 * time.Second  // between two presence records of a replica
+	presenceTTL   = 15 * time.Second // how long that of a dead one still counts
 )
 
 // Presence is what a replica says of itself every few seconds.
@@ -68,33 +68,33 @@ func (r *Replicas) Limits() (all []map[string]int, known bool) {
 	return all, known
 }
 
-// beThere speaks every few seconds, and soon after something changed: who asks for the status right after a start, a
+// heartbeat reports every few seconds, and soon after something changed: who asks for the status right after a start, a
 // resume or the last result is to hear the truth. Nobody else writes this replica's key, so that a word whose
 // acknowledgement is lost is just said again.
-func (r *Replicas) beThere(ctx context.Context, present func() Presence) {
+func (r *Replicas) heartbeat(ctx context.Context, present func() Presence) {
 	var said string
 	var at time.Time
 	for {
 		now := present()
-		if word := fmt.Sprint(now); time.Since(at) >= presence || word != said && time.Since(at) >= presence/10 {
-			r.speak(ctx, now)
+		if word := fmt.Sprint(now); time.Since(at) >= presenceEvery || word != said && time.Since(at) >= presenceEvery/10 {
+			r.report(ctx, now)
 			said, at = word, time.Now()
 		}
-		if wait(ctx, presence/20) != nil {
+		if wait(ctx, presenceEvery/20) != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_ = r.store.purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
+			_ = r.state.Purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
 			return
 		}
 	}
 }
 
-// speak writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
-func (r *Replicas) speak(ctx context.Context, present Presence) {
+// report writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
+func (r *Replicas) report(ctx context.Context, present Presence) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	value, err := json.Marshal(present)
 	if err == nil && r.Measure(ctx) == nil {
-		_ = r.store.put(ctx, r.keys.replica+r.id, value, presentTTL)
+		_ = r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
 	}
 }

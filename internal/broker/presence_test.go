@@ -18,10 +18,7 @@ func TestLimitsOfTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := func(id string, limits map[string]int) (*broker.Replicas, func()) {
-		r, err := b.NewReplicas(within(t), id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := b.NewReplicas(id)
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- r.Run(ctx, func() broker.Presence { return broker.Presence{Limits: limits} }) }()
@@ -44,7 +41,11 @@ func TestLimitsOfTheOthers(t *testing.T) {
 	hears(true)
 	_, stopTwo := start("two", map[string]int{"minute": 20})
 	hears(true, map[string]int{"minute": 20})
-	names, err := b.State().ListKeysFiltered(within(t), "replica.*.two")
+	kv, err := b.JS().KeyValue(within(t), broker.StateBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := kv.ListKeysFiltered(within(t), "replica.*.two")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func TestLimitsOfTheOthers(t *testing.T) {
 	}
 	stopTwo()
 	hears(true)
-	if _, err := b.State().PutString(within(t), key, `{"limits":{"minute":{"calls":20}}}`); err != nil {
+	if err := b.State().Put(within(t), key, []byte(`{"limits":{"minute":{"calls":20}}}`), 0); err != nil {
 		t.Fatal(err)
 	}
 	hears(false)

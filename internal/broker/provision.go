@@ -16,24 +16,29 @@ import (
 // error with what to do about it.
 func (b *Broker) Provision(ctx context.Context) error {
 	return b.persist(ctx, "provision streams and consumer", func(ctx context.Context) error {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		b.denied.Store(&cancel)
-		defer b.denied.Store(nil)
-		f, err := b.provision(ctx)
-		var denied *DeniedError
-		switch {
-		case err == nil:
-			if len(f.differences) > 0 {
-				b.log.Warn("settings differ from what would be provisioned; they are left as they are", zap.Strings("differences", f.differences))
-			}
-			b.found.Store(f)
-			return nil
-		case errors.As(context.Cause(ctx), &denied):
-			return denied
+		f, err := b.provisionOnce(ctx)
+		if err != nil {
+			return err
 		}
+		if len(f.differences) > 0 {
+			b.log.Warn("settings differ from what would be provisioned; they are left as they are", zap.Strings("differences", f.differences))
+		}
+		return nil
+	})
+}
+
+// provisionOnce tries once, one caller at a time.
+func (b *Broker) provisionOnce(ctx context.Context) (f *found, err error) {
+	b.provisioning.Lock()
+	defer b.provisioning.Unlock()
+	err = b.untilDenied(ctx, func(ctx context.Context) (err error) {
+		f, err = b.provision(ctx)
 		return explain(err)
 	})
+	if err == nil {
+		b.found.Store(f)
+	}
+	return f, err
 }
 
 // provision looks, creates what is missing and looks again, for what it could
@@ -157,26 +162,30 @@ func (b *Broker) repair(ctx context.Context, s jetstream.Stream, want jetstream.
 // the next look judges it.
 func (b *Broker) create(ctx context.Context, there present) error {
 	for _, spec := range b.topology.streams() {
-		if there.streams[spec.cfg.Name] != nil {
-			continue
-		}
-		_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, spec.cfg) })
-		switch {
-		case err == nil:
-			b.log.Info("stream created", zap.String("stream", spec.cfg.Name))
-		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
-		case apiError(err).ErrorCode == codeSubjectOverlap:
-			if err := b.overlap(ctx, spec); err != nil {
+		if there.streams[spec.cfg.Name] == nil {
+			if err := b.createStream(ctx, spec); err != nil {
 				return err
 			}
-		default:
-			return fmt.Errorf("create stream %s: %w", spec.cfg.Name, err)
 		}
 	}
 	if there.consumer != nil {
 		return nil
 	}
 	return b.createConsumer(ctx)
+}
+
+func (b *Broker) createStream(ctx context.Context, spec streamSpec) error {
+	_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, spec.cfg) })
+	switch {
+	case err == nil:
+		b.log.Info("stream created", zap.String("stream", spec.cfg.Name))
+	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+	case apiError(err).ErrorCode == codeSubjectOverlap:
+		return b.overlap(ctx, spec)
+	default:
+		return fmt.Errorf("create stream %s: %w", spec.cfg.Name, err)
+	}
+	return nil
 }
 
 func (b *Broker) createConsumer(ctx context.Context) error {

@@ -91,8 +91,11 @@ func TestProvisionFromNothing(t *testing.T) {
 	if b.AckWait() != 20*time.Second || b.ResultsWindow() != 24*time.Hour || b.DeadletterWindow() != 24*time.Hour || len(b.Differences()) > 0 {
 		t.Errorf("AckWait %s, windows %s and %s, differences %q", b.AckWait(), b.ResultsWindow(), b.DeadletterWindow(), b.Differences())
 	}
-	if b.LedgerStream().CachedInfo().Config.Name != "KV_UNRESTRICT_LEDGER" || b.Ledger().Bucket() != broker.LedgerBucket || b.State().Bucket() != broker.StateBucket {
-		t.Error("the buckets are not those of the ledger and the state")
+	if info, err := b.NewLedger().Info(within(t)); err != nil || info.Config.Name != "KV_UNRESTRICT_LEDGER" {
+		t.Errorf("the ledger: %v, %v", info, err)
+	}
+	if info, err := b.State().Info(within(t)); err != nil || info.Config.Name != "KV_UNRESTRICT_STATE" {
+		t.Errorf("the state: %v, %v", info, err)
 	}
 	if _, err := js.Publish(within(t), b.Names().Subject, []byte("{}")); err != nil {
 		t.Error(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -60,16 +61,11 @@ func (b *Broker) limit(streamMax int32) int {
 	return max(most-room, 1)
 }
 
-// neverStored says of an error to publish whether it means that the message is larger than the broker or its stream takes.
-func neverStored(err error) bool {
-	return errors.Is(err, nats.ErrMaxPayload) || apiError(err).ErrorCode == codeMessageTooLarge
-}
-
 // Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
 func (p *Publisher) Result(ctx context.Context, r message.Result, parent message.Trace, replyTo string, since time.Time) (err error) {
 	if p.tracer != nil {
 		var span trace.Span
-		ctx, span = p.publishing(ctx, p.b.cfg.Names.ResultsSubject, r.MessageID(), r.RequestID)
+		ctx, span = p.startSpan(ctx, p.b.cfg.Names.ResultsSubject, r.MessageID(), r.RequestID)
 		defer func() { published(span, err) }()
 		parent = message.TraceIn(ctx)
 	}
@@ -79,7 +75,6 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 	}
 	if replyTo != "" {
 		// At least once, and first: nobody remembers whether it was sent.
-		p.b.replies.add(replyTo, r.RequestID)
 		if err := p.b.nc.PublishMsg(&nats.Msg{Subject: replyTo, Header: nats.Header(h), Data: body}); err != nil {
 			return fmt.Errorf("send the result of %s to its replyTo: %w", r.RequestID, err)
 		}
@@ -119,7 +114,7 @@ func sameRun(earlier, body []byte, since time.Time) bool {
 func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) (err error) {
 	if p.tracer != nil {
 		var span trace.Span
-		ctx, span = p.publishing(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
+		ctx, span = p.startSpan(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
 		defer func() { published(span, err) }()
 	}
 	h, body := d.Render(p.b.limit(p.b.found.Load().deadletterMax))
@@ -142,71 +137,46 @@ func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since 
 
 // once publishes a message that may have been published before a crash. Within the stream's duplicate window the
 // broker tells; past it the stream is searched from the decision on. seq is where it is.
-func (p *Publisher) once(ctx context.Context, stream string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) (seq uint64, err error) {
+func (p *Publisher) once(ctx context.Context, name string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) (seq uint64, err error) {
 	if time.Since(since) > window-min(window/10, time.Minute) {
-		seq, err := p.published(ctx, stream, msg.Subject, id, since)
+		seq, err := p.published(ctx, name, msg.Subject, id, since)
 		if err != nil || seq > 0 {
 			return seq, err
 		}
 	}
-	ack, err := publishing(p.b.js, msg, jetstream.WithMsgID(id))(ctx)
+	ack, err := stream.Publish(p.b.js, msg, jetstream.WithMsgID(id))(ctx)
 	if err != nil {
 		return 0, err
 	}
 	if !ack.Duplicate {
 		return ack.Sequence, nil
 	}
-	if there, err := p.holds(ctx, stream, ack.Sequence, same); err != nil || there {
+	if there, err := p.holds(ctx, name, ack.Sequence, same); err != nil || there {
 		return ack.Sequence, err
 	}
-	ack, err = publishing(p.b.js, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))(ctx)
+	ack, err = stream.Publish(p.b.js, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))(ctx)
 	if err != nil {
 		return 0, err
 	}
 	return ack.Sequence, nil
 }
 
-// publishing sends a message and returns what waits for the broker's word, for apiTimeout at most. The client library's
-// PublishMsg is both in one, and costs more: it asks by a request of its own where this shares one subscription for all.
-func publishing(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt) func(context.Context) (*jetstream.PubAck, error) {
-	sent, err := js.PublishMsgAsync(msg, opts...)
-	wrapped := func(err error) error {
-		if neverStored(err) {
-			return fmt.Errorf("%w: %w", message.ErrTooLarge, err)
-		}
-		return err
-	}
-	return func(ctx context.Context) (*jetstream.PubAck, error) {
-		if err != nil {
-			return nil, wrapped(err)
-		}
-		select {
-		case ack := <-sent.Ok():
-			return ack, nil
-		case err := <-sent.Err():
-			return nil, wrapped(err)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // holds says whether the stream has the message that one is said to be a duplicate of, or had it: until it grew too old, or
 // until somebody deleted it, as an operator does with a dead letter that is dealt with. A leader that loses its place can know
 // a message id whose message was never stored. That leaves no hole: its number is given to another message, or no message has
 // come so far yet. Only the present leader is asked: a direct read may come from a replica that is behind.
-func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same func([]byte) bool) (bool, error) {
+func (p *Publisher) holds(ctx context.Context, name string, seq uint64, same func([]byte) bool) (bool, error) {
 	if seq == 0 {
 		return false, nil // no message has it
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	s, err := p.b.js.Stream(ctx, stream)
+	s, err := p.b.js.Stream(ctx, name)
 	if err != nil {
 		return false, err
 	}
 	last := s.CachedInfo().State.LastSeq // before the message is looked for: what comes meanwhile is another one
-	m, found, err := p.b.readOne(ctx, stream, messageRequest{Sequence: seq})
+	m, found, err := p.b.get(ctx, name, stream.Query{Sequence: seq})
 	switch {
 	case err != nil:
 		return false, err
@@ -218,8 +188,8 @@ func (p *Publisher) holds(ctx context.Context, stream string, seq uint64, same f
 
 // published searches a stream for a message id from a time on; 0: it is not there. It goes on as long as ctx lets it and it gets
 // on: each of its steps may take apiTimeout.
-func (p *Publisher) published(ctx context.Context, stream, subject, id string, since time.Time) (seq uint64, err error) {
-	err = p.b.scan(ctx, stream, part{subject: subject, since: since.Add(-time.Minute)}, func(m Message) error {
+func (p *Publisher) published(ctx context.Context, name, subject, id string, since time.Time) (seq uint64, err error) {
+	err = p.b.scan(ctx, name, part{subject: subject, since: since.Add(-time.Minute)}, func(m Message) error {
 		if m.Header.Get(jetstream.MsgIDHeader) == id {
 			seq = m.Sequence
 			return errEnough
@@ -232,16 +202,14 @@ func (p *Publisher) published(ctx context.Context, stream, subject, id string, s
 	return seq, err
 }
 
-// Waits implements remediation.Publisher.
-func (p *Publisher) Waits(ctx context.Context, message string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
+// Unacked implements remediation.Publisher.
+func (p *Publisher) Unacked(ctx context.Context, message string) (bool, error) {
 	i := strings.LastIndexByte(message, ':')
 	seq, err := strconv.ParseUint(message[i+1:], 10, 64)
 	if i < 0 || err != nil || seq == 0 {
 		return false, nil //nolint:nilerr // no message has that name
 	}
-	_, found, err := p.b.readOne(ctx, message[:i], messageRequest{Sequence: seq})
+	_, found, err := p.b.get(ctx, message[:i], stream.Query{Sequence: seq})
 	if IsMissing(err) {
 		return false, nil
 	}
@@ -253,40 +221,14 @@ func (p *Publisher) Load(ctx context.Context, seq uint64) (message.Header, []byt
 	if seq == 0 {
 		return nil, nil, false, nil // no message has it
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	m, found, err := p.b.readOne(ctx, p.b.cfg.Names.DeadletterStream, messageRequest{Sequence: seq})
+	m, found, err := p.b.get(ctx, p.b.cfg.Names.DeadletterStream, stream.Query{Sequence: seq})
 	return m.Header, m.Data, found, err
 }
 
 // Drop implements remediation.DeadLetters.
 func (p *Publisher) Drop(ctx context.Context, seq uint64) error {
-	if err := p.b.deleteMessage(ctx, p.b.cfg.Names.DeadletterStream, seq); err != nil {
+	if err := stream.Delete(ctx, p.b.js, p.b.cfg.Names.DeadletterStream, seq); err != nil {
 		return fmt.Errorf("drop dead letter %d: %w", seq, err)
 	}
 	return nil
 }
-
-// deleteMessage deletes a message; one that is gone is no error. The client library's own call gives the broker's answer as
-// text alone.
-func (b *Broker) deleteMessage(ctx context.Context, stream string, seq uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	reply, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq))
-	if err != nil {
-		return err
-	}
-	var answer struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(reply.Data, &answer); err != nil {
-		return err
-	}
-	if answer.Error == nil || answer.Error.ErrorCode == sequenceNotFound || answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-		return nil
-	}
-	return answer.Error
-}
-
-// sequenceNotFound is the server's error code for deleting a message that is not there [nats-server errors.json].
-const sequenceNotFound = 10043

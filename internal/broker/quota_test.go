@@ -76,10 +76,7 @@ func TestQuotaIsWhatTheWorkersAgreedOn(t *testing.T) {
 		}
 	}
 	expect(budget.Limits(9, 0), budget.WindowStatus{Window: "minute", Limit: 9, Remaining: 9}, budget.WindowStatus{Window: "hour"})
-	replicas, err := b.NewReplicas(within(t), "one")
-	if err != nil {
-		t.Fatal(err)
-	}
+	replicas := b.NewReplicas("one")
 	store, err := rates.New(within(t), b.JS(), b.State(), budget.Limits(5, 100), 1, replicas)
 	if err != nil {
 		t.Fatal(err)

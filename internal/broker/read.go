@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -26,6 +27,11 @@ type part struct {
 	since   time.Time // begin here instead; zero: at from
 	most    uint64    // how many at once; 0: readMessages
 	bucket  bool      // read on into what is written meanwhile: a key that is written again has no earlier message
+}
+
+// get reads one message from the stream's leader.
+func (b *Broker) get(ctx context.Context, name string, query stream.Query) (Message, bool, error) {
+	return stream.Get(ctx, b.js, name, query)
 }
 
 // after is what is left once a message was read.
@@ -94,7 +100,7 @@ func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Mess
 		}
 	}
 	for {
-		m, found, err := b.readOne(ctx, cfg.Name, p.ask())
+		m, found, err := b.get(ctx, cfg.Name, p.ask())
 		if err != nil || !found {
 			return nil, err
 		}
@@ -105,38 +111,28 @@ func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Mess
 	}
 }
 
-// messageRequest asks for one message, or for a batch. [doc] nats-architecture-and-design ADR-31
-type messageRequest struct {
-	Sequence uint64     `json:"seq,omitempty"`
-	Start    *time.Time `json:"start_time,omitempty"`
-	Next     string     `json:"next_by_subj,omitempty"` // the first on this subject, from Sequence or Start on
-	Last     string     `json:"last_by_subj,omitempty"` // the last on this subject
-	Batch    uint64     `json:"batch,omitempty"`
-	MaxBytes int        `json:"max_bytes,omitempty"`
-}
-
-func (p part) ask() messageRequest {
+func (p part) ask() stream.Query {
 	if !p.since.IsZero() {
-		return messageRequest{Start: &p.since, Next: p.subject}
+		return stream.Query{Start: &p.since, Next: p.subject}
 	}
-	return messageRequest{Sequence: max(p.from, 1), Next: p.subject}
+	return stream.Query{Sequence: max(p.from, 1), Next: p.subject}
 }
 
 // genuine says whether a batch is what the stream has. All that a direct read tells of a message stands in headers behind
 // the message's own ones, and these are its publisher's: he can end the block early, so that what is behind it is not read, and
 // give the message the sequence of a later one, to hide those between. The time at which a later one will be stored he
 // can't know.
-func (b *Broker) genuine(ctx context.Context, stream string, batch []Message) (bool, error) {
+func (b *Broker) genuine(ctx context.Context, name string, batch []Message) (bool, error) {
 	if len(batch) == 0 {
 		return false, nil
 	}
 	last := batch[len(batch)-1]
-	m, found, err := b.readOne(ctx, stream, messageRequest{Sequence: last.Sequence})
+	m, found, err := b.get(ctx, name, stream.Query{Sequence: last.Sequence})
 	return found && m.Time.Equal(last.Time), err
 }
 
 // readBatch is a batched direct read, which the client library does not have. A reply without a sequence ends it.
-func (b *Broker) readBatch(ctx context.Context, stream string, p part) (msgs []Message, err error) {
+func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Message, err error) {
 	request := p.ask()
 	request.Batch, request.MaxBytes = cmp.Or(p.most, readMessages), readBytes
 	ask, err := json.Marshal(request)
@@ -150,7 +146,7 @@ func (b *Broker) readBatch(ctx context.Context, stream string, p part) (msgs []M
 		return nil, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, ask); err != nil {
+	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+name, inbox, ask); err != nil {
 		return nil, err
 	}
 	for least := request.Sequence; ; {
@@ -191,47 +187,4 @@ func directMessage(reply *nats.Msg) (Message, bool) {
 	m.Sequence, errs[0] = strconv.ParseUint(added[jetstream.SequenceHeader], 10, 64)
 	m.Time, errs[1] = time.Parse(time.RFC3339Nano, added[jetstream.TimeStampHeaer])
 	return m, errors.Join(errs[:]...) == nil
-}
-
-// readOne reads one message from the stream's leader, whose answer is no message itself: in it nothing can be taken for
-// the broker's word. A header block that no client can read counts as none, as in a delivery.
-func (b *Broker) readOne(ctx context.Context, stream string, request messageRequest) (m Message, found bool, err error) {
-	return readOne(ctx, b.nc, stream, request)
-}
-
-func readOne(ctx context.Context, nc *nats.Conn, stream string, request messageRequest) (m Message, found bool, err error) {
-	ask, err := json.Marshal(request)
-	if err != nil {
-		return m, false, err
-	}
-	reply, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, ask)
-	if err != nil {
-		return m, false, fmt.Errorf("read %s: %w", stream, err)
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Subject  string    `json:"subject"`
-			Sequence uint64    `json:"seq"`
-			Header   []byte    `json:"hdrs"`
-			Data     []byte    `json:"data"`
-			Time     time.Time `json:"time"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(reply.Data, &answer); {
-	case err != nil:
-		return m, false, fmt.Errorf("read %s: %w", stream, err)
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return m, false, nil
-	case answer.Error != nil:
-		return m, false, fmt.Errorf("read %s: %w", stream, answer.Error)
-	case answer.Message == nil:
-		return m, false, fmt.Errorf("read %s: the answer has no message", stream)
-	}
-	stored := answer.Message
-	m = Message{Subject: stored.Subject, Sequence: stored.Sequence, Time: stored.Time, Header: message.Header{}, Data: stored.Data}
-	if h, err := nats.DecodeHeadersMsg(stored.Header); err == nil {
-		m.Header = message.Header(h)
-	}
-	return m, true, nil
 }

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -43,9 +43,7 @@ const everyReplica = "replica."
 // Replicas is what the replicas of one deployment tell each other through UNRESTRICT_STATE: the operator's pause, who
 // holds a lease, and who is there. It also keeps an estimate of the broker's clock.
 type Replicas struct {
-	store *bucketStore
-	kv    jetstream.KeyValue
-	state jetstream.Stream
+	state *stream.Bucket
 	id    string
 	keys  stateKeys
 	log   *zap.Logger
@@ -58,22 +56,35 @@ type Replicas struct {
 	offset  time.Duration // broker's clock less ours
 }
 
-// NewReplicas opens the shared state after Provision; id is this process's.
-func (b *Broker) NewReplicas(ctx context.Context, id string) (*Replicas, error) {
-	stream, err := b.js.Stream(ctx, "KV_"+StateBucket)
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", StateBucket, err)
+// NewReplicas is the shared state of the deployment, after Provision; id is this process's.
+func (b *Broker) NewReplicas(id string) *Replicas {
+	return &Replicas{state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}
+}
+
+// OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so, the
+// state bucket alone. One that is missing and is not made is IsMissing.
+func (b *Broker) OpenReplicas(ctx context.Context, create bool) (*Replicas, error) {
+	_, err := b.open(ctx, "KV_"+StateBucket)
+	if IsMissing(err) && create {
+		err = b.createStream(ctx, b.topology.state)
 	}
-	return &Replicas{store: newBucketStore(b.js, StateBucket), kv: b.State(), state: stream, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}, nil
+	if err != nil {
+		return nil, err
+	}
+	return b.NewReplicas(""), nil
 }
 
 // Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
 func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	var there sync.WaitGroup
-	there.Go(func() { r.beThere(ctx, present) })
+	there.Go(func() { r.heartbeat(ctx, present) })
 	defer there.Wait()
 	for {
-		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+		err := r.follow(ctx)
+		if errors.Is(err, stream.ErrMadeAnew) {
+			r.restorePause(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			r.log.Warn("the operator's pause and the other replicas are not followed for the moment", zap.Error(err))
 		}
 		if wait(ctx, time.Second) != nil {
@@ -82,40 +93,40 @@ func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	}
 }
 
+// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. What
+// fails leaves the other replicas to do it.
+func (r *Replicas) restorePause(ctx context.Context) {
+	if p := r.Paused(); p != nil {
+		if value, err := json.Marshal(p); err == nil {
+			_, _ = r.state.Save(ctx, ledger.Write{Key: r.keys.pause, Value: value})
+		}
+	}
+}
+
 // follow watches the pause and what all replicas say of themselves. What was known stays so until the watch has told all
 // that there is.
 func (r *Replicas) follow(ctx context.Context) error {
-	w, err := r.kv.WatchFiltered(ctx, []string{r.keys.pause, everyReplica + ">"})
-	if err != nil {
-		return fmt.Errorf("watch the bucket %s: %w", StateBucket, err)
-	}
-	defer func() { _ = w.Stop() }()
 	var pause *Pause
-	peers := map[string]Presence{}
-	for told := false; ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return errors.New("the watch ended")
-			case e == nil:
-				told = true
-			case e.Key() == r.keys.pause:
-				if pause = nil; e.Operation() == jetstream.KeyValuePut {
-					pause = readPause(e.Value(), e.Created())
-				}
-			case e.Operation() != jetstream.KeyValuePut:
-				delete(peers, e.Key())
-			case !strings.HasSuffix(e.Key(), "."+r.id):
-				peers[e.Key()] = readPresence(e.Value(), e.Created())
-			}
-			if told {
-				r.know(pause, peers)
-			}
+	peers, told := map[string]Presence{}, false
+	know := func() {
+		if told {
+			r.know(pause, peers)
 		}
 	}
+	synced := func() { told = true; know() }
+	return r.state.Watch(ctx, []string{r.keys.pause, everyReplica + ">"}, synced, func(key string, rec ledger.Record) {
+		switch {
+		case key == r.keys.pause:
+			if pause = nil; rec.Value != nil {
+				pause = readPause(rec.Value, rec.Written)
+			}
+		case rec.Value == nil:
+			delete(peers, key)
+		case !strings.HasSuffix(key, "."+r.id):
+			peers[key] = readPresence(rec.Value, rec.Written)
+		}
+		know()
+	})
 }
 
 func (r *Replicas) know(pause *Pause, peers map[string]Presence) {
@@ -156,15 +167,12 @@ func (r *Replicas) Unpaused(ctx context.Context) error {
 		if known && r.Paused() == nil {
 			return nil
 		}
-		tick := time.NewTimer(time.Second) // a pause with an end
 		select {
 		case <-ctx.Done():
-			tick.Stop()
 			return context.Cause(ctx)
 		case <-changed:
-		case <-tick.C:
+		case <-time.After(time.Second): // a pause with an end
 		}
-		tick.Stop()
 	}
 }
 
@@ -174,7 +182,7 @@ func (r *Replicas) Pause(ctx context.Context, p Pause) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.kv.Put(ctx, r.keys.pause, value); err != nil {
+	if err := r.state.Put(ctx, r.keys.pause, value, 0); err != nil {
 		return fmt.Errorf("write the pause: %w", err)
 	}
 	return nil
@@ -182,7 +190,7 @@ func (r *Replicas) Pause(ctx context.Context, p Pause) error {
 
 // Resume ends the operator's pause.
 func (r *Replicas) Resume(ctx context.Context) error {
-	if err := r.kv.Purge(ctx, r.keys.pause); err != nil {
+	if err := r.state.Purge(ctx, r.keys.pause); err != nil {
 		return fmt.Errorf("remove the pause: %w", err)
 	}
 	return nil
@@ -197,7 +205,7 @@ func (r *Replicas) Now() time.Time {
 
 // Measure asks the broker for its time.
 func (r *Replicas) Measure(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := context.WithTimeout(ctx, stream.Timeout)
 	defer cancel()
 	before := time.Now()
 	info, err := r.state.Info(ctx)
@@ -210,13 +218,12 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
+// wait waits for a while; an error when ctx ended first.
 func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-t.C:
+	case <-time.After(d):
 		return nil
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 // Names of the worker's own buckets. Unlike the streams of Names they are not
@@ -44,10 +46,6 @@ const (
 	embeddedMaxStore     = 16 << 30
 	embeddedMaxMemory    = 64 << 20
 	embeddedRequestBytes = 4 << 30
-
-	// markerTTL is how long the broker keeps the marker of a key that expired,
-	// so that a watcher that was cut off for less still learns of the expiry.
-	markerTTL = time.Hour
 )
 
 // Names are the configurable names; the zero value of each is its default.
@@ -151,7 +149,7 @@ func bucket(name, description string) streamSpec {
 		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew,
 		MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1,
 		AllowDirect: true, AllowRollup: true, DenyDelete: true,
-		AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerTTL,
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: stream.MarkerTTL,
 		Duplicates: 2 * time.Minute,
 	}}
 }

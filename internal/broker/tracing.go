@@ -17,8 +17,8 @@ func (b *Broker) SpanAttributes() []attribute.KeyValue {
 	return []attribute.KeyValue{messagingSystem(), semconv.MessagingConsumerGroupName(b.cfg.Names.Consumer)}
 }
 
-// publishing begins the producer span of a message for a request.
-func (p *Publisher) publishing(ctx context.Context, subject, id, request string) (context.Context, trace.Span) {
+// startSpan begins the producer span of a message for a request.
+func (p *Publisher) startSpan(ctx context.Context, subject, id, request string) (context.Context, trace.Span) {
 	ctx, span := p.tracer.Start(ctx, "publish "+subject, trace.WithSpanKind(trace.SpanKindProducer))
 	if span.IsRecording() {
 		span.SetAttributes(messagingSystem(), semconv.MessagingOperationName("publish"), semconv.MessagingOperationTypeSend,

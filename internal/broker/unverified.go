@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -35,8 +36,6 @@ type unverified struct {
 	read   uint64        // the last sequence that was looked at
 	kept   []unverifiedMessage
 	bytes  int
-
-	coming, comingBytes int // on their way to the stream
 }
 
 type unverifiedMessage struct {
@@ -57,62 +56,36 @@ const (
 	deleteAgain = time.Minute
 )
 
-// publish publishes one more. A crash behind it leaves one too many, which the next one deletes.
+// publish publishes one more, one at a time: only those that nobody vouches for wait for each other. A crash behind it leaves
+// one too many, which the next one deletes.
 func (u *unverified) publish(ctx context.Context, m *nats.Msg, publish func() (uint64, error)) error {
-	size := messageSize(m)
-	room, err := u.reserve(ctx, size)
-	if err != nil {
-		return err
+	select {
+	case <-u.turn:
+		defer func() { u.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if !room {
+	if time.Since(u.looked) >= lookEvery {
+		if err := u.look(ctx); err != nil {
+			return fmt.Errorf("read %s: %w", u.name, err)
+		}
+	}
+	size := messageSize(m)
+	full := len(u.kept) >= mostUnverified || u.bytes+size > mostUnverifiedBytes
+	if u.letters && full && u.stuck() {
 		u.notKept.Add(1)
 		return nil
 	}
 	seq, err := publish()
-	var over []unverifiedMessage
-	u.locked(func() {
-		u.coming--
-		u.comingBytes -= size
-		if err == nil {
-			u.add(unverifiedMessage{seq, size})
-			over = u.over()
-		}
-	})
-	u.delete(ctx, over)
+	if err == nil {
+		u.add(unverifiedMessage{seq, size})
+		u.deleteOldest(ctx)
+	}
 	return err
 }
 
 // stuck is while nothing can be deleted.
 func (u *unverified) stuck() bool { return u.denied || time.Since(u.failed) < deleteAgain }
-
-// locked is for what can't wait for long.
-func (u *unverified) locked(do func()) {
-	<-u.turn
-	defer func() { u.turn <- struct{}{} }()
-	do()
-}
-
-// reserve says whether one more may be written. It looks at the stream when it is time.
-func (u *unverified) reserve(ctx context.Context, size int) (room bool, err error) {
-	select {
-	case <-u.turn:
-		defer func() { u.turn <- struct{}{} }()
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
-	if time.Since(u.looked) >= lookEvery {
-		if err := u.look(ctx); err != nil {
-			return false, fmt.Errorf("read %s: %w", u.name, err)
-		}
-	}
-	full := len(u.kept)+u.coming >= mostUnverified || u.bytes+u.comingBytes+size > mostUnverifiedBytes
-	if u.letters && full && u.stuck() {
-		return false, nil
-	}
-	u.coming++
-	u.comingBytes += size
-	return true, nil
-}
 
 // messageSize is what counts of a message: its subject, headers and payload.
 func messageSize(m *nats.Msg) int {
@@ -164,35 +137,21 @@ func (u *unverified) add(m unverifiedMessage) {
 	u.bytes += m.size
 }
 
-// over takes out the oldest that are too many.
-func (u *unverified) over() (all []unverifiedMessage) {
-	if u.letters && u.stuck() {
-		return nil
-	}
+// deleteOldest deletes the oldest that are too many. What can't be deleted now the next one tries again; of results, which are
+// written all the same, it stays until it is too old.
+func (u *unverified) deleteOldest(ctx context.Context) {
 	for len(u.kept) > mostUnverified || u.bytes > mostUnverifiedBytes {
-		all = append(all, u.kept[0])
-		u.bytes -= u.kept[0].size
-		u.kept = u.kept[1:]
-	}
-	if u.stuck() {
-		return nil // they stay until they are too old
-	}
-	return all
-}
-
-// delete deletes what was taken out. What fails comes back, for the next one to try.
-func (u *unverified) delete(ctx context.Context, over []unverifiedMessage) {
-	for i, m := range over {
-		if u.b.deleteMessage(ctx, u.name, m.seq) == nil {
+		oldest := u.kept[0]
+		switch {
+		case u.stuck() && u.letters:
+			return
+		case u.stuck():
+		case stream.Delete(ctx, u.b.js, u.name, oldest.seq) == nil:
 			u.notKept.Add(1)
-			continue
-		}
-		u.locked(func() {
+		default:
 			u.failed = time.Now()
-			for _, back := range over[i:] {
-				u.add(back)
-			}
-		})
-		return
+			return
+		}
+		u.kept, u.bytes = u.kept[1:], u.bytes-oldest.size
 	}
 }

@@ -15,6 +15,10 @@ import (
 
 var update = flag.Bool("update", false, "write generated files and the expected output in testdata anew")
 
+// promptly is a variable for the commands that tests start: without it a program with the race detector sleeps for a second
+// before it ends.
+const promptly = "GORACE=atexit_sleep_ms=0"
+
 // TestMain makes this test binary the worker command of the test scripts.
 func TestMain(m *testing.M) {
 	testscript.Main(leakChecked{m}, map[string]func(){"worker": Main})
@@ -25,6 +29,11 @@ type leakChecked struct{ m *testing.M }
 
 // Run is called by testscript.Main.
 func (l leakChecked) Run() int {
+	flag.Parse()
+	// Most of the time of a script is spent waiting, for another process or for a broker.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("4")
+	}
 	code := l.m.Run()
 	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -39,7 +48,11 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, promptly)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
 }
 

@@ -251,7 +251,7 @@ func TestReplayThatIsDone(t *testing.T) {
 	}
 	for taken := 0; taken == 0; {
 		var err error
-		if taken, err = b.Taken(t.Context(), []uint64{3}); err != nil || !service.Pause(t.Context(), 5*time.Millisecond) {
+		if taken, err = b.Acked(t.Context(), []uint64{3}); err != nil || !service.Pause(t.Context(), 5*time.Millisecond) {
 			t.Fatal(err)
 		}
 	}

@@ -31,8 +31,10 @@ func TestPermissions(t *testing.T) {
 	}
 	for name, start := range ways {
 		for _, flag := range []bool{false, true} { // two forms of the subjects that acknowledge
+			g := start(t, map[string]bool{"js_ack_fc_v2": flag})
 			t.Run(fmt.Sprintf("%s js_ack_fc_v2=%t", name, flag), func(t *testing.T) {
-				testPermissions(t, start(t, map[string]bool{"js_ack_fc_v2": flag}))
+				t.Parallel()
+				testPermissions(t, g)
 			})
 		}
 	}

@@ -128,7 +128,7 @@ func succeeds(t *testing.T, env []string, words ...string) string {
 // terminal is the environment of somebody who has set nothing, but for a folder and ports of the test's own, and haste.
 func terminal(dir string, more ...string) []string {
 	return append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, promptly,
 		"WORKER_DATA_DIR=" + filepath.Join(dir, "data"), "WORKER_EMBEDDED_ADDR=127.0.0.1:0", "WORKER_ADMIN_ADDR=127.0.0.1:0",
 		"WORKER_POLL_INTERVAL=250ms",
 	}, more...)

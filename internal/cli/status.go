@@ -19,7 +19,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	conn.Settle(ctx)
+	conn.AwaitPresence(ctx)
 	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(), env.Settings.Rates)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func quotaText(q admin.QuotaWait, now time.Time) string {
 func queueText(q admin.Queue) string {
 	text := fmt.Sprintf("%d waiting, %d in hand", q.Pending, q.InFlight)
 	if q.OldestSeconds > 0 {
-		text += ", the oldest for " + admin.Roughly(time.Duration(q.OldestSeconds*float64(time.Second)))
+		text += ", the oldest for " + admin.Roughly(q.Age())
 	}
 	return text
 }

@@ -132,6 +132,7 @@ func TestSubmitScripts(t *testing.T) {
 			s, err := newSystem(env.WorkDir)
 			env.Defer(s.close)
 			env.Values[systemKey{}] = s
+			env.Vars = append(env.Vars, promptly)
 			for _, name := range []string{"ann", "bob"} {
 				public, seedErr := writeSeed(filepath.Join(env.WorkDir, name+".nk"))
 				env.Setenv(strings.ToUpper(name), public)

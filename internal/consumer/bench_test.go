@@ -80,9 +80,9 @@ func (b *bench) must(err error) {
 
 func (b *bench) publish(data string, h message.Header) uint64 {
 	b.t.Helper()
-	seq, err := b.broker.Publish(b.ctx, h, []byte(data))
+	stored, err := b.broker.Publish(b.ctx, h, []byte(data))
 	b.must(err)
-	return seq
+	return stored.Sequence
 }
 
 // handle records each delivery and leaves the rest to fn.

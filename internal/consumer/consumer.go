@@ -102,7 +102,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 		c.lastProgress.Store(time.Now().UnixNano())
 		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
-			sleep(ctx, time.Second)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
 		}
 	}
 	c.idle.Store(true) // there is no loop any more; Grace bounds what is left
@@ -271,16 +274,4 @@ func (c *Consumer) finish(cut func(), stopped time.Time) error {
 	cut()
 	<-done
 	return ErrUnfinished
-}
-
-// sleep is false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -22,6 +22,7 @@ const (
 	ActResume = "resume"
 	ActDrop   = "deadletterDrop"
 	ActReplay = "deadletterReplay"
+	ActLift   = "closureLift"
 )
 
 // Verdicts of the policy.
@@ -88,15 +89,6 @@ func (r AuditRecord) Shorten() AuditRecord {
 		r.Error = &e
 	}
 	return r
-}
-
-// AppendMembers appends the record's members to an open JSON object that already has members.
-func (r *AuditRecord) AppendMembers(b []byte) ([]byte, error) {
-	own, err := message.EncodeJSON(r)
-	if err != nil {
-		return b, err
-	}
-	return append(append(b, ','), own[1:len(own)-1]...), nil
 }
 
 // Audit is the audit record of the run's decision, or of its acceptance while it is followed.

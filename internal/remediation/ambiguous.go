@@ -1,51 +1,67 @@
 package remediation
 
 import (
+	"slices"
 	"sync"
 
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// ambiguousRun counts unclear answers in a row over different machines, in the order in which they arrive.
-type ambiguousRun struct {
-	mu       sync.Mutex
-	machines map[string]struct{}
+// streak is the machines of the unclear answers in a row. It is over answers in the order in which they arrive, whatever is
+// stored for each afterwards and however long that takes.
+type streak []string
+
+// longStreak is how many are a fault of the system.
+const longStreak = 3
+
+// after is the streak after one more answer to a call, nil for an acceptance.
+func (s streak) after(machine string, a *defender.Error) streak {
+	switch {
+	case a == nil:
+		return nil
+	case a.Class == defender.Ambiguous && !a.FromProxy(): // that is a fault of its own
+		return s.with(machine)
+	case a.Class == defender.Throttled, a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
+		return nil
+	}
+	return s
 }
 
-// maxAmbiguous is how many are a fault of the system.
-const maxAmbiguous = 3
+// with is the streak after one more unclear answer. Several for one machine count once: that may be the machine's own trouble.
+func (s streak) with(machine string) streak {
+	if s.long() || slices.Contains(s, machine) {
+		return s
+	}
+	return append(s, machine)
+}
 
-// add counts one, and says whether there are too many.
-func (r *ambiguousRun) add(machine string) bool {
+func (s streak) long() bool { return len(s) >= longStreak }
+
+// ambiguousRun is the present streak of one process.
+type ambiguousRun struct {
+	mu  sync.Mutex
+	now streak
+}
+
+// count counts an answer to a call, and says whether the streak is long.
+func (r *ambiguousRun) count(machine string, a *defender.Error) (long bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.machines == nil {
-		r.machines = map[string]struct{}{}
-	}
-	if len(r.machines) < maxAmbiguous {
-		r.machines[machine] = struct{}{}
-	}
-	return len(r.machines) >= maxAmbiguous
+	r.now = r.now.after(machine, a)
+	return r.now.long()
 }
 
+// add counts a look without a clear answer.
+func (r *ambiguousRun) add(machine string) (long bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = r.now.with(machine)
+	return r.now.long()
+}
+
+// reset ends the streak: something else has shown that the API takes calls.
 func (r *ambiguousRun) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	clear(r.machines)
-}
-
-// countAnswer counts an answer. Several unclear ones in a row, for different machines, are a fault of the system.
-func (p *attempt) countAnswer(a *defender.Error) (ambiguous bool) {
-	switch {
-	case a == nil:
-		p.ambiguous.reset()
-	case a.Class == defender.Ambiguous:
-		return !a.FromProxy() && p.ambiguous.add(p.e.MachineID)
-	case a.Class == defender.Throttled:
-		p.Breaker.ResetFrom(faultUnreachable)
-		p.ambiguous.reset()
-	case a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
-		p.ambiguous.reset()
-	}
-	return false
+	r.now = nil
 }

@@ -68,7 +68,10 @@ func (p *attempt) shutdown() (ledger.Entry, step, error) {
 
 // answerFacts counts the answer and gathers the facts that decide what it means.
 func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
-	ambiguous := p.countAnswer(a)
+	long := p.ambiguous.count(p.e.MachineID, a)
+	if a != nil && a.Class == defender.Throttled {
+		p.Breaker.ResetFrom(faultUnreachable)
+	}
 	if a != nil && a.Class == defender.Stale {
 		t.stale++
 	}
@@ -76,7 +79,7 @@ func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
 		t.reauth++
 	}
 	f := p.facts()
-	f.tries, f.ambiguous, f.retry = *t, ambiguous, p.Config.Backoff.Delay(p.e.Failures+t.unsent)
+	f.tries, f.ambiguous, f.retry = *t, long, p.Config.Backoff.Delay(p.e.Failures+t.unsent)
 	return f
 }
 

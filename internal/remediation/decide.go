@@ -72,7 +72,7 @@ type facts struct {
 	answered  time.Time // when the API last answered anything
 	tripped   bool      // the breaker is open, probe or not
 	contended bool      // requests of this process wait for quota
-	ambiguous bool      // this unclear answer is one of several in a row, for different machines
+	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
 }
 

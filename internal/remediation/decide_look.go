@@ -58,6 +58,7 @@ func (d decider) beforeLook(e ledger.Entry, f facts) (ledger.Entry, step) {
 // not show it allow another call. Facts: now, contended, served, tripped.
 func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
+		e.Attempts = max(e.Attempts, 1) // of a run that a lost ledger has forgotten none is known
 		return d.taken(e, *found, f)
 	}
 	if e.Looks++; e.Looks < len(lookAfter) {

@@ -138,7 +138,7 @@ func beside(u universe) universe {
 // The contract holds in every universe.
 func TestExplore(t *testing.T) {
 	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0))}
-	if raced { // one goroutine, in which there are no races to find; the bounds above are for the run without the detector
+	if Raced { // one goroutine, in which there are no races to find; the bounds above are for the run without the detector
 		bounds = []universe{start(1, 0, 1, 0, 0), start(0, 0, 0, 1, 0)}
 	}
 	for _, first := range bounds {

@@ -199,7 +199,7 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 				w.passes(10 * time.Second)
 				w.ask("other", 2)
 				w.ends("other", time.Minute)
-				w.passes(5 * impatience)
+				w.passes(outage)
 				w.wantPosts(1, 1)
 				if _, ended := w.final("in doubt"); ended {
 					t.Errorf("it did not wait\n%s", w.dump())
@@ -221,6 +221,9 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 
 // impatience is a short WORKER_GIVE_UP_AFTER: the promises about it hold for any.
 const impatience = 2 * time.Minute
+
+// outage is longer than that.
+const outage = 2 * impatience
 
 func impatient(c *remediation.SubmitConfig) { c.Track, c.GiveUpAfter = false, impatience }
 

@@ -78,19 +78,19 @@ func TestTwoFollowersTellOnce(t *testing.T) {
 func TestAcceptanceIsToldThoughItsReplicaDied(t *testing.T) {
 	for _, f := range []fault{{at: atRecord, done: true}, {at: atSubmitted}, {at: atSubmitted, done: true}, {at: atAck}} {
 		t.Run(f.String(), func(t *testing.T) {
-			inWorld(t, setup{ackWait: 30 * time.Minute}, func(w *world) {
+			inWorld(t, setup{ackWait: 4 * time.Minute}, func(w *world) {
 				f.dies, f.times = true, 1
 				w.faults.inject(f)
 				w.ask("r1", 1)
 				w.until("the death", time.Minute, func() bool { return w.living() == 0 })
 				w.start()
-				w.until("the end", 5*time.Minute, func() bool { return w.entry("r1").Published })
+				w.until("the end", 3*time.Minute, func() bool { return w.entry("r1").Published })
 				w.passes(time.Second)
 				if len(w.pending()) != 1 {
 					t.Fatal("the message is not waiting any more, so that nothing is shown")
 				}
 				w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
-				w.settled(time.Hour)
+				w.settled(10 * time.Minute)
 				w.wantOutcomes("r1", "1 submitted", "1 succeeded.")
 				w.wantPosts(1, 1)
 			})

@@ -8,22 +8,28 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // A bulk that is older than WORKER_GUARD_AFTER goes at the API's speed: of its calls at most 5 % are looks of any kind, and
-// at no time are there more than the API allows. Of 5,000 the last one is called after 3 h 20 min at the latest (README).
+// at no time are there more than the API allows. Of 5,000 the last one is called after 3 h 20 min at the latest (README);
+// the race detector, which has seen all there is after the first hour's calls, gets 1,600.
 func TestOldBulkGoesAtFullSpeed(t *testing.T) {
+	burst, within := 5000, 200*time.Minute
+	if remediation.Raced {
+		burst, within = 1600, 65*time.Minute
+	}
 	for name, c := range map[string]struct {
 		requests int
 		drip     bool // the hour before was spent evenly, so that calls come free one by one
 		within   time.Duration
 	}{
-		"5,000 in bursts":            {requests: 5000, within: 200 * time.Minute},
-		"calls come free one by one": {requests: 1300, drip: true, within: time.Hour},
+		"in bursts":                  {requests: burst, within: within},
+		"calls come free one by one": {requests: 450, drip: true, within: 21 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, setup{
-				replicas: -1, limits: budget.Limits(100, 1500),
+				replicas: -1, limits: budget.Limits(100, 1500), submit: func(c *remediation.SubmitConfig) { c.GuardAfter = time.Minute },
 				api: defendersim.Config{
 					Limits:  []defendersim.Limit{{Calls: 100, Per: time.Minute}, {Calls: 1500, Per: time.Hour}},
 					Latency: 300 * time.Millisecond, Lifecycle: defendersim.Lifecycle{Pending: 30 * time.Second},
@@ -34,7 +40,7 @@ func TestOldBulkGoesAtFullSpeed(t *testing.T) {
 				for n := range c.requests {
 					w.ask(fmt.Sprint("r", n), n)
 				}
-				time.Sleep(2 * time.Hour)
+				time.Sleep(2 * time.Minute)
 				for n := 0; c.drip && n < 1500; n++ {
 					if _, err := r.budget.Take(w.ctx, "lookup"); err != nil {
 						t.Fatal(err)
@@ -43,7 +49,7 @@ func TestOldBulkGoesAtFullSpeed(t *testing.T) {
 				}
 				began := time.Now()
 				w.must(w.shared.Resume(w.ctx))
-				time.Sleep(4 * time.Hour)
+				time.Sleep(c.within + 10*time.Minute)
 				looks, posts, beside, last := 0, 0, 0, began
 				for _, call := range w.api.Calls() {
 					switch {

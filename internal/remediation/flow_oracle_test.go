@@ -118,7 +118,7 @@ func whose(id, signedBy, client string) string {
 
 // watch keeps w.ledger as the ledger is, by request.
 func (w *world) watch() {
-	watch, err := w.broker.Ledger().Watch(w.ctx, ledger.EntryKeys(w.broker.Names().Stream), jetstream.IgnoreDeletes())
+	watch, err := w.ledgerBucket().Watch(w.ctx, ledger.EntryKeys(w.broker.Names().Stream), jetstream.IgnoreDeletes())
 	w.must(err)
 	w.watched.Go(func() {
 		for kv := range watch.Updates() {
@@ -138,14 +138,22 @@ func (w *world) watch() {
 	})
 }
 
+// ledgerBucket is the ledger, as the nats command has it.
+func (w *world) ledgerBucket() jetstream.KeyValue {
+	w.t.Helper()
+	kv, err := w.broker.JS().KeyValue(w.ctx, "UNRESTRICT_LEDGER")
+	w.must(err)
+	return kv
+}
+
 // forget removes the ledger's keys that begin so, as if they had expired.
 func (w *world) forget(prefix string) {
 	w.t.Helper()
-	keys, err := w.broker.Ledger().Keys(w.ctx)
+	keys, err := w.ledgerBucket().Keys(w.ctx)
 	w.must(err)
 	for _, key := range keys {
 		if strings.HasPrefix(key, prefix) {
-			w.must(w.broker.Ledger().Delete(w.ctx, key))
+			w.must(w.ledgerBucket().Delete(w.ctx, key))
 		}
 	}
 }

@@ -264,7 +264,7 @@ func TestEntryOfTheVersionBeforeAnswersForItsSigner(t *testing.T) {
 				value = bytes.Replace(value, []byte(`"source":"REMEDIATION:1"`), []byte(`"source":"REMEDIATION:99"`), 1) // it is repeated
 				inWorld(t, setup{replicas: -1, rules: trusting("ann=" + ann.public + " bob=" + bob.public)}, func(w *world) {
 					key := ledger.IDKey(w.broker.Names().Stream, message.Request{ID: id}, time.Time{})
-					_, err := w.broker.Ledger().Put(w.ctx, key, value)
+					_, err := w.ledgerBucket().Put(w.ctx, key, value)
 					w.must(err)
 					e, err := ledger.DecodeEntry(ledger.Record{Value: value})
 					w.must(err)

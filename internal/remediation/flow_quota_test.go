@@ -116,7 +116,7 @@ func TestRequestIsGivenUpForFaultsOfItsOwn(t *testing.T) {
 				w.ask("mine", mine)
 				w.others(impatience - time.Minute)
 				w.wantOutcomes("mine")
-				w.others(3 * impatience)
+				w.others(outage)
 				r := w.wantFinal("mine", c.want)
 				if r.Error == nil || r.Error.Origin != "worker" || len(w.dead("mine")) != 1 {
 					t.Errorf("%+v, %d dead letters", r.Error, len(w.dead("mine")))

@@ -136,7 +136,7 @@ func TestReplayOfAnAbandonedRequest(t *testing.T) {
 				}
 				w.ask("r1", 1)
 				w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
-				w.others(4 * impatience)
+				w.others(outage)
 				w.wantFinal("r1", c.why)
 				w.api.ClearFaults()
 				first := len(w.posts(1))

@@ -71,8 +71,7 @@ func (w *world) newReplica(id string) *replica {
 	r.pulling, r.stopPull = context.WithCancel(w.ctx)
 	r.tokens = defender.NewTokens(&credential{tokenSource: &w.tokens}, "scope")
 	var err error
-	r.shared, err = w.broker.NewReplicas(w.ctx, id)
-	w.must(err)
+	r.shared = w.broker.NewReplicas(id)
 	w.must(r.shared.Measure(w.ctx))
 	r.client, err = defender.New(defender.Config{
 		BaseURL: "http://127.0.0.1", UserAgent: id, Timeout: timeout, StartLimit: startLimit,

@@ -34,7 +34,7 @@ func (w *world) stages() map[string]stage {
 
 // Each way a run can go tells the stages it went through, once, in the time that they took.
 func TestStages(t *testing.T) {
-	const day = 24 * time.Hour
+	const long = 3 * time.Hour
 	for name, c := range map[string]struct {
 		fault defendersim.Fault
 		set   setup
@@ -46,13 +46,13 @@ func TestStages(t *testing.T) {
 			want: map[string]stage{"queue": {1, 0}, "quota": {1, 0}, "api": {1, 2 * time.Second}, "device": {1, 15 * time.Second}},
 		},
 		"queued": {
-			set: setup{replicas: -1, submit: untracked}, ask: func(w *world) { w.ask("r1", 1); w.passes(day); w.start() },
-			want: map[string]stage{"queue": {1, day}, "quota": {1, 0}, "api": {1, 2 * time.Second}},
+			set: setup{replicas: -1, submit: untracked}, ask: func(w *world) { w.ask("r1", 1); w.passes(long); w.start() },
+			want: map[string]stage{"queue": {1, long}, "quota": {1, 0}, "api": {1, 2 * time.Second}},
 		},
 		"throttled": {
 			set: setup{submit: untracked}, ask: func(w *world) { w.ask("r1", 1) },
-			fault: defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 10 * time.Minute, Times: 1},
-			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 10 * time.Minute}, "api": {1, 4 * time.Second}},
+			fault: defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 4 * time.Minute, Times: 1},
+			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 4 * time.Minute}, "api": {1, 4 * time.Second}},
 		},
 		"throttled, another replica goes on": {
 			set: setup{submit: untracked, replicas: 2}, ask: func(w *world) {
@@ -60,8 +60,8 @@ func TestStages(t *testing.T) {
 				w.passes(time.Minute)
 				w.replicas[0].kill()
 			},
-			fault: defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 10 * time.Minute, Times: 1},
-			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 10 * time.Minute}, "api": {1, 4 * time.Second}},
+			fault: defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 4 * time.Minute, Times: 1},
+			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 4 * time.Minute}, "api": {1, 4 * time.Second}},
 		},
 		"rejected": {
 			ask:   func(w *world) { w.ask("r1", 1) },
@@ -79,11 +79,11 @@ func TestStages(t *testing.T) {
 		},
 		"lost answer, look-up throttled": {
 			set: setup{submit: untracked}, ask: func(w *world) {
-				w.api.Inject(defendersim.Fault{Op: "list", Status: 429, RetryAfter: 10 * time.Minute, Times: 1})
+				w.api.Inject(defendersim.Fault{Op: "list", Status: 429, RetryAfter: 4 * time.Minute, Times: 1})
 				w.ask("r1", 1)
 			},
 			fault: defendersim.Fault{Op: "unrestrict", Status: 500, CarriedOut: true, Times: 1},
-			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 10*time.Minute + 2*time.Second}, "api": {1, 2 * time.Second}},
+			want:  map[string]stage{"queue": {1, 0}, "quota": {1, 4*time.Minute + 2*time.Second}, "api": {1, 2 * time.Second}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -86,7 +86,7 @@ func TestEmptyNotFoundOfAProxyCostsNoRequest(t *testing.T) {
 				for n := range requests {
 					w.ask(fmt.Sprint("r", n), n)
 				}
-				w.passes(4 * impatience)
+				w.passes(outage)
 				for n := range requests {
 					if r, ended := w.final(fmt.Sprint("r", n)); ended {
 						t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
@@ -230,7 +230,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 					for n := range requests {
 						w.ask(fmt.Sprint("r", n), n)
 					}
-					w.passes(4 * impatience)
+					w.passes(outage)
 					for n := range requests {
 						if r, ended := w.final(fmt.Sprint("r", n)); ended {
 							t.Fatalf("ended during the outage: %s %+v\n%s", r.Outcome, r.Error, w.dump())
@@ -240,7 +240,7 @@ func TestOutageCostsNoRequest(t *testing.T) {
 						t.Errorf("nobody is told of the outage\n%s", w.dump())
 					}
 					before := len(w.api.Calls())
-					if most := int(4*impatience/(10*time.Second)) * 3; before > most {
+					if most := int(outage/(10*time.Second)) * 3; before > most {
 						t.Errorf("%d calls during the outage", before)
 					}
 					o.end(w)
@@ -266,17 +266,17 @@ func TestFaultEndsThoughNobodyAsks(t *testing.T) {
 				breaker := w.replicas[0].breaker
 				w.api.Inject(defendersim.Fault{Status: 503})
 				breaker.Trip(code, "as a call said")
-				w.passes(10 * time.Minute)
+				w.passes(5 * time.Minute)
 				tried := len(w.called("list"))
-				if _, on := breaker.Current(); !on || tried < 10 || tried > 60 {
-					t.Errorf("on %v after %d probes in ten minutes", on, tried)
+				if _, on := breaker.Current(); !on || tried < 10 || tried > 30 {
+					t.Errorf("on %v after %d probes in five minutes", on, tried)
 				}
 				w.api.ClearFaults()
 				w.passes(time.Minute)
 				if f, on := breaker.Current(); on {
 					t.Errorf("still paused: %+v", f)
 				}
-				w.passes(time.Hour)
+				w.passes(5 * time.Minute)
 				if n := len(w.called("list")); n != tried+1 {
 					t.Errorf("%d probes more, want one", n-tried)
 				}
@@ -310,7 +310,7 @@ func TestStoreFaultEndsThoughNobodyAsks(t *testing.T) {
 func TestRefusalOfCallsWaitsForACall(t *testing.T) {
 	inWorld(t, setup{untended: true, submit: untracked}, func(w *world) {
 		w.replicas[0].breaker.Trip("Forbidden", "as a call said")
-		w.passes(time.Hour)
+		w.passes(5 * time.Minute)
 		if _, on := w.replicas[0].breaker.Current(); !on || len(w.called("list")) != 0 {
 			t.Errorf("on %v after %d look-ups", on, len(w.called("list")))
 		}

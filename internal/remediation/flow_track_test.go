@@ -114,18 +114,18 @@ func TestActionThatStaysOpenTimesOut(t *testing.T) {
 		"open, and the list never shows it":  {true, true, "timedOut trackTimeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, setup{follow: func(c *remediation.TrackConfig) { c.Timeout = 30 * time.Minute }}, func(w *world) {
-				w.api.AddMachine(machine(1), defendersim.Machine{Offline: c.offline, Pending: 10 * time.Minute})
+			inWorld(t, setup{follow: func(c *remediation.TrackConfig) { c.Timeout = 12 * time.Minute }}, func(w *world) {
+				w.api.AddMachine(machine(1), defendersim.Machine{Offline: c.offline, Pending: 4 * time.Minute})
 				if c.hidden {
 					w.api.Inject(defendersim.Fault{Op: "list", Body: []byte(`{"value":[]}`)})
 				}
 				w.ask("r1", 1)
-				w.passes(9 * time.Minute)
+				w.passes(3 * time.Minute)
 				w.wantOutcomes("r1", "1 submitted")
-				w.settled(35 * time.Minute)
+				w.settled(17 * time.Minute)
 				r := w.wantFinal("r1", c.want)
 				if strings.HasPrefix(c.want, "timedOut") {
-					if took := r.FinishedAt.Sub(r.ReceivedAt); took < 30*time.Minute || len(r.MachineAction) == 0 || r.Error.Origin != "worker" {
+					if took := r.FinishedAt.Sub(r.ReceivedAt); took < 12*time.Minute || len(r.MachineAction) == 0 || r.Error.Origin != "worker" {
 						t.Errorf("after %v: %+v, action %s", took, r.Error, r.MachineAction)
 					}
 				}

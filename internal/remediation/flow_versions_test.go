@@ -74,7 +74,7 @@ func (w *world) startNewer() {
 // values are all that the ledger holds, with their revisions.
 func (w *world) values() map[string]string {
 	w.t.Helper()
-	watch, err := w.broker.Ledger().WatchAll(w.ctx, jetstream.IgnoreDeletes())
+	watch, err := w.ledgerBucket().WatchAll(w.ctx, jetstream.IgnoreDeletes())
 	w.must(err)
 	defer func() { _ = watch.Stop() }()
 	all := map[string]string{}
@@ -262,10 +262,10 @@ func (w *world) goOn(values map[string][]byte) {
 	stream := w.broker.Names().Stream
 	for n, left := range ends {
 		id := "golden-" + left.name
-		_, err := w.broker.Ledger().Put(w.ctx, ledger.EntryKey(stream, message.Request{ID: id}, time.Time{}), values[left.name])
+		_, err := w.ledgerBucket().Put(w.ctx, ledger.EntryKey(stream, message.Request{ID: id}, time.Time{}), values[left.name])
 		w.must(err)
 		if record, taken := values["machine-"+left.name]; taken {
-			_, err := w.broker.Ledger().Put(w.ctx, "m."+ledger.DeploymentDigest(stream)+"."+machine(n+1), record)
+			_, err := w.ledgerBucket().Put(w.ctx, "m."+ledger.DeploymentDigest(stream)+"."+machine(n+1), record)
 			w.must(err)
 		}
 		w.ask(id, n+1)
@@ -297,7 +297,7 @@ func TestGarbledEntryHoldsUpItsRequestAlone(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {
 		stream := w.broker.Names().Stream
 		key := ledger.EntryKey(stream, message.Request{ID: "garbled"}, time.Time{})
-		_, err := w.broker.Ledger().Put(w.ctx, key, []byte(garbled))
+		_, err := w.ledgerBucket().Put(w.ctx, key, []byte(garbled))
 		w.must(err)
 		w.ask("garbled", 1)
 		for n := range 3 {
@@ -311,7 +311,7 @@ func TestGarbledEntryHoldsUpItsRequestAlone(t *testing.T) {
 		}
 		w.wantPosts(1, 0)
 		w.wantOutcomes("garbled")
-		w.must(w.broker.Ledger().Purge(w.ctx, key)) // as the log says
+		w.must(w.ledgerBucket().Purge(w.ctx, key)) // as the log says
 		w.settled(5 * time.Minute)
 		w.wantFinal("garbled", "succeeded")
 		w.wantPosts(1, 1)

@@ -143,8 +143,7 @@ func newWorld(t *testing.T, set setup, dir string) *world {
 	}, zap.NewNop())
 	w.must(err)
 	w.must(w.broker.Provision(w.ctx))
-	w.shared, err = w.broker.NewReplicas(w.ctx, "operator")
-	w.must(err)
+	w.shared = w.broker.NewReplicas("operator")
 	names := w.broker.Names()
 	for name, s := range map[string]*jetstream.Stream{names.Stream: &w.requests, names.ResultsStream: &w.results, names.DeadletterStream: &w.letterbox} {
 		*s, err = w.broker.JS().Stream(w.ctx, name)
@@ -241,8 +240,9 @@ func (w *world) ask(id string, n int, more ...field) uint64 {
 // publish puts any message on the request subject; id is the one that it is known by afterwards, "" for STREAM:SEQ.
 func (w *world) publish(id string, h message.Header, data []byte) uint64 {
 	w.t.Helper()
-	seq, err := w.broker.Publish(w.ctx, h, data)
+	stored, err := w.broker.Publish(w.ctx, h, data)
 	w.must(err)
+	seq := stored.Sequence
 	if id == "" {
 		id = w.ref(seq)
 	}

@@ -35,7 +35,7 @@ func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, let
 		waits := letter != nil
 		if !waits {
 			var err error
-			if waits, err = p.Waits(ctx, e.Source); err != nil {
+			if waits, err = p.Unacked(ctx, e.Source); err != nil {
 				return err
 			}
 		}

@@ -22,13 +22,13 @@ import (
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
 // message; both may be called again with the same argument after a crash and then publish nothing twice. A refused message's
 // result may have another receivedAt then, which is not before since. since is when the
-// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Waits
+// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Unacked
 // says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
 // that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
 type Publisher interface {
 	Result(ctx context.Context, r message.Result, trace message.Trace, replyTo string, since time.Time) error
 	DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) error
-	Waits(ctx context.Context, message string) (bool, error)
+	Unacked(ctx context.Context, message string) (bool, error)
 }
 
 // DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one
@@ -71,6 +71,7 @@ type Submitter struct {
 	Breaker     *Breaker
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
+	LostBefore  func() time.Time // arrival.lostBefore; nil: never
 	Metrics     *Metrics
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
@@ -195,7 +196,8 @@ func (p *attempt) open() (message.Outcome, error) {
 	now := p.BrokerNow()
 	e, s := opened(p.e, arrival{
 		fresh: ledger.NewEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
-		tooOld: p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
+		lostBefore: p.lostBefore(),
+		tooOld:     p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
 	}, time.Now())
 	switch s.do {
 	case doRefuse:
@@ -223,6 +225,13 @@ func (p *attempt) open() (message.Outcome, error) {
 		}
 	}
 	return p.carry()
+}
+
+func (s *Submitter) lostBefore() time.Time {
+	if s.LostBefore == nil {
+		return time.Time{}
+	}
+	return s.LostBefore()
 }
 
 // outcomeOf decides what becomes of the message after an error that is no answer about the request.

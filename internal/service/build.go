@@ -1,9 +1,11 @@
 package service
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"strings"
 )
 
 // version and commit are set by the linker (-X example.com/unrestrict-worker/internal/service.version=v1.2.3) where the
@@ -19,37 +21,26 @@ type Build struct {
 
 // ThisBuild reads what the Go toolchain recorded in the program.
 func ThisBuild() Build {
-	b := Build{Version: version, Commit: commit}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return b
+		return Build{Version: version, Commit: commit}
 	}
-	b.Go = info.GoVersion
-	if b.Version == "" {
-		b.Version = info.Main.Version
-	}
-	if b.Version == "" || b.Version == "(devel)" {
-		b.Version = "devel"
-	}
-	dirty := ""
+	stamped := map[string]string{}
 	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision" && b.Commit == "":
-			b.Commit = s.Value
-		case s.Key == "vcs.modified" && s.Value == "true" && commit == "":
-			dirty = "-dirty"
-		}
+		stamped[s.Key] = s.Value
 	}
-	b.Commit += dirty
-	return b
+	built := stamped["vcs.revision"]
+	if stamped["vcs.modified"] == "true" {
+		built += "-dirty"
+	}
+	return Build{
+		Version: cmp.Or(version, strings.Trim(info.Main.Version, "()"), "devel"), // "(devel)" where Go knows none
+		Commit:  cmp.Or(commit, built), Go: info.GoVersion,
+	}
 }
 
 // Write writes the build for people.
 func (b Build) Write(w io.Writer) error {
-	known := b.Commit
-	if known == "" {
-		known = "unknown"
-	}
-	_, err := fmt.Fprintf(w, "worker %s\ncommit %s\n%s\n", b.Version, known, b.Go)
+	_, err := fmt.Fprintf(w, "worker %s\ncommit %s\n%s\n", b.Version, cmp.Or(b.Commit, "unknown"), b.Go)
 	return err
 }

@@ -74,11 +74,7 @@ func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 }
 
 func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
-	store, err := conn.OpenLedger(ctx)
-	if err != nil {
-		return err
-	}
-	return store.Search(ctx, func(e ledger.Entry) {
+	return conn.NewLedger().Search(ctx, func(e ledger.Entry) {
 		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
 			return // its result says more
 		}

@@ -123,10 +123,11 @@ func (w *world) send(payload []byte, messageID string) (seq uint64) {
 	until(w.t, 3*time.Minute, func() string {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
 		defer cancel()
-		var err error
-		if seq, err = w.own.Publish(ctx, message.Header{"Nats-Msg-Id": {messageID}}, payload); err != nil {
+		stored, err := w.own.Publish(ctx, message.Header{"Nats-Msg-Id": {messageID}}, payload)
+		if err != nil {
 			return err.Error()
 		}
+		seq = stored.Sequence
 		return ""
 	})
 	return seq

@@ -120,6 +120,7 @@ func (w *world) newReplica(i int, token string) *replica {
 			"DEFENDER_TIMEOUT=2s", "WORKER_ADMIN_ADDR=" + r.admin, "WORKER_ACK_WAIT=" + ackWait.String(), "WORKER_REPLICAS=" + fmt.Sprint(w.options.brokers),
 			"WORKER_RECONCILE_DELAY=300ms", "WORKER_POLL_INTERVAL=300ms", "WORKER_BACKOFF_MAX=2s",
 			"WORKER_RATE_PER_MINUTE=0", "WORKER_RATE_PER_HOUR=0", "LOG_LEVEL=debug", "LOG_FORMAT=json", "WORKER_SHUTDOWN_TIMEOUT=10s",
+			"GORACE=atexit_sleep_ms=0", // a program with the race detector sleeps for a second before it ends, otherwise
 		}, w.options.env...),
 	}
 	w.t.Cleanup(r.kill)

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 const closedKey = "closed"
@@ -15,23 +15,24 @@ const closedKey = "closed"
 // closure is the value of the key closedKey. The closure ends For after the broker stored it:
 // the only clock that all replicas share.
 type closure struct {
-	Until time.Time `json:"until"` // the same by the writer's estimate of the broker's clock, to be read by people
-	For   string    `json:"for"`   // a Go duration
+	Until  time.Time `json:"until"`            // the same by the writer's estimate of the broker's clock, to be read by people
+	For    string    `json:"for"`              // a Go duration
+	Lifted bool      `json:"lifted,omitempty"` // an operator has ended all closures before this one; For is 0
 }
 
 // errClosureUnread is a closure whose end is not understood, perhaps because a newer version wrote it.
 var errClosureUnread = errors.New("not understood")
 
-func closureEnd(entry jetstream.KeyValueEntry) (time.Time, error) {
+func closureEnd(r ledger.Record) (end time.Time, lifted bool, err error) {
 	var c closure
-	if err := json.Unmarshal(entry.Value(), &c); err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
+	if err := json.Unmarshal(r.Value, &c); err != nil {
+		return time.Time{}, false, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
 	}
 	d, err := time.ParseDuration(c.For)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
+		return time.Time{}, false, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
 	}
-	return entry.Created().Add(d), nil
+	return r.Written.Add(d), c.Lifted, nil
 }
 
 // Close implements [budget.Closing].
@@ -42,8 +43,8 @@ func (s *Store) Close(ctx context.Context, d time.Duration) error {
 	if err != nil { // Run will try again
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if until.After(s.owed) {
-			s.owed = until
+		if until.After(s.pending) {
+			s.pending = until
 		}
 	}
 	return err
@@ -56,11 +57,12 @@ func (s *Store) Closed() (since, until time.Time, known bool) {
 	return s.since, s.until, s.failed == nil
 }
 
-// writeClosed replaces the key by an end that is later. A lost reply is harmless: the write that
-// took place is found and is not earlier.
+// writeClosed replaces the key by an end that is later.
 func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*timeout)
+	defer cancel()
 	for range 10 { // each lost race has made the closure longer
-		now, err := s.brokerTime(ctx)
+		info, err := s.state.Info(ctx)
 		if err != nil {
 			return err
 		}
@@ -68,88 +70,118 @@ func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 		if d <= 0 {
 			return nil
 		}
-		var revision uint64
-		last, err := s.state.Get(ctx, closedKey)
-		switch {
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-		case err != nil:
+		last, err := s.state.Load(ctx, closedKey)
+		if err != nil {
 			return fmt.Errorf("read the closure: %w", err)
-		default:
-			revision = last.Revision()
-			end, err := closureEnd(last)
+		}
+		if last.Value != nil {
+			end, _, err := closureEnd(last)
 			if err != nil {
 				return err // it may end later
 			}
-			if !now.Add(d).After(end) {
+			if !info.TimeStamp.Add(d).After(end) {
 				return nil
 			}
 		}
-		value, err := json.Marshal(closure{Until: now.Add(d).UTC(), For: d.String()})
+		value, err := json.Marshal(closure{Until: info.TimeStamp.Add(d).UTC(), For: d.String()})
 		if err != nil {
 			return err
 		}
-		if revision == 0 {
-			_, err = s.state.Create(ctx, closedKey, value, jetstream.KeyTTL(lifetime(d)))
-		} else {
-			err = s.put(ctx, closedKey, value, d, jetstream.WithExpectLastSequencePerSubject(revision))
-		}
-		if err == nil || !isConflict(err) {
+		if _, err = s.state.Save(ctx, ledger.Write{Key: closedKey, Value: value, Revision: last.Revision, TTL: d}); !errors.Is(err, ledger.ErrConflict) {
 			return err
 		}
 	}
 	return errors.New("write the closure: too many others do")
 }
 
-// settleDebt tells the others of a closure that could not be written when it began. While there is one that is not
-// understood it goes on being owed.
-func (s *Store) settleDebt(ctx context.Context) error {
+// lift ends every closure, whatever the key says. A closure that begins later holds. Replicas learn of it by the key, which
+// stays for as long as the longest closure that one of them may know of, so that one that is cut off learns of it too.
+func (s *Store) lift(ctx context.Context, longest time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*timeout)
+	defer cancel()
+	for range 10 {
+		info, err := s.state.Info(ctx)
+		if err != nil {
+			return err
+		}
+		last, err := s.state.Load(ctx, closedKey)
+		if err != nil {
+			return fmt.Errorf("read the closure: %w", err)
+		}
+		value, err := json.Marshal(closure{Until: info.TimeStamp.UTC(), For: "0s", Lifted: true})
+		if err != nil {
+			return err
+		}
+		if _, err = s.state.Save(ctx, ledger.Write{Key: closedKey, Value: value, Revision: last.Revision, TTL: max(longest, time.Hour)}); !errors.Is(err, ledger.ErrConflict) {
+			return err
+		}
+	}
+	return errors.New("lift the closure: too many others write it")
+}
+
+// retryClosure tells the others of a closure that could not be written when it began. While there is one that is not
+// understood it goes on being pending.
+func (s *Store) retryClosure(ctx context.Context) error {
 	s.mu.Lock()
-	owed := s.owed
+	pending := s.pending
 	s.mu.Unlock()
-	if owed.IsZero() {
+	if pending.IsZero() {
 		return nil
 	}
-	if err := s.writeClosed(ctx, owed); errors.Is(err, errClosureUnread) {
+	if err := s.writeClosed(ctx, pending); errors.Is(err, errClosureUnread) {
 		return nil
 	} else if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.owed.After(owed) {
-		s.owed = time.Time{}
+	if !s.pending.After(pending) {
+		s.pending = time.Time{}
 	}
 	return nil
 }
 
-// readClosed is for a watch whose consumer went down with one server of a cluster: the client
-// notices the silence only after ten seconds.
+// readClosed is for a watch whose consumer went down with one server of a cluster: the client notices the silence only after
+// ten seconds.
 func (s *Store) readClosed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	entry, err := s.state.Get(ctx, closedKey)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("read the closure: %w", err)
+	r, err := s.state.Load(ctx, closedKey)
+	if err == nil && r.Value != nil {
+		s.learnClosed(ctx, r)
 	}
-	s.learnClosed(ctx, entry)
-	return nil
+	return err
 }
 
-// learnClosed takes over a closure that another replica, or an earlier process, has written. How
-// much of it is over is a difference of two readings of the broker's clock.
-func (s *Store) learnClosed(ctx context.Context, entry jetstream.KeyValueEntry) {
-	end, err := closureEnd(entry)
-	if err != nil { // closed until it is read again, and so as long as it is there
+// learnClosed takes over a closure that another replica, or an earlier process, has written. How much of it is over is a
+// difference of two readings of the broker's clock.
+func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
+	end, lifted, err := closureEnd(r)
+	switch {
+	case err != nil: // closed until it is read again, and so as long as it is there
 		s.extend(time.Now().Add(2 * reread))
 		return
+	case lifted:
+		s.learnLifted(r.Revision)
+		return
 	}
-	now, err := s.brokerTime(ctx)
-	if err != nil || now.Before(entry.Created()) {
-		now = entry.Created() // at worst closed for too long
+	now := r.Written // at worst closed for too long
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if info, err := s.state.Info(ctx); err == nil && info.TimeStamp.After(now) {
+		now = info.TimeStamp
 	}
 	s.extend(time.Now().Add(end.Sub(now)))
+}
+
+// learnLifted ends what closes the budget now, once for each time that it was lifted: the key still says so when a later
+// closure is not written yet.
+func (s *Store) learnLifted(revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if revision != s.lifted {
+		s.lifted, s.until, s.pending = revision, time.Time{}, time.Time{}
+	}
 }
 
 func (s *Store) extend(until time.Time) {
@@ -158,22 +190,4 @@ func (s *Store) extend(until time.Time) {
 	if now := time.Now(); until.After(now) && until.After(s.until) {
 		s.since, s.until = now, until
 	}
-}
-
-// brokerTime is the broker's clock at some instant of this call.
-func (s *Store) brokerTime(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	info, err := s.bucket.Info(ctx)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("ask for the broker's time: %w", err)
-	}
-	return info.TimeStamp, nil
-}
-
-// isConflict tells whether a compare-and-swap was lost: the code differs by the number of replicas.
-func isConflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.Is(err, jetstream.ErrKeyExists) || errors.As(err, &api) &&
-		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }

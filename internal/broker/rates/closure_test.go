@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // closedFor expects the replica to know of a closure that lasts d more.
@@ -70,8 +70,8 @@ func TestRateClose(t *testing.T) {
 				d := w.replica(windows)
 				d.take(1)
 				time.Sleep(10 * time.Second)
-				if _, err := b.store.state.Get(t.Context(), "closed"); !errors.Is(err, jetstream.ErrKeyNotFound) {
-					t.Errorf("the key of a closure that is over: %v, want none", err)
+				if r, err := b.store.state.Load(t.Context(), "closed"); err != nil || r.Value != nil {
+					t.Errorf("the key of a closure that is over: %s, %v, want none", r.Value, err)
 				}
 				b.close(time.Minute) // after an expired one
 				synctest.Wait()
@@ -104,7 +104,7 @@ func TestRateCloseRace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				js := w.connect()
-				bucket := &faultyBucket{KeyValue: w.bucket(js)}
+				bucket := &faultyBucket{State: w.bucket(js)}
 				a, b := w.replicaWith(js, bucket, budget.Limits(1, 0)), w.replica(budget.Limits(1, 0))
 				if before > 0 {
 					b.close(before)
@@ -121,33 +121,43 @@ func TestRateCloseRace(t *testing.T) {
 	}
 }
 
-// faultyBucket is a bucket that fails to create keys, in one of two ways, and that others
-// write to just when a key was read.
+// faultyBucket is a bucket that fails to save or put keys, in one of two ways, and that others write to just when a key was read.
 type faultyBucket struct {
-	jetstream.KeyValue
-	fails atomic.Bool
-	lost  bool
-	read  func() // once
+	State
+	fails, failsPut atomic.Bool
+	lost            bool
+	read            func() // once
 }
 
-func (b *faultyBucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
-	entry, err := b.KeyValue.Get(ctx, key)
+func (b *faultyBucket) Load(ctx context.Context, key string) (ledger.Record, error) {
+	r, err := b.State.Load(ctx, key)
 	if f := b.read; f != nil {
 		b.read = nil
 		f()
 	}
-	return entry, err
+	return r, err
 }
 
-func (b *faultyBucket) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+func (b *faultyBucket) Save(ctx context.Context, w ledger.Write) (uint64, error) {
 	if b.fails.Load() && !b.lost {
 		return 0, nats.ErrNoResponders
 	}
-	revision, err := b.KeyValue.Create(ctx, key, value, opts...)
+	revision, err := b.State.Save(ctx, w)
 	if b.fails.Load() && err == nil {
 		return 0, nats.ErrTimeout
 	}
 	return revision, err
+}
+
+func (b *faultyBucket) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	if b.failsPut.Load() && !b.lost {
+		return nats.ErrNoResponders
+	}
+	err := b.State.Put(ctx, key, value, ttl)
+	if b.failsPut.Load() && err == nil {
+		return nats.ErrTimeout
+	}
+	return err
 }
 
 func TestRateCloseNotWritten(t *testing.T) {
@@ -155,7 +165,7 @@ func TestRateCloseNotWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				js := w.connect()
-				bucket := &faultyBucket{KeyValue: w.bucket(js), lost: lost}
+				bucket := &faultyBucket{State: w.bucket(js), lost: lost}
 				bucket.fails.Store(true)
 				a, b := w.replicaWith(js, bucket, budget.Limits(5, 0)), w.replica(budget.Limits(5, 0))
 				a.take(1)
@@ -235,4 +245,62 @@ func (l *cable) InProcessConn() (net.Conn, error) {
 		return nil, errors.New("cut off")
 	}
 	return l.provider.InProcessConn()
+}
+
+// An operator lifts a closure, however long, once for all replicas. A 429 after that closes again, also while the key still
+// says that it was lifted.
+func TestRateLift(t *testing.T) {
+	for name, d := range map[string]time.Duration{"an hour": time.Hour, "Retry-After is a time": 1_800_000_000 * time.Second, "the longest": math.MaxInt64} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				windows := budget.Limits(50, 1500)
+				js := w.connect()
+				bucket := &faultyBucket{State: w.bucket(js)}
+				a, b := w.replicaWith(js, bucket, windows), w.replica(windows)
+				granted, err := b.Take(t.Context(), "lookup")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond)
+				a.close(d)
+				synctest.Wait()
+				b.closedFor(d)
+				v, err := Visit(t.Context(), js, w.bucket(js), windows)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rest, err := v.Lift(t.Context()); err != nil || rest < d-time.Minute {
+					t.Fatalf("lifted %v, %v; want %v", rest, err, d)
+				}
+				synctest.Wait()
+				b.take(1)
+				a.take(1)
+				if b.Fresh(granted) {
+					t.Error("a grant of before the closure is fresh")
+				}
+				c := w.replica(windows) // started later
+				c.take(1)
+				if rest, err := v.Lift(t.Context()); err != nil || rest != 0 {
+					t.Errorf("lifted %v where nothing is closed, %v", rest, err)
+				}
+				bucket.fails.Store(true) // the key says lifted for longer than the 429 has come
+				if err := a.Close(t.Context(), 30*time.Second); err == nil {
+					t.Error("a closure that was not stored is no error")
+				}
+				time.Sleep(12 * time.Second)
+				a.closedFor(18 * time.Second)
+				bucket.fails.Store(false)
+				time.Sleep(6 * time.Second)
+				b.closedFor(12 * time.Second)
+				time.Sleep(20 * time.Second)
+				a.close(time.Minute)
+				synctest.Wait()
+				for _, r := range []*replica{a, b, c} {
+					r.closedFor(time.Minute)
+				}
+				time.Sleep(50 * time.Second) // the key is read again
+				b.closedFor(10 * time.Second)
+			})
+		})
+	}
 }

@@ -148,13 +148,14 @@ func TestRateLimitIntroduced(t *testing.T) {
 	t.Run("the mark can't be written", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
 			for _, lost := range []bool{false, true} {
-				faults := &faultyStream{JetStream: w.connect()}
-				a := w.replicaOver(faults, budget.Limits(0, 0))
-				faults.set("$KV.UNRESTRICT_STATE.rate.unlimited.minute", lost)
+				js := w.connect()
+				bucket := &faultyBucket{State: w.bucket(js), lost: lost}
+				a := w.replicaWith(js, bucket, budget.Limits(0, 0))
+				bucket.failsPut.Store(true)
 				if _, err := a.Take(t.Context(), "unrestrict"); err == nil {
 					t.Error("a call that nobody knows of")
 				}
-				faults.set("", false)
+				bucket.failsPut.Store(false)
 				a.take(1)
 			}
 		})

@@ -5,8 +5,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"example.com/unrestrict-worker/internal/budget"
 )
 
@@ -19,7 +17,7 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				a := w.replica(budget.Limits(5, 0))
 				a.take(1)
-				if _, err := a.store.state.Create(t.Context(), closedKey, []byte(value), jetstream.KeyTTL(time.Minute)); err != nil {
+				if err := a.store.state.Put(t.Context(), closedKey, []byte(value), time.Minute); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(58 * time.Second)
@@ -29,8 +27,8 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 				if err := a.Close(t.Context(), 3*time.Minute); err == nil {
 					t.Error("a closure was written over one that is not understood")
 				}
-				if kv, err := a.store.state.Get(t.Context(), closedKey); err != nil || string(kv.Value()) != value {
-					t.Errorf("the closure is now %v, %v", kv, err)
+				if r, err := a.store.state.Load(t.Context(), closedKey); err != nil || string(r.Value) != value {
+					t.Errorf("the closure is now %s, %v", r.Value, err)
 				}
 				time.Sleep(10 * time.Second) // it has expired, and ours is told
 				b := w.replica(budget.Limits(5, 0))

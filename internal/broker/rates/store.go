@@ -6,14 +6,16 @@ package rates
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 const (
@@ -22,6 +24,15 @@ const (
 
 	unrecordedPrefix = "rate.unlimited." // + window: calls were made of which the window knows nothing
 )
+
+// State is the bucket that all replicas share, as stream.Bucket has it.
+type State interface {
+	Info(ctx context.Context) (*jetstream.StreamInfo, error)
+	Load(ctx context.Context, key string) (ledger.Record, error)
+	Save(ctx context.Context, w ledger.Write) (revision uint64, err error)
+	Put(ctx context.Context, key string, value []byte, ttl time.Duration) error
+	Watch(ctx context.Context, patterns []string, synced func(), fn func(key string, r ledger.Record)) error
+}
 
 // Peers is what the other replicas on the account say of their limits.
 type Peers interface {
@@ -45,8 +56,7 @@ func Limits(windows []budget.Window) map[string]int {
 // It implements [budget.Store], which knows the closure only while Run runs.
 type Store struct {
 	js       jetstream.JetStream
-	state    jetstream.KeyValue
-	bucket   jetstream.Stream // of state
+	state    State
 	windows  map[string]budget.Window
 	replicas int
 	storage  jetstream.StorageType
@@ -54,29 +64,30 @@ type Store struct {
 
 	settling sync.Mutex // held by the one goroutine that changes a stream
 
-	mu     sync.Mutex // guards all below
-	touch  chan struct{}
-	failed error                // why touch is not closed
-	marks  map[string]time.Time // unrecordedPrefix: window -> the broker's time of it
-	marked map[string]time.Time // when this process last wrote one
-	since  time.Time            // closure: learned
-	until  time.Time            // closure: ends
-	owed   time.Time            // end of a closure that the others don't know of yet
+	mu      sync.Mutex // guards all below
+	touch   chan struct{}
+	failed  error                // why touch is not closed
+	marks   map[string]time.Time // unrecordedPrefix: window -> the broker's time of it
+	marked  map[string]time.Time // when this process last wrote one
+	since   time.Time            // closure: learned
+	until   time.Time            // closure: ends
+	pending time.Time            // end of a closure that the others don't know of yet
+	lifted  uint64               // the revision of the last lifting that was learned
 }
 
 var _ budget.Store = (*Store)(nil)
 
 // New sees to it that the streams of the limited windows are there, and alters them where they differ, but not yet their
-// limits: those are settled once the peers' are known. The state bucket must allow per-message TTL (LimitMarkerTTL); grants
-// are kept in the same kind of storage.
-func New(ctx context.Context, js jetstream.JetStream, state jetstream.KeyValue, windows []budget.Window, replicas int, peers Peers) (*Store, error) {
+// limits: those are settled once the peers' are known. replicas is of what is created; 0: nothing may be. Grants are kept in the same kind of storage as the state.
+func New(ctx context.Context, js jetstream.JetStream, state State, windows []budget.Window, replicas int, peers Peers) (*Store, error) {
+	info, err := state.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s := &Store{
-		js: js, state: state, replicas: replicas, peers: peers, windows: map[string]budget.Window{},
+		js: js, state: state, replicas: replicas, storage: info.Config.Storage, peers: peers, windows: map[string]budget.Window{},
 		touch: make(chan struct{}), failed: errors.New("not started"),
 		marks: map[string]time.Time{}, marked: map[string]time.Time{},
-	}
-	if err := s.openBucket(ctx); err != nil {
-		return nil, err
 	}
 	for _, w := range windows {
 		s.windows[w.Name] = w
@@ -90,18 +101,6 @@ func New(ctx context.Context, js jetstream.JetStream, state jetstream.KeyValue, 
 	return s, nil
 }
 
-// openBucket looks for the stream of the state bucket, in whose kind of storage the grants are kept.
-func (s *Store) openBucket(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	bucket, err := s.js.Stream(ctx, "KV_"+s.state.Bucket())
-	if err != nil {
-		return fmt.Errorf("stream of the bucket %s: %w", s.state.Bucket(), err)
-	}
-	s.bucket, s.storage = bucket, bucket.CachedInfo().Config.Storage
-	return nil
-}
-
 // Run follows the closure until ctx ends, which is no error. Whatever goes wrong in between only puts the budget out of touch.
 func (s *Store) Run(ctx context.Context) error {
 	conn := s.js.Conn()
@@ -110,12 +109,32 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.follow(ctx, status)
 		s.outOfTouch(err)
+		if errors.Is(err, stream.ErrMadeAnew) {
+			s.restore(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// restore writes what this process knows into a bucket that was made anew: until when calls are forbidden, and which windows
+// are incomplete. What fails is done by retryClosure, or at the next call without a limit.
+func (s *Store) restore(ctx context.Context) {
+	s.mu.Lock()
+	marks := maps.Clone(s.marks)
+	if s.until.After(time.Now()) {
+		s.pending = s.until
+	}
+	s.mu.Unlock()
+	for window, since := range marks {
+		if w := s.windows[window]; time.Since(since) < MarkTTL(w) {
+			_ = s.mark(ctx, w)
+		}
+	}
+	_ = s.retryClosure(ctx)
 }
 
 // smallest is the limit that holds: the smallest that any live replica is configured with. known: all were heard.
@@ -134,22 +153,4 @@ func (s *Store) smallest(window string) (limit int, known bool) {
 func (s *Store) others() int {
 	all, _ := s.peers.Limits()
 	return len(all)
-}
-
-// put writes a key that the broker expires; no kv method does that to a key that is there.
-func (s *Store) put(ctx context.Context, key string, value []byte, ttl time.Duration, opts ...jetstream.PublishOpt) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	msg := &nats.Msg{Subject: "$KV." + s.state.Bucket() + "." + key, Data: value}
-	_, err := s.js.PublishMsg(ctx, msg, append(opts, jetstream.WithMsgTTL(lifetime(ttl)), jetstream.WithRetryAttempts(0))...)
-	return err
-}
-
-// lifetime rounds up to what the broker can expire: whole seconds, and not for ever.
-func lifetime(d time.Duration) time.Duration {
-	const century = 100 * 365 * 24 * time.Hour
-	if d >= century {
-		return century
-	}
-	return max(time.Second, (d + time.Second - 1).Truncate(time.Second))
 }

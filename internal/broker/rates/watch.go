@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// follow keeps what the bucket says up to date until the connection
-// changes: a watch that survived a reconnect may be minutes behind without knowing it.
+// follow keeps what the bucket says up to date until the connection changes: a watch that survived a reconnect may be
+// minutes behind without knowing it.
 func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 	for range len(status) {
 		<-status // of the connection that ended the last follow
@@ -22,59 +23,45 @@ func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 	if !s.js.Conn().IsConnected() {
 		return nats.ErrConnectionReconnecting
 	}
-	ctx, cancel := context.WithCancel(ctx) // the watch lives as long as this
-	defer cancel()
-	started := time.AfterFunc(timeout, cancel)
-	watch, err := s.state.WatchFiltered(ctx, []string{closedKey, unrecordedPrefix + ">"})
-	started.Stop()
-	if err != nil {
-		return fmt.Errorf("watch the bucket %s: %w", s.state.Bucket(), err)
-	}
-	defer watch.Stop() //nolint:errcheck // gone already when the connection is
-	tick := time.NewTicker(reread)
-	defer tick.Stop()
-
 	s.mu.Lock()
 	clear(s.marks)
 	s.mu.Unlock()
-	for {
-		select {
-		case entry, ok := <-watch.Updates():
-			switch {
-			case !ok:
-				return errors.New("the watch ended")
-			case entry == nil:
-				s.inTouch()
-			default:
-				s.learn(ctx, entry)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return s.state.Watch(ctx, []string{closedKey, unrecordedPrefix + ">"}, s.inTouch, func(key string, r ledger.Record) { s.learn(ctx, key, r) })
+	})
+	g.Go(func() error {
+		tick := time.NewTicker(reread)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if err := errors.Join(s.retryClosure(ctx), s.readClosed(ctx)); err != nil {
+					return err
+				}
+			case is := <-status:
+				return fmt.Errorf("connection %v", is)
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-		case <-tick.C:
-			if err := errors.Join(s.settleDebt(ctx), s.readClosed(ctx)); err != nil {
-				return err
-			}
-		case is := <-status:
-			return fmt.Errorf("connection %v", is)
-		case <-ctx.Done():
-			return ctx.Err()
 		}
-	}
+	})
+	return g.Wait()
 }
 
-// learn takes over one entry. What it can't read a newer version may have written.
-func (s *Store) learn(ctx context.Context, entry jetstream.KeyValueEntry) {
-	key, put := entry.Key(), entry.Operation() == jetstream.KeyValuePut
+// learn takes over one value. What it can't read a newer version may have written.
+func (s *Store) learn(ctx context.Context, key string, r ledger.Record) {
 	if key == closedKey {
-		if put { // the end of a closure is not its key's: the broker's clock may have jumped
-			s.learnClosed(ctx, entry)
+		if r.Value != nil { // the end of a closure is not its key's: the broker's clock may have jumped
+			s.learnClosed(ctx, r)
 		}
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	window := strings.TrimPrefix(key, unrecordedPrefix)
-	delete(s.marks, window)
-	if put {
-		s.marks[window] = entry.Created()
+	if delete(s.marks, window); r.Value != nil {
+		s.marks[window] = r.Written
 	}
 }
 

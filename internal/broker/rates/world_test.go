@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 )
 
@@ -113,15 +114,15 @@ func (w *world) replica(windows []budget.Window) *replica {
 	return w.replicaOver(w.connect(), windows)
 }
 
-func (w *world) bucket(js jetstream.JetStream) jetstream.KeyValue {
+func (w *world) bucket(js jetstream.JetStream) State {
 	w.tb.Helper()
-	state, err := js.CreateOrUpdateKeyValue(w.tb.Context(), jetstream.KeyValueConfig{
+	_, err := js.CreateOrUpdateKeyValue(w.tb.Context(), jetstream.KeyValueConfig{
 		Bucket: "UNRESTRICT_STATE", History: 1, Storage: w.storage, LimitMarkerTTL: time.Hour, Replicas: max(1, w.replicas),
 	})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	return state
+	return stream.NewBucket(js, "UNRESTRICT_STATE")
 }
 
 // neighbours are the limits of the replicas of a test, as broker.Replicas brings them to each: at once, and those of one
@@ -185,7 +186,7 @@ func (w *world) replicaOver(js jetstream.JetStream, windows []budget.Window) *re
 	return w.replicaWith(js, w.bucket(js), windows)
 }
 
-func (w *world) replicaWith(js jetstream.JetStream, state jetstream.KeyValue, windows []budget.Window) *replica {
+func (w *world) replicaWith(js jetstream.JetStream, state State, windows []budget.Window) *replica {
 	w.tb.Helper()
 	peers := w.neighbours.join(windows)
 	store, err := New(w.tb.Context(), js, state, windows, max(1, w.replicas), peers)

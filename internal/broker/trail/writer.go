@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"time"
 
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Opened is the kind of a writer's first record.
@@ -61,18 +61,17 @@ func (w *Writer) Stored(sequence uint64, payload []byte) {
 	w.n, w.last = w.n+1, Message{Sequence: sequence, Data: payload}.Point()
 }
 
-// encode writes what is the writer's by hand, for all of it is plain.
+// encode writes a line with what the chain knows.
 func (w *Writer) encode(l Line) ([]byte, error) {
-	b := fmt.Appendf(make([]byte, 0, 1152), `{"v":%d,"writer":"%s","n":%d`, version, w.id, w.n+1) // the usual record has less
+	l.V, l.Writer, l.N, l.Time = version, w.id, w.n+1, l.Time.UTC()
 	if w.n > 0 {
-		b = fmt.Appendf(b, `,"prev":"%s","prevSequence":%d`, w.last.SHA256, w.last.Sequence)
+		l.Prev, l.PrevSequence = w.last.SHA256, w.last.Sequence
 	}
-	if l.Seen != nil {
-		b = fmt.Appendf(b, `,"seen":{"sequence":%d,"sha256":"%s"}`, l.Seen.Sequence, l.Seen.SHA256)
+	b, err := message.EncodeJSON(l)
+	if err != nil {
+		return nil, err
 	}
-	b = l.Time.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
-	b, err := l.AppendMembers(append(b, '"'))
-	return seal(b), err
+	return seal(b[:len(b)-1]), nil // the closing brace comes behind the sum
 }
 
 // seal ends a record with its last member, sum: the SHA-256 of all the bytes before it. The chain has a record's hash

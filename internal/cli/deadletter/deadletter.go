@@ -110,12 +110,12 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 // can guess. A superfluous replay does no harm, because a dead letter opens one run.
 func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
 	header := message.ReplayHeader(l.Seq, l.Header)
-	stored, err := conn.PublishOnce(ctx, header, l.Data)
+	stored, err := conn.Publish(ctx, header, l.Data)
 	if err != nil || !stored.Duplicate {
 		return err
 	}
 	header["Nats-Msg-Id"] = []string{header.Get("Nats-Msg-Id") + ":" + service.RandomID()}
-	_, err = conn.PublishOnce(ctx, header, l.Data)
+	_, err = conn.Publish(ctx, header, l.Data)
 	return err
 }
 
@@ -125,7 +125,7 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
-			if err := unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
+			if err := session.Unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
 				return false, err
 			}
 		}

@@ -171,12 +171,12 @@ func prepare(api *defendersim.Server) {
 func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, err error) {
 	waiting := map[string]sample{} // by request id
 	for _, s := range samples() {
-		seq, err := b.Publish(ctx, nil, []byte(s.payload))
+		stored, err := b.Publish(ctx, nil, []byte(s.payload))
 		if err != nil {
 			return false, err
 		}
 		if s.id == "" {
-			s.id = b.Names().Stream + ":" + strconv.FormatUint(seq, 10)
+			s.id = b.Names().Stream + ":" + strconv.FormatUint(stored.Sequence, 10)
 		}
 		waiting[s.id] = s
 	}

@@ -136,14 +136,14 @@ func (s *Submission) confirmEarlier(ctx context.Context) {
 	if len(rows) == 0 {
 		return
 	}
-	taken, _ := s.broker.Taken(ctx, seqs) // after an error it is only not known yet
-	if taken == 0 {
+	acked, _ := s.broker.Acked(ctx, seqs) // after an error it is only not known yet
+	if acked == 0 {
 		return
 	}
 	o := s.goOn()
 	o.ToPresent = true
 	if err := session.FollowResults(ctx, s.broker, o, s.Collector.take); err == nil && ctx.Err() == nil {
-		s.Collector.confirm(rows[:taken])
+		s.Collector.confirm(rows[:acked])
 	}
 }
 

@@ -166,26 +166,27 @@ func (s *History) follow(id string) {
 // readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
 // the time of that message, and a message that is gone took it along: then the ledger is searched.
 func (s *History) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
-	store, err := conn.OpenLedger(ctx)
-	if broker.IsMissing(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
+	store := conn.NewLedger()
 	request, published := message.Request{ID: s.id, Derived: place}, time.Time{}
 	switch {
 	case !place:
 	case len(s.Queued) > 0:
 		published = s.Queued[0].Time
 	default:
-		return store.Search(ctx, func(e ledger.Entry) {
+		err := store.Search(ctx, func(e ledger.Entry) {
 			if (e.ID == s.id || e.Source == s.id) && (len(s.entries) == 0 || e.ReceivedAt.After(s.entries[0].ReceivedAt)) {
 				s.entries = []ledger.Entry{e}
 			}
 		})
+		if broker.IsMissing(err) {
+			return nil
+		}
+		return err
 	}
 	records, err := ledger.LoadOwners(ctx, store, ledger.IDKey(conn.Names().Stream, request, published))
+	if broker.IsMissing(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

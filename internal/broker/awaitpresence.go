@@ -10,11 +10,11 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Settle waits, for a second at most, until the replicas have reported since the operator's last pause or resume. Those that
+// AwaitPresence waits, for a second at most, until the replicas have reported since the operator's last pause or resume. Those that
 // have something in hand, follow something or are not ready must have reported since the latest result, and one that has
 // just reported that it is not ready may be so by now: a replica reports a change within that time, and whoever saw the one
 // is to see the other.
-func (b *Broker) Settle(ctx context.Context) {
+func (b *Broker) AwaitPresence(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	s, err := b.js.Stream(ctx, b.cfg.Names.ResultsStream)
@@ -23,7 +23,7 @@ func (b *Broker) Settle(ctx context.Context) {
 	}
 	keys, latest, began := b.cfg.Names.stateKeys(), s.CachedInfo().State.LastTime, s.CachedInfo().TimeStamp
 	for {
-		words, err := b.words(ctx)
+		words, err := b.presences(ctx)
 		if err != nil {
 			return
 		}
@@ -34,7 +34,7 @@ func (b *Broker) Settle(ctx context.Context) {
 			if w.Value == nil || json.Unmarshal(w.Value, &p) != nil {
 				return false
 			}
-			justNow := began.Sub(w.Written) < presence/5
+			justNow := began.Sub(w.Written) < presenceEvery/5
 			return w.Written.Before(paused) || (p.InFlight+p.Followed > 0 || !p.Ready) && w.Written.Before(latest) || !p.Ready && justNow
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) || wait(ctx, settleEvery) != nil {

@@ -1,5 +1,0 @@
-//go:build race
-
-package remediation
-
-const raced = true
