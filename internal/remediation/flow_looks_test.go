@@ -8,6 +8,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/remediation"
 )
 
 // Of the calls of the quota most release, though one in ten gets a 503: one list serves all looks that are due at a time.
@@ -75,4 +76,22 @@ func TestLooksAreShared(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A long list is not kept as it came. The action that it shows is in the result all the same.
+func TestActionOfALongLook(t *testing.T) {
+	inWorld(t, setup{untended: true, submit: func(c *remediation.SubmitConfig) { c.Track = false }}, func(w *world) {
+		w.ask("r0", 10)
+		w.settled(time.Minute) // the API's clock is known
+		for n := range 1100 {
+			w.api.Put(defendersim.Action{MachineID: machine(5000 + n), Comment: "another's", Status: "Succeeded"})
+		}
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 1, Status: 503, CarriedOut: true})
+		w.ask("r1", 1)
+		w.settled(5 * time.Minute)
+		r := w.wantFinal("r1", "submitted")
+		if !strings.Contains(string(r.MachineAction), machine(1)) || r.MachineActionTruncated || r.Attempts != 1 || len(w.called("get")) != 1 {
+			t.Errorf("%s, %d attempts\n%s", r.MachineAction, r.Attempts, w.dump())
+		}
+	})
 }

@@ -26,11 +26,24 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	p.Shared.setListing("")
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
+		found = p.withRaw(found)
 		p.ambiguous.reset()
 		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
 	}
 	e, s := d.looked(p.e, found, p.facts())
 	return e, s, nil
+}
+
+// withRaw is the action with the API's own bytes, which a long list does not keep. Without them the result goes without.
+func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
+	if len(a.Raw) > 0 || a.Cut {
+		return a
+	}
+	whole, err := p.Defender.Action(p.wait, defender.UseLookup, a.ID)
+	if p.e.AddLook(whole.Exchange, err); err != nil {
+		return a
+	}
+	return &whole
 }
 
 // lookForCall returns the actions of a look that counts for this run: it was made after the look was due, and is none that
@@ -158,6 +171,11 @@ func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first de
 			first = page.Exchange
 		}
 		all = append(all, page.Actions...)
+		if q.MachineID == "" && len(all) > fewActions { // a look is kept until the next one
+			for i := range all {
+				all[i].Raw = nil
+			}
+		}
 		if !page.More || q.Top > 0 {
 			return all, first, nil
 		}

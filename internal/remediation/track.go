@@ -77,7 +77,7 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
-	fewActions     = 1000 // as long as a page may be for looks for calls to reach back as far
+	fewActions     = 1000 // as long as a page may be for looks for calls to reach back as far, and to be kept as it came
 )
 
 // Run follows until ctx ends.
@@ -227,7 +227,7 @@ func (t *Tracker) fairShare(calls int) time.Duration {
 // shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
 func (t *Tracker) shown(begun time.Time) look {
 	l, is := t.Shared.calls.have(need{begun, time.Now()})
-	if !is {
+	if !is || len(l.actions) > fewActions { // a final result has the action as it came
 		return look{}
 	}
 	t.mu.Lock()
