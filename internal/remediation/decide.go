@@ -56,6 +56,7 @@ type facts struct {
 	now, brokerNow time.Time // this machine's clock, and its estimate of the broker's
 	message        string    // STREAM:SEQ of the delivery
 	delivered      int       // how often it was delivered, this time included
+	orphaned       bool      // it opened this run, and is redelivered: whoever had it keeps it alive no longer
 	stopping       bool      // the process was asked to stop
 
 	isHolder        bool             // the machine's record names this run as its holder
@@ -87,7 +88,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -101,8 +102,11 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doPublish}
 	case ledger.StateCalled:
-		if rest := d.leaseRemaining(e, f); rest > 0 {
-			return e, wait(rest, "inFlight")
+		if d.leaseRemaining(e, f) > 0 {
+			if f.orphaned && f.isHolder {
+				return e, step{do: doLook} // an early look: e stays as it is
+			}
+			return e, d.awaitOwner(e, f)
 		}
 		if !f.isHolder && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
 			// The machine was never taken for this run, so there was no call: nobody can have taken it over since, and its

@@ -22,8 +22,12 @@ func (d decider) lookAt(e ledger.Entry) time.Time {
 	return at
 }
 
-// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice.
-func (d decider) lookDue(e ledger.Entry) time.Time {
+// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice. An early
+// look is due at once, for what was seen before the message was redelivered may be older than the call. Facts: now.
+func (d decider) lookDue(e ledger.Entry, f facts) time.Time {
+	if e.State == ledger.StateCalled {
+		return f.now.Add(-lookShared)
+	}
 	due := d.lookAt(e)
 	if last := e.LastLook(); e.Looks > 0 && last.Operation == ledger.OpList && !due.After(last.Time) {
 		return last.Time.Add(1)
@@ -31,14 +35,17 @@ func (d decider) lookDue(e ledger.Entry) time.Time {
 	return due
 }
 
+// lookShared is how much older than an early look's need a look may be: it serves all messages that a dead process had in hand.
+const lookShared = time.Second
+
 // nextLook is when the next look is made. The looks of one process are made at the same instants, so that one list serves all
-// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: contended.
+// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: now, contended.
 func (d decider) nextLook(e ledger.Entry, f facts) time.Time {
 	every := d.ReconcileDelay / 2
 	if f.contended {
 		every = lookAfter[len(lookAfter)-1] * d.ReconcileDelay
 	}
-	due := d.lookDue(e)
+	due := d.lookDue(e, f)
 	at := due.Truncate(every)
 	if at.Before(due) {
 		at = at.Add(every)
@@ -54,12 +61,24 @@ func (d decider) beforeLook(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return e, step{do: doLook}
 }
 
+// lookNotGranted follows a look that was not made because the budget had no call left for it.
+func (d decider) lookNotGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
+	if e.State == ledger.StateCalled { // an early look
+		return e, d.awaitOwner(e, f)
+	}
+	return awaitQuota(e, quota, "quota", f)
+}
+
 // looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
-// not show it allow another call. Facts: now, contended, served, tripped.
+// not show it allow another call. An early look, at a call that may still be under way, counts only if it shows the call.
+// Facts: now, brokerNow, contended, orphaned, served, tripped.
 func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
 		e.Attempts = max(e.Attempts, 1) // of a run that a lost ledger has forgotten none is known
 		return d.taken(e, *found, f)
+	}
+	if e.State == ledger.StateCalled {
+		return e, d.awaitOwner(e, f)
 	}
 	if e.Looks++; e.Looks < len(lookAfter) {
 		return e, wait(d.nextLook(e, f).Sub(f.now), "unclear")
@@ -89,10 +108,11 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 }
 
 // lookFailed follows a look that failed, which does not count as a look. If a permission is missing, the request waits until
-// it is granted. Facts: now, brokerNow, stopping, backoff, answered,
-// ambiguous, served, message.
+// it is granted. Facts: now, brokerNow, orphaned, stopping, backoff, answered, ambiguous, served, message.
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
+	case e.State == ledger.StateCalled: // an early look
+		return e, d.awaitOwner(e, f)
 	case a.Class == defender.System && a.StatusCode == 403:
 		return e, wait(f.deliveryBackoff, "mayNotList")
 	case a.Class == defender.System:
@@ -149,6 +169,17 @@ func (d decider) leaseRemaining(e ledger.Entry, f facts) time.Duration {
 		return 0
 	}
 	return e.Written.Add(d.startLimit(e) + d.Timeout + d.ReconcileDelay).Sub(f.brokerNow)
+}
+
+// awaitOwner leaves a call to the process that made it, for as long as that may be in the middle of it. If its message was
+// redelivered, which shows that it is dead or cut off from the broker, the next early look follows when the intent is twice
+// as old, so that a call without effect costs few of them.
+func (d decider) awaitOwner(e ledger.Entry, f facts) step {
+	rest := d.leaseRemaining(e, f)
+	if f.orphaned {
+		rest = min(rest, max(f.brokerNow.Sub(e.Written), time.Second))
+	}
+	return wait(rest, "inFlight")
 }
 
 // lastPossibleEnd is when a call whose process died can have ended at the latest; one of this process ended before now.

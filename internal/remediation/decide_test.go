@@ -145,6 +145,14 @@ var table = []row{
 	{ledger.StateWaiting, "next", "due", nil, next, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "next", "not due", func(in *input) { in.e.NotBefore = tableNow.Add(time.Minute) }, next, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "notDue"}, ""},
 	{ledger.StateCalled, "next", "another owner, may still live", func(in *input) { in.e.Owner, in.e.Written = "them", tableNow.Add(-10*time.Second) }, next, ledger.StateCalled, step{do: doWait, after: 27 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "next", "another owner, may still live, but keeps the message alive no longer", both(theirs, redelivered), next, ledger.StateCalled, step{do: doLook}, ""},
+	{ledger.StateCalled, "next", "the same, machine never taken", both(theirs, redelivered, func(in *input) { in.f.isHolder = false }), next, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "looked", "early, found", both(theirs, redelivered, func(in *input) { in.action = anAction("Pending") }), looked, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
+	{ledger.StateCalled, "looked", "early, not there", both(theirs, redelivered), looked, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "looked", "early, not there, intent of 20 s ago", both(theirs, redelivered, func(in *input) { in.e.Written = tableNow.Add(-20 * time.Second) }), looked, ledger.StateCalled, step{do: doWait, after: 17 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "look failed", "early", both(theirs, redelivered, of(defender.System, 401, "Forbidden")), lookFailed, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "look not granted", "early", both(theirs, redelivered), notGranted, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateUnknown, "look not granted", "", nil, notGranted, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "quota", quota: true}, ""},
 	{ledger.StateCalled, "next", "of a version before, not begun for certain", func(in *input) {
 		in.e.Owner, in.e.Written, in.e.StartBy = "them", tableNow.Add(-38*time.Second), in.e.LastCall.Add(10*time.Second)
 	}, next, ledger.StateCalled, step{do: doWait, after: 7 * time.Second, cause: "inFlight"}, ""},
@@ -232,6 +240,17 @@ var table = []row{
 	{ledger.StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, ledger.StateFinal, step{do: doAck}, ""},
 }
 
+// theirs is a call of another process, which has its machine.
+func theirs(in *input) {
+	in.e.Owner, in.e.Written, in.f.isHolder = "them", tableNow.Add(-10*time.Second), true
+}
+
+func redelivered(in *input) { in.f.orphaned, in.f.delivered = true, 2 }
+
+func notGranted(in *input) (ledger.Entry, step) {
+	return in.d.lookNotGranted(in.e, 5*time.Second, in.f)
+}
+
 func beforeLook(in *input) (ledger.Entry, step) { return in.d.beforeLook(in.e, in.f) }
 func heldLong(in *input)                        { in.f.tries.held = 2500 * time.Millisecond }
 func waitedLong(in *input)                      { in.e.Failed = ledger.Duration(24 * time.Hour) }
@@ -276,6 +295,15 @@ func TestTable(t *testing.T) {
 				t.Errorf("code %q, want %q", code, r.code)
 			}
 		})
+	}
+}
+
+// An early look is one that is made now, whatever was seen before.
+func TestEarlyLookIsNew(t *testing.T) {
+	in := ordinary(ledger.StateCalled)
+	both(theirs, redelivered)(in)
+	if due := in.d.lookDue(in.e, in.f); tableNow.Sub(due) != lookShared {
+		t.Errorf("due at %v", due)
 	}
 }
 

@@ -196,6 +196,14 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				return d.looked(e, found, f)
 			}
 		}, "6.2"},
+		"an early look that does not show the call counts for nothing": {start(0, 0, 0, 0, 0), func(r *rules) {
+			r.looked = func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
+				if e.State == ledger.StateCalled {
+					e.State, e.Looks = ledger.StateUnknown, 2
+				}
+				return d.looked(e, found, f)
+			}
+		}, "6.2"},
 		"the last look not before the call has timed out": {start(0, 1, 0, 0, 0), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				if e.State == ledger.StateUnknown {

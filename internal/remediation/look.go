@@ -19,7 +19,7 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if e, s := d.beforeLook(p.e, f); s.do != doLook {
 		return e, s, nil
 	}
-	actions, err := p.lookForCall()
+	actions, err := p.lookForCall(d.lookDue(p.e, f))
 	if err != nil {
 		return p.lookFailed(err)
 	}
@@ -46,11 +46,9 @@ func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
 	return &whole
 }
 
-// lookForCall returns the actions of a look that counts for this run: it was made after the look was due, and is none that
-// counted before. If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
+// lookForCall returns the actions of a look that counts for this run: one that was made after it was due (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
 // corrected time if it did not reach back far enough.
-func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
-	due := decider(p.Config).lookDue(p.e)
+func (p *attempt) lookForCall(due time.Time) ([]defender.MachineAction, error) {
 	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
 		return nil, err
 	}
@@ -123,9 +121,9 @@ func first(actions []defender.MachineAction, fits func(defender.MachineAction) b
 
 // lookFailed decides what follows a look that failed. If the budget granted no call for it, the run waits for quota.
 func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
-	f := p.facts()
+	d, f := decider(p.Config), p.facts()
 	if wait, is := quotaWait(err); is {
-		e, s := awaitQuota(p.e, wait, "quota", f)
+		e, s := d.lookNotGranted(p.e, wait, f)
 		return e, s, nil
 	}
 	a, is := errors.AsType[*defender.Error](err)
@@ -137,6 +135,6 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	}
 	_, others := errors.AsType[othersLook](err) // which has counted already
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
-	e, s := decider(p.Config).lookFailed(p.e, a, f)
+	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil
 }
