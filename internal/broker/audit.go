@@ -24,8 +24,9 @@ type Auditor struct {
 	process string
 	turn    chan struct{} // holds the one token while nobody writes; who has it owns what is below
 
-	chain  *trail.Writer // nil: to be opened
-	opened int
+	chain   *trail.Writer // nil: to be opened
+	opened  int
+	created time.Time // of the stream that the chain is in
 }
 
 var _ remediation.Auditor = (*Auditor)(nil)
@@ -44,6 +45,9 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 		defer func() { a.turn <- struct{}{} }()
 	case <-ctx.Done():
 		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
+	}
+	if created := a.b.found.Load().created[AuditStream]; !created.Equal(a.created) {
+		a.chain, a.created = nil, created // the stream was made anew: nothing that came before is in it
 	}
 	if a.chain == nil {
 		if err := a.open(ctx); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -84,15 +85,19 @@ type Broker struct {
 	nc            *nats.Conn
 	js            jetstream.JetStream
 	ledger, state *stream.Bucket
-	closed        chan struct{} // closed when the connection has ended for good
+	closed        chan struct{}   // closed when the connection has ended for good
+	lost          context.Context // ends when only a new Broker helps
+	lose          context.CancelFunc
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.
-	denied atomic.Pointer[context.CancelCauseFunc]
-	found  atomic.Pointer[found] // by Provision; never nil
-	once   sync.Once             // of Close
-	ended  error
+	denied       atomic.Pointer[context.CancelCauseFunc]
+	provisioning sync.Mutex                       // one look at the streams at a time
+	found        atomic.Pointer[found]            // by Provision and Keep; never nil
+	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing
+	once         sync.Once                        // of Close
+	ended        error
 }
 
 // Open starts the embedded broker if no URL is given, and connects. An absent
@@ -105,11 +110,11 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	var opts nats.Options
 	var err error
 	if cfg.URL == "" {
-		if b.embedded, err = startEmbedded(cfg, b.repeating); err != nil {
+		if b.embedded, err = startEmbedded(cfg, b.repeating, b.giveUp); err != nil {
 			return nil, err
 		}
 		b.url = b.embedded.url
-		opts, err = b.options(nats.InProcessServer(b.embedded.server), nats.Token(b.embedded.token))
+		opts, err = b.options(nats.InProcessServer(b.embedded), nats.Token(b.embedded.token))
 	} else {
 		opts, err = b.remoteOptions()
 	}
@@ -166,6 +171,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 func newBroker(cfg Config, log *zap.Logger) *Broker {
 	log = log.Named("broker")
 	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{})}
+	b.lost, b.lose = context.WithCancel(context.Background())
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
 	}))
@@ -192,6 +198,12 @@ func (b *Broker) Close(ctx context.Context) error {
 	return b.ended
 }
 
+// giveUp is for an embedded broker that can't be started anew in this process.
+func (b *Broker) giveUp(err error) {
+	b.log.Error("the embedded broker is lost", zap.Error(err))
+	b.lose()
+}
+
 func (b *Broker) stopEmbedded() {
 	if b.embedded != nil {
 		b.embedded.stop()
@@ -211,9 +223,26 @@ func (b *Broker) Connected() error {
 }
 
 // Lost is closed when the connection has ended for good, by Close or because
-// the broker broke the protocol: the client library then reconnects no more,
-// and only a new Broker helps.
-func (b *Broker) Lost() <-chan struct{} { return b.closed }
+// the broker broke the protocol: the client library then reconnects no more;
+// and when the embedded broker can't be started anew. Only a new Broker in a
+// new process helps.
+func (b *Broker) Lost() <-chan struct{} { return b.lost.Done() }
+
+// StoreFault is why the embedded broker stores nothing at present. It ends by itself once the disk can be written.
+func (b *Broker) StoreFault() StoreFault {
+	if b.embedded == nil {
+		return StoreFault{}
+	}
+	return b.embedded.Fault()
+}
+
+// StoreNearlyFull warns that the embedded broker's store or its disk has little room left; "": it has enough.
+func (b *Broker) StoreNearlyFull() string {
+	if b.embedded == nil {
+		return ""
+	}
+	return b.embedded.nearlyFullReason()
+}
 
 // URL is the clients' URL, or several, comma-separated, without credentials.
 // It is empty for an embedded broker that does not listen.

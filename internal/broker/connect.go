@@ -122,11 +122,11 @@ func connectWithin(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 
 func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		if cancel := b.denied.Load(); cancel != nil {
-			(*cancel)(&DeniedError{Err: err})
+		if b.replyDenied(err) {
 			return
 		}
-		if b.replyDenied(err) {
+		if cancel := b.denied.Load(); cancel != nil {
+			(*cancel)(&DeniedError{Err: err})
 			return
 		}
 	}
@@ -164,6 +164,7 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	if err := nc.LastError(); err != nil {
 		b.absent(err)
 	}
+	b.lose()
 	close(b.closed)
 }
 

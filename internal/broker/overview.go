@@ -14,6 +14,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -91,10 +92,14 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	if err != nil {
 		return err
 	}
-	keys := b.cfg.Names.stateKeys()
+	state, err := b.open(ctx, "KV_"+StateBucket) // for the broker's time
+	if err != nil {
+		return err
+	}
+	keys, now := b.cfg.Names.stateKeys(), state.CachedInfo().TimeStamp
 	for _, key := range slices.Sorted(maps.Keys(words)) {
 		if w := words[key]; w.Value != nil {
-			o.learn(key, w, keys)
+			o.learn(key, w, keys, now)
 		}
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
@@ -117,7 +122,7 @@ func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error
 	return words, nil
 }
 
-func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
+func (o *Overview) learn(key string, w ledger.Record, keys stateKeys, now time.Time) {
 	if key == keys.pause {
 		if p := readPause(w.Value, w.Written); !p.over() {
 			o.Pause = p
@@ -125,6 +130,12 @@ func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
 		return
 	}
 	p := readPresence(w.Value, w.Written)
+	// A broker that stores nothing keeps what should have expired.
+	if old := now.Sub(w.Written); old > presenceTTL+presenceEvery {
+		p.Ready, p.Code, p.Since = false, health.Store, w.Written
+		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
+		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
+	}
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
 	for window, n := range p.Reserve {

@@ -19,14 +19,23 @@ const (
 	Other           = "other"
 	NoWorker        = "noWorker"
 	NotUnderstood   = "notUnderstood"
+	Missing         = "missing"
+	Unfit           = "unfit"
+	JetStream       = "jetstream"
+	ConsumerPaused  = "consumerPaused"
+	RateUnknown     = "rateUnknown"
 
 	MayNotList      = "mayNotList"
+	Throttled       = "throttled"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
 	Signers         = "signers"
 	Policy          = "policy"
+	DiskNearlyFull  = "diskNearlyFull"
 	MaxPayload      = "maxPayload"
 	Settings        = "settings"
+	LedgerLost      = "ledgerLost"
+	AckPending      = "ackPending"
 )
 
 // Row is what is known of a code, whoever has the condition. docs/runbook.md's tables are generated from it.
@@ -75,7 +84,7 @@ var table = []Row{
 	{
 		Code: Store, Stops: true,
 		Means:  "The broker does not store what must be durable before a call",
-		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; docs/operations.md has the limits of the embedded broker",
+		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; the embedded broker goes on by itself once its disk can be written again",
 		Ends:   "with the first write that is acknowledged",
 	},
 	{
@@ -145,10 +154,46 @@ var table = []Row{
 		Ends:   "when all replicas have one version",
 	},
 	{
+		Code: Missing, Stops: true,
+		Means:  "A stream, a bucket or the consumer is not there any more, and the worker may not make it anew, or can't",
+		Remedy: "create what the message names; `worker check` prints the command and the settings. With `WORKER_PROVISION=true` and the permissions for it the worker does so by itself",
+		Ends:   "when it is there, within 5 s",
+	},
+	{
+		Code: Unfit, Stops: true,
+		Means:  "Somebody has changed a stream or the consumer so that requests or results would be lost: sealed, other subjects, a limit of deliveries, another filter",
+		Remedy: "change it back with the nats command, or delete it, so that it is made anew",
+		Ends:   "when it is fit again, within 5 s",
+	},
+	{
+		Code: JetStream, Stops: true,
+		Means:  "JetStream does not answer though the broker is connected, or a stream or the consumer has no leader",
+		Remedy: "see the servers' logs and `nats server report jetstream`: too few servers of the cluster are up, or JetStream is turned off or out of room",
+		Ends:   "when it answers, within 5 s",
+	},
+	{
+		Code: ConsumerPaused, Stops: true,
+		Means:  "Somebody has paused the consumer with the nats command: nothing is delivered",
+		Remedy: "`nats consumer resume`, or wait until the time that it says",
+		Ends:   "when it is resumed or the time has come, within 5 s",
+	},
+	{
+		Code: RateUnknown, Stops: true,
+		Means:  "A stream of the call budget was lost, or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
+		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",
+		Ends:   "at the time that it says",
+	},
+	{
 		Code:   MayNotList,
 		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
 		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
 		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code:   Throttled,
+		Means:  "The API answered 429, and no replica calls before its `Retry-After` has passed. While that is more than a minute ahead nothing is taken, and `/readyz` is 503",
+		Remedy: "nothing needs to be done. If it is further ahead than the API's limits explain (they are a minute's and an hour's; a `Retry-After` that held a time instead of seconds lasts for decades), `worker resume --closure` lifts it",
+		Ends:   "at the time that it says, or with `worker resume --closure`",
 	},
 	{
 		Code:   WaitingForQuota,
@@ -175,6 +220,12 @@ var table = []Row{
 		Ends:   "when it is read again, within seconds of a change",
 	},
 	{
+		Code:   DiskNearlyFull,
+		Means:  "The embedded broker's store, or the file system that it is on, is 80 % full; with no room left nothing can be stored, and no request is taken",
+		Remedy: "make room: docs/operations.md says what may go first",
+		Ends:   "when less is used",
+	},
+	{
 		Code:   MaxPayload,
 		Means:  "The broker takes small messages alone: larger requests are rejected, larger actions are left out of results",
 		Remedy: "raise `max_payload` to what `worker check` names",
@@ -185,5 +236,17 @@ var table = []Row{
 		Means:  "A stream or the consumer is set up differently from what would be created",
 		Remedy: "nothing needs to be done if it is meant; else change it with the nats command",
 		Ends:   "when it is as it would be created",
+	},
+	{
+		Code:   LedgerLost,
+		Means:  "The ledger was lost, as state, audit trail or a running replica know, and made anew: which requests were called for is forgotten",
+		Remedy: "find out who deleted `KV_UNRESTRICT_LEDGER` or its store. What was published before the new ledger was made is looked for before it is called; actions that were followed then get no final result: see them in the portal",
+		Ends:   "an hour after the new ledger was made",
+	},
+	{
+		Code:   AckPending,
+		Means:  "Somebody has limited how many requests may be out at once (max_ack_pending), and those that wait for a delay count too: they hold up all others",
+		Remedy: "`nats consumer edit` with `--max-pending=-1`",
+		Ends:   "when it is raised, or fewer wait, within 5 s",
 	},
 }

@@ -22,6 +22,7 @@ const (
 	ActResume = "resume"
 	ActDrop   = "deadletterDrop"
 	ActReplay = "deadletterReplay"
+	ActLift   = "closureLift"
 )
 
 // Verdicts of the policy.

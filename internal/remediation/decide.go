@@ -72,6 +72,7 @@ type facts struct {
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
 	tripped   bool      // the breaker is open, probe or not
+	contended bool      // requests of this process wait for quota
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
 }
@@ -87,7 +88,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, orphaned.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, orphaned, contended.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -115,7 +116,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
 	}
 	if e.State == ledger.StateUnknown {
-		if rest := d.nextLook(e).Sub(f.now); rest > slack {
+		if rest := d.nextLook(e, f).Sub(f.now); rest > slack {
 			return e, wait(rest, "unclear")
 		}
 		return e, step{do: doLook}

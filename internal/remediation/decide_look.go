@@ -11,13 +11,37 @@ import (
 // lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
 var lookAfter = [...]time.Duration{1, 3, 6}
 
-// nextLook is when to look for the run's call next. The last look is not before the call has timed out, which may have left
-// as late as the permit allowed.
-func (d decider) nextLook(e ledger.Entry) time.Time {
+// lookAt is when the run's next look is due. The last one is not before the call has timed out, which may have left as late as
+// the permit allowed.
+func (d decider) lookAt(e ledger.Entry) time.Time {
 	n := min(e.Looks, len(lookAfter)-1)
 	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
 	if past := e.LastCall.Add(d.startLimit(e) + d.Timeout); n == len(lookAfter)-1 && at.Before(past) {
 		return past
+	}
+	return at
+}
+
+// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice.
+func (d decider) lookDue(e ledger.Entry) time.Time {
+	due := d.lookAt(e)
+	if last := e.LastLook(); e.Looks > 0 && last.Operation == ledger.OpList && !due.After(last.Time) {
+		return last.Time.Add(1)
+	}
+	return due
+}
+
+// nextLook is when the next look is made. The looks of one process are made at the same instants, so that one list serves all
+// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: contended.
+func (d decider) nextLook(e ledger.Entry, f facts) time.Time {
+	every := d.ReconcileDelay / 2
+	if f.contended {
+		every = lookAfter[len(lookAfter)-1] * d.ReconcileDelay
+	}
+	due := d.lookDue(e)
+	at := due.Truncate(every)
+	if at.Before(due) {
+		at = at.Add(every)
 	}
 	return at
 }
@@ -40,16 +64,17 @@ func (d decider) lookNotGranted(e ledger.Entry, quota time.Duration, f facts) (l
 
 // looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
 // not show it allow another call. An early look, at a call that may still be under way, counts only if it shows the call.
-// Facts: now, brokerNow, orphaned, served, tripped.
+// Facts: now, brokerNow, orphaned, contended, served, tripped.
 func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
+		e.Attempts = max(e.Attempts, 1) // of a run that a lost ledger has forgotten none is known
 		return d.taken(e, *found, f)
 	}
 	if e.State == ledger.StateCalled {
 		return e, d.awaitOwner(e, f)
 	}
 	if e.Looks++; e.Looks < len(lookAfter) {
-		return e, wait(d.nextLook(e).Sub(f.now), "unclear")
+		return e, wait(d.nextLook(e, f).Sub(f.now), "unclear")
 	}
 	e.State = ledger.StateWaiting
 	e.Failures++
@@ -57,7 +82,7 @@ func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) 
 	// first taken, and in there being no fault now.
 	if !f.tripped && f.servedWithin(f.now.Sub(e.ReceivedAt)) {
 		// Only the time that the looks take counts; waiting for a permission or for quota does not.
-		e.Failed += ledger.Duration(d.nextLook(e).Sub(e.LookFrom))
+		e.Failed += ledger.Duration(d.lookAt(e).Sub(e.LookFrom))
 	}
 	if time.Duration(e.Failed) > d.GiveUpAfter {
 		return giveUp(e, f)

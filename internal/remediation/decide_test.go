@@ -110,10 +110,16 @@ func both(fs ...func(*input)) func(*input) {
 	}
 }
 
+func ledgerLost(in *input) {
+	in.comes.fresh.AskedAt, in.comes.lostBefore = tableNow.Add(-time.Hour), tableNow.Add(-time.Minute)
+}
+
 // table is every decision about a run. ARCHITECTURE.md draws it.
 var table = []row{
 	// A message comes to the entry of its id.
 	{"", "message", "unknown id", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
+	{"", "message", "unknown id, published before the ledger was lost", both(fresh, ledgerLost), arrives, ledger.StateUnknown, step{do: doGoOn}, ""},
+	{"", "message", "unknown id, published after the ledger was lost", both(fresh, ledgerLost, func(in *input) { in.comes.fresh.AskedAt = tableNow }), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
 	{"", "message", "too old", both(fresh, func(in *input) { in.comes.tooOld = true }), arrives, ledger.StateFinal, step{do: doPublish}, message.CodeTooOld},
 	{"", "message", "refused before", both(fresh, func(in *input) { in.comes.refusedBefore = true }), arrives, "", step{do: doRefuse}, message.CodeExpiresTooLate},
 	{ledger.StateWaiting, "message", "same request", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
@@ -123,6 +129,7 @@ var table = []row{
 	{ledger.StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, ledger.StateFinal, step{do: doGoOn}, ""},
 	{ledger.StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
 	{"", "replay", "entry expired", replays, arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{"", "replay", "entry lost with the ledger", both(replays, ledgerLost), arrives, ledger.StateUnknown, step{do: doReopen}, ""},
 	{"", "replay", "letter gone", both(replays, func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, message.CodeMalformed},
 	{ledger.StateFinal, "replay", "of its run", both(replays, func(in *input) { in.e.Published = true }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
 	{ledger.StateFinal, "replay", "of a fateUnknown", both(replays, func(in *input) {
@@ -155,7 +162,11 @@ var table = []row{
 	{ledger.StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "next", "look due", nil, next, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look not due, others wait for quota", func(in *input) { in.e.LookFrom, in.f.contended = tableNow, true }, next, ledger.StateUnknown, step{do: doWait, after: 30 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look due, the latest one has counted", func(in *input) {
+		in.e.Looks, in.e.Calls = 1, []ledger.Call{{Operation: ledger.OpList, Time: tableNow}}
+	}, next, ledger.StateUnknown, step{do: doWait, after: 2500 * time.Millisecond, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32500 * time.Millisecond, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "before look", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeLook, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateUnknown, "before look", "", nil, beforeLook, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateSubmitted, "next", "", nil, next, ledger.StateSubmitted, step{do: doPublish}, ""},
@@ -309,6 +320,49 @@ func TestChart(t *testing.T) {
 	if decided = slices.Compact(decided); !slices.Equal(drawn, decided) {
 		t.Errorf("ARCHITECTURE.md draws\n%s\nthe table has\n%s", strings.Join(drawn, "\n"), strings.Join(decided, "\n"))
 	}
+}
+
+// What a call brought is written again where the ledger has vanished meanwhile.
+func TestMergedIntoNothing(t *testing.T) {
+	for _, state := range []ledger.State{ledger.StateWaiting, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal} {
+		mine := ordinary(state).e
+		mine.Revision = 3
+		if e, over := merged(mine, ledger.Entry{Revision: 9}); !over || e.State != state || e.Revision != 9 {
+			t.Errorf("%s: %t, %+v", state, over, e)
+		}
+	}
+}
+
+// A request that a lost ledger has forgotten is called for after three looks that reach back to before it was published, the
+// last of them when a call of a moment ago would have timed out.
+func TestForgottenIsLookedForFirst(t *testing.T) {
+	in := ordinary("")
+	both(fresh, ledgerLost)(in)
+	e, _ := arrives(in)
+	if asked := in.comes.fresh.AskedAt; !e.CalledAt.Before(asked) {
+		t.Errorf("looked for since %v, of a request of %v", e.CalledAt, asked)
+	}
+	now, looks := in.f.now, 0
+	for range 20 {
+		in.e, in.f.now = e, now
+		next, s := in.d.next(in.e, in.f)
+		switch s.do {
+		case doWait:
+			e, now = next, now.Add(s.after)
+		case doLook:
+			looks++
+			in.e = next
+			if e, s = looked(in); s.do == doCall {
+				if looks != len(lookAfter) || now.Sub(in.comes.lostBefore) < in.d.StartLimit+in.d.Timeout {
+					t.Errorf("called after %d looks, %v behind the loss", looks, now.Sub(in.comes.lostBefore))
+				}
+				return
+			}
+		default:
+			t.Fatalf("%v after %d looks", s.do, looks)
+		}
+	}
+	t.Error("never called")
 }
 
 // A late answer stands above what another process has written where it has an action and the other has none.

@@ -35,6 +35,12 @@ func (x *explorer) moves(u universe) {
 	for i := range u.flights {
 		x.api(u, i)
 	}
+	if u.looks > 0 {
+		n := u
+		n.looks--
+		n.other = glimpse{made: true, found: u.effects > 0}
+		x.emit("a look is made for another request", n, "")
+	}
 	if u.late.live {
 		n := u
 		n.late = late{}
@@ -260,14 +266,21 @@ func (x *explorer) post(u universe, i int, say sayer) {
 
 func (x *explorer) looks(u universe, i int, say sayer) {
 	p, f := u.procs[i], x.facts(u, i)
-	n := u
-	var found *defender.MachineAction
-	if u.effects > 0 {
-		found = &defender.MachineAction{ID: "a1", Status: "Pending"}
+	sees := func(there bool, how string) {
+		n := u
+		var found *defender.MachineAction
+		if there {
+			found = &defender.MachineAction{ID: "a1", Status: "Pending"}
+		}
+		e, s := x.looked(x.decider(i), p.e.entry(), found, f)
+		n.route(i, e, s, &x.rules)
+		say(n, "%s, found: %t", how, there)
 	}
-	e, s := x.looked(x.decider(i), p.e.entry(), found, f)
-	n.route(i, e, s, &x.rules)
-	say(n, "looks, found: %t", found != nil)
+	if o := u.other; o.made && x.serves(look{begun: ago(o.age), whole: true}, need{begun: x.decider(i).lookDue(p.e.entry())}) {
+		sees(o.found, "takes another's look")
+	} else {
+		sees(u.effects > 0, "looks")
+	}
 	if u.faults == 0 {
 		return
 	}

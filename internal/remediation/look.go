@@ -3,6 +3,7 @@ package remediation
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -32,20 +33,51 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// lookForCall lists the actions that may be the run's call. If the API's clock was not known at the call, the first answer
-// shows it, and the look is repeated with the corrected time if it did not reach back far enough.
+// lookForCall returns the actions of a look that counts for this run: it was made after the look was due, and is none that
+// counted before. If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
+// corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
+	due := decider(p.Config).lookDue(p.e)
+	if p.e.State == ledger.StateCalled { // an early look, which says nothing where it does not show the call
+		due = time.Now().Add(-time.Second)
+	}
+	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
+		return nil, err
+	}
 	p.dateCall()
 	for again := true; ; again = false {
 		since := p.e.CalledAt
-		actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: since})
+		l, err := p.Shared.calls.get(p.wait, p.key, need{due, since}, func(oldest func() time.Time) (look, error) {
+			return p.lookAtAll(p.Shared.calls.reach(oldest().Add(-lookBack)), defender.TypeUnrestrict)
+		})
+		if err == nil && !l.whole {
+			l.actions, _, err = p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: since})
+		} else if err == nil {
+			p.e.AddSharedLook(l.call)
+		}
 		if err != nil {
 			return nil, err
 		}
 		if p.dateCall(); !p.e.CalledAt.Before(since) || !again {
-			return actions, nil
+			return l.actions, nil
 		}
 	}
+}
+
+// lookBack is how much further back than is needed a look reaches, so that it serves those who come a moment later.
+const lookBack = 2 * time.Minute
+
+// lookAtAll makes a look at the actions of all machines. It is not whole if only a look at one machine may succeed.
+func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
+	actions, first, err := p.list(defender.Query{Types: types, CreatedSince: since})
+	if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
+		return look{}, nil
+	}
+	if err != nil {
+		return look{}, err
+	}
+	p.Shared.setListing("")
+	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
 }
 
 // dateCall corrects CalledAt once the API's clock is known, unless it was known at the call.
@@ -68,7 +100,7 @@ func (p *attempt) dateCall() {
 // adopt takes over the unrestrict action that holds the machine. An earlier call of this run, which the looks did not show,
 // may have made it, and it may have ended since.
 func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
-	actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
+	actions, _, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
 	if err != nil {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
@@ -106,7 +138,8 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	if a.Class == defender.System && a.StatusCode == 403 {
 		p.Shared.setListing(a.Reason)
 	}
-	f.ambiguous = a.Class == defender.Ambiguous && p.ambiguous.add(p.e.MachineID)
+	_, others := errors.AsType[othersLook](err) // which has counted already
+	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
 	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil
 }
@@ -114,23 +147,26 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 // maxPages bounds one look.
 const maxPages = 10
 
-// list lists actions, oldest first unless the query says otherwise, and records the exchanges. A page that the API cut short
-// does not prove that an action is absent, so the next page is asked for, by the time of the last action: next links are
-// never followed. No machine has so many actions that this takes more than a few pages.
-func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err error) {
+// list lists actions, oldest first unless the query says otherwise, and records the exchanges; first is the first of them. A
+// page that the API cut short does not prove that an action is absent, so the next page is asked for, by the time of the last
+// action: next links are never followed. No machine has so many actions that this takes more than a few pages.
+func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first defender.Exchange, err error) {
 	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
 		p.e.AddLook(page.Exchange, err)
 		if err != nil {
-			return nil, err
+			return nil, first, err
+		}
+		if pages == 1 {
+			first = page.Exchange
 		}
 		all = append(all, page.Actions...)
 		if !page.More || q.Top > 0 {
-			return all, nil
+			return all, first, nil
 		}
 		n := len(page.Actions)
 		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
-			return nil, &defender.Error{
+			return nil, first, &defender.Error{
 				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
 				Message: "the list of actions is cut short, so that it shows nothing",
 			}

@@ -21,13 +21,19 @@ type round struct {
 	byAction map[string][]*followed
 	seen     map[string]bool
 	finals   []defender.MachineAction
+	shown    look // for calls, made since the last round; not whole: none
 	calls    int
 	changed  bool
 }
 
-// list asks for all actions since the oldest one followed: a call per page of 10,000.
+// list asks for all actions since the oldest one followed, a call per page of 10,000, unless a look for calls has shown them.
 func (r *round) list() error {
-	q := defender.Query{Type: defender.TypeUnrestrict, CreatedSince: r.open[0].created.Add(-time.Second).Truncate(time.Second), Top: pageSize}
+	if r.shown.whole {
+		r.observe(defender.Page{Actions: r.shown.actions, Exchange: r.shown.exchange})
+		return nil
+	}
+	q := defender.Query{Type: defender.TypeUnrestrict, CreatedSince: r.open[0].since(), Top: pageSize}
+	reach := q.CreatedSince
 	for {
 		page, err := r.ask(q)
 		r.observe(page)
@@ -35,7 +41,11 @@ func (r *round) list() error {
 			return err
 		}
 		n := len(page.Actions)
+		if n > fewActions {
+			reach = time.Time{}
+		}
 		if n == 0 || n < pageSize && !page.More {
+			r.Shared.calls.follow(reach)
 			return nil
 		}
 		last := page.Actions[n-1].CreationTime

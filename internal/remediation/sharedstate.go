@@ -7,6 +7,9 @@ import (
 
 // SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
 type SharedState struct {
+	calls        sharedLook // at the actions that calls have made
+	restrictions sharedLook // at those that restrict or isolate
+
 	mu      sync.Mutex
 	denied  string               // why actions may not be listed; "" while they may be
 	waiting map[string]time.Time // requests that wait for quota, and when they are redelivered at the latest

@@ -71,6 +71,7 @@ type Submitter struct {
 	Breaker     *Breaker
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
+	LostBefore  func() time.Time // arrival.lostBefore; nil: never
 	Metrics     *Metrics
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
@@ -78,10 +79,9 @@ type Submitter struct {
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	inFlight   inFlight
-	ambiguous  ambiguousRun
-	sharedLook sharedLook
-	refusals   refusals
+	inFlight  inFlight
+	ambiguous ambiguousRun
+	refusals  refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
@@ -196,7 +196,8 @@ func (p *attempt) open() (message.Outcome, error) {
 	now := p.BrokerNow()
 	e, s := opened(p.e, arrival{
 		fresh: ledger.NewEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
-		tooOld: p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
+		lostBefore: p.lostBefore(),
+		tooOld:     p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
 	}, time.Now())
 	switch s.do {
 	case doRefuse:
@@ -224,6 +225,13 @@ func (p *attempt) open() (message.Outcome, error) {
 		}
 	}
 	return p.carry()
+}
+
+func (s *Submitter) lostBefore() time.Time {
+	if s.LostBefore == nil {
+		return time.Time{}
+	}
+	return s.LostBefore()
 }
 
 // outcomeOf decides what becomes of the message after an error that is no answer about the request.

@@ -66,6 +66,9 @@ type followed struct {
 	lookAt      time.Time
 }
 
+// since is since when actions are listed for f to be among them.
+func (f *followed) since() time.Time { return f.created.Add(-time.Second).Truncate(time.Second) }
+
 const (
 	pageSize       = 10_000      // the API's largest page [doc]
 	listLag        = time.Minute // younger actions may be missing from the list
@@ -74,6 +77,7 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
+	fewActions     = 1000 // as long as a page may be for looks for calls to reach back as far
 )
 
 // Run follows until ctx ends.
@@ -110,6 +114,7 @@ func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished = nil, nil
+	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
 }
 
@@ -179,7 +184,8 @@ func (t *Tracker) follow(ctx context.Context) {
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))
 		}
-		if rest := time.Until(last.Add(due)); rest > 0 {
+		shown := t.shown(last.Add(t.Config.Interval))
+		if rest := time.Until(last.Add(due)); rest > 0 && !shown.whole {
 			if sleep(ctx, min(rest, time.Second)) != nil {
 				return
 			}
@@ -187,7 +193,7 @@ func (t *Tracker) follow(ctx context.Context) {
 		}
 		var changed bool
 		var err error
-		changed, calls, err = t.look(ctx)
+		changed, calls, err = t.look(ctx, shown)
 		if last = time.Now(); err != nil && ctx.Err() == nil {
 			t.Log.Warn("following is held up", zap.Error(err))
 		}
@@ -218,9 +224,26 @@ func (t *Tracker) fairShare(calls int) time.Duration {
 	return least
 }
 
-// look is one round over everything followed. calls counts the exchanges it took.
-func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error) {
-	r := &round{Tracker: t, ctx: ctx, byAction: map[string][]*followed{}, seen: map[string]bool{}}
+// shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
+func (t *Tracker) shown(begun time.Time) look {
+	l, is := t.Shared.calls.have(need{begun, time.Now()})
+	if !is {
+		return look{}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.open {
+		if !l.serves(need{begun, f.since()}) {
+			return look{}
+		}
+	}
+	return l
+}
+
+// look is one round over everything followed, which shown has shown already unless it is not whole. calls counts the
+// exchanges it took.
+func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int, err error) {
+	r := &round{Tracker: t, ctx: ctx, shown: shown, byAction: map[string][]*followed{}, seen: map[string]bool{}}
 	t.mu.Lock()
 	changed, t.fresh = t.fresh, false
 	for _, f := range t.open {
@@ -229,6 +252,7 @@ func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error)
 	}
 	t.mu.Unlock()
 	if len(r.open) == 0 {
+		t.Shared.calls.follow(time.Time{})
 		return false, 0, nil
 	}
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })

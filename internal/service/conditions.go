@@ -28,7 +28,7 @@ func (s *Service) seen() (all []health.Condition) {
 		return []health.Condition{health.New(health.Broker, waiting)}
 	}
 	all = append(all, ofBroker(b)...)
-	all = append(all, p.ofWork()...)
+	all = append(all, p.ofWork(b)...)
 	return append(all, s.ofFiles()...)
 }
 
@@ -37,6 +37,15 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 	if err := b.Connected(); err != nil {
 		all = append(all, health.New(health.Broker, err.Error()))
 	}
+	if f := b.StoreFault(); f.Reason != "" {
+		c := health.New(health.Store, "the embedded broker stores nothing: "+f.Reason)
+		c.Since = f.Since
+		all = append(all, c)
+	}
+	if nearly := b.StoreNearlyFull(); nearly != "" {
+		all = append(all, health.New(health.DiskNearlyFull, nearly))
+	}
+	all = append(all, b.Conditions()...)
 	if small := b.SmallPayload(); small != "" {
 		all = append(all, health.New(health.MaxPayload, "the broker: "+small))
 	}
@@ -47,7 +56,7 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 }
 
 // ofWork are about taking requests, calling and following.
-func (p *parts) ofWork() (all []health.Condition) {
+func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		c := health.New(health.Paused, "paused by an operator: "+pause.Reason+"; `worker resume` ends it")
 		c.Since = pause.Since
@@ -56,14 +65,19 @@ func (p *parts) ofWork() (all []health.Condition) {
 		}
 		all = append(all, c)
 	}
-	if fault, on := p.breaker.Current(); on {
+	if fault, on := p.breaker.Current(); on && (fault.Code != health.Store || b.StoreFault().Reason == "") { // else it is a consequence
 		c := health.New(fault.Code, fault.Reason)
 		c.Since, c.Stops = fault.Since, true
 		all = append(all, c)
 	} else if !p.tokenSeen.Load() {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
+	all = append(all, p.throttled()...)
+	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
+		c := health.New(health.RateUnknown, fmt.Sprintf("how many calls count in the %s's window is not known, for its stream was lost or calls were made without a limit; none is made until %s", window, admin.Clock(until)))
+		c.Until = until.UTC()
+		all = append(all, c)
+	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
 		next := time.Now().Add(in).Round(time.Second)
 		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
 		c.Until = next.UTC()
@@ -76,6 +90,22 @@ func (p *parts) ofWork() (all []health.Condition) {
 		all = append(all, health.New(health.MayNotList, denied))
 	}
 	return all
+}
+
+// throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.
+func (p *parts) throttled() []health.Condition {
+	since, until := p.Budget.Throttled()
+	rest := time.Until(until)
+	if until.IsZero() {
+		return nil
+	}
+	text := "the API throttles (429): no call is made until " + admin.Clock(until)
+	if rest > 2*time.Hour {
+		text += ", which is further ahead than its limits explain; if it is a mistake, `worker resume --closure` lifts it"
+	}
+	c := health.New(health.Throttled, text)
+	c.Since, c.Until, c.Stops = since.UTC(), until.Round(time.Second).UTC(), rest > time.Minute
+	return []health.Condition{c}
 }
 
 // ofFiles are about files that are read again when they change. What they said last stays in force meanwhile.

@@ -72,7 +72,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget,
-		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
+		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now, LostBefore: s.Broker.LedgerLostBefore,
 		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.Names().OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
 			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
@@ -92,7 +92,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.Consumer = consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(),
-		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, p.budgetOpen},
+		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, p.budgetOpen},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
 		Idle: func(ctx context.Context) {
 			n, err := s.Broker.Pending(ctx)
@@ -111,7 +111,11 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
 	p.replicas = s.Broker.NewReplicas(s.Owner)
-	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
+	created := s.Settings.Replicas
+	if !s.Settings.Provision {
+		created = 0
+	}
+	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), created, p.replicas)
 	if err != nil {
 		return nil, fmt.Errorf("call budget: %w", err)
 	}
@@ -146,6 +150,7 @@ func (s *Service) assembleClient(p *parts) error {
 // serve runs all parts but the consumer.
 func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 	return runAll(ctx, map[string]func(context.Context) error{
+		"streams":         s.Broker.Keep,
 		"call budget":     p.rates.Run,
 		"budget metrics":  p.Budget.Run,
 		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },

@@ -34,7 +34,7 @@ func (s *Store) settle(ctx context.Context, window string, limit int, known bool
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	stream, err := s.stream(ctx, window)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) && s.replicas > 0 {
 		// Somebody removed it. What it had granted is not known any more, which must be said
 		// before another replica can find the new one empty.
 		w := s.windows[window]

@@ -6,12 +6,14 @@ package rates
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/ledger"
 )
@@ -70,12 +72,13 @@ type Store struct {
 	since   time.Time            // closure: learned
 	until   time.Time            // closure: ends
 	pending time.Time            // end of a closure that the others don't know of yet
+	lifted  uint64               // the revision of the last lifting that was learned
 }
 
 var _ budget.Store = (*Store)(nil)
 
 // New sees to it that the streams of the limited windows are there, and alters them where they differ, but not yet their
-// limits: those are settled once the peers' are known. Grants are kept in the same kind of storage as the state.
+// limits: those are settled once the peers' are known. replicas is of what is created; 0: nothing may be. Grants are kept in the same kind of storage as the state.
 func New(ctx context.Context, js jetstream.JetStream, state State, windows []budget.Window, replicas int, peers Peers) (*Store, error) {
 	info, err := state.Info(ctx)
 	if err != nil {
@@ -106,12 +109,32 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.follow(ctx, status)
 		s.outOfTouch(err)
+		if errors.Is(err, stream.ErrMadeAnew) {
+			s.restore(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// restore writes what this process knows into a bucket that was made anew: until when calls are forbidden, and which windows
+// are incomplete. What fails is done by retryClosure, or at the next call without a limit.
+func (s *Store) restore(ctx context.Context) {
+	s.mu.Lock()
+	marks := maps.Clone(s.marks)
+	if s.until.After(time.Now()) {
+		s.pending = s.until
+	}
+	s.mu.Unlock()
+	for window, since := range marks {
+		if w := s.windows[window]; time.Since(since) < MarkTTL(w) {
+			_ = s.mark(ctx, w)
+		}
+	}
+	_ = s.retryClosure(ctx)
 }
 
 // smallest is the limit that holds: the smallest that any live replica is configured with. known: all were heard.
