@@ -18,6 +18,7 @@ type Status struct {
 	DeadLetters     int            `json:"deadLetters"`                  // kept now
 	NotKept         int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
 	Results         map[string]int `json:"results"`                      // by outcome
+	Counting        bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
 	Version         string         `json:"version"`
 }
 
@@ -97,6 +98,7 @@ type Recent struct {
 	DeadLetters  []DeadLetterRow
 	ActionsByAge []Bucket  // of the actions followed, youngest first
 	PerMinute    []Point   // the last hour, in any order; a minute without results may be left out
+	Counting     bool      // Failures and Batches are still being read
 	EmptyAt      time.Time // when the last request of the queue is expected to be called; zero: not known
 }
 

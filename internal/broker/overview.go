@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,7 +15,6 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
-	"example.com/unrestrict-worker/internal/message"
 )
 
 // Overview is the state of a deployment as the broker has it.
@@ -184,77 +182,4 @@ func (b *Broker) Latest(ctx context.Context, name string, n int) ([]Message, err
 		}
 	}
 	return msgs, nil
-}
-
-// Tally counts the final results of the last 24 hours by outcome. It reads on from where it was each time it is asked,
-// so that it costs nothing while nobody asks.
-type Tally struct {
-	// Each is told of every result as it is counted, final or not; nil: nobody. It is set before the first question.
-	Each func(Message)
-
-	b *Broker
-
-	mu      sync.Mutex
-	next    uint64 // sequence to go on from; 0: not begun
-	minutes map[time.Time]map[string]int
-}
-
-const tallyOver = 24 * time.Hour
-
-// NewTally begins with the results of the last 24 hours.
-func (b *Broker) NewTally() *Tally {
-	return &Tally{b: b, minutes: map[time.Time]map[string]int{}}
-}
-
-// Counts reads up to the present. byMinute must not be changed.
-func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[time.Time]map[string]int, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.read(ctx); err != nil {
-		return nil, nil, err
-	}
-	total, byMinute = map[string]int{}, map[time.Time]map[string]int{}
-	for minute, counts := range t.minutes {
-		if time.Since(minute) > tallyOver {
-			delete(t.minutes, minute)
-			continue
-		}
-		byMinute[minute] = counts
-		for outcome, n := range counts {
-			total[outcome] += n
-		}
-	}
-	return total, byMinute, nil
-}
-
-func (t *Tally) read(ctx context.Context) error {
-	n := t.b.cfg.Names
-	p := part{subject: n.ResultsSubject, from: t.next}
-	if t.next == 0 {
-		p.since = time.Now().Add(-tallyOver)
-	}
-	err := t.b.scan(ctx, n.ResultsStream, p, func(m Message) error {
-		t.count(m)
-		return nil
-	})
-	if IsMissing(err) {
-		return nil
-	}
-	return err
-}
-
-func (t *Tally) count(m Message) {
-	t.next = m.Sequence + 1
-	if t.Each != nil {
-		t.Each(m)
-	}
-	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
-	if !ok || !message.IsOutcome(outcome) || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
-		return
-	}
-	minute := m.Time.UTC().Truncate(time.Minute)
-	if t.minutes[minute] == nil {
-		t.minutes[minute] = map[string]int{}
-	}
-	t.minutes[minute][outcome]++
 }

@@ -93,6 +93,7 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 	if err != nil {
 		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
 	}
+	p.b.nudgeTally()
 	return nil
 }
 

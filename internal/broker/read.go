@@ -54,7 +54,12 @@ func (b *Broker) scan(ctx context.Context, stream string, p part, fn func(Messag
 	if err != nil {
 		return err
 	}
-	last := s.CachedInfo().State.LastSeq
+	return b.scanOpened(ctx, s, p, fn)
+}
+
+// scanOpened reads what a stream had when it was opened.
+func (b *Broker) scanOpened(ctx context.Context, s jetstream.Stream, p part, fn func(Message) error) error {
+	stream, last := s.CachedInfo().Config.Name, s.CachedInfo().State.LastSeq
 	for p.bucket || p.from <= last {
 		msgs, err := b.readOn(ctx, s, p)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 // configurable: replicas find each other by them.
 const (
 	LedgerBucket = "UNRESTRICT_LEDGER" // what was done about each request
-	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, the replicas' readiness
+	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, the replicas' readiness, the tally of results
 )
 
 // Subjects that the worker uses besides those of Names.

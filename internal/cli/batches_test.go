@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -113,6 +114,57 @@ func TestBatchThatWaits(t *testing.T) {
 	want := []admin.Batch{{Name: "tuesday", Outcomes: map[string]int{"succeeded": 1}, Waiting: 2}}
 	if diff := cmp.Diff(want, r.Batches); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestPageReadsOn: the page's digest reads each result once, and begins anew with a stream that was made anew.
+func TestPageReadsOn(t *testing.T) {
+	s := runSystem(t, nil)
+	b := s.work.Broker
+	d := service.NewPageDigest()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	if d.ReadOn(ctx) {
+		t.Error("what nobody reads is called read")
+	}
+	go func() { ended <- d.Run(ctx, b) }()
+	batch := func(name string, rows int) {
+		t.Helper()
+		for !d.ReadOn(ctx) { // it takes longer on a busy machine
+			if ctx.Err() != nil {
+				t.Fatal(ctx.Err())
+			}
+		}
+		var r admin.Recent
+		d.Show(&r)
+		want := []admin.Batch{{Name: name, Outcomes: map[string]int{"succeeded": rows}}}
+		if diff := cmp.Diff(want, r.Batches); diff != "" {
+			t.Error(diff)
+		}
+	}
+	publish := func(batch string, n int) {
+		t.Helper()
+		text := fmt.Sprintf(`{"requestId":"row%d","batch":%q,"outcome":"succeeded","final":true}`, n, batch)
+		if _, err := b.JS().Publish(ctx, b.Names().ResultsSubject, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("monday", 1)
+	publish("monday", 2)
+	batch("monday", 2)
+	publish("monday", 3)
+	batch("monday", 3)
+	if err := b.JS().DeleteStream(ctx, b.Names().ResultsStream); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	publish("tuesday", 1)
+	batch("tuesday", 1)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

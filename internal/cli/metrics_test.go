@@ -44,7 +44,7 @@ var metricNames = []string{
 func everyOutcome(t *testing.T, s *system, requests map[string]string) {
 	t.Helper()
 	b := s.work.Broker
-	before, _, err := s.work.Parts.Tally.Counts(t.Context())
+	before, _, _, err := s.work.Parts.Tally.Counts(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func everyOutcome(t *testing.T, s *system, requests map[string]string) {
 	}
 	p := s.work.Parts
 	for {
-		counts, _, err := p.Tally.Counts(t.Context())
+		counts, _, _, err := p.Tally.Counts(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

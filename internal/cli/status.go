@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -20,7 +21,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 	}
 	defer session.CloseAfterCommand(conn)
 	conn.AwaitPresence(ctx)
-	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(), env.Settings.Rates)
+	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(0), env.Settings.Rates)
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 		letters += fmt.Sprintf("; %d more, of messages that nobody vouches for, were not kept", n)
 	}
 	field("dead letters", colour, letters)
-	field("results", "", resultsText(status.Results))
+	field("results", "", resultsText(status.Results, status.Counting))
 	field("version", "", status.Version)
 	return err
 }
@@ -117,17 +118,18 @@ func budgetText(windows []admin.Window) string {
 	return strings.Join(parts, ", ")
 }
 
-func resultsText(counts map[string]int) string {
+func resultsText(counts map[string]int, counting bool) string {
 	var parts []string
 	for _, outcome := range submit.Outcomes() {
 		if n := counts[outcome]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, outcome))
 		}
 	}
-	if parts == nil {
-		return "none in 24 hours"
+	text := cmp.Or(strings.Join(parts, ", "), "none") + " in 24 hours"
+	if counting {
+		text += " (still being counted)"
 	}
-	return strings.Join(parts, ", ") + " in 24 hours"
+	return text
 }
 
 // StatusCmd is `worker status`.

@@ -88,7 +88,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, orphaned, contended.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:

@@ -64,7 +64,7 @@ func (d decider) lookNotGranted(e ledger.Entry, quota time.Duration, f facts) (l
 
 // looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
 // not show it allow another call. An early look, at a call that may still be under way, counts only if it shows the call.
-// Facts: now, brokerNow, orphaned, contended, served, tripped.
+// Facts: now, brokerNow, contended, orphaned, served, tripped.
 func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
 		e.Attempts = max(e.Attempts, 1) // of a run that a lost ledger has forgotten none is known

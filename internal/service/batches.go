@@ -16,9 +16,11 @@ import (
 )
 
 // PageDigest keeps what the page shows and what would take reading the whole results stream each time: the latest failures,
-// and the progress of each batch. It is given each result of the last 24 hours once, in order (broker.Tally). Everything
+// and the progress of each batch. Run reads each result of the last 24 hours once, in order, when the page asks. Everything
 // that others choose is bounded: batches, their rows and what is read of the queue.
 type PageDigest struct {
+	asked chan chan struct{} // to Run, which closes what it is sent when it has read on
+
 	mu       sync.Mutex
 	seed     maphash.Seed
 	failures []admin.ResultRow // the latest last
@@ -48,7 +50,49 @@ const (
 
 // NewPageDigest returns an empty digest.
 func NewPageDigest() *PageDigest {
-	return &PageDigest{seed: maphash.MakeSeed(), Batches: map[string]*batchRows{}}
+	return &PageDigest{seed: maphash.MakeSeed(), asked: make(chan chan struct{}), Batches: map[string]*batchRows{}}
+}
+
+// answerWithin is how long a page or a status waits for what is still being read.
+const answerWithin = 200 * time.Millisecond
+
+// ReadOn has the results read on to the present; false: that takes longer, and goes on.
+func (d *PageDigest) ReadOn(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	read := make(chan struct{})
+	select {
+	case d.asked <- read:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-read:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Run reads the results whenever the page asks, until ctx ends. What can't be read the next question asks for again.
+func (d *PageDigest) Run(ctx context.Context, conn *broker.Broker) error {
+	var at broker.Cursor
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case read := <-d.asked:
+			if conn.ReadResults(ctx, &at, d.forget, func(m broker.Message) error { d.Add(m); return nil }) == nil {
+				close(read)
+			}
+		}
+	}
+}
+
+func (d *PageDigest) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures, d.Batches = nil, map[string]*batchRows{}
 }
 
 // Add adds a result.

@@ -52,8 +52,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, Tally: s.Broker.NewTally(), digest: NewPageDigest()}
-	p.Tally.Each = p.digest.Add
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		store, err = s.openStores(ctx, p)
@@ -158,6 +157,8 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 		"refusals":        p.refusals,
 		"token":           p.keepToken,
 		"rule files":      s.WatchRules,
+		"tally":           p.Tally.Run,
+		"page":            func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
 	})
 }

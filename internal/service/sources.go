@@ -95,14 +95,14 @@ func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally
 }
 
 func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
-	results, _, err := tally.Counts(ctx)
+	results, _, current, err := tally.Counts(ctx)
 	if err != nil {
 		return admin.Status{}, err
 	}
 	status := admin.Status{
 		Healthy:  len(o.Replicas) > 0,
 		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
-		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Version: ThisBuild().Version,
+		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
@@ -145,7 +145,7 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		return admin.Recent{}, errNoBroker
 	}
 	var r admin.Recent
-	_, minutes, err := p.Tally.Counts(ctx)
+	_, minutes, _, err := p.Tally.Counts(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -155,6 +155,7 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		}
 	}
 	r.ActionsByAge = byAge(p.Tracker.Ages())
+	r.Counting = !p.digest.ReadOn(ctx)
 	if err := p.digest.CountQueue(ctx, b); err != nil {
 		return r, err
 	}

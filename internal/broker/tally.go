@@ -1,0 +1,317 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+const (
+	tallyOver   = 24 * time.Hour
+	tallyEvery  = 10 * time.Second // between two writes of the record
+	tallyAtOnce = 1000             // results that Run reads between two writes, once it has reached the present
+	tallyFine   = 2 * time.Hour    // counts are by the minute for so long, then by tallyCoarse
+	tallyCoarse = 15 * time.Minute
+)
+
+// Cursor is how far a reader of the results has come. The zero value has read nothing of the last 24 hours.
+type Cursor struct {
+	Stream time.Time `json:"stream"` // when the stream was made: one that was made anew counts from 1 again
+	Next   uint64    `json:"next"`   // sequence to go on from
+}
+
+// ReadResults reads from the cursor on to the present, and moves it. Where the stream is another than the one that was read,
+// anew is called, and the last 24 hours are read. Without the stream there is nothing to read.
+func (b *Broker) ReadResults(ctx context.Context, at *Cursor, anew func(), fn func(Message) error) error {
+	s, err := b.open(ctx, b.cfg.Names.ResultsStream)
+	if IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info := s.CachedInfo()
+	p := part{subject: b.cfg.Names.ResultsSubject, from: at.Next}
+	if !at.Stream.Equal(info.Created) || at.Next > info.State.LastSeq+1 {
+		*at = Cursor{Stream: info.Created}
+		anew()
+		p.from, p.since = 0, time.Now().Add(-tallyOver)
+	}
+	err = b.scanOpened(ctx, s, p, func(m Message) error {
+		at.Next = m.Sequence + 1
+		return fn(m)
+	})
+	if err == nil {
+		at.Next = info.State.LastSeq + 1
+	}
+	return err
+}
+
+// Tally counts the final results of the last 24 hours by outcome. It begins with the record of what was counted in
+// UNRESTRICT_STATE, reads on from there each time it is asked, and so costs nothing while nobody asks. A record that is
+// lost or makes no sense is no loss: the 24 hours are read again.
+type Tally struct {
+	b      *Broker
+	store  *stream.Bucket
+	key    string
+	within time.Duration
+
+	turn     chan struct{} // who holds it reads, and owns the three below
+	at       Cursor
+	recorded Cursor // of the record
+	revision uint64 // of the record
+
+	mu     sync.Mutex
+	counts map[time.Time]map[string]int // by minute or quarter of an hour
+}
+
+// NewTally counts results. A question to it is answered within that time with what was counted by then; 0: once all are.
+func (b *Broker) NewTally(within time.Duration) *Tally {
+	return &Tally{
+		b: b, store: b.state, key: b.cfg.Names.stateKeys().tally, within: within,
+		turn: make(chan struct{}, 1), counts: map[time.Time]map[string]int{},
+	}
+}
+
+// Counts counts up to the present, or says that it has not got there. What is older than two hours is by quarters of an hour.
+func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[time.Time]map[string]int, current bool, err error) {
+	reading := ctx
+	if t.within > 0 {
+		var cancel context.CancelFunc
+		reading, cancel = context.WithTimeout(ctx, t.within)
+		defer cancel()
+	}
+	err = t.inTurn(reading, func() error {
+		err := t.read(reading, 0)
+		if t.at.Next > t.recorded.Next+tallyAtOnce {
+			t.b.nudgeTally() // whoever asks next need not read that again
+		}
+		return err
+	})
+	if err != nil && (reading.Err() == nil || ctx.Err() != nil) {
+		return nil, nil, false, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.age(time.Now())
+	total, byMinute = map[string]int{}, map[time.Time]map[string]int{}
+	for at, counts := range t.counts {
+		byMinute[at] = maps.Clone(counts)
+		for outcome, n := range counts {
+			total[outcome] += n
+		}
+	}
+	return total, byMinute, err == nil, nil
+}
+
+// nudgeTally has the record written soon, if this process has a Tally that runs.
+func (b *Broker) nudgeTally() {
+	select {
+	case b.results <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Tally) inTurn(ctx context.Context, do func() error) error {
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+		return do()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// read counts what there is, or so many results at most (0: all).
+func (t *Tally) read(ctx context.Context, most int) error {
+	if t.at == (Cursor{}) {
+		if err := t.load(ctx); err != nil {
+			return err
+		}
+	}
+	n := 0
+	return t.b.ReadResults(ctx, &t.at, func() { t.begin(nil) }, func(m Message) error {
+		t.count(m)
+		if n++; n == most {
+			return errEnough
+		}
+		return nil
+	})
+}
+
+// begin counts on from a record's counts.
+func (t *Tally) begin(recorded map[int64]map[string]int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts = map[time.Time]map[string]int{}
+	for minute, counts := range recorded {
+		t.counts[time.Unix(minute*60, 0).UTC()] = counts
+	}
+}
+
+func (t *Tally) count(m Message) {
+	outcome, ok := strings.CutPrefix(m.Header.Get("ce-type"), "remediation.unrestrict.")
+	if !ok || !message.IsOutcome(outcome) || !strings.Contains(m.Header.Get(jetstream.MsgIDHeader), ":final:") {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.add(m.Time.UTC().Truncate(time.Minute), map[string]int{outcome: 1})
+}
+
+func (t *Tally) add(at time.Time, counts map[string]int) {
+	if t.counts[at] == nil {
+		t.counts[at] = map[string]int{}
+	}
+	for outcome, n := range counts {
+		t.counts[at][outcome] += n
+	}
+}
+
+// age drops what is over, and joins what need not be told apart by the minute any more: so the record stays small.
+func (t *Tally) age(now time.Time) {
+	for at, counts := range maps.Clone(t.counts) {
+		if coarse := at.Truncate(tallyCoarse); now.Sub(at) > tallyFine && !coarse.Equal(at) {
+			delete(t.counts, at)
+			t.add(coarse, counts)
+			at = coarse
+		}
+		if now.Sub(at) > tallyOver {
+			delete(t.counts, at)
+		}
+	}
+}
+
+// tallyRecord is what was counted, for all replicas, commands and starts to come.
+type tallyRecord struct {
+	Cursor
+	Counts map[int64]map[string]int `json:"counts"` // by the minute since 1970, then by outcome
+}
+
+// tallyMost bounds what is believed to be a record: one has some 200 minutes and quarters of an hour.
+const tallyMost = 1 << 18
+
+// readTally is what a record says; false for what no Tally has written.
+func readTally(value []byte, now time.Time) (r tallyRecord, ok bool) {
+	if len(value) > tallyMost || json.Unmarshal(value, &r) != nil || r.Stream.IsZero() || r.Next == 0 {
+		return tallyRecord{}, false
+	}
+	all := uint64(0)
+	for minute, counts := range r.Counts {
+		at := time.Unix(minute*60, 0)
+		if at.After(now.Add(time.Hour)) || at.Before(now.Add(-2*tallyOver)) { // a broker's clock may be another
+			return tallyRecord{}, false
+		}
+		for outcome, n := range counts {
+			if !message.IsOutcome(outcome) || n <= 0 || uint64(n) >= r.Next-min(all, r.Next) {
+				return tallyRecord{}, false
+			}
+			all += uint64(n)
+		}
+	}
+	return r, true
+}
+
+// load begins with the record, if there is one. Whether it is of this stream ReadResults finds out.
+func (t *Tally) load(ctx context.Context) error {
+	stored, err := t.store.Load(ctx, t.key)
+	if err != nil && !IsMissing(err) {
+		return fmt.Errorf("read the tally of results: %w", err)
+	}
+	t.revision = stored.Revision
+	if r, ok := readTally(stored.Value, time.Now()); ok {
+		t.at, t.recorded = r.Cursor, r.Cursor
+		t.begin(r.Counts)
+	}
+	return nil
+}
+
+// Run keeps the record, some seconds after this process has published results, until ctx ends. Each replica does; the one
+// that has counted further wins.
+func (t *Tally) Run(ctx context.Context) error {
+	most := 0 // at first all of it: there may be no record
+	for {
+		err := t.keep(ctx, most)
+		if err == nil {
+			most = tallyAtOnce
+			select {
+			case <-t.b.results:
+			case <-ctx.Done():
+			}
+		} else if !errors.Is(err, errEnough) && ctx.Err() == nil {
+			t.b.repeating.Warn("the tally of results is not recorded", zap.Error(err))
+		}
+		if wait(ctx, tallyEvery) != nil {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = t.keep(last, tallyAtOnce) // else who comes next reads on from the record before
+			return nil
+		}
+	}
+}
+
+// keep reads on and writes the record. It is errEnough where there is more to read.
+func (t *Tally) keep(ctx context.Context, most int) error {
+	return t.inTurn(ctx, func() error {
+		unread := t.read(ctx, most)
+		if unread != nil && !errors.Is(unread, errEnough) {
+			return unread
+		}
+		if err := t.record(ctx); err != nil {
+			return err
+		}
+		return unread
+	})
+}
+
+// record writes the record over what is there, unless that is further.
+func (t *Tally) record(ctx context.Context) error {
+	if t.at == t.recorded {
+		return nil
+	}
+	now := time.Now()
+	value, err := json.Marshal(tallyRecord{Cursor: t.at, Counts: t.recordable(now)})
+	if err != nil {
+		return err
+	}
+	for {
+		revision, err := t.store.Save(ctx, ledger.Write{Key: t.key, Value: value, Revision: t.revision, TTL: tallyOver})
+		if err == nil {
+			t.revision, t.recorded = revision, t.at
+		}
+		if !errors.Is(err, ledger.ErrConflict) {
+			return err
+		}
+		stored, err := t.store.Load(ctx, t.key)
+		if err != nil {
+			return err
+		}
+		t.revision = stored.Revision
+		if theirs, ok := readTally(stored.Value, now); ok && theirs.Stream.Equal(t.at.Stream) && theirs.Next >= t.at.Next {
+			return nil
+		}
+	}
+}
+
+func (t *Tally) recordable(now time.Time) map[int64]map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.age(now)
+	counts := map[int64]map[string]int{}
+	for at, byOutcome := range t.counts {
+		counts[at.Unix()/60] = maps.Clone(byOutcome)
+	}
+	return counts
+}
