@@ -23,7 +23,7 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
 		p.ambiguous.reset()
@@ -76,7 +76,7 @@ func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
 }
 
@@ -105,7 +105,7 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
@@ -135,9 +135,8 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	if !is {
 		return p.e, step{}, err
 	}
-	if a.Class == defender.System && a.StatusCode == 403 {
-		p.Shared.setListing(a.Reason)
-	}
+	f.listed = p.Shared.lastListed()
+	p.Shared.listed(a)
 	_, others := errors.AsType[othersLook](err) // which has counted already
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
 	e, s := d.lookFailed(p.e, a, f)
