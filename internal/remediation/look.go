@@ -46,8 +46,9 @@ func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
 	return &whole
 }
 
-// lookForCall returns the actions of a look that counts for this run: one that was made after it was due (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
-// corrected time if it did not reach back far enough.
+// lookForCall returns the actions of a look that counts for this run: one that was made after it was due
+// (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with
+// the corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall(due time.Time) ([]defender.MachineAction, error) {
 	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
 		return nil, err
