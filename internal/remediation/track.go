@@ -54,6 +54,8 @@ type Tracker struct {
 	open        map[string]*followed
 	unpublished map[string]time.Time // decided and not known to be published, and since when
 	fresh       bool                 // something new to follow came since the last look
+	looked      time.Time            // when all that was open was last seen
+	due         time.Duration        // how soon after that it is to be seen again
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -83,7 +85,7 @@ const (
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished = map[string]*followed{}, map[string]time.Time{}
+	t.open, t.unpublished, t.looked = map[string]*followed{}, map[string]time.Time{}, time.Now()
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -176,6 +178,22 @@ func (t *Tracker) unfollow(key string, err error) bool {
 	return true
 }
 
+func (t *Tracker) seen() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looked = time.Now()
+}
+
+// Overdue is since when the open actions have not been looked at, and for how long they should have been; zero: none is open.
+func (t *Tracker) Overdue() (since time.Time, by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.open) == 0 {
+		return time.Time{}, 0
+	}
+	return t.looked, time.Since(t.looked) - t.due
+}
+
 // follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
 func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
@@ -184,6 +202,9 @@ func (t *Tracker) follow(ctx context.Context) {
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))
 		}
+		t.mu.Lock()
+		t.due = due
+		t.mu.Unlock()
 		shown := t.shown(last.Add(t.Config.Interval))
 		if rest := time.Until(last.Add(due)); rest > 0 && !shown.whole {
 			if sleep(ctx, min(rest, time.Second)) != nil {
@@ -252,6 +273,7 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 	}
 	t.mu.Unlock()
 	if len(r.open) == 0 {
+		t.seen()
 		t.Shared.calls.follow(time.Time{})
 		return false, 0, nil
 	}
@@ -260,6 +282,9 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 	r.finish()
 	if err == nil {
 		err = r.missing()
+	}
+	if err == nil {
+		t.seen()
 	}
 	return changed || r.changed, r.calls, err
 }
