@@ -458,9 +458,9 @@ var situations = map[string]situation{
 	health.Unfit: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		return p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 3 })
 	}},
-	health.AckPending: {begin: func(t *testing.T, p *conditionPlace) func() {
+	health.AckPending: {env: map[string]string{"WORKER_BACKOFF_INITIAL": "40s"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		undo := p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 })
-		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 404, Code: "ResourceNotFound", Message: "no", Times: 2}) // it waits 5 s before it is tried again
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 400, Code: "ActiveRequestAlreadyExists", Message: "no", Times: 1}) // it is tried again after its backoff
 		p.publish(t, "out", 1)
 		p.publish(t, "behind", 2)
 		return undo
