@@ -465,15 +465,12 @@ var situations = map[string]situation{
 		p.publish(t, "behind", 2)
 		return undo
 	}},
-	health.JetStream: {away: true, begin: func(t *testing.T, p *conditionPlace) func() {
-		if err := p.broker.DisableJetStream(); err != nil {
-			t.Fatal(err)
-		}
-		return func() {
-			if err := p.broker.EnableJetStream(&server.JetStreamConfig{StoreDir: p.opts.StoreDir}); err != nil {
-				t.Error(err)
-			}
-		}
+	health.JetStream: {unstarted: true, away: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		slow := &slowLine{to: p.opts.Port}
+		p.vars["NATS_URL"] = slow.listen(t)
+		p.run(t)
+		slow.delay.Store(int64(3 * time.Second)) // an answer takes longer than it is waited for, and the connection stands
+		return func() { slow.delay.Store(0) }
 	}},
 	health.ConsumerPaused: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		if _, err := p.js.PauseConsumer(t.Context(), "REMEDIATION", "unrestrict-worker", time.Now().Add(time.Hour)); err != nil {
