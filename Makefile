@@ -27,13 +27,17 @@ help: ## List the targets
 build: ## Build bin/worker
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w" -o bin/worker ./cmd/worker
 
-# Two packages at a time: each starts embedded servers of its own, and the race
+# Those that take longest come first, so that the others run beside them. Some
+# wait for processes most of the time, hence more packages at a time than cores;
+# no more of them, because each starts embedded servers of its own, and the race
 # detector needs several times the memory. A lost fake-time test hangs rather
 # than fails, hence the time-out.
+LONGEST = $(if $(filter ./...,$(PACKAGES)),./internal/remediation ./test/crash ./internal/cli ./internal/defender)
+
 .PHONY: test
 test: ## Vet, and run every test with the race detector
 	$(GO) vet $(PACKAGES)
-	$(GO) test -race -p 2 -timeout 20m $(PACKAGES)
+	GORACE=atexit_sleep_ms=0 $(GO) test -race -p 4 -timeout 20m $(LONGEST) $(PACKAGES)
 	$(GO) test -run '^(TestExplore|TestOldBulkGoesAtFullSpeed)$$' ./internal/remediation # all their bounds, for which the race detector is too slow
 
 .PHONY: soak

@@ -5,7 +5,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -32,6 +31,8 @@ const apiTimeout = stream.Timeout
 type Config struct {
 	URL  string // servers, comma-separated; empty: the embedded broker
 	Auth Auth   // for URL
+	// Domain is the JetStream domain at URL, and InboxPrefix begins the subjects of answers there; empty: the usual.
+	Domain, InboxPrefix string
 
 	DataDir       string // the embedded broker's store, default ./data
 	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 a free one; empty: in process only
@@ -40,6 +41,7 @@ type Config struct {
 
 	Names      Names
 	Provision  bool            // create what is missing
+	ReadOnly   bool            // of a command that only looks: Provision writes nothing
 	Windows    []budget.Window // of the call budget; their streams, which rates.Store makes, are asked for where nothing is created
 	Replicas   int             // of what is created, default 1
 	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
@@ -83,6 +85,7 @@ type Broker struct {
 	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
 	nc            *nats.Conn
+	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
 	js            jetstream.JetStream
 	ledger, state *stream.Bucket
 	closed        chan struct{}   // closed when the connection has ended for good
@@ -108,21 +111,18 @@ type Broker struct {
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	b := newBroker(cfg, log)
-	var opts nats.Options
+	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
 		if b.embedded, err = startEmbedded(cfg, b.repeating, b.giveUp); err != nil {
 			return nil, err
 		}
 		b.url = b.embedded.url
-		opts, err = b.options(nats.InProcessServer(b.embedded), nats.Token(b.embedded.token))
-	} else {
-		opts, err = b.remoteOptions()
+		options = func() (nats.Options, error) {
+			return b.options(nats.InProcessServer(b.embedded), nats.Token(b.embedded.token))
+		}
 	}
-	if err == nil {
-		err = b.connect(ctx, opts)
-	}
-	if err != nil {
+	if err := b.connect(ctx, options); err != nil {
 		b.stopEmbedded()
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	}
 	b := newBroker(cfg, log)
 	advice := "check NATS_URL"
-	var opts nats.Options
+	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
 		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
@@ -151,16 +151,14 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 				return nil, err
 			}
 		}
-		opts, err = b.options(nats.Token(b.cfg.EmbeddedToken))
-		opts.Servers = []string{b.url}
-	} else {
-		opts, err = b.remoteOptions()
+		options = func() (nats.Options, error) {
+			opts, err := b.options(nats.Token(b.cfg.EmbeddedToken))
+			opts.Servers = []string{b.url}
+			return opts, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	err = b.connect(ctx, opts)
-	if refused := (*RefusedError)(nil); err != nil && !errors.As(err, &refused) {
+	err = b.connect(ctx, options)
+	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %s", err, advice)
 	}
 	if err != nil {
@@ -217,7 +215,9 @@ func (b *Broker) Connected() error {
 		return nil
 	}
 	reason := b.nc.Status().String()
-	if r := b.absence.Load(); r != nil {
+	if err := b.nc.LastError(); err != nil { // a TLS handshake that fails amid a reconnection is told here alone
+		reason = b.reason(err)
+	} else if r := b.absence.Load(); r != nil {
 		reason = *r
 	}
 	return fmt.Errorf("no connection to the broker %s: %s", b.url, reason)
@@ -266,6 +266,14 @@ func (b *Broker) JS() jetstream.JetStream { return b.js }
 
 // Conn is the connection.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
+
+// Domain is the JetStream domain in use; the embedded broker has none.
+func (b *Broker) Domain() string {
+	if b.cfg.URL == "" {
+		return ""
+	}
+	return b.cfg.Domain
+}
 
 // MaxPayload is how many bytes of headers and payload the broker takes in a message.
 func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }

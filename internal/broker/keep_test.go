@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -227,6 +228,38 @@ func TestTamperingIsNamed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// JetStream that does not answer for a moment is none of an operator's business; one that goes on is.
+func TestSilentJetStreamIsNamed(t *testing.T) {
+	kept(t, func(t *testing.T, b *Broker) {
+		was := b.embedded.server.JetStreamConfig()
+		was.StoreDir = filepath.Dir(was.StoreDir) // it appends its own folder
+		off := func(d time.Duration) {
+			t.Helper()
+			if err := b.embedded.server.DisableJetStream(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(d)
+		}
+		on := func() {
+			t.Helper()
+			cfg := *was // it changes what it is given
+			if err := b.embedded.server.EnableJetStream(&cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		off(6 * time.Second)
+		if all := b.Conditions(); len(all) > 0 {
+			t.Errorf("%+v", all)
+		}
+		on()
+		wantConditions(t, b)
+		off(20 * time.Second)
+		wantConditions(t, b, health.JetStream)
+		on()
+		wantConditions(t, b)
+	})
 }
 
 // A ledger counts as lost where somebody bears witness of an older one: the shared state, the audit trail, or this very

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/ledger"
 )
@@ -52,7 +55,12 @@ func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerI
 			return id, err
 		}
 	}
-	if now := (ledgerWitness{created.UTC(), id.lost}); w != now {
+	if id.lost && id != before && !b.cfg.ReadOnly {
+		if err := b.recoverFollowed(ctx); err != nil {
+			return id, err
+		}
+	}
+	if now := (ledgerWitness{created.UTC(), id.lost}); w != now && !b.cfg.ReadOnly {
 		value, err := json.Marshal(now)
 		if err != nil {
 			return id, err
@@ -82,4 +90,45 @@ func (b *Broker) decidedBefore(ctx context.Context, created time.Time) (decided 
 		err = nil
 	}
 	return decided, err
+}
+
+// recoverFollowed writes the entries of the actions that were followed into a ledger that was made in a lost one's place: the
+// audit trail has their acceptances. Done again, after a crash or by another replica, it finds them there. It writes past
+// b.ledger, whose users hear of the new ledger only when what was found out about it is known to them too.
+func (b *Broker) recoverFollowed(ctx context.Context) error {
+	type run struct {
+		key string
+		n   int
+	}
+	open := map[run]ledger.Entry{}
+	p := part{subject: AuditSubject, since: time.Now().Add(-ledger.Retention)}
+	err := b.scan(ctx, AuditStream, p, func(m Message) error {
+		var line trail.Line
+		if json.Unmarshal(m.Data, &line) != nil {
+			return nil
+		}
+		accepted := line.AuditRecord
+		accepted.Kind = ledger.AuditAccepted // of a decision too: both name the run
+		key, e, ok := accepted.Recovered()
+		switch {
+		case line.Kind == ledger.AuditAccepted && ok:
+			open[run{key, e.Run}] = e
+		case line.Kind == ledger.AuditDecided && ok:
+			delete(open, run{key, e.Run})
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("recover what was followed: %w", err)
+	}
+	anew := stream.NewBucket(b.js, LedgerBucket)
+	for run, e := range open {
+		if err := ledger.Save(ctx, &Ledger{anew, b}, run.key, &e, 0); err != nil && !errors.Is(err, ledger.ErrConflict) {
+			return fmt.Errorf("recover what was followed: %w", err)
+		}
+	}
+	if len(open) > 0 {
+		b.log.Info("actions that were followed under the lost ledger are followed again, as the audit trail has them", zap.Int("actions", len(open)))
+	}
+	return nil
 }

@@ -107,14 +107,17 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 	return d.taken(e, *holding, f)
 }
 
-// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, the request waits until
-// it is granted. Facts: now, brokerNow, orphaned, stopping, backoff, answered, ambiguous, served, message.
+// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, or the API refuses every
+// list, the request waits for the end of that at no cost. Facts: now, brokerNow, orphaned, stopping, backoff, deliveryBackoff,
+// answered, ambiguous, served, listed, message.
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
 	case e.State == ledger.StateCalled: // an early look
 		return e, d.awaitOwner(e, f)
 	case a.Class == defender.System && a.StatusCode == 403:
 		return e, wait(f.deliveryBackoff, "mayNotList")
+	case a.Class == defender.Rejected && !f.within(f.listed, f.brokerNow.Sub(e.Written)): // nobody's list is answered
+		return e, wait(f.deliveryBackoff, "listRefused")
 	case a.Class == defender.System:
 		return systemFault(e, a)
 	case a.Class == defender.Throttled:
@@ -147,9 +150,9 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 }
 
 // servedWithin reports whether the API took a call of this replica, for any request, in the last d.
-func (f facts) servedWithin(d time.Duration) bool {
-	return !f.served.IsZero() && f.now.Sub(f.served) < d
-}
+func (f facts) servedWithin(d time.Duration) bool { return f.within(f.served, d) }
+
+func (f facts) within(at time.Time, d time.Duration) bool { return !at.IsZero() && f.now.Sub(at) < d }
 
 // ours says whether an action can be of a call of this run: the machine, the type, the comment, created since its first
 // call, and not known to be another request's.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -205,14 +206,14 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 				if _, ended := w.final("in doubt"); ended {
 					t.Errorf("it did not wait\n%s", w.dump())
 				}
-				if w.replicas[0].notices.ListingDenied() == "" {
+				if !w.replicas[0].holds(health.MayNotList) {
 					t.Error("nobody says that a permission is missing")
 				}
 				w.tokens.grant()
 				w.settled(time.Hour)
 				w.wantFinal("in doubt", "submitted")
 				w.wantPosts(1, map[bool]int{true: 1, false: 2}[done])
-				if w.replicas[0].notices.ListingDenied() != "" {
+				if w.replicas[0].holds(health.MayNotList) {
 					t.Error("the permission is still said to be missing")
 				}
 			})

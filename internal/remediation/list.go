@@ -16,7 +16,7 @@ func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
 }
 
@@ -24,8 +24,9 @@ func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 const maxPages = 10
 
 // list lists actions, oldest first unless the query says otherwise, and records the exchanges; first is the first of them. A
-// page that is full or that the API cut short does not prove that an action is absent, so the next page is asked for, by the time of the last
-// action: next links are never followed. No machine has so many actions that this takes more than a few pages.
+// page that is full or that the API cut short does not prove that an action is absent, so the next page is asked for, by the
+// time of the last action: next links are never followed. No machine has so many actions that this takes more than a few
+// pages.
 func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first defender.Exchange, err error) {
 	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)

@@ -23,7 +23,7 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
 		found = p.withRaw(found)
@@ -46,8 +46,9 @@ func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
 	return &whole
 }
 
-// lookForCall returns the actions of a look that counts for this run: one that was made after it was due (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
-// corrected time if it did not reach back far enough.
+// lookForCall returns the actions of a look that counts for this run: one that was made after it was due
+// (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with
+// the corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall(due time.Time) ([]defender.MachineAction, error) {
 	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
 		return nil, err
@@ -100,7 +101,7 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
@@ -130,9 +131,8 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	if !is {
 		return p.e, step{}, err
 	}
-	if a.Class == defender.System && a.StatusCode == 403 {
-		p.Shared.setListing(a.Reason)
-	}
+	f.listed = p.Shared.lastListed()
+	p.Shared.listed(a)
 	_, others := errors.AsType[othersLook](err) // which has counted already
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
 	e, s := d.lookFailed(p.e, a, f)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -44,6 +45,7 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
+	Breaker   *Breaker // tripped while nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
 	Shared    *SharedState
@@ -52,8 +54,16 @@ type Tracker struct {
 
 	mu          sync.Mutex
 	open        map[string]*followed
-	unpublished map[string]time.Time // decided and not known to be published, and since when
-	fresh       bool                 // something new to follow came since the last look
+	unpublished map[string]*unpublished // decided and not known to be published
+	fresh       bool                    // something new to follow came since the last look
+	looked      time.Time               // when all that was open was last seen
+	due         time.Duration           // how soon after that it is to be seen again
+}
+
+// unpublished is a decided result that is not published, as far as is known.
+type unpublished struct {
+	tried time.Time
+	tries int // at what never fits
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -77,13 +87,17 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
-	fewActions     = 1000 // as long as a page may be for looks for calls to reach back as far, and to be kept as it came
+	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
+	// which something is wrong with the list alone, not for speed.
+	singlesPerRound = 4
+	fewActions      = 1000 // as long as a page may be for looks for calls to reach back as far, and to be kept as it came
 )
 
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished = map[string]*followed{}, map[string]time.Time{}
+	t.open, t.unpublished = map[string]*followed{}, map[string]*unpublished{}
+	t.looked = time.Now()
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -114,6 +128,7 @@ func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished = nil, nil
+	t.Shared.over(health.NotFollowing)
 	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
 }
@@ -145,10 +160,11 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.State == ledger.StateFinal && !e.Published && !e.Dead {
-		t.unpublished[key] = time.Now()
-	} else {
+	switch decided := e.State == ledger.StateFinal && !e.Published && !e.Dead; {
+	case !decided:
 		delete(t.unpublished, key)
+	case t.unpublished[key] == nil:
+		t.unpublished[key] = &unpublished{tried: time.Now()}
 	}
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
@@ -176,14 +192,34 @@ func (t *Tracker) unfollow(key string, err error) bool {
 	return true
 }
 
+func (t *Tracker) seen() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looked = time.Now()
+}
+
+// Overdue is since when the open actions have not been looked at, and for how long they should have been; zero: none is open.
+func (t *Tracker) Overdue() (since time.Time, by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.open) == 0 {
+		return time.Time{}, 0
+	}
+	return t.looked, time.Since(t.looked) - t.due
+}
+
 // follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
 func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
+	failures := 0
 	for {
 		due := interval
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))
 		}
+		t.mu.Lock()
+		t.due = due
+		t.mu.Unlock()
 		shown := t.shown(last.Add(t.Config.Interval))
 		if rest := time.Until(last.Add(due)); rest > 0 && !shown.whole {
 			if sleep(ctx, min(rest, time.Second)) != nil {
@@ -194,16 +230,33 @@ func (t *Tracker) follow(ctx context.Context) {
 		var changed bool
 		var err error
 		changed, calls, err = t.look(ctx, shown)
-		if last = time.Now(); err != nil && ctx.Err() == nil {
-			t.Log.Warn("following is held up", zap.Error(err))
-		}
-		if wait, is := quotaWait(err); is {
+		last = time.Now()
+		wait, quota := quotaWait(err)
+		switch {
+		case quota:
 			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
+		case err == nil:
+			failures = 0
+			t.Shared.over(health.NotFollowing)
+		case ctx.Err() == nil:
+			t.Log.Warn("following is held up", zap.Error(err))
+			if failures++; failures > 1 && !t.Shared.mayNotList() { // the first may be a single bad answer
+				t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+			}
 		}
-		if interval = min(interval*3/2, t.longest()); changed {
+		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
 			interval = t.Config.Interval
 		}
+		if listRefused(err) { // it takes some calls each time
+			interval = t.longest()
+		}
 	}
+}
+
+// listRefused reports whether an error is the API's refusal of the list.
+func listRefused(err error) bool {
+	a, is := errors.AsType[*defender.Error](err)
+	return is && a.Class == defender.Rejected
 }
 
 // longest is how long an action may go unseen while nobody else needs the quota.
@@ -252,14 +305,21 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 	}
 	t.mu.Unlock()
 	if len(r.open) == 0 {
+		t.seen()
 		t.Shared.calls.follow(time.Time{})
 		return false, 0, nil
 	}
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
 	err = r.list()
 	r.finish()
-	if err == nil {
+	switch {
+	case err == nil:
 		err = r.missing()
+	case listRefused(err):
+		err = errors.Join(err, r.singles())
+	}
+	if err == nil {
+		t.seen()
 	}
 	return changed || r.changed, r.calls, err
 }

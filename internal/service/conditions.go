@@ -1,11 +1,9 @@
 package service
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/health"
 )
@@ -21,15 +19,25 @@ func (s *Service) Conditions() []health.Condition {
 	return s.conditions
 }
 
-// seen are the conditions as each part sees them now.
-func (s *Service) seen() (all []health.Condition) {
+// seen are the conditions as each part sees them now, and what the watch finds that none of them explains.
+func (s *Service) seen() []health.Condition {
+	known, p := s.known()
+	if p == nil {
+		return known
+	}
+	looked, overdue := p.Tracker.Overdue()
+	return append(known, p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+}
+
+// known are those that a part can name.
+func (s *Service) known() (all []health.Condition, p *parts) {
 	b, p, waiting := s.current()
 	if b == nil || p == nil {
-		return []health.Condition{health.New(health.Broker, waiting)}
+		return []health.Condition{health.New(health.Broker, waiting)}, nil
 	}
 	all = append(all, ofBroker(b)...)
 	all = append(all, p.ofWork(b)...)
-	return append(all, s.ofFiles()...)
+	return append(all, s.ofFiles()...), p
 }
 
 // ofBroker are about the connection and what stands at its other end.
@@ -58,12 +66,7 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 // ofWork are about taking requests, calling and following.
 func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
-		c := health.New(health.Paused, "paused by an operator: "+pause.Reason+"; `worker resume` ends it")
-		c.Since = pause.Since
-		if pause.Until != nil {
-			c.Until = *pause.Until
-		}
-		all = append(all, c)
+		all = append(all, pausedBy(pause))
 	}
 	if fault, on := p.breaker.Current(); on && (fault.Code != health.Store || b.StoreFault().Reason == "") { // else it is a consequence
 		c := health.New(fault.Code, fault.Reason)
@@ -74,22 +77,16 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	}
 	all = append(all, p.throttled()...)
 	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
-		c := health.New(health.RateUnknown, fmt.Sprintf("how many calls count in the %s's window is not known, for its stream was lost or calls were made without a limit; none is made until %s", window, admin.Clock(until)))
+		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream was lost or calls were made without a limit; none is made until they have aged out")
 		c.Until = until.UTC()
 		all = append(all, c)
 	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
-		next := time.Now().Add(in).Round(time.Second)
-		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
-		c.Until = next.UTC()
-		all = append(all, c)
+		all = append(all, waitingForQuota(time.Now().Add(in).Round(time.Second)))
 	}
 	if p.BesideLive() {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
 	}
-	if denied := p.shared.ListingDenied(); denied != "" {
-		all = append(all, health.New(health.MayNotList, denied))
-	}
-	return all
+	return append(all, p.shared.Conditions()...)
 }
 
 // throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.
@@ -99,7 +96,7 @@ func (p *parts) throttled() []health.Condition {
 	if until.IsZero() {
 		return nil
 	}
-	text := "the API throttles (429): no call is made until " + admin.Clock(until)
+	text := "the API throttles (429): no call is made before its Retry-After has passed"
 	if rest > 2*time.Hour {
 		text += ", which is further ahead than its limits explain; if it is a mistake, `worker resume --closure` lifts it"
 	}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type parts struct {
 	refusals    func(context.Context) error // records how many messages were refused
 	notKept     func() int
 	dryRun      bool
+	watch       *watch
 	tokenSeen   atomic.Bool
 	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
 }
@@ -52,7 +54,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: cmp.Or(s.StillAfter, stillAfter(set.Defender.Timeout))}, Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		store, err = s.openStores(ctx, p)
@@ -82,7 +84,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.quotaContended,
@@ -90,7 +92,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.Consumer = consumer.New(consumer.Config{
-		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(),
+		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, p.budgetOpen},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
 		Idle: func(ctx context.Context) {
@@ -160,6 +162,7 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 		"tally":           p.Tally.Run,
 		"page":            func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
 		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
+		"watch":           func(ctx context.Context) error { return s.watchQueue(ctx, p) },
 	})
 }
 

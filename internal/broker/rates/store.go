@@ -23,6 +23,7 @@ const (
 	reread  = 5 * time.Second // between two looks at the closure
 
 	unrecordedPrefix = "rate.unlimited." // + window: calls were made of which the window knows nothing
+	streamPrefix     = "rate.stream."    // + window: when its stream was created
 )
 
 // State is the bucket that all replicas share, as stream.Bucket has it.
@@ -62,7 +63,8 @@ type Store struct {
 	storage  jetstream.StorageType
 	peers    Peers
 
-	settling sync.Mutex // held by the one goroutine that changes a stream
+	settling sync.Mutex           // held by the one goroutine that changes a stream
+	created  map[string]time.Time // guarded by settling: when each window's stream was
 
 	mu      sync.Mutex // guards all below
 	touch   chan struct{}
@@ -87,7 +89,7 @@ func New(ctx context.Context, js jetstream.JetStream, state State, windows []bud
 	s := &Store{
 		js: js, state: state, replicas: replicas, storage: info.Config.Storage, peers: peers, windows: map[string]budget.Window{},
 		touch: make(chan struct{}), failed: errors.New("not started"),
-		marks: map[string]time.Time{}, marked: map[string]time.Time{},
+		marks: map[string]time.Time{}, marked: map[string]time.Time{}, created: map[string]time.Time{},
 	}
 	for _, w := range windows {
 		s.windows[w.Name] = w
