@@ -86,6 +86,7 @@ type Broker struct {
 	ledger, state *stream.Bucket
 	closed        chan struct{} // closed when the connection has ended for good
 	results       chan struct{} // full when there are results that the tally's record lacks
+	stirring      chan struct{} // full when what this replica says of itself may have changed
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
@@ -166,7 +167,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 
 func newBroker(cfg Config, log *zap.Logger) *Broker {
 	log = log.Named("broker")
-	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1)}
+	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), stirring: make(chan struct{}, 1)}
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
 	}))

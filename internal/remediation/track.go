@@ -54,6 +54,8 @@ type Tracker struct {
 	open        map[string]*followed
 	unpublished map[string]time.Time // decided and not known to be published, and since when
 	fresh       bool                 // something new to follow came since the last look
+
+	toFollow, toPublish chan struct{} // full when there is something new in open, and in unpublished
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -80,6 +82,7 @@ const (
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
 	t.open, t.unpublished = map[string]*followed{}, map[string]time.Time{}
+	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -142,6 +145,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	defer t.mu.Unlock()
 	if e.State == ledger.StateFinal && !e.Published && !e.Dead {
 		t.unpublished[key] = time.Now()
+		fill(t.toPublish)
 	} else {
 		delete(t.unpublished, key)
 	}
@@ -154,6 +158,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		}
 		t.open[key] = f
 		t.fresh = true
+		fill(t.toFollow)
 	}
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
@@ -175,6 +180,15 @@ func (t *Tracker) unfollow(key string, err error) bool {
 func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
 	for {
+		if t.Following() == 0 { // the first one is looked at after one interval
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.toFollow:
+			}
+			interval, last = t.Config.Interval, time.Now()
+			continue
+		}
 		due := interval
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))
