@@ -38,7 +38,7 @@ test: ## Vet, and run every test with the race detector
 
 .PHONY: soak
 soak: ## Kill replicas a thousand times over 5,000 requests, and run the rest of the crash matrix
-	CRASH_REQUESTS=5000 CRASH_KILLS=1000 $(GO) test -race -v -count 1 -timeout 3h ./test/crash
+	CRASH_REQUESTS=5000 CRASH_KILLS=1000 CRASH_ROUNDS=30 $(GO) test -race -v -count 1 -timeout 3h ./test/crash
 
 .PHONY: check
 check: test fmt-check lint tidy-check docs-check licences-check generate-check reproducible fuzz vuln rules workflow ## Everything that CI looks at

@@ -26,14 +26,11 @@ func TestFragmentFollowsChanges(t *testing.T) {
 	if strings.Contains(first, "<html") {
 		t.Errorf("the whole page: %s", first)
 	}
-	w.set(func(w *worker) { w.status.Paused = &Pause{Reason: "change freeze 42", Since: time.Now()} })
-	s.fragment(t, "change freeze 42")
 	w.set(func(w *worker) {
-		w.status.Paused = nil
-		w.conditions = []health.Condition{stops("brokerDisconnected", "gone")}
+		w.status.Healthy, w.status.Conditions = false, []health.Condition{stops("brokerDisconnected", "gone")}
 	})
 	s.fragment(t, "brokerDisconnected")
-	w.set(func(w *worker) { w.conditions = nil })
+	w.set(func(w *worker) { w.status = healthy().status })
 	if again := s.fragment(t, "Requests are taken and carried out."); again != first {
 		t.Error("the same state looks different: the page would flicker")
 	}

@@ -102,7 +102,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	status, err := s.src.Status(ctx)
 	if err != nil {
-		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"error": err.Error()})
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"error": err.Error(), "healthy": false, "conditions": s.src.Conditions()})
 		return
 	}
 	writeJSON(w, http.StatusOK, status)

@@ -23,11 +23,10 @@ func TestPageShowsEverything(t *testing.T) {
 	now := time.Now()
 	w := &worker{
 		status: Status{
-			Healthy: true, Queue: Queue{Pending: 12345, InFlight: 16, OldestSeconds: 8042}, Followed: 648, DeadLetters: 4,
+			Healthy: true, Conditions: []health.Condition{impairs("cannotList", "no permission to list")}, Queue: Queue{Pending: 12345, InFlight: 16, OldestSeconds: 8042}, Followed: 648, DeadLetters: 4,
 			Budget:  []Window{{"minute", 100, 38}, {"hour", 1500, 1204}, {"day", 0, 0}},
 			Results: map[string]int{"succeeded": 77, "failed": 2}, Version: "v9.8.7",
 		},
-		conditions: []health.Condition{impairs("cannotList", "no permission to list")},
 		recent: Recent{
 			Results:  []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
 			Failures: []ResultRow{{RequestID: "req-0", MachineID: strings.Repeat("ef", 20), RequestedBy: "ann@contoso.com", Ticket: "INC-9", SignedBy: "soar", Outcome: "failed", Code: "actionFailed", Message: "errorHResult 0x80004005", Time: now}},
@@ -89,9 +88,8 @@ func TestPageNeedsNothingFromElsewhere(t *testing.T) {
 func TestHostileTextStaysText(t *testing.T) {
 	const evil = `"'><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}` + "\u202e\x00"
 	w := &worker{
-		conditions: []health.Condition{stops(evil, evil), impairs(evil, evil)},
 		status: Status{
-			Paused: &Pause{Reason: evil + "!"}, Budget: []Window{{Window: evil, Limit: 2, Remaining: 1}},
+			Conditions: []health.Condition{{Code: evil, Message: evil, Remedy: evil, Stops: true}, impairs(evil, evil)}, Budget: []Window{{Window: evil, Limit: 2, Remaining: 1}},
 			Results: map[string]int{evil: 1}, Version: evil,
 		},
 		recent: Recent{
@@ -127,25 +125,24 @@ func TestHostileTextStaysText(t *testing.T) {
 }
 
 func TestBanner(t *testing.T) {
-	pause, fault := stops("paused", "freeze"), stops("systemFault", "no token")
-	frozen := &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze"}
+	operator, fault := &Pause{Kind: KindOperator, Code: "paused"}, &Pause{Kind: KindFault, Code: "token"}
+	quota := []health.Condition{health.New(health.WaitingForQuota, "")}
 	for name, c := range map[string]struct {
-		status  *Status
-		err     error
-		reasons []health.Condition
-		want    string // tone, title, reasons
+		status Status
+		err    error
+		stop   int
+		want   string // tone and title
 	}{
-		"healthy":               {&Status{Healthy: true}, nil, nil, "ok Healthy []"},
-		"paused":                {&Status{Paused: frozen}, nil, []health.Condition{pause}, "warn Paused []"},
-		"paused and at fault":   {&Status{Paused: frozen}, nil, []health.Condition{pause, fault}, "bad Paused [systemFault]"},
-		"paused by the fault":   {&Status{Paused: &Pause{Kind: KindFault, Code: "systemFault", Reason: "no token"}}, nil, []health.Condition{fault}, "bad No requests are taken []"},
-		"waiting for quota":     {&Status{Healthy: true, WaitingForQuota: &QuotaWait{}}, nil, nil, "warn Waiting for quota []"},
-		"not ready":             {&Status{Healthy: true}, nil, []health.Condition{fault}, "bad Not ready [systemFault]"},
-		"ready but not healthy": {&Status{}, nil, nil, "bad Not healthy []"},
-		"unknown":               {nil, errors.New("gone"), []health.Condition{fault}, "bad Unknown [systemFault]"},
+		"healthy":             {Status{Healthy: true}, nil, 0, "ok Healthy"},
+		"paused":              {Status{Paused: operator}, nil, 1, "warn Paused"},
+		"paused and at fault": {Status{Paused: operator}, nil, 2, "bad Paused"},
+		"paused by the fault": {Status{Paused: fault}, nil, 1, "bad No requests are taken"},
+		"nobody there":        {Status{}, nil, 1, "bad No requests are taken"},
+		"waiting for quota":   {Status{Healthy: true, Conditions: quota}, nil, 0, "warn Waiting for quota"},
+		"unknown":             {Status{}, errors.New("gone"), 1, "bad Unknown"},
 	} {
-		b := newBanner(c.status, c.err, c.reasons)
-		if got := fmt.Sprint(b.Tone, " ", b.Title, " ", codesOnly(b.Reasons)); got != c.want {
+		b := newBanner(c.status, c.err, c.stop)
+		if got := b.Tone + " " + b.Title; got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 		if b.Text == "" {
@@ -154,11 +151,29 @@ func TestBanner(t *testing.T) {
 	}
 }
 
-func codesOnly(all []health.Condition) (codes []string) {
-	for _, c := range all {
-		codes = append(codes, c.Code)
+// TestPageSaysEachCondition: what stops the deployment and what impairs it, with all that is known of it; while the status
+// can't be read, what this replica knows.
+func TestPageSaysEachCondition(t *testing.T) {
+	since := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	w := &worker{conditions: []health.Condition{stops("brokerAway", "this replica's alone")}, status: Status{Conditions: []health.Condition{
+		{Code: "throttled", Message: "the API throttles", Remedy: "look who else calls", Since: since, Until: since.Add(time.Hour), Stops: true, Replicas: 2},
+		impairs("cannotList", "no permission to list"),
+	}}}
+	s := start(t, Config{}, w.sources(), nil)
+	_, page := s.get(t, "/")
+	for _, want := range []string{
+		"<code>throttled</code> <bdi>the API throttles</bdi>", `Since <time datetime="2026-11-23T12:00:00Z">`, `Until <time datetime="2026-11-23T13:00:00Z">`,
+		"2 replicas.", "To do: <bdi>look who else calls</bdi>.", "<code>cannotList</code> <bdi>no permission to list</bdi>",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q in the page", want)
+		}
 	}
-	return codes
+	if strings.Contains(page, "brokerAway") {
+		t.Error("this replica's own list stands beside that of the deployment")
+	}
+	w.set(func(w *worker) { w.statusErr = errors.New("gone") })
+	s.fragment(t, "<code>brokerAway</code> <bdi>this replica&#39;s alone</bdi>")
 }
 
 func TestManyViewersAreOneQuestion(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // Status is the object of /status and of `worker status --json`.
@@ -20,6 +22,8 @@ type Status struct {
 	Results         map[string]int `json:"results"`                      // by outcome
 	Counting        bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
 	Version         string         `json:"version"`
+	// Conditions are all that holds requests or actions up, what stops the worker first.
+	Conditions []health.Condition `json:"conditions"`
 }
 
 // Kinds of a Pause.
@@ -76,7 +80,7 @@ type Window struct {
 	Remaining int    `json:"remaining"`
 }
 
-// MarshalJSON writes an empty list and an empty object, never null, so that
+// MarshalJSON writes empty lists and an empty object, never null, so that
 // readers need no case for them.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
@@ -85,6 +89,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	}
 	if s.Results == nil {
 		s.Results = map[string]int{}
+	}
+	if s.Conditions == nil {
+		s.Conditions = []health.Condition{}
 	}
 	return json.Marshal(plain(s))
 }

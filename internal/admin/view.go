@@ -12,6 +12,7 @@ import (
 // view is what the fragment's template reads.
 type view struct {
 	Banner  banner
+	Stop    []health.Condition // what the banner is about
 	Details []health.Condition
 	Status  *Status // nil if it could not be read
 	Cards   []card
@@ -29,14 +30,15 @@ type view struct {
 
 func (p *page) gather(ctx context.Context) view {
 	var v view
-	reasons, details := health.Stopping(p.src.Conditions())
-	v.Details = details
 	status, err := ask(ctx, p.limits.source, p.src.Status)
 	if err == nil {
 		v.Status = &status
 		v.Budget, v.Totals = budgetBars(status.Budget), counts(status.Results)
+	} else {
+		status.Conditions = p.src.Conditions() // this replica's alone
 	}
-	v.Banner = newBanner(v.Status, err, reasons)
+	v.Stop, v.Details = health.Stopping(status.Conditions)
+	v.Banner = newBanner(status, err, len(v.Stop))
 	recent, err := ask(ctx, p.limits.source, p.src.Recent)
 	v.Cards = cards(v.Status, recent.EmptyAt)
 	if err != nil {
@@ -63,41 +65,27 @@ func ask[T any](ctx context.Context, limit time.Duration, question func(context.
 	return question(ctx)
 }
 
-// banner is the first thing to read: the state, and why it is not the good one.
+// banner is the first thing to read: the state in a word and a sentence. What is to be said of it follows.
 type banner struct {
-	Tone    string // ok, warn or bad
-	Title   string
-	Text    string
-	Pause   *Pause
-	Quota   *QuotaWait
-	Reasons []health.Condition
+	Tone  string // ok, warn or bad
+	Title string
+	Text  string
 }
 
-func newBanner(s *Status, err error, reasons []health.Condition) banner {
-	switch {
+func newBanner(s Status, err error, stop int) banner {
+	switch _, quota := health.Has(s.Conditions, health.WaitingForQuota); {
 	case err != nil:
-		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error(), Reasons: reasons}
-	case s.Paused != nil:
-		b := banner{Tone: "warn", Title: "Paused", Text: s.Paused.Reason, Pause: s.Paused}
-		if !s.Paused.ByOperator() {
-			b.Tone, b.Title = "bad", "No requests are taken"
-		}
-		for _, r := range reasons {
-			if r.Code != "paused" && r.Message != s.Paused.Reason { // else the same again
-				b.Tone, b.Reasons = "bad", append(b.Reasons, r)
-			}
-		}
-		return b
-	case len(reasons) > 0:
-		return banner{Tone: "bad", Title: "Not ready", Text: "This replica takes no requests.", Reasons: reasons}
+		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error()}
+	case s.Paused != nil && s.Paused.ByOperator() && stop <= 1:
+		return banner{Tone: "warn", Title: "Paused", Text: "An operator has paused the worker."}
+	case s.Paused != nil && s.Paused.ByOperator():
+		return banner{Tone: "bad", Title: "Paused", Text: "An operator has paused the worker, and there is a fault besides."}
 	case !s.Healthy:
-		return banner{Tone: "bad", Title: "Not healthy", Text: "This replica is ready, but the worker is not healthy."}
+		return banner{Tone: "bad", Title: "No requests are taken", Text: "A fault of the system, on one replica at least."}
+	case quota:
+		return banner{Tone: "warn", Title: "Waiting for quota", Text: "Requests are taken and carried out as the API's limits allow."}
 	}
-	b := banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out.", Quota: s.WaitingForQuota}
-	if b.Quota != nil {
-		b.Tone, b.Title, b.Text = "warn", "Waiting for quota", "All calls that the API allows are used up; requests wait for the next one."
-	}
-	return b
+	return banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out."}
 }
 
 type card struct{ Label, Value, Note, Tone string }

@@ -11,6 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -24,8 +25,9 @@ type Auditor struct {
 	process string
 	turn    chan struct{} // holds the one token while nobody writes; who has it owns what is below
 
-	chain  *trail.Writer // nil: to be opened
-	opened int
+	chain   *trail.Writer // nil: to be opened
+	opened  int
+	created time.Time // of the stream that the chain is in
 }
 
 var _ remediation.Auditor = (*Auditor)(nil)
@@ -45,19 +47,42 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 	case <-ctx.Done():
 		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
 	}
+	if created := a.b.found.Load().created[AuditStream]; !created.Equal(a.created) {
+		a.chain, a.created = nil, created // the stream was made anew: nothing that came before is in it
+	}
 	if a.chain == nil {
 		if err := a.open(ctx); err != nil {
 			return fmt.Errorf("open a chain of the audit trail: %w", err)
 		}
 	}
-	payload, err := a.chain.Next(time.Now(), r, a.b.MaxPayload()-room)
-	if err == nil {
+	payload, err := a.chain.Next(time.Now(), r, a.b.limit(AuditStream))
+	switch n, most := len(payload), a.b.limit(AuditStream); {
+	case err == nil && n > most: // not even shortened, and the chain goes on
+		err = tooLargeRecord(n, most)
+	case err == nil:
 		err = a.store(ctx, a.chain, payload)
 	}
 	if err != nil {
 		return fmt.Errorf("write to the audit trail: %w", err)
 	}
 	return nil
+}
+
+func tooLargeRecord(n, most int) error {
+	return fmt.Errorf("%w: the audit record has %d bytes at least, where the limits of %s leave %d", message.ErrTooLarge, n, AuditStream, most)
+}
+
+// Fits implements remediation.Auditor.
+func (a *Auditor) Fits(r ledger.AuditRecord) error {
+	most := a.b.limit(AuditStream)
+	if most >= ledger.LeastMaxPayload {
+		return nil
+	}
+	n, err := trail.Least(r)
+	if err == nil && n > most {
+		err = tooLargeRecord(n, most)
+	}
+	return err
 }
 
 // open begins a chain.

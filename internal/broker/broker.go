@@ -5,7 +5,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -31,6 +31,8 @@ const apiTimeout = stream.Timeout
 type Config struct {
 	URL  string // servers, comma-separated; empty: the embedded broker
 	Auth Auth   // for URL
+	// Domain is the JetStream domain at URL, and InboxPrefix begins the subjects of answers there; empty: the usual.
+	Domain, InboxPrefix string
 
 	DataDir       string // the embedded broker's store, default ./data
 	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 a free one; empty: in process only
@@ -39,6 +41,7 @@ type Config struct {
 
 	Names      Names
 	Provision  bool            // create what is missing
+	ReadOnly   bool            // of a command that only looks: Provision writes nothing
 	Windows    []budget.Window // of the call budget; their streams, which rates.Store makes, are asked for where nothing is created
 	Replicas   int             // of what is created, default 1
 	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
@@ -82,19 +85,24 @@ type Broker struct {
 	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
 
 	nc            *nats.Conn
+	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
 	js            jetstream.JetStream
 	ledger, state *stream.Bucket
-	closed        chan struct{} // closed when the connection has ended for good
-	results       chan struct{} // full when there are results that the tally's record lacks
-	stirring      chan struct{} // full when what this replica says of itself may have changed
+	closed        chan struct{}   // closed when the connection has ended for good
+	results       chan struct{}   // full when there are results that the tally's record lacks
+	stirring      chan struct{}   // full when what this replica says of itself may have changed
+	lost          context.Context // ends when only a new Broker helps
+	lose          context.CancelFunc
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.
-	denied atomic.Pointer[context.CancelCauseFunc]
-	found  atomic.Pointer[found] // by Provision; never nil
-	once   sync.Once             // of Close
-	ended  error
+	denied       atomic.Pointer[context.CancelCauseFunc]
+	provisioning sync.Mutex                       // one look at the streams at a time
+	found        atomic.Pointer[found]            // by Provision and Keep; never nil
+	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing
+	once         sync.Once                        // of Close
+	ended        error
 }
 
 // Open starts the embedded broker if no URL is given, and connects. An absent
@@ -104,21 +112,18 @@ type Broker struct {
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	b := newBroker(cfg, log)
-	var opts nats.Options
+	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
-		if b.embedded, err = startEmbedded(cfg, b.repeating); err != nil {
+		if b.embedded, err = startEmbedded(cfg, b.repeating, b.giveUp); err != nil {
 			return nil, err
 		}
 		b.url = b.embedded.url
-		opts, err = b.options(nats.InProcessServer(b.embedded.server), nats.Token(b.embedded.token))
-	} else {
-		opts, err = b.remoteOptions()
+		options = func() (nats.Options, error) {
+			return b.options(nats.InProcessServer(b.embedded), nats.Token(b.embedded.token))
+		}
 	}
-	if err == nil {
-		err = b.connect(ctx, opts)
-	}
-	if err != nil {
+	if err := b.connect(ctx, options); err != nil {
 		b.stopEmbedded()
 		return nil, err
 	}
@@ -137,7 +142,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	}
 	b := newBroker(cfg, log)
 	advice := "check NATS_URL"
-	var opts nats.Options
+	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
 		advice = "is `worker run` running at WORKER_EMBEDDED_ADDR? For another broker set NATS_URL"
@@ -147,16 +152,14 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 				return nil, err
 			}
 		}
-		opts, err = b.options(nats.Token(b.cfg.EmbeddedToken))
-		opts.Servers = []string{b.url}
-	} else {
-		opts, err = b.remoteOptions()
+		options = func() (nats.Options, error) {
+			opts, err := b.options(nats.Token(b.cfg.EmbeddedToken))
+			opts.Servers = []string{b.url}
+			return opts, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	err = b.connect(ctx, opts)
-	if refused := (*RefusedError)(nil); err != nil && !errors.As(err, &refused) {
+	err = b.connect(ctx, options)
+	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %s", err, advice)
 	}
 	if err != nil {
@@ -168,6 +171,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 func newBroker(cfg Config, log *zap.Logger) *Broker {
 	log = log.Named("broker")
 	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), stirring: make(chan struct{}, 1)}
+	b.lost, b.lose = context.WithCancel(context.Background())
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
 	}))
@@ -194,6 +198,12 @@ func (b *Broker) Close(ctx context.Context) error {
 	return b.ended
 }
 
+// giveUp is for an embedded broker that can't be started anew in this process.
+func (b *Broker) giveUp(err error) {
+	b.log.Error("the embedded broker is lost", zap.Error(err))
+	b.lose()
+}
+
 func (b *Broker) stopEmbedded() {
 	if b.embedded != nil {
 		b.embedded.stop()
@@ -206,16 +216,35 @@ func (b *Broker) Connected() error {
 		return nil
 	}
 	reason := b.nc.Status().String()
-	if r := b.absence.Load(); r != nil {
+	if err := b.nc.LastError(); err != nil { // a TLS handshake that fails amid a reconnection is told here alone
+		reason = b.reason(err)
+	} else if r := b.absence.Load(); r != nil {
 		reason = *r
 	}
 	return fmt.Errorf("no connection to the broker %s: %s", b.url, reason)
 }
 
 // Lost is closed when the connection has ended for good, by Close or because
-// the broker broke the protocol: the client library then reconnects no more,
-// and only a new Broker helps.
-func (b *Broker) Lost() <-chan struct{} { return b.closed }
+// the broker broke the protocol: the client library then reconnects no more;
+// and when the embedded broker can't be started anew. Only a new Broker in a
+// new process helps.
+func (b *Broker) Lost() <-chan struct{} { return b.lost.Done() }
+
+// StoreFault is why the embedded broker stores nothing at present. It ends by itself once the disk can be written.
+func (b *Broker) StoreFault() StoreFault {
+	if b.embedded == nil {
+		return StoreFault{}
+	}
+	return b.embedded.Fault()
+}
+
+// StoreNearlyFull warns that the embedded broker's store or its disk has little room left; "": it has enough.
+func (b *Broker) StoreNearlyFull() string {
+	if b.embedded == nil {
+		return ""
+	}
+	return b.embedded.nearlyFullReason()
+}
 
 // URL is the clients' URL, or several, comma-separated, without credentials.
 // It is empty for an embedded broker that does not listen.
@@ -238,6 +267,14 @@ func (b *Broker) JS() jetstream.JetStream { return b.js }
 
 // Conn is the connection.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
+
+// Domain is the JetStream domain in use; the embedded broker has none.
+func (b *Broker) Domain() string {
+	if b.cfg.URL == "" {
+		return ""
+	}
+	return b.cfg.Domain
+}
 
 // MaxPayload is how many bytes of headers and payload the broker takes in a message.
 func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,9 +25,19 @@ func (b *Broker) remoteOptions() (nats.Options, error) {
 		return nats.Options{}, err
 	}
 	b.url = strings.Join(redacted, ",")
-	auth, err := b.cfg.Auth.options()
+	signIn := b.cfg.Auth
+	if strings.Contains(b.cfg.URL, "@") {
+		signIn.TokenFile = "" // the client library takes no handler beside what is in the URL
+	}
+	auth, err := signIn.options()
 	if err != nil {
 		return nats.Options{}, err
+	}
+	if b.cfg.InboxPrefix != "" {
+		auth = append(auth, nats.CustomInboxPrefix(b.cfg.InboxPrefix))
+	}
+	if signIn.NKey != "" {
+		auth = append(auth, nats.ReconnectToServer(b.renewKey))
 	}
 	opts, err := b.options(auth...)
 	if err != nil {
@@ -65,16 +77,28 @@ func (b *Broker) options(more ...nats.Option) (nats.Options, error) {
 	return opts, nil
 }
 
-// connect waits until there is a connection.
-func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
-	err := b.persist(ctx, "connect to the broker "+b.url, func(ctx context.Context) error {
+// connect waits until there is a connection. options reads the files of the sign-in, anew for each attempt.
+func (b *Broker) connect(ctx context.Context, options func() (nats.Options, error)) error {
+	opts, err := options()
+	if err != nil {
+		return err
+	}
+	err = b.persist(ctx, "connect to the broker "+b.url, func(ctx context.Context) error {
+		if now, err := options(); err == nil { // else one is just being written
+			opts = now
+		}
 		nc, err := connectWithin(ctx, opts)
 		if err == nil {
 			b.nc = nc
-			return nil
+			b.signedIn.Store(nc)
+			return b.hearsAnswers(ctx)
 		}
 		if advice := b.refusal(err); advice != "" {
 			return &RefusedError{URL: b.url, Err: err, Advice: advice}
+		}
+		silent, ok := errors.AsType[*net.OpError](err)
+		if (ok && silent.Op == "read" && silent.Timeout() || errors.Is(err, io.EOF)) && !b.cfg.Auth.TLSFirst {
+			err = fmt.Errorf("%w: it accepts connections and says nothing: if it begins with TLS (handshake_first), set NATS_TLS_FIRST", err)
 		}
 		return again{err}
 	})
@@ -86,12 +110,34 @@ func (b *Broker) connect(ctx context.Context, opts nats.Options) error {
 	if _, err := b.nc.TLSConnectionState(); err != nil && b.cfg.tellsSecret() && !onLoopback(b.nc.ConnectedAddr()) {
 		b.log.Warn("the sign-in crosses the network in clear: use tls:// in NATS_URL, or NATS_NKEY or NATS_CREDS, which send no secret", zap.String("url", b.url))
 	}
-	b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(apiTimeout))
+	limits := []jetstream.JetStreamOpt{jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(apiTimeout)}
+	if b.Domain() != "" {
+		b.js, err = jetstream.NewWithDomain(b.nc, b.Domain(), limits...)
+	} else {
+		b.js, err = jetstream.New(b.nc, limits...)
+	}
 	if err != nil {
 		b.nc.Close()
 		return fmt.Errorf("use JetStream: %w", err)
 	}
 	b.ledger, b.state = stream.NewBucket(b.js, LedgerBucket), stream.NewBucket(b.js, StateBucket)
+	return nil
+}
+
+// hearsAnswers tries whether this user may subscribe to the subjects that its answers come on: else each call would only
+// time out. A connection that is lost meanwhile shows at the next call.
+func (b *Broker) hearsAnswers(ctx context.Context) error {
+	sub, err := b.nc.SubscribeSync(b.nc.NewInbox())
+	if err != nil {
+		return nil //nolint:nilerr // the connection is lost
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	_, _ = b.nc.FlushWithContext(ctx), sub.Unsubscribe()
+	if err := b.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
+		b.nc.Close()
+		return &RefusedError{URL: b.url, Err: err, Advice: "set NATS_INBOX_PREFIX to what the subjects of this user's answers may begin with, or grant it this one"}
+	}
 	return nil
 }
 
@@ -122,11 +168,11 @@ func connectWithin(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 
 func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		if cancel := b.denied.Load(); cancel != nil {
-			(*cancel)(&DeniedError{Err: err})
+		if b.replyDenied(err) {
 			return
 		}
-		if b.replyDenied(err) {
+		if cancel := b.denied.Load(); cancel != nil {
+			(*cancel)(&DeniedError{Err: err})
 			return
 		}
 	}
@@ -143,9 +189,18 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 func (b *Broker) absent(err error) {
 	reason := "disconnected"
 	if err != nil {
-		reason = err.Error()
+		reason = b.reason(err)
 	}
 	b.absence.Store(&reason)
+}
+
+// reason is an error with what to do about it. A sign-in that is refused after it was accepted ends nothing: what is in the
+// files may be about to change, here or at the broker.
+func (b *Broker) reason(err error) string {
+	if advice := b.refusal(err); advice != "" {
+		return err.Error() + ": " + advice
+	}
+	return err.Error()
 }
 
 func (b *Broker) onDisconnect(nc *nats.Conn, err error) {
@@ -164,6 +219,7 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	if err := nc.LastError(); err != nil {
 		b.absent(err)
 	}
+	b.lose()
 	close(b.closed)
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/gofrs/flock"
@@ -13,17 +14,25 @@ import (
 	"go.uber.org/zap"
 )
 
-// embedded is a NATS server in this process and the lock on its store.
+// embedded is a NATS server in this process and the lock on its store. The server is started anew when its store has
+// failed and can be written again (store.go).
 type embedded struct {
-	server    *server.Server
+	opts      *server.Options
+	log       *zap.Logger
 	url       string
 	token     string // what its clients sign in with; "": it does not listen
 	tokenFile string // that has it; "": WORKER_EMBEDDED_TOKEN
 	lock      *flock.Flock
+	faults    chan string // what the server's log says of a store that failed
+	stopped   func()      // ends the watch of the store, and returns once it has ended
+
+	mu     sync.Mutex
+	server *server.Server // nil while it is started anew
+	fault  StoreFault
 }
 
-// startEmbedded returns once the server takes connections.
-func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
+// startEmbedded returns once the server takes connections. failed is called if the server can't be started anew later.
+func startEmbedded(cfg Config, log *zap.Logger, failed func(error)) (_ *embedded, err error) {
 	opts := &server.Options{
 		ServerName: "unrestrict-worker", NoSigs: true, DontListen: cfg.EmbeddedAddr == "",
 		JetStream: true, StoreDir: cfg.DataDir, JetStreamMaxStore: embeddedMaxStore, JetStreamMaxMemory: embeddedMaxMemory,
@@ -44,7 +53,7 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{lock: lock}
+	e := &embedded{opts: opts, log: log, lock: lock, faults: make(chan string, 1), stopped: func() {}}
 	defer func() {
 		if err != nil {
 			e.stop()
@@ -56,29 +65,57 @@ func startEmbedded(cfg Config, log *zap.Logger) (_ *embedded, err error) {
 		}
 	}
 	opts.Authorization = e.token
-	e.server, err = server.NewServer(opts)
-	if err != nil {
-		return nil, fmt.Errorf("embedded broker: %w", err)
-	}
-	out := &serverLog{log: log.Named("server")}
-	e.server.SetLoggerV2(out, false, false, false)
-	// Start has recovered the store and listens when it returns, or has said
-	// why not to the log alone.
-	e.server.Start()
-	if fatal := out.fatal.Swap(new(string)); fatal != nil {
-		return nil, fmt.Errorf("embedded broker: %s", *fatal)
-	}
-	if !e.server.ReadyForConnections(apiTimeout) {
-		return nil, errors.New("embedded broker: started but takes no connections")
+	if err := e.start(); err != nil {
+		return nil, err
 	}
 	if addr, ok := e.server.Addr().(*net.TCPAddr); ok && !opts.DontListen {
+		opts.Port = addr.Port // the same for the server that is started anew
 		e.url = "nats://" + Dialable(net.JoinHostPort(opts.Host, strconv.Itoa(addr.Port)))
 	}
+	e.watchStore(failed)
 	log.Info("embedded broker started", zap.String("url", e.url), zap.String("store", cfg.DataDir), zap.Bool("syncAlways", opts.SyncAlways))
 	if e.url != "" {
 		log.Info("clients of the embedded broker sign in with its token", zap.String("how", e.signIn()))
 	}
 	return e, nil
+}
+
+// start returns once a server takes connections.
+func (e *embedded) start() error {
+	s, err := server.NewServer(e.opts.Clone())
+	if err != nil {
+		return fmt.Errorf("embedded broker: %w", err)
+	}
+	out := &serverLog{log: e.log.Named("server"), faults: e.faults}
+	s.SetLoggerV2(out, false, false, false)
+	// Start has recovered the store and listens when it returns, or has said
+	// why not to the log alone.
+	s.Start()
+	err = nil
+	if fatal := out.fatal.Swap(new(string)); fatal != nil {
+		err = fmt.Errorf("embedded broker: %s", *fatal)
+	} else if !s.ReadyForConnections(apiTimeout) {
+		err = errors.New("embedded broker: started but takes no connections")
+	}
+	if err != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.server = s
+	return nil
+}
+
+// InProcessConn connects to the server that runs now.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.server == nil {
+		return nil, errors.New("the embedded broker is being started anew")
+	}
+	return e.server.InProcessConn()
 }
 
 // signIn is what other programs' terminals need; never the token itself.
@@ -91,6 +128,7 @@ func (e *embedded) signIn() string {
 
 // stop shuts the server down, if it came so far, and then frees the store.
 func (e *embedded) stop() {
+	e.stopped()
 	if e.server != nil {
 		e.server.Shutdown()
 		e.server.WaitForShutdown()
@@ -144,15 +182,27 @@ func Dialable(addr string) string {
 // serverLog is the server's log. The server says why it could not start
 // nowhere else, so the first fatal message is kept for startEmbedded to return.
 type serverLog struct {
-	log   *zap.Logger
-	fatal atomic.Pointer[string] // nil: none yet, and still starting
+	log    *zap.Logger
+	fatal  atomic.Pointer[string] // nil: none yet, and still starting
+	faults chan<- string
 }
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+// Errorf is called with locks of the server held.
+func (l *serverLog) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Warn(text)
+	if storeFailed.MatchString(text) {
+		select {
+		case l.faults <- text:
+		default: // one is enough
+		}
+	}
+}
 
 func (l *serverLog) Fatalf(format string, v ...any) {
 	reason := fmt.Sprintf(format, v...)

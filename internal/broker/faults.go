@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,23 +56,23 @@ func (a again) Unwrap() error { return a.error }
 func (b *Broker) persist(ctx context.Context, what string, try func(context.Context) error) error {
 	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
-	last := ""
+	var last error
 	for {
 		err := try(ctx)
 		var wait again
 		if !errors.As(err, &wait) {
 			return err
 		}
-		if reason := wait.Error(); reason != last && ctx.Err() == nil {
-			last = reason
-			b.log.Warn("waiting to "+what, zap.String("reason", reason))
+		if ctx.Err() == nil && (last == nil || wait.Error() != last.Error()) {
+			last = wait.error
+			b.log.Warn("waiting to "+what, zap.String("reason", last.Error()))
 			if b.cfg.OnWait != nil {
-				b.cfg.OnWait(reason)
+				b.cfg.OnWait(last.Error())
 			}
 		}
 		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), wait.error)
+		case <-ctx.Done(): // which wait may be about, where last says why it came so far
+			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), cmp.Or(last, wait.error))
 		case <-time.After(delays.NextBackOff()):
 		}
 	}
@@ -115,7 +116,7 @@ func explain(err error) error {
 	case api.Code == http.StatusServiceUnavailable, api.ErrorCode == codeNoSuitablePeers:
 		return again{err}
 	case errors.Is(err, nats.ErrNoResponders):
-		return again{fmt.Errorf("%w: nobody answers for JetStream: is it turned on there (nats-server -js)?", err)}
+		return again{Advise(err)}
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return err
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout),
@@ -123,6 +124,15 @@ func explain(err error) error {
 		return again{err}
 	}
 	return err
+}
+
+// Advise adds what to do where nobody answers for JetStream.
+func Advise(err error) error {
+	const advice = "nobody answers for JetStream: is it turned on there (nats-server -js), and is NATS_JS_DOMAIN the domain that has it?"
+	if !errors.Is(err, nats.ErrNoResponders) || strings.Contains(err.Error(), advice) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, advice)
 }
 
 // within bounds one call, so that an answer that got lost costs apiTimeout and

@@ -2,9 +2,11 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 )
@@ -12,24 +14,51 @@ import (
 // found is what Provision found or made.
 type found struct {
 	requests                        jetstream.Consumer
+	consumer                        *jetstream.ConsumerInfo
+	created                         map[string]time.Time // when each stream was
+	ledger                          ledgerID
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
-	resultsMax, deadletterMax       int32 // bytes of a message; 0 or less: no limit of the stream's own
+	largest                         map[string]int // what a message of each stream may have, in bytes
+	full                            []string       // streams that take nothing of what is decided, each with why
 	differences                     []string
 }
 
 // found is what a look found where nothing is missing.
-func (b *Broker) found_(there present) *found {
+func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 	n := b.cfg.Names
-	return &found{
+	f := &found{
 		requests:         there.requests,
+		consumer:         there.consumer,
+		created:          map[string]time.Time{},
 		ackWait:          ackWait(there.consumer.Config),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
-		resultsMax:       there.streams[n.ResultsStream].CachedInfo().Config.MaxMsgSize,
-		deadletterMax:    there.streams[n.DeadletterStream].CachedInfo().Config.MaxMsgSize,
+		largest:          map[string]int{},
 		differences:      b.topology.differences(there),
 	}
+	for name, s := range there.streams {
+		f.created[name] = s.CachedInfo().Created
+		f.largest[name] = b.largest(s.CachedInfo().Config)
+	}
+	for _, name := range []string{n.ResultsStream, n.DeadletterStream, AuditStream} {
+		if why := full(there.streams[name].CachedInfo()); why != "" {
+			f.full = append(f.full, fmt.Sprintf("stream %s is full (%s)", name, why))
+		}
+	}
+	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
+	b.state.Created(f.created[stateName])
+	if f.ledger = was.ledger; !was.ledger.created.Equal(f.created[ledgerName]) || !was.created[stateName].Equal(f.created[stateName]) {
+		var err error
+		if f.ledger, err = b.identify(ctx, f.created[ledgerName], was.ledger); err != nil {
+			return nil, err
+		}
+		if f.ledger.lost && !was.ledger.lost {
+			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
+		}
+	}
+	b.ledger.Created(f.ledger.created)
+	return f, nil
 }
 
 // ackWait is after how long without a sign of life the broker hands a message

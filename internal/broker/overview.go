@@ -13,6 +13,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -89,10 +90,14 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	if err != nil {
 		return err
 	}
-	keys := b.cfg.Names.stateKeys()
+	state, err := b.open(ctx, "KV_"+StateBucket) // for the broker's time
+	if err != nil {
+		return err
+	}
+	keys, now := b.cfg.Names.stateKeys(), state.CachedInfo().TimeStamp
 	for _, key := range slices.Sorted(maps.Keys(words)) {
 		if w := words[key]; w.Value != nil {
-			o.learn(key, w, keys)
+			o.learn(key, w, keys, now)
 		}
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
@@ -115,7 +120,7 @@ func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error
 	return words, nil
 }
 
-func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
+func (o *Overview) learn(key string, w ledger.Record, keys stateKeys, now time.Time) {
 	if key == keys.pause {
 		if p := readPause(w.Value, w.Written); !p.over() {
 			o.Pause = p
@@ -123,6 +128,12 @@ func (o *Overview) learn(key string, w ledger.Record, keys stateKeys) {
 		return
 	}
 	p := readPresence(w.Value, w.Written)
+	// A broker that stores nothing keeps what should have expired.
+	if old := now.Sub(w.Written); old > presenceTTL+presenceEvery {
+		p.Ready, p.Code, p.Since = false, health.Store, w.Written
+		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
+		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
+	}
 	p.ID = strings.TrimPrefix(key, keys.replica)
 	o.Replicas = append(o.Replicas, p)
 	for window, n := range p.Reserve {
@@ -151,6 +162,16 @@ func (b *Broker) Pending(ctx context.Context) (int, error) {
 	var o Overview
 	err := b.queue(ctx, &o)
 	return o.Pending, err
+}
+
+// Deliveries are how many requests wait that were never delivered, and how many deliveries to any replica there have been.
+func (b *Broker) Deliveries(ctx context.Context) (waiting int, delivered uint64, err error) {
+	cons, err := b.js.Consumer(ctx, b.cfg.Names.Stream, b.cfg.Names.Consumer)
+	if err != nil {
+		return 0, 0, fmt.Errorf("consumer %s: %w", b.cfg.Names.Consumer, err)
+	}
+	info := cons.CachedInfo()
+	return int(info.NumPending), info.Delivered.Consumer, nil
 }
 
 // Latest are a stream's last messages, newest first; fewer where some were deleted.

@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // Whoever saw the last result and asks then sees that nothing is followed any more, though a replica tells the others
@@ -109,4 +114,37 @@ func TestPresenceEndsWithItsReplica(t *testing.T) {
 	if o, err := b.Overview(within(t), nil); err != nil || len(o.Replicas) != 0 {
 		t.Errorf("%d replicas, %v", len(o.Replicas), err)
 	}
+}
+
+// What a replica said of itself, and should have expired, is there: the broker stores nothing, and whoever asks hears it.
+func TestPresenceThatDoesNotExpire(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := broker.Open(t.Context(), broker.Config{DataDir: dir, Provision: true}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Provision(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		key := "replica." + ledger.DeploymentDigest(b.Names().Stream) + ".one"
+		if err := b.State().Put(t.Context(), key, []byte(`{"ready":true}`), 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []broker.Presence{{ID: "one", Ready: true}, {ID: "one", Code: health.Store}} {
+			o, err := b.Overview(t.Context(), nil)
+			if err != nil || len(o.Replicas) != 1 {
+				t.Fatalf("%+v, %v", o, err)
+			}
+			got := o.Replicas[0]
+			_, said := health.Has(got.Conditions, health.Store)
+			if got.ID != want.ID || got.Ready != want.Ready || got.Code != want.Code || said == want.Ready {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+			time.Sleep(25 * time.Second)
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
 // Permission is something that the broker must let this user do.
@@ -23,14 +25,14 @@ func (b *Broker) Permissions() []Permission {
 	publish := func(what, subject string, own bool) Permission {
 		return Permission{what + " (" + subject + ")", own, func(ctx context.Context, b *Broker) error { return b.tryPublish(ctx, subject) }}
 	}
-	pull := "$JS.API.CONSUMER.MSG.NEXT." + n.Stream + "." + n.Consumer
+	pull := stream.API(b.js, "CONSUMER.MSG.NEXT."+n.Stream+"."+n.Consumer)
 	return []Permission{
 		{"take requests (" + pull + ")", true, func(ctx context.Context, b *Broker) error { return b.tryPull(ctx, pull) }},
 		publish("publish results", n.ResultsSubject, true),
 		publish("publish dead letters", n.DeadletterSubject, true),
 		publish("write the audit trail", AuditSubject, true),
-		publish("write the ledger", "$KV."+LedgerBucket+".check", true),
-		publish("write the shared state", "$KV."+StateBucket+".check", true),
+		publish("write the ledger", b.ledger.WriteTo("check"), true),
+		publish("write the shared state", b.state.WriteTo("check"), true),
 		publish("publish requests", n.Subject, false),
 	}
 }

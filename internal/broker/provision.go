@@ -16,24 +16,29 @@ import (
 // error with what to do about it.
 func (b *Broker) Provision(ctx context.Context) error {
 	return b.persist(ctx, "provision streams and consumer", func(ctx context.Context) error {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		b.denied.Store(&cancel)
-		defer b.denied.Store(nil)
-		f, err := b.provision(ctx)
-		var denied *DeniedError
-		switch {
-		case err == nil:
-			if len(f.differences) > 0 {
-				b.log.Warn("settings differ from what would be provisioned; they are left as they are", zap.Strings("differences", f.differences))
-			}
-			b.found.Store(f)
-			return nil
-		case errors.As(context.Cause(ctx), &denied):
-			return denied
+		f, err := b.provisionOnce(ctx)
+		if err != nil {
+			return err
 		}
+		if len(f.differences) > 0 {
+			b.log.Warn("settings differ from what would be provisioned; they are left as they are", zap.Strings("differences", f.differences))
+		}
+		return nil
+	})
+}
+
+// provisionOnce tries once, one caller at a time.
+func (b *Broker) provisionOnce(ctx context.Context) (f *found, err error) {
+	b.provisioning.Lock()
+	defer b.provisioning.Unlock()
+	err = b.untilDenied(ctx, func(ctx context.Context) (err error) {
+		f, err = b.provision(ctx)
 		return explain(err)
 	})
+	if err == nil {
+		b.found.Store(f)
+	}
+	return f, err
 }
 
 // provision looks, creates what is missing and looks again, for what it could
@@ -63,7 +68,7 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			return nil, errors.Join(errs...)
 		}
 		if len(missing) == 0 {
-			return b.found_(there), nil
+			return b.bind(ctx, there)
 		}
 		if err := b.create(ctx, there); err != nil {
 			return nil, err

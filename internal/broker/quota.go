@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -22,23 +23,47 @@ func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window
 		}
 		if stream != nil {
 			info := stream.CachedInfo()
-			taken := int(info.State.Msgs)
 			status.Limit = int(info.Config.MaxMsgsPerSubject)
-			status.Remaining = max(0, status.Limit-taken)
-			if over := taken - (status.Limit - o.Reserve[w.Name]); over >= 0 {
-				// That many and one more have to age out. One that is gone has done so just now.
-				msg, err := stream.GetMsg(ctx, info.State.FirstSeq+uint64(over))
-				if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-					return fmt.Errorf("read %s: %w", rates.StreamName(w.Name), err)
-				}
-				if err == nil && msg.Time.Add(w.Lasts()).After(o.NextCall) {
-					o.NextCall, o.Short = msg.Time.Add(w.Lasts()), w.Name
-				}
+			status.Remaining = max(0, status.Limit-int(info.State.Msgs))
+			next, unknown, err := b.nextFree(ctx, w, stream, o.Reserve[w.Name])
+			if err != nil {
+				return err
+			}
+			if unknown {
+				status.Remaining = 0
+			}
+			if next.After(o.NextCall) {
+				o.NextCall, o.Short = next, w.Name
 			}
 		}
 		o.Budget = append(o.Budget, status)
 	}
 	return nil
+}
+
+// nextFree is when a window has a call to give; zero: now. unknown: how many count in it is not known until then.
+func (b *Broker) nextFree(ctx context.Context, w budget.Window, window jetstream.Stream, reserve int) (next time.Time, unknown bool, err error) {
+	info := window.CachedInfo()
+	mark, err := b.state.Load(ctx, rates.MarkKey(w.Name))
+	if err != nil {
+		return time.Time{}, false, err
+	}
+	if end := mark.Written.Add(rates.MarkTTL(w)); mark.Value != nil && end.After(info.TimeStamp) {
+		return end, true, nil
+	}
+	over := int(info.State.Msgs) - (int(info.Config.MaxMsgsPerSubject) - reserve)
+	if over < 0 {
+		return time.Time{}, false, nil
+	}
+	// That many and one more have to age out. One that is gone has done so just now.
+	msg, err := window.GetMsg(ctx, info.State.FirstSeq+uint64(over))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return time.Time{}, false, nil
+	}
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("read %s: %w", rates.StreamName(w.Name), err)
+	}
+	return msg.Time.Add(w.Lasts()), false, nil
 }
 
 // Usage are the windows with the time of each call that counts in them, for [budget.Forecast].

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -87,4 +88,36 @@ func TestQuotaIsWhatTheWorkersAgreedOn(t *testing.T) {
 		}
 	}
 	expect(budget.Limits(9, 100), budget.WindowStatus{Window: "minute", Limit: 5, Remaining: 3}, budget.WindowStatus{Window: "hour", Limit: 100, Remaining: 98})
+
+	// What a lost stream had granted is not known: nothing is left until it has aged out.
+	if err := b.JS().DeleteStream(within(t), rates.StreamName("hour")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	running := make(chan error, 1)
+	go func() { running <- store.Run(ctx) }()
+	if _, err := store.Look(within(t), "hour"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := <-running; err != nil {
+		t.Error(err)
+	}
+	expect(budget.Limits(9, 100), budget.WindowStatus{Window: "minute", Limit: 5, Remaining: 3}, budget.WindowStatus{Window: "hour", Limit: 100})
+	o, err := b.Overview(within(t), budget.Limits(9, 100))
+	if d := time.Until(o.NextCall); err != nil || o.Short != "hour" || d < 65*time.Minute || d > 67*time.Minute {
+		t.Errorf("the next call is free in %v, for the %s, %v", d, o.Short, err)
+	}
+	if _, err := visitorOf(t, b).Take(within(t), ""); !errors.As(err, new(*budget.WaitError)) {
+		t.Errorf("a command took a call: %v", err)
+	}
+}
+
+func visitorOf(t *testing.T, b *broker.Broker) *rates.Visitor {
+	t.Helper()
+	v, err := b.VisitRates(within(t), budget.Limits(9, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

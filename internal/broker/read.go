@@ -151,7 +151,7 @@ func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Mes
 		return nil, err
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+name, inbox, ask); err != nil {
+	if err := b.nc.PublishRequest(stream.API(b.js, "DIRECT.GET."+name), inbox, ask); err != nil {
 		return nil, err
 	}
 	for least := request.Sequence; ; {

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -81,11 +82,25 @@ func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	there.Go(func() { r.heartbeat(ctx, present) })
 	defer there.Wait()
 	for {
-		if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+		err := r.follow(ctx)
+		if errors.Is(err, stream.ErrMadeAnew) {
+			r.restorePause(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			r.log.Warn("the operator's pause and the other replicas are not followed for the moment", zap.Error(err))
 		}
 		if wait(ctx, time.Second) != nil {
 			return nil
+		}
+	}
+}
+
+// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. What
+// fails leaves the other replicas to do it.
+func (r *Replicas) restorePause(ctx context.Context) {
+	if p := r.Paused(); p != nil {
+		if value, err := json.Marshal(p); err == nil {
+			_, _ = r.state.Save(ctx, ledger.Write{Key: r.keys.pause, Value: value})
 		}
 	}
 }

@@ -1,12 +1,16 @@
 package broker
 
 import (
+	"cmp"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
@@ -15,10 +19,13 @@ import (
 // Auth is how to sign in to a remote broker, as the nats command reads the
 // NATS_... variables: user and password go before credentials, these before an
 // nkey; a token goes beside any of them, and a user without password is a token.
+// Files are read again at each sign-in, so that what is in them can be rotated.
 type Auth struct {
-	Creds, NKey           string // files: user JWT with its seed; seed
-	User, Password, Token string
-	CA, Cert, Key         string // files, PEM
+	Creds, NKey             string // files: user JWT with its seed; seed
+	User, Password, Token   string
+	PasswordFile, TokenFile string // what Password and Token are from; "": no file
+	CA, Cert, Key           string // files, PEM
+	TLSFirst                bool   // the TLS handshake comes before anything else
 }
 
 // RefusedError is a refusal that waiting doesn't mend: the broker refuses the
@@ -57,7 +64,8 @@ func (a Auth) options() ([]nats.Option, error) {
 	var opts []nats.Option
 	switch {
 	case a.User != "" && a.Password != "":
-		opts = append(opts, nats.UserInfo(a.User, a.Password))
+		password := latest(a.PasswordFile, a.Password)
+		opts = append(opts, nats.UserInfoHandler(func() (string, string) { return a.User, password() }))
 	case a.Creds != "":
 		creds := nats.UserCredentials(a.Creds)
 		var read nats.Options
@@ -79,6 +87,8 @@ func (a Auth) options() ([]nats.Option, error) {
 		opts = append(opts, seed)
 	}
 	switch {
+	case a.Token != "" && a.TokenFile != "":
+		opts = append(opts, nats.TokenHandler(latest(a.TokenFile, a.Token)))
 	case a.Token != "":
 		opts = append(opts, nats.Token(a.Token))
 	case a.Password == "" && a.User != "":
@@ -90,7 +100,35 @@ func (a Auth) options() ([]nats.Option, error) {
 	if a.CA != "" {
 		opts = append(opts, nats.RootCAs(a.CA))
 	}
+	if a.TLSFirst {
+		opts = append(opts, nats.TLSHandshakeFirst())
+	}
 	return opts, nil
+}
+
+// latest returns what a file holds now; what it held last while it can't be read or is empty, because it is just being
+// written. Without a file it is the value.
+func latest(file, value string) func() string {
+	return func() string {
+		if file == "" {
+			return value
+		}
+		if content, err := os.ReadFile(file); err == nil {
+			value = cmp.Or(strings.TrimRight(string(content), "\r\n"), value)
+		}
+		return value
+	}
+}
+
+// renewKey is called before each attempt to reconnect. The client library reads the seed anew for each signature, and keeps
+// the public key that it was first given. It holds the connection's lock meanwhile, under which it reads Opts.Nkey.
+func (b *Broker) renewKey([]nats.Server, nats.ServerInfo) (*nats.Server, time.Duration) {
+	nc := b.signedIn.Load()
+	option, err := nats.NkeyOptionFromSeed(b.cfg.Auth.NKey)
+	if nc != nil && err == nil {
+		_ = option(&nc.Opts) // it refuses no key that was read
+	}
+	return nil, 0 // the next of the list, after the usual wait
 }
 
 // refusal is what to do about an error that waiting doesn't mend, else "".
@@ -104,7 +142,10 @@ func (b *Broker) refusal(err error) string {
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var remote *net.OpError
+	var plain tls.RecordHeaderError
 	switch {
+	case errors.As(err, &plain) && b.cfg.Auth.TLSFirst:
+		return "it does not begin with TLS: take NATS_TLS_FIRST out of the configuration, or set handshake_first there"
 	case errors.As(err, &unknown):
 		return "set NATS_CA to a file with the authority that signed its certificate"
 	case errors.As(err, &name):
@@ -170,10 +211,16 @@ func (b *Broker) signIn() string {
 // User is the NATS user that this connection is signed in as: a name, or a public nkey. It is "" where the broker asks
 // nobody who he is, or for a token or a certificate alone.
 func (b *Broker) User() string {
-	if !b.nc.AuthRequired() {
+	auth, err := b.cfg.Auth.options()
+	if err != nil || !b.nc.AuthRequired() {
 		return ""
 	}
-	o := b.nc.Opts
+	var o nats.Options
+	for _, option := range auth {
+		if option(&o) != nil {
+			return ""
+		}
+	}
 	if o.UserJWT != nil {
 		if token, err := o.UserJWT(); err == nil {
 			if claims, err := jwt.DecodeUserClaims(token); err == nil && claims.Name != "" {
@@ -186,10 +233,12 @@ func (b *Broker) User() string {
 	if o.Nkey != "" {
 		return o.Nkey
 	}
-	if o.User != "" {
-		return o.User
+	if o.UserInfo != nil {
+		name, _ := o.UserInfo()
+		return name
 	}
-	for _, server := range o.Servers {
+	servers, _, _ := b.cfg.servers()
+	for _, server := range servers {
 		if u, err := url.Parse(server); err == nil && u.User != nil {
 			if _, password := u.User.Password(); password { // else it is a token
 				return u.User.Username()

@@ -109,6 +109,15 @@ func (b *Budget) Opens() (in time.Duration, closed bool) {
 	return in, closed
 }
 
+// Throttled is since when and until when no call is made because the API throttles; zero: it doesn't, as far as is known.
+func (b *Budget) Throttled() (since, until time.Time) {
+	since, until, _ = b.store.Closed()
+	if !until.After(time.Now()) {
+		return time.Time{}, time.Time{}
+	}
+	return since, until
+}
+
 // Reserves is how many calls of each window are left to look-ups now; nil: none.
 func (b *Budget) Reserves() map[string]int {
 	if !b.reserved.Load() {

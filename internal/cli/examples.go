@@ -25,7 +25,7 @@ func examples() map[string][]string {
 		"audit export":      {"worker audit export --out trail.jsonl", "worker audit export --since 2d"},
 		"status":            {"worker status", "worker status --json"},
 		"pause":             {`worker pause --reason "change freeze until Monday"`, "worker pause --reason CHG-42 --nats-url nats://nats.contoso.com:4222"},
-		"resume":            {"worker resume", "worker resume --nats-url nats://nats.contoso.com:4222"},
+		"resume":            {"worker resume", `worker resume --closure --reason "Retry-After was a time"`},
 		"check":             {"worker check", "worker check --config worker.yaml"},
 		"schema":            {"worker schema request", "worker schema asyncapi"},
 		"why":               {"worker why INC-4711-1", "worker why REMEDIATION:42 --json"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 )
@@ -65,7 +66,7 @@ func exitStatus(stderr io.Writer, err error) int {
 	if status, ok := errors.AsType[session.ExitStatus](err); ok {
 		return int(status)
 	}
-	fmt.Fprintln(stderr, "worker: "+session.PlainLines(strings.TrimSpace(err.Error())))
+	fmt.Fprintln(stderr, "worker: "+session.PlainLines(strings.TrimSpace(broker.Advise(err).Error())))
 	if _, ok := errors.AsType[*config.InputError](err); ok {
 		return 2
 	}

@@ -30,6 +30,7 @@ import (
 //	token ROLE...                     gives the worker a token with these roles alone
 //	refuses ID, allows                makes the API refuse the machine; any machine is taken again
 //	fails ID                          makes the API answer 503 for the machine
+//	throttles ID SECONDS              makes the API answer 429 for the machine, once
 //	publishes FILE [HEADER=VALUE...]  puts a message on the request subject
 //	final ID RUN OUTCOME              waits for a final result
 //	letters N                         waits until there are so many dead letters
@@ -69,6 +70,11 @@ func TestOperateScripts(t *testing.T) {
 			"refuses":      func(ts *testscript.TestScript, _ bool, args []string) { systemOf(ts).refuse(args[0]) },
 			"fails": func(ts *testscript.TestScript, _ bool, args []string) {
 				systemOf(ts).sim.Inject(defendersim.Fault{Op: "unrestrict", Machine: args[0], Status: http.StatusServiceUnavailable})
+			},
+			"throttles": func(ts *testscript.TestScript, _ bool, args []string) {
+				after, err := time.ParseDuration(args[1] + "s")
+				ts.Check(err)
+				systemOf(ts).sim.Inject(defendersim.Fault{Op: "unrestrict", Machine: args[0], Status: http.StatusTooManyRequests, RetryAfter: after, Times: 1})
 			},
 			"allows": func(ts *testscript.TestScript, _ bool, _ []string) { systemOf(ts).sim.ClearFaults() },
 		},

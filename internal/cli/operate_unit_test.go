@@ -14,6 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/why"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
@@ -23,7 +24,11 @@ func TestStatusForPeople(t *testing.T) {
 	now := time.Now()
 	var out bytes.Buffer
 	err := writeStatus(session.Screen{Out: &out, Width: 60}, admin.Status{
-		Paused: &admin.Pause{Kind: admin.KindFault, Code: "token", Reason: "the client secret has expired: make a new one\x1b[2J", Since: now.Add(-90 * time.Minute)},
+		Paused: &admin.Pause{Kind: admin.KindFault, Code: "token"},
+		Conditions: []health.Condition{
+			{Code: "token", Message: "the client secret has expired: make a new one\x1b[2J", Remedy: "make one", Since: now.Add(-90 * time.Minute), Stops: true, Replicas: 2},
+			{Code: "settings", Message: "other", Remedy: "nothing needs to be done", Until: now},
+		},
 		Queue:  admin.Queue{Pending: 12, InFlight: 3, OldestSeconds: 3 * 24 * 3600},
 		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2,
 		Results: map[string]int{message.Failed: 1, message.Succeeded: 10}, Version: "v1.2.3",
@@ -31,9 +36,12 @@ func TestStatusForPeople(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `state         not taking requests
+	want := `state         not taking requests
 why           token: the client secret has expired: make a
-              new one\u{1b}[2J, for 1h30m
+              new one\u{1b}[2J, for 1h30m, on 2 replicas
+  do          make one
+also          settings: other, until ` + admin.Clock(now) + `
+  do          nothing needs to be done
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action
@@ -173,26 +181,35 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		e      ledger.Entry
 		queued bool
+		gone   bool
+		held   bool
 		want   []string
-		taking bool
 	}{
 		"ended":         {e: ledger.Entry{State: ledger.StateFinal, Published: true}},
-		"coming again":  {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken: it is number 1 of 1 in the queue"}, taking: true},
-		"not told":      {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}, taking: true},
-		"followed":      {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A, which is looked up regularly"}, taking: true},
+		"coming again":  {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken: it is number 1 of 1 in the queue"}},
+		"not told":      {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}},
+		"followed":      {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A"}},
 		"not followed":  {e: ledger.Entry{State: ledger.StateSubmitted}},
-		"being called":  {e: ledger.Entry{State: ledger.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}, taking: true},
-		"fate unknown":  {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}, taking: true},
-		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, NotBefore: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}, taking: true},
-		"after a fault": {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}, taking: true},
+		"being called":  {e: ledger.Entry{State: ledger.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}},
+		"fate unknown":  {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}},
+		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, NotBefore: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}},
+		"held up":       {e: ledger.Entry{State: ledger.StateWaiting}, held: true, want: []string{"store: full"}},
+		"unknown, held": {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now}, held: true, want: []string{"a look-up of whether the call of " + at + " took place (0 of 3 have not shown it)", "store: full"}},
+		"purged": {e: ledger.Entry{State: ledger.StateUnknown}, gone: true, want: []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
+			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}},
+		"purged, and accepted": {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, gone: true, want: []string{"the end of action A"}},
+		"after a fault":        {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}},
 	} {
-		s := &why.History{Entry: &c.e, Queue: 1}
+		s := &why.History{Entry: &c.e, Queue: 1, Gone: c.gone}
 		if c.queued {
 			s.Queued = []service.Queued{{Place: 1}}
 		}
-		got, taking := s.Own(now)
-		if diff := cmp.Diff(c.want, got); diff != "" || taking != c.taking {
-			t.Errorf("%s: taking %t, %s", name, taking, diff)
+		var held []health.Condition
+		if c.held {
+			held = []health.Condition{health.New(health.Store, "full")}
+		}
+		if diff := cmp.Diff(c.want, s.Waits(now, held)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
 	}
 }

@@ -37,14 +37,14 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
-	health, colour := "healthy", session.Green
+	state, colour := "healthy", session.Green
 	switch {
 	case status.Paused != nil && status.Paused.ByOperator():
-		health, colour = "paused by an operator", session.Yellow
+		state, colour = "paused by an operator", session.Yellow
 	case status.Paused != nil:
-		health, colour = "not taking requests", session.Red
+		state, colour = "not taking requests", session.Red
 	case !status.Healthy:
-		health, colour = service.NoWorker, session.Red
+		state, colour = service.NoWorker, session.Red
 	}
 	var err error
 	field := func(name, colour, text string) {
@@ -52,12 +52,14 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 			err = s.Field(name, colour, text)
 		}
 	}
-	field("state", colour, health)
-	if p := status.Paused; p != nil {
-		field("why", "", pauseText(*p, now))
-	}
-	if q := status.WaitingForQuota; q != nil {
-		field("waiting", session.Yellow, quotaText(*q, now))
+	field("state", colour, state)
+	for _, c := range status.Conditions {
+		name, colour := "why", ""
+		if !c.Stops {
+			name, colour = "also", session.Yellow
+		}
+		field(name, colour, session.Condition(c, now))
+		field("  do", "", c.Remedy)
 	}
 	if d := status.DryRun; d != nil {
 		field("mode", session.Yellow, d.String())
@@ -76,27 +78,6 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	field("results", "", resultsText(status.Results, status.Counting))
 	field("version", "", status.Version)
 	return err
-}
-
-func pauseText(p admin.Pause, now time.Time) string {
-	text := p.Reason
-	if !p.ByOperator() {
-		text = p.Code + ": " + text
-	}
-	if d := now.Sub(p.Since); !p.Since.IsZero() && d >= time.Second {
-		text += ", for " + admin.Roughly(d)
-	}
-	switch {
-	case p.Until != nil:
-		text += ", until " + admin.Clock(*p.Until)
-	case p.ByOperator():
-		text += ", until `worker resume`"
-	}
-	return text
-}
-
-func quotaText(q admin.QuotaWait, now time.Time) string {
-	return fmt.Sprintf("for quota: the next call is free at %s, in %s", admin.Clock(q.NextCallAt), admin.Roughly(q.NextCallAt.Sub(now)))
 }
 
 func queueText(q admin.Queue) string {

@@ -32,12 +32,13 @@ import (
 
 // system is a worker with its broker in this process, and the API it calls.
 type system struct {
-	dir  string
-	sim  *defendersim.Server
-	api  *httptest.Server
-	log  io.Writer        // nil: none
-	work *service.Service // nil: stopped
-	stop func()
+	dir        string
+	sim        *defendersim.Server
+	api        *httptest.Server
+	log        io.Writer        // nil: none
+	stillAfter time.Duration    // of the service
+	work       *service.Service // nil: stopped
+	stop       func()
 }
 
 // newSystem has an API and no worker yet. The caller closes it.
@@ -74,7 +75,7 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 	if s.work, err = service.New(settings, os.LookupEnv, log, level); err != nil {
 		return err
 	}
-	s.work.SyncInterval = true
+	s.work.SyncInterval, s.work.StillAfter = true, s.stillAfter
 	ctx, cancel := context.WithCancel(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- s.work.Run(ctx) }()

@@ -90,7 +90,7 @@ func TestQuestionHeedsInterrupt(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	var errs bytes.Buffer
 	asked := make(chan error, 1)
-	go func() { asked <- deadletter.Ask(ctx, &session.Env{Stdin: terminal, Stderr: &errs}) }()
+	go func() { asked <- session.Ask(ctx, &session.Env{Stdin: terminal, Stderr: &errs}) }()
 	interrupt()
 	if err := <-asked; err == nil || err.Error() != "nothing was done" {
 		t.Errorf("%v", err)

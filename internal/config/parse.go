@@ -38,7 +38,7 @@ func (s *Setting) parse(so *Settings) (any, error) {
 	case []string:
 		return parseServers(s.text)
 	case Secret:
-		return Secret{s.text}, nil
+		return Secret{value: s.text}, nil
 	case *message.Signers:
 		signers, err := message.ParseSigners(s.text)
 		return signers, advise(err, "give public nkeys (such as U... of `nk -gen user -pubout`), each once, bare or as NAME=KEY, comma-separated")
@@ -65,7 +65,7 @@ func (s *Setting) parseFile() (any, error) {
 	if value == "" {
 		return nil, errors.New("that file is empty; write the secret into it")
 	}
-	return Secret{value}, nil
+	return Secret{value: value, file: s.text}, nil
 }
 
 func (s *Setting) parseInt() (any, error) {
@@ -134,6 +134,11 @@ func (s *Setting) parseText() (any, error) {
 		return s.text, errors.Join(
 			must(s.text != broker.AuditSubject, "the audit trail has that subject; give another"+such),
 			must(isSubject(s.text), "give a subject without spaces or wildcards that does not start with $ or _"+such))
+	case "prefix":
+		// A subject of NATS's own is what it is for.
+		return s.text, must(s.text == "" || isSubject(strings.TrimLeft(s.text, "_")), "give the beginning of a subject, without spaces, wildcards or a dot at its end, such as _INBOX_worker")
+	case "domain":
+		return s.text, must(s.text == "" || isName(s.text), "give the name of a JetStream domain, without a dot")
 	case "name":
 		return s.text, must(isName(s.text), `give a name without spaces and . * > / \`+such)
 	case "stream":

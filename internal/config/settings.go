@@ -64,6 +64,10 @@ type NATS struct {
 	CA       string   `env:"NATS_CA" is:"file" unset:"the system's certificates" help:"File with the certificates (PEM) that the server's is checked against."`
 	Cert     string   `env:"NATS_CERT" is:"file" help:"File with the client certificate (PEM); needs NATS_KEY."`
 	Key      string   `env:"NATS_KEY" is:"file" help:"File with the key (PEM) of NATS_CERT."`
+
+	Domain      string `env:"NATS_JS_DOMAIN" is:"domain" unset:"the server's own" help:"JetStream domain that has, or is to have, the streams."`
+	TLSFirst    bool   `env:"NATS_TLS_FIRST" default:"false" help:"Begin with the TLS handshake, for a server with handshake_first."`
+	InboxPrefix string `env:"NATS_INBOX_PREFIX" is:"prefix" unset:"_INBOX" help:"Begins the subjects of answers, for a user that may subscribe to these alone."`
 }
 
 // Embedded says where the embedded broker is.

@@ -110,8 +110,8 @@ func TestEverySetting(t *testing.T) {
 	}
 	got.Accept.Signers, got.Accept.Policy = nil, nil
 	want := Settings{
-		NATS:     NATS{URLs: []string{"nats://a:4222", "tls://b"}, User: "user", Password: Secret{"from-file"}},
-		Embedded: Embedded{Addr: "0.0.0.0:1", Token: Secret{"embedded"}},
+		NATS:     NATS{URLs: []string{"nats://a:4222", "tls://b"}, User: "user", Password: Secret{"from-file", file}},
+		Embedded: Embedded{Addr: "0.0.0.0:1", Token: Secret{value: "embedded"}},
 		Names: Names{
 			Subject: "s.a", Stream: "A", Consumer: "c", ResultsSubject: "s.b", ResultsStream: "B", DeadletterSubject: "s.c", DeadletterStream: "C",
 		},
@@ -123,7 +123,7 @@ func TestEverySetting(t *testing.T) {
 		Track:    Track{PollInterval: 8 * time.Second, Timeout: 9 * time.Second},
 		Accept:   Accept{MaxRequestAge: 10 * time.Second, GuardAfter: 11 * time.Second},
 		Defender: Defender{Cloud: "gcc-high", APIURL: "http://localhost:8443", Scope: "scope", Auth: "token-file", TokenFile: "/not/there/yet", DisableInstanceDiscovery: true, Timeout: 12 * time.Second},
-		Admin:    Admin{Addr: ":9", Token: Secret{"from-file"}},
+		Admin:    Admin{Addr: ":9", Token: Secret{"from-file", file}},
 		Log:      Log{Level: "debug", Format: "console"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
@@ -276,7 +276,7 @@ func TestFlagsFollowVariables(t *testing.T) {
 
 // TestSecretsAreNotPrinted in any of the ways in which settings may be logged.
 func TestSecretsAreNotPrinted(t *testing.T) {
-	s := Settings{NATS: NATS{Password: Secret{"opensesame"}}, Admin: Admin{Token: Secret{"opensesame"}}}
+	s := Settings{NATS: NATS{Password: Secret{value: "opensesame"}}, Admin: Admin{Token: Secret{value: "opensesame"}}}
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)

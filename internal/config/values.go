@@ -16,10 +16,16 @@ import (
 
 // Secret is a value that no log, error or page may show: every way of printing
 // it gives a placeholder.
-type Secret struct{ value string }
+type Secret struct {
+	value string
+	file  string // that it was read from
+}
 
 // Reveal returns the value, for the one place that needs it.
 func (s Secret) Reveal() string { return s.value }
+
+// File is the file that it was read from, and which may hold another by now; "": none.
+func (s Secret) File() string { return s.file }
 
 // IsSet tells whether there is a value.
 func (s Secret) IsSet() bool { return s.value != "" }

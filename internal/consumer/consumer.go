@@ -25,6 +25,8 @@ type Config struct {
 	Open func(ctx context.Context) (jetstream.Consumer, error)
 	// Conn is the connection to pull and acknowledge on.
 	Conn *nats.Conn
+	// Domain is the JetStream domain of the consumer; "": the server's own.
+	Domain string
 	// Handler carries one delivery as far as it can go.
 	Handler message.Handler
 	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
@@ -120,7 +122,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the consumer: %w", err)
 	}
-	p, err := newPuller(c.cfg.Conn, cons)
+	p, err := newPuller(c.cfg.Conn, c.cfg.Domain, cons)
 	if err != nil {
 		return err
 	}

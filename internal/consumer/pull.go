@@ -42,10 +42,13 @@ type puller struct {
 // errConsumerGone is a consumer that was deleted under us.
 var errConsumerGone = errors.New("the consumer is gone")
 
-func newPuller(nc *nats.Conn, cons jetstream.Consumer) (*puller, error) {
-	info := cons.CachedInfo()
+func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, error) {
+	info, api := cons.CachedInfo(), jetstream.DefaultAPIPrefix
+	if domain != "" {
+		api = "$JS." + domain + ".API."
+	}
 	p := &puller{
-		nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
+		nc: nc, subject: api + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
 		ch: make(chan *nats.Msg, 4*maxPull), lost: time.NewTimer(0),
 	}
 	var err error

@@ -2,6 +2,7 @@ package defender
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -78,21 +79,22 @@ type azureCredential struct {
 	options azcore.ClientOptions
 	limit   time.Duration // of one request for a token, repeats included
 	held    azcore.TokenCredential
-	secrets []*secret // what held was built from
-	last    string    // the latest token's value
+	secrets []*secret                    // what held was built from
+	files   map[string][sha256.Size]byte // that held was built from, by path
+	last    string                       // the latest token's value
 }
 
 // Changed is always false: azidentity decides when to renew.
 func (a *azureCredential) Changed() bool { return false }
 
-// Token asks the credential held. azidentity caches tokens, and the workload's own token, in the object, so that a fresh
+// Token asks the credential held, built anew if its files have changed. azidentity caches tokens, and the workload's own token, in the object, so that a fresh
 // token and whatever follows a failure (a secret file replaced meanwhile) take a new object. A device code is kept: a
 // new object would ask the person again.
 func (a *azureCredential) Token(ctx context.Context, scope string, fresh bool) (Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.limit)
 	defer cancel()
 	var err error
-	if fresh || a.held == nil {
+	if fresh || a.held == nil || a.rotated() {
 		if a.held, err = a.build(); err != nil {
 			a.held = nil
 			return Token{}, a.plain(err)
@@ -114,6 +116,16 @@ func (a *azureCredential) Token(ctx context.Context, scope string, fresh bool) (
 	}
 	a.last = got.Token
 	return Token{Value: got.Token, Expires: got.ExpiresOn, RefreshOn: got.RefreshOn}, nil
+}
+
+// rotated says whether a file that held was built from has something else in it by now.
+func (a *azureCredential) rotated() bool {
+	for path, was := range a.files {
+		if content, err := os.ReadFile(path); err == nil && sha256.Sum256(content) != was {
+			return true
+		}
+	}
+	return false
 }
 
 // anyClaims makes MSAL pass by the cache of managed identity, which is shared by the whole process; they are not sent.

@@ -2,6 +2,7 @@ package defender
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +14,7 @@ import (
 )
 
 func (a *azureCredential) build() (azcore.TokenCredential, error) {
-	a.secrets = nil
+	a.secrets, a.files = nil, map[string][sha256.Size]byte{}
 	discovery := a.cfg.DisableInstanceDiscovery
 	switch a.cfg.Mode {
 	case "default":
@@ -86,7 +87,7 @@ func (a *azureCredential) clientCertificate() (azcore.TokenCredential, error) {
 	if err := errors.Join(missing, err); err != nil {
 		return nil, err
 	}
-	content, err := os.ReadFile(v[2])
+	content, err := a.readFile(v[2])
 	if err != nil {
 		return nil, fmt.Errorf("AZURE_CLIENT_CERTIFICATE_PATH: %w", err)
 	}
@@ -127,11 +128,17 @@ func (a *azureCredential) required(names ...string) ([]string, error) {
 	return values, errors.Join(errs...)
 }
 
+func (a *azureCredential) readFile(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	a.files[path] = sha256.Sum256(content)
+	return content, err
+}
+
 // secret is the content of the file that name_FILE names, else the variable's value; "" if neither is set.
 func (a *azureCredential) secret(name string) (string, error) {
 	value := a.cfg.Getenv(name)
 	if path := a.cfg.Getenv(name + "_FILE"); path != "" {
-		content, err := os.ReadFile(path)
+		content, err := a.readFile(path)
 		if err != nil {
 			return "", fmt.Errorf("%s_FILE: %w", name, err)
 		}

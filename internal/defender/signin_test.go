@@ -209,6 +209,30 @@ func TestSecretFileReplaced(t *testing.T) {
 	}
 }
 
+// TestSecretFileRotated: the next token is asked for with what the file holds by then, before the old secret is refused.
+func TestSecretFileRotated(t *testing.T) {
+	a := newAuthority(t)
+	a.life = 1 // each token is a new one
+	var asked []string
+	a.refuse = func(form url.Values) (int, string) {
+		asked = append(asked, form.Get("client_secret"))
+		return 0, ""
+	}
+	path := file(t, "old-secret-value")
+	source := a.signIn(t, "client-secret", map[string]string{"AZURE_CLIENT_SECRET_FILE": path})
+	for _, secret := range []string{"old-secret-value", appSecret} {
+		if err := os.WriteFile(path, []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := source.Token(t.Context(), apiScope, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"old-secret-value", appSecret}, asked); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestSignInErrors name the fault and the fix, and repeat no secret, whatever the answer repeats.
 func TestSignInErrors(t *testing.T) {
 	echo := func(form url.Values) string { return strings.ReplaceAll(form.Encode(), "%7E", "~") }

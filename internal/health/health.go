@@ -7,6 +7,7 @@ package health
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,6 +26,28 @@ type Condition struct {
 func New(code, message string) Condition {
 	row := Lookup(code)
 	return Condition{Code: code, Message: cmp.Or(message, row.Means), Remedy: row.Remedy, Stops: row.Stops}
+}
+
+// String is the condition in a line.
+func (c Condition) String() string { return c.Code + ": " + c.Message }
+
+// Join is several in a line.
+func Join(all []Condition) string {
+	var texts []string
+	for _, c := range all {
+		texts = append(texts, c.String())
+	}
+	return strings.Join(texts, "; ")
+}
+
+// HoldingUp are the conditions that hold up a request: one whose action was accepted, or one that is not called yet.
+func HoldingUp(all []Condition, accepted bool) (holding []Condition) {
+	for _, c := range all {
+		if held := Lookup(c.Code).Holds; accepted && held.Accepted() || !accepted && held.Waiting() {
+			holding = append(holding, c)
+		}
+	}
+	return holding
 }
 
 // Stopping are the conditions that stop a replica, and the others.

@@ -19,24 +19,58 @@ const (
 	Other           = "other"
 	NoWorker        = "noWorker"
 	NotUnderstood   = "notUnderstood"
+	Missing         = "missing"
+	Unfit           = "unfit"
+	JetStream       = "jetstream"
+	ConsumerPaused  = "consumerPaused"
+	RateUnknown     = "rateUnknown"
+	StreamFull      = "streamFull"
+	NotPublished    = "notPublished"
 
+	Throttled     = "throttled"
+	StandingStill = "standingStill"
+
+	NotFollowing    = "notFollowing"
 	MayNotList      = "mayNotList"
+	Unpublishable   = "unpublishable"
+	ListRefused     = "listRefused"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
 	Signers         = "signers"
 	Policy          = "policy"
+	DiskNearlyFull  = "diskNearlyFull"
 	MaxPayload      = "maxPayload"
 	Settings        = "settings"
+	LedgerLost      = "ledgerLost"
+	AckPending      = "ackPending"
 )
 
 // Row is what is known of a code, whoever has the condition. docs/runbook.md's tables are generated from it.
 type Row struct {
 	Code   string
 	Stops  bool   // by default; a part may say otherwise of one condition
+	Holds  Held   // what it holds up
 	Means  string // a sentence without its full stop
 	Remedy string // what to do
 	Ends   string // what ends it
 }
+
+// Held is what a condition holds up.
+type Held int
+
+// Both is the zero value, so that a row that does not say is shown to everybody who waits.
+const (
+	Both      Held = iota
+	Calls          // requests that are not called yet; accepted actions are followed all the same
+	Following      // actions that were accepted
+	Nothing        // no request by itself
+)
+
+// Waiting reports whether it holds up a request that is not called yet, or whose call's fate is not known.
+func (h Held) Waiting() bool { return h == Both || h == Calls }
+
+// Accepted reports whether it holds up following an action.
+func (h Held) Accepted() bool { return h == Both || h == Following }
 
 // Lookup is the row of a code. A code that the table does not have is the API's own name for a fault of the system.
 func Lookup(code string) Row {
@@ -61,10 +95,10 @@ var table = []Row{
 		Ends:   "with the connection",
 	},
 	{
-		Code: Paused, Stops: true,
+		Code: Paused, Stops: true, Holds: Calls,
 		Means:  "Somebody ran `worker pause`",
-		Remedy: "read the reason; `worker resume`",
-		Ends:   "`worker resume`, or the time that was given",
+		Remedy: "read the reason; `worker resume` ends it",
+		Ends:   "with `worker resume`, or at the time that was given",
 	},
 	{
 		Code: Token, Stops: true,
@@ -75,11 +109,11 @@ var table = []Row{
 	{
 		Code: Store, Stops: true,
 		Means:  "The broker does not store what must be durable before a call",
-		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; docs/operations.md has the limits of the embedded broker",
+		Remedy: "disk full, stream limits reached, no quorum, a missing permission: see the broker's log; the embedded broker goes on by itself once its disk can be written again",
 		Ends:   "with the first write that is acknowledged",
 	},
 	{
-		Code: SlowBroker, Stops: true,
+		Code: SlowBroker, Stops: true, Holds: Calls,
 		Means:  "The broker takes so long to store what must be durable before a call that the grant for the call is too old by then",
 		Remedy: "its disk (`SyncAlways` waits for it), its load, and the round trip to it: below 100 ms all is well, from two thirds of a second on no call can be made",
 		Ends:   probe,
@@ -91,7 +125,7 @@ var table = []Row{
 		Ends:   probe,
 	},
 	{
-		Code: UnclearAnswers, Stops: true,
+		Code: UnclearAnswers, Stops: true, Holds: Calls,
 		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections",
 		Remedy: "see whether Defender has an incident and what the proxy does. Every such call is looked up before it is made again",
 		Ends:   probe,
@@ -103,7 +137,7 @@ var table = []Row{
 		Ends:   probe,
 	},
 	{
-		Code: Forbidden, Stops: true,
+		Code: Forbidden, Stops: true, Holds: Calls,
 		Means:  "A permission is missing, or the API has accepted no call with this token yet",
 		Remedy: "grant the app `Machine.RestrictExecution` and consent to it; a wrong audience answers 403 too. A token that is cached gets a new permission only when it is renewed, within about an hour; a restart gets one at once",
 		Ends:   probe,
@@ -145,45 +179,135 @@ var table = []Row{
 		Ends:   "when all replicas have one version",
 	},
 	{
+		Code: Missing, Stops: true,
+		Means:  "A stream, a bucket or the consumer is not there any more, and the worker may not make it anew, or can't",
+		Remedy: "create what the message names; `worker check` prints the command and the settings. With `WORKER_PROVISION=true` and the permissions for it the worker does so by itself",
+		Ends:   "when it is there, within 5 s",
+	},
+	{
+		Code: Unfit, Stops: true,
+		Means:  "Somebody has changed a stream or the consumer so that requests or results would be lost: sealed, other subjects, a limit of deliveries, another filter",
+		Remedy: "change it back with the nats command, or delete it, so that it is made anew",
+		Ends:   "when it is fit again, within 5 s",
+	},
+	{
+		Code: JetStream, Stops: true,
+		Means:  "JetStream does not answer though the broker is connected, or a stream or the consumer has no leader",
+		Remedy: "see the servers' logs and `nats server report jetstream`: too few servers of the cluster are up, or JetStream is turned off or out of room",
+		Ends:   "when it answers, within 5 s",
+	},
+	{
+		Code: ConsumerPaused, Stops: true, Holds: Calls,
+		Means:  "Somebody has paused the consumer with the nats command: nothing is delivered",
+		Remedy: "`nats consumer resume`, or wait until the time that it says",
+		Ends:   "when it is resumed or the time has come, within 5 s",
+	},
+	{
+		Code: RateUnknown, Stops: true,
+		Means:  "A stream of the call budget was lost, or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
+		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",
+		Ends:   "at the time that it says",
+	},
+	{
+		Code: StreamFull, Stops: true, Holds: Calls,
+		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
+		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
+		Ends:   "when there is room, within 5 s",
+	},
+	{
+		Code: NotPublished, Stops: true,
+		Means:  "A result, a dead letter or an audit record can't be published. It waits in the ledger; nothing more is called but for a probe now and then",
+		Remedy: "the message has the broker's error: limits of the account, a missing permission, no quorum",
+		Ends:   "with the first message that is stored",
+	},
+	{
+		Code: Throttled, Stops: true,
+		Means:  "The API answered 429, and no replica calls before its `Retry-After` has passed. While that is more than a minute ahead nothing is taken, and `/readyz` is 503",
+		Remedy: "nothing needs to be done. If it is further ahead than the API's limits explain (they are a minute's and an hour's; a `Retry-After` that held a time instead of seconds lasts for decades), `worker resume --closure` lifts it",
+		Ends:   "at the time that it says, or with `worker resume --closure`",
+	},
+	{
+		Code: StandingStill, Stops: true, Holds: Calls,
+		Means:  "Requests wait and none has been taken for minutes, though no cause is known: a case that the worker does not recognise",
+		Remedy: "the log, `worker check` and `nats consumer info`; a restart loses nothing. Please report it",
+		Ends:   "with the next request that is taken",
+	},
+	{
+		Code: NotFollowing, Holds: Following,
+		Means:  "Accepted actions are not followed: the list of them fails again and again, or none has been looked at for minutes though no cause is known. Their results are late",
+		Remedy: "the message and the log say what became of the last look. Nothing is lost: following goes on with the first list that is answered",
+		Ends:   "with the next look that succeeds",
+	},
+	{
 		Code:   MayNotList,
 		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
 		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
 		Ends:   "with the first list that the API answers",
 	},
 	{
-		Code:   WaitingForQuota,
+		Code: Unpublishable, Holds: Nothing,
+		Means:  "What is to be stored about some requests never fits: a stream that others made takes small messages alone (`max_msg_size`, `max_bytes`), or the broker does (`max_payload`), even for a result without its action and metadata. Others go on. `worker why ID` says it of each",
+		Remedy: "raise the limit that the message names. What waits is published then, within about a minute",
+		Ends:   "when all of it is published",
+	},
+	{
+		Code:   ListRefused,
+		Means:  "The API refuses the list of actions: requests whose call got lost wait, because nobody can say whether it took place; accepted actions are asked for one by one, a few at a time, and their results are late",
+		Remedy: "the message is the API's. See whether Defender has an incident; a query that it takes no more is a defect of this program: report it",
+		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code: WaitingForQuota, Holds: Calls,
 		Means:  "All calls that the API allows are used up, but for those that are left to look-ups; requests wait in the stream",
 		Remedy: "nothing needs to be done: it goes on at the time that it says, as `waitingForQuota.nextCallAt` of `worker status --json` does",
 		Ends:   "with the next free call",
 	},
 	{
-		Code:   LiveReplicas,
+		Code: LiveReplicas, Holds: Nothing,
 		Means:  "This replica is in dry run (`WORKER_DRY_RUN`) beside live ones, and takes nothing: a request that it took would end without its call",
 		Remedy: "nothing needs to be done, or stop one of the two kinds",
 		Ends:   "when no live replica is left",
 	},
 	{
-		Code:   Signers,
+		Code: Signers, Holds: Nothing,
 		Means:  "The file of trusted signers can't be read as it is now; what it said last stays in force",
 		Remedy: "correct the file that `WORKER_TRUSTED_SIGNERS_FILE` names",
 		Ends:   "when it is read again, within seconds of a change",
 	},
 	{
-		Code:   Policy,
+		Code: Policy, Holds: Nothing,
 		Means:  "The policy file can't be read as it is now; what it said last stays in force",
 		Remedy: "correct the file that `WORKER_POLICY_FILE` names",
 		Ends:   "when it is read again, within seconds of a change",
 	},
 	{
-		Code:   MaxPayload,
+		Code: DiskNearlyFull, Holds: Nothing,
+		Means:  "The embedded broker's store, or the file system that it is on, is 80 % full; with no room left nothing can be stored, and no request is taken",
+		Remedy: "make room: docs/operations.md says what may go first",
+		Ends:   "when less is used",
+	},
+	{
+		Code: MaxPayload, Holds: Nothing,
 		Means:  "The broker takes small messages alone: larger requests are rejected, larger actions are left out of results",
 		Remedy: "raise `max_payload` to what `worker check` names",
 		Ends:   "with a broker that takes more",
 	},
 	{
-		Code:   Settings,
+		Code: Settings, Holds: Nothing,
 		Means:  "A stream or the consumer is set up differently from what would be created",
 		Remedy: "nothing needs to be done if it is meant; else change it with the nats command",
 		Ends:   "when it is as it would be created",
+	},
+	{
+		Code:   LedgerLost,
+		Means:  "The ledger was lost, as state, audit trail or a running replica know, and made anew: which requests were called for is forgotten",
+		Remedy: "find out who deleted `KV_UNRESTRICT_LEDGER` or its store. What was published before the new ledger was made is looked for before it is called; actions that were followed are followed again, as far as the audit trail has them",
+		Ends:   "an hour after the new ledger was made",
+	},
+	{
+		Code: AckPending, Holds: Calls,
+		Means:  "Somebody has limited how many requests may be out at once (max_ack_pending), and those that wait for a delay count too: they hold up all others",
+		Remedy: "`nats consumer edit` with `--max-pending=-1`",
+		Ends:   "when it is raised, or fewer wait, within 5 s",
 	},
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/message"
@@ -22,6 +23,7 @@ const (
 	ActResume = "resume"
 	ActDrop   = "deadletterDrop"
 	ActReplay = "deadletterReplay"
+	ActLift   = "closureLift"
 )
 
 // Verdicts of the policy.
@@ -90,6 +92,12 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
+// WithoutCalls returns the record without its exchanges with the API, for where it did not fit with them.
+func (r AuditRecord) WithoutCalls() AuditRecord {
+	r.CallsOmitted, r.Calls, r.Shortened = r.CallsOmitted+len(r.Calls), nil, true
+	return r
+}
+
 // Audit is the audit record of the run's decision, or of its acceptance while it is followed.
 func (e *Entry) Audit() AuditRecord {
 	r := AuditRecord{
@@ -108,4 +116,22 @@ func (e *Entry) Audit() AuditRecord {
 		}
 	}
 	return r
+}
+
+// Recovered is the entry of a run whose acceptance is all that is known of it, and its key; ok is false for a record that has
+// too little for it. What no record holds is lost: metadata, replyTo and trace.
+func (r AuditRecord) Recovered() (key string, e Entry, ok bool) {
+	stream, _, _ := strings.Cut(r.Message, ":")
+	if r.Kind != AuditAccepted || r.Shortened || r.ActionID == "" || stream == "" {
+		return "", Entry{}, false
+	}
+	req := message.Request{ID: r.RequestID, SignedBy: r.SignedBy, Client: r.Client, Derived: strings.HasPrefix(r.RequestID, stream+":")}
+	return EntryKey(stream, req, r.PublishedAt), Entry{
+		State: StateSubmitted, Run: r.Run, ID: r.RequestID, Derived: req.Derived, Print: fingerprint(r.MachineID, r.Comment),
+		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
+		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: req.Owner() != "",
+		Source: r.Message, ReplayOf: r.ReplayOf, AskedAt: r.PublishedAt, ReceivedAt: r.ReceivedAt,
+		CalledAt: r.ReceivedAt.Add(-time.Hour), Attempts: r.Attempts, Allowed: r.Policy == policyAllowed,
+		Follow: true, Adopted: r.Adopted, ActionID: r.ActionID, AcceptedAt: r.DecidedAt, Calls: r.Calls, CallsOmitted: r.CallsOmitted,
+	}, true
 }

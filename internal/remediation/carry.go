@@ -58,9 +58,9 @@ func (p *attempt) carry() (message.Outcome, error) {
 func (p *attempt) facts() facts {
 	_, tripped := p.Breaker.Current()
 	return facts{
-		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, stopping: p.wait.Err() != nil,
+		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, orphaned: p.d.Attempt > 1 && p.isSource(p.e), stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
-		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped,
+		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited(),
 	}
 }
 

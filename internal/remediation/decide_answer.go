@@ -14,6 +14,7 @@ import (
 // Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
 const (
 	faultStore       = health.Store
+	faultPublish     = health.NotPublished
 	faultSlow        = health.SlowBroker
 	faultUnreachable = health.Unreachable
 	faultAmbiguous   = health.UnclearAnswers
@@ -90,7 +91,7 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 // unclear leaves a call that may have taken place to the look-ups.
 func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	e.State, e.LookFrom, e.LastError = ledger.StateUnknown, f.now.UTC(), failure(a)
-	s := wait(d.ReconcileDelay, "unclear")
+	s := wait(d.nextLook(e, f).Sub(f.now), "unclear")
 	s.mustSave = true
 	switch {
 	case a.FromProxy():
@@ -180,9 +181,14 @@ func ambiguousFault(a *defender.Error) *Fault {
 
 // merged merges the outcome of a call (mine) with what another process has written meanwhile (theirs). An accepted call
 // overrules an open entry, because the action exists. It does not overrule an entry with an action or a decision. An answer
-// without an action overrules nothing: the other process may be calling by now.
+// without an action overrules nothing: the other process may be calling by now. Where there is no entry any more, all that
+// is known is written again.
 func merged(mine, theirs ledger.Entry) (e ledger.Entry, over bool) {
 	open := theirs.State == ledger.StateWaiting || theirs.State == ledger.StateCalled || theirs.State == ledger.StateUnknown
+	if theirs.State == "" { // the ledger was lost, and made anew
+		mine.Revision = theirs.Revision
+		return mine, true
+	}
 	if theirs.Run != mine.Run || !open || mine.ActionID == "" {
 		return theirs, false
 	}

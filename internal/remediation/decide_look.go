@@ -11,13 +11,37 @@ import (
 // lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
 var lookAfter = [...]time.Duration{1, 3, 6}
 
-// nextLook is when to look for the run's call next. The last look is not before the call has timed out, which may have left
-// as late as the permit allowed.
-func (d decider) nextLook(e ledger.Entry) time.Time {
+// lookAt is when the run's next look is due. The last one is not before the call has timed out, which may have left as late as
+// the permit allowed.
+func (d decider) lookAt(e ledger.Entry) time.Time {
 	n := min(e.Looks, len(lookAfter)-1)
 	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
 	if past := e.LastCall.Add(d.startLimit(e) + d.Timeout); n == len(lookAfter)-1 && at.Before(past) {
 		return past
+	}
+	return at
+}
+
+// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice.
+func (d decider) lookDue(e ledger.Entry) time.Time {
+	due := d.lookAt(e)
+	if last := e.LastLook(); e.Looks > 0 && last.Operation == ledger.OpList && !due.After(last.Time) {
+		return last.Time.Add(1)
+	}
+	return due
+}
+
+// nextLook is when the next look is made. The looks of one process are made at the same instants, so that one list serves all
+// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: contended.
+func (d decider) nextLook(e ledger.Entry, f facts) time.Time {
+	every := d.ReconcileDelay / 2
+	if f.contended {
+		every = lookAfter[len(lookAfter)-1] * d.ReconcileDelay
+	}
+	due := d.lookDue(e)
+	at := due.Truncate(every)
+	if at.Before(due) {
+		at = at.Add(every)
 	}
 	return at
 }
@@ -30,14 +54,27 @@ func (d decider) beforeLook(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return e, step{do: doLook}
 }
 
+// lookNotGranted follows a look that was not made because the budget had no call left for it.
+func (d decider) lookNotGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
+	if e.State == ledger.StateCalled { // an early look
+		return e, d.awaitOwner(e, f)
+	}
+	return awaitQuota(e, quota, "quota", f)
+}
+
 // looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
-// not show it allow another call. Facts: now, served, tripped.
+// not show it allow another call. An early look, at a call that may still be under way, counts only if it shows the call.
+// Facts: now, brokerNow, contended, orphaned, served, tripped.
 func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
+		e.Attempts = max(e.Attempts, 1) // of a run that a lost ledger has forgotten none is known
 		return d.taken(e, *found, f)
 	}
+	if e.State == ledger.StateCalled {
+		return e, d.awaitOwner(e, f)
+	}
 	if e.Looks++; e.Looks < len(lookAfter) {
-		return e, wait(d.nextLook(e).Sub(f.now), "unclear")
+		return e, wait(d.nextLook(e, f).Sub(f.now), "unclear")
 	}
 	e.State = ledger.StateWaiting
 	e.Failures++
@@ -45,7 +82,7 @@ func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) 
 	// first taken, and in there being no fault now.
 	if !f.tripped && f.servedWithin(f.now.Sub(e.ReceivedAt)) {
 		// Only the time that the looks take counts; waiting for a permission or for quota does not.
-		e.Failed += ledger.Duration(d.nextLook(e).Sub(e.LookFrom))
+		e.Failed += ledger.Duration(d.lookAt(e).Sub(e.LookFrom))
 	}
 	if time.Duration(e.Failed) > d.GiveUpAfter {
 		return giveUp(e, f)
@@ -63,13 +100,17 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 	return d.taken(e, *holding, f)
 }
 
-// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, the request waits until
-// it is granted. Facts: now, brokerNow, stopping, backoff, answered,
-// ambiguous, served, message.
+// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, or the API refuses every
+// list, the request waits for the end of that at no cost. Facts: now, brokerNow, orphaned, stopping, backoff, deliveryBackoff,
+// answered, ambiguous, served, listed, message.
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
+	case e.State == ledger.StateCalled: // an early look
+		return e, d.awaitOwner(e, f)
 	case a.Class == defender.System && a.StatusCode == 403:
 		return e, wait(f.deliveryBackoff, "mayNotList")
+	case a.Class == defender.Rejected && !f.within(f.listed, f.brokerNow.Sub(e.Written)): // nobody's list is answered
+		return e, wait(f.deliveryBackoff, "listRefused")
 	case a.Class == defender.System:
 		return systemFault(e, a)
 	case a.Class == defender.Throttled:
@@ -102,9 +143,9 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 }
 
 // servedWithin reports whether the API took a call of this replica, for any request, in the last d.
-func (f facts) servedWithin(d time.Duration) bool {
-	return !f.served.IsZero() && f.now.Sub(f.served) < d
-}
+func (f facts) servedWithin(d time.Duration) bool { return f.within(f.served, d) }
+
+func (f facts) within(at time.Time, d time.Duration) bool { return !at.IsZero() && f.now.Sub(at) < d }
 
 // ours says whether an action can be of a call of this run: the machine, the type, the comment, created since its first
 // call, and not known to be another request's.
@@ -124,6 +165,17 @@ func (d decider) leaseRemaining(e ledger.Entry, f facts) time.Duration {
 		return 0
 	}
 	return e.Written.Add(d.startLimit(e) + d.Timeout + d.ReconcileDelay).Sub(f.brokerNow)
+}
+
+// awaitOwner leaves a call to the process that made it, for as long as that may be in the middle of it. If its message was
+// redelivered, which shows that it is dead or cut off from the broker, the next early look follows when the intent is twice
+// as old, so that a call without effect costs few of them.
+func (d decider) awaitOwner(e ledger.Entry, f facts) step {
+	rest := d.leaseRemaining(e, f)
+	if f.orphaned {
+		rest = min(rest, max(f.brokerNow.Sub(e.Written), time.Second))
+	}
+	return wait(rest, "inFlight")
 }
 
 // lastPossibleEnd is when a call whose process died can have ended at the latest; one of this process ended before now.

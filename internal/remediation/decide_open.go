@@ -23,6 +23,7 @@ type arrival struct {
 	replay        replay
 	refusedBefore bool // the same signed bytes were refused for expiring too late
 	tooOld        bool
+	lostBefore    time.Time // the ledger may have forgotten requests that were published before this; zero: none
 	dryRun        bool
 }
 
@@ -35,7 +36,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 	case !known && a.refusedBefore:
 		return e, refuse(a, message.CodeExpiresTooLate, refusedAlready)
 	case a.replay.seq != 0:
-		return replayed(e, a)
+		return replayed(e, a, now)
 	case !known:
 		fresh := a.fresh
 		fresh.Revision = e.Revision
@@ -44,6 +45,9 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 				Code: message.CodeTooOld, Origin: message.OriginRequest,
 				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds",
 			})
+		}
+		if a.forgotten() {
+			lookForForgotten(&fresh, now)
 		}
 		return fresh, step{do: doGoOn}
 	case e.State == ledger.StateFinal && e.Outcome == message.DryRun && !a.dryRun && e.Source != a.message:
@@ -57,7 +61,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 }
 
 // replayed opens the next run of a request that ended rejected or abandoned.
-func replayed(e ledger.Entry, a arrival) (ledger.Entry, step) {
+func replayed(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 	ended := e.State == ledger.StateFinal && (e.Outcome == message.Rejected || e.Outcome == message.Abandoned)
 	switch {
 	case e.State != "" && e.ReplayOf == a.replay.seq: // this replay's own run goes on
@@ -76,6 +80,8 @@ func replayed(e ledger.Entry, a arrival) (ledger.Entry, step) {
 		e.ReplayOf = a.replay.seq
 		if old.Error != nil && old.Error.Code == message.CodeFateUnknown {
 			lookFirst(&e, old)
+		} else if old.State == "" && a.forgotten() {
+			lookForForgotten(&e, now)
 		}
 		return e, step{do: doReopen}
 	}
@@ -99,4 +105,14 @@ func refuse(a arrival, code, why string) step {
 func lookFirst(e *ledger.Entry, old ledger.Entry) {
 	e.State, e.Looks = ledger.StateUnknown, len(lookAfter)-1
 	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
+}
+
+// forgotten reports whether the request may have been called for under a ledger that was lost.
+func (a arrival) forgotten() bool { return a.fresh.AskedAt.Before(a.lostBefore) }
+
+// lookForForgotten makes a run begin with the three looks that follow a call without a clear answer: a call from before the
+// ledger was lost can have begun at any time since the request was published, and up to a moment ago.
+func lookForForgotten(e *ledger.Entry, now time.Time) {
+	e.State = ledger.StateUnknown
+	e.CalledAt, e.LastCall, e.LookFrom = e.AskedAt.Add(-wideMargin), now.UTC(), now.UTC()
 }

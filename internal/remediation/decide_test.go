@@ -110,10 +110,16 @@ func both(fs ...func(*input)) func(*input) {
 	}
 }
 
+func ledgerLost(in *input) {
+	in.comes.fresh.AskedAt, in.comes.lostBefore = tableNow.Add(-time.Hour), tableNow.Add(-time.Minute)
+}
+
 // table is every decision about a run. ARCHITECTURE.md draws it.
 var table = []row{
 	// A message comes to the entry of its id.
 	{"", "message", "unknown id", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
+	{"", "message", "unknown id, published before the ledger was lost", both(fresh, ledgerLost), arrives, ledger.StateUnknown, step{do: doGoOn}, ""},
+	{"", "message", "unknown id, published after the ledger was lost", both(fresh, ledgerLost, func(in *input) { in.comes.fresh.AskedAt = tableNow }), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
 	{"", "message", "too old", both(fresh, func(in *input) { in.comes.tooOld = true }), arrives, ledger.StateFinal, step{do: doPublish}, message.CodeTooOld},
 	{"", "message", "refused before", both(fresh, func(in *input) { in.comes.refusedBefore = true }), arrives, "", step{do: doRefuse}, message.CodeExpiresTooLate},
 	{ledger.StateWaiting, "message", "same request", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
@@ -123,6 +129,7 @@ var table = []row{
 	{ledger.StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, ledger.StateFinal, step{do: doGoOn}, ""},
 	{ledger.StateFinal, "message", "ended as dry run, not published", both(fresh, dryRunEnded, func(in *input) { in.e.Published = false }), arrives, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
 	{"", "replay", "entry expired", replays, arrives, ledger.StateWaiting, step{do: doReopen}, ""},
+	{"", "replay", "entry lost with the ledger", both(replays, ledgerLost), arrives, ledger.StateUnknown, step{do: doReopen}, ""},
 	{"", "replay", "letter gone", both(replays, func(in *input) { in.comes.replay.found = false }), arrives, "", step{do: doRefuse}, message.CodeMalformed},
 	{ledger.StateFinal, "replay", "of its run", both(replays, func(in *input) { in.e.Published = true }), arrives, ledger.StateWaiting, step{do: doReopen}, ""},
 	{ledger.StateFinal, "replay", "of a fateUnknown", both(replays, func(in *input) {
@@ -138,6 +145,14 @@ var table = []row{
 	{ledger.StateWaiting, "next", "due", nil, next, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "next", "not due", func(in *input) { in.e.NotBefore = tableNow.Add(time.Minute) }, next, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "notDue"}, ""},
 	{ledger.StateCalled, "next", "another owner, may still live", func(in *input) { in.e.Owner, in.e.Written = "them", tableNow.Add(-10*time.Second) }, next, ledger.StateCalled, step{do: doWait, after: 27 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "next", "another owner, may still live, but keeps the message alive no longer", both(theirs, redelivered), next, ledger.StateCalled, step{do: doLook}, ""},
+	{ledger.StateCalled, "next", "the same, machine never taken", both(theirs, redelivered, func(in *input) { in.f.isHolder = false }), next, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "looked", "early, found", both(theirs, redelivered, func(in *input) { in.action = anAction("Pending") }), looked, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
+	{ledger.StateCalled, "looked", "early, not there", both(theirs, redelivered), looked, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "looked", "early, not there, intent of 20 s ago", both(theirs, redelivered, func(in *input) { in.e.Written = tableNow.Add(-20 * time.Second) }), looked, ledger.StateCalled, step{do: doWait, after: 17 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "look failed", "early", both(theirs, redelivered, of(defender.System, 401, "Forbidden")), lookFailed, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "look not granted", "early", both(theirs, redelivered), notGranted, ledger.StateCalled, step{do: doWait, after: 10 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateUnknown, "look not granted", "", nil, notGranted, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "quota", quota: true}, ""},
 	{ledger.StateCalled, "next", "of a version before, not begun for certain", func(in *input) {
 		in.e.Owner, in.e.Written, in.e.StartBy = "them", tableNow.Add(-38*time.Second), in.e.LastCall.Add(10*time.Second)
 	}, next, ledger.StateCalled, step{do: doWait, after: 7 * time.Second, cause: "inFlight"}, ""},
@@ -147,7 +162,11 @@ var table = []row{
 	{ledger.StateCalled, "next", "machine's record may have expired", func(in *input) { in.e.Written = tableNow.Add(-24 * time.Hour) }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "next", "look due", nil, next, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateUnknown, "next", "look not due", func(in *input) { in.e.LookFrom = tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 5 * time.Second, cause: "unclear"}, ""},
-	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look not due, others wait for quota", func(in *input) { in.e.LookFrom, in.f.contended = tableNow, true }, next, ledger.StateUnknown, step{do: doWait, after: 30 * time.Second, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "look due, the latest one has counted", func(in *input) {
+		in.e.Looks, in.e.Calls = 1, []ledger.Call{{Operation: ledger.OpList, Time: tableNow}}
+	}, next, ledger.StateUnknown, step{do: doWait, after: 2500 * time.Millisecond, cause: "unclear"}, ""},
+	{ledger.StateUnknown, "next", "last look, the call may not have timed out", func(in *input) { in.e.Looks, in.e.LastCall = 2, tableNow }, next, ledger.StateUnknown, step{do: doWait, after: 32500 * time.Millisecond, cause: "unclear"}, ""},
 	{ledger.StateUnknown, "before look", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeLook, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateUnknown, "before look", "", nil, beforeLook, ledger.StateUnknown, step{do: doLook}, ""},
 	{ledger.StateSubmitted, "next", "", nil, next, ledger.StateSubmitted, step{do: doPublish}, ""},
@@ -159,12 +178,13 @@ var table = []row{
 	{ledger.StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
 	{ledger.StateWaiting, "before call", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateWaiting, "before call", "its audit record never fits", func(in *input) { in.f.unrecordable = "too large" }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "unpublishable"}, ""},
 	{ledger.StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
 	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
 	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
-	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
+	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return machineBusy(reverted(in.e), in.f) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
 
 	// The answer to a call.
 	{ledger.StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
@@ -205,6 +225,8 @@ var table = []row{
 	{ledger.StateUnknown, "looked", "not there, 3rd, waited longer than WORKER_GIVE_UP_AFTER", both(waitedLong, func(in *input) { in.e.Looks = 2 }), looked, ledger.StateFinal, step{do: doPublish}, message.CodeGaveUp},
 	{ledger.StateUnknown, "look failed", "no permission", of(defender.System, 403, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "mayNotList"}, ""},
 	{ledger.StateUnknown, "look failed", "system", of(defender.System, 401, "Forbidden"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
+	{ledger.StateUnknown, "look failed", "the API refuses every list", of(defender.Rejected, 400, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "listRefused"}, ""},
+	{ledger.StateUnknown, "look failed", "the API refuses this list, and others' not", both(of(defender.Rejected, 400, "x"), func(in *input) { in.f.listed = tableNow.Add(-time.Second) }), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed"}, ""},
 	{ledger.StateUnknown, "look failed", "throttled", of(defender.Throttled, 429, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
 	{ledger.StateUnknown, "look failed", "reauthenticate", of(defender.Reauthenticate, 401, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "reauthenticate"}, ""},
 	{ledger.StateUnknown, "look failed", "stopping", both(of(defender.Ambiguous, 0, "x"), func(in *input) { in.f.stopping = true }), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "shutdown"}, ""},
@@ -219,6 +241,17 @@ var table = []row{
 	{ledger.StateSubmitted, "followed", "overdue", func(in *input) { in.seen = observation{action: *anAction("Pending"), overdue: true} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeTrackTimeout},
 	{ledger.StateSubmitted, "followed", "vanished", func(in *input) { in.seen.gone = &defender.Error{StatusCode: 404} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeActionVanished},
 	{ledger.StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, ledger.StateFinal, step{do: doAck}, ""},
+}
+
+// theirs is a call of another process, which has its machine.
+func theirs(in *input) {
+	in.e.Owner, in.e.Written, in.f.isHolder = "them", tableNow.Add(-10*time.Second), true
+}
+
+func redelivered(in *input) { in.f.orphaned, in.f.delivered = true, 2 }
+
+func notGranted(in *input) (ledger.Entry, step) {
+	return in.d.lookNotGranted(in.e, 5*time.Second, in.f)
 }
 
 func beforeLook(in *input) (ledger.Entry, step) { return in.d.beforeLook(in.e, in.f) }
@@ -290,6 +323,49 @@ func TestChart(t *testing.T) {
 	if decided = slices.Compact(decided); !slices.Equal(drawn, decided) {
 		t.Errorf("ARCHITECTURE.md draws\n%s\nthe table has\n%s", strings.Join(drawn, "\n"), strings.Join(decided, "\n"))
 	}
+}
+
+// What a call brought is written again where the ledger has vanished meanwhile.
+func TestMergedIntoNothing(t *testing.T) {
+	for _, state := range []ledger.State{ledger.StateWaiting, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal} {
+		mine := ordinary(state).e
+		mine.Revision = 3
+		if e, over := merged(mine, ledger.Entry{Revision: 9}); !over || e.State != state || e.Revision != 9 {
+			t.Errorf("%s: %t, %+v", state, over, e)
+		}
+	}
+}
+
+// A request that a lost ledger has forgotten is called for after three looks that reach back to before it was published, the
+// last of them when a call of a moment ago would have timed out.
+func TestForgottenIsLookedForFirst(t *testing.T) {
+	in := ordinary("")
+	both(fresh, ledgerLost)(in)
+	e, _ := arrives(in)
+	if asked := in.comes.fresh.AskedAt; !e.CalledAt.Before(asked) {
+		t.Errorf("looked for since %v, of a request of %v", e.CalledAt, asked)
+	}
+	now, looks := in.f.now, 0
+	for range 20 {
+		in.e, in.f.now = e, now
+		next, s := in.d.next(in.e, in.f)
+		switch s.do {
+		case doWait:
+			e, now = next, now.Add(s.after)
+		case doLook:
+			looks++
+			in.e = next
+			if e, s = looked(in); s.do == doCall {
+				if looks != len(lookAfter) || now.Sub(in.comes.lostBefore) < in.d.StartLimit+in.d.Timeout {
+					t.Errorf("called after %d looks, %v behind the loss", looks, now.Sub(in.comes.lostBefore))
+				}
+				return
+			}
+		default:
+			t.Fatalf("%v after %d looks", s.do, looks)
+		}
+	}
+	t.Error("never called")
 }
 
 // A late answer stands above what another process has written where it has an action and the other has none.

@@ -146,6 +146,9 @@ func (u universe) tick() (universe, bool) {
 		}
 	}
 	u.ledger = u.ledger.older()
+	if u.other.made {
+		u.other.age = min(u.other.age+1, oldest)
+	}
 	for i := range u.procs {
 		p := &u.procs[i]
 		if *p != (proc{}) {

@@ -23,6 +23,7 @@ type universe struct {
 	tracks  [2]tracking
 	flights [2]flight // a third can't come before a call that should not be made
 	late    late
+	other   glimpse
 	effects int8 // actions that the API has made
 	told    rec  // the final result, as published
 	crashes int8 // still to come
@@ -30,6 +31,7 @@ type universe struct {
 	refuses int8
 	freezes int8
 	lates   int8
+	looks   int8
 }
 
 // rec is an entry as far as decisions rest on it.
@@ -108,6 +110,12 @@ type late struct {
 	fresh bool
 }
 
+// glimpse is the latest look that was made for another request: an action is listed as soon as it is there.
+type glimpse struct {
+	made, found bool
+	age         int8
+}
+
 const (
 	tick    = time.Second
 	oldest  = 6 // ages beyond it are all the same
@@ -122,7 +130,7 @@ var (
 )
 
 // exploring are the settings. The looks alone would end before the call can have: all three are due at the first tick.
-var exploring = decider{GiveUpAfter: 24 * time.Hour, ReconcileDelay: tick / 6, Timeout: timeout * tick, StartLimit: tick, Track: true}
+var exploring = decider{GiveUpAfter: 24 * time.Hour, ReconcileDelay: tick / 8, Timeout: timeout * tick, StartLimit: tick, Track: true}
 
 func index[T comparable](all []T, v T) int8 {
 	for i, x := range all {
@@ -273,6 +281,7 @@ type rules struct {
 	looked     func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step)
 	merged     func(mine, theirs ledger.Entry) (ledger.Entry, bool)
 	sighted    func(d decider, e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step)
+	serves     func(l look, n need) bool
 	unintended bool // the POST needs no intent
 	unlimited  bool // nor must it leave within StartLimit of it
 	blind      bool // writes are no compare-and-swap
@@ -282,5 +291,5 @@ type rules struct {
 }
 
 func theRules() rules {
-	return rules{next: decider.next, answered: decider.answered, looked: decider.looked, merged: merged, sighted: decider.observed}
+	return rules{next: decider.next, answered: decider.answered, looked: decider.looked, merged: merged, sighted: decider.observed, serves: look.serves}
 }

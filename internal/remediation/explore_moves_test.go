@@ -11,8 +11,9 @@ import (
 // explorer knows all that can happen next in a universe.
 type explorer struct {
 	rules
-	named bool // the moves have names, which take their time
-	emit  func(what string, next universe, wrong string)
+	named    bool // the moves have names, which take their time
+	orphaned bool // the message in hand is redelivered
+	emit     func(what string, next universe, wrong string)
 }
 
 func (x *explorer) name(format string, args ...any) string {
@@ -33,6 +34,12 @@ func (x *explorer) moves(u universe) {
 	}
 	for i := range u.flights {
 		x.api(u, i)
+	}
+	if u.looks > 0 {
+		n := u
+		n.looks--
+		n.other = glimpse{made: true, found: u.effects > 0}
+		x.emit("a look is made for another request", n, "")
 	}
 	if u.late.live {
 		n := u
@@ -107,14 +114,16 @@ func (x *explorer) handler(u universe, i int) {
 	}
 }
 
-// takes hands an idle replica a message that nobody has acknowledged.
+// takes hands an idle replica a message that nobody has acknowledged, for the first time or once more.
 func (x *explorer) takes(u universe, i int, say sayer) {
 	for m := range u.acked {
-		if !u.acked[m] {
-			n := u
-			n.procs[i] = proc{msg: int8(m)}
-			x.stand(&n, i)
-			say(n, "takes m%d and reads: %s", m, n.procs[i].at)
+		for _, x.orphaned = range []bool{true, false} {
+			if !u.acked[m] {
+				n := u
+				n.procs[i] = proc{msg: int8(m)}
+				x.stand(&n, i)
+				say(n, "takes m%d (redelivered: %t) and reads: %s", m, x.orphaned, n.procs[i].at)
+			}
 		}
 	}
 }
@@ -177,7 +186,7 @@ func (x *explorer) decider(i int) decider {
 }
 
 func (x *explorer) facts(u universe, i int) facts {
-	return facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
+	return facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, orphaned: x.orphaned, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
 }
 
 // stand reads the ledger and decides where the run stands.
@@ -257,14 +266,21 @@ func (x *explorer) post(u universe, i int, say sayer) {
 
 func (x *explorer) looks(u universe, i int, say sayer) {
 	p, f := u.procs[i], x.facts(u, i)
-	n := u
-	var found *defender.MachineAction
-	if u.effects > 0 {
-		found = &defender.MachineAction{ID: "a1", Status: "Pending"}
+	sees := func(there bool, how string) {
+		n := u
+		var found *defender.MachineAction
+		if there {
+			found = &defender.MachineAction{ID: "a1", Status: "Pending"}
+		}
+		e, s := x.looked(x.decider(i), p.e.entry(), found, f)
+		n.route(i, e, s, &x.rules)
+		say(n, "%s, found: %t", how, there)
 	}
-	e, s := x.looked(x.decider(i), p.e.entry(), found, f)
-	n.route(i, e, s, &x.rules)
-	say(n, "looks, found: %t", found != nil)
+	if o := u.other; o.made && x.serves(look{begun: ago(o.age), whole: true}, need{begun: x.decider(i).lookDue(p.e.entry())}) {
+		sees(o.found, "takes another's look")
+	} else {
+		sees(u.effects > 0, "looks")
+	}
 	if u.faults == 0 {
 		return
 	}

@@ -6,6 +6,8 @@
 // published with the same message id changes nothing. A message that was not acknowledged is redelivered at any time, also
 // while it is in hand.
 //
+// Of looks: one that was made for another request reaches back far enough, and is whole (look.serves refuses others).
+//
 // Of the API: a call takes effect within the time-out of an exchange from its first byte, or never, whoever still waits for
 // its answer; an action is listed as soon as it is there; the API refuses a call that it does not carry out.
 //
@@ -127,14 +129,20 @@ func start(crashes, faults, refuses, freezes, lates int8) universe {
 	}
 }
 
+// beside is a universe in which a look is made for another request, which may count for this one too.
+func beside(u universe) universe {
+	u.looks = 1
+	return u
+}
+
 // The contract holds in every universe.
 func TestExplore(t *testing.T) {
-	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1)}
+	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0))}
 	if Raced { // one goroutine, in which there are no races to find; the bounds above are for the run without the detector
 		bounds = []universe{start(1, 0, 1, 0, 0), start(0, 0, 0, 1, 0)}
 	}
 	for _, first := range bounds {
-		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates), func(t *testing.T) {
+		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks), func(t *testing.T) {
 			began := time.Now()
 			count, trace, wrong := explore(theRules(), first)
 			if wrong != "" {
@@ -188,6 +196,14 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				return d.looked(e, found, f)
 			}
 		}, "6.2"},
+		"an early look that does not show the call counts for nothing": {start(0, 0, 0, 0, 0), func(r *rules) {
+			r.looked = func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
+				if e.State == ledger.StateCalled {
+					e.State, e.Looks = ledger.StateUnknown, 2
+				}
+				return d.looked(e, found, f)
+			}
+		}, "6.2"},
 		"the last look not before the call has timed out": {start(0, 1, 0, 0, 0), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				if e.State == ledger.StateUnknown {
@@ -195,6 +211,9 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return d.next(e, f)
 			}
+		}, "6.2"},
+		"a look that began before it was due does not count": {beside(start(0, 1, 0, 0, 0)), func(r *rules) {
+			r.serves = func(look, need) bool { return true }
 		}, "6.2"},
 		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "6."},
 		"the call within its permit's time":   {start(0, 0, 0, 1, 0), func(r *rules) { r.unlimited = true }, "6.2"},

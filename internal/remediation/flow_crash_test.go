@@ -221,3 +221,35 @@ func TestLateAnswerIsMerged(t *testing.T) {
 		})
 	}
 }
+
+// A call that its process did not live to hear the answer of is found as soon as its message comes to another one, which
+// waits for nothing. One that took no effect is called again only after three looks, the last when it must have ended.
+func TestCallOfADeadProcessIsFoundAtOnce(t *testing.T) {
+	const ack = 5 * time.Second
+	for _, done := range []bool{true, false} {
+		t.Run(fmt.Sprintf("carried out %v", done), func(t *testing.T) {
+			inWorld(t, setup{replicas: 2, untended: true, submit: untracked, ackWait: ack}, func(w *world) {
+				w.faults.inject(fault{at: atPost, done: done, dies: true, times: 1})
+				asked := time.Now()
+				w.ask("r1", 1)
+				w.until("the death", time.Minute, func() bool { return w.living() == 1 })
+				w.passes(ack + time.Second)
+				if _, found := w.final("r1"); found != done {
+					t.Errorf("found: %v\n%s", found, w.dump())
+				}
+				w.settled(10 * time.Minute)
+				w.wantFinal("r1", "submitted")
+				looks, posts := w.lookUps(1), w.posts(1)
+				if done {
+					if len(looks) != 1 || len(posts) != 1 {
+						t.Errorf("%d looks, %d calls", len(looks), len(posts))
+					}
+					return
+				}
+				if len(posts) != 1 || len(looks) < 3 || len(looks) > 6 || posts[0].At.Sub(asked) < startLimit+timeout {
+					t.Errorf("%d looks, %d calls\n%s", len(looks), len(posts), w.dump())
+				}
+			})
+		})
+	}
+}

@@ -126,8 +126,8 @@ func TestReplayOfAnAbandonedRequest(t *testing.T) {
 		posts  int
 	}{
 		"gave up":                    {[]defendersim.Fault{{Op: "unrestrict", Machine: machine(1), Status: 503}}, "abandoned gaveUp", -1},
-		"fate unknown, carried out":  {[]defendersim.Fault{{Op: "unrestrict", Status: 503, Times: 1, CarriedOut: true}, {Op: "list", Machine: machine(1), Status: 500}}, "abandoned fateUnknown", 1},
-		"fate unknown, not made out": {[]defendersim.Fault{{Op: "unrestrict", Status: 503, Times: 1}, {Op: "list", Machine: machine(1), Status: 500}}, "abandoned fateUnknown", 2},
+		"fate unknown, carried out":  {[]defendersim.Fault{{Op: "unrestrict", Status: 503, Times: 1, CarriedOut: true}, {Op: "list", Status: 500}}, "abandoned fateUnknown", 1},
+		"fate unknown, not made out": {[]defendersim.Fault{{Op: "unrestrict", Status: 503, Times: 1}, {Op: "list", Status: 500}}, "abandoned fateUnknown", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, setup{untended: true, free: true, submit: impatient}, func(w *world) {

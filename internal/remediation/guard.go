@@ -1,7 +1,6 @@
 package remediation
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -55,71 +54,60 @@ func (p *attempt) prepareLook() error {
 	if !p.guarded(guardGood) {
 		return nil
 	}
-	return p.ensureLook(guardAhead, true)
+	_, err := p.guardLook(guardAhead, p.gather)
+	return err
+}
+
+// gather waits for several free calls.
+func (p *attempt) gather() error {
+	if p.Quota == nil {
+		return nil
+	}
+	began := time.Now()
+	p.Shared.noteGathering(gatherFor)
+	defer p.Shared.noteGathering(0)
+	if err := p.Quota.Gather(p.wait, gatherCalls, gatherFor); err != nil {
+		return err
+	}
+	p.e.Stages.Granted(time.Since(began))
+	return nil
 }
 
 // newerActions are the actions since the request was published that may restrict or isolate its machine.
 func (p *attempt) newerActions() ([]defender.MachineAction, error) {
-	if err := p.ensureLook(guardGood-p.Config.StartLimit, false); err != nil {
+	l, err := p.guardLook(guardGood-p.Config.StartLimit, func() error { return nil })
+	switch {
+	case err != nil:
 		return nil, err
+	case !l.whole:
+		actions, _, err := p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: p.publishedInAPITime()})
+		return actions, err
 	}
-	if p.sharedLook.disabled() {
-		return p.list(defender.Query{MachineID: p.e.MachineID, CreatedSince: p.publishedInAPITime()})
-	}
-	actions, x := p.sharedLook.actionsOf(p.e.MachineID)
-	p.e.AddSharedLook(x)
-	return actions, nil
+	p.e.AddSharedLook(l.call)
+	return l.actions, nil
 }
 
-// ensureLook returns when the shared look is no older than good and reaches back far enough for this request, or is disabled
-// for now. One request at a time looks on behalf of all that wait.
-func (p *attempt) ensureLook(good time.Duration, gather bool) error {
-	enough := func() bool { return p.sharedLook.disabled() || p.sharedLook.covers(p.publishedInAPITime(), good) }
-	if enough() {
-		return nil
-	}
-	leave, err := p.sharedLook.acquire(p.wait, p.key, p.publishedAt())
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if enough() {
-		return nil
-	}
-	if gather && p.Quota != nil {
-		began := time.Now()
-		p.Shared.noteGathering(gatherFor)
-		err := p.Quota.Gather(p.wait, gatherCalls, gatherFor)
-		p.Shared.noteGathering(0)
-		if err != nil {
-			return err
-		}
-		p.e.Stages.Granted(time.Since(began))
-	}
-	return p.lookShared()
-}
-
-// lookShared makes the shared look. Its call may use the quota's reserve.
-func (p *attempt) lookShared() error {
-	p.Shared.noteGuard()
+// guardLook returns a look at what restricts or isolates that is no older than good and reaches back far enough for this
+// request, or one that is not whole. A new one is made after before.
+func (p *attempt) guardLook(good time.Duration, before func() error) (look, error) {
 	for again := true; ; again = false {
-		// Slightly older requests may follow those that wait now.
-		since := p.apiTime().Add(p.sharedLook.oldest().Sub(p.BrokerNow()) - time.Minute)
-		began := time.Now()
-		actions, err := p.list(defender.Query{Types: []string{typeRestrict, typeIsolate}, CreatedSince: since})
-		if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
-			p.sharedLook.disable() // cut short, or with an unreadable entity: a look at one machine may succeed
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		p.Shared.setListing("")
-		p.sharedLook.record(began, since, actions, p.e.LastLook())
+		n := need{begun: time.Now().Add(-good), since: p.publishedInAPITime()}
+		l, err := p.Shared.restrictions.get(p.wait, p.key, n, func(oldest func() time.Time) (look, error) {
+			if err := before(); err != nil {
+				return look{}, err
+			}
+			p.Shared.noteGuard()
+			l, err := p.lookAtAll(oldest().Add(-time.Minute), typeRestrict, typeIsolate) // slightly older requests may follow
+			for i := range l.actions {
+				l.actions[i].Raw = nil
+			}
+			return l, err
+		})
 		// The answer has shown the API's time. If its clock is far behind ours, the look did not reach back far enough.
-		if !again || !since.After(p.publishedInAPITime()) {
-			return nil
+		if err != nil || !again || !l.whole || !l.since.After(p.publishedInAPITime()) {
+			return l, err
 		}
+		before = func() error { return nil }
 	}
 }
 

@@ -3,6 +3,7 @@ package remediation
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -22,7 +23,7 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
 		p.ambiguous.reset()
@@ -32,20 +33,48 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// lookForCall lists the actions that may be the run's call. If the API's clock was not known at the call, the first answer
-// shows it, and the look is repeated with the corrected time if it did not reach back far enough.
+// lookForCall returns the actions of a look that counts for this run: it was made after the look was due, and is none that
+// counted before. If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
+// corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
+	due := decider(p.Config).lookDue(p.e)
+	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
+		return nil, err
+	}
 	p.dateCall()
 	for again := true; ; again = false {
 		since := p.e.CalledAt
-		actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: since})
+		l, err := p.Shared.calls.get(p.wait, p.key, need{due, since}, func(oldest func() time.Time) (look, error) {
+			return p.lookAtAll(p.Shared.calls.reach(oldest().Add(-lookBack)), defender.TypeUnrestrict)
+		})
+		if err == nil && !l.whole {
+			l.actions, _, err = p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, CreatedSince: since})
+		} else if err == nil {
+			p.e.AddSharedLook(l.call)
+		}
 		if err != nil {
 			return nil, err
 		}
 		if p.dateCall(); !p.e.CalledAt.Before(since) || !again {
-			return actions, nil
+			return l.actions, nil
 		}
 	}
+}
+
+// lookBack is how much further back than is needed a look reaches, so that it serves those who come a moment later.
+const lookBack = 2 * time.Minute
+
+// lookAtAll makes a look at the actions of all machines. It is not whole if only a look at one machine may succeed.
+func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
+	actions, first, err := p.list(defender.Query{Types: types, CreatedSince: since})
+	if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
+		return look{}, nil
+	}
+	if err != nil {
+		return look{}, err
+	}
+	p.Shared.listed(nil)
+	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
 }
 
 // dateCall corrects CalledAt once the API's clock is known, unless it was known at the call.
@@ -68,12 +97,12 @@ func (p *attempt) dateCall() {
 // adopt takes over the unrestrict action that holds the machine. An earlier call of this run, which the looks did not show,
 // may have made it, and it may have ended since.
 func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
-	actions, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
+	actions, _, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
 	if err != nil {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Shared.setListing("")
+	p.Shared.listed(nil)
 	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
@@ -94,43 +123,46 @@ func first(actions []defender.MachineAction, fits func(defender.MachineAction) b
 
 // lookFailed decides what follows a look that failed. If the budget granted no call for it, the run waits for quota.
 func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
-	f := p.facts()
+	d, f := decider(p.Config), p.facts()
 	if wait, is := quotaWait(err); is {
-		e, s := awaitQuota(p.e, wait, "quota", f)
+		e, s := d.lookNotGranted(p.e, wait, f)
 		return e, s, nil
 	}
 	a, is := errors.AsType[*defender.Error](err)
 	if !is {
 		return p.e, step{}, err
 	}
-	if a.Class == defender.System && a.StatusCode == 403 {
-		p.Shared.setListing(a.Reason)
-	}
-	f.ambiguous = a.Class == defender.Ambiguous && p.ambiguous.add(p.e.MachineID)
-	e, s := decider(p.Config).lookFailed(p.e, a, f)
+	f.listed = p.Shared.lastListed()
+	p.Shared.listed(a)
+	_, others := errors.AsType[othersLook](err) // which has counted already
+	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
+	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil
 }
 
 // maxPages bounds one look.
 const maxPages = 10
 
-// list lists actions, oldest first unless the query says otherwise, and records the exchanges. A page that the API cut short
-// does not prove that an action is absent, so the next page is asked for, by the time of the last action: next links are
-// never followed. No machine has so many actions that this takes more than a few pages.
-func (p *attempt) list(q defender.Query) (all []defender.MachineAction, err error) {
+// list lists actions, oldest first unless the query says otherwise, and records the exchanges; first is the first of them. A
+// page that the API cut short does not prove that an action is absent, so the next page is asked for, by the time of the last
+// action: next links are never followed. No machine has so many actions that this takes more than a few pages.
+func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first defender.Exchange, err error) {
 	for pages := 1; ; pages++ {
 		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
 		p.e.AddLook(page.Exchange, err)
 		if err != nil {
-			return nil, err
+			return nil, first, err
+		}
+		if pages == 1 {
+			first = page.Exchange
 		}
 		all = append(all, page.Actions...)
 		if !page.More || q.Top > 0 {
-			return all, nil
+			return all, first, nil
 		}
 		n := len(page.Actions)
 		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
-			return nil, &defender.Error{
+			return nil, first, &defender.Error{
 				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
 				Message: "the list of actions is cut short, so that it shows nothing",
 			}

@@ -71,6 +71,7 @@ type Submitter struct {
 	Breaker     *Breaker
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
+	LostBefore  func() time.Time // arrival.lostBefore; nil: never
 	Metrics     *Metrics
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
@@ -78,10 +79,9 @@ type Submitter struct {
 	Tracing     Tracing
 	Log         *zap.Logger
 
-	inFlight   inFlight
-	ambiguous  ambiguousRun
-	sharedLook sharedLook
-	refusals   refusals
+	inFlight  inFlight
+	ambiguous ambiguousRun
+	refusals  refusals
 }
 
 // attempt is one delivery on its way through the Submitter.
@@ -196,7 +196,8 @@ func (p *attempt) open() (message.Outcome, error) {
 	now := p.BrokerNow()
 	e, s := opened(p.e, arrival{
 		fresh: ledger.NewEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
-		tooOld: p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
+		lostBefore: p.lostBefore(),
+		tooOld:     p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
 	}, time.Now())
 	switch s.do {
 	case doRefuse:
@@ -226,6 +227,13 @@ func (p *attempt) open() (message.Outcome, error) {
 	return p.carry()
 }
 
+func (s *Submitter) lostBefore() time.Time {
+	if s.LostBefore == nil {
+		return time.Time{}
+	}
+	return s.LostBefore()
+}
+
 // outcomeOf decides what becomes of the message after an error that is no answer about the request.
 func (p *attempt) outcomeOf(err error) message.Outcome {
 	wait, quota := quotaWait(err)
@@ -238,12 +246,15 @@ func (p *attempt) outcomeOf(err error) message.Outcome {
 		p.Log.Error("a request waits: its ledger entry is not understood", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
 		return message.Later(time.Minute, "garbled")
 	case errors.Is(err, message.ErrTooLarge): // as of a results stream that somebody has made for smaller messages
-		p.Log.Error("a request waits: what must be stored for it is larger than the broker takes", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
-		return message.Later(time.Minute, "tooLarge")
+		return p.unpublishable(err)
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return message.Later(0, "shutdown")
 	case quota:
 		return message.Later(min(wait, maxQuotaDelay), "quota")
+	}
+	if failed, is := errors.AsType[notPublished](err); is {
+		failed.trip(p.Breaker)
+		return message.Later(p.Breaker.NakDelay(), faultPublish)
 	}
 	p.Breaker.Trip(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
 	return message.Later(p.Breaker.NakDelay(), faultStore)

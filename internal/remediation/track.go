@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -44,6 +45,7 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
+	Breaker   *Breaker // tripped while nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
 	Shared    *SharedState
@@ -52,10 +54,18 @@ type Tracker struct {
 
 	mu          sync.Mutex
 	open        map[string]*followed
-	unpublished map[string]time.Time // decided and not known to be published, and since when
-	fresh       bool                 // something new to follow came since the last look
+	unpublished map[string]*unpublished // decided and not known to be published
+	fresh       bool                    // something new to follow came since the last look
+	looked      time.Time               // when all that was open was last seen
+	due         time.Duration           // how soon after that it is to be seen again
 
 	toFollow, toPublish chan struct{} // full when there is something new in open, and in unpublished
+}
+
+// unpublished is a decided result that is not published, as far as is known.
+type unpublished struct {
+	tried time.Time
+	tries int // at what never fits
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -68,6 +78,9 @@ type followed struct {
 	lookAt      time.Time
 }
 
+// since is since when actions are listed for f to be among them.
+func (f *followed) since() time.Time { return f.created.Add(-time.Second).Truncate(time.Second) }
+
 const (
 	pageSize       = 10_000      // the API's largest page [doc]
 	listLag        = time.Minute // younger actions may be missing from the list
@@ -76,13 +89,18 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
+	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
+	// which something is wrong with the list alone, not for speed.
+	singlesPerRound = 4
+	fewActions      = 1000 // as long as a page may be for looks for calls to reach back as far
 )
 
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished = map[string]*followed{}, map[string]time.Time{}
+	t.open, t.unpublished = map[string]*followed{}, map[string]*unpublished{}
 	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
+	t.looked = time.Now()
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -113,6 +131,8 @@ func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished = nil, nil
+	t.Shared.over(health.NotFollowing)
+	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
 }
 
@@ -143,11 +163,12 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.State == ledger.StateFinal && !e.Published && !e.Dead {
-		t.unpublished[key] = time.Now()
-		fill(t.toPublish)
-	} else {
+	switch decided := e.State == ledger.StateFinal && !e.Published && !e.Dead; {
+	case !decided:
 		delete(t.unpublished, key)
+	case t.unpublished[key] == nil:
+		t.unpublished[key] = &unpublished{tried: time.Now()}
+		fill(t.toPublish)
 	}
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
@@ -155,6 +176,9 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt}
 		if f.created.IsZero() {
 			f.created = e.CalledAt
+		}
+		if len(t.open) == 0 {
+			t.looked = time.Now() // there was nothing to look at
 		}
 		t.open[key] = f
 		t.fresh = true
@@ -176,24 +200,43 @@ func (t *Tracker) unfollow(key string, err error) bool {
 	return true
 }
 
+func (t *Tracker) seen() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looked = time.Now()
+}
+
+// Overdue is since when the open actions have not been looked at, and for how long they should have been; zero: none is open.
+func (t *Tracker) Overdue() (since time.Time, by time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.open) == 0 {
+		return time.Time{}, 0
+	}
+	return t.looked, time.Since(t.looked) - t.due
+}
+
 // follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
 func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
+	failures := 0
 	for {
-		if t.Following() == 0 { // the first one is looked at after one interval
-			select {
-			case <-ctx.Done():
+		if t.Following() == 0 {
+			if t.Shared.over(health.NotFollowing); await(ctx, t.toFollow, time.Hour) != nil {
 				return
-			case <-t.toFollow:
 			}
-			interval, last = t.Config.Interval, time.Now()
+			interval, last, failures = t.Config.Interval, time.Now(), 0 // the first one is looked at after one interval
 			continue
 		}
 		due := interval
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))
 		}
-		if rest := time.Until(last.Add(due)); rest > 0 {
+		t.mu.Lock()
+		t.due = due
+		t.mu.Unlock()
+		shown := t.shown(last.Add(t.Config.Interval))
+		if rest := time.Until(last.Add(due)); rest > 0 && !shown.whole {
 			if sleep(ctx, min(rest, time.Second)) != nil {
 				return
 			}
@@ -201,17 +244,34 @@ func (t *Tracker) follow(ctx context.Context) {
 		}
 		var changed bool
 		var err error
-		changed, calls, err = t.look(ctx)
-		if last = time.Now(); err != nil && ctx.Err() == nil {
-			t.Log.Warn("following is held up", zap.Error(err))
-		}
-		if wait, is := quotaWait(err); is {
+		changed, calls, err = t.look(ctx, shown)
+		last = time.Now()
+		wait, quota := quotaWait(err)
+		switch {
+		case quota:
 			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
+		case err == nil:
+			failures = 0
+			t.Shared.over(health.NotFollowing)
+		case ctx.Err() == nil:
+			t.Log.Warn("following is held up", zap.Error(err))
+			if failures++; failures > 1 && !t.Shared.mayNotList() { // the first may be a single bad answer
+				t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+			}
 		}
-		if interval = min(interval*3/2, t.longest()); changed {
+		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
 			interval = t.Config.Interval
 		}
+		if listRefused(err) { // it takes some calls each time
+			interval = t.longest()
+		}
 	}
+}
+
+// listRefused reports whether an error is the API's refusal of the list.
+func listRefused(err error) bool {
+	a, is := errors.AsType[*defender.Error](err)
+	return is && a.Class == defender.Rejected
 }
 
 // longest is how long an action may go unseen while nobody else needs the quota.
@@ -232,9 +292,26 @@ func (t *Tracker) fairShare(calls int) time.Duration {
 	return least
 }
 
-// look is one round over everything followed. calls counts the exchanges it took.
-func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error) {
-	r := &round{Tracker: t, ctx: ctx, byAction: map[string][]*followed{}, seen: map[string]bool{}}
+// shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
+func (t *Tracker) shown(begun time.Time) look {
+	l, is := t.Shared.calls.have(need{begun, time.Now()})
+	if !is {
+		return look{}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.open {
+		if !l.serves(need{begun, f.since()}) {
+			return look{}
+		}
+	}
+	return l
+}
+
+// look is one round over everything followed, which shown has shown already unless it is not whole. calls counts the
+// exchanges it took.
+func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int, err error) {
+	r := &round{Tracker: t, ctx: ctx, shown: shown, byAction: map[string][]*followed{}, seen: map[string]bool{}}
 	t.mu.Lock()
 	changed, t.fresh = t.fresh, false
 	for _, f := range t.open {
@@ -243,13 +320,21 @@ func (t *Tracker) look(ctx context.Context) (changed bool, calls int, err error)
 	}
 	t.mu.Unlock()
 	if len(r.open) == 0 {
+		t.seen()
+		t.Shared.calls.follow(time.Time{})
 		return false, 0, nil
 	}
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
 	err = r.list()
 	r.finish()
-	if err == nil {
+	switch {
+	case err == nil:
 		err = r.missing()
+	case listRefused(err):
+		err = errors.Join(err, r.singles())
+	}
+	if err == nil {
+		t.seen()
 	}
 	return changed || r.changed, r.calls, err
 }

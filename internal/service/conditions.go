@@ -1,11 +1,9 @@
 package service
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/health"
 )
@@ -21,15 +19,25 @@ func (s *Service) Conditions() []health.Condition {
 	return s.conditions
 }
 
-// seen are the conditions as each part sees them now.
-func (s *Service) seen() (all []health.Condition) {
+// seen are the conditions as each part sees them now, and what the watch finds that none of them explains.
+func (s *Service) seen() []health.Condition {
+	known, p := s.known()
+	if p == nil {
+		return known
+	}
+	looked, overdue := p.Tracker.Overdue()
+	return append(known, p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+}
+
+// known are those that a part can name.
+func (s *Service) known() (all []health.Condition, p *parts) {
 	b, p, waiting := s.current()
 	if b == nil || p == nil {
-		return []health.Condition{health.New(health.Broker, waiting)}
+		return []health.Condition{health.New(health.Broker, waiting)}, nil
 	}
 	all = append(all, ofBroker(b)...)
-	all = append(all, p.ofWork()...)
-	return append(all, s.ofFiles()...)
+	all = append(all, p.ofWork(b)...)
+	return append(all, s.ofFiles()...), p
 }
 
 // ofBroker are about the connection and what stands at its other end.
@@ -37,6 +45,15 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 	if err := b.Connected(); err != nil {
 		all = append(all, health.New(health.Broker, err.Error()))
 	}
+	if f := b.StoreFault(); f.Reason != "" {
+		c := health.New(health.Store, "the embedded broker stores nothing: "+f.Reason)
+		c.Since = f.Since
+		all = append(all, c)
+	}
+	if nearly := b.StoreNearlyFull(); nearly != "" {
+		all = append(all, health.New(health.DiskNearlyFull, nearly))
+	}
+	all = append(all, b.Conditions()...)
 	if small := b.SmallPayload(); small != "" {
 		all = append(all, health.New(health.MaxPayload, "the broker: "+small))
 	}
@@ -47,35 +64,45 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 }
 
 // ofWork are about taking requests, calling and following.
-func (p *parts) ofWork() (all []health.Condition) {
+func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
-		c := health.New(health.Paused, "paused by an operator: "+pause.Reason+"; `worker resume` ends it")
-		c.Since = pause.Since
-		if pause.Until != nil {
-			c.Until = *pause.Until
-		}
-		all = append(all, c)
+		all = append(all, pausedBy(pause))
 	}
-	if fault, on := p.breaker.Current(); on {
+	if fault, on := p.breaker.Current(); on && (fault.Code != health.Store || b.StoreFault().Reason == "") { // else it is a consequence
 		c := health.New(fault.Code, fault.Reason)
 		c.Since, c.Stops = fault.Since, true
 		all = append(all, c)
 	} else if !p.tokenSeen.Load() {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
-	if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
-		next := time.Now().Add(in).Round(time.Second)
-		c := health.New(health.WaitingForQuota, fmt.Sprintf("all calls that the API allows are used up; requests wait for the next call, at %s", admin.Clock(next)))
-		c.Until = next.UTC()
+	all = append(all, p.throttled()...)
+	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
+		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream was lost or calls were made without a limit; none is made until they have aged out")
+		c.Until = until.UTC()
 		all = append(all, c)
+	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
+		all = append(all, waitingForQuota(time.Now().Add(in).Round(time.Second)))
 	}
 	if p.BesideLive() {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
 	}
-	if denied := p.shared.ListingDenied(); denied != "" {
-		all = append(all, health.New(health.MayNotList, denied))
+	return append(all, p.shared.Conditions()...)
+}
+
+// throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.
+func (p *parts) throttled() []health.Condition {
+	since, until := p.Budget.Throttled()
+	rest := time.Until(until)
+	if until.IsZero() {
+		return nil
 	}
-	return all
+	text := "the API throttles (429): no call is made before its Retry-After has passed"
+	if rest > 2*time.Hour {
+		text += ", which is further ahead than its limits explain; if it is a mistake, `worker resume --closure` lifts it"
+	}
+	c := health.New(health.Throttled, text)
+	c.Since, c.Until, c.Stops = since.UTC(), until.Round(time.Second).UTC(), rest > time.Minute
+	return []health.Condition{c}
 }
 
 // ofFiles are about files that are read again when they change. What they said last stays in force meanwhile.

@@ -38,28 +38,37 @@ func (s *Service) gauges() []prometheus.Collector {
 		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
 	}, []string{"version"})
 	build.WithLabelValues(ThisBuild().Version).Set(1)
-	return []prometheus.Collector{pending, notKept, build, pausedCollector{s}}
+	return []prometheus.Collector{pending, notKept, build, conditionCollector{s}}
 }
 
-// pausedCollector is unrestrict_paused{reason}: 1 for each reason why this replica takes no requests.
-type pausedCollector struct{ s *Service }
+// conditionCollector is unrestrict_condition{code} and unrestrict_paused{reason}, of this replica.
+type conditionCollector struct{ s *Service }
 
-var pausedDesc = prometheus.NewDesc("unrestrict_paused", "1 for each reason why this replica takes no requests.", []string{"reason"}, nil)
+var (
+	pausedDesc    = prometheus.NewDesc("unrestrict_paused", "1 for each reason why this replica takes no requests.", []string{"reason"}, nil)
+	conditionDesc = prometheus.NewDesc("unrestrict_condition",
+		"For each condition of this replica that holds requests or actions up: 2 where it takes no requests because of it, else 1.", []string{"code"}, nil)
+)
 
 // Describe is called by the registry.
-func (c pausedCollector) Describe(ch chan<- *prometheus.Desc) { ch <- pausedDesc }
+func (c conditionCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- pausedDesc
+	ch <- conditionDesc
+}
 
 // Collect is called by the registry.
-func (c pausedCollector) Collect(ch chan<- prometheus.Metric) {
-	stop, _ := health.Stopping(c.s.Conditions())
-	seen := map[string]bool{}
-	for _, r := range stop {
-		if !seen[r.Code] {
-			seen[r.Code] = true
-			ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 1, r.Code)
+func (c conditionCollector) Collect(ch chan<- prometheus.Metric) {
+	paused, conditions := map[string]float64{health.Paused: 0}, map[string]float64{health.Paused: 0}
+	for _, h := range c.s.Conditions() {
+		conditions[h.Code] = max(conditions[h.Code], 1)
+		if h.Stops {
+			paused[h.Code], conditions[h.Code] = 1, 2
 		}
 	}
-	if !seen["paused"] {
-		ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, 0, "paused")
+	for code, on := range paused {
+		ch <- prometheus.MustNewConstMetric(pausedDesc, prometheus.GaugeValue, on, code)
+	}
+	for code, value := range conditions {
+		ch <- prometheus.MustNewConstMetric(conditionDesc, prometheus.GaugeValue, value, code)
 	}
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type parts struct {
 	refusals    func(context.Context) error // records how many messages were refused
 	notKept     func() int
 	dryRun      bool
+	watch       *watch
 	tokenSeen   atomic.Bool
 	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
 }
@@ -53,7 +55,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: cmp.Or(s.StillAfter, stillAfter(set.Defender.Timeout))}, Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		store, err = s.openStores(ctx, p)
@@ -72,7 +74,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget,
-		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now,
+		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now, LostBefore: s.Broker.LedgerLostBefore,
 		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.Names().OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
 			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,
@@ -83,7 +85,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.quotaContended,
@@ -91,12 +93,12 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		},
 	}
 	p.Consumer = consumer.New(consumer.Config{
-		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(),
+		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: func(ctx, work context.Context, d message.Delivery) message.Outcome {
 			p.replicas.Stir()
 			return submitter.Handle(ctx, work, d)
 		},
-		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
+		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
 		Idle: func(ctx context.Context) {
 			n, err := s.Broker.Pending(ctx)
@@ -115,7 +117,11 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
 	p.replicas = s.Broker.NewReplicas(s.Owner)
-	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), s.Settings.Replicas, p.replicas)
+	created := s.Settings.Replicas
+	if !s.Settings.Provision {
+		created = 0
+	}
+	p.rates, err = rates.New(ctx, s.Broker.JS(), s.Broker.State(), config.Windows(s.Settings.Rates), created, p.replicas)
 	if err != nil {
 		return nil, fmt.Errorf("call budget: %w", err)
 	}
@@ -150,6 +156,7 @@ func (s *Service) assembleClient(p *parts) error {
 // serve runs all parts but the consumer.
 func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 	return runAll(ctx, map[string]func(context.Context) error{
+		"streams":        s.Broker.Keep,
 		"call budget":    p.rates.Run,
 		"budget metrics": p.Budget.Run,
 		"shared state":   func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
@@ -159,6 +166,7 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 		"rule files":     s.WatchRules,
 		"tally":          p.Tally.Run,
 		"page":           func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
+		"watch":          func(ctx context.Context) error { return s.watchQueue(ctx, p) },
 	})
 }
 

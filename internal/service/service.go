@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -34,7 +35,8 @@ type Service struct {
 	Owner      string // this process, to the others
 	Ended      chan struct{}
 
-	SyncInterval bool // for benchmarks: the embedded broker acknowledges before the disk has it
+	SyncInterval bool          // for benchmarks: the embedded broker acknowledges before the disk has it
+	StillAfter   time.Duration // for tests: how long requests may stand still without a cause; 0: as long as they should
 
 	Mu         sync.Mutex
 	waiting    string // what is waited for before requests are taken; "" once they are

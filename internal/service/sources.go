@@ -1,7 +1,6 @@
 package service
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -49,7 +48,7 @@ func (s *Service) presence() broker.Presence {
 
 var errNoBroker = errors.New("the broker is not there yet")
 
-// status is what the broker knows of all replicas, and this replica's word on itself.
+// status is what the broker knows of all replicas, and this replica's word on itself, fresher than its last one there.
 func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	b, p, _ := s.current()
 	if b == nil || p == nil {
@@ -59,83 +58,17 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	if err != nil {
 		return admin.Status{}, err
 	}
-	for _, said := range o.Replicas {
-		if said.ID == s.Owner {
-			o.Followed += p.Tracker.Following() - said.Followed
-			o.InFlight += p.Consumer.InFlight() - said.InFlight
-			o.NotKept += p.notKept() - said.NotKept
-		}
+	now := s.presence()
+	now.ID = s.Owner
+	said := slices.IndexFunc(o.Replicas, func(r broker.Presence) bool { return r.ID == s.Owner })
+	if said < 0 {
+		o.Replicas, said = append(o.Replicas, broker.Presence{}), len(o.Replicas)
 	}
-	status, err := statusOf(ctx, o, p.Tally)
-	if err != nil {
-		return admin.Status{}, err
-	}
-	// This replica's own state, fresher than its last presence.
-	if stop, _ := health.Stopping(s.Conditions()); len(stop) > 0 {
-		status.Healthy = false
-		if fault, on := p.breaker.Current(); on && status.Paused == nil {
-			status.Paused = &admin.Pause{Kind: admin.KindFault, Code: fault.Code, Reason: fault.Reason, Since: fault.Since}
-		}
-	} else {
-		status.Healthy = true
-		if op := p.replicas.Paused(); op == nil {
-			status.Paused = nil
-		}
-	}
-	return status, nil
-}
-
-// DeploymentStatus is `worker status`, of all replicas.
-func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates config.Rates) (admin.Status, error) {
-	o, err := b.Overview(ctx, config.Windows(rates))
-	if err != nil {
-		return admin.Status{}, err
-	}
-	return statusOf(ctx, o, tally)
-}
-
-func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
-	results, _, current, err := tally.Counts(ctx)
-	if err != nil {
-		return admin.Status{}, err
-	}
-	status := admin.Status{
-		Healthy:  len(o.Replicas) > 0,
-		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
-		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
-	}
-	if !o.Oldest.IsZero() {
-		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
-	}
-	for _, w := range o.Budget {
-		if w.Limit > 0 {
-			status.Budget = append(status.Budget, admin.Window(w))
-		}
-	}
-	for _, r := range o.Replicas {
-		if !r.Ready {
-			status.Healthy = false
-			if status.Paused == nil && r.Code != health.Paused { // else it was resumed just now
-				status.Paused = &admin.Pause{Kind: admin.KindFault, Code: cmp.Or(r.Code, "notReady"), Reason: r.Reason, Since: r.Since}
-			}
-		}
-	}
-	if o.Pause != nil {
-		status.Healthy = false
-		status.Paused = &admin.Pause{Kind: admin.KindOperator, Code: health.Paused, Reason: o.Pause.Reason, Since: o.Pause.Since, Until: o.Pause.Until}
-	}
-	if waitsForQuota(o) {
-		status.WaitingForQuota = &admin.QuotaWait{NextCallAt: o.NextCall}
-	}
-	if n := o.DryRuns(); n > 0 {
-		status.DryRun = &admin.DryRun{Replicas: n, Live: len(o.Replicas) - n}
-	}
-	return status, nil
-}
-
-// waitsForQuota reports whether requests wait for a free call, and for nothing else.
-func waitsForQuota(o broker.Overview) bool {
-	return o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero()
+	o.Followed += now.Followed - o.Replicas[said].Followed
+	o.InFlight += now.InFlight - o.Replicas[said].InFlight
+	o.NotKept += now.NotKept - o.Replicas[said].NotKept
+	o.Replicas[said] = now
+	return statusOf(ctx, o, p.Tally)
 }
 
 // recent is what the page shows besides.

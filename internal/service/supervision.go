@@ -128,13 +128,5 @@ func (s *Service) doing() string {
 		_, p, _ := s.current()
 		return fmt.Sprintf("taking requests: %d in hand, %d actions followed", p.Consumer.InFlight(), p.Tracker.Following())
 	}
-	return "taking none: " + messages(stop)
-}
-
-func messages(all []health.Condition) string {
-	var texts []string
-	for _, c := range all {
-		texts = append(texts, c.Message)
-	}
-	return strings.Join(texts, "; ")
+	return "taking none: " + health.Join(stop)
 }

@@ -21,6 +21,7 @@ var worker string
 var (
 	requests = amount("CRASH_REQUESTS", 300)
 	kills    = amount("CRASH_KILLS", 20)
+	rounds   = amount("CRASH_ROUNDS", 1)
 )
 
 func amount(variable string, otherwise int) int {

@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -26,6 +27,7 @@ type options struct {
 	env      []string
 	api      defendersim.Config
 	late     bool // the brokers are started by the test
+	ackWait  time.Duration
 }
 
 // world is a whole deployment, and what was asked of it.
@@ -41,11 +43,9 @@ type world struct {
 	oracle
 }
 
-const ackWait = 3 * time.Second
-
 func newWorld(t *testing.T, o options) *world {
 	t.Helper()
-	o.brokers = max(o.brokers, 1)
+	o.brokers, o.ackWait = max(o.brokers, 1), cmp.Or(o.ackWait, 3*time.Second)
 	if o.api.Limits == nil {
 		o.api.Limits = []defendersim.Limit{}
 	}
@@ -93,7 +93,7 @@ func (w *world) connect() {
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	b, err := broker.Open(ctx, broker.Config{
-		URL: strings.Join(w.addrs(), ","), Provision: true, Replicas: w.options.brokers, AckWait: ackWait,
+		URL: strings.Join(w.addrs(), ","), Provision: true, Replicas: w.options.brokers, AckWait: w.options.ackWait,
 	}, zap.NewNop())
 	if err != nil {
 		w.t.Fatal(err)
@@ -117,7 +117,7 @@ func (w *world) newReplica(i int, token string) *replica {
 		t: w.t, name: fmt.Sprint("replica ", i), log: filepath.Join(w.t.TempDir(), "log"), argv: []string{worker, "run"},
 		env: append([]string{
 			"HOME=" + w.t.TempDir(), "NATS_URL=" + url, "DEFENDER_API_URL=" + api, "DEFENDER_AUTH=token-file", "DEFENDER_TOKEN_FILE=" + token,
-			"DEFENDER_TIMEOUT=2s", "WORKER_ADMIN_ADDR=" + r.admin, "WORKER_ACK_WAIT=" + ackWait.String(), "WORKER_REPLICAS=" + fmt.Sprint(w.options.brokers),
+			"DEFENDER_TIMEOUT=2s", "WORKER_ADMIN_ADDR=" + r.admin, "WORKER_ACK_WAIT=" + w.options.ackWait.String(), "WORKER_REPLICAS=" + fmt.Sprint(w.options.brokers),
 			"WORKER_RECONCILE_DELAY=300ms", "WORKER_POLL_INTERVAL=300ms", "WORKER_BACKOFF_MAX=2s",
 			"WORKER_RATE_PER_MINUTE=0", "WORKER_RATE_PER_HOUR=0", "LOG_LEVEL=debug", "LOG_FORMAT=json", "WORKER_SHUTDOWN_TIMEOUT=10s",
 			"GORACE=atexit_sleep_ms=0", // a program with the race detector sleeps for a second before it ends, otherwise

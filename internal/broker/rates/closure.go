@@ -15,23 +15,24 @@ const closedKey = "closed"
 // closure is the value of the key closedKey. The closure ends For after the broker stored it:
 // the only clock that all replicas share.
 type closure struct {
-	Until time.Time `json:"until"` // the same by the writer's estimate of the broker's clock, to be read by people
-	For   string    `json:"for"`   // a Go duration
+	Until  time.Time `json:"until"`            // the same by the writer's estimate of the broker's clock, to be read by people
+	For    string    `json:"for"`              // a Go duration
+	Lifted bool      `json:"lifted,omitempty"` // an operator has ended all closures before this one; For is 0
 }
 
 // errClosureUnread is a closure whose end is not understood, perhaps because a newer version wrote it.
 var errClosureUnread = errors.New("not understood")
 
-func closureEnd(r ledger.Record) (time.Time, error) {
+func closureEnd(r ledger.Record) (end time.Time, lifted bool, err error) {
 	var c closure
 	if err := json.Unmarshal(r.Value, &c); err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
+		return time.Time{}, false, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
 	}
 	d, err := time.ParseDuration(c.For)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
+		return time.Time{}, false, fmt.Errorf("the key %s: %w: %w", closedKey, errClosureUnread, err)
 	}
-	return r.Written.Add(d), nil
+	return r.Written.Add(d), c.Lifted, nil
 }
 
 // Close implements [budget.Closing].
@@ -74,7 +75,7 @@ func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 			return fmt.Errorf("read the closure: %w", err)
 		}
 		if last.Value != nil {
-			end, err := closureEnd(last)
+			end, _, err := closureEnd(last)
 			if err != nil {
 				return err // it may end later
 			}
@@ -91,6 +92,31 @@ func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 		}
 	}
 	return errors.New("write the closure: too many others do")
+}
+
+// lift ends every closure, whatever the key says. A closure that begins later holds. Replicas learn of it by the key, which
+// stays for as long as the longest closure that one of them may know of, so that one that is cut off learns of it too.
+func (s *Store) lift(ctx context.Context, longest time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*timeout)
+	defer cancel()
+	for range 10 {
+		info, err := s.state.Info(ctx)
+		if err != nil {
+			return err
+		}
+		last, err := s.state.Load(ctx, closedKey)
+		if err != nil {
+			return fmt.Errorf("read the closure: %w", err)
+		}
+		value, err := json.Marshal(closure{Until: info.TimeStamp.UTC(), For: "0s", Lifted: true})
+		if err != nil {
+			return err
+		}
+		if _, err = s.state.Save(ctx, ledger.Write{Key: closedKey, Value: value, Revision: last.Revision, TTL: max(longest, time.Hour)}); !errors.Is(err, ledger.ErrConflict) {
+			return err
+		}
+	}
+	return errors.New("lift the closure: too many others write it")
 }
 
 // retryClosure tells the others of a closure that could not be written when it began. While there is one that is not
@@ -130,9 +156,13 @@ func (s *Store) readClosed(ctx context.Context) error {
 // learnClosed takes over a closure that another replica, or an earlier process, has written. How much of it is over is a
 // difference of two readings of the broker's clock.
 func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
-	end, err := closureEnd(r)
-	if err != nil { // closed until it is read again, and so as long as it is there
+	end, lifted, err := closureEnd(r)
+	switch {
+	case err != nil: // closed until it is read again, and so as long as it is there
 		s.extend(time.Now().Add(2 * reread))
+		return
+	case lifted:
+		s.learnLifted(r.Revision)
 		return
 	}
 	now := r.Written // at worst closed for too long
@@ -142,6 +172,16 @@ func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
 		now = info.TimeStamp
 	}
 	s.extend(time.Now().Add(end.Sub(now)))
+}
+
+// learnLifted ends what closes the budget now, once for each time that it was lifted: the key still says so when a later
+// closure is not written yet.
+func (s *Store) learnLifted(revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if revision != s.lifted {
+		s.lifted, s.until, s.pending = revision, time.Time{}, time.Time{}
+	}
 }
 
 func (s *Store) extend(until time.Time) {

@@ -246,3 +246,61 @@ func (l *cable) InProcessConn() (net.Conn, error) {
 	}
 	return l.provider.InProcessConn()
 }
+
+// An operator lifts a closure, however long, once for all replicas. A 429 after that closes again, also while the key still
+// says that it was lifted.
+func TestRateLift(t *testing.T) {
+	for name, d := range map[string]time.Duration{"an hour": time.Hour, "Retry-After is a time": 1_800_000_000 * time.Second, "the longest": math.MaxInt64} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				windows := budget.Limits(50, 1500)
+				js := w.connect()
+				bucket := &faultyBucket{State: w.bucket(js)}
+				a, b := w.replicaWith(js, bucket, windows), w.replica(windows)
+				granted, err := b.Take(t.Context(), "lookup")
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond)
+				a.close(d)
+				synctest.Wait()
+				b.closedFor(d)
+				v, err := Visit(t.Context(), js, w.bucket(js), windows)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rest, err := v.Lift(t.Context()); err != nil || rest < d-time.Minute {
+					t.Fatalf("lifted %v, %v; want %v", rest, err, d)
+				}
+				synctest.Wait()
+				b.take(1)
+				a.take(1)
+				if b.Fresh(granted) {
+					t.Error("a grant of before the closure is fresh")
+				}
+				c := w.replica(windows) // started later
+				c.take(1)
+				if rest, err := v.Lift(t.Context()); err != nil || rest != 0 {
+					t.Errorf("lifted %v where nothing is closed, %v", rest, err)
+				}
+				bucket.fails.Store(true) // the key says lifted for longer than the 429 has come
+				if err := a.Close(t.Context(), 30*time.Second); err == nil {
+					t.Error("a closure that was not stored is no error")
+				}
+				time.Sleep(12 * time.Second)
+				a.closedFor(18 * time.Second)
+				bucket.fails.Store(false)
+				time.Sleep(6 * time.Second)
+				b.closedFor(12 * time.Second)
+				time.Sleep(20 * time.Second)
+				a.close(time.Minute)
+				synctest.Wait()
+				for _, r := range []*replica{a, b, c} {
+					r.closedFor(time.Minute)
+				}
+				time.Sleep(50 * time.Second) // the key is read again
+				b.closedFor(10 * time.Second)
+			})
+		})
+	}
+}

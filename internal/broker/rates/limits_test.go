@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 )
 
@@ -172,6 +173,65 @@ func TestRateStreamRemoved(t *testing.T) {
 		r.want(0, 66*time.Second+budget.StartLimit)
 		time.Sleep(66*time.Second + 2*budget.StartLimit)
 		r.want(5, time.Minute)
+	})
+}
+
+// What a stream had granted is not known any more where another one is in its place: made by somebody, or anew after it was
+// lost while no worker ran. That is said, and ends. The first start is none, nor is one after a version that left no word.
+func TestRateStreamReplaced(t *testing.T) {
+	replace := func(t *testing.T, js jetstream.JetStream) {
+		s, err := js.Stream(t.Context(), "UNRESTRICT_RATE_MINUTE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if err := js.DeleteStream(t.Context(), "UNRESTRICT_RATE_MINUTE"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.CreateStream(t.Context(), s.CachedInfo().Config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark := 66*time.Second + budget.StartLimit
+	t.Run("under a worker", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			r, other := w.replica(budget.Limits(5, 0)), w.replica(budget.Limits(5, 0))
+			r.take(2)
+			if until, window := r.store.UnknownUntil(); !until.IsZero() {
+				t.Errorf("%s is not known until %v", window, until)
+			}
+			replace(t, r.js)
+			r.want(0, mark)
+			other.want(0, mark)
+			if until, window := other.store.UnknownUntil(); window != "minute" || (time.Until(until)-mark-budget.StartLimit).Abs() > time.Second {
+				t.Errorf("%s is not known until %v", window, until)
+			}
+			time.Sleep(mark + budget.StartLimit)
+			r.want(5, time.Minute)
+			if until, _ := other.store.UnknownUntil(); !until.IsZero() {
+				t.Errorf("not known until %v", until)
+			}
+		})
+	})
+	t.Run("while none ran", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			r := w.replica(budget.Limits(5, 0))
+			r.take(2)
+			r.stop()
+			replace(t, r.js)
+			w.replica(budget.Limits(5, 0)).want(0, mark)
+		})
+	})
+	t.Run("left by a version that has no word of it", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			r := w.replica(budget.Limits(5, 0))
+			r.take(2)
+			r.stop()
+			if err := r.store.state.(*stream.Bucket).Purge(t.Context(), "rate.stream.minute"); err != nil {
+				t.Fatal(err)
+			}
+			w.replica(budget.Limits(5, 0)).want(3, time.Minute)
+		})
 	})
 }
 

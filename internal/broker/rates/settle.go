@@ -34,7 +34,7 @@ func (s *Store) settle(ctx context.Context, window string, limit int, known bool
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	stream, err := s.stream(ctx, window)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) && s.replicas > 0 {
 		// Somebody removed it. What it had granted is not known any more, which must be said
 		// before another replica can find the new one empty.
 		w := s.windows[window]
@@ -45,7 +45,10 @@ func (s *Store) settle(ctx context.Context, window string, limit int, known bool
 		if err := s.ensure(ctx, w); err != nil {
 			return nil, err
 		}
-		return s.stream(ctx, window)
+		stream, err = s.stream(ctx, window)
+	}
+	if err == nil {
+		err = s.identify(ctx, s.windows[window], stream.CachedInfo().Created)
 	}
 	if err != nil {
 		return nil, err
@@ -60,6 +63,31 @@ func (s *Store) settle(ctx context.Context, window string, limit int, known bool
 		return nil, err
 	}
 	return s.stream(ctx, window)
+}
+
+// identify marks a window as incomplete if its stream is not the one that it was: somebody has made another in its place, or
+// it was lost while no worker ran. The shared state says which one it was, and is told of this one once it is marked.
+func (s *Store) identify(ctx context.Context, w budget.Window, created time.Time) error {
+	if s.created[w.Name].Equal(created) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	key, name := streamPrefix+w.Name, created.UTC().Format(time.RFC3339Nano)
+	was, err := s.state.Load(ctx, key)
+	if err != nil {
+		return err
+	}
+	if first := was.Value == nil && s.created[w.Name].IsZero(); !first && string(was.Value) != name {
+		err = s.mark(ctx, w)
+	}
+	if err == nil && string(was.Value) != name {
+		err = s.state.Put(ctx, key, []byte(name), 0)
+	}
+	if err == nil {
+		s.created[w.Name] = created
+	}
+	return err
 }
 
 // ensure creates a window's stream or corrects the settings of the one that is there, its limit

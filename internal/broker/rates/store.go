@@ -6,12 +6,14 @@ package rates
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/ledger"
 )
@@ -21,6 +23,7 @@ const (
 	reread  = 5 * time.Second // between two looks at the closure
 
 	unrecordedPrefix = "rate.unlimited." // + window: calls were made of which the window knows nothing
+	streamPrefix     = "rate.stream."    // + window: when its stream was created
 )
 
 // State is the bucket that all replicas share, as stream.Bucket has it.
@@ -60,7 +63,8 @@ type Store struct {
 	storage  jetstream.StorageType
 	peers    Peers
 
-	settling sync.Mutex // held by the one goroutine that changes a stream
+	settling sync.Mutex           // held by the one goroutine that changes a stream
+	created  map[string]time.Time // guarded by settling: when each window's stream was
 
 	mu      sync.Mutex // guards all below
 	touch   chan struct{}
@@ -70,12 +74,13 @@ type Store struct {
 	since   time.Time            // closure: learned
 	until   time.Time            // closure: ends
 	pending time.Time            // end of a closure that the others don't know of yet
+	lifted  uint64               // the revision of the last lifting that was learned
 }
 
 var _ budget.Store = (*Store)(nil)
 
 // New sees to it that the streams of the limited windows are there, and alters them where they differ, but not yet their
-// limits: those are settled once the peers' are known. Grants are kept in the same kind of storage as the state.
+// limits: those are settled once the peers' are known. replicas is of what is created; 0: nothing may be. Grants are kept in the same kind of storage as the state.
 func New(ctx context.Context, js jetstream.JetStream, state State, windows []budget.Window, replicas int, peers Peers) (*Store, error) {
 	info, err := state.Info(ctx)
 	if err != nil {
@@ -84,7 +89,7 @@ func New(ctx context.Context, js jetstream.JetStream, state State, windows []bud
 	s := &Store{
 		js: js, state: state, replicas: replicas, storage: info.Config.Storage, peers: peers, windows: map[string]budget.Window{},
 		touch: make(chan struct{}), failed: errors.New("not started"),
-		marks: map[string]time.Time{}, marked: map[string]time.Time{},
+		marks: map[string]time.Time{}, marked: map[string]time.Time{}, created: map[string]time.Time{},
 	}
 	for _, w := range windows {
 		s.windows[w.Name] = w
@@ -106,12 +111,32 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.follow(ctx, status)
 		s.outOfTouch(err)
+		if errors.Is(err, stream.ErrMadeAnew) {
+			s.restore(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// restore writes what this process knows into a bucket that was made anew: until when calls are forbidden, and which windows
+// are incomplete. What fails is done by retryClosure, or at the next call without a limit.
+func (s *Store) restore(ctx context.Context) {
+	s.mu.Lock()
+	marks := maps.Clone(s.marks)
+	if s.until.After(time.Now()) {
+		s.pending = s.until
+	}
+	s.mu.Unlock()
+	for window, since := range marks {
+		if w := s.windows[window]; time.Since(since) < MarkTTL(w) {
+			_ = s.mark(ctx, w)
+		}
+	}
+	_ = s.retryClosure(ctx)
 }
 
 // smallest is the limit that holds: the smallest that any live replica is configured with. known: all were heard.

@@ -51,6 +51,12 @@ func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
 		return time.Time{}, &budget.WaitError{For: d, Closed: true}
 	}
 	for _, window := range v.windows {
+		switch mark, err := v.store.state.Load(ctx, MarkKey(window)); {
+		case err != nil:
+			return time.Time{}, err
+		case mark.Value != nil: // how many calls count is not known
+			return time.Time{}, &budget.WaitError{For: time.Minute}
+		}
 		free, err := v.store.publishGrant(ctx, window)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("take a call of the %s window: %w", window, err)
@@ -73,6 +79,15 @@ func (v *Visitor) Close(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 	return v.store.writeClosed(ctx, time.Now().Add(d))
+}
+
+// Lift ends every closure before its time, and says how much longer it would have lasted; 0: there was none. Without the
+// state bucket there is none.
+func (v *Visitor) Lift(ctx context.Context) (rest time.Duration, err error) {
+	if rest, err = v.ClosedFor(ctx); err != nil || rest == 0 {
+		return rest, err
+	}
+	return rest, v.store.lift(ctx, rest)
 }
 
 // ClosedFor is how much longer no call is made because the API throttles; 0: it doesn't.

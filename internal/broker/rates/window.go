@@ -17,6 +17,9 @@ import (
 // client has no name for it.
 const codeFull jetstream.ErrorCode = 10077
 
+// MarkKey is the key of the mark that calls were made of which the window's stream knows nothing.
+func MarkKey(window string) string { return unrecordedPrefix + window }
+
 // StreamName is the stream that holds a window's grants, minute or hour.
 func StreamName(window string) string { return "UNRESTRICT_RATE_" + strings.ToUpper(window) }
 
@@ -53,7 +56,7 @@ func (s *Store) Look(ctx context.Context, window string) (budget.State, error) {
 		state.NextIn = left(oldest, info.Config.MaxAge)
 	}
 	if since, marked := s.unrecorded(window); marked {
-		if d := left(since, markTTL(s.windows[window])); d > 0 { // expired, even if the watch is late to say so
+		if d := left(since, MarkTTL(s.windows[window])); d > 0 { // expired, even if the watch is late to say so
 			state.Left, state.NextIn = 0, max(state.NextIn, d)
 		}
 	}
@@ -91,9 +94,24 @@ func (s *Store) publishGrant(ctx context.Context, window string) (bool, error) {
 	return err == nil, err
 }
 
-// markTTL is for how long after a mark a call without a limit can still count in the window: a
+// UnknownUntil is until when no call is made because it is not known how many count in a window, and the window; zero: it is
+// known.
+func (s *Store) UnknownUntil() (until time.Time, window string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.windows {
+		if since, marked := s.marks[w.Name]; marked && w.Limit > 0 {
+			if end := since.Add(MarkTTL(w)); end.After(until) && time.Now().Before(end) {
+				until, window = end, w.Name
+			}
+		}
+	}
+	return until, window
+}
+
+// MarkTTL is for how long after a mark a call without a limit can still count in the window: a
 // mark is good for the calls of a tenth of the window.
-func markTTL(w budget.Window) time.Duration {
+func MarkTTL(w budget.Window) time.Duration {
 	return w.Lasts() + w.Per/10 + budget.StartLimit
 }
 
@@ -116,7 +134,7 @@ func (s *Store) mark(ctx context.Context, w budget.Window) error {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := s.state.Put(ctx, unrecordedPrefix+w.Name, nil, markTTL(w)); err != nil {
+	if err := s.state.Put(ctx, MarkKey(w.Name), nil, MarkTTL(w)); err != nil {
 		return fmt.Errorf("mark the %s window as incomplete: %w", w.Name, err)
 	}
 	s.mu.Lock()

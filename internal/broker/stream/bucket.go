@@ -22,6 +22,7 @@ type Bucket struct {
 	name   string
 	stream string
 	prefix string // of the subjects
+	to     string // of the subjects to write to; they differ where the bucket is in a domain, to which $KV does not lead
 
 	mu      sync.Mutex
 	created time.Time     // of its stream, as Created said last
@@ -38,11 +39,18 @@ const MarkerTTL = time.Hour
 
 // NewBucket is the bucket of a name, whether it is there yet or not.
 func NewBucket(js jetstream.JetStream, name string) *Bucket {
-	return &Bucket{js: js, name: name, stream: "KV_" + name, prefix: "$KV." + name + ".", anew: make(chan struct{})}
+	b := &Bucket{js: js, name: name, stream: "KV_" + name, prefix: "$KV." + name + ".", anew: make(chan struct{})}
+	if b.to = b.prefix; js.Options().Domain != "" {
+		b.to = API(js, b.prefix)
+	}
+	return b
 }
 
 // Subject is the subject of a key, or of keys with wildcards.
 func (b *Bucket) Subject(key string) string { return b.prefix + key }
+
+// WriteTo is the subject to write a key to.
+func (b *Bucket) WriteTo(key string) string { return b.to + key }
 
 // Key is the key that a message of the bucket's stream is about.
 func (b *Bucket) Key(m Message) string { return strings.TrimPrefix(m.Subject, b.prefix) }
@@ -121,7 +129,7 @@ func (b *Bucket) begin(w ledger.Write) func(context.Context) ledger.Saved {
 	b.mu.Lock()
 	before, anew := b.last, b.anew
 	b.mu.Unlock()
-	ack := Publish(b.js, &nats.Msg{Subject: b.prefix + w.Key, Data: w.Value}, opts...)
+	ack := Publish(b.js, &nats.Msg{Subject: b.to + w.Key, Data: w.Value}, opts...)
 	return func(ctx context.Context) ledger.Saved {
 		stored, err := ack(ctx)
 		switch {
@@ -164,13 +172,13 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte, ttl time.Dur
 	if ttl > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(lifetime(ttl)))
 	}
-	_, err := Publish(b.js, &nats.Msg{Subject: b.prefix + key, Data: value}, opts...)(ctx)
+	_, err := Publish(b.js, &nats.Msg{Subject: b.to + key, Data: value}, opts...)(ctx)
 	return err
 }
 
 // Purge deletes a key, whatever it is.
 func (b *Bucket) Purge(ctx context.Context, key string, opts ...jetstream.PublishOpt) error {
-	msg := &nats.Msg{Subject: b.prefix + key, Header: nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}}}
+	msg := &nats.Msg{Subject: b.to + key, Header: nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}}}
 	_, err := Publish(b.js, msg, append(opts, jetstream.WithMsgTTL(MarkerTTL))...)(ctx)
 	return err
 }

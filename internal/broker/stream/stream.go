@@ -28,6 +28,14 @@ type Message struct {
 	Data     []byte
 }
 
+// API is the subject of a call of the JetStream API, in the domain that js is for.
+func API(js jetstream.JetStream, call string) string {
+	if domain := js.Options().Domain; domain != "" {
+		return "$JS." + domain + ".API." + call
+	}
+	return jetstream.DefaultAPIPrefix + call
+}
+
 // Query asks for one message, or for a batch. [doc] nats-architecture-and-design ADR-31
 type Query struct {
 	Sequence uint64     `json:"seq,omitempty"`
@@ -47,7 +55,7 @@ func Get(ctx context.Context, js jetstream.JetStream, stream string, query Query
 	if err != nil {
 		return m, false, err
 	}
-	reply, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, ask)
+	reply, err := js.Conn().RequestWithContext(ctx, API(js, "STREAM.MSG.GET."+stream), ask)
 	if err != nil {
 		return m, false, fmt.Errorf("read %s: %w", stream, err)
 	}
@@ -84,7 +92,7 @@ func Get(ctx context.Context, js jetstream.JetStream, stream string, query Query
 func Delete(ctx context.Context, js jetstream.JetStream, stream string, sequence uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	reply, err := js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.DELETE."+stream, fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, sequence))
+	reply, err := js.Conn().RequestWithContext(ctx, API(js, "STREAM.MSG.DELETE."+stream), fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, sequence))
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (k *Report) broker(ctx context.Context) *broker.Broker {
 		return nil
 	}
 	cfg := config.BrokerConfig(k.Env.Settings)
-	cfg.ClientName, cfg.Provision = "unrestrict-worker check", false
+	cfg.ClientName, cfg.Provision, cfg.ReadOnly = "unrestrict-worker check", false, true
 	dialing, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	conn, err := broker.Dial(dialing, cfg, zap.NewNop())

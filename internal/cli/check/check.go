@@ -29,6 +29,8 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 		defer session.CloseAfterCommand(conn)
 		k.streams(ctx, conn)
 		k.permissions(ctx, conn)
+		k.room(ctx, conn)
+		k.workers(ctx, conn)
 	}
 	k.defender(ctx, conn)
 	switch {

@@ -125,7 +125,7 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
-			if err := unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
+			if err := session.Unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
 				return false, err
 			}
 		}

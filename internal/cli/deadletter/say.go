@@ -1,15 +1,10 @@
 package deadletter
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/config"
 )
 
 // Reporter prints what becomes of the selected dead letters.
@@ -35,37 +30,10 @@ func (s *Reporter) Confirm(ctx context.Context, yes bool, what string, n int) (b
 	if yes || !session.IsTerminalInput(s.Env.Stdin) {
 		return true, nil
 	}
-	if err := Ask(ctx, s.Env); err != nil {
+	if err := session.Ask(ctx, s.Env); err != nil {
 		return false, err
 	}
 	return true, nil
-}
-
-// Ask is nil when somebody at the terminal says yes. The read can't be interrupted, and ends with the process.
-func Ask(ctx context.Context, env *session.Env) error {
-	fmt.Fprint(env.Stderr, "Go on? [y/N] ")
-	answer := make(chan string, 1)
-	go func() {
-		text, _ := bufio.NewReader(env.Stdin).ReadString('\n') // a terminal gives a line at a time
-		answer <- text
-	}()
-	select {
-	case text := <-answer:
-		if slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(text))) {
-			return nil
-		}
-	case <-ctx.Done():
-		fmt.Fprintln(env.Stderr)
-	}
-	return errors.New("nothing was done")
-}
-
-// unasked refuses what must be asked about where nobody can be asked.
-func unasked(env *session.Env, yes bool, what string) error {
-	if yes || session.IsTerminalInput(env.Stdin) {
-		return nil
-	}
-	return config.BadInput("%s: say --yes, for nobody can be asked here; nothing was done", what)
 }
 
 // report says of one whether it was done, or why not; "": it was.

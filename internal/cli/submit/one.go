@@ -3,10 +3,10 @@ package submit
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -58,14 +58,14 @@ func (d *oneDisplay) print(what string) {
 func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" {
-		held, err := service.Blockers(ctx, d.s.broker, d.s.env.Settings.Rates)
+		held, err := service.HoldingUp(ctx, d.s.broker, d.s.env.Settings.Rates, false)
 		switch {
 		case err != nil:
 			return // a courtesy, which asks for more rights than submitting does
 		case held == nil:
 			waits = "waiting for its call"
 		default:
-			waits = "waiting for " + strings.Join(held, "; for ")
+			waits = "waiting; " + health.Join(held)
 		}
 	}
 	if waits != d.waits {

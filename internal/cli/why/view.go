@@ -170,13 +170,15 @@ func (s *History) view(n broker.Names) historyView {
 	return v
 }
 
-// state is one word: queued, the ledger's, or final.
+// state is one word: queued, the ledger's, vanished (accepted, and the ledger has lost it), or final.
 func (s *History) state() string {
 	switch {
 	case s.Entry != nil:
 		return string(s.Entry.State)
 	case len(s.Queued) > 0:
 		return "queued"
+	case s.unfinished():
+		return "vanished"
 	}
 	return string(ledger.StateFinal)
 }
@@ -245,6 +247,9 @@ func (s *History) stateText() string {
 		}
 		if len(s.Queued) > 0 {
 			return "queued; nobody has taken it yet, or whoever did has not begun"
+		}
+		if s.unfinished() {
+			return "accepted; the ledger has lost it before its end"
 		}
 		return "ended; the ledger has forgotten it"
 	}

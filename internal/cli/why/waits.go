@@ -7,50 +7,94 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// waitsFor says what must happen before the request goes on; nil: it has ended.
-func waitsFor(ctx context.Context, conn *broker.Broker, s *History, rates config.Rates) ([]string, error) {
-	own, taking := s.Own(time.Now())
-	if !taking {
-		return own, nil
+// standing is where a request stands, as far as it matters for what it waits for.
+type standing int
+
+const (
+	ended    standing = iota
+	queued            // in its stream, with no open entry
+	waiting           // open, and not accepted
+	accepted          // its action is followed
+	decided           // its result is to be published
+	gone              // open, and its message is gone: nobody takes it up
+	vanished          // accepted, and its entry is gone: nobody follows it
+)
+
+func (s *History) standing() standing {
+	switch e := s.Entry; {
+	case e == nil || e.State == ledger.StateFinal && e.Published:
+		if len(s.Queued) > 0 {
+			return queued
+		}
+		if e == nil && s.unfinished() {
+			return vanished
+		}
+		return ended
+	case e.State == ledger.StateSubmitted && e.Follow:
+		return accepted
+	case e.State == ledger.StateSubmitted:
+		return ended
+	case e.State == ledger.StateFinal:
+		return decided
+	case s.Gone:
+		return gone
 	}
-	shared, err := service.Blockers(ctx, conn, rates)
-	if len(shared) > 0 && len(own) == 1 && own[0] == nextAttempt {
-		own = nil // it is that attempt that waits for the rest
-	}
-	return append(own, shared...), err
+	return waiting
 }
 
-const nextAttempt = "its next attempt"
-
-// Own is what the request itself waits for. taking: it also needs somebody who takes requests.
-func (s *History) Own(now time.Time) (waits []string, taking bool) {
-	e := s.Entry
-	if e == nil || e.State == ledger.StateFinal && e.Published {
-		if len(s.Queued) == 0 {
-			return nil, false
-		}
-		q := s.Queued[len(s.Queued)-1]
-		return []string{fmt.Sprintf("being taken: it is number %d of %d in the queue", q.Place, s.Queue)}, true
+// waitsFor says what must happen before the request goes on; nil: it has ended.
+func waitsFor(ctx context.Context, conn *broker.Broker, s *History, rates config.Rates) ([]string, error) {
+	switch s.standing() {
+	case ended, gone, vanished:
+		return s.Waits(time.Now(), nil), nil
 	}
-	switch e.State {
-	case ledger.StateSubmitted:
-		if !e.Follow {
-			return nil, false
-		}
-		return []string{fmt.Sprintf("the end of action %s, which is looked up regularly", e.ActionID)}, true
-	case ledger.StateFinal:
-		return []string{"its result to be published; it is decided: " + e.Outcome}, true
-	case ledger.StateCalled:
-		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}, true
-	case ledger.StateUnknown:
+	at := s.standing()
+	held, err := service.HoldingUp(ctx, conn, rates, at == accepted || at == decided)
+	return s.Waits(time.Now(), held), err
+}
+
+// Waits is what the request itself waits for, and what holds up all of its kind. It promises nothing that will not come.
+func (s *History) Waits(now time.Time, held []health.Condition) (waits []string) {
+	e := s.Entry
+	switch s.standing() {
+	case queued:
+		q := s.Queued[len(s.Queued)-1]
+		waits = []string{fmt.Sprintf("being taken: it is number %d of %d in the queue", q.Place, s.Queue)}
+	case accepted:
+		waits = []string{"the end of action " + e.ActionID}
+	case decided:
+		waits = []string{"its result to be published; it is decided: " + e.Outcome}
+	case waiting:
+		waits = s.ownWaits(now, len(held) == 0)
+	case gone:
+		return []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
+			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}
+	case vanished:
+		return []string{"nothing that will come: it was accepted, and its entry is gone from the ledger, so that nobody follows its action; see the action in Defender's portal"}
+	}
+	for _, c := range held {
+		waits = append(waits, session.Condition(c, now))
+	}
+	return waits
+}
+
+// ownWaits are those of a request that is not accepted. Its next attempt comes only while nothing holds up all.
+func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
+	e := s.Entry
+	switch {
+	case e.State == ledger.StateCalled:
+		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}
+	case e.State == ledger.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", admin.Clock(e.LastCall), e.Looks))
-	default:
-		waits = append(waits, nextAttempt)
+	case taken:
+		waits = append(waits, "its next attempt")
 	}
 	if e.NotBefore.After(now) {
 		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))
@@ -58,5 +102,5 @@ func (s *History) Own(now time.Time) (waits []string, taking bool) {
 	if e.LastError != nil {
 		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
 	}
-	return waits, true
+	return waits
 }

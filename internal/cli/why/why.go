@@ -27,6 +27,7 @@ type History struct {
 	Entry   *ledger.Entry    // the ledger's; nil: it has none
 	Queued  []service.Queued // messages of it that are not acknowledged
 	Queue   int              // how many messages there are in all
+	Gone    bool             // no message of the id is in the stream
 	results []publishedResult
 	letters []deadletter.Letter
 	acts    []ledger.AuditRecord // of operators, on its dead letters
@@ -50,6 +51,9 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	}
 	defer session.CloseAfterCommand(conn)
 	all, err := gather(ctx, conn, c.ID)
+	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.standing() == gone }) {
+		all, err = gather(ctx, conn, c.ID) // or it was published between the look at the stream and that at the ledger
+	}
 	if err != nil {
 		return err
 	}
@@ -112,6 +116,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	if err != nil && !broker.IsMissing(err) {
 		return nil, err
 	}
+	s.Gone = len(s.Queued) == 0
 	all := s.byOwner()
 	for _, of := range all {
 		if err := of.readActs(ctx, conn); err != nil {
@@ -220,14 +225,26 @@ func (s *History) readResults(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// ended is the last run's final result, if it is published.
-func (s *History) ended() (publishedResult, bool) {
+// last is the latest result that is published.
+func (s *History) last() (t publishedResult, found bool) {
 	for _, t := range slices.Backward(s.results) {
 		if t.result.RequestID == s.id {
-			return t, t.result.Final && (s.Entry == nil || s.Entry.State == ledger.StateFinal && s.Entry.Run <= t.result.Run)
+			return t, true
 		}
 	}
-	return publishedResult{}, false
+	return t, false
+}
+
+// ended is the last run's final result, if it is published.
+func (s *History) ended() (publishedResult, bool) {
+	t, found := s.last()
+	return t, found && t.result.Final && (s.Entry == nil || s.Entry.State == ledger.StateFinal && s.Entry.Run <= t.result.Run)
+}
+
+// unfinished: the latest result that is known is none that ends a run.
+func (s *History) unfinished() bool {
+	t, found := s.last()
+	return found && !t.result.Final
 }
 
 // Cmd is `worker why`.

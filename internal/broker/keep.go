@@ -1,0 +1,121 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/health"
+)
+
+const (
+	keepEvery = 5 * time.Second
+	// silentFor is how long looks may fail in ways that pass before that is a condition: a leader may change.
+	silentFor = 2 * keepEvery
+	// sayLostFor is how long a lost ledger is shown (contract §6.2).
+	sayLostFor = time.Hour
+)
+
+// Keep looks every few seconds, until ctx ends, whether what Provision found is still there and fit, and makes anew what has
+// vanished, where it may. What it can't mend is a condition until it is mended.
+func (b *Broker) Keep(ctx context.Context) error {
+	last := time.Now()
+	for wait(ctx, keepEvery) == nil {
+		if !b.nc.IsConnected() {
+			continue // a condition of its own
+		}
+		_, err := b.provisionOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			last = time.Now()
+			b.broken.Store(nil)
+		case mayPass(err) && time.Since(last) < silentFor:
+		default:
+			c := broken(err)
+			if was := b.broken.Swap(&c); was == nil || was.Message != c.Message {
+				b.log.Error("requests wait for their streams", zap.String("code", c.Code), zap.Error(err))
+			}
+		}
+	}
+	return nil
+}
+
+// mayPass tells an error that may pass by itself, or that may not be about the look: a denial names no call.
+func mayPass(err error) bool {
+	_, denied := errors.AsType[*DeniedError](err)
+	return denied || isAgain(err)
+}
+
+// broken is the condition that an error of provisioning means.
+func broken(err error) health.Condition {
+	missing, isMissing := errors.AsType[*MissingError](err)
+	unfit, isUnfit := errors.AsType[*UnfitError](err)
+	switch {
+	case isMissing && !isUnfit:
+		var names []string
+		for _, m := range missing.Missing {
+			name, _, _ := strings.Cut(m, ":")
+			names = append(names, name)
+		}
+		return health.New(health.Missing, "not there, and WORKER_PROVISION is false: "+strings.Join(names, ", "))
+	case isUnfit:
+		return health.New(health.Unfit, strings.Join(unfit.Reasons, "; "))
+	case isAgain(err):
+		return health.New(health.JetStream, err.Error())
+	}
+	return health.New(health.Missing, "what is missing can't be created: "+err.Error())
+}
+
+// Conditions are about the streams, the buckets and the consumer.
+func (b *Broker) Conditions() (all []health.Condition) {
+	if c := b.broken.Load(); c != nil {
+		all = append(all, *c)
+	}
+	f := b.found.Load()
+	if len(f.full) > 0 {
+		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": nothing more is called, because what comes of it could not be told"))
+	}
+	if until := f.ledger.created.Add(sayLostFor); f.ledger.lost && time.Now().Before(until) {
+		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and made anew at %s: what was published before is looked for before it is called",
+			f.ledger.created.UTC().Format(time.RFC3339)))
+		c.Since, c.Until = f.ledger.created, until
+		all = append(all, c)
+	}
+	switch info := f.consumer; {
+	case info == nil:
+	case info.Paused:
+		c := health.New(health.ConsumerPaused, fmt.Sprintf("somebody has paused the consumer %s: nothing is delivered", info.Name))
+		c.Until = info.TimeStamp.Add(info.PauseRemaining).UTC()
+		all = append(all, c)
+	case info.Config.MaxAckPending > 0 && info.NumAckPending >= info.Config.MaxAckPending && info.NumPending > 0:
+		all = append(all, health.New(health.AckPending, fmt.Sprintf("the consumer %s delivers no more than %d requests that are not acknowledged (max_ack_pending), and so many are out or wait for their delay; %d wait behind them",
+			info.Name, info.Config.MaxAckPending, info.NumPending)))
+	}
+	return all
+}
+
+// Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
+// what came of it could be lost, or not be told.
+func (b *Broker) Sound(ctx context.Context) error {
+	for b.broken.Load() != nil || len(b.found.Load().full) > 0 {
+		if err := wait(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LedgerLostBefore is the time before which the ledger may have known requests that it does not know any more; zero: none was
+// lost.
+func (b *Broker) LedgerLostBefore() time.Time {
+	if f := b.found.Load(); f.ledger.lost {
+		return f.ledger.created
+	}
+	return time.Time{}
+}

@@ -1,0 +1,357 @@
+package broker
+
+import (
+	"context"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/health"
+)
+
+// kept runs a test in fake time against a provisioned broker that is being kept.
+func kept(t *testing.T, test func(t *testing.T, b *Broker)) {
+	t.Helper()
+	dir := t.TempDir()
+	// nats.go keeps timers in a sync.Pool, and a timer must not leave its bubble: two collections empty every pool.
+	runtime.GC()
+	runtime.GC()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := Open(t.Context(), Config{DataDir: dir, SyncInterval: true, Provision: true}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		if err := b.Provision(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		go func() { ended <- b.Keep(ctx) }()
+		test(t, b)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// wantConditions waits as long as a change may take to be known.
+func wantConditions(t *testing.T, b *Broker, codes ...string) []health.Condition {
+	t.Helper()
+	time.Sleep(10 * time.Second)
+	synctest.Wait()
+	all := b.Conditions()
+	var got []string
+	for _, c := range all {
+		got = append(got, c.Code)
+	}
+	if !slices.Equal(got, codes) {
+		t.Errorf("conditions %+v, want %q", all, codes)
+	}
+	return all
+}
+
+// Whatever vanishes under a running worker is there again within ten seconds, set up as at the start: deleted, or deleted and
+// made by somebody at once.
+func TestVanishedIsMadeAgain(t *testing.T) {
+	for _, byHand := range []bool{false, true} {
+		kept(t, func(t *testing.T, b *Broker) {
+			for _, spec := range b.topology.streams() {
+				was, err := b.js.Stream(t.Context(), spec.cfg.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := b.js.DeleteStream(t.Context(), spec.cfg.Name); err != nil {
+					t.Fatal(err)
+				}
+				if byHand {
+					if _, err := b.js.CreateStream(t.Context(), was.CachedInfo().Config); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var codes []string
+				if spec.cfg.Name == "KV_"+LedgerBucket {
+					codes = []string{health.LedgerLost}
+				}
+				if spec.cfg.Name == "KV_"+StateBucket {
+					codes = []string{health.LedgerLost} // still: the hour is not over
+				}
+				wantConditions(t, b, codes...)
+				s, err := b.js.Stream(t.Context(), spec.cfg.Name)
+				if err != nil {
+					t.Errorf("made by hand %t: %s: %v", byHand, spec.cfg.Name, err)
+				} else if diff := differing(spec.cfg.Name, s.CachedInfo().Config, was.CachedInfo().Config, "subjects", "retention", "storage", "max_age", "deny_purge", "allow_msg_ttl"); len(diff) > 0 {
+					t.Error(diff)
+				}
+			}
+			if _, err := b.js.Consumer(t.Context(), b.cfg.Names.Stream, b.cfg.Names.Consumer); err != nil {
+				t.Error(err)
+			}
+			if err := b.js.DeleteConsumer(t.Context(), b.cfg.Names.Stream, b.cfg.Names.Consumer); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			wantConditions(t, b)
+			if _, err := b.js.Consumer(t.Context(), b.cfg.Names.Stream, b.cfg.Names.Consumer); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Where nothing may be created the condition names what is missing, and requests are not taken until it is there.
+func TestMissingIsNamed(t *testing.T) {
+	kept(t, func(t *testing.T, b *Broker) {
+		b.cfg.Provision = false
+		for _, spec := range []streamSpec{b.topology.results, b.topology.audit, b.topology.ledger} {
+			if err := b.js.DeleteStream(t.Context(), spec.cfg.Name); err != nil {
+				t.Fatal(err)
+			}
+			if c := wantConditions(t, b, health.Missing)[0]; !strings.Contains(c.Message, "stream "+spec.cfg.Name) || !c.Stops {
+				t.Errorf("%+v", c)
+			}
+			sound := make(chan error, 1)
+			go func() { sound <- b.Sound(t.Context()) }()
+			time.Sleep(time.Minute)
+			select {
+			case <-sound:
+				t.Error("requests are taken")
+			default:
+			}
+			if _, err := b.js.CreateStream(t.Context(), spec.cfg); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-sound; err != nil {
+				t.Error(err)
+			}
+		}
+		wantConditions(t, b, health.LedgerLost)
+	})
+}
+
+// What somebody does to the streams or the consumer that keeps requests waiting has a name, and ends when it is undone.
+func TestTamperingIsNamed(t *testing.T) {
+	alterStream := func(set func(*jetstream.StreamConfig)) func(context.Context, *Broker) error {
+		return func(ctx context.Context, b *Broker) error {
+			s, err := b.js.Stream(ctx, b.cfg.Names.Stream)
+			if err != nil {
+				return err
+			}
+			cfg := s.CachedInfo().Config
+			set(&cfg)
+			_, err = b.js.UpdateStream(ctx, cfg)
+			return err
+		}
+	}
+	alterConsumer := func(set func(*jetstream.ConsumerConfig)) func(context.Context, *Broker) error {
+		return func(ctx context.Context, b *Broker) error {
+			cfg := b.topology.consumer
+			set(&cfg)
+			_, err := b.js.CreateOrUpdateConsumer(ctx, b.cfg.Names.Stream, cfg)
+			return err
+		}
+	}
+	asBefore := alterConsumer(func(*jetstream.ConsumerConfig) {})
+	for name, c := range map[string]struct {
+		do, undo func(context.Context, *Broker) error
+		code     string
+		says     string
+	}{
+		"deliveries limited": {alterConsumer(func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 3 }), asBefore, health.Unfit, "max_deliver"},
+		"another filter":     {alterConsumer(func(c *jetstream.ConsumerConfig) { c.FilterSubject = "remediation.other" }), asBefore, health.Unfit, "remediation.other"},
+		"other subjects": {
+			alterStream(func(c *jetstream.StreamConfig) { c.Subjects = []string{"other.>"} }),
+			alterStream(func(c *jetstream.StreamConfig) { c.Subjects = []string{"remediation.unrestrict"} }), health.Unfit, "does not carry",
+		},
+		"sealed": {alterStream(func(c *jetstream.StreamConfig) { c.Sealed = true }), func(ctx context.Context, b *Broker) error {
+			return b.js.DeleteStream(ctx, b.cfg.Names.Stream)
+		}, health.Unfit, "sealed"},
+		"no more consumers": {func(ctx context.Context, b *Broker) error {
+			if err := b.js.DeleteStream(ctx, b.cfg.Names.Stream); err != nil {
+				return err
+			}
+			cfg := b.topology.requests.cfg
+			cfg.MaxConsumers, cfg.Subjects = 1, []string{"remediation.unrestrict", "other"}
+			if _, err := b.js.CreateStream(ctx, cfg); err != nil {
+				return err
+			}
+			_, err := b.js.CreateConsumer(ctx, cfg.Name, jetstream.ConsumerConfig{Durable: "another", FilterSubject: "other", AckPolicy: jetstream.AckExplicitPolicy})
+			return err
+		}, func(ctx context.Context, b *Broker) error {
+			return b.js.DeleteConsumer(ctx, b.cfg.Names.Stream, "another")
+		}, health.Missing, "maximum consumers"},
+		"paused": {func(ctx context.Context, b *Broker) error {
+			_, err := b.js.PauseConsumer(ctx, b.cfg.Names.Stream, b.cfg.Names.Consumer, time.Now().Add(time.Minute))
+			return err
+		}, func(context.Context, *Broker) error { time.Sleep(time.Minute); return nil }, health.ConsumerPaused, "paused"},
+		"few may be out": {func(ctx context.Context, b *Broker) error {
+			if err := alterConsumer(func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 })(ctx, b); err != nil {
+				return err
+			}
+			for range 2 {
+				if _, err := b.Publish(ctx, nil, []byte("{}")); err != nil {
+					return err
+				}
+			}
+			_, err := b.Requests().Next()
+			return err
+		}, asBefore, health.AckPending, "max_ack_pending"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept(t, func(t *testing.T, b *Broker) {
+				wantConditions(t, b)
+				if err := c.do(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+				said := wantConditions(t, b, c.code)
+				if len(said) > 0 && !strings.Contains(said[0].Message, c.says) {
+					t.Errorf("%+v, want %q in it", said[0], c.says)
+				}
+				if len(said) > 0 && name == "paused" && (time.Until(said[0].Until)-50*time.Second).Abs() > time.Second {
+					t.Errorf("until %v", said[0].Until)
+				}
+				if err := c.undo(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+				wantConditions(t, b)
+			})
+		})
+	}
+}
+
+// JetStream that does not answer for a moment is none of an operator's business; one that goes on is.
+func TestSilentJetStreamIsNamed(t *testing.T) {
+	kept(t, func(t *testing.T, b *Broker) {
+		was := b.embedded.server.JetStreamConfig()
+		was.StoreDir = filepath.Dir(was.StoreDir) // it appends its own folder
+		off := func(d time.Duration) {
+			t.Helper()
+			if err := b.embedded.server.DisableJetStream(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(d)
+		}
+		on := func() {
+			t.Helper()
+			cfg := *was // it changes what it is given
+			if err := b.embedded.server.EnableJetStream(&cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		off(6 * time.Second)
+		if all := b.Conditions(); len(all) > 0 {
+			t.Errorf("%+v", all)
+		}
+		on()
+		wantConditions(t, b)
+		off(20 * time.Second)
+		wantConditions(t, b, health.JetStream)
+		on()
+		wantConditions(t, b)
+	})
+}
+
+// A ledger counts as lost where somebody bears witness of an older one: the shared state, the audit trail, or this very
+// process. What is not lost is a first start, one on streams that hold requests, and the loss of a witness.
+func TestWhoseLedgerWasLost(t *testing.T) {
+	ledger, state, audit := "KV_"+LedgerBucket, "KV_"+StateBucket, AuditStream
+	type loss struct {
+		vanish    []string
+		restarted bool // the process too
+		lost      bool
+	}
+	for name, c := range map[string]loss{
+		"nothing":                            {nil, true, false},
+		"ledger":                             {[]string{ledger}, false, true},
+		"ledger and process":                 {[]string{ledger}, true, true},
+		"state":                              {[]string{state}, false, false},
+		"state and process":                  {[]string{state}, true, false},
+		"audit trail and process":            {[]string{audit}, true, false},
+		"ledger, state":                      {[]string{ledger, state}, false, true},
+		"ledger, state and process":          {[]string{ledger, state}, true, true},
+		"ledger, audit trail and process":    {[]string{ledger, audit}, true, true},
+		"state, audit trail and process":     {[]string{state, audit}, true, false},
+		"ledger, state, audit trail":         {[]string{ledger, state, audit}, false, true},
+		"all of them: that is a first start": {[]string{ledger, state, audit}, true, false},
+	} {
+		for _, older := range []bool{false, true} { // of a version that left no word in the state
+			dir := t.TempDir()
+			runtime.GC()
+			runtime.GC()
+			synctest.Test(t, func(t *testing.T) {
+				b := provisioned(t, dir)
+				if _, err := b.Publish(t.Context(), nil, []byte("{}")); err != nil {
+					t.Fatal(err)
+				}
+				if id := b.LedgerLostBefore(); !id.IsZero() {
+					t.Error("lost at the first start")
+				}
+				time.Sleep(time.Second)
+				if err := b.NewAuditor("p").Record(t.Context(), of("r")); err != nil {
+					t.Fatal(err)
+				}
+				if older {
+					if err := b.state.Purge(t.Context(), ledgerKey); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Second)
+				for _, s := range c.vanish {
+					if err := b.js.DeleteStream(t.Context(), s); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if c.restarted {
+					if err := b.Close(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					b = provisioned(t, dir)
+				} else if err := b.Provision(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				lost := c.lost
+				if older && name == "ledger, audit trail and process" {
+					lost = false // that version left no other witness
+				}
+				if got := b.LedgerLostBefore(); got.IsZero() == lost || lost && time.Since(got) > time.Second {
+					t.Errorf("%s vanished, left by an older version %t: lost before %v, want %t", name, older, got, lost)
+				}
+				// It stays so, whoever is asked later: until the ledger is lost once more.
+				if err := b.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				b = provisioned(t, dir)
+				if got := b.LedgerLostBefore(); got.IsZero() == lost || len(b.Conditions()) > 0 {
+					t.Errorf("%s vanished: an hour later lost before %v, and %+v", name, got, b.Conditions())
+				}
+				if err := b.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+func provisioned(t *testing.T, dir string) *Broker {
+	t.Helper()
+	b, err := Open(t.Context(), Config{DataDir: dir, SyncInterval: true, Provision: true}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Provision(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

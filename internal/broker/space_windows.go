@@ -1,0 +1,12 @@
+package broker
+
+import "golang.org/x/sys/windows"
+
+// space is how many bytes of a folder's file system this user may still write, and how many it has.
+func space(dir string) (free, size uint64, err error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err == nil {
+		err = windows.GetDiskFreeSpaceEx(path, &free, &size, nil)
+	}
+	return free, size, err
+}

@@ -1,0 +1,39 @@
+package session
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"example.com/unrestrict-worker/internal/config"
+)
+
+// Ask is nil when somebody at the terminal says yes. The read can't be interrupted, and ends with the process.
+func Ask(ctx context.Context, env *Env) error {
+	fmt.Fprint(env.Stderr, "Go on? [y/N] ")
+	answer := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(env.Stdin).ReadString('\n') // a terminal gives a line at a time
+		answer <- text
+	}()
+	select {
+	case text := <-answer:
+		if slices.Contains([]string{"y", "yes"}, strings.ToLower(strings.TrimSpace(text))) {
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(env.Stderr)
+	}
+	return errors.New("nothing was done")
+}
+
+// Unasked refuses what must be asked about where nobody can be asked.
+func Unasked(env *Env, yes bool, what string) error {
+	if yes || IsTerminalInput(env.Stdin) {
+		return nil
+	}
+	return config.BadInput("%s: say --yes, for nobody can be asked here; nothing was done", what)
+}

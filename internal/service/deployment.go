@@ -1,0 +1,138 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/health"
+)
+
+// Conditions are what holds the deployment up: what its replicas say, and what the broker shows while none of them does.
+func Conditions(o broker.Overview) []health.Condition {
+	var said [][]health.Condition
+	for _, r := range o.Replicas {
+		all := slices.Clone(r.Conditions)
+		if len(all) == 0 && !r.Ready { // of a version that has no list
+			c := health.New(r.Code, r.Reason)
+			c.Since, c.Stops = r.Since, true
+			all = append(all, c)
+		}
+		// An order of the operator stands in the store. A replica learns of it within seconds.
+		said = append(said, slices.DeleteFunc(all, func(c health.Condition) bool { return c.Code == health.Paused }))
+	}
+	var stored []health.Condition
+	if o.Pause != nil {
+		stored = append(stored, pausedBy(o.Pause))
+	}
+	if len(o.Replicas) == 0 {
+		stored = append(stored, health.New(health.NoWorker, NoWorker))
+	}
+	all := append(stored, health.Merge(said...)...)
+	if _, has := health.Has(all, health.WaitingForQuota); !has && o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero() {
+		all = append(all, waitingForQuota(o.NextCall))
+	}
+	for i, c := range all {
+		if c.Code == health.Paused {
+			all[i].Replicas = len(o.Replicas)
+		}
+	}
+	return all
+}
+
+func pausedBy(p *broker.Pause) health.Condition {
+	c := health.New(health.Paused, "an operator has paused the worker: "+p.Reason)
+	c.Since = p.Since
+	if p.Until != nil {
+		c.Until = *p.Until
+	}
+	return c
+}
+
+func waitingForQuota(next time.Time) health.Condition {
+	c := health.New(health.WaitingForQuota, "all calls that the API allows are used up; requests wait for the next free call")
+	c.Until = next.UTC()
+	return c
+}
+
+// NoWorker is said where nothing runs.
+const NoWorker = "no worker is running: start `worker run`"
+
+// HoldingUp are the conditions that hold a request up now: one whose action was accepted, or one that is not called yet.
+func HoldingUp(ctx context.Context, conn *broker.Broker, rates config.Rates, accepted bool) ([]health.Condition, error) {
+	o, err := conn.Overview(ctx, config.Windows(rates))
+	if err != nil {
+		return nil, err
+	}
+	return health.HoldingUp(Conditions(o), accepted), nil
+}
+
+// DeploymentStatus is `worker status`, of all replicas.
+func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates config.Rates) (admin.Status, error) {
+	o, err := b.Overview(ctx, config.Windows(rates))
+	if err != nil {
+		return admin.Status{}, err
+	}
+	return statusOf(ctx, o, tally)
+}
+
+// statusOf makes the object of contract §1. It is healthy while nothing stops any replica and one runs at least.
+func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
+	results, _, current, err := tally.Counts(ctx)
+	if err != nil {
+		return admin.Status{}, err
+	}
+	conditions := Conditions(o)
+	stop, _ := health.Stopping(conditions)
+	status := admin.Status{
+		Healthy: len(stop) == 0, Conditions: conditions, Paused: paused(o.Pause, stop),
+		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
+		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
+	}
+	if !o.Oldest.IsZero() {
+		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
+	}
+	for _, w := range o.Budget {
+		if w.Limit > 0 {
+			status.Budget = append(status.Budget, admin.Window(w))
+		}
+	}
+	if quota, waits := health.Has(conditions, health.WaitingForQuota); waits {
+		status.WaitingForQuota = &admin.QuotaWait{NextCallAt: quota.Until}
+	}
+	if n := o.DryRuns(); n > 0 {
+		status.DryRun = &admin.DryRun{Replicas: n, Live: len(o.Replicas) - n}
+	}
+	return status, nil
+}
+
+// paused is what stops the deployment in contract §1's form: the operator, else the first fault; nil: nothing does, or
+// nobody is there to be stopped.
+func paused(operator *broker.Pause, stop []health.Condition) *admin.Pause {
+	if operator != nil {
+		return &admin.Pause{Kind: admin.KindOperator, Code: health.Paused, Reason: operator.Reason, Since: operator.Since, Until: operator.Until}
+	}
+	if len(stop) == 0 || stop[0].Code == health.NoWorker {
+		return nil
+	}
+	c := stop[0]
+	p := &admin.Pause{Kind: admin.KindFault, Code: c.Code, Reason: c.Message, Since: c.Since}
+	if !c.Until.IsZero() {
+		p.Until = &c.Until
+	}
+	return p
+}
+
+// ExpectedEnd is when the last of the requests that are queued will be called, as far as the quota goes; machines take
+// their time after that. ok: there is such a time.
+func ExpectedEnd(now time.Time, o broker.Overview, used []budget.Used) (end time.Time, ok bool) {
+	queued := o.Pending + o.InFlight
+	if queued == 0 || o.Pause != nil {
+		return time.Time{}, false
+	}
+	return budget.Forecast(now, used, queued), true
+}

@@ -1,0 +1,70 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"example.com/unrestrict-worker/internal/health"
+)
+
+// watch finds out that requests wait, or that accepted actions are not looked at, for longer than they should and without a
+// cause that is known: a case that nobody thought of must not be silent. It judges what it is told, and asks nobody.
+type watch struct {
+	after time.Duration // what takes longer is longer than it should be
+
+	mu        sync.Mutex
+	delivered uint64
+	moved     time.Time // when requests were last delivered, none waited, or something was known to hold them up
+	still     int       // how many requests stand still; 0: none
+}
+
+// stillAfter is longer than a handler holds its slot in any case that is known: 60 s for calls that come free one by one,
+// and what a look-up and a call of the given time-out take.
+func stillAfter(timeout time.Duration) time.Duration { return 2*time.Minute + 2*timeout }
+
+// requests is told how many wait that were never delivered, how many deliveries there have been, and whether something is
+// known to hold them up.
+func (w *watch) requests(now time.Time, waiting int, delivered uint64, excused bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.moved.IsZero() || waiting == 0 || excused || delivered != w.delivered {
+		w.moved, w.delivered = now, delivered
+	}
+	w.still = 0
+	if now.Sub(w.moved) >= w.after {
+		w.still = waiting
+	}
+}
+
+// conditions are what is found, beside those that are known.
+func (w *watch) conditions(known []health.Condition, open int, looked time.Time, overdue time.Duration) (all []health.Condition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.still > 0 && len(health.HoldingUp(known, false)) == 0 {
+		c := health.New(health.StandingStill, fmt.Sprintf("%d requests wait, and none was taken for longer than it should be, without a cause that is known", w.still))
+		c.Since = w.moved.UTC()
+		all = append(all, c)
+	}
+	if overdue >= w.after && len(health.HoldingUp(known, true)) == 0 {
+		c := health.New(health.NotFollowing, fmt.Sprintf("%d actions are followed, and none was looked at for longer than it should be, without a cause that is known", open))
+		c.Since = looked.UTC()
+		all = append(all, c)
+	}
+	return all
+}
+
+const watchEvery = 5 * time.Second
+
+// watchQueue tells the watch how requests move, until ctx ends. A broker that does not answer is a condition of its own.
+func (s *Service) watchQueue(ctx context.Context, p *parts) error {
+	for Pause(ctx, watchEvery) {
+		waiting, delivered, err := s.Broker.Deliveries(ctx)
+		if err == nil {
+			known, _ := s.known()
+			p.watch.requests(time.Now(), waiting, delivered, len(health.HoldingUp(known, false)) > 0)
+		}
+	}
+	return nil
+}
