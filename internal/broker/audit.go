@@ -11,6 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -54,14 +55,34 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 			return fmt.Errorf("open a chain of the audit trail: %w", err)
 		}
 	}
-	payload, err := a.chain.Next(time.Now(), r, a.b.MaxPayload()-room)
-	if err == nil {
+	payload, err := a.chain.Next(time.Now(), r, a.b.limit(AuditStream))
+	switch n, most := len(payload), a.b.limit(AuditStream); {
+	case err == nil && n > most: // not even shortened, and the chain goes on
+		err = tooLargeRecord(n, most)
+	case err == nil:
 		err = a.store(ctx, a.chain, payload)
 	}
 	if err != nil {
 		return fmt.Errorf("write to the audit trail: %w", err)
 	}
 	return nil
+}
+
+func tooLargeRecord(n, most int) error {
+	return fmt.Errorf("%w: the audit record has %d bytes at least, where the limits of %s leave %d", message.ErrTooLarge, n, AuditStream, most)
+}
+
+// Fits implements remediation.Auditor.
+func (a *Auditor) Fits(r ledger.AuditRecord) error {
+	most := a.b.limit(AuditStream)
+	if most >= ledger.LeastMaxPayload {
+		return nil
+	}
+	n, err := trail.Least(r)
+	if err == nil && n > most {
+		err = tooLargeRecord(n, most)
+	}
+	return err
 }
 
 // open begins a chain.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,7 +19,8 @@ type found struct {
 	ledger                          ledgerID
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
-	resultsMax, deadletterMax       int32 // bytes of a message; 0 or less: no limit of the stream's own
+	largest                         map[string]int // what a message of each stream may have, in bytes
+	full                            []string       // streams that take nothing of what is decided, each with why
 	differences                     []string
 }
 
@@ -32,12 +34,17 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 		ackWait:          ackWait(there.consumer.Config),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
-		resultsMax:       there.streams[n.ResultsStream].CachedInfo().Config.MaxMsgSize,
-		deadletterMax:    there.streams[n.DeadletterStream].CachedInfo().Config.MaxMsgSize,
+		largest:          map[string]int{},
 		differences:      b.topology.differences(there),
 	}
 	for name, s := range there.streams {
 		f.created[name] = s.CachedInfo().Created
+		f.largest[name] = b.largest(s.CachedInfo().Config)
+	}
+	for _, name := range []string{n.ResultsStream, n.DeadletterStream, AuditStream} {
+		if why := full(there.streams[name].CachedInfo()); why != "" {
+			f.full = append(f.full, fmt.Sprintf("stream %s is full (%s)", name, why))
+		}
 	}
 	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
 	b.state.Created(f.created[stateName])

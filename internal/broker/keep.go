@@ -78,6 +78,9 @@ func (b *Broker) Conditions() (all []health.Condition) {
 		all = append(all, *c)
 	}
 	f := b.found.Load()
+	if len(f.full) > 0 {
+		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": nothing more is called, because what comes of it could not be told"))
+	}
 	if until := f.ledger.created.Add(sayLostFor); f.ledger.lost && time.Now().Before(until) {
 		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and made anew at %s: what was published before is looked for before it is called",
 			f.ledger.created.UTC().Format(time.RFC3339)))
@@ -97,10 +100,10 @@ func (b *Broker) Conditions() (all []health.Condition) {
 	return all
 }
 
-// Sound blocks while requests must not be taken because a stream is missing or unfit: their calls would be made, and what
-// came of it could be lost.
+// Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
+// what came of it could be lost, or not be told.
 func (b *Broker) Sound(ctx context.Context) error {
-	for b.broken.Load() != nil {
+	for b.broken.Load() != nil || len(b.found.Load().full) > 0 {
 		if err := wait(ctx, time.Second); err != nil {
 			return err
 		}

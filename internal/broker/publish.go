@@ -48,18 +48,6 @@ func (b *Broker) NewPublisher() *Publisher {
 // NotKept is how many dead letters of messages that nobody vouches for this process has deleted or not written.
 func (p *Publisher) NotKept() int { return int(p.unverifiedLetters.notKept.Load()) }
 
-// room is what a message may have less than the broker's limit, for what the client library adds to the headers.
-const room = 512
-
-// limit is how large a message of ours may be for a stream whose own limit is streamMax (0 or less: none).
-func (b *Broker) limit(streamMax int32) int {
-	most := b.MaxPayload()
-	if streamMax > 0 {
-		most = min(most, int(streamMax))
-	}
-	return max(most-room, 1)
-}
-
 // Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
 func (p *Publisher) Result(ctx context.Context, r message.Result, parent message.Trace, replyTo string, since time.Time) (err error) {
 	if p.tracer != nil {
@@ -68,9 +56,9 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 		defer func() { published(span, err) }()
 		parent = message.TraceIn(ctx)
 	}
-	h, body, err := r.Render(p.source, parent, p.b.limit(p.b.found.Load().resultsMax))
+	h, body, err := r.Render(p.source, parent, p.b.limit(p.b.cfg.Names.ResultsStream))
 	if err != nil {
-		return fmt.Errorf("render the result of %s: %w", r.RequestID, err)
+		return fmt.Errorf("publish on %s: %w", p.b.cfg.Names.ResultsStream, err)
 	}
 	if replyTo != "" {
 		// At least once, and first: nobody remembers whether it was sent.
@@ -92,7 +80,8 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 	if err != nil {
 		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
 	}
-	p.b.nudgeTally()
+	signal(p.b.results)
+	signal(p.b.stirring)
 	return nil
 }
 
@@ -117,9 +106,12 @@ func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since 
 		ctx, span = p.startSpan(ctx, p.b.cfg.Names.DeadletterSubject, d.MessageID(), d.RequestID)
 		defer func() { published(span, err) }()
 	}
-	h, body := d.Render(p.b.limit(p.b.found.Load().deadletterMax))
-	n := p.b.cfg.Names
+	n, most := p.b.cfg.Names, p.b.limit(p.b.cfg.Names.DeadletterStream)
+	h, body := d.Render(most)
 	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}
+	if size := messageSize(msg) - len(msg.Subject); size > most { // one that is limited by max_bytes would take it, and drop it
+		return fmt.Errorf("publish the dead letter of %s: %w: %d bytes at least, where the limits of %s leave %d", d.RequestID, message.ErrTooLarge, size, n.DeadletterStream, most)
+	}
 	same := func(earlier []byte) bool { return bytes.Equal(earlier, body) }
 	once := func() (uint64, error) {
 		return p.once(ctx, n.DeadletterStream, msg, d.MessageID(), since, p.b.DeadletterWindow(), same)

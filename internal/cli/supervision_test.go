@@ -118,7 +118,9 @@ func TestServiceManagerNeedNotWaitForTheBroker(t *testing.T) {
 	m.listens()
 	p := start(t, slices.Concat(terminal(t.TempDir()), vars, []string{"NATS_URL=nats://" + addr, "DEFENDER_AUTH=azure-cli"}), []string{"worker", "run"}, true)
 	p.until(t, func(string) bool { return true })
-	if said := m.until(t, "READY=1"); !slices.ContainsFunc(said, func(l string) bool { return strings.HasPrefix(l, "STATUS=taking none: broker: nats: no servers available") }) {
+	if said := m.until(t, "READY=1"); !slices.ContainsFunc(said, func(l string) bool {
+		return strings.HasPrefix(l, "STATUS=taking none: broker: nats: no servers available")
+	}) {
 		t.Errorf("the status doesn't say what is waited for: %q", said)
 	}
 	p.stop(t)

@@ -24,12 +24,16 @@ const (
 	JetStream       = "jetstream"
 	ConsumerPaused  = "consumerPaused"
 	RateUnknown     = "rateUnknown"
+	StreamFull      = "streamFull"
+	NotPublished    = "notPublished"
 
 	Throttled     = "throttled"
 	StandingStill = "standingStill"
 
 	NotFollowing    = "notFollowing"
 	MayNotList      = "mayNotList"
+	Unpublishable   = "unpublishable"
+	ListRefused     = "listRefused"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
 	Signers         = "signers"
@@ -205,6 +209,18 @@ var table = []Row{
 		Ends:   "at the time that it says",
 	},
 	{
+		Code: StreamFull, Stops: true,
+		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
+		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
+		Ends:   "when there is room, within 5 s",
+	},
+	{
+		Code: NotPublished, Stops: true,
+		Means:  "A result, a dead letter or an audit record can't be published. It waits in the ledger; nothing more is called but for a probe now and then",
+		Remedy: "the message has the broker's error: limits of the account, a missing permission, no quorum",
+		Ends:   "with the first message that is stored",
+	},
+	{
 		Code: Throttled, Stops: true,
 		Means:  "The API answered 429, and no replica calls before its `Retry-After` has passed. While that is more than a minute ahead nothing is taken, and `/readyz` is 503",
 		Remedy: "nothing needs to be done. If it is further ahead than the API's limits explain (they are a minute's and an hour's; a `Retry-After` that held a time instead of seconds lasts for decades), `worker resume --closure` lifts it",
@@ -218,14 +234,26 @@ var table = []Row{
 	},
 	{
 		Code: NotFollowing, Holds: Following,
-		Means:  "Actions are followed and none has been looked at for minutes, though no cause is known",
-		Remedy: "the log says what became of the last look; a restart gives the work to another replica and loses nothing",
+		Means:  "Accepted actions are not followed: the list of them fails again and again, or none has been looked at for minutes though no cause is known. Their results are late",
+		Remedy: "the message and the log say what became of the last look. Nothing is lost: following goes on with the first list that is answered",
 		Ends:   "with the next look that succeeds",
 	},
 	{
 		Code:   MayNotList,
 		Means:  "Actions may not be listed: requests whose call got lost, and those whose machine has an action under way, wait; accepted actions are not followed",
 		Remedy: "grant `Machine.Read.All` or `Machine.ReadWrite.All` and consent to it",
+		Ends:   "with the first list that the API answers",
+	},
+	{
+		Code: Unpublishable, Holds: Nothing,
+		Means:  "What is to be stored about some requests never fits: a stream that others made takes small messages alone (`max_msg_size`, `max_bytes`), or the broker does (`max_payload`), even for a result without its action and metadata. Others go on. `worker why ID` says it of each",
+		Remedy: "raise the limit that the message names. What waits is published then, within about a minute",
+		Ends:   "when all of it is published",
+	},
+	{
+		Code:   ListRefused,
+		Means:  "The API refuses the list of actions: requests whose call got lost wait, because nobody can say whether it took place; accepted actions are asked for one by one, a few at a time, and their results are late",
+		Remedy: "the message is the API's. See whether Defender has an incident; a query that it takes no more is a defect of this program: report it",
 		Ends:   "with the first list that the API answers",
 	},
 	{

@@ -92,6 +92,12 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
+// WithoutCalls returns the record without its exchanges with the API, for where it did not fit with them.
+func (r AuditRecord) WithoutCalls() AuditRecord {
+	r.CallsOmitted, r.Calls, r.Shortened = r.CallsOmitted+len(r.Calls), nil, true
+	return r
+}
+
 // Audit is the audit record of the run's decision, or of its acceptance while it is followed.
 func (e *Entry) Audit() AuditRecord {
 	r := AuditRecord{

@@ -82,6 +82,9 @@ func (d DeadLetter) Render(limit int) (Header, []byte) {
 	if limit <= 0 {
 		limit = math.MaxInt
 	}
+	if own.size() > limit { // as in a stream that others have made for small messages
+		own[HeaderDeadMessage] = []string{d.Code}
+	}
 	left := limit - own.size()
 	smallestFirst := slices.SortedFunc(maps.Keys(original), func(a, b string) int {
 		return cmp.Or(headerSize(a, original[a])-headerSize(b, original[b]), cmp.Compare(a, b))

@@ -31,6 +31,7 @@ type Breaker struct {
 	probe   string              // the request that the probe under way may call for
 	met     map[string]struct{} // requests that met the fault
 	passed  int                 // how many of those were passed over since the last probe that called
+	seen    time.Time           // when the fault was met last
 	served  time.Time           // when an answer last showed that the API takes calls
 	changed chan struct{}
 }
@@ -51,6 +52,7 @@ func (b *Breaker) Trip(code, reason string) {
 	defer b.mu.Unlock()
 	b.onHold = false
 	now := time.Now()
+	b.seen = now
 	switch {
 	case b.fault == nil:
 		b.fault = &Fault{Code: code, Reason: reason, Since: now}
@@ -112,6 +114,13 @@ func (b *Breaker) lastServed() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.served
+}
+
+// lastMet is when the present fault was met last.
+func (b *Breaker) lastMet() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seen
 }
 
 // HoldOthers holds other handlers' calls back while the caller finds out, within seconds, whether the API can be reached.

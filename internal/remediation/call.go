@@ -104,6 +104,11 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	if f.paused = p.paused(); f.paused > 0 {
 		return f, nil
 	}
+	if err := p.Audit.Fits(p.e.Audit()); err != nil { // of an accepted call too, which must be recorded
+		f.unrecordable = err.Error()
+		p.Shared.noteUnpublishable(p.key, p.e.ID, f.unrecordable)
+		return f, nil
+	}
 	// At the first delivery the machine is nearly always free, and taking it shows whether it is. If it was found busy
 	// before, it is read first, so that waiting for it costs no call of the budget.
 	if p.d.Attempt > 1 && !p.Config.DryRun {
@@ -181,7 +186,7 @@ func (p *attempt) permit() (permit defender.Permit, err error) {
 // notCalled decides what follows a call that was not begun, because of err.
 func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	if errors.Is(err, errMachineBusy) {
-		e, s := putOff(p.e, machineBusy(p.facts()))
+		e, s := machineBusy(p.e, p.facts())
 		return e, s, nil
 	}
 	if over, is := errors.AsType[refused](err); is {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -62,6 +63,7 @@ type facts struct {
 	isHolder        bool             // the machine's record names this run as its holder
 	busy            bool             // the machine's record names another run, whose call may be under way
 	refusal         *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
+	unrecordable    string           // the audit record of the run can't be stored, however short: why
 	allowed         bool             // the policy was asked, and allows the run
 	paused          time.Duration    // the breaker is open and this is not its probe: the delay of the nak
 	backoff         time.Duration    // of the entry's failures
@@ -71,6 +73,7 @@ type facts struct {
 
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
+	listed    time.Time // when the API last listed actions for this replica; zero: never
 	tripped   bool      // the breaker is open, probe or not
 	contended bool      // requests of this process wait for quota
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
@@ -129,7 +132,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
 // never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: refusal, allowed,
-// paused, busy, delivered, message, now.
+// paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
@@ -137,8 +140,13 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 		return reject(e, f, f.refusal)
 	case f.paused > 0:
 		return putOff(e, wait(f.paused, "systemFault"))
+	case f.unrecordable != "":
+		e.LastError = &message.Failure{Code: health.Unpublishable, Origin: message.OriginWorker, Message: f.unrecordable}
+		return putOff(e, wait(min(f.deliveryBackoff, longestRetry), health.Unpublishable))
 	case f.busy:
-		return putOff(e, machineBusy(f))
+		return machineBusy(e, f)
+	case ownCause(&e) != "":
+		e.LastError = nil // that is over
 	}
 	return e, step{do: doCall}
 }
@@ -173,10 +181,13 @@ func wait(d time.Duration, cause string) step {
 	return step{do: doWait, after: max(d, 0), cause: cause}
 }
 
-// machineBusy waits for a machine that another request's call holds, which may take hours.
-func machineBusy(f facts) step {
-	return wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), "machineBusy")
+// machineBusy waits for a machine that another request's call holds, which may take hours. The entry says so, for `worker why`.
+func machineBusy(e ledger.Entry, f facts) (ledger.Entry, step) {
+	e.LastError = &message.Failure{Code: causeBusy, Origin: message.OriginWorker, Message: "another request's call for this machine is under way, or whether it took place is not known yet"}
+	return putOff(e, wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), causeBusy))
 }
+
+const causeBusy = "machineBusy"
 
 // maxQuotaDelay bounds the redelivery delay of a message that waits for quota. A short delay costs nothing, because nothing
 // is pulled while no call can be had. And once the limits are raised, what waits goes on at once, before newer messages.
@@ -197,6 +208,7 @@ func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.
 type essence struct {
 	state                          ledger.State
 	published, allowed, counted    bool
+	own                            string // what the worker itself found that it waits for, for `worker why`
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
 	quotaSince                     time.Time
@@ -205,8 +217,15 @@ type essence struct {
 
 func essenceOf(e *ledger.Entry) essence {
 	return essence{
-		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted,
+		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted, own: ownCause(e),
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
 		quotaSince: e.Stages.QuotaSince, notBefore: e.NotBefore, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}
+}
+
+func ownCause(e *ledger.Entry) string {
+	if e.LastError == nil || e.LastError.Origin != message.OriginWorker {
+		return ""
+	}
+	return e.LastError.Code
 }

@@ -14,6 +14,7 @@ import (
 // Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
 const (
 	faultStore       = health.Store
+	faultPublish     = health.NotPublished
 	faultSlow        = health.SlowBroker
 	faultUnreachable = health.Unreachable
 	faultAmbiguous   = health.UnclearAnswers

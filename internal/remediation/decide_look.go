@@ -22,8 +22,12 @@ func (d decider) lookAt(e ledger.Entry) time.Time {
 	return at
 }
 
-// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice.
-func (d decider) lookDue(e ledger.Entry) time.Time {
+// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice. An early
+// look is due at once, for what was seen before the message was redelivered may be older than the call. Facts: now.
+func (d decider) lookDue(e ledger.Entry, f facts) time.Time {
+	if e.State == ledger.StateCalled {
+		return f.now.Add(-lookShared)
+	}
 	due := d.lookAt(e)
 	if last := e.LastLook(); e.Looks > 0 && last.Operation == ledger.OpList && !due.After(last.Time) {
 		return last.Time.Add(1)
@@ -31,14 +35,17 @@ func (d decider) lookDue(e ledger.Entry) time.Time {
 	return due
 }
 
+// lookShared is how much older than an early look's need a look may be: it serves all messages that a dead process had in hand.
+const lookShared = time.Second
+
 // nextLook is when the next look is made. The looks of one process are made at the same instants, so that one list serves all
-// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: contended.
+// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: now, contended.
 func (d decider) nextLook(e ledger.Entry, f facts) time.Time {
 	every := d.ReconcileDelay / 2
 	if f.contended {
 		every = lookAfter[len(lookAfter)-1] * d.ReconcileDelay
 	}
-	due := d.lookDue(e)
+	due := d.lookDue(e, f)
 	at := due.Truncate(every)
 	if at.Before(due) {
 		at = at.Add(every)
@@ -100,14 +107,17 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 	return d.taken(e, *holding, f)
 }
 
-// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, the request waits until
-// it is granted. Facts: now, brokerNow, orphaned, stopping, backoff, answered, ambiguous, served, message.
+// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, or the API refuses every
+// list, the request waits for the end of that at no cost. Facts: now, brokerNow, orphaned, stopping, backoff, deliveryBackoff,
+// answered, ambiguous, served, listed, message.
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
 	case e.State == ledger.StateCalled: // an early look
 		return e, d.awaitOwner(e, f)
 	case a.Class == defender.System && a.StatusCode == 403:
 		return e, wait(f.deliveryBackoff, "mayNotList")
+	case a.Class == defender.Rejected && !f.within(f.listed, f.brokerNow.Sub(e.Written)): // nobody's list is answered
+		return e, wait(f.deliveryBackoff, "listRefused")
 	case a.Class == defender.System:
 		return systemFault(e, a)
 	case a.Class == defender.Throttled:
@@ -140,9 +150,9 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 }
 
 // servedWithin reports whether the API took a call of this replica, for any request, in the last d.
-func (f facts) servedWithin(d time.Duration) bool {
-	return !f.served.IsZero() && f.now.Sub(f.served) < d
-}
+func (f facts) servedWithin(d time.Duration) bool { return f.within(f.served, d) }
+
+func (f facts) within(at time.Time, d time.Duration) bool { return !at.IsZero() && f.now.Sub(at) < d }
 
 // ours says whether an action can be of a call of this run: the machine, the type, the comment, created since its first
 // call, and not known to be another request's.

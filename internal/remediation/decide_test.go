@@ -178,12 +178,13 @@ var table = []row{
 	{ledger.StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
 	{ledger.StateWaiting, "before call", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateWaiting, "before call", "its audit record never fits", func(in *input) { in.f.unrecordable = "too large" }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "unpublishable"}, ""},
 	{ledger.StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
 	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
 	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
-	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return putOff(reverted(in.e), machineBusy(in.f)) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
+	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return machineBusy(reverted(in.e), in.f) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
 
 	// The answer to a call.
 	{ledger.StateCalled, "accepted", "followed", func(in *input) { in.action = anAction("Pending") }, accepted, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
@@ -224,6 +225,8 @@ var table = []row{
 	{ledger.StateUnknown, "looked", "not there, 3rd, waited longer than WORKER_GIVE_UP_AFTER", both(waitedLong, func(in *input) { in.e.Looks = 2 }), looked, ledger.StateFinal, step{do: doPublish}, message.CodeGaveUp},
 	{ledger.StateUnknown, "look failed", "no permission", of(defender.System, 403, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "mayNotList"}, ""},
 	{ledger.StateUnknown, "look failed", "system", of(defender.System, 401, "Forbidden"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "systemFault", fault: &Fault{}}, "Forbidden"},
+	{ledger.StateUnknown, "look failed", "the API refuses every list", of(defender.Rejected, 400, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "listRefused"}, ""},
+	{ledger.StateUnknown, "look failed", "the API refuses this list, and others' not", both(of(defender.Rejected, 400, "x"), func(in *input) { in.f.listed = tableNow.Add(-time.Second) }), lookFailed, ledger.StateUnknown, step{do: doWait, after: time.Second, cause: "lookUpFailed"}, ""},
 	{ledger.StateUnknown, "look failed", "throttled", of(defender.Throttled, 429, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, after: 10 * time.Second, cause: "throttled", quota: true}, ""},
 	{ledger.StateUnknown, "look failed", "reauthenticate", of(defender.Reauthenticate, 401, "x"), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "reauthenticate"}, ""},
 	{ledger.StateUnknown, "look failed", "stopping", both(of(defender.Ambiguous, 0, "x"), func(in *input) { in.f.stopping = true }), lookFailed, ledger.StateUnknown, step{do: doWait, cause: "shutdown"}, ""},
@@ -295,6 +298,15 @@ func TestTable(t *testing.T) {
 				t.Errorf("code %q, want %q", code, r.code)
 			}
 		})
+	}
+}
+
+// An early look is one that is made now, whatever was seen before.
+func TestEarlyLookIsNew(t *testing.T) {
+	in := ordinary(ledger.StateCalled)
+	both(theirs, redelivered)(in)
+	if due := in.d.lookDue(in.e, in.f); tableNow.Sub(due) != lookShared {
+		t.Errorf("due at %v", due)
 	}
 }
 

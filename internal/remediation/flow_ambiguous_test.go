@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/remediation"
 )
@@ -34,10 +35,11 @@ const (
 	carriedOut = 2 // machine whose call takes place although the answer is unclear
 )
 
-// lookUps are the lists that look for calls, at all machines' actions or at this one's alone. The tracker's have a $top.
+// lookUps are the lists that look for calls: for several types, of which there is one, or for this machine. The tracker's ask
+// for one type.
 func (w *world) lookUps(n int) (calls []defendersim.Call) {
 	for _, c := range w.called("list") {
-		if strings.Contains(c.Query, "UnrestrictCodeExecution") && !strings.Contains(c.Query, "$top") && (!strings.Contains(c.Query, "machineId") || strings.Contains(c.Query, machine(n))) {
+		if strings.Contains(c.Query, "%28type%20eq%20%27UnrestrictCodeExecution") || strings.Contains(c.Query, machine(n)) {
 			calls = append(calls, c)
 		}
 	}
@@ -204,14 +206,14 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 				if _, ended := w.final("in doubt"); ended {
 					t.Errorf("it did not wait\n%s", w.dump())
 				}
-				if w.replicas[0].notices.ListingDenied() == "" {
+				if !w.replicas[0].holds(health.MayNotList) {
 					t.Error("nobody says that a permission is missing")
 				}
 				w.tokens.grant()
 				w.settled(time.Hour)
 				w.wantFinal("in doubt", "submitted")
 				w.wantPosts(1, map[bool]int{true: 1, false: 2}[done])
-				if w.replicas[0].notices.ListingDenied() != "" {
+				if w.replicas[0].holds(health.MayNotList) {
 					t.Error("the permission is still said to be missing")
 				}
 			})

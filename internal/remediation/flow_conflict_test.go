@@ -138,3 +138,21 @@ func TestOneCallAtATimePerMachine(t *testing.T) {
 		w.wantFinal("r2", "succeeded")
 	})
 }
+
+// A request that waits for another one's call for the same machine says so in its entry, until that is over.
+func TestBusyMachineIsSaid(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(1), Times: 1, Status: 503})
+		w.ask("first", 1)
+		w.passes(time.Second)
+		w.ask("second", 1)
+		w.passes(3 * time.Second)
+		if e := w.entry("second"); e.State != ledger.StateWaiting || e.LastError == nil || e.LastError.Code != "machineBusy" {
+			t.Errorf("%s, %+v", e.State, e.LastError)
+		}
+		w.settled(10 * time.Minute)
+		if e := w.entry("second"); e.LastError != nil {
+			t.Errorf("ended with %+v", e.LastError)
+		}
+	})
+}

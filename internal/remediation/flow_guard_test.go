@@ -13,6 +13,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/policy"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -212,7 +213,7 @@ func TestGuardWaitsForThePermissionToLook(t *testing.T) {
 		w.passes(outage)
 		w.wantPosts(1, 0)
 		w.wantOutcomes("old")
-		if w.replicas[0].notices.ListingDenied() == "" {
+		if !w.replicas[0].holds(health.MayNotList) {
 			t.Error("nobody says that a permission is missing")
 		}
 		w.tokens.grant()

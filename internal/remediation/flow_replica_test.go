@@ -17,6 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -96,7 +97,7 @@ func (w *world) newReplica(id string) *replica {
 		r.submitter.Quota = r.budget
 	}
 	r.tracker = &remediation.Tracker{
-		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
+		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Breaker: r.breaker, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
 			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended,
 		},
@@ -144,6 +145,12 @@ func (r *replica) newBudget() defender.Budget {
 	}
 	r.budget = budget.New(store, limits, zap.NewNop(), nil)
 	return r.budget
+}
+
+// holds says whether a cause is known by this code.
+func (r *replica) holds(code string) bool {
+	_, is := health.Has(r.notices.Conditions(), code)
+	return is
 }
 
 // free is a budget without end.

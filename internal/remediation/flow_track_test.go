@@ -9,6 +9,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -223,7 +224,7 @@ func TestFollowingWaitsForThePermissionToList(t *testing.T) {
 		w.passes(2 * time.Minute)
 		w.wantOutcomes("r1", "1 submitted")
 		w.wantOutcomes("r2", "1 submitted")
-		if w.replicas[0].notices.ListingDenied() == "" {
+		if !w.replicas[0].holds(health.MayNotList) {
 			t.Error("nobody says that a permission is missing")
 		}
 		if _, on := w.replicas[0].breaker.Current(); on {
@@ -233,8 +234,68 @@ func TestFollowingWaitsForThePermissionToList(t *testing.T) {
 		w.settled(5 * time.Minute)
 		w.wantFinal("r1", "succeeded")
 		w.wantFinal("r2", "succeeded")
-		if denied := w.replicas[0].notices.ListingDenied(); denied != "" {
-			t.Errorf("still said: %s", denied)
+		if w.replicas[0].holds(health.MayNotList) {
+			t.Error("still said")
 		}
+	})
+}
+
+// The API refuses every list. An action that is known is asked for by its id, a few at a time; a request whose call got lost
+// waits, is not called again, and is not given up for it. Both are said, and end by themselves.
+func TestRefusedListIsSaidAndWaitedOut(t *testing.T) {
+	const body = `{"error":{"code":"","message":"The query specified in the URI is not valid. The node count limit of 100 has been exceeded."}}`
+	hasty := func(c *remediation.SubmitConfig) { c.GiveUpAfter = impatience }
+	inWorld(t, setup{submit: hasty, free: true}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "list", Status: 400, Body: []byte(body)})
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(1), Times: 1, Cut: "before", CarriedOut: true})
+		w.ask("lost", 1)
+		for n := range 8 {
+			w.ask(fmt.Sprint("known", n), 10+n)
+		}
+		w.until("it to be said", 30*time.Second, func() bool { return w.replicas[0].holds(health.ListRefused) })
+		for n := range 40 { // others are served meanwhile
+			w.ask(fmt.Sprint("later", n), 100+n)
+			w.passes(impatience / 5)
+		}
+		for n := range 8 {
+			w.wantFinal(fmt.Sprint("known", n), "succeeded")
+		}
+		if r, ended := w.final("lost"); ended {
+			t.Fatalf("ended in a fault of the system: %s %+v", r.Outcome, r.Error)
+		}
+		if c := w.replicas[0].notices.Conditions(); len(c) != 1 || !strings.Contains(c[0].Message, "node count limit") {
+			t.Errorf("said: %+v", c)
+		}
+		w.wantPosts(1, 1)
+		w.api.ClearFaults()
+		w.settled(5 * time.Minute)
+		w.wantFinal("lost", "succeeded")
+		w.wantPosts(1, 1)
+		if c := w.replicas[0].notices.Conditions(); len(c) != 0 {
+			t.Errorf("still said: %+v", c)
+		}
+	})
+}
+
+// While lists fail, that actions are not followed is said within half a minute, and not for a single bad answer.
+func TestNotFollowingIsSaid(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.api.AddMachine(machine(1), defendersim.Machine{Offline: true})
+		w.ask("r1", 1)
+		w.passes(time.Minute)
+		w.api.Inject(defendersim.Fault{Op: "list", Status: 500, Times: 1})
+		for range 24 {
+			if w.passes(5 * time.Second); w.replicas[0].holds(health.NotFollowing) {
+				t.Error("said for one bad answer")
+			}
+		}
+		w.api.Inject(defendersim.Fault{Op: "list", Status: 500})
+		failed := len(w.called("list"))
+		w.until("a list that fails", 2*time.Minute, func() bool { return len(w.called("list")) > failed })
+		w.until("it to be said", 30*time.Second, func() bool { return w.replicas[0].holds(health.NotFollowing) })
+		w.api.ClearFaults()
+		w.until("its end", 2*time.Minute, func() bool { return !w.replicas[0].holds(health.NotFollowing) })
+		w.api.AddMachine(machine(1), defendersim.Machine{})
+		w.settled(10 * time.Minute)
 	})
 }

@@ -24,6 +24,10 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		if gone, tried = s.answers(ctx); !tried {
 			return
 		}
+	case fault.Code == faultPublish && none: // nothing waits with a message in hand, and the tracker has had no failure lately
+		if gone = time.Since(s.Breaker.lastMet()) > 3*sweepEvery; !gone {
+			return
+		}
 	case fault.Code == faultStore && none:
 		gone = s.stores(ctx) == nil
 	case fault.Code == faultSlow && none:

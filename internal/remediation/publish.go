@@ -16,6 +16,8 @@ import (
 // It is safe for concurrent use.
 type Auditor interface {
 	Record(ctx context.Context, r ledger.AuditRecord) error
+	// Fits is an error that wraps message.ErrTooLarge if the record of a run can never be stored, however short it is made.
+	Fits(r ledger.AuditRecord) error
 }
 
 // publisher publishes what was decided, in order: the audit record, the dead letter, the result, and last the mark in the
@@ -51,6 +53,9 @@ func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, let
 	if err := p.publishOne(ctx, e, letter); err != nil {
 		return err
 	}
+	if isUnpublishable(e) {
+		e.LastError = nil
+	}
 	e.Forget()
 	return ledger.Save(ctx, p.ledger, key, e, ledger.Retention)
 }
@@ -58,19 +63,32 @@ func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, let
 // publishOne records and publishes what e says. Nothing is published that is not in the audit trail.
 func (p publisher) publishOne(ctx context.Context, e *ledger.Entry, letter *message.DeadLetter) error {
 	if err := p.audit.Record(ctx, e.Audit()); err != nil {
-		return err
+		return notPublished{err}
 	}
 	if e.Dead && letter != nil {
 		if err := p.DeadLetter(ctx, *letter, e.Since()); err != nil {
-			return err
+			return notPublished{err}
 		}
 	}
-	return p.Result(ctx, e.Result(), e.Trace(), e.ReplyTo, e.Since())
+	if err := p.Result(ctx, e.Result(), e.Trace(), e.ReplyTo, e.Since()); err != nil {
+		return notPublished{err}
+	}
+	return nil
 }
 
 // publish is publisher.publish with the message in hand.
 func (p *attempt) publish() error {
-	return publisher{p.Publisher, p.Audit, p.Ledger}.publish(p.publishing(&p.e), p.key, &p.e, p.deadLetter())
+	err := publisher{p.Publisher, p.Audit, p.Ledger}.publish(p.publishing(&p.e), p.key, &p.e, p.deadLetter())
+	if err != nil {
+		return err
+	}
+	p.Shared.notePublished(p.key)
+	p.Breaker.ResetFrom(faultPublish)
+	if isUnpublishable(&p.e) { // accepted, and that is published now
+		p.e.LastError = nil
+		_ = p.save()
+	}
+	return nil
 }
 
 // deadLetter is the dead letter that the message in hand becomes if the run ended with one.

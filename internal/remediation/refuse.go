@@ -27,14 +27,15 @@ func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outco
 	audit.Kind, audit.ClaimedID, result.ClaimedID = ledger.AuditRefused, why.ClaimedID, why.ClaimedID
 	letter.Delivery, letter.Unverified, result.Unverified = p.d, unverified, unverified
 	if err := p.recordRefusal(audit, unverified); err != nil {
-		return message.Outcome{}, err
+		return message.Outcome{}, notPublished{err}
 	}
 	if err := p.Publisher.DeadLetter(p.work, letter, p.d.Published); err != nil {
-		return message.Outcome{}, err
+		return message.Outcome{}, notPublished{err}
 	}
 	if err := p.Publisher.Result(p.work, result, e.Trace(), r.ReplyTo, p.d.Published); err != nil {
-		return message.Outcome{}, err
+		return message.Outcome{}, notPublished{err}
 	}
+	p.Breaker.ResetFrom(faultPublish)
 	if p.replay.found {
 		if err := p.DeadLetters.Drop(p.work, p.replay.seq); err != nil {
 			return message.Outcome{}, err

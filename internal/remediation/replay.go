@@ -57,7 +57,7 @@ func (p *attempt) reopen() error {
 		}
 	}
 	if err := p.Audit.Record(p.work, p.auditReplay()); err != nil {
-		return err
+		return notPublished{err}
 	}
 	return p.DeadLetters.Drop(p.work, p.replay.seq)
 }

@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -59,12 +60,8 @@ func (r *round) list() error {
 func (r *round) ask(q defender.Query) (defender.Page, error) {
 	r.calls++
 	page, err := r.Defender.Page(r.ctx, "follow", q)
-	var a *defender.Error
-	switch {
-	case err == nil:
-		r.Shared.setListing("")
-	case errors.As(err, &a) && a.Class == defender.System && a.StatusCode == 403:
-		r.Shared.setListing(a.Reason)
+	if a, is := errors.AsType[*defender.Error](err); is || err == nil {
+		r.Shared.listed(a)
 	}
 	return page, err
 }
@@ -123,6 +120,23 @@ func (r *round) missing() error {
 	return nil
 }
 
+// singles asks by its id for a few of the actions that the list does not show, because the API refuses every list. Those that
+// were asked for longest ago come first.
+func (r *round) singles() error {
+	slices.SortStableFunc(r.open, func(a, b *followed) int { return a.lookAt.Compare(b.lookAt) })
+	now := time.Now()
+	for _, f := range r.open[:min(len(r.open), singlesPerRound)] {
+		if now.Before(f.lookAt) {
+			break
+		}
+		f.lookAt = now.Add(vanishedEvery)
+		if err := r.lookUp(f, now.Sub(f.accepted) > r.Config.Timeout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lookUp asks for one action by its id, and ends its run if it is final, overdue or gone for good.
 func (r *round) lookUp(f *followed, overdue bool) error {
 	r.calls++
@@ -170,8 +184,17 @@ func (t *Tracker) end(ctx context.Context, key string, s observation) {
 // publish is publisher.publish without a message in hand. Another tracker may be first.
 func (t *Tracker) publish(ctx context.Context, key string, e *ledger.Entry) error {
 	err := publisher{t.Publisher, t.Audit, t.Ledger}.publish(ctx, key, e, nil)
-	if errors.Is(err, ledger.ErrConflict) {
+	failed, is := errors.AsType[notPublished](err)
+	switch {
+	case err == nil:
+		t.Shared.notePublished(key)
+		t.Breaker.ResetFrom(faultPublish)
+	case errors.Is(err, ledger.ErrConflict):
 		return nil
+	case errors.Is(err, message.ErrTooLarge):
+		t.unpublishable(ctx, key, e, err)
+	case is && ctx.Err() == nil:
+		failed.trip(t.Breaker)
 	}
 	return err
 }
@@ -180,7 +203,7 @@ const sweepEvery = 5 * time.Second
 
 // sweep publishes what was decided and, as far as the ledger knows, not published.
 func (t *Tracker) sweep(ctx context.Context) {
-	for sleep(ctx, sweepEvery) == nil {
+	for t.awaitDecided(ctx) == nil && sleep(ctx, sweepEvery) == nil {
 		for _, key := range t.overdue() {
 			e, err := ledger.Load(ctx, t.Ledger, key)
 			if t.unfollow(key, err) {
@@ -191,19 +214,44 @@ func (t *Tracker) sweep(ctx context.Context) {
 			}
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("a decided result is not published yet", e.About(zap.String("key", key), zap.Error(err))...)
-				if !errors.Is(err, message.ErrTooLarge) { // which says nothing of the next one
-					break
-				}
+			}
+			if err != nil && !errors.Is(err, message.ErrTooLarge) { // which says nothing of the next one
+				break
 			}
 		}
 	}
 }
 
+// awaitDecided blocks until there is something decided that may have to be published.
+func (t *Tracker) awaitDecided(ctx context.Context) error {
+	for {
+		t.mu.Lock()
+		n := len(t.unpublished)
+		t.mu.Unlock()
+		if n > 0 {
+			return nil
+		}
+		if err := await(ctx, t.toPublish, time.Hour); err != nil {
+			return err
+		}
+	}
+}
+
+// fill fills a channel that has room for one.
+func fill(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// overdue are those whose next try is due.
 func (t *Tracker) overdue() (keys []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, since := range t.unpublished {
-		if time.Since(since) >= sweepEvery {
+	for key, u := range t.unpublished {
+		if time.Since(u.tried) >= min(sweepEvery<<min(u.tries, 10), longestRetry) {
+			u.tried = time.Now()
 			keys = append(keys, key)
 		}
 	}

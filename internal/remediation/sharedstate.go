@@ -1,8 +1,14 @@
 package remediation
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 )
 
 // SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
@@ -10,11 +16,13 @@ type SharedState struct {
 	calls        sharedLook // at the actions that calls have made
 	restrictions sharedLook // at those that restrict or isolate
 
-	mu      sync.Mutex
-	denied  string               // why actions may not be listed; "" while they may be
-	waiting map[string]time.Time // requests that wait for quota, and when they are redelivered at the latest
-	guarded time.Time            // when the guard was asked last
-	gather  time.Time            // until then requests wait for calls to accumulate, or did a moment ago
+	mu            sync.Mutex
+	unpublishable map[string]unpublishableRequest // by key
+	causes        map[string]health.Condition     // by code
+	waiting       map[string]time.Time            // requests that wait for quota, and when they are redelivered at the latest
+	guarded       time.Time                       // when the guard was asked last
+	lastList      time.Time                       // when the API listed actions last
+	gather        time.Time                       // until then requests wait for calls to accumulate, or did a moment ago
 }
 
 func (n *SharedState) noteGuard() {
@@ -39,10 +47,69 @@ func (n *SharedState) Guarding() bool {
 	return !n.guarded.IsZero() && time.Since(n.guarded) < 2*time.Minute
 }
 
-func (n *SharedState) setListing(denied string) {
+// hold records a cause that holds up requests or actions.
+func (n *SharedState) hold(code, message string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.denied = denied
+	c := health.New(code, message)
+	if c.Since = time.Now().UTC(); n.causes == nil {
+		n.causes = map[string]health.Condition{}
+	}
+	if old, held := n.causes[code]; held {
+		c.Since = old.Since
+	}
+	n.causes[code] = c
+}
+
+// over records that causes are gone.
+func (n *SharedState) over(codes ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, code := range codes {
+		delete(n.causes, code)
+	}
+}
+
+// listed records whether the API lists actions. A list that it refuses is no matter of the query, as far as is known.
+func (n *SharedState) listed(a *defender.Error) {
+	switch {
+	case a == nil:
+		n.over(health.MayNotList, health.ListRefused)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.lastList = time.Now()
+	case a.Class == defender.System && a.StatusCode == 403:
+		n.hold(health.MayNotList, a.Reason)
+	case a.Class == defender.Rejected:
+		n.hold(health.ListRefused, "the API refuses the list of actions: "+a.Error())
+	}
+}
+
+// mayNotList reports whether it is known why there is no list.
+func (n *SharedState) mayNotList() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, denied := n.causes[health.MayNotList]
+	_, refused := n.causes[health.ListRefused]
+	return denied || refused
+}
+
+// lastListed is when the API last listed actions for this replica; zero: never.
+func (n *SharedState) lastListed() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lastList
+}
+
+// Conditions are the causes that Submitter and Tracker know of, beside what tripped the breaker.
+func (n *SharedState) Conditions() []health.Condition {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := slices.SortedFunc(maps.Values(n.causes), func(a, b health.Condition) int { return cmp.Compare(a.Code, b.Code) })
+	if c, is := n.unpublishableNow(); is {
+		all = append(all, c)
+	}
+	return all
 }
 
 // noteQuotaWait records that a request was nakked to wait for quota; 0: it no longer waits.
@@ -57,13 +124,6 @@ func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 		n.waiting = map[string]time.Time{}
 	}
 	n.waiting[key] = time.Now().Add(d + 30*time.Second) // later another replica has it
-}
-
-// ListingDenied names the permission that look-ups miss, "" if none.
-func (n *SharedState) ListingDenied() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.denied
 }
 
 // QuotaAwaited reports whether a request that this process has taken waits for quota.

@@ -246,12 +246,15 @@ func (p *attempt) outcomeOf(err error) message.Outcome {
 		p.Log.Error("a request waits: its ledger entry is not understood", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
 		return message.Later(time.Minute, "garbled")
 	case errors.Is(err, message.ErrTooLarge): // as of a results stream that somebody has made for smaller messages
-		p.Log.Error("a request waits: what must be stored for it is larger than the broker takes", p.about(p.req.ID, zap.String("message", p.d.Ref()), zap.Error(err))...)
-		return message.Later(time.Minute, "tooLarge")
+		return p.unpublishable(err)
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return message.Later(0, "shutdown")
 	case quota:
 		return message.Later(min(wait, maxQuotaDelay), "quota")
+	}
+	if failed, is := errors.AsType[notPublished](err); is {
+		failed.trip(p.Breaker)
+		return message.Later(p.Breaker.NakDelay(), faultPublish)
 	}
 	p.Breaker.Trip(faultStore, "the broker does not store what must be durable before a call: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
 	return message.Later(p.Breaker.NakDelay(), faultStore)

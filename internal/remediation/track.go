@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -44,6 +45,7 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
+	Breaker   *Breaker // tripped while nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
 	Shared    *SharedState
@@ -52,10 +54,18 @@ type Tracker struct {
 
 	mu          sync.Mutex
 	open        map[string]*followed
-	unpublished map[string]time.Time // decided and not known to be published, and since when
-	fresh       bool                 // something new to follow came since the last look
-	looked      time.Time            // when all that was open was last seen
-	due         time.Duration        // how soon after that it is to be seen again
+	unpublished map[string]*unpublished // decided and not known to be published
+	fresh       bool                    // something new to follow came since the last look
+	looked      time.Time               // when all that was open was last seen
+	due         time.Duration           // how soon after that it is to be seen again
+
+	toFollow, toPublish chan struct{} // full when there is something new in open, and in unpublished
+}
+
+// unpublished is a decided result that is not published, as far as is known.
+type unpublished struct {
+	tried time.Time
+	tries int // at what never fits
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -79,13 +89,18 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
 	publishWorkers = 16
-	fewActions     = 1000 // as long as a page may be for looks for calls to reach back as far
+	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
+	// which something is wrong with the list alone, not for speed.
+	singlesPerRound = 4
+	fewActions      = 1000 // as long as a page may be for looks for calls to reach back as far, and to be kept as it came
 )
 
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished, t.looked = map[string]*followed{}, map[string]time.Time{}, time.Now()
+	t.open, t.unpublished = map[string]*followed{}, map[string]*unpublished{}
+	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
+	t.looked = time.Now()
 	t.mu.Unlock()
 	defer t.forget()
 	synced := make(chan struct{})
@@ -116,6 +131,7 @@ func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished = nil, nil
+	t.Shared.over(health.NotFollowing)
 	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
 }
@@ -147,10 +163,12 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.State == ledger.StateFinal && !e.Published && !e.Dead {
-		t.unpublished[key] = time.Now()
-	} else {
+	switch decided := e.State == ledger.StateFinal && !e.Published && !e.Dead; {
+	case !decided:
 		delete(t.unpublished, key)
+	case t.unpublished[key] == nil:
+		t.unpublished[key] = &unpublished{tried: time.Now()}
+		fill(t.toPublish)
 	}
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
@@ -159,8 +177,12 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		if f.created.IsZero() {
 			f.created = e.CalledAt
 		}
+		if len(t.open) == 0 {
+			t.looked = time.Now() // there was nothing to look at
+		}
 		t.open[key] = f
 		t.fresh = true
+		fill(t.toFollow)
 	}
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
@@ -197,7 +219,15 @@ func (t *Tracker) Overdue() (since time.Time, by time.Duration) {
 // follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
 func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
+	failures := 0
 	for {
+		if t.Following() == 0 {
+			if t.Shared.over(health.NotFollowing); await(ctx, t.toFollow, time.Hour) != nil {
+				return
+			}
+			interval, last, failures = t.Config.Interval, time.Now(), 0 // the first one is looked at after one interval
+			continue
+		}
 		due := interval
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))
@@ -215,16 +245,33 @@ func (t *Tracker) follow(ctx context.Context) {
 		var changed bool
 		var err error
 		changed, calls, err = t.look(ctx, shown)
-		if last = time.Now(); err != nil && ctx.Err() == nil {
-			t.Log.Warn("following is held up", zap.Error(err))
-		}
-		if wait, is := quotaWait(err); is {
+		last = time.Now()
+		wait, quota := quotaWait(err)
+		switch {
+		case quota:
 			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
+		case err == nil:
+			failures = 0
+			t.Shared.over(health.NotFollowing)
+		case ctx.Err() == nil:
+			t.Log.Warn("following is held up", zap.Error(err))
+			if failures++; failures > 1 && !t.Shared.mayNotList() { // the first may be a single bad answer
+				t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+			}
 		}
-		if interval = min(interval*3/2, t.longest()); changed {
+		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
 			interval = t.Config.Interval
 		}
+		if listRefused(err) { // it takes some calls each time
+			interval = t.longest()
+		}
 	}
+}
+
+// listRefused reports whether an error is the API's refusal of the list.
+func listRefused(err error) bool {
+	a, is := errors.AsType[*defender.Error](err)
+	return is && a.Class == defender.Rejected
 }
 
 // longest is how long an action may go unseen while nobody else needs the quota.
@@ -248,7 +295,7 @@ func (t *Tracker) fairShare(calls int) time.Duration {
 // shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
 func (t *Tracker) shown(begun time.Time) look {
 	l, is := t.Shared.calls.have(need{begun, time.Now()})
-	if !is {
+	if !is || len(l.actions) > fewActions { // a final result has the action as it came
 		return look{}
 	}
 	t.mu.Lock()
@@ -280,8 +327,11 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
 	err = r.list()
 	r.finish()
-	if err == nil {
+	switch {
+	case err == nil:
 		err = r.missing()
+	case listRefused(err):
+		err = errors.Join(err, r.singles())
 	}
 	if err == nil {
 		t.seen()

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/ledger"
@@ -47,13 +49,26 @@ func (w *Writer) Open(at time.Time, seen *Point) ([]byte, error) {
 	return w.encode(Line{Time: at, Seen: seen, AuditRecord: ledger.AuditRecord{Kind: Opened}})
 }
 
-// Next is the payload of the next record, which is shortened if it is longer than most bytes.
+// Next is the payload of the next record, which is shortened if it is longer than most bytes, and longer still if it can't be
+// made so short.
 func (w *Writer) Next(at time.Time, r ledger.AuditRecord, most int) ([]byte, error) {
 	data, err := w.encode(Line{Time: at, AuditRecord: r})
-	if err == nil && len(data) > most {
-		return w.encode(Line{Time: at, AuditRecord: r.Shorten()})
+	for _, shorten := range []func(ledger.AuditRecord) ledger.AuditRecord{ledger.AuditRecord.Shorten, ledger.AuditRecord.WithoutCalls} {
+		if err != nil || len(data) <= most {
+			break
+		}
+		r = shorten(r)
+		data, err = w.encode(Line{Time: at, AuditRecord: r})
 	}
 	return data, err
+}
+
+// Least is how many bytes the record of a run has at least, whatever comes of it, in a chain of any length.
+func Least(r ledger.AuditRecord) (int, error) {
+	w := &Writer{id: strings.Repeat("x", 40), n: math.MaxInt64, last: Point{Sequence: math.MaxInt64, SHA256: strings.Repeat("0", 64)}}
+	r.Error, r.ActionID = &message.Failure{Code: message.CodeTrackTimeout, Origin: message.OriginDefender, Message: strings.Repeat("x", 200)}, strings.Repeat("0", 36)
+	data, err := w.Next(time.Now(), r, 0)
+	return len(data), err
 }
 
 // Stored goes on behind a payload of Open or Next, which is stored at this sequence. Where that is not known the chain ends.
