@@ -458,22 +458,19 @@ var situations = map[string]situation{
 	health.Unfit: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		return p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 3 })
 	}},
-	health.AckPending: {begin: func(t *testing.T, p *conditionPlace) func() {
+	health.AckPending: {env: map[string]string{"WORKER_BACKOFF_INITIAL": "40s"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		undo := p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 })
-		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 404, Code: "ResourceNotFound", Message: "no", Times: 2}) // it waits 5 s before it is tried again
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 400, Code: "ActiveRequestAlreadyExists", Message: "no", Times: 1}) // it is tried again after its backoff
 		p.publish(t, "out", 1)
 		p.publish(t, "behind", 2)
 		return undo
 	}},
-	health.JetStream: {away: true, begin: func(t *testing.T, p *conditionPlace) func() {
-		if err := p.broker.DisableJetStream(); err != nil {
-			t.Fatal(err)
-		}
-		return func() {
-			if err := p.broker.EnableJetStream(&server.JetStreamConfig{StoreDir: p.opts.StoreDir}); err != nil {
-				t.Error(err)
-			}
-		}
+	health.JetStream: {unstarted: true, away: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		slow := &slowLine{to: p.opts.Port}
+		p.vars["NATS_URL"] = slow.listen(t)
+		p.run(t)
+		slow.delay.Store(int64(3 * time.Second)) // an answer takes longer than it is waited for, and the connection stands
+		return func() { slow.delay.Store(0) }
 	}},
 	health.ConsumerPaused: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		if _, err := p.js.PauseConsumer(t.Context(), "REMEDIATION", "unrestrict-worker", time.Now().Add(time.Hour)); err != nil {
