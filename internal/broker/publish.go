@@ -81,7 +81,8 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 	if err != nil {
 		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
 	}
-	p.b.nudgeTally()
+	signal(p.b.results)
+	signal(p.b.stirring)
 	return nil
 }
 

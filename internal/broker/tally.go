@@ -96,7 +96,7 @@ func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[
 	err = t.inTurn(reading, func() error {
 		err := t.read(reading, 0)
 		if t.at.Next > t.recorded.Next+tallyAtOnce {
-			t.b.nudgeTally() // whoever asks next need not read that again
+			signal(t.b.results) // whoever asks next need not read that again
 		}
 		return err
 	})
@@ -114,14 +114,6 @@ func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[
 		}
 	}
 	return total, byMinute, err == nil, nil
-}
-
-// nudgeTally has the record written soon, if this process has a Tally that runs.
-func (b *Broker) nudgeTally() {
-	select {
-	case b.results <- struct{}{}:
-	default:
-	}
 }
 
 func (t *Tally) inTurn(ctx context.Context, do func() error) error {
