@@ -18,7 +18,7 @@ import (
 
 // Config is how to reach the API.
 type Config struct {
-	BaseURL    string                // https, or http on a loopback host, with nothing after host and port
+	BaseURL    string // https, or http on a loopback host, with nothing after host and port
 	UserAgent  string
 	Timeout    time.Duration         // one exchange, the body included
 	StartLimit time.Duration         // how long a call that is granted waits for a connection
