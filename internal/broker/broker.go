@@ -153,7 +153,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 			}
 		}
 		options = func() (nats.Options, error) {
-			opts, err := b.options(nats.Token(b.cfg.EmbeddedToken))
+			opts, err := b.options(nats.TokenHandler(latest(b.tokenFile, b.cfg.EmbeddedToken)))
 			opts.Servers = []string{b.url}
 			return opts, err
 		}

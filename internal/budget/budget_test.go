@@ -266,6 +266,19 @@ func TestFresh(t *testing.T) {
 			})
 		})
 	}
+	t.Run("given before a closure that is over", func(t *testing.T) {
+		in(t, Limits(2, 0), func(t *testing.T, b *Budget, _ *memory) {
+			granted := mustTake(t, b, "unrestrict", 1)
+			time.Sleep(StartLimit / 8)
+			if err := b.Close(t.Context(), StartLimit/4); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(StartLimit / 2)
+			if later := mustTake(t, b, "unrestrict", 1); b.Fresh(granted) || !b.Fresh(later) {
+				t.Errorf("of before: %v, of behind it: %v", b.Fresh(granted), b.Fresh(later))
+			}
+		})
+	})
 	t.Run("store out of touch", func(t *testing.T) {
 		in(t, Limits(1, 1), func(t *testing.T, b *Budget, m *memory) {
 			granted := mustTake(t, b, "unrestrict", 1)

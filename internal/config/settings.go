@@ -40,7 +40,7 @@ type Settings struct {
 	AckWait         time.Duration `group:"work" env:"WORKER_ACK_WAIT" default:"20s" min:"1s" help:"How soon a dead replica's requests go to another; at least 1s. Requests being worked on are kept alive."`
 	Backoff         Backoff       `group:"work"`
 	GiveUpAfter     time.Duration `group:"work" env:"WORKER_GIVE_UP_AFTER" default:"24h" min:"1ms" help:"A request that could not be carried out for so long, while others could, is abandoned."`
-	ReconcileDelay  time.Duration `group:"work" env:"WORKER_RECONCILE_DELAY" default:"5s" min:"1ms" help:"After a call whose fate is unknown: the wait before the API is asked whether it took place; asked again after 3 and 6 times as long."`
+	ReconcileDelay  time.Duration `group:"work" env:"WORKER_RECONCILE_DELAY" default:"5s" min:"1ms" help:"After a call whose fate is unknown: the least wait before the API is asked whether it took place; asked again after 3 and 6 times as long. One list serves all requests that wait, up to half as long later, up to six times while requests wait for quota."`
 	DryRun          bool          `group:"work" env:"WORKER_DRY_RUN" default:"false" help:"Do everything but the call; the outcome is dryRun. Beside live replicas one in dry run takes nothing."`
 	ShutdownTimeout time.Duration `group:"work" env:"WORKER_SHUTDOWN_TIMEOUT" default:"25s" min:"0s" help:"How long calls in flight may take to finish after SIGINT or SIGTERM."`
 

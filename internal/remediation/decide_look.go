@@ -22,8 +22,12 @@ func (d decider) lookAt(e ledger.Entry) time.Time {
 	return at
 }
 
-// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice.
-func (d decider) lookDue(e ledger.Entry) time.Time {
+// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice. An early
+// look is due at once, for what was seen before the message was redelivered may be older than the call. Facts: now.
+func (d decider) lookDue(e ledger.Entry, f facts) time.Time {
+	if e.State == ledger.StateCalled {
+		return f.now.Add(-lookShared)
+	}
 	due := d.lookAt(e)
 	if last := e.LastLook(); e.Looks > 0 && last.Operation == ledger.OpList && !due.After(last.Time) {
 		return last.Time.Add(1)
@@ -31,14 +35,17 @@ func (d decider) lookDue(e ledger.Entry) time.Time {
 	return due
 }
 
+// lookShared is how much older than an early look's need a look may be: it serves all messages that a dead process had in hand.
+const lookShared = time.Second
+
 // nextLook is when the next look is made. The looks of one process are made at the same instants, so that one list serves all
-// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: contended.
+// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: now, contended.
 func (d decider) nextLook(e ledger.Entry, f facts) time.Time {
 	every := d.ReconcileDelay / 2
 	if f.contended {
 		every = lookAfter[len(lookAfter)-1] * d.ReconcileDelay
 	}
-	due := d.lookDue(e)
+	due := d.lookDue(e, f)
 	at := due.Truncate(every)
 	if at.Before(due) {
 		at = at.Add(every)

@@ -301,6 +301,15 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// An early look is one that is made now, whatever was seen before.
+func TestEarlyLookIsNew(t *testing.T) {
+	in := ordinary(ledger.StateCalled)
+	both(theirs, redelivered)(in)
+	if due := in.d.lookDue(in.e, in.f); tableNow.Sub(due) != lookShared {
+		t.Errorf("due at %v", due)
+	}
+}
+
 // TestChart holds the state chart of ARCHITECTURE.md against the table: its arrows are those of the rows.
 func TestChart(t *testing.T) {
 	page, err := os.ReadFile("../../ARCHITECTURE.md")

@@ -110,10 +110,11 @@ type late struct {
 	fresh bool
 }
 
-// glimpse is the latest look that was made for another request: an action is listed as soon as it is there.
+// glimpse is the latest look that was made for another request while a call was under way. It does not show the call. One that
+// does is like the run's own.
 type glimpse struct {
-	made, found bool
-	age         int8
+	made bool
+	age  int8
 }
 
 const (

@@ -35,10 +35,10 @@ func (x *explorer) moves(u universe) {
 	for i := range u.flights {
 		x.api(u, i)
 	}
-	if u.looks > 0 {
+	if u.looks > 0 && u.effects == 0 && (u.flights[0].at == pending || u.flights[1].at == pending) {
 		n := u
 		n.looks--
-		n.other = glimpse{made: true, found: u.effects > 0}
+		n.other = glimpse{made: true}
 		x.emit("a look is made for another request", n, "")
 	}
 	if u.late.live {
@@ -276,8 +276,8 @@ func (x *explorer) looks(u universe, i int, say sayer) {
 		n.route(i, e, s, &x.rules)
 		say(n, "%s, found: %t", how, there)
 	}
-	if o := u.other; o.made && x.serves(look{begun: ago(o.age), whole: true}, need{begun: x.decider(i).lookDue(p.e.entry())}) {
-		sees(o.found, "takes another's look")
+	if o := u.other; o.made && x.serves(look{begun: ago(o.age), whole: true}, need{begun: x.decider(i).lookDue(p.e.entry(), f)}) {
+		sees(false, "takes another's look")
 	} else {
 		sees(u.effects > 0, "looks")
 	}

@@ -143,6 +143,7 @@ func TestExplore(t *testing.T) {
 	}
 	for _, first := range bounds {
 		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks), func(t *testing.T) {
+			t.Parallel()
 			began := time.Now()
 			count, trace, wrong := explore(theRules(), first)
 			if wrong != "" {

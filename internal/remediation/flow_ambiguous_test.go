@@ -35,10 +35,11 @@ const (
 	carriedOut = 2 // machine whose call takes place although the answer is unclear
 )
 
-// lookUps are the lists that look for calls, at all machines' actions or at this one's alone. The tracker's have a $top.
+// lookUps are the lists that look for calls: for several types, of which there is one, or for this machine. The tracker's ask
+// for one type.
 func (w *world) lookUps(n int) (calls []defendersim.Call) {
 	for _, c := range w.called("list") {
-		if strings.Contains(c.Query, "UnrestrictCodeExecution") && !strings.Contains(c.Query, "$top") && (!strings.Contains(c.Query, "machineId") || strings.Contains(c.Query, machine(n))) {
+		if strings.Contains(c.Query, "%28type%20eq%20%27UnrestrictCodeExecution") || strings.Contains(c.Query, machine(n)) {
 			calls = append(calls, c)
 		}
 	}

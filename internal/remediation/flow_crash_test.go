@@ -223,12 +223,21 @@ func TestLateAnswerIsMerged(t *testing.T) {
 }
 
 // A call that its process did not live to hear the answer of is found as soon as its message comes to another one, which
-// waits for nothing. One that took no effect is called again only after three looks, the last when it must have ended.
+// waits for nothing, and for which no look counts that was made before the call. One that took no effect is called again only after three looks, the last when it must have ended.
 func TestCallOfADeadProcessIsFoundAtOnce(t *testing.T) {
 	const ack = 5 * time.Second
 	for _, done := range []bool{true, false} {
 		t.Run(fmt.Sprintf("carried out %v", done), func(t *testing.T) {
 			inWorld(t, setup{replicas: 2, untended: true, submit: untracked, ackWait: ack}, func(w *world) {
+				w.api.Inject(defendersim.Fault{Op: "unrestrict", Times: 20, Status: 503, CarriedOut: true})
+				for n := range 20 { // both replicas make looks
+					w.ask(fmt.Sprint("before", n), 100+n)
+				}
+				w.settled(time.Minute)
+				before := len(w.lookUps(1))
+				if l := w.lookUps(1); before < 2 || time.Since(l[before-1].At) > time.Minute {
+					t.Fatalf("%d looks before", before)
+				}
 				w.faults.inject(fault{at: atPost, done: done, dies: true, times: 1})
 				asked := time.Now()
 				w.ask("r1", 1)
@@ -239,7 +248,7 @@ func TestCallOfADeadProcessIsFoundAtOnce(t *testing.T) {
 				}
 				w.settled(10 * time.Minute)
 				w.wantFinal("r1", "submitted")
-				looks, posts := w.lookUps(1), w.posts(1)
+				looks, posts := w.lookUps(1)[before:], w.posts(1)
 				if done {
 					if len(looks) != 1 || len(posts) != 1 {
 						t.Errorf("%d looks, %d calls", len(looks), len(posts))

@@ -97,11 +97,7 @@ func (p *attempt) guardLook(good time.Duration, before func() error) (look, erro
 				return look{}, err
 			}
 			p.Shared.noteGuard()
-			l, err := p.lookAtAll(oldest().Add(-time.Minute), typeRestrict, typeIsolate) // slightly older requests may follow
-			for i := range l.actions {
-				l.actions[i].Raw = nil
-			}
-			return l, err
+			return p.lookAtAll(oldest().Add(-time.Minute), typeRestrict, typeIsolate) // slightly older requests may follow
 		})
 		// The answer has shown the API's time. If its clock is far behind ours, the look did not reach back far enough.
 		if err != nil || !again || !l.whole || !l.since.After(p.publishedInAPITime()) {

@@ -19,13 +19,13 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if e, s := d.beforeLook(p.e, f); s.do != doLook {
 		return e, s, nil
 	}
-	actions, err := p.lookForCall()
+	actions, err := p.lookForCall(d.lookDue(p.e, f))
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Shared.listed(nil)
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
+		found = p.withRaw(found)
 		p.ambiguous.reset()
 		p.Log.Info("a call whose answer was lost did take place", p.about(p.e.ID, zap.String("action_id", found.ID))...)
 	}
@@ -33,11 +33,22 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// lookForCall returns the actions of a look that counts for this run: it was made after the look was due, and is none that
-// counted before. If the API's clock was not known at the call, the first answer shows it, and the look is repeated with the
-// corrected time if it did not reach back far enough.
-func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
-	due := decider(p.Config).lookDue(p.e)
+// withRaw is the action with the API's own bytes, which a long list does not keep. Without them the result goes without.
+func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
+	if len(a.Raw) > 0 || a.Cut {
+		return a
+	}
+	whole, err := p.Defender.Action(p.wait, defender.UseLookup, a.ID)
+	if p.e.AddLook(whole.Exchange, err); err != nil {
+		return a
+	}
+	return &whole
+}
+
+// lookForCall returns the actions of a look that counts for this run: one that was made after it was due
+// (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with
+// the corrected time if it did not reach back far enough.
+func (p *attempt) lookForCall(due time.Time) ([]defender.MachineAction, error) {
 	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
 		return nil, err
 	}
@@ -64,19 +75,6 @@ func (p *attempt) lookForCall() ([]defender.MachineAction, error) {
 // lookBack is how much further back than is needed a look reaches, so that it serves those who come a moment later.
 const lookBack = 2 * time.Minute
 
-// lookAtAll makes a look at the actions of all machines. It is not whole if only a look at one machine may succeed.
-func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
-	actions, first, err := p.list(defender.Query{Types: types, CreatedSince: since})
-	if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
-		return look{}, nil
-	}
-	if err != nil {
-		return look{}, err
-	}
-	p.Shared.listed(nil)
-	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
-}
-
 // dateCall corrects CalledAt once the API's clock is known, unless it was known at the call.
 func (p *attempt) dateCall() {
 	if !p.clockKnown() {
@@ -102,7 +100,6 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Shared.listed(nil)
 	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {
@@ -138,35 +135,4 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
 	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil
-}
-
-// maxPages bounds one look.
-const maxPages = 10
-
-// list lists actions, oldest first unless the query says otherwise, and records the exchanges; first is the first of them. A
-// page that the API cut short does not prove that an action is absent, so the next page is asked for, by the time of the last
-// action: next links are never followed. No machine has so many actions that this takes more than a few pages.
-func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first defender.Exchange, err error) {
-	for pages := 1; ; pages++ {
-		page, err := p.Defender.Page(p.wait, defender.UseLookup, q)
-		p.e.AddLook(page.Exchange, err)
-		if err != nil {
-			return nil, first, err
-		}
-		if pages == 1 {
-			first = page.Exchange
-		}
-		all = append(all, page.Actions...)
-		if !page.More || q.Top > 0 {
-			return all, first, nil
-		}
-		n := len(page.Actions)
-		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
-			return nil, first, &defender.Error{
-				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
-				Message: "the list of actions is cut short, so that it shows nothing",
-			}
-		}
-		q.CreatedSince = page.Actions[n-1].CreationTime
-	}
 }

@@ -65,7 +65,7 @@ func TestThreeLooksCount(t *testing.T) {
 				}
 				continue
 			}
-			n := need{d.lookDue(e), e.CalledAt}
+			n := need{d.lookDue(e, f), e.CalledAt}
 			if !last.serves(n) {
 				begun := now
 				if begun.Before(n.begun) {

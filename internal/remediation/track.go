@@ -92,7 +92,7 @@ const (
 	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
 	// which something is wrong with the list alone, not for speed.
 	singlesPerRound = 4
-	fewActions      = 1000 // as long as a page may be for looks for calls to reach back as far
+	fewActions      = 1000 // as long as a page may be for looks for calls to reach back as far, and to be kept as it came
 )
 
 // Run follows until ctx ends.
@@ -295,7 +295,7 @@ func (t *Tracker) fairShare(calls int) time.Duration {
 // shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
 func (t *Tracker) shown(begun time.Time) look {
 	l, is := t.Shared.calls.have(need{begun, time.Now()})
-	if !is {
+	if !is || len(l.actions) > fewActions { // a final result has the action as it came
 		return look{}
 	}
 	t.mu.Lock()
