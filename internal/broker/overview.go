@@ -109,12 +109,11 @@ func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error
 	keys := b.cfg.Names.stateKeys()
 	words := map[string]ledger.Record{}
 	for _, key := range []string{keys.pause, keys.replica + "*"} {
-		err := b.scan(ctx, "KV_"+StateBucket, part{subject: b.state.Subject(key), bucket: true}, func(m Message) error {
+		for m, err := range b.scan(ctx, "KV_"+StateBucket, part{subject: b.state.Subject(key), bucket: true}) {
+			if err != nil {
+				return nil, err
+			}
 			words[b.state.Key(m)] = stream.Record(m)
-			return nil
-		})
-		if err != nil {
-			return nil, err
 		}
 	}
 	return words, nil
