@@ -163,16 +163,6 @@ func (b *Broker) Pending(ctx context.Context) (int, error) {
 	return o.Pending, err
 }
 
-// Deliveries are how many requests wait that were never delivered, and how many deliveries to any replica there have been.
-func (b *Broker) Deliveries(ctx context.Context) (waiting int, delivered uint64, err error) {
-	cons, err := b.js.Consumer(ctx, b.cfg.Names.Stream, b.cfg.Names.Consumer)
-	if err != nil {
-		return 0, 0, fmt.Errorf("consumer %s: %w", b.cfg.Names.Consumer, err)
-	}
-	info := cons.CachedInfo()
-	return int(info.NumPending), info.Delivered.Consumer, nil
-}
-
 // Latest are a stream's last messages, newest first; fewer where some were deleted.
 func (b *Broker) Latest(ctx context.Context, name string, n int) ([]Message, error) {
 	s, err := b.js.Stream(ctx, name)
