@@ -173,7 +173,7 @@ func newBroker(cfg Config, log *zap.Logger) *Broker {
 	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), stirring: make(chan struct{}, 1)}
 	b.lost, b.lose = context.WithCancel(context.Background())
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
+		return NewSampler(core, time.Minute, 1, 0)
 	}))
 	b.found.Store(&found{})
 	return b

@@ -84,8 +84,8 @@ func (r *Replicas) heartbeat(ctx context.Context, present func() Presence) {
 		switch {
 		case word != said || now.InFlight > 0:
 			look = presenceEvery / 20
-		case !now.Ready:
-			look = presenceEvery / 5 // it ends by itself
+		case now.Followed > 0 || !now.Ready: // it ends by itself
+			look = presenceEvery / 10
 		}
 		if err := r.rest(ctx, together(look)); err != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -49,14 +49,17 @@ func (b *Broker) ReadResults(ctx context.Context, at *Cursor, anew func(), fn fu
 		anew()
 		p.from, p.since = 0, time.Now().Add(-tallyOver)
 	}
-	err = b.scanOpened(ctx, s, p, func(m Message) error {
-		at.Next = m.Sequence + 1
-		return fn(m)
-	})
-	if err == nil {
-		at.Next = info.State.LastSeq + 1
+	for m, err := range b.scanOpened(ctx, s, p) {
+		if err == nil {
+			at.Next = m.Sequence + 1
+			err = fn(m)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	at.Next = info.State.LastSeq + 1
+	return nil
 }
 
 // Tally counts the final results of the last 24 hours by outcome. It begins with the record of what was counted in

@@ -504,7 +504,8 @@ var situations = map[string]situation{
 		p.publish(t, "slow", 1)
 		return func() { slow.delay.Store(0) }
 	}},
-	health.Store: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+	health.Store: {begin: func(t *testing.T, p *conditionPlace) func() {
+		defer p.publish(t, "unwritten", 1)
 		return p.limit(t, "KV_UNRESTRICT_LEDGER", func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
 	}},
 	health.StreamFull: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,8 +28,13 @@ var roles = []string{"worker", "provisioner", "operator", "publisher", "reader",
 // envName is a role's name in the variables of users.conf and nkeys.conf.
 func envName(role string) string { return strings.ToUpper(strings.ReplaceAll(role, "-", "_")) }
 
-// inboxOf begins the subjects that a role hears answers on.
-func inboxOf(role string) string { return "_INBOX_" + role }
+// inboxOf begins the subjects that a role hears answers on; others than those of permissions.conf have the usual ones.
+func inboxOf(role string) string {
+	if slices.Contains(roles, role) {
+		return "_INBOX_" + role
+	}
+	return "_INBOX"
+}
 
 // guarded is a broker that enforces permissions, and how each role signs in to it.
 type guarded struct {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
@@ -31,16 +32,32 @@ func TestWhyOfAPurgedRequest(t *testing.T) {
 	p.saysWhy(t, "purged", "ended: succeeded", "nothing: it has ended")
 }
 
-// TestWhyOfALostEntry: of an accepted request that the ledger has lost nobody knows the end.
+// TestWhyOfALostEntry: of an accepted request whose entry somebody has deleted nobody learns the end.
 func TestWhyOfALostEntry(t *testing.T) {
 	t.Parallel()
 	p := newConditionPlace(t, situation{})
 	p.sim.Inject(defendersim.Fault{Op: "list", Status: 503, Code: "ServiceUnavailable", Message: "later"})
 	p.publish(t, "lost", 1)
 	p.saysWhy(t, "lost", "accepted by the API", "the end of action ")
-	p.stop()
-	p.drop(t, "KV_UNRESTRICT_LEDGER")
-	p.run(t)
+	p.eventually(t, "its message to be acknowledged", func() string {
+		if stream, err := p.js.Stream(t.Context(), "REMEDIATION"); err != nil || stream.CachedInfo().State.Msgs > 0 {
+			return fmt.Sprint("it is in the stream ", err)
+		}
+		return ""
+	})
+	kv, err := p.js.KeyValue(t.Context(), broker.LedgerBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := kv.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if err := kv.Purge(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.saysWhy(t, "lost", "accepted; the ledger has lost it before its end", "nothing that will come: it was accepted")
 	p.sim.ClearFaults()
 }

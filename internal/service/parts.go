@@ -99,7 +99,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			return submitter.Handle(ctx, work, d)
 		},
 		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
-		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
+		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
 			n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
