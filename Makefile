@@ -111,8 +111,9 @@ fuzz: ## Run every fuzz target FUZZTIME
 	done
 
 .PHONY: bench
-bench: ## Run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+bench: ## Run the benchmarks, and print a table of what the program costs beside a loop written by hand (half an hour)
+	$(GO) test -run '^$$' -bench . -benchmem $$($(GO) list $(PACKAGES) | grep -v /test/bench$$)
+	$(GO) test -run '^$$' -bench '^BenchmarkTable$$' -benchtime 1x -timeout 2h ./test/bench
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities that the code reaches

@@ -90,6 +90,7 @@ type Broker struct {
 	ledger, state *stream.Bucket
 	closed        chan struct{}   // closed when the connection has ended for good
 	results       chan struct{}   // full when there are results that the tally's record lacks
+	stirring      chan struct{}   // full when what this replica says of itself may have changed
 	lost          context.Context // ends when only a new Broker helps
 	lose          context.CancelFunc
 
@@ -152,7 +153,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 			}
 		}
 		options = func() (nats.Options, error) {
-			opts, err := b.options(nats.Token(b.cfg.EmbeddedToken))
+			opts, err := b.options(nats.TokenHandler(latest(b.tokenFile, b.cfg.EmbeddedToken)))
 			opts.Servers = []string{b.url}
 			return opts, err
 		}
@@ -169,10 +170,10 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 
 func newBroker(cfg Config, log *zap.Logger) *Broker {
 	log = log.Named("broker")
-	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1)}
+	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), stirring: make(chan struct{}, 1)}
 	b.lost, b.lose = context.WithCancel(context.Background())
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
+		return NewSampler(core, time.Minute, 1, 0)
 	}))
 	b.found.Store(&found{})
 	return b

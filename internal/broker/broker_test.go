@@ -239,7 +239,7 @@ func TestReconnectsEvenAfterRefusals(t *testing.T) {
 	s = runServer(t, opts)
 	// The client library gives up for good after two refusals, left to itself.
 	eventually(t, "three refusals", func() bool { return b.Conn().Stats().Reconnects >= 3 })
-	wantError(t, b.Connected(), "authorization")
+	wantError(t, b.Connected(), "Authorization Violation", "NATS_TOKEN")
 	select {
 	case <-b.Lost():
 		t.Fatal("the connection ended for good")

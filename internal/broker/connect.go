@@ -183,7 +183,7 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 	if sub != nil {
 		fields = append(fields, zap.String("subject", sub.Subject))
 	}
-	b.repeating.Warn(err.Error(), fields...)
+	b.repeating.Warn(b.reason(err), fields...)
 }
 
 func (b *Broker) absent(err error) {

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"iter"
 
 	"example.com/unrestrict-worker/internal/message"
@@ -22,14 +21,10 @@ func (b *Broker) Queue(ctx context.Context) iter.Seq2[Message, error] {
 // messages are those of a subject that there are now; with a header those that have it.
 func (b *Broker) messages(ctx context.Context, name, subject, header string) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		err := b.scan(ctx, name, part{subject: subject}, func(m Message) error {
-			if (header == "" || m.Header.Get(header) != "") && !yield(m, nil) {
-				return errEnough
+		for m, err := range b.scan(ctx, name, part{subject: subject}) {
+			if (err != nil || header == "" || m.Header.Get(header) != "") && !yield(m, err) {
+				return
 			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errEnough) {
-			yield(Message{}, err)
 		}
 	}
 }

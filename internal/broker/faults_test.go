@@ -60,20 +60,25 @@ func TestProvisionWithoutJetStream(t *testing.T) {
 }
 
 func TestProvisionDenied(t *testing.T) {
-	for name, p := range map[string]*server.Permissions{
-		"STREAM.CREATE": {Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.>"}}},
-		"_INBOX":        {Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "worker", Password: "p", Permissions: p}}})
-			b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Auth: broker.Auth{User: "worker", Password: "p"}})
-			err := b.Provision(within(t))
-			if _, ok := errors.AsType[*broker.DeniedError](err); !ok {
-				t.Errorf("error %v, want a denial", err)
-			}
-			wantError(t, err, name, "WORKER_PROVISION=false")
-		})
+	p := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.>"}}}
+	s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "worker", Password: "p", Permissions: p}}})
+	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Auth: broker.Auth{User: "worker", Password: "p"}})
+	err := b.Provision(within(t))
+	if _, ok := errors.AsType[*broker.DeniedError](err); !ok {
+		t.Errorf("error %v, want a denial", err)
 	}
+	wantError(t, err, "STREAM.CREATE", "WORKER_PROVISION=false")
+}
+
+// A user who may not hear answers is told so at once: each call would only time out.
+func TestAnswersDenied(t *testing.T) {
+	p := &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"_INBOX.>"}}}
+	s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "worker", Password: "p", Permissions: p}}})
+	_, err := broker.Open(within(t), broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "worker", Password: "p"}}, zap.NewNop())
+	if _, ok := errors.AsType[*broker.RefusedError](err); !ok {
+		t.Errorf("error %v, want a refusal", err)
+	}
+	wantError(t, err, "_INBOX", "NATS_INBOX_PREFIX")
 }
 
 func TestProvisionReplicasNeedACluster(t *testing.T) {

@@ -40,7 +40,17 @@ func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn 
 	}
 	var err error
 	if o.ToPresent {
-		err = b.untilDenied(ctx, func(ctx context.Context) error { return b.scan(ctx, stream, p, fn) })
+		err = b.untilDenied(ctx, func(ctx context.Context) error {
+			for m, err := range b.scan(ctx, stream, p) {
+				if err == nil {
+					err = fn(m)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	} else {
 		err = b.readForever(ctx, stream, p, fn)
 	}

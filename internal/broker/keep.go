@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	keepEvery = 5 * time.Second
+	keepEvery = 8 * time.Second
 	// silentFor is how long looks may fail in ways that pass before that is a condition: a leader may change.
 	silentFor = 2 * keepEvery
 	// sayLostFor is how long a lost ledger is shown (contract §6.2).
@@ -24,7 +24,7 @@ const (
 // vanished, where it may. What it can't mend is a condition until it is mended.
 func (b *Broker) Keep(ctx context.Context) error {
 	last := time.Now()
-	for wait(ctx, keepEvery) == nil {
+	for wait(ctx, together(keepEvery)) == nil {
 		if !b.nc.IsConnected() {
 			continue // a condition of its own
 		}
@@ -103,13 +103,26 @@ func (b *Broker) Conditions() (all []health.Condition) {
 // Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
 // what came of it could be lost, or not be told.
 func (b *Broker) Sound(ctx context.Context) error {
-	for b.broken.Load() != nil || len(b.found.Load().full) > 0 {
+	for b.Unsound() {
 		if err := wait(ctx, time.Second); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// Deliveries are how many requests wait that were never delivered, and how many deliveries to any replica there have been,
+// as of the last look; known: there was one.
+func (b *Broker) Deliveries() (waiting int, delivered uint64, known bool) {
+	info := b.found.Load().consumer
+	if info == nil {
+		return 0, 0, false
+	}
+	return int(info.NumPending), info.Delivered.Consumer, true
+}
+
+// Unsound reports whether a stream is missing, unfit or full.
+func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
 
 // LedgerLostBefore is the time before which the ledger may have known requests that it does not know any more; zero: none was
 // lost.

@@ -2,10 +2,10 @@ package broker
 
 import (
 	"context"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +18,11 @@ import (
 
 // kept runs a test in fake time against a provisioned broker that is being kept.
 func kept(t *testing.T, test func(t *testing.T, b *Broker)) {
+	t.Helper()
+	keptOver(t, func(js jetstream.JetStream) jetstream.JetStream { return js }, test)
+}
+
+func keptOver(t *testing.T, over func(jetstream.JetStream) jetstream.JetStream, test func(t *testing.T, b *Broker)) {
 	t.Helper()
 	dir := t.TempDir()
 	// nats.go keeps timers in a sync.Pool, and a timer must not leave its bubble: two collections empty every pool.
@@ -34,6 +39,7 @@ func kept(t *testing.T, test func(t *testing.T, b *Broker)) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
+		b.js = over(b.js)
 		go func() { ended <- b.Keep(ctx) }()
 		test(t, b)
 		stop()
@@ -230,34 +236,33 @@ func TestTamperingIsNamed(t *testing.T) {
 	}
 }
 
+// silentJetStream leaves looks at streams unanswered.
+type silentJetStream struct {
+	jetstream.JetStream
+	silent atomic.Bool
+}
+
+func (s *silentJetStream) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	if s.silent.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.JetStream.Stream(ctx, name)
+}
+
 // JetStream that does not answer for a moment is none of an operator's business; one that goes on is.
 func TestSilentJetStreamIsNamed(t *testing.T) {
-	kept(t, func(t *testing.T, b *Broker) {
-		was := b.embedded.server.JetStreamConfig()
-		was.StoreDir = filepath.Dir(was.StoreDir) // it appends its own folder
-		off := func(d time.Duration) {
-			t.Helper()
-			if err := b.embedded.server.DisableJetStream(); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(d)
-		}
-		on := func() {
-			t.Helper()
-			cfg := *was // it changes what it is given
-			if err := b.embedded.server.EnableJetStream(&cfg); err != nil {
-				t.Fatal(err)
-			}
-		}
-		off(6 * time.Second)
-		if all := b.Conditions(); len(all) > 0 {
-			t.Errorf("%+v", all)
-		}
-		on()
+	silent := &silentJetStream{}
+	over := func(js jetstream.JetStream) jetstream.JetStream { silent.JetStream = js; return silent }
+	keptOver(t, over, func(t *testing.T, b *Broker) {
+		silent.silent.Store(true)
+		time.Sleep(6 * time.Second)
+		silent.silent.Store(false)
 		wantConditions(t, b)
-		off(20 * time.Second)
+		silent.silent.Store(true)
+		time.Sleep(20 * time.Second)
 		wantConditions(t, b, health.JetStream)
-		on()
+		silent.silent.Store(false)
 		wantConditions(t, b)
 	})
 }

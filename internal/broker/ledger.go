@@ -31,11 +31,14 @@ func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, led
 // Search calls fn for each entry that there is now; one that is written meanwhile may come twice.
 func (l *Ledger) Search(ctx context.Context, fn func(ledger.Entry)) error {
 	p := part{subject: l.Subject(ledger.EntryKeys(l.b.cfg.Names.Stream)), bucket: true}
-	return l.b.scan(ctx, "KV_"+LedgerBucket, p, func(m Message) error {
+	for m, err := range l.b.scan(ctx, "KV_"+LedgerBucket, p) {
+		if err != nil {
+			return err
+		}
 		// One that is not understood is none that is sought.
 		if e, err := ledger.DecodeEntry(stream.Record(m)); err == nil && e.State != "" {
 			fn(e)
 		}
-		return nil
-	})
+	}
+	return nil
 }

@@ -109,12 +109,11 @@ func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error
 	keys := b.cfg.Names.stateKeys()
 	words := map[string]ledger.Record{}
 	for _, key := range []string{keys.pause, keys.replica + "*"} {
-		err := b.scan(ctx, "KV_"+StateBucket, part{subject: b.state.Subject(key), bucket: true}, func(m Message) error {
+		for m, err := range b.scan(ctx, "KV_"+StateBucket, part{subject: b.state.Subject(key), bucket: true}) {
+			if err != nil {
+				return nil, err
+			}
 			words[b.state.Key(m)] = stream.Record(m)
-			return nil
-		})
-		if err != nil {
-			return nil, err
 		}
 	}
 	return words, nil
@@ -162,16 +161,6 @@ func (b *Broker) Pending(ctx context.Context) (int, error) {
 	var o Overview
 	err := b.queue(ctx, &o)
 	return o.Pending, err
-}
-
-// Deliveries are how many requests wait that were never delivered, and how many deliveries to any replica there have been.
-func (b *Broker) Deliveries(ctx context.Context) (waiting int, delivered uint64, err error) {
-	cons, err := b.js.Consumer(ctx, b.cfg.Names.Stream, b.cfg.Names.Consumer)
-	if err != nil {
-		return 0, 0, fmt.Errorf("consumer %s: %w", b.cfg.Names.Consumer, err)
-	}
-	info := cons.CachedInfo()
-	return int(info.NumPending), info.Delivered.Consumer, nil
 }
 
 // Latest are a stream's last messages, newest first; fewer where some were deleted.

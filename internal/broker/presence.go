@@ -75,17 +75,49 @@ func (r *Replicas) heartbeat(ctx context.Context, present func() Presence) {
 	var said string
 	var at time.Time
 	for {
-		now := present()
-		if word := fmt.Sprint(now); time.Since(at) >= presenceEvery || word != said && time.Since(at) >= presenceEvery/10 {
+		now, look := present(), presenceEvery
+		word := fmt.Sprint(now)
+		if time.Since(at) >= presenceEvery || word != said && time.Since(at) >= presenceEvery/10 {
 			r.report(ctx, now)
 			said, at = word, time.Now()
 		}
-		if wait(ctx, presenceEvery/20) != nil {
+		switch {
+		case word != said || now.InFlight > 0:
+			look = presenceEvery / 20
+		case now.Followed > 0 || !now.Ready: // it ends by itself
+			look = presenceEvery / 10
+		}
+		if err := r.rest(ctx, together(look)); err != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			_ = r.state.Purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
 			return
 		}
+	}
+}
+
+// rest waits for so long, or until something is stirring, and then a little for what that changes.
+func (r *Replicas) rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	case <-r.stirring:
+		return wait(ctx, presenceEvery/20)
+	}
+}
+
+// Stir has this replica look soon at what it says of itself.
+func (r *Replicas) Stir() { signal(r.stirring) }
+
+// signal fills a channel that has room for one.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -86,9 +87,17 @@ type present struct {
 }
 
 func (b *Broker) look(ctx context.Context) (present, error) {
-	p := present{streams: map[string]jetstream.Stream{}}
-	for _, spec := range b.topology.streams() {
-		s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, spec.cfg.Name) })
+	p, specs := present{streams: map[string]jetstream.Stream{}}, b.topology.streams()
+	streams, errs := make([]jetstream.Stream, len(specs)), make([]error, len(specs))
+	var asked sync.WaitGroup
+	for i, spec := range specs { // all at once: a worker at rest does this every few seconds
+		asked.Go(func() {
+			streams[i], errs[i] = within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, spec.cfg.Name) })
+		})
+	}
+	asked.Wait()
+	for i, spec := range specs {
+		s, err := streams[i], errs[i]
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			continue
 		}

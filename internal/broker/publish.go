@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -81,7 +80,8 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 	if err != nil {
 		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
 	}
-	p.b.nudgeTally()
+	signal(p.b.results)
+	signal(p.b.stirring)
 	return nil
 }
 
@@ -181,17 +181,12 @@ func (p *Publisher) holds(ctx context.Context, name string, seq uint64, same fun
 // published searches a stream for a message id from a time on; 0: it is not there. It goes on as long as ctx lets it and it gets
 // on: each of its steps may take apiTimeout.
 func (p *Publisher) published(ctx context.Context, name, subject, id string, since time.Time) (seq uint64, err error) {
-	err = p.b.scan(ctx, name, part{subject: subject, since: since.Add(-time.Minute)}, func(m Message) error {
-		if m.Header.Get(jetstream.MsgIDHeader) == id {
-			seq = m.Sequence
-			return errEnough
+	for m, err := range p.b.scan(ctx, name, part{subject: subject, since: since.Add(-time.Minute)}) {
+		if err != nil || m.Header.Get(jetstream.MsgIDHeader) == id {
+			return m.Sequence, err
 		}
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
 	}
-	return seq, err
+	return 0, nil
 }
 
 // Unacked implements remediation.Publisher.

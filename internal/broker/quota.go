@@ -77,12 +77,11 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window, reserve map
 		}
 		if stream != nil {
 			used.Limit, used.Reserve = int(stream.CachedInfo().Config.MaxMsgsPerSubject), reserve[w.Name]
-			err = b.scan(ctx, rates.StreamName(w.Name), part{subject: rates.Subject(w.Name)}, func(m Message) error {
+			for m, err := range b.scanOpened(ctx, stream, part{subject: rates.Subject(w.Name)}) {
+				if err != nil {
+					return nil, err
+				}
 				used.Grants = append(used.Grants, m.Time)
-				return nil
-			})
-			if err != nil && !IsMissing(err) {
-				return nil, err
 			}
 		}
 		all = append(all, used)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"strconv"
 	"time"
@@ -48,37 +49,40 @@ func (b *Broker) open(ctx context.Context, stream string) (jetstream.Stream, err
 	return s, nil
 }
 
-// scan reads what a stream has now. Messages that are deleted meanwhile are left out.
-func (b *Broker) scan(ctx context.Context, stream string, p part, fn func(Message) error) error {
-	s, err := b.open(ctx, stream)
-	if err != nil {
-		return err
+// scan reads what a stream has now. Messages that are deleted meanwhile are left out. An error ends it; that of a stream that
+// is not there is IsMissing.
+func (b *Broker) scan(ctx context.Context, name string, p part) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		s, err := b.open(ctx, name)
+		if err != nil {
+			yield(Message{}, err)
+			return
+		}
+		b.scanOpened(ctx, s, p)(yield)
 	}
-	return b.scanOpened(ctx, s, p, fn)
 }
 
 // scanOpened reads what a stream had when it was opened.
-func (b *Broker) scanOpened(ctx context.Context, s jetstream.Stream, p part, fn func(Message) error) error {
-	stream, last := s.CachedInfo().Config.Name, s.CachedInfo().State.LastSeq
-	for p.bucket || p.from <= last {
-		msgs, err := b.readOn(ctx, s, p)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
-		}
-		if len(msgs) == 0 {
-			return nil
-		}
-		for _, m := range msgs {
-			if m.Sequence > last && !p.bucket {
-				return nil
+func (b *Broker) scanOpened(ctx context.Context, s jetstream.Stream, p part) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		name, last := s.CachedInfo().Config.Name, s.CachedInfo().State.LastSeq
+		for p.bucket || p.from <= last {
+			msgs, err := b.readOn(ctx, s, p)
+			if err != nil {
+				yield(Message{}, fmt.Errorf("read %s: %w", name, err))
+				return
 			}
-			if err := fn(m); err != nil {
-				return err
+			for _, m := range msgs {
+				if m.Sequence > last && !p.bucket || !yield(m, nil) {
+					return
+				}
+				p = p.after(m)
 			}
-			p = p.after(m)
+			if len(msgs) == 0 {
+				return
+			}
 		}
 	}
-	return nil
 }
 
 // Limits of one read of several messages.

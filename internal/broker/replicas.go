@@ -48,6 +48,8 @@ type Replicas struct {
 	keys  stateKeys
 	log   *zap.Logger
 
+	stirring chan struct{} // full when what this replica says of itself may have changed
+
 	mu      sync.Mutex
 	known   bool // what follows was read at least once
 	pause   *Pause
@@ -58,7 +60,7 @@ type Replicas struct {
 
 // NewReplicas is the shared state of the deployment, after Provision; id is this process's.
 func (b *Broker) NewReplicas(id string) *Replicas {
-	return &Replicas{state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{})}
+	return &Replicas{state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{}), stirring: b.stirring}
 }
 
 // OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so, the
@@ -132,6 +134,9 @@ func (r *Replicas) follow(ctx context.Context) error {
 func (r *Replicas) know(pause *Pause, peers map[string]Presence) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if (r.pause == nil) != (pause == nil) {
+		r.Stir()
+	}
 	r.known, r.pause, r.peers = true, pause, maps.Clone(peers)
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -219,6 +224,13 @@ func (r *Replicas) Measure(ctx context.Context) error {
 }
 
 // wait waits for a while; an error when ctx ended first.
+// together is the rest of an interval that begins for all at the same time: what a process at rest does now and then it does
+// at once, and sleeps in between.
+func together(d time.Duration) time.Duration {
+	now := time.Now()
+	return now.Truncate(d).Add(d).Sub(now.Round(0))
+}
+
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

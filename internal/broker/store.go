@@ -15,8 +15,8 @@ import (
 
 // storeFailed tells the lines of the server's log after which a stream, a consumer or all of JetStream takes no more
 // writes until the server is started anew: it remembers the error, and reports it nowhere else. [nats-server filestore.go
-// and stream.go setWriteErr, jetstream.go handleOutOfSpace]
-var storeFailed = regexp.MustCompile(`(?i)critical write error|will be DISABLED`)
+// and stream.go setWriteErr, jetstream.go handleOutOfSpace and handleWritePermissionError]
+var storeFailed = regexp.MustCompile(`(?i)critical write error|will be DISABLED|disabling JetStream`)
 
 // StoreFault is why the embedded broker stores nothing; the zero value: it does.
 type StoreFault struct {

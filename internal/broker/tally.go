@@ -49,14 +49,17 @@ func (b *Broker) ReadResults(ctx context.Context, at *Cursor, anew func(), fn fu
 		anew()
 		p.from, p.since = 0, time.Now().Add(-tallyOver)
 	}
-	err = b.scanOpened(ctx, s, p, func(m Message) error {
-		at.Next = m.Sequence + 1
-		return fn(m)
-	})
-	if err == nil {
-		at.Next = info.State.LastSeq + 1
+	for m, err := range b.scanOpened(ctx, s, p) {
+		if err == nil {
+			at.Next = m.Sequence + 1
+			err = fn(m)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	at.Next = info.State.LastSeq + 1
+	return nil
 }
 
 // Tally counts the final results of the last 24 hours by outcome. It begins with the record of what was counted in
@@ -96,7 +99,7 @@ func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[
 	err = t.inTurn(reading, func() error {
 		err := t.read(reading, 0)
 		if t.at.Next > t.recorded.Next+tallyAtOnce {
-			t.b.nudgeTally() // whoever asks next need not read that again
+			signal(t.b.results) // whoever asks next need not read that again
 		}
 		return err
 	})
@@ -114,14 +117,6 @@ func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[
 		}
 	}
 	return total, byMinute, err == nil, nil
-}
-
-// nudgeTally has the record written soon, if this process has a Tally that runs.
-func (b *Broker) nudgeTally() {
-	select {
-	case b.results <- struct{}{}:
-	default:
-	}
 }
 
 func (t *Tally) inTurn(ctx context.Context, do func() error) error {

@@ -113,13 +113,16 @@ func (u *unverified) look(ctx context.Context) error {
 }
 
 func (u *unverified) readLetters(ctx context.Context) error {
-	return u.b.scan(ctx, u.name, part{subject: u.b.cfg.Names.DeadletterSubject, from: u.read + 1}, func(m Message) error {
+	for m, err := range u.b.scan(ctx, u.name, part{subject: u.b.cfg.Names.DeadletterSubject, from: u.read + 1}) {
+		if err != nil {
+			return err
+		}
 		u.read = m.Sequence
 		if m.Header.Get(message.HeaderDeadUnverified) != "" {
 			u.add(unverifiedMessage{m.Sequence, messageSize(&nats.Msg{Subject: m.Subject, Header: nats.Header(m.Header), Data: m.Data})})
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // add notes a message, in the order of the stream; one that is noted already is left.

@@ -74,22 +74,17 @@ func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerI
 
 // decidedBefore says whether the audit trail has a decision from before a time. What operators do may be there before there
 // is a ledger; it is followed by no decision then.
-func (b *Broker) decidedBefore(ctx context.Context, created time.Time) (decided bool, err error) {
-	err = b.scan(ctx, AuditStream, part{subject: AuditSubject}, func(m Message) error {
-		var line trail.Line
-		switch {
-		case !m.Time.Before(created):
-			return errEnough
-		case json.Unmarshal(m.Data, &line) == nil && line.Kind != trail.Opened && line.Kind != ledger.AuditOperated:
-			decided = true
-			return errEnough
+func (b *Broker) decidedBefore(ctx context.Context, created time.Time) (bool, error) {
+	for m, err := range b.scan(ctx, AuditStream, part{subject: AuditSubject}) {
+		if err != nil || !m.Time.Before(created) {
+			return false, err
 		}
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
+		var line trail.Line
+		if json.Unmarshal(m.Data, &line) == nil && line.Kind != trail.Opened && line.Kind != ledger.AuditOperated {
+			return true, nil
+		}
 	}
-	return decided, err
+	return false, nil
 }
 
 // recoverFollowed writes the entries of the actions that were followed into a ledger that was made in a lost one's place: the
@@ -102,10 +97,13 @@ func (b *Broker) recoverFollowed(ctx context.Context) error {
 	}
 	open := map[run]ledger.Entry{}
 	p := part{subject: AuditSubject, since: time.Now().Add(-ledger.Retention)}
-	err := b.scan(ctx, AuditStream, p, func(m Message) error {
+	for m, err := range b.scan(ctx, AuditStream, p) {
+		if err != nil {
+			return fmt.Errorf("recover what was followed: %w", err)
+		}
 		var line trail.Line
 		if json.Unmarshal(m.Data, &line) != nil {
-			return nil
+			continue
 		}
 		accepted := line.AuditRecord
 		accepted.Kind = ledger.AuditAccepted // of a decision too: both name the run
@@ -116,10 +114,6 @@ func (b *Broker) recoverFollowed(ctx context.Context) error {
 		case line.Kind == ledger.AuditDecided && ok:
 			delete(open, run{key, e.Run})
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("recover what was followed: %w", err)
 	}
 	anew := stream.NewBucket(b.js, LedgerBucket)
 	for run, e := range open {

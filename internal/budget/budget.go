@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 const (
 	pollInterval = 30 * time.Millisecond // between two looks at a store that is late (window.wait)
 	refresh      = 5 * time.Second       // how old what OpenIn and the metric know may become
+	refreshFull  = 30 * time.Second      // the same while no call is used
 )
 
 // ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.
@@ -156,18 +158,28 @@ func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 // Run keeps what OpenIn and the metric know up to date until ctx ends, which is no error.
 // Take works without it.
 func (b *Budget) Run(ctx context.Context) error {
-	tick := time.NewTicker(refresh)
-	defer tick.Stop()
 	for {
 		if err := b.look(ctx); err != nil && ctx.Err() == nil {
 			b.log.Debug("what remains of the call budget is not known", zap.Error(err))
 		}
+		due := time.NewTimer(refresh)
+		if b.full() {
+			due.Reset(refreshFull)
+		}
 		select {
 		case <-ctx.Done():
+			due.Stop()
 			return nil
-		case <-tick.C:
+		case <-due.C:
 		}
 	}
+}
+
+// full reports whether no call of any window was used, when that was last looked at.
+func (b *Budget) full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !slices.ContainsFunc(b.windows, func(w *window) bool { return w.seen.Left < w.seen.Limit })
 }
 
 func (b *Budget) measure(window string, s State) {

@@ -458,22 +458,19 @@ var situations = map[string]situation{
 	health.Unfit: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		return p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 3 })
 	}},
-	health.AckPending: {begin: func(t *testing.T, p *conditionPlace) func() {
+	health.AckPending: {env: map[string]string{"WORKER_BACKOFF_INITIAL": "40s"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		undo := p.consumer(t, func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 })
-		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 404, Code: "ResourceNotFound", Message: "no", Times: 2}) // it waits 5 s before it is tried again
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 400, Code: "ActiveRequestAlreadyExists", Message: "no", Times: 1}) // it is tried again after its backoff
 		p.publish(t, "out", 1)
 		p.publish(t, "behind", 2)
 		return undo
 	}},
-	health.JetStream: {away: true, begin: func(t *testing.T, p *conditionPlace) func() {
-		if err := p.broker.DisableJetStream(); err != nil {
-			t.Fatal(err)
-		}
-		return func() {
-			if err := p.broker.EnableJetStream(&server.JetStreamConfig{StoreDir: p.opts.StoreDir}); err != nil {
-				t.Error(err)
-			}
-		}
+	health.JetStream: {unstarted: true, away: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		slow := &slowLine{to: p.opts.Port}
+		p.vars["NATS_URL"] = slow.listen(t)
+		p.run(t)
+		slow.delay.Store(int64(3 * time.Second)) // an answer takes longer than it is waited for, and the connection stands
+		return func() { slow.delay.Store(0) }
 	}},
 	health.ConsumerPaused: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		if _, err := p.js.PauseConsumer(t.Context(), "REMEDIATION", "unrestrict-worker", time.Now().Add(time.Hour)); err != nil {
@@ -507,8 +504,35 @@ var situations = map[string]situation{
 		p.publish(t, "slow", 1)
 		return func() { slow.delay.Store(0) }
 	}},
-	health.Store: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+	health.Store: {begin: func(t *testing.T, p *conditionPlace) func() {
+		defer p.publish(t, "unwritten", 1)
 		return p.limit(t, "KV_UNRESTRICT_LEDGER", func(c *jetstream.StreamConfig) { c.MaxMsgs = 1 })
+	}},
+	health.StreamFull: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		p.fill(t, "remediation.results")
+		return p.limit(t, "REMEDIATION_RESULTS", func(c *jetstream.StreamConfig) { c.MaxMsgs, c.Discard = 1, jetstream.DiscardNew })
+	}},
+	health.NotPublished: {begin: func(t *testing.T, p *conditionPlace) func() {
+		undo := p.limit(t, "REMEDIATION_RESULTS", func(c *jetstream.StreamConfig) { // full for one of two subjects: nobody can see that from outside
+			c.Subjects = append(c.Subjects, "others.results")
+			c.MaxMsgsPerSubject, c.DiscardNewPerSubject, c.Discard = 1, true, jetstream.DiscardNew
+		})
+		p.fill(t, "others.results")
+		p.fill(t, "remediation.results")
+		p.publish(t, "waits", 1)
+		return undo
+	}},
+	health.Unpublishable: {begin: func(t *testing.T, p *conditionPlace) func() {
+		undo := p.limit(t, "REMEDIATION_RESULTS", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 600 })
+		time.Sleep(6 * time.Second) // the worker has seen it
+		p.publish(t, "large", 1)
+		return undo
+	}},
+	health.ListRefused: {begin: func(t *testing.T, p *conditionPlace) func() {
+		p.sim.Inject(defendersim.Fault{Op: "list", Status: 400, Code: "BadRequest", Message: "The query specified in the URI is not valid."})
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Cut: "before", CarriedOut: true, Times: 1})
+		p.publish(t, "lost", 1)
+		return p.sim.ClearFaults
 	}},
 	health.NotFollowing: {stillAfter: time.Second, begin: func(t *testing.T, p *conditionPlace) func() {
 		p.sim.Inject(defendersim.Fault{Op: "list", Hang: true})
@@ -564,6 +588,14 @@ func (p *conditionPlace) drop(t *testing.T, name string) jetstream.StreamConfig 
 		t.Fatal(err)
 	}
 	return stream.CachedInfo().Config
+}
+
+// fill stores a message that is nobody's.
+func (p *conditionPlace) fill(t *testing.T, subject string) {
+	t.Helper()
+	if _, err := p.js.Publish(t.Context(), subject, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // consumer gives the consumer other settings, and returns what gives it its own again.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,14 @@ var roles = []string{"worker", "provisioner", "operator", "publisher", "reader",
 // envName is a role's name in the variables of users.conf and nkeys.conf.
 func envName(role string) string { return strings.ToUpper(strings.ReplaceAll(role, "-", "_")) }
 
+// inboxOf begins the subjects that a role hears answers on; others than those of permissions.conf have the usual ones.
+func inboxOf(role string) string {
+	if slices.Contains(roles, role) {
+		return "_INBOX_" + role
+	}
+	return "_INBOX"
+}
+
 // guarded is a broker that enforces permissions, and how each role signs in to it.
 type guarded struct {
 	url     string
@@ -44,7 +53,7 @@ func (g *guarded) refused() []string { return g.refusal.all() }
 // as is the environment of a terminal of somebody who has the role.
 func (g *guarded) as(t *testing.T, role string, more ...string) []string {
 	t.Helper()
-	env := append(terminal(t.TempDir(), "NATS_URL="+g.url), g.signIn[role]...)
+	env := append(terminal(t.TempDir(), "NATS_URL="+g.url, "NATS_INBOX_PREFIX="+inboxOf(role)), g.signIn[role]...)
 	return append(append(append(env, g.tls...), g.pasted...), more...)
 }
 
@@ -52,7 +61,7 @@ func (g *guarded) connect(t *testing.T, role string) *nats.Conn {
 	t.Helper()
 	// What is refused shows in LastError.
 	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-	nc, err := nats.Connect(g.url, append(g.ca, g.option[role], quiet)...)
+	nc, err := nats.Connect(g.url, append(g.ca, g.option[role], nats.CustomInboxPrefix(inboxOf(role)), quiet)...)
 	if err != nil {
 		t.Fatalf("%s: %v", role, err)
 	}

@@ -197,6 +197,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		"unknown, held": {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now}, held: true, want: []string{"a look-up of whether the call of " + at + " took place (0 of 3 have not shown it)", "store: full"}},
 		"purged": {e: ledger.Entry{State: ledger.StateUnknown}, gone: true, want: []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}},
+		"never fits":           {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed", LastError: &message.Failure{Origin: message.OriginWorker, Code: health.Unpublishable, Message: "too large"}}, want: []string{"its result to be published; it is decided: failed", "unpublishable: too large"}},
 		"purged, and accepted": {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, gone: true, want: []string{"the end of action A"}},
 		"after a fault":        {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}},
 	} {

@@ -328,9 +328,12 @@ func acts() (all []act) {
 	pub(worker, "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")
 	for _, s := range []string{
 		">", "*.>", "remediation.>", "remediation.*", "remediation.unrestrict", "remediation.results", "remediation.audit",
-		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>",
+		"remediation.replies.>", "remediation.replies.*.good", "$KV.>", "$JS.>", "$JS.ACK.>", "$SYS.>", "_R_.>", "unrestrict.>", "copy.>", "_INBOX.>",
 	} {
 		all = append(all, act{subscribe: true, subject: s})
+	}
+	for _, role := range roles {
+		all = append(all, act{subscribe: true, subject: inboxOf(role) + ".>", by: []string{role}})
 	}
 	return append(all, act{subscribe: true, subject: "remediation.replies.publisher.>", by: []string{"publisher"}})
 }
@@ -379,7 +382,7 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 		"reader": "$JS.API.DIRECT.GET.REMEDIATION_RESULTS", "auditor": "$JS.API.STREAM.INFO.REMEDIATION_AUDIT",
 	} {
 		nc := g.connect(t, role)
-		inboxes, err := nc.SubscribeSync("_INBOX.>")
+		inboxes, err := nc.SubscribeSync(inboxOf(role) + ".>")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -158,7 +158,7 @@ func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error
 		return err
 	}
 	for n > 0 {
-		msg, err := p.next()
+		msg, err := p.next(ctx.Done())
 		if msg == nil {
 			if probe && err == nil && c.cfg.Idle != nil {
 				c.idle.Store(true) // it asks an API that may well be what hangs

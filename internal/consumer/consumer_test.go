@@ -88,6 +88,42 @@ func TestAStopPullsNoMore(t *testing.T) {
 	})
 }
 
+// An idle consumer asks less often, takes a message at once all the same, and is stopped at once.
+func TestIdleConsumer(t *testing.T) {
+	inBench(t, func(b *bench) {
+		c := b.start(consumer.Config{Slots: 2}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
+		b.passes(5 * time.Minute)
+		before := b.broker.Conn().Stats().OutMsgs
+		b.passes(time.Minute)
+		if n := b.broker.Conn().Stats().OutMsgs - before; n > 20 {
+			t.Errorf("%d messages to the broker in a minute in which nothing happened", n)
+		}
+		b.publish("one", nil)
+		b.passes(100 * time.Millisecond)
+		if n := len(b.deliveries()); n != 1 {
+			t.Errorf("%d messages were handed out", n)
+		}
+		for n := range 10 {
+			b.passes(time.Minute + time.Duration(n)*370*time.Millisecond)
+			stopped := time.Now()
+			b.running[c].stop()
+			b.passes(100 * time.Millisecond)
+			b.publish(fmt.Sprint(n), nil)
+			if err := b.stop(c); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(stopped); took > 200*time.Millisecond {
+				t.Errorf("the stop took %v", took)
+			}
+			if out := b.info().NumAckPending; out != 0 {
+				t.Errorf("%d messages were taken after the stop", out)
+			}
+			b.must(b.requests.Purge(b.ctx))
+			c = b.start(consumer.Config{Slots: 2}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
+		}
+	})
+}
+
 func TestMessageInHandIsKept(t *testing.T) {
 	inBench(t, func(b *bench) {
 		b.publish("long", nil)

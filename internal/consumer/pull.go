@@ -16,6 +16,14 @@ import (
 // cancelled, and a message delivered to nobody would be redelivered only after AckWait.
 const pullExpiry = time.Second
 
+// Once so many pull requests in a row brought nothing, the next ones wait for longer: an idle worker is to cost nothing. A
+// stop withdraws such a request instead of waiting for it. A message that the broker was delivering at that very moment may
+// be redelivered only after AckWait.
+const (
+	idlePulls      = 30
+	idlePullExpiry = 4 * time.Second
+)
+
 // maxPull bounds how many messages are asked for at once.
 const maxPull = 16
 
@@ -28,6 +36,7 @@ type puller struct {
 	sub     *nats.Subscription
 	ch      chan *nats.Msg
 	lost    *time.Timer
+	empty   int // pull requests in a row that brought nothing
 }
 
 // errConsumerGone is a consumer that was deleted under us.
@@ -51,18 +60,30 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 
 // ask asks for up to n messages; the caller keeps a slot for each.
 func (p *puller) ask(n int) error {
-	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, pullExpiry)); err != nil {
+	expiry := pullExpiry
+	if p.empty++; p.empty > idlePulls {
+		expiry = idlePullExpiry
+	}
+	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, expiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)
 	}
-	p.lost.Reset(pullExpiry + time.Second) // past its expiry a request was lost, with a broker that went away perhaps
+	p.lost.Reset(expiry + time.Second) // past its expiry a request was lost, with a broker that went away perhaps
 	return nil
 }
 
 // next returns a message, or nil when the request under way brings no more.
-func (p *puller) next() (*nats.Msg, error) {
+func (p *puller) next(stop <-chan struct{}) (*nats.Msg, error) {
+	if p.empty <= idlePulls {
+		stop = nil
+	}
 	select {
+	case <-stop:
+		_ = p.sub.Drain()                  // the broker gives others what comes from now on
+		_ = p.nc.FlushTimeout(time.Second) // what it sent before is here now
+		return nil, nil
 	case m := <-p.ch:
 		if isDelivery(m) {
+			p.empty = 0
 			return m, nil
 		}
 		return nil, consumerGone(m)

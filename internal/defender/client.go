@@ -16,12 +16,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Config is how to reach the API. Only BaseURL is required.
+// Config is how to reach the API.
 type Config struct {
-	BaseURL    string                // https, or http on a loopback host, with nothing after host and port
-	UserAgent  string                // default "unrestrict-worker"
-	Timeout    time.Duration         // one exchange, the body included; default 30 s
-	StartLimit time.Duration         // how long a call that is granted waits for a connection; default 2 s
+	BaseURL    string // https, or http on a loopback host, with nothing after host and port
+	UserAgent  string
+	Timeout    time.Duration         // one exchange, the body included
+	StartLimit time.Duration         // how long a call that is granted waits for a connection
 	MaxAction  int                   // bytes of an entity that is handed out whole; default 1 MiB
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider makes a span of each exchange; nil: none. The trace context is not sent to the API.
@@ -57,20 +57,11 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 		return nil, fmt.Errorf("register the API's metrics: %w", err)
 	}
 	c := &Client{
-		base: base.String(), userAgent: cmp.Or(cfg.UserAgent, "unrestrict-worker"), timeout: cfg.Timeout, startLimit: cfg.StartLimit,
-		maxAction: cfg.MaxAction, tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: make(slots, 1), metrics: m,
+		base: base.String(), userAgent: cfg.UserAgent, timeout: cfg.Timeout, startLimit: cfg.StartLimit,
+		maxAction: cmp.Or(cfg.MaxAction, 1<<20), tokens: tokens, budget: budget, conns: newConnections(base, cfg.Transport), slots: make(slots, 1), metrics: m,
 	}
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/defender")
-	}
-	if c.maxAction <= 0 {
-		c.maxAction = 1 << 20
-	}
-	if c.timeout <= 0 {
-		c.timeout = 30 * time.Second
-	}
-	if c.startLimit <= 0 {
-		c.startLimit = 2 * time.Second
 	}
 	c.throttle.next = doubling(time.Minute)
 	return c, nil

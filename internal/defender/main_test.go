@@ -146,7 +146,7 @@ func dialTo(t *testing.T, url string, set ...func(*Config)) (*Client, *openBudge
 
 func clientOf(t *testing.T, url string, tokens *Tokens, b Budget, set ...func(*Config)) *Client {
 	t.Helper()
-	cfg := Config{BaseURL: url, Timeout: 20 * time.Second}
+	cfg := Config{BaseURL: url, UserAgent: "worker/1", Timeout: 20 * time.Second, StartLimit: 2 * time.Second}
 	for _, f := range set {
 		f(&cfg)
 	}

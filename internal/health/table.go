@@ -209,7 +209,7 @@ var table = []Row{
 		Ends:   "at the time that it says",
 	},
 	{
-		Code: StreamFull, Stops: true, Holds: Calls,
+		Code: StreamFull, Stops: true,
 		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
 		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
 		Ends:   "when there is room, within 5 s",

@@ -93,6 +93,8 @@ type Entry struct {
 
 	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
 	CallsOmitted int    `json:"callsOmitted,omitempty"`
+	// Recorded are the kinds of audit record that are durable, where what they are about could not be published afterwards.
+	Recorded []string `json:"recorded,omitempty"`
 
 	Outcome   string           `json:"outcome,omitempty"`
 	Error     *message.Failure `json:"error,omitempty"`
@@ -182,5 +184,5 @@ func (e *Entry) Since() time.Time {
 // Forget marks the entry as published, and drops what no later result needs.
 func (e *Entry) Forget() {
 	e.Published = true
-	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls = "", nil, nil, "", nil
+	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls, e.Recorded = "", nil, nil, "", nil, nil
 }

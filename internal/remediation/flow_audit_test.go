@@ -12,6 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -303,7 +304,7 @@ func TestNothingIsToldBeforeItIsRecorded(t *testing.T) {
 		if w.refresh(); len(w.told) > 0 || len(w.letters) > 0 {
 			t.Errorf("told %v, dead letters %v", w.told, w.letters)
 		}
-		if f, on := w.replicas[0].breaker.Current(); !on || f.Code != "store" {
+		if f, on := w.replicas[0].breaker.Current(); !on || f.Code != health.NotPublished {
 			t.Errorf("fault %+v", f)
 		}
 		w.faults.clear()

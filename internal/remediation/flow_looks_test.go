@@ -22,7 +22,7 @@ func TestLooksAreShared(t *testing.T) {
 	}{
 		"100 a minute, 503 without effect": {for_: 5 * time.Minute, fault: defendersim.Fault{Op: "unrestrict", Probability: 0.1, Status: 503}, atLeast: 420, looks: 20},
 		"100 a minute, 503 carried out":    {for_: 5 * time.Minute, fault: defendersim.Fault{Op: "unrestrict", Probability: 0.1, Status: 503, CarriedOut: true}, atLeast: 470, looks: 20},
-		"25 a minute, 503 without effect":  {spent: true, for_: 40 * time.Minute, fault: defendersim.Fault{Op: "unrestrict", Probability: 0.1, Status: 503}, atLeast: 750, looks: 100},
+		"25 a minute, 503 without effect":  {spent: true, for_: 20 * time.Minute, fault: defendersim.Fault{Op: "unrestrict", Probability: 0.1, Status: 503}, atLeast: 370, looks: 50},
 		"100 a minute, all is well":        {for_: 5 * time.Minute, atLeast: 480, looks: 0},
 	}
 	if remediation.Raced { // 40 minutes show it no more than five do

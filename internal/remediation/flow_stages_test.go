@@ -43,7 +43,7 @@ func TestStages(t *testing.T) {
 	}{
 		"followed": {
 			ask:  func(w *world) { w.ask("r1", 1) },
-			want: map[string]stage{"queue": {1, 0}, "quota": {1, 0}, "api": {1, 2 * time.Second}, "device": {1, 15 * time.Second}},
+			want: map[string]stage{"queue": {1, 0}, "quota": {1, 0}, "api": {1, 2 * time.Second}, "device": {1, 17 * time.Second}},
 		},
 		"queued": {
 			set: setup{replicas: -1, submit: untracked}, ask: func(w *world) { w.ask("r1", 1); w.passes(long); w.start() },

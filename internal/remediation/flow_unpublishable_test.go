@@ -10,6 +10,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // limits changes a stream as somebody else may, and lets the broker's next look see it.
@@ -81,6 +82,11 @@ func TestWhatNeverFitsHoldsUpNobodyElse(t *testing.T) {
 				if r, ended := w.final("large"); ended {
 					t.Fatalf("published: %+v", r)
 				}
+				for _, kind := range []string{ledger.AuditAccepted, ledger.AuditDecided} {
+					if n := len(w.recorded("large", kind)); n > 1 {
+						t.Errorf("%d records that it was %s", n, kind)
+					}
+				}
 				w.limit(stream, c.wide)
 				w.settled(3 * time.Minute)
 				if c.letters {
@@ -149,6 +155,11 @@ func TestFullStreamStopsCalls(t *testing.T) {
 				}
 				if fault, on := w.replicas[0].breaker.Current(); !on || !strings.Contains(fault.Reason, "maximum messages exceeded") {
 					t.Errorf("said: %v %+v", on, fault)
+				}
+				for n := range 60 {
+					if records := len(w.recorded(fmt.Sprint("r", n), ledger.AuditDecided)); records > 1 {
+						t.Errorf("%d records of one decision", records)
+					}
 				}
 				w.limit(s, func(c *jetstream.StreamConfig) { c.MaxMsgs = -1 })
 				w.settled(15 * time.Minute)

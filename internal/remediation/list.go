@@ -16,7 +16,6 @@ func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 	if err != nil {
 		return look{}, err
 	}
-	p.Shared.listed(nil)
 	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
 }
 
@@ -34,6 +33,7 @@ func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first de
 		if err != nil {
 			return nil, first, err
 		}
+		p.Shared.listed(nil)
 		if pages == 1 {
 			first = page.Exchange
 		}

@@ -23,7 +23,6 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	if err != nil {
 		return p.lookFailed(err)
 	}
-	p.Shared.listed(nil)
 	found := first(actions, func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) })
 	if found != nil {
 		found = p.withRaw(found)
@@ -101,7 +100,6 @@ func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 		p.e.State = ledger.StateWaiting // the API has refused the call
 		return p.lookFailed(err)
 	}
-	p.Shared.listed(nil)
 	own := func(a defender.MachineAction) bool { return ours(&p.e, a, p.m.BelongsToOther(a.ID, p.key)) }
 	holding := first(actions, func(a defender.MachineAction) bool { return p.e.Attempts > 1 && own(a) })
 	if holding == nil {

@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"context"
+	"slices"
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
@@ -29,28 +30,15 @@ type publisher struct {
 	ledger ledger.Ledger
 }
 
-// publish publishes e, which is durable as it is. letter is nil if no message is in hand. The acceptance is normally
-// published with the message in hand. Without one it is published only if that message is still in its stream, because
-// the process that had it may have crashed, and nobody would publish the acceptance after the end.
+// publish publishes e, which is durable as it is, and marks it. letter is nil if no message is in hand.
 func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, letter *message.DeadLetter) error {
-	if accepted := e.Acceptance(); accepted != nil {
-		waits := letter != nil
-		if !waits {
-			var err error
-			if waits, err = p.Unacked(ctx, e.Source); err != nil {
-				return err
-			}
-		}
-		if waits {
-			if err := p.publishOne(ctx, accepted, nil); err != nil {
-				return err
-			}
-		}
-	}
-	if e.State == ledger.StateSubmitted {
-		return nil // the tracker goes on from the ledger
-	}
-	if err := p.publishOne(ctx, e, letter); err != nil {
+	recorded := len(e.Recorded)
+	err := p.publishAll(ctx, e, letter)
+	switch {
+	case err != nil && len(e.Recorded) > recorded:
+		_ = ledger.Save(ctx, p.ledger, key, e, 0) // best effort: without it the next try records it again
+		return err
+	case err != nil || e.State == ledger.StateSubmitted: // the tracker goes on from the ledger
 		return err
 	}
 	if isUnpublishable(e) {
@@ -60,10 +48,38 @@ func (p publisher) publish(ctx context.Context, key string, e *ledger.Entry, let
 	return ledger.Save(ctx, p.ledger, key, e, ledger.Retention)
 }
 
-// publishOne records and publishes what e says. Nothing is published that is not in the audit trail.
-func (p publisher) publishOne(ctx context.Context, e *ledger.Entry, letter *message.DeadLetter) error {
-	if err := p.audit.Record(ctx, e.Audit()); err != nil {
-		return notPublished{err}
+// publishAll publishes the acceptance and the end. The acceptance is normally published with the message in hand. Without one
+// it is published only if that message is still in its stream, because the process that had it may have crashed, and nobody
+// would publish the acceptance after the end.
+func (p publisher) publishAll(ctx context.Context, e *ledger.Entry, letter *message.DeadLetter) error {
+	if accepted := e.Acceptance(); accepted != nil {
+		waits := letter != nil
+		if !waits {
+			var err error
+			if waits, err = p.Unacked(ctx, e.Source); err != nil {
+				return err
+			}
+		}
+		if waits {
+			if err := p.publishOne(ctx, accepted, nil, &e.Recorded); err != nil {
+				return err
+			}
+		}
+	}
+	if e.State == ledger.StateSubmitted {
+		return nil
+	}
+	return p.publishOne(ctx, e, letter, &e.Recorded)
+}
+
+// publishOne records and publishes what e says. Nothing is published that is not in the audit trail, and what stands there
+// already is not recorded again, however often publishing fails.
+func (p publisher) publishOne(ctx context.Context, e *ledger.Entry, letter *message.DeadLetter, recorded *[]string) error {
+	if r := e.Audit(); !slices.Contains(*recorded, r.Kind) {
+		if err := p.audit.Record(ctx, r); err != nil {
+			return notPublished{err}
+		}
+		*recorded = append(*recorded, r.Kind)
 	}
 	if e.Dead && letter != nil {
 		if err := p.DeadLetter(ctx, *letter, e.Since()); err != nil {

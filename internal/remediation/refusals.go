@@ -19,6 +19,7 @@ import (
 // number when the minute is over. A process that is killed loses only that count.
 type refusals struct {
 	mu     sync.Mutex
+	some   chan struct{}   // closed once there is a count; nil: nobody waits for one
 	counts map[refusal]int // without the first; a key without a count had a first
 }
 
@@ -41,7 +42,29 @@ func (s *refusals) count(r refusal) (counted bool) {
 		n++
 	}
 	s.counts[r] = n
+	if s.some != nil {
+		close(s.some)
+		s.some = nil
+	}
 	return counted
+}
+
+// await blocks until there is a count.
+func (s *refusals) await(ctx context.Context) error {
+	s.mu.Lock()
+	if len(s.counts) > 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	some := make(chan struct{})
+	s.some = some
+	s.mu.Unlock()
+	select {
+	case <-some:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // add puts back what could not be recorded.
@@ -93,7 +116,7 @@ func (p *attempt) recordRefusal(r ledger.AuditRecord, unverified bool) error {
 // RecordRefusals records how many unverified messages were refused in each minute, until ctx ends, and then what is left.
 // It must outlive the handlers.
 func (s *Submitter) RecordRefusals(ctx context.Context) error {
-	for sleep(ctx, refusalsEvery) == nil {
+	for s.refusals.await(ctx) == nil && sleep(ctx, refusalsEvery) == nil {
 		s.recordRefusals(ctx, time.Now().Truncate(time.Minute))
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalsEvery)

@@ -203,7 +203,7 @@ const sweepEvery = 5 * time.Second
 
 // sweep publishes what was decided and, as far as the ledger knows, not published.
 func (t *Tracker) sweep(ctx context.Context) {
-	for sleep(ctx, sweepEvery) == nil {
+	for t.awaitDecided(ctx) == nil && sleep(ctx, sweepEvery) == nil {
 		for _, key := range t.overdue() {
 			e, err := ledger.Load(ctx, t.Ledger, key)
 			if t.unfollow(key, err) {
@@ -219,6 +219,29 @@ func (t *Tracker) sweep(ctx context.Context) {
 				break
 			}
 		}
+	}
+}
+
+// awaitDecided blocks until there is something decided that may have to be published.
+func (t *Tracker) awaitDecided(ctx context.Context) error {
+	for {
+		t.mu.Lock()
+		n := len(t.unpublished)
+		t.mu.Unlock()
+		if n > 0 {
+			return nil
+		}
+		if err := await(ctx, t.toPublish, time.Hour); err != nil {
+			return err
+		}
+	}
+}
+
+// fill fills a channel that has room for one.
+func fill(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

@@ -58,6 +58,8 @@ type Tracker struct {
 	fresh       bool                    // something new to follow came since the last look
 	looked      time.Time               // when all that was open was last seen
 	due         time.Duration           // how soon after that it is to be seen again
+
+	toFollow, toPublish chan struct{} // full when there is something new in open, and in unpublished
 }
 
 // unpublished is a decided result that is not published, as far as is known.
@@ -97,6 +99,7 @@ const (
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
 	t.open, t.unpublished = map[string]*followed{}, map[string]*unpublished{}
+	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
 	t.looked = time.Now()
 	t.mu.Unlock()
 	defer t.forget()
@@ -165,6 +168,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		delete(t.unpublished, key)
 	case t.unpublished[key] == nil:
 		t.unpublished[key] = &unpublished{tried: time.Now()}
+		fill(t.toPublish)
 	}
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
@@ -173,8 +177,12 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		if f.created.IsZero() {
 			f.created = e.CalledAt
 		}
+		if len(t.open) == 0 {
+			t.looked = time.Now() // there was nothing to look at
+		}
 		t.open[key] = f
 		t.fresh = true
+		fill(t.toFollow)
 	}
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
@@ -213,6 +221,13 @@ func (t *Tracker) follow(ctx context.Context) {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
 	failures := 0
 	for {
+		if t.Following() == 0 {
+			if t.Shared.over(health.NotFollowing); await(ctx, t.toFollow, time.Hour) != nil {
+				return
+			}
+			interval, last, failures = t.Config.Interval, time.Now(), 0 // the first one is looked at after one interval
+			continue
+		}
 		due := interval
 		if t.Config.Contended() {
 			due = max(due, t.fairShare(calls))

@@ -68,7 +68,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
-	if fault, on := p.breaker.Current(); on && (fault.Code != health.Store || b.StoreFault().Reason == "") { // else it is a consequence
+	if fault, on := p.breaker.Current(); on && !explained(fault.Code, b) {
 		c := health.New(fault.Code, fault.Reason)
 		c.Since, c.Stops = fault.Since, true
 		all = append(all, c)
@@ -89,6 +89,18 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	return append(all, p.shared.Conditions()...)
 }
 
+// explained reports whether a fault of the breaker is the consequence of something that the broker's conditions say better.
+func explained(fault string, b *broker.Broker) bool {
+	switch fault {
+	case health.Store:
+		return b.StoreFault().Reason != ""
+	case health.NotPublished:
+		_, full := health.Has(b.Conditions(), health.StreamFull)
+		return full
+	}
+	return false
+}
+
 // throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.
 func (p *parts) throttled() []health.Condition {
 	since, until := p.Budget.Throttled()
@@ -98,7 +110,11 @@ func (p *parts) throttled() []health.Condition {
 	}
 	text := "the API throttles (429): no call is made before its Retry-After has passed"
 	if rest > 2*time.Hour {
-		text += ", which is further ahead than its limits explain; if it is a mistake, `worker resume --closure` lifts it"
+		text += ", which is further ahead than its limits explain"
+		if asked := time.Unix(int64(until.Sub(since).Seconds()), 0); asked.Sub(since).Abs() < 48*time.Hour {
+			text += ": it may have been a time in seconds since 1970 (" + asked.UTC().Format(time.RFC3339) + ") instead of seconds to wait"
+		}
+		text += "; if it is a mistake, `worker resume --closure` lifts it"
 	}
 	c := health.New(health.Throttled, text)
 	c.Since, c.Until, c.Stops = since.UTC(), until.Round(time.Second).UTC(), rest > time.Minute

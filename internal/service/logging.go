@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/config"
 )
 
@@ -43,7 +44,7 @@ func NewLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 			return (l == zapcore.WarnLevel) == warnings && level.Enabled(l)
 		}))
 	}
-	return zap.New(zapcore.NewTee(at(false), zapcore.NewSamplerWithOptions(at(true), time.Second, 10, 100))), level
+	return zap.New(zapcore.NewTee(at(false), broker.NewSampler(at(true), time.Second, 10, 100))), level
 }
 
 // readable keeps a log that people read from showing them what is not there.

@@ -46,7 +46,8 @@ type parts struct {
 const (
 	probeFirst    = time.Second
 	probeLongest  = 15 * time.Second
-	tokenInterval = 2 * time.Second
+	tokenInterval = 10 * time.Second // between two looks at a token that is there
+	tokenSought   = 2 * time.Second
 )
 
 // assemble builds the parts. It waits for the stores, as long as ctx allows.
@@ -93,15 +94,19 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.Consumer = consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
-		Handler: submitter.Handle, Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, p.budgetOpen},
-		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() },
+		Handler: func(ctx, work context.Context, d message.Delivery) message.Outcome {
+			p.replicas.Stir()
+			return submitter.Handle(ctx, work, d)
+		},
+		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
+		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
 			n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
 		},
 		Slots: set.Concurrency, AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.Registry, Log: s.Log,
 	})
-	p.present = s.presence
+	p.present = func() broker.Presence { return p.presence(s) }
 	s.Mu.Lock()
 	s.Parts = p
 	s.Mu.Unlock()
@@ -151,18 +156,17 @@ func (s *Service) assembleClient(p *parts) error {
 // serve runs all parts but the consumer.
 func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 	return runAll(ctx, map[string]func(context.Context) error{
-		"streams":         s.Broker.Keep,
-		"call budget":     p.rates.Run,
-		"budget metrics":  p.Budget.Run,
-		"shared state":    func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
-		"following":       func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.Tracker.Run) },
-		"refusals":        p.refusals,
-		"token":           p.keepToken,
-		"rule files":      s.WatchRules,
-		"tally":           p.Tally.Run,
-		"page":            func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
-		"look-up reserve": func(ctx context.Context) error { return p.keepReserve(ctx, s) },
-		"watch":           func(ctx context.Context) error { return s.watchQueue(ctx, p) },
+		"streams":        s.Broker.Keep,
+		"call budget":    p.rates.Run,
+		"budget metrics": p.Budget.Run,
+		"shared state":   func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
+		"following":      func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.Tracker.Run) },
+		"refusals":       p.refusals,
+		"token":          p.keepToken,
+		"rule files":     s.WatchRules,
+		"tally":          p.Tally.Run,
+		"page":           func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
+		"watch":          func(ctx context.Context) error { return s.watchQueue(ctx, p) },
 	})
 }
 
@@ -174,31 +178,29 @@ func (p *parts) close() {
 // keepToken trips the breaker while there is no token, before a request meets that, and resets it when there is one.
 func (p *parts) keepToken(ctx context.Context) error {
 	for {
+		every := tokenInterval
 		if err := p.tokens.Check(ctx); err == nil {
-			p.tokenSeen.Store(true)
+			if !p.tokenSeen.Swap(true) {
+				p.replicas.Stir()
+			}
 			p.breaker.ResetFrom(health.Token)
 		} else if ctx.Err() == nil {
 			p.breaker.Trip(health.Token, err.Error())
+			p.replicas.Stir()
+			every = tokenSought
 		}
-		if !Pause(ctx, tokenInterval) {
+		if !Pause(ctx, every) {
 			return nil
 		}
 	}
 }
 
-// keepReserve reserves some calls for look-ups, and records when requests wait in the stream because no call can be had. If
-// actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls before there
-// is an action to look up, and the tracker would be blind for that long.
-func (p *parts) keepReserve(ctx context.Context, s *Service) error {
-	for Pause(ctx, time.Second) {
-		p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.shared.Guarding())
-		if p.Budget.OpenIn() > 0 {
-			if n, err := s.Broker.Pending(ctx); err == nil && n > 0 {
-				p.lastStarved.Store(time.Now().UnixNano())
-			}
-		}
-	}
-	return nil
+// presence is what this replica says of itself, each second and soon after something changed. It also reserves some calls for
+// look-ups. If actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls
+// before there is an action to look up, and the tracker would be blind for that long.
+func (p *parts) presence(s *Service) broker.Presence {
+	p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.shared.Guarding())
+	return s.presence()
 }
 
 // quotaContended reports whether requests wait for quota, or did a moment ago.
@@ -219,12 +221,15 @@ func (p *parts) alone(ctx context.Context) error {
 	return nil
 }
 
-// budgetOpen blocks while it is known that no call can be had.
-func (p *parts) budgetOpen(ctx context.Context) error {
+// budgetOpen blocks while it is known that no call can be had, and records that requests wait in the stream meanwhile.
+func (s *Service) budgetOpen(ctx context.Context, p *parts) error {
 	for {
 		d := p.Budget.OpenIn()
 		if d <= 0 {
 			return nil
+		}
+		if n, err := s.Broker.Pending(ctx); err == nil && n > 0 {
+			p.lastStarved.Store(time.Now().UnixNano())
 		}
 		if !Pause(ctx, min(d, time.Second)) {
 			return context.Cause(ctx)

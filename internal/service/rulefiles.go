@@ -15,6 +15,9 @@ const rulesInterval = time.Second
 // trusted from now on. What was read last stays in force meanwhile; /readyz has it among its details.
 func (s *Service) WatchRules(ctx context.Context) error {
 	a := s.Settings.Accept
+	if a.Signers == nil && a.Policy == nil {
+		return nil
+	}
 	said := map[string]string{}
 	names := a.Signers.Names()
 	for Pause(ctx, rulesInterval) {

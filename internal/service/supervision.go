@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 	"unicode"
@@ -18,7 +19,7 @@ import (
 type Supervision struct {
 	Send     func(state string) error
 	Watchdog bool          // the manager kills a worker that doesn't send WATCHDOG=1 in time
-	Every    time.Duration // between two looks at the worker
+	Every    time.Duration // between two looks at the worker; 0: nobody is there to be told
 
 	// started: the configuration holds, the admin server listens, and the broker is there or waited for. It can't be
 	// later: a broker that is away must not make the manager give up the start.
@@ -38,7 +39,10 @@ func Supervise(s *Service) (*Supervision, error) {
 	}
 	v := &Supervision{
 		Send:     func(state string) error { _, err := daemon.SdNotify(false, state); return err },
-		Watchdog: allowed > 0, Every: time.Second, Started: s.started, Alive: s.alive, Doing: s.doing,
+		Watchdog: allowed > 0, Started: s.started, Alive: s.alive, Doing: s.doing,
+	}
+	if os.Getenv("NOTIFY_SOCKET") != "" { // as daemon reads it
+		v.Every = time.Second
 	}
 	if v.Watchdog {
 		v.Every = min(v.Every, allowed/3)
@@ -49,6 +53,10 @@ func Supervise(s *Service) (*Supervision, error) {
 // Run notifies the manager until ended is closed. The worker was asked to stop when ctx ends. Nothing depends on the
 // notifications, so an error is only logged, once.
 func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.Logger) {
+	if v.Every == 0 {
+		<-ended
+		return
+	}
 	tick := time.NewTicker(v.Every)
 	defer tick.Stop()
 	stop := ctx.Done()

@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"example.com/unrestrict-worker/internal/broker"
 )
 
 // Tracing sends spans to an OTLP collector. The zero value is off: there is no exporter and no goroutine.
@@ -58,7 +60,7 @@ func startTracing(owner string, log *zap.Logger) (Tracing, error) {
 		return Tracing{}, fmt.Errorf("OTEL_EXPORTER_OTLP_...: %w", err)
 	}
 	quiet := &quietExporter{exporter, log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
+		return broker.NewSampler(core, time.Minute, 1, 0)
 	}))}
 	return Tracing{sdktrace.NewTracerProvider(sdktrace.WithBatcher(quiet), sdktrace.WithResource(res)), quiet}, nil
 }

@@ -3,11 +3,14 @@ package trail
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"maps"
 	"slices"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Chain verifies the audit trail, message by message in the order of the stream. Its memory is one head for each
@@ -57,15 +60,16 @@ func (c *Chain) Add(m Message) error {
 		return &Break{Sequence: sequence, What: fmt.Sprintf("comes after sequence %d", c.last)}
 	}
 	var line Line
-	switch err := json.Unmarshal(payload, &line); {
+	// Programs differ in which of two members of a name they read, and some read any case.
+	switch err := json.Unmarshal(payload, &line, json.MatchCaseInsensitiveNames(true)); {
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: "has a member twice: " + err.Error()}
 	case err != nil:
 		return &Break{Sequence: sequence, What: "is no record: " + err.Error()}
 	case line.V > version:
 		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("is of version %d, which this program does not know: verify with the newer one", line.V)}
 	case line.V < 1 || line.Writer == "" || line.N < 1 || (line.N == 1) != (line.Kind == Opened):
 		return &Break{Sequence: sequence, What: "is no record: v, writer, n or kind is wrong"}
-	case repeatedMember(payload) != "":
-		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("has the member %q twice", repeatedMember(payload))}
 	case !isSealed(payload):
 		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: "was altered: its sum is not that of what it says"}
 	}

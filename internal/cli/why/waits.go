@@ -11,6 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -68,9 +69,9 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 		q := s.Queued[len(s.Queued)-1]
 		waits = []string{fmt.Sprintf("being taken: it is number %d of %d in the queue", q.Place, s.Queue)}
 	case accepted:
-		waits = []string{"the end of action " + e.ActionID}
+		waits = append([]string{"the end of action " + e.ActionID}, ownCause(e)...)
 	case decided:
-		waits = []string{"its result to be published; it is decided: " + e.Outcome}
+		waits = append([]string{"its result to be published; it is decided: " + e.Outcome}, ownCause(e)...)
 	case waiting:
 		waits = s.ownWaits(now, len(held) == 0)
 	case gone:
@@ -93,14 +94,25 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}
 	case e.State == ledger.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", admin.Clock(e.LastCall), e.Looks))
-	case taken:
+	case taken && len(ownCause(e)) == 0:
 		waits = append(waits, "its next attempt")
 	}
 	if e.NotBefore.After(now) {
 		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))
 	}
+	if own := ownCause(e); own != nil {
+		return append(waits, own...)
+	}
 	if e.LastError != nil {
 		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
 	}
 	return waits
+}
+
+// ownCause is what the worker found that this request alone waits for: a busy machine, or room for what is to be stored of it.
+func ownCause(e *ledger.Entry) []string {
+	if e.LastError == nil || e.LastError.Origin != message.OriginWorker {
+		return nil
+	}
+	return []string{e.LastError.Code + ": " + e.LastError.Message}
 }

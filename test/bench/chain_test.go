@@ -1,4 +1,4 @@
-package cli
+package bench_test
 
 import (
 	"bytes"
@@ -30,32 +30,29 @@ const (
 	benchInFlight = 64
 )
 
-// BenchmarkChain compares the whole chain (ledger, call, audit record, result, acknowledgement) with a loop written by hand
-// that has none of it: consume, POST, publish, acknowledge. Both have an API of 20 ms, 64 calls in flight and no rate limit.
-// They take turns, for a machine is not equally fast all the time: reported are requests a second and CPU per request of
-// each, and the ratios of each turn, all of them medians.
-func BenchmarkChain(b *testing.B) {
-	const turns = 5
+// load compares the whole chain (ledger, call, audit record, result, acknowledgement) with a loop written by hand that has
+// none of it: consume, POST, publish, acknowledge. Both have an API of 20 ms, 64 calls in flight and no rate limit. They
+// take turns, for a machine is not equally fast all the time: reported are medians, also of the ratios of each turn.
+func load(b *testing.B, t *table) {
+	const turns, requests = 5, 3000
 	for _, sync := range []bool{false, true} {
-		b.Run(fmt.Sprintf("syncAlways=%v", sync), func(b *testing.B) {
-			metrics := map[string][]float64{}
-			for range turns {
-				loop, chain := benchRun(b, sync, benchLoop), benchRun(b, sync, benchChain)
-				for unit, n := range map[string]float64{
-					"loop-req/s": float64(time.Second) / float64(loop.each), "loop-cpu-us/req": float64(loop.cpu) / 1000,
-					"chain-req/s": float64(time.Second) / float64(chain.each), "chain-cpu-us/req": float64(chain.cpu) / 1000,
-					"throughput/loop": float64(loop.each) / float64(chain.each), "cpu/loop": float64(chain.cpu) / float64(loop.cpu),
-				} {
-					metrics[unit] = append(metrics[unit], n)
-				}
+		var rate, cpu [3][]float64 // of chain, loop, and the first by the second
+		for range turns {
+			loop, chain := benchRun(b, sync, requests, benchLoop), benchRun(b, sync, requests, benchChain)
+			for i, v := range []spent{chain, loop} {
+				rate[i], cpu[i] = append(rate[i], float64(time.Second)/float64(v.each)), append(cpu[i], float64(v.cpu)/1000)
 			}
-			for unit, all := range metrics {
-				slices.Sort(all)
-				b.ReportMetric(all[turns/2], unit)
-			}
-			b.ReportMetric(0, "ns/op")
-		})
+			rate[2], cpu[2] = append(rate[2], float64(loop.each)/float64(chain.each)), append(cpu[2], float64(chain.cpu)/float64(loop.cpu))
+		}
+		name := map[bool]string{false: "load, disk written later", true: "load, each write on disk"}[sync]
+		t.row(name+": requests a second", median(rate[0]), median(rate[1]), fmt.Sprintf("%.2f of the loop's (0.85)", median(rate[2])))
+		t.row(name+": CPU a request, us", median(cpu[0]), median(cpu[1]), fmt.Sprintf("%.2f times the loop's (2.2)", median(cpu[2])))
 	}
+}
+
+func median(all []float64) float64 {
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 type spent struct{ each, cpu time.Duration }
@@ -64,27 +61,26 @@ type spent struct{ each, cpu time.Duration }
 // start and to stop is not a request's.
 type stopwatch struct {
 	b           *testing.B
+	n           int
 	start, stop time.Time
 	cpu         time.Duration
 }
 
 func (m *stopwatch) begin() {
-	m.b.ResetTimer()
 	m.start, m.cpu = time.Now(), cpuTime()
 }
 
 func (m *stopwatch) End() {
-	m.b.StopTimer()
 	m.stop, m.cpu = time.Now(), cpuTime()-m.cpu
 }
 
 func (m *stopwatch) each() spent {
-	n := time.Duration(m.b.N)
+	n := time.Duration(m.n)
 	return spent{m.stop.Sub(m.start) / n, m.cpu / n}
 }
 
-// benchRun queues b.N requests and lets work take them all.
-func benchRun(b *testing.B, sync bool, work func(*stopwatch, *service.Service, string)) spent {
+// benchRun queues requests and lets work take them all.
+func benchRun(b *testing.B, sync bool, n int, work func(*stopwatch, *service.Service, string)) spent {
 	b.Helper()
 	sim := defendersim.New(defendersim.Config{
 		Limits: []defendersim.Limit{}, AllowUnknownMachines: true, CallLog: -1, Latency: benchLatency,
@@ -118,19 +114,19 @@ func benchRun(b *testing.B, sync bool, work func(*stopwatch, *service.Service, s
 		b.Fatal(err)
 	}
 	defer s.Close()
-	benchQueue(b, s.Broker)
+	benchQueue(b, s.Broker, n)
 
-	m := &stopwatch{b: b}
+	m := &stopwatch{b: b, n: n}
 	work(m, s, api.URL)
-	if n := len(sim.Actions()); n != b.N {
-		b.Fatalf("%d actions for %d requests", n, b.N)
+	if got := len(sim.Actions()); got != n {
+		b.Fatalf("%d actions for %d requests", got, n)
 	}
 	return m.each()
 }
 
-func benchQueue(b *testing.B, br *broker.Broker) {
+func benchQueue(b *testing.B, br *broker.Broker, requests int) {
 	js := br.JS()
-	for n := range b.N {
+	for n := range requests {
 		payload := fmt.Sprintf(`{"id":"bench-%d","machineId":"%040x","comment":"Cleaned and validated"}`, n, n)
 		if _, err := js.PublishAsync(br.Names().Subject, []byte(payload), jetstream.WithStallWait(time.Minute)); err != nil {
 			b.Fatal(err)
@@ -198,7 +194,7 @@ func benchLoop(m *stopwatch, s *service.Service, apiURL string) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, benchInFlight)
 	m.begin()
-	for range b.N {
+	for range m.n {
 		slots <- struct{}{}
 		msg, err := it.Next()
 		if err != nil {
