@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// write replaces a file as a careful program does.
+func (p *conditionPlace) write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// drop deletes a stream, and returns how it was.
+func (p *conditionPlace) drop(t *testing.T, name string) jetstream.StreamConfig {
+	t.Helper()
+	stream, err := p.js.Stream(t.Context(), name)
+	if err == nil {
+		err = p.js.DeleteStream(t.Context(), name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream.CachedInfo().Config
+}
+
+// fill stores a message that is nobody's.
+func (p *conditionPlace) fill(t *testing.T, subject string) {
+	t.Helper()
+	if _, err := p.js.Publish(t.Context(), subject, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// consumer gives the consumer other settings, and returns what gives it its own again.
+func (p *conditionPlace) consumer(t *testing.T, change func(*jetstream.ConsumerConfig)) (undo func()) {
+	t.Helper()
+	consumer, err := p.js.Consumer(t.Context(), "REMEDIATION", "unrestrict-worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := consumer.CachedInfo().Config
+	is := was
+	change(&is)
+	if _, err := p.js.UpdateConsumer(t.Context(), "REMEDIATION", is); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if _, err := p.js.UpdateConsumer(t.Context(), "REMEDIATION", was); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// limit gives a stream other settings, and returns what gives it its own again.
+func (p *conditionPlace) limit(t *testing.T, name string, change func(*jetstream.StreamConfig)) (undo func()) {
+	t.Helper()
+	stream, err := p.js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := stream.CachedInfo().Config
+	is := was
+	change(&is)
+	if _, err := p.js.UpdateStream(t.Context(), is); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if _, err := p.js.UpdateStream(t.Context(), was); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// slowLine is a way to the broker that takes its time.
+type slowLine struct {
+	to    int
+	delay atomic.Int64 // of each piece, in each direction
+}
+
+func (l *slowLine) listen(t *testing.T) (url string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines sync.WaitGroup
+	t.Cleanup(func() { _ = listener.Close(); lines.Wait() })
+	lines.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			broker, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", l.to))
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			lines.Go(func() { l.carry(client, broker) })
+			lines.Go(func() { l.carry(broker, client) })
+		}
+	})
+	return "nats://" + listener.Addr().String()
+}
+
+func (l *slowLine) carry(from, to net.Conn) {
+	defer func() { _ = from.Close(); _ = to.Close() }()
+	for piece := make([]byte, 1<<16); ; {
+		n, err := from.Read(piece)
+		time.Sleep(time.Duration(l.delay.Load()))
+		if _, wrong := to.Write(piece[:n]); err != nil || wrong != nil {
+			return
+		}
+	}
+}
