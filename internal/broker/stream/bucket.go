@@ -24,10 +24,11 @@ type Bucket struct {
 	prefix string // of the subjects
 	to     string // of the subjects to write to; they differ where the bucket is in a domain, to which $KV does not lead
 
-	mu      sync.Mutex
-	created time.Time     // of its stream, as Created said last
-	anew    chan struct{} // closed when it was made anew, and replaced
-	last    uint64        // the latest revision that this process has written
+	mu       sync.Mutex
+	created  time.Time     // of its stream, as Looked said last
+	sequence uint64        // the same
+	anew     chan struct{} // closed when it was made anew, and replaced
+	last     uint64        // the latest revision that this process has written
 }
 
 // ErrMadeAnew is a bucket that is not the one that was there before: what it held is gone.
@@ -55,15 +56,16 @@ func (b *Bucket) WriteTo(key string) string { return b.to + key }
 // Key is the key that a message of the bucket's stream is about.
 func (b *Bucket) Key(m Message) string { return strings.TrimPrefix(m.Subject, b.prefix) }
 
-// Created says when the bucket's stream was created. Another time than before means another bucket: its watches end.
-func (b *Bucket) Created(at time.Time) {
+// Looked tells when the bucket's stream was created, and its last sequence. Another time than before means another bucket; a
+// sequence that went back means that a server has lost what it had not written to its disk. Watches end after both.
+func (b *Bucket) Looked(created time.Time, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.created.IsZero() && !b.created.Equal(at) {
+	if !b.created.IsZero() && (!b.created.Equal(created) || last < b.sequence) {
 		close(b.anew)
 		b.anew, b.last = make(chan struct{}), 0
 	}
-	b.created = at
+	b.created, b.sequence = created, last
 }
 
 // Load reads a key's latest value from the leader; of a deleted or expired one the marker's revision, over which to write.
@@ -149,13 +151,13 @@ func (b *Bucket) begin(w ledger.Write) func(context.Context) ledger.Saved {
 }
 
 // saved is the outcome of a write that was stored. If the bucket was made anew since the write began, nothing may rest on it,
-// and it is taken back; a crash before that leaves a write that was never acted upon. Where Created has not heard of the new
+// and it is taken back; a crash before that leaves a write that was never acted upon. Where nobody has looked at the new
 // bucket yet, a revision gives it away that is no later than one from before the write.
 func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uint64, anew chan struct{}) ledger.Saved {
+	same := revision > before || b.rolledBack(ctx)
 	b.mu.Lock()
-	same := anew == b.anew && revision > before
-	if same {
-		b.last = max(b.last, revision)
+	if same = same && anew == b.anew; same {
+		b.last = revision
 	}
 	b.mu.Unlock()
 	if same {
@@ -164,6 +166,14 @@ func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	return ledger.Saved{Err: errors.Join(fmt.Errorf("%s: %w", w.Key, ErrMadeAnew), b.Remove(ctx, w.Key, revision))}
+}
+
+// rolledBack tells a bucket whose server has lost its last writes (ADR 6) from one that was made anew.
+func (b *Bucket) rolledBack(ctx context.Context) bool {
+	info, err := b.Info(ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return err == nil && info.Created.Equal(b.created)
 }
 
 // Put writes a key that nobody else writes; with a ttl of 0 for good.

@@ -68,7 +68,7 @@ func (b *Bucket) heard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Created(info.Created)
+	b.Looked(info.Created, info.State.LastSeq)
 }
 
 // A bucket that was made anew counts from 1 again. A watch that went on behind the revisions of the one before would miss
@@ -122,6 +122,29 @@ func TestWatchOfABucketMadeAnew(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// A server that was cut off from its power can have lost what it had acknowledged: sequences go back, and it is still the same
+// bucket. Writes go on at once, and a watch begins anew.
+func TestBucketRolledBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ jetstream.JetStream, b *Bucket, create func()) {
+		create()
+		b.heard(t)
+		b.mustSave(t, "a")
+		b.mu.Lock()
+		b.last, b.sequence = 100, 100 // what was lost
+		b.mu.Unlock()
+		b.mustSave(t, "b")
+		b.mustSave(t, "c")
+		ended := make(chan error, 1)
+		go func() { ended <- b.Watch(t.Context(), []string{">"}, func() {}, func(string, ledger.Record) {}) }()
+		synctest.Wait()
+		b.heard(t)
+		if err := <-ended; !errors.Is(err, ErrMadeAnew) {
+			t.Error(err)
+		}
+		b.mustSave(t, "d")
 	})
 }
 
