@@ -57,6 +57,7 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
 		}
 	}
+	b.found.Store(f) // before the ledger takes writes: who decides on one is to know whether it was lost
 	b.ledger.Looked(f.ledger.created, there.streams[ledgerName].CachedInfo().State.LastSeq)
 	return f, nil
 }

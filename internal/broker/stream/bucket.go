@@ -29,10 +29,11 @@ type Bucket struct {
 	sequence uint64        // the same
 	anew     chan struct{} // closed when it was made anew, and replaced
 	last     uint64        // the latest revision that this process has written
+	stale    bool          // it was made anew, and nobody has looked at it yet
 }
 
 // ErrMadeAnew is a bucket that is not the one that was there before: what it held is gone.
-var ErrMadeAnew = errors.New("the bucket was made anew")
+var ErrMadeAnew = ledger.ErrMadeAnew
 
 // MarkerTTL is how long the broker keeps the marker of a key that is gone, so that a watch that was cut off for less still
 // learns of it.
@@ -65,7 +66,7 @@ func (b *Bucket) Looked(created time.Time, last uint64) {
 		close(b.anew)
 		b.anew, b.last = make(chan struct{}), 0
 	}
-	b.created, b.sequence = created, last
+	b.created, b.sequence, b.stale = created, last, false
 }
 
 // Load reads a key's latest value from the leader; of a deleted or expired one the marker's revision, over which to write.
@@ -110,27 +111,55 @@ func present(value []byte) []byte {
 
 // Save implements ledger.Ledger.
 func (b *Bucket) Save(ctx context.Context, w ledger.Write) (uint64, error) {
-	s := b.begin(w)(ctx)
-	return s.Revision, s.Err
+	return pinned{b, b.generation()}.Save(ctx, w)
 }
 
 // SaveBoth implements ledger.Ledger: one connection keeps the order, and one stream, which holds the bucket.
 func (b *Bucket) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
-	one, two := b.begin(first), b.begin(second)
+	return pinned{b, b.generation()}.SaveBoth(ctx, first, second)
+}
+
+// Pin implements ledger.Pinner.
+func (b *Bucket) Pin() ledger.Ledger { return pinned{b, b.generation()} }
+
+// pinned writes into the bucket that there was when it was pinned.
+type pinned struct {
+	*Bucket
+	anew chan struct{}
+}
+
+// Save implements ledger.Ledger.
+func (p pinned) Save(ctx context.Context, w ledger.Write) (uint64, error) {
+	s := p.begin(w, p.anew)(ctx)
+	return s.Revision, s.Err
+}
+
+// SaveBoth implements ledger.Ledger.
+func (p pinned) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
+	one, two := p.begin(first, p.anew), p.begin(second, p.anew)
 	later := two(ctx) // by then the first one's acknowledgement is there too
 	return one(ctx), later
 }
 
+func (b *Bucket) generation() chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.anew
+}
+
 // begin sends a write, and returns what waits for its outcome. There is never a Nats-Msg-Id on it: at three replicas the
 // broker would tell the loser of two writers that it won.
-func (b *Bucket) begin(w ledger.Write) func(context.Context) ledger.Saved {
+func (b *Bucket) begin(w ledger.Write, anew chan struct{}) func(context.Context) ledger.Saved {
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
 	if w.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(lifetime(w.TTL)))
 	}
 	b.mu.Lock()
-	before, anew := b.last, b.anew
+	before, refused := b.last, b.stale || anew != b.anew
 	b.mu.Unlock()
+	if refused {
+		return func(context.Context) ledger.Saved { return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ErrMadeAnew)} }
+	}
 	ack := Publish(b.js, &nats.Msg{Subject: b.to + w.Key, Data: w.Value}, opts...)
 	return func(ctx context.Context) ledger.Saved {
 		stored, err := ack(ctx)
@@ -154,9 +183,11 @@ func (b *Bucket) begin(w ledger.Write) func(context.Context) ledger.Saved {
 // and it is taken back; a crash before that leaves a write that was never acted upon. Where nobody has looked at the new
 // bucket yet, a revision gives it away that is no later than one from before the write.
 func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uint64, anew chan struct{}) ledger.Saved {
-	same := revision > before || b.rolledBack(ctx)
+	another := revision <= before && !b.rolledBack(ctx)
 	b.mu.Lock()
-	if same = same && anew == b.anew; same {
+	b.stale = b.stale || another && !b.created.IsZero()
+	same := !another && !b.stale && anew == b.anew
+	if same {
 		b.last = revision
 	}
 	b.mu.Unlock()
