@@ -181,3 +181,26 @@ func TestSaveIntoABucketMadeAnew(t *testing.T) {
 		b.mustSave(t, "g")
 	})
 }
+
+// What was decided before a bucket was made anew is not written into the new one, however soon that is known.
+func TestPinnedBucket(t *testing.T) {
+	inBubble(t, func(t *testing.T, js jetstream.JetStream, b *Bucket, create func()) {
+		create()
+		b.heard(t)
+		before := b.Pin()
+		if _, err := before.Save(t.Context(), ledger.Write{Key: "a", Value: []byte("a")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := js.DeleteStream(t.Context(), "KV_B"); err != nil {
+			t.Fatal(err)
+		}
+		create()
+		b.heard(t)
+		if _, err := before.Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); !errors.Is(err, ErrMadeAnew) {
+			t.Errorf("what was decided before is written: %v", err)
+		}
+		if _, err := b.Pin().Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); err != nil {
+			t.Error(err)
+		}
+	})
+}
