@@ -47,7 +47,7 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 		}
 	}
 	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
-	b.state.Created(f.created[stateName])
+	b.state.Looked(f.created[stateName], there.streams[stateName].CachedInfo().State.LastSeq)
 	if f.ledger = was.ledger; !was.ledger.created.Equal(f.created[ledgerName]) || !was.created[stateName].Equal(f.created[stateName]) {
 		var err error
 		if f.ledger, err = b.identify(ctx, f.created[ledgerName], was.ledger); err != nil {
@@ -57,7 +57,8 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
 		}
 	}
-	b.ledger.Created(f.ledger.created)
+	b.found.Store(f) // before the ledger takes writes: who decides on one is to know whether it was lost
+	b.ledger.Looked(f.ledger.created, there.streams[ledgerName].CachedInfo().State.LastSeq)
 	return f, nil
 }
 

@@ -36,9 +36,6 @@ func (b *Broker) provisionOnce(ctx context.Context) (f *found, err error) {
 		f, err = b.provision(ctx)
 		return explain(err)
 	})
-	if err == nil {
-		b.found.Store(f)
-	}
 	return f, err
 }
 

@@ -16,6 +16,22 @@ import (
 // ErrConflict is returned by Ledger.Save when somebody else's write came first.
 var ErrConflict = errors.New("another write came first")
 
+// ErrMadeAnew is returned where the ledger is not the one that was there before: what it held is gone, and nothing was
+// written.
+var ErrMadeAnew = errors.New("it was made anew")
+
+// Pinner is a Ledger that may be lost and made anew. Pin returns it as it is now: once another one is in its place, writes
+// fail with ErrMadeAnew, so that none rests on what was decided before.
+type Pinner interface{ Pin() Ledger }
+
+// Pin pins a ledger that can be.
+func Pin(l Ledger) Ledger {
+	if p, ok := l.(Pinner); ok {
+		return p.Pin()
+	}
+	return l
+}
+
 // Record is one value in the ledger.
 type Record struct {
 	Value    []byte    // nil: there is none

@@ -152,6 +152,9 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 				continue
 			}
 		}
+		if errors.Is(err, ledger.ErrMadeAnew) {
+			p.Ledger = ledger.Pin(p.Submitter.Ledger) // it is written all the same
+		}
 		if p.work.Err() == nil {
 			p.Breaker.Trip(faultStore, "what became of a call could not be recorded: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
 		}

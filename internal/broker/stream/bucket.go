@@ -24,14 +24,16 @@ type Bucket struct {
 	prefix string // of the subjects
 	to     string // of the subjects to write to; they differ where the bucket is in a domain, to which $KV does not lead
 
-	mu      sync.Mutex
-	created time.Time     // of its stream, as Created said last
-	anew    chan struct{} // closed when it was made anew, and replaced
-	last    uint64        // the latest revision that this process has written
+	mu       sync.Mutex
+	created  time.Time     // of its stream, as Looked said last
+	sequence uint64        // the same
+	anew     chan struct{} // closed when it was made anew, and replaced
+	last     uint64        // the latest revision that this process has written
+	stale    bool          // it was made anew, and nobody has looked at it yet
 }
 
 // ErrMadeAnew is a bucket that is not the one that was there before: what it held is gone.
-var ErrMadeAnew = errors.New("the bucket was made anew")
+var ErrMadeAnew = ledger.ErrMadeAnew
 
 // MarkerTTL is how long the broker keeps the marker of a key that is gone, so that a watch that was cut off for less still
 // learns of it.
@@ -55,15 +57,16 @@ func (b *Bucket) WriteTo(key string) string { return b.to + key }
 // Key is the key that a message of the bucket's stream is about.
 func (b *Bucket) Key(m Message) string { return strings.TrimPrefix(m.Subject, b.prefix) }
 
-// Created says when the bucket's stream was created. Another time than before means another bucket: its watches end.
-func (b *Bucket) Created(at time.Time) {
+// Looked tells when the bucket's stream was created, and its last sequence. Another time than before means another bucket; a
+// sequence that went back means that a server has lost what it had not written to its disk. Watches end after both.
+func (b *Bucket) Looked(created time.Time, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.created.IsZero() && !b.created.Equal(at) {
+	if !b.created.IsZero() && (!b.created.Equal(created) || last < b.sequence) {
 		close(b.anew)
 		b.anew, b.last = make(chan struct{}), 0
 	}
-	b.created = at
+	b.created, b.sequence, b.stale = created, last, false
 }
 
 // Load reads a key's latest value from the leader; of a deleted or expired one the marker's revision, over which to write.
@@ -108,27 +111,55 @@ func present(value []byte) []byte {
 
 // Save implements ledger.Ledger.
 func (b *Bucket) Save(ctx context.Context, w ledger.Write) (uint64, error) {
-	s := b.begin(w)(ctx)
-	return s.Revision, s.Err
+	return pinned{b, b.generation()}.Save(ctx, w)
 }
 
 // SaveBoth implements ledger.Ledger: one connection keeps the order, and one stream, which holds the bucket.
 func (b *Bucket) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
-	one, two := b.begin(first), b.begin(second)
+	return pinned{b, b.generation()}.SaveBoth(ctx, first, second)
+}
+
+// Pin implements ledger.Pinner.
+func (b *Bucket) Pin() ledger.Ledger { return pinned{b, b.generation()} }
+
+// pinned writes into the bucket that there was when it was pinned.
+type pinned struct {
+	*Bucket
+	anew chan struct{}
+}
+
+// Save implements ledger.Ledger.
+func (p pinned) Save(ctx context.Context, w ledger.Write) (uint64, error) {
+	s := p.begin(w, p.anew)(ctx)
+	return s.Revision, s.Err
+}
+
+// SaveBoth implements ledger.Ledger.
+func (p pinned) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
+	one, two := p.begin(first, p.anew), p.begin(second, p.anew)
 	later := two(ctx) // by then the first one's acknowledgement is there too
 	return one(ctx), later
 }
 
+func (b *Bucket) generation() chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.anew
+}
+
 // begin sends a write, and returns what waits for its outcome. There is never a Nats-Msg-Id on it: at three replicas the
 // broker would tell the loser of two writers that it won.
-func (b *Bucket) begin(w ledger.Write) func(context.Context) ledger.Saved {
+func (b *Bucket) begin(w ledger.Write, anew chan struct{}) func(context.Context) ledger.Saved {
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
 	if w.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(lifetime(w.TTL)))
 	}
 	b.mu.Lock()
-	before, anew := b.last, b.anew
+	before, refused := b.last, b.stale || anew != b.anew
 	b.mu.Unlock()
+	if refused {
+		return func(context.Context) ledger.Saved { return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ErrMadeAnew)} }
+	}
 	ack := Publish(b.js, &nats.Msg{Subject: b.to + w.Key, Data: w.Value}, opts...)
 	return func(ctx context.Context) ledger.Saved {
 		stored, err := ack(ctx)
@@ -149,13 +180,15 @@ func (b *Bucket) begin(w ledger.Write) func(context.Context) ledger.Saved {
 }
 
 // saved is the outcome of a write that was stored. If the bucket was made anew since the write began, nothing may rest on it,
-// and it is taken back; a crash before that leaves a write that was never acted upon. Where Created has not heard of the new
+// and it is taken back; a crash before that leaves a write that was never acted upon. Where nobody has looked at the new
 // bucket yet, a revision gives it away that is no later than one from before the write.
 func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uint64, anew chan struct{}) ledger.Saved {
+	another := revision <= before && !b.rolledBack(ctx)
 	b.mu.Lock()
-	same := anew == b.anew && revision > before
+	b.stale = b.stale || another && !b.created.IsZero()
+	same := !another && !b.stale && anew == b.anew
 	if same {
-		b.last = max(b.last, revision)
+		b.last = revision
 	}
 	b.mu.Unlock()
 	if same {
@@ -164,6 +197,14 @@ func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uin
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	return ledger.Saved{Err: errors.Join(fmt.Errorf("%s: %w", w.Key, ErrMadeAnew), b.Remove(ctx, w.Key, revision))}
+}
+
+// rolledBack tells a bucket whose server has lost its last writes (ADR 6) from one that was made anew.
+func (b *Bucket) rolledBack(ctx context.Context) bool {
+	info, err := b.Info(ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return err == nil && info.Created.Equal(b.created)
 }
 
 // Put writes a key that nobody else writes; with a ttl of 0 for good.

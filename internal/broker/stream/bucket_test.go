@@ -68,7 +68,7 @@ func (b *Bucket) heard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Created(info.Created)
+	b.Looked(info.Created, info.State.LastSeq)
 }
 
 // A bucket that was made anew counts from 1 again. A watch that went on behind the revisions of the one before would miss
@@ -125,6 +125,29 @@ func TestWatchOfABucketMadeAnew(t *testing.T) {
 	})
 }
 
+// A server that was cut off from its power can have lost what it had acknowledged: sequences go back, and it is still the same
+// bucket. Writes go on at once, and a watch begins anew.
+func TestBucketRolledBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ jetstream.JetStream, b *Bucket, create func()) {
+		create()
+		b.heard(t)
+		b.mustSave(t, "a")
+		b.mu.Lock()
+		b.last, b.sequence = 100, 100 // what was lost
+		b.mu.Unlock()
+		b.mustSave(t, "b")
+		b.mustSave(t, "c")
+		ended := make(chan error, 1)
+		go func() { ended <- b.Watch(t.Context(), []string{">"}, func() {}, func(string, ledger.Record) {}) }()
+		synctest.Wait()
+		b.heard(t)
+		if err := <-ended; !errors.Is(err, ErrMadeAnew) {
+			t.Error(err)
+		}
+		b.mustSave(t, "d")
+	})
+}
+
 // A write into a bucket that somebody has made in another's place is taken back and is an error, until it is known that it
 // is another one.
 func TestSaveIntoABucketMadeAnew(t *testing.T) {
@@ -156,5 +179,28 @@ func TestSaveIntoABucketMadeAnew(t *testing.T) {
 		}
 		b.heard(t)
 		b.mustSave(t, "g")
+	})
+}
+
+// What was decided before a bucket was made anew is not written into the new one, however soon that is known.
+func TestPinnedBucket(t *testing.T) {
+	inBubble(t, func(t *testing.T, js jetstream.JetStream, b *Bucket, create func()) {
+		create()
+		b.heard(t)
+		before := b.Pin()
+		if _, err := before.Save(t.Context(), ledger.Write{Key: "a", Value: []byte("a")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := js.DeleteStream(t.Context(), "KV_B"); err != nil {
+			t.Fatal(err)
+		}
+		create()
+		b.heard(t)
+		if _, err := before.Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); !errors.Is(err, ErrMadeAnew) {
+			t.Errorf("what was decided before is written: %v", err)
+		}
+		if _, err := b.Pin().Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); err != nil {
+			t.Error(err)
+		}
 	})
 }
