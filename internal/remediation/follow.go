@@ -18,10 +18,10 @@ func (t *Tracker) follow(ctx context.Context) {
 	failures := 0
 	for {
 		if t.Following() == 0 {
-			if t.Shared.over(health.NotFollowing); await(ctx, t.toFollow, time.Hour) != nil {
+			if t.awaitFirst(ctx) != nil {
 				return
 			}
-			interval, last, failures = t.Config.Interval, time.Now(), 0 // the first one is looked at after one interval
+			interval, last, failures = t.Config.Interval, time.Now(), 0
 			continue
 		}
 		due := interval
@@ -62,6 +62,13 @@ func (t *Tracker) follow(ctx context.Context) {
 			interval = t.longest()
 		}
 	}
+}
+
+// awaitFirst waits until there is something to follow. It is looked at after one interval.
+func (t *Tracker) awaitFirst(ctx context.Context) error {
+	t.Shared.over(health.NotFollowing)
+	t.Shared.calls.follow(time.Time{})
+	return await(ctx, t.toFollow, time.Hour)
 }
 
 // listRefused reports whether an error is the API's refusal of the list.
