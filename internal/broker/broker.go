@@ -88,11 +88,11 @@ type Broker struct {
 	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
 	js            jetstream.JetStream
 	ledger, state *stream.Bucket
-	closed        chan struct{}   // closed when the connection has ended for good
-	results       chan struct{}   // full when there are results that the tally's record lacks
-	stirring      chan struct{}   // full when what this replica says of itself may have changed
-	lost          context.Context // ends when only a new Broker helps
-	lose          context.CancelFunc
+	closed        chan struct{} // closed when the connection has ended for good
+	results       chan struct{} // full when there are results that the tally's record lacks
+	stirring      chan struct{} // full when what this replica says of itself may have changed
+	lost          chan struct{} // closed by lose, once only a new Broker helps
+	lose          func()
 
 	absence atomic.Pointer[string] // why there is no connection
 	// denied ends the JetStream calls under way with what the broker denied:
@@ -115,7 +115,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	options := b.remoteOptions
 	var err error
 	if cfg.URL == "" {
-		if b.embedded, err = startEmbedded(cfg, b.repeating, b.giveUp); err != nil {
+		if b.embedded, err = startEmbedded(ctx, cfg, b.repeating, b.giveUp); err != nil {
 			return nil, err
 		}
 		b.url = b.embedded.url
@@ -171,7 +171,8 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 func newBroker(cfg Config, log *zap.Logger) *Broker {
 	log = log.Named("broker")
 	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), stirring: make(chan struct{}, 1)}
-	b.lost, b.lose = context.WithCancel(context.Background())
+	b.lost = make(chan struct{})
+	b.lose = sync.OnceFunc(func() { close(b.lost) })
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return NewSampler(core, time.Minute, 1, 0)
 	}))
@@ -228,7 +229,7 @@ func (b *Broker) Connected() error {
 // the broker broke the protocol: the client library then reconnects no more;
 // and when the embedded broker can't be started anew. Only a new Broker in a
 // new process helps.
-func (b *Broker) Lost() <-chan struct{} { return b.lost.Done() }
+func (b *Broker) Lost() <-chan struct{} { return b.lost }
 
 // StoreFault is why the embedded broker stores nothing at present. It ends by itself once the disk can be written.
 func (b *Broker) StoreFault() StoreFault {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -32,7 +33,7 @@ type embedded struct {
 }
 
 // startEmbedded returns once the server takes connections. failed is called if the server can't be started anew later.
-func startEmbedded(cfg Config, log *zap.Logger, failed func(error)) (_ *embedded, err error) {
+func startEmbedded(ctx context.Context, cfg Config, log *zap.Logger, failed func(error)) (_ *embedded, err error) {
 	opts := &server.Options{
 		ServerName: "unrestrict-worker", NoSigs: true, DontListen: cfg.EmbeddedAddr == "",
 		JetStream: true, StoreDir: cfg.DataDir, JetStreamMaxStore: embeddedMaxStore, JetStreamMaxMemory: embeddedMaxMemory,
@@ -72,7 +73,7 @@ func startEmbedded(cfg Config, log *zap.Logger, failed func(error)) (_ *embedded
 		opts.Port = addr.Port // the same for the server that is started anew
 		e.url = "nats://" + Dialable(net.JoinHostPort(opts.Host, strconv.Itoa(addr.Port)))
 	}
-	e.watchStore(failed)
+	e.watchStore(ctx, failed)
 	log.Info("embedded broker started", zap.String("url", e.url), zap.String("store", cfg.DataDir), zap.Bool("syncAlways", opts.SyncAlways))
 	if e.url != "" {
 		log.Info("clients of the embedded broker sign in with its token", zap.String("how", e.signIn()))

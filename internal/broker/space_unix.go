@@ -8,6 +8,6 @@ import "golang.org/x/sys/unix"
 func space(dir string) (free, size uint64, err error) {
 	var s unix.Statfs_t
 	err = unix.Statfs(dir, &s)
-	block := uint64(s.Bsize) //nolint:gosec,unconvert // never negative; its type differs between systems
+	block := uint64(s.Bsize) //nolint:gosec,nolintlint // never negative; its type differs between systems
 	return s.Bavail * block, s.Blocks * block, err
 }

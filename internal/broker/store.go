@@ -36,8 +36,8 @@ const (
 
 // watchStore starts the server anew whenever its store has failed and can be written again. failed is called with what
 // keeps a server from ending: two of them must not have one store.
-func (e *embedded) watchStore(failed func(error)) {
-	ctx, cancel := context.WithCancel(context.Background())
+func (e *embedded) watchStore(ctx context.Context, failed func(error)) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ctx bounds the start alone
 	done := make(chan struct{})
 	e.stopped = func() { cancel(); <-done }
 	go func() {
