@@ -55,7 +55,7 @@ func (w *watch) conditions(known []health.Condition, open int, looked time.Time,
 	return all
 }
 
-const watchEvery = 10 * time.Second
+const watchEvery = 5 * time.Second
 
 // watchQueue tells the watch how requests move, until ctx ends. A broker that does not answer is a condition of its own, and
 // what was known last says nothing new.
