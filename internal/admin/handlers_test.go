@@ -40,10 +40,16 @@ func TestReadyz(t *testing.T) {
 		want       string
 	}{
 		"ready": {nil, 200, `{"ready":true,"reasons":[],"details":[]}`},
-		"not ready": {[]health.Condition{paused}, 503,
-			`{"ready":false,"reasons":[{"code":"paused","message":"change freeze","remedy":"resume","since":"2026-11-23T12:00:00Z","stops":true}],"details":[]}`},
-		"details only tell": {[]health.Condition{detail}, 200,
-			`{"ready":true,"reasons":[],"details":[{"code":"cannotList","message":"no permission to list actions","until":"2026-11-23T12:00:00Z","stops":false}]}`},
+		"not ready": {
+			[]health.Condition{paused},
+			503,
+			`{"ready":false,"reasons":[{"code":"paused","message":"change freeze","remedy":"resume","since":"2026-11-23T12:00:00Z","stops":true}],"details":[]}`,
+		},
+		"details only tell": {
+			[]health.Condition{detail},
+			200,
+			`{"ready":true,"reasons":[],"details":[{"code":"cannotList","message":"no permission to list actions","until":"2026-11-23T12:00:00Z","stops":false}]}`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, Config{}, (&worker{conditions: c.conditions}).sources(), nil)

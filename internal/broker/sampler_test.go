@@ -18,7 +18,8 @@ func TestSamplerIsAsZaps(t *testing.T) {
 		sampled, now := wrap(core), time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
 		for i := range 1000 {
 			for _, e := range []zapcore.Entry{
-				{Level: zapcore.WarnLevel, Message: "often", Time: now}, {Level: zapcore.DebugLevel, Message: "off", Time: now},
+				{Level: zapcore.WarnLevel, Message: "often", Time: now},
+				{Level: zapcore.DebugLevel, Message: "off", Time: now},
 				{Level: zapcore.WarnLevel, Message: fmt.Sprint("now and then ", i%50), Time: now},
 			} {
 				if ce := sampled.With([]zapcore.Field{{Key: "n", Type: zapcore.Int64Type, Integer: int64(i)}}).Check(e, nil); ce != nil {

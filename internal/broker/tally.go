@@ -2,19 +2,14 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
-	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -187,126 +182,4 @@ func (t *Tally) age(now time.Time) {
 			delete(t.counts, at)
 		}
 	}
-}
-
-// tallyRecord is what was counted, for all replicas, commands and starts to come.
-type tallyRecord struct {
-	Cursor
-	Counts map[int64]map[string]int `json:"counts"` // by the minute since 1970, then by outcome
-}
-
-// tallyMost bounds what is believed to be a record: one has some 200 minutes and quarters of an hour.
-const tallyMost = 1 << 18
-
-// readTally is what a record says; false for what no Tally has written.
-func readTally(value []byte, now time.Time) (r tallyRecord, ok bool) {
-	if len(value) > tallyMost || json.Unmarshal(value, &r) != nil || r.Stream.IsZero() || r.Next == 0 {
-		return tallyRecord{}, false
-	}
-	all := uint64(0)
-	for minute, counts := range r.Counts {
-		at := time.Unix(minute*60, 0)
-		if at.After(now.Add(time.Hour)) || at.Before(now.Add(-2*tallyOver)) { // a broker's clock may be another
-			return tallyRecord{}, false
-		}
-		for outcome, n := range counts {
-			if !message.IsOutcome(outcome) || n <= 0 || uint64(n) >= r.Next-min(all, r.Next) {
-				return tallyRecord{}, false
-			}
-			all += uint64(n)
-		}
-	}
-	return r, true
-}
-
-// load begins with the record, if there is one. Whether it is of this stream ReadResults finds out.
-func (t *Tally) load(ctx context.Context) error {
-	stored, err := t.store.Load(ctx, t.key)
-	if err != nil && !IsMissing(err) {
-		return fmt.Errorf("read the tally of results: %w", err)
-	}
-	t.revision = stored.Revision
-	if r, ok := readTally(stored.Value, time.Now()); ok {
-		t.at, t.recorded = r.Cursor, r.Cursor
-		t.begin(r.Counts)
-	}
-	return nil
-}
-
-// Run keeps the record, some seconds after this process has published results, until ctx ends. Each replica does; the one
-// that has counted further wins.
-func (t *Tally) Run(ctx context.Context) error {
-	most := 0 // at first all of it: there may be no record
-	for {
-		err := t.keep(ctx, most)
-		if err == nil {
-			most = tallyAtOnce
-			select {
-			case <-t.b.results:
-			case <-ctx.Done():
-			}
-		} else if !errors.Is(err, errEnough) && ctx.Err() == nil {
-			t.b.repeating.Warn("the tally of results is not recorded", zap.Error(err))
-		}
-		if wait(ctx, tallyEvery) != nil {
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_ = t.keep(last, tallyAtOnce) // else who comes next reads on from the record before
-			return nil
-		}
-	}
-}
-
-// keep reads on and writes the record. It is errEnough where there is more to read.
-func (t *Tally) keep(ctx context.Context, most int) error {
-	return t.inTurn(ctx, func() error {
-		unread := t.read(ctx, most)
-		if unread != nil && !errors.Is(unread, errEnough) {
-			return unread
-		}
-		if err := t.record(ctx); err != nil {
-			return err
-		}
-		return unread
-	})
-}
-
-// record writes the record over what is there, unless that is further.
-func (t *Tally) record(ctx context.Context) error {
-	if t.at == t.recorded {
-		return nil
-	}
-	now := time.Now()
-	value, err := json.Marshal(tallyRecord{Cursor: t.at, Counts: t.recordable(now)})
-	if err != nil {
-		return err
-	}
-	for {
-		revision, err := t.store.Save(ctx, ledger.Write{Key: t.key, Value: value, Revision: t.revision, TTL: tallyOver})
-		if err == nil {
-			t.revision, t.recorded = revision, t.at
-		}
-		if !errors.Is(err, ledger.ErrConflict) {
-			return err
-		}
-		stored, err := t.store.Load(ctx, t.key)
-		if err != nil {
-			return err
-		}
-		t.revision = stored.Revision
-		if theirs, ok := readTally(stored.Value, now); ok && theirs.Stream.Equal(t.at.Stream) && theirs.Next >= t.at.Next {
-			return nil
-		}
-	}
-}
-
-func (t *Tally) recordable(now time.Time) map[int64]map[string]int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.age(now)
-	counts := map[int64]map[string]int{}
-	for at, byOutcome := range t.counts {
-		counts[at.Unix()/60] = maps.Clone(byOutcome)
-	}
-	return counts
 }

@@ -1,0 +1,143 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
+)
+
+// follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
+func (t *Tracker) follow(ctx context.Context) {
+	interval, calls, last := t.Config.Interval, 1, time.Now()
+	failures := 0
+	for {
+		if t.Following() == 0 {
+			if t.awaitFirst(ctx) != nil {
+				return
+			}
+			interval, last, failures = t.Config.Interval, time.Now(), 0
+			continue
+		}
+		due := interval
+		if t.Config.Contended() {
+			due = max(due, t.fairShare(calls))
+		}
+		t.mu.Lock()
+		t.due = due
+		t.mu.Unlock()
+		shown := t.shown(last.Add(t.Config.Interval))
+		if rest := time.Until(last.Add(due)); rest > 0 && !shown.whole {
+			if sleep(ctx, min(rest, time.Second)) != nil {
+				return
+			}
+			continue
+		}
+		var changed bool
+		var err error
+		changed, calls, err = t.look(ctx, shown)
+		last = time.Now()
+		wait, quota := quotaWait(err)
+		switch {
+		case quota:
+			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
+		case err == nil:
+			failures = 0
+			t.Shared.over(health.NotFollowing)
+		case ctx.Err() == nil:
+			t.Log.Warn("following is held up", zap.Error(err))
+			if failures++; failures > 1 && !t.Shared.mayNotList() { // the first may be a single bad answer
+				t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+			}
+		}
+		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
+			interval = t.Config.Interval
+		}
+		if listRefused(err) { // it takes some calls each time
+			interval = t.longest()
+		}
+	}
+}
+
+// awaitFirst waits until there is something to follow. It is looked at after one interval.
+func (t *Tracker) awaitFirst(ctx context.Context) error {
+	t.Shared.over(health.NotFollowing)
+	t.Shared.calls.follow(time.Time{})
+	return await(ctx, t.toFollow, time.Hour)
+}
+
+// listRefused reports whether an error is the API's refusal of the list.
+func listRefused(err error) bool {
+	a, is := errors.AsType[*defender.Error](err)
+	return is && a.Class == defender.Rejected
+}
+
+// longest is how long an action may go unseen while nobody else needs the quota.
+func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
+
+// fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
+func (t *Tracker) fairShare(calls int) time.Duration {
+	var least time.Duration
+	share := quotaShare
+	if t.Shared.Guarding() {
+		share = guardingShare
+	}
+	for _, w := range t.Config.Windows {
+		if w.Calls > 0 {
+			least = max(least, time.Duration(float64(w.Per)*float64(max(calls, 1))/(share*float64(w.Calls))))
+		}
+	}
+	return least
+}
+
+// shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
+func (t *Tracker) shown(begun time.Time) look {
+	l, is := t.Shared.calls.have(need{begun, time.Now()})
+	if !is || len(l.actions) > fewActions { // a final result has the action as it came
+		return look{}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.open {
+		if !l.serves(need{begun, f.since()}) {
+			return look{}
+		}
+	}
+	return l
+}
+
+// look is one round over everything followed, which shown has shown already unless it is not whole. calls counts the
+// exchanges it took.
+func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int, err error) {
+	r := &round{Tracker: t, ctx: ctx, shown: shown, byAction: map[string][]*followed{}, seen: map[string]bool{}}
+	t.mu.Lock()
+	changed, t.fresh = t.fresh, false
+	for _, f := range t.open {
+		r.open = append(r.open, f)
+		r.byAction[f.action] = append(r.byAction[f.action], f)
+	}
+	t.mu.Unlock()
+	if len(r.open) == 0 {
+		t.seen()
+		t.Shared.calls.follow(time.Time{})
+		return false, 0, nil
+	}
+	slices.SortFunc(r.open, func(a, b *followed) int { return a.created.Compare(b.created) })
+	err = r.list()
+	r.finish()
+	switch {
+	case err == nil:
+		err = r.missing()
+	case listRefused(err):
+		err = errors.Join(err, r.singles())
+	}
+	if err == nil {
+		t.seen()
+	}
+	return changed || r.changed, r.calls, err
+}
