@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/rates"
+	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/health"
 )
 
@@ -142,7 +145,57 @@ func TestMissingIsNamed(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		b.cfg.Windows = budget.Limits(5, 0) // whose stream is rates.Store's to make
+		if c := wantConditions(t, b, health.Missing, health.LedgerLost)[0]; !strings.Contains(c.Message, "stream UNRESTRICT_RATE_MINUTE") {
+			t.Errorf("%+v", c)
+		}
+		if _, err := b.js.CreateStream(t.Context(), rates.StreamConfig(b.cfg.Windows[0], 1)); err != nil {
+			t.Fatal(err)
+		}
 		wantConditions(t, b, health.LedgerLost)
+	})
+}
+
+// What a running replica knows of the shared state it writes again when the bucket has vanished: the operator's pause, and until
+// when the API throttles. Another replica that starts then knows both.
+func TestStateIsWrittenAgain(t *testing.T) {
+	kept(t, func(t *testing.T, b *Broker) {
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer stop()
+		replica := func(id string) (*Replicas, *rates.Store) {
+			r := b.NewReplicas(id)
+			store, err := rates.New(ctx, b.js, b.state, budget.Limits(5, 0), 1, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			running.Go(func() { _ = r.Run(ctx, func() Presence { return Presence{Ready: true} }) })
+			running.Go(func() { _ = store.Run(ctx) })
+			time.Sleep(time.Second)
+			return r, store
+		}
+		one, store := replica("one")
+		if err := one.Pause(ctx, Pause{Reason: "freeze"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Close(ctx, 10*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.js.DeleteStream(ctx, "KV_"+StateBucket); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		two, other := replica("two")
+		if p := two.Paused(); p == nil || p.Reason != "freeze" {
+			t.Errorf("the pause is %+v", p)
+		}
+		if _, until, known := other.Closed(); !known || (time.Until(until)-10*time.Minute+21*time.Second).Abs() > 2*time.Second {
+			t.Errorf("closed for %v, %t", time.Until(until), known)
+		}
+		if peers, known := two.Limits(); !known || len(peers) != 0 || !two.Live() {
+			t.Errorf("the first is not heard: %v, %t", peers, known)
+		}
 	})
 }
 

@@ -539,7 +539,7 @@ var situations = map[string]situation{
 		p.publish(t, "followed", 1)
 		return p.sim.ClearFaults
 	}},
-	health.StandingStill: {stillAfter: time.Second, env: map[string]string{"WORKER_CONCURRENCY": "1", "DEFENDER_TIMEOUT": "40s"}, begin: func(t *testing.T, p *conditionPlace) func() {
+	health.StandingStill: {stillAfter: time.Second, env: map[string]string{"WORKER_CONCURRENCY": "1", "DEFENDER_TIMEOUT": "50s"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Latency: 25 * time.Second, Times: 1})
 		p.publish(t, "hangs", 1)
 		p.publish(t, "behind", 2)

@@ -84,6 +84,11 @@ func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.served = time.Now()
+	if b.fault != nil && b.fault.Code == faultPublish { // the API's answer says nothing of the streams
+		b.onHold = false
+		b.signal()
+		return
+	}
 	b.reset()
 }
 

@@ -1,4 +1,8 @@
-// The explorer takes the decisions of decide*.go through every order of events, under small bounds. What is carried out is a
+//go:build !race
+
+// The explorer runs without the race detector (make test): it is one goroutine, in which there are no races to find.
+//
+// It takes the decisions of decide*.go through every order of events, under small bounds. What is carried out is a
 // model of carry.go, call.go, intent.go, publish.go and round.go (explore_moves_test.go); the decisions are the real ones.
 //
 // It assumes of the store: a write is a compare-and-swap on the revision; one whose acknowledgement is lost was made, was
@@ -138,9 +142,6 @@ func beside(u universe) universe {
 // The contract holds in every universe.
 func TestExplore(t *testing.T) {
 	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0))}
-	if Raced { // one goroutine, in which there are no races to find; the bounds above are for the run without the detector
-		bounds = []universe{start(1, 0, 1, 0, 0), start(0, 0, 0, 1, 0)}
-	}
 	for _, first := range bounds {
 		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks), func(t *testing.T) {
 			t.Parallel()

@@ -188,10 +188,10 @@ func TestFollowingReadsEveryPage(t *testing.T) {
 		}
 		w.passes(2 * time.Second)
 		w.ask("new", 2)
-		w.ends("new", 2*time.Minute)
-		w.wantFinal("new", "succeeded")
+		w.passes(2 * time.Second)
 		w.api.AddMachine(machine(1), defendersim.Machine{})
 		w.settled(10 * time.Minute)
+		w.wantFinal("new", "succeeded")
 		w.wantFinal("old", "succeeded")
 	})
 }

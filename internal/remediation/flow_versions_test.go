@@ -204,7 +204,7 @@ func TestTwoVersionsShareAQueue(t *testing.T) {
 						w.startNewer()
 					}
 				}
-				w.passes(10 * time.Minute)
+				w.passes(3 * time.Minute)
 				for _, r := range w.replicas {
 					if !r.newer {
 						r.stop()
