@@ -54,7 +54,7 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 			defer stop()
 			_ = r.state.Remove(last, key, revision) // lost: it expires
 			return err
-		case <-time.After(together(leaseRenew)):
+		case <-time.After(untilTick(leaseRenew)):
 		}
 		next, err := r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {

@@ -223,14 +223,14 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
-// wait waits for a while; an error when ctx ended first.
-// together is the rest of an interval that begins for all at the same time: what a process at rest does now and then it does
-// at once, and sleeps in between.
-func together(d time.Duration) time.Duration {
+// untilTick is the rest of the present interval, counted from a time that is the same for all: what a process at rest does
+// now and then it does at once, and sleeps in between.
+func untilTick(d time.Duration) time.Duration {
 	now := time.Now()
 	return now.Truncate(d).Add(d).Sub(now.Round(0))
 }
 
+// wait waits for a while; an error when ctx ended first.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

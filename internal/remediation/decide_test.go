@@ -37,7 +37,7 @@ type row struct {
 	take  func(r *input) (ledger.Entry, step)
 
 	to   ledger.State
-	want step // of it: do, after, cause, and whether up, quota, insist and a fault are set
+	want step // of it: do, after, cause, and whether up, quota, mustSave and a fault are set
 	code string
 }
 
