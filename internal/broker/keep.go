@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	keepEvery = 5 * time.Second
+	keepEvery = 8 * time.Second
 	// silentFor is how long looks may fail in ways that pass before that is a condition: a leader may change.
 	silentFor = 2 * keepEvery
 	// sayLostFor is how long a lost ledger is shown (contract §6.2).
@@ -24,7 +24,7 @@ const (
 // vanished, where it may. What it can't mend is a condition until it is mended.
 func (b *Broker) Keep(ctx context.Context) error {
 	last := time.Now()
-	for wait(ctx, keepEvery) == nil {
+	for wait(ctx, together(keepEvery)) == nil {
 		if !b.nc.IsConnected() {
 			continue // a condition of its own
 		}
