@@ -2,49 +2,6 @@ package health
 
 import "slices"
 
-// Codes of the table. A fault that the API named has the API's own code instead (defender.CodeLabel).
-const (
-	Broker          = "broker"
-	Paused          = "paused"
-	Token           = "token"
-	Store           = "store"
-	SlowBroker      = "slowBroker"
-	Unreachable     = "unreachable"
-	UnclearAnswers  = "unclearAnswers"
-	Unauthorized    = "Unauthorized"
-	Forbidden       = "Forbidden"
-	DisabledFeature = "DisabledFeature"
-	Redirect        = "redirect"
-	NotDefender     = "notDefender"
-	Other           = "other"
-	NoWorker        = "noWorker"
-	NotUnderstood   = "notUnderstood"
-	Missing         = "missing"
-	Unfit           = "unfit"
-	JetStream       = "jetstream"
-	ConsumerPaused  = "consumerPaused"
-	RateUnknown     = "rateUnknown"
-	StreamFull      = "streamFull"
-	NotPublished    = "notPublished"
-
-	Throttled     = "throttled"
-	StandingStill = "standingStill"
-
-	NotFollowing    = "notFollowing"
-	MayNotList      = "mayNotList"
-	Unpublishable   = "unpublishable"
-	ListRefused     = "listRefused"
-	WaitingForQuota = "waitingForQuota"
-	LiveReplicas    = "liveReplicas"
-	Signers         = "signers"
-	Policy          = "policy"
-	DiskNearlyFull  = "diskNearlyFull"
-	MaxPayload      = "maxPayload"
-	Settings        = "settings"
-	LedgerLost      = "ledgerLost"
-	AckPending      = "ackPending"
-)
-
 // Row is what is known of a code, whoever has the condition. docs/runbook.md's tables are generated from it.
 type Row struct {
 	Code   string
@@ -182,25 +139,25 @@ var table = []Row{
 		Code: Missing, Stops: true,
 		Means:  "A stream, a bucket or the consumer is not there any more, and the worker may not make it anew, or can't",
 		Remedy: "create what the message names; `worker check` prints the command and the settings. With `WORKER_PROVISION=true` and the permissions for it the worker does so by itself",
-		Ends:   "when it is there, within 5 s",
+		Ends:   "when it is there, within 10 s",
 	},
 	{
 		Code: Unfit, Stops: true,
 		Means:  "Somebody has changed a stream or the consumer so that requests or results would be lost: sealed, other subjects, a limit of deliveries, another filter",
 		Remedy: "change it back with the nats command, or delete it, so that it is made anew",
-		Ends:   "when it is fit again, within 5 s",
+		Ends:   "when it is fit again, within 10 s",
 	},
 	{
 		Code: JetStream, Stops: true,
 		Means:  "JetStream does not answer though the broker is connected, or a stream or the consumer has no leader",
 		Remedy: "see the servers' logs and `nats server report jetstream`: too few servers of the cluster are up, or JetStream is turned off or out of room",
-		Ends:   "when it answers, within 5 s",
+		Ends:   "when it answers, within 10 s",
 	},
 	{
 		Code: ConsumerPaused, Stops: true, Holds: Calls,
 		Means:  "Somebody has paused the consumer with the nats command: nothing is delivered",
 		Remedy: "`nats consumer resume`, or wait until the time that it says",
-		Ends:   "when it is resumed or the time has come, within 5 s",
+		Ends:   "when it is resumed or the time has come, within 10 s",
 	},
 	{
 		Code: RateUnknown, Stops: true,
@@ -212,7 +169,7 @@ var table = []Row{
 		Code: StreamFull, Stops: true,
 		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
 		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
-		Ends:   "when there is room, within 5 s",
+		Ends:   "when there is room, within 10 s",
 	},
 	{
 		Code: NotPublished, Stops: true,
@@ -308,6 +265,6 @@ var table = []Row{
 		Code: AckPending, Holds: Calls,
 		Means:  "Somebody has limited how many requests may be out at once (max_ack_pending), and those that wait for a delay count too: they hold up all others",
 		Remedy: "`nats consumer edit` with `--max-pending=-1`",
-		Ends:   "when it is raised, or fewer wait, within 5 s",
+		Ends:   "when it is raised, or fewer wait, within 10 s",
 	},
 }
