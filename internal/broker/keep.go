@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	keepEvery = 8 * time.Second
+	keepEvery = 5 * time.Second
 	// silentFor is how long looks may fail in ways that pass before that is a condition: a leader may change.
 	silentFor = 2 * keepEvery
 	// sayLostFor is how long a lost ledger is shown (contract §6.2).

@@ -48,6 +48,7 @@ type Replicas struct {
 	keys  stateKeys
 	log   *zap.Logger
 
+	created  time.Time     // of the goroutine that follows the bucket: when it was
 	stirring chan struct{} // full when what this replica says of itself may have changed
 
 	mu      sync.Mutex
@@ -114,6 +115,13 @@ func (r *Replicas) follow(ctx context.Context) error {
 		if told {
 			r.know(pause, peers)
 		}
+	}
+	info, err := r.state.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Same(info, &r.created); err != nil {
+		return err
 	}
 	synced := func() { told = true; know() }
 	return r.state.Watch(ctx, []string{r.keys.pause, everyReplica + ">"}, synced, func(key string, rec ledger.Record) {

@@ -63,6 +63,8 @@ type Store struct {
 	storage  jetstream.StorageType
 	peers    Peers
 
+	stateCreated time.Time // of the goroutine that follows the state: when its bucket was
+
 	settling sync.Mutex           // held by the one goroutine that changes a stream
 	created  map[string]time.Time // guarded by settling: when each window's stream was
 

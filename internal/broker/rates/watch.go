@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/ledger"
 )
@@ -22,6 +23,13 @@ func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 	}
 	if !s.js.Conn().IsConnected() {
 		return nats.ErrConnectionReconnecting
+	}
+	info, err := s.state.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Same(info, &s.stateCreated); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	clear(s.marks)

@@ -241,6 +241,17 @@ func (b *Bucket) Info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return s.CachedInfo(), nil
 }
 
+// Same returns ErrMadeAnew if the bucket is another one than that of the given time of creation, which it sets. For whoever
+// follows a bucket: one that is gone ends a watch before it is made anew.
+func Same(info *jetstream.StreamInfo, created *time.Time) error {
+	before := *created
+	*created = info.Created
+	if before.IsZero() || before.Equal(info.Created) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", info.Config.Name, ErrMadeAnew)
+}
+
 // Watch calls fn for the latest value of each key that one of the patterns matches, then synced once, then fn for each
 // change. A key that is gone has a nil value. It returns nil when ctx ends, and an error when the watch breaks: when the
 // bucket was made anew, too, for the client library would go on behind the revisions of the one before and miss what the
