@@ -37,7 +37,7 @@ LONGEST = $(if $(filter ./...,$(PACKAGES)),./internal/remediation ./test/crash .
 .PHONY: test
 test: ## Vet, and run every test with the race detector
 	$(GO) vet $(PACKAGES)
-	GORACE=atexit_sleep_ms=0 $(GO) test -race -ldflags=-w -p 4 -timeout 20m $(LONGEST) $(PACKAGES)
+	GORACE=atexit_sleep_ms=0 $(GO) test -race -ldflags=-w -p 3 -timeout 20m $(LONGEST) $(PACKAGES)
 	$(GO) test -run '^(TestExplore.*|TestOldBulkGoesAtFullSpeed|TestLooksAreShared|TestAnswersCountInTheOrderTheyArrive)$$' ./internal/remediation # as much as they ask for where the race detector is too slow (remediation.Raced)
 
 .PHONY: soak

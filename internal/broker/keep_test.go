@@ -22,10 +22,11 @@ import (
 // kept runs a test in fake time against a provisioned broker that is being kept.
 func kept(t *testing.T, test func(t *testing.T, b *Broker)) {
 	t.Helper()
-	keptOver(t, func(js jetstream.JetStream) jetstream.JetStream { return js }, test)
+	keptWith(t, func(*Broker) {}, test)
 }
 
-func keptOver(t *testing.T, over func(jetstream.JetStream) jetstream.JetStream, test func(t *testing.T, b *Broker)) {
+// keptWith is kept, of a broker that was changed before it is kept.
+func keptWith(t *testing.T, change func(*Broker), test func(t *testing.T, b *Broker)) {
 	t.Helper()
 	dir := t.TempDir()
 	// nats.go keeps timers in a sync.Pool, and a timer must not leave its bubble: two collections empty every pool.
@@ -42,7 +43,7 @@ func keptOver(t *testing.T, over func(jetstream.JetStream) jetstream.JetStream, 
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		b.js = over(b.js)
+		change(b)
 		go func() { ended <- b.Keep(ctx) }()
 		test(t, b)
 		stop()
@@ -121,8 +122,7 @@ func TestVanishedIsMadeAgain(t *testing.T) {
 
 // Where nothing may be created the condition names what is missing, and requests are not taken until it is there.
 func TestMissingIsNamed(t *testing.T) {
-	kept(t, func(t *testing.T, b *Broker) {
-		b.cfg.Provision = false
+	keptWith(t, func(b *Broker) { b.cfg.Provision = false }, func(t *testing.T, b *Broker) {
 		for _, spec := range []streamSpec{b.topology.results, b.topology.audit, b.topology.ledger} {
 			if err := b.js.DeleteStream(t.Context(), spec.cfg.Name); err != nil {
 				t.Fatal(err)
@@ -145,14 +145,19 @@ func TestMissingIsNamed(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		b.cfg.Windows = budget.Limits(5, 0) // whose stream is rates.Store's to make
-		if c := wantConditions(t, b, health.Missing, health.LedgerLost)[0]; !strings.Contains(c.Message, "stream UNRESTRICT_RATE_MINUTE") {
+	})
+}
+
+func TestMissingRateStreamIsNamed(t *testing.T) {
+	windows := budget.Limits(5, 0) // whose stream is rates.Store's to make
+	keptWith(t, func(b *Broker) { b.cfg.Provision, b.cfg.Windows = false, windows }, func(t *testing.T, b *Broker) {
+		if c := wantConditions(t, b, health.Missing)[0]; !strings.Contains(c.Message, "stream UNRESTRICT_RATE_MINUTE") {
 			t.Errorf("%+v", c)
 		}
-		if _, err := b.js.CreateStream(t.Context(), rates.StreamConfig(b.cfg.Windows[0], 1)); err != nil {
+		if _, err := b.js.CreateStream(t.Context(), rates.StreamConfig(windows[0], 1)); err != nil {
 			t.Fatal(err)
 		}
-		wantConditions(t, b, health.LedgerLost)
+		wantConditions(t, b)
 	})
 }
 
@@ -307,7 +312,7 @@ func (s *silentJetStream) Stream(ctx context.Context, name string) (jetstream.St
 func TestSilentJetStreamIsNamed(t *testing.T) {
 	silent := &silentJetStream{}
 	over := func(js jetstream.JetStream) jetstream.JetStream { silent.JetStream = js; return silent }
-	keptOver(t, over, func(t *testing.T, b *Broker) {
+	keptWith(t, func(b *Broker) { b.js = over(b.js) }, func(t *testing.T, b *Broker) {
 		silent.silent.Store(true)
 		time.Sleep(6 * time.Second)
 		silent.silent.Store(false)

@@ -118,11 +118,15 @@ var situations = map[string]situation{
 		if err != nil {
 			t.Fatal(err)
 		}
-		keys, err := kv.Keys(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		i := slices.IndexFunc(keys, func(key string) bool { return strings.HasPrefix(key, "replica.") })
+		var keys []string
+		i := -1
+		p.eventually(t, "the replica's presence", func() string {
+			keys, err = kv.Keys(t.Context())
+			if i = slices.IndexFunc(keys, func(key string) bool { return strings.HasPrefix(key, "replica.") }); i < 0 {
+				return fmt.Sprint(keys, err)
+			}
+			return ""
+		})
 		stranger := keys[i][:strings.LastIndex(keys[i], ".")] + ".stranger"
 		if _, err := kv.Put(t.Context(), stranger, []byte("a later format")); err != nil {
 			t.Fatal(err)

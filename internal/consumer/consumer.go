@@ -146,7 +146,7 @@ func (c *Consumer) pull(ctx, work context.Context) error {
 func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error {
 	n := 1
 	if !probe {
-		n += c.acquireMore(maxPull - 1)
+		n += c.acquireMore(p.most - 1)
 	}
 	defer func() {
 		for ; n > 0; n-- { // slots that no message came for

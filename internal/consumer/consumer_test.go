@@ -124,6 +124,31 @@ func TestIdleConsumer(t *testing.T) {
 	})
 }
 
+// Limits that somebody else sets on the consumer's pull requests are kept to, also when they are set under a running worker,
+// which asks no more often for it.
+func TestLimitsOfPullRequests(t *testing.T) {
+	inBench(t, func(b *bench) {
+		b.start(consumer.Config{Slots: 16}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
+		b.passes(time.Minute)
+		cfg := b.info().Config
+		cfg.MaxRequestBatch, cfg.MaxRequestExpires = 4, 500*time.Millisecond
+		_, err := b.requests.UpdateConsumer(b.ctx, cfg)
+		b.must(err)
+		before := b.broker.Conn().Stats().OutMsgs
+		b.passes(time.Minute)
+		if n := b.broker.Conn().Stats().OutMsgs - before; n > 200 {
+			t.Errorf("%d messages to the broker in a minute in which nothing happened", n)
+		}
+		for n := range 20 {
+			b.publish(fmt.Sprint(n), nil)
+		}
+		b.passes(5 * time.Second)
+		if n := len(b.deliveries()); n != 20 {
+			t.Errorf("%d of 20 messages were handed out", n)
+		}
+	})
+}
+
 func TestMessageInHandIsKept(t *testing.T) {
 	inBench(t, func(b *bench) {
 		b.publish("long", nil)

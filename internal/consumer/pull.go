@@ -37,10 +37,13 @@ type puller struct {
 	ch      chan *nats.Msg
 	lost    *time.Timer
 	empty   int // pull requests in a row that brought nothing
+
+	most    int           // messages that the consumer lets one pull request ask for
+	longest time.Duration // for which it lets one wait
 }
 
-// errConsumerGone is a consumer that was deleted under us.
-var errConsumerGone = errors.New("the consumer is gone")
+// errConsumerGone is a consumer that was deleted under us, or has other limits now.
+var errConsumerGone = errors.New("the consumer takes no pull request")
 
 func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, error) {
 	info, api := cons.CachedInfo(), jetstream.DefaultAPIPrefix
@@ -49,7 +52,13 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 	}
 	p := &puller{
 		nc: nc, subject: api + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
-		ch: make(chan *nats.Msg, 4*maxPull), lost: time.NewTimer(0),
+		ch: make(chan *nats.Msg, 4*maxPull), lost: time.NewTimer(0), most: maxPull, longest: idlePullExpiry,
+	}
+	if n := info.Config.MaxRequestBatch; n > 0 {
+		p.most = min(p.most, n)
+	}
+	if d := info.Config.MaxRequestExpires; d > 0 {
+		p.longest = min(p.longest, d)
 	}
 	var err error
 	if p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.ch); err != nil {
@@ -60,9 +69,9 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 
 // ask asks for up to n messages; the caller keeps a slot for each.
 func (p *puller) ask(n int) error {
-	expiry := pullExpiry
+	expiry := min(pullExpiry, p.longest)
 	if p.empty++; p.empty > idlePulls {
-		expiry = idlePullExpiry
+		expiry = p.longest
 	}
 	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, expiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)
@@ -97,10 +106,11 @@ func (p *puller) next(stop <-chan struct{}) (*nats.Msg, error) {
 func isDelivery(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
 
 // consumerGone is nil for an answer that only ends the request. [doc] JetStream wire API: 404 and 408 nothing came, 409
-// the consumer or its leader changed, 503 nobody answers for it.
+// the consumer or its leader changed, or its limits are exceeded, 503 nobody answers for it. Somebody may have lowered the
+// limits just now: the consumer is opened again, a second later.
 func consumerGone(answer *nats.Msg) error {
 	status, description := answer.Header.Get("Status"), answer.Header.Get("Description")
-	if status == "404" || status == "408" || status == "409" && description != "Consumer Deleted" {
+	if status == "404" || status == "408" || status == "409" && description != "Consumer Deleted" && !strings.HasPrefix(description, "Exceeded ") {
 		return nil
 	}
 	return fmt.Errorf("%w: %s %s", errConsumerGone, status, description)
