@@ -44,11 +44,11 @@ func full(info *jetstream.StreamInfo) string {
 	switch {
 	case cfg.Discard != jetstream.DiscardNew:
 		return ""
-	case cfg.MaxMsgs > 0 && state.Msgs >= uint64(cfg.MaxMsgs): //nolint:gosec // above 0
+	case cfg.MaxMsgs > 0 && state.Msgs >= uint64(cfg.MaxMsgs):
 		return fmt.Sprintf("max_msgs %d", cfg.MaxMsgs)
-	case cfg.MaxBytes > 0 && state.Bytes+leastMessage > uint64(cfg.MaxBytes): //nolint:gosec // above 0
+	case cfg.MaxBytes > 0 && state.Bytes+leastMessage > uint64(cfg.MaxBytes):
 		return fmt.Sprintf("max_bytes %d", cfg.MaxBytes)
-	case cfg.DiscardNewPerSubject && cfg.MaxMsgsPerSubject > 0 && state.NumSubjects == 1 && state.Msgs >= uint64(cfg.MaxMsgsPerSubject): //nolint:gosec // above 0
+	case cfg.DiscardNewPerSubject && cfg.MaxMsgsPerSubject > 0 && state.NumSubjects == 1 && state.Msgs >= uint64(cfg.MaxMsgsPerSubject):
 		return fmt.Sprintf("max_msgs_per_subject %d", cfg.MaxMsgsPerSubject)
 	}
 	return ""

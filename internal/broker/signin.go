@@ -45,7 +45,7 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 // servers are the URLs as they are and without credentials. A URL that can't
 // be read is not repeated in the error: it may hold a password.
 func (c Config) servers() (urls, redacted []string, err error) {
-	for _, s := range strings.Split(c.URL, ",") {
+	for s := range strings.SplitSeq(c.URL, ",") {
 		if !strings.Contains(s, "://") {
 			s = "nats://" + s
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"runtime"
 	"strings"
 	"sync"
@@ -275,12 +276,8 @@ func TestTallyDoesNotBelieveAnyRecord(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := map[string]any{}
-			for field, value := range good {
-				bad[field] = value
-			}
-			for field, value := range with {
-				bad[field] = value
-			}
+			maps.Copy(bad, good)
+			maps.Copy(bad, with)
 			value, err := json.Marshal(bad)
 			if err != nil {
 				t.Fatal(err)

@@ -246,7 +246,7 @@ func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool)
 
 // callHandler keeps a panic over one message from ending the others.
 func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (out message.Outcome) {
-	defer func() {
+	defer func() { //nolint:contextcheck // the trace is in the delivery
 		if r := recover(); r != nil {
 			c.cfg.Log.Error("handler panicked", d.About(zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))...)
 			out = message.Later(time.Minute, "panic")

@@ -156,7 +156,7 @@ func TestMetrics(t *testing.T) {
 	_, err := c.Page(t.Context(), UseLookup, Query{})
 	expect(t, err, Ambiguous, "http503", true)
 	srv.Close()
-	for c.conns.idle[0].ClientConn.Err() == nil { // until its end is noticed
+	for c.conns.idle[0].Err() == nil { // until its end is noticed
 		runtime.Gosched()
 	}
 	_, err = c.Page(t.Context(), UseLookup, Query{})

@@ -105,7 +105,7 @@ func TestRefused(t *testing.T) {
 		c, b := dialTo(t, srv.URL)
 		p := must(c.Ready(t.Context()))
 		srv.Close()
-		for c.conns.idle[0].ClientConn.Err() == nil { // until its end is noticed
+		for c.conns.idle[0].Err() == nil { // until its end is noticed
 			runtime.Gosched()
 		}
 		_, err := c.Unrestrict(t.Context(), p, machine, "why")

@@ -101,7 +101,7 @@ func TestStaleAfterConnecting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, b := dialTo(t, nearby, piped(t, time.Second, func(http.ResponseWriter, *http.Request) { t.Error("called") }))
 		p := must(c.Ready(t.Context()))
-		_ = c.conns.takeIdle().ClientConn.Close()
+		_ = c.conns.takeIdle().Close()
 		time.AfterFunc(500*time.Millisecond, func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -128,7 +128,7 @@ func TestSlowConnect(t *testing.T) {
 		if _, err := c.Unrestrict(t.Context(), p, machine, "why"); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.conns.takeIdle().ClientConn.Close()
+		_ = c.conns.takeIdle().Close()
 		_, err := c.Unrestrict(t.Context(), other, machine, "why")
 		expect(t, err, Transient, codeTimeout, false)
 		if time.Since(start) != 7*time.Second {

@@ -200,7 +200,7 @@ func TestForbiddenLookParksTheRequestUntilGranted(t *testing.T) {
 				w.until("the call", time.Minute, func() bool { return len(w.posts(1)) == 1 })
 				w.passes(10 * time.Second)
 				w.ask("other", 2)
-				w.ends("other", time.Minute)
+				w.ends("other")
 				w.passes(outage)
 				w.wantPosts(1, 1)
 				if _, ended := w.final("in doubt"); ended {

@@ -209,7 +209,7 @@ func TestGuardWaitsForThePermissionToLook(t *testing.T) {
 		w.passes(2 * time.Hour)
 		w.start()
 		w.ask("young", 2)
-		w.ends("young", time.Minute)
+		w.ends("young")
 		w.passes(outage)
 		w.wantPosts(1, 0)
 		w.wantOutcomes("old")

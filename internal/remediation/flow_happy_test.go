@@ -234,7 +234,7 @@ func TestAgeIsJudgedWhenARequestIsFirstTaken(t *testing.T) {
 		w.ask("young", 2)
 		w.api.Inject(defendersim.Fault{Op: "unrestrict", Machine: machine(2), Times: 1, Status: 429, RetryAfter: 20 * time.Minute})
 		w.start()
-		w.ends("old", time.Minute)
+		w.ends("old")
 		w.wantFinal("old", "rejected tooOld")
 		w.settled(time.Hour)
 		w.wantFinal("young", "submitted")

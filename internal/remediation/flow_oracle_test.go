@@ -77,9 +77,9 @@ func (w *world) final(id string) (r message.Result, ok bool) {
 }
 
 // ends waits for the final result of a request.
-func (w *world) ends(id string, limit time.Duration) {
+func (w *world) ends(id string) {
 	w.t.Helper()
-	w.until("the end of "+id, limit, func() bool { _, ok := w.final(id); return ok })
+	w.until("the end of "+id, time.Minute, func() bool { _, ok := w.final(id); return ok })
 }
 
 // wantFinal compares the final result's outcome, and its error code where there is one: "rejected expired".

@@ -315,7 +315,7 @@ func TestRefusalOfCallsWaitsForACall(t *testing.T) {
 			t.Errorf("on %v after %d look-ups", on, len(w.called("list")))
 		}
 		w.ask("r1", 1)
-		w.ends("r1", time.Minute)
+		w.ends("r1")
 		if f, on := w.replicas[0].breaker.Current(); on {
 			t.Errorf("still paused: %+v", f)
 		}

@@ -277,6 +277,25 @@ func TestRefusedListIsSaidAndWaitedOut(t *testing.T) {
 	})
 }
 
+// A list that always says that there is more, and shows nothing new, costs one call a round, and not the quota; it is said.
+func TestEndlessListIsLeft(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.api.AddMachine(machine(1), defendersim.Machine{Offline: true})
+		w.ask("r1", 1)
+		w.passes(time.Minute)
+		w.api.Inject(defendersim.Fault{Op: "list", Status: 200, Body: []byte(`{"value":[{"id":"old","type":"UnrestrictCodeExecution","machineId":"` + machine(7) + `","status":"Pending","creationDateTimeUtc":"2001-01-01T00:00:00Z"}],"@odata.nextLink":"https://elsewhere.example/"}`)})
+		before := len(w.called("list"))
+		w.until("it to be said", 3*time.Minute, func() bool { return w.replicas[0].holds(health.NotFollowing) })
+		w.passes(2 * time.Minute)
+		if n := len(w.called("list")) - before; n > 25 {
+			t.Errorf("%d lists in five minutes", n)
+		}
+		w.api.ClearFaults()
+		w.api.AddMachine(machine(1), defendersim.Machine{})
+		w.settled(10 * time.Minute)
+	})
+}
+
 // While lists fail, that actions are not followed is said within half a minute, and not for a single bad answer.
 func TestNotFollowingIsSaid(t *testing.T) {
 	inWorld(t, setup{}, func(w *world) {

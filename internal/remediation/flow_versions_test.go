@@ -146,7 +146,7 @@ func TestNewerEntriesAreLeftAlone(t *testing.T) {
 						t.Errorf("it follows %d actions", old.tracker.Following())
 					}
 					w.ask("r2", 2) // it does its own work
-					w.ends("r2", time.Minute)
+					w.ends("r2")
 
 					w.startNewer()
 					old.stop()
@@ -303,7 +303,7 @@ func TestGarbledEntryHoldsUpItsRequestAlone(t *testing.T) {
 		for n := range 3 {
 			id := fmt.Sprint("r", n)
 			w.ask(id, 2+n)
-			w.ends(id, time.Minute)
+			w.ends(id)
 		}
 		w.passes(10 * time.Minute)
 		if f, on := w.replicas[0].breaker.Current(); on {

@@ -19,8 +19,10 @@ func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 	return look{begun: first.At, since: since, whole: true, actions: actions, exchange: first, call: p.e.LastLook()}, nil
 }
 
-// maxPages bounds one look.
-const maxPages = 10
+const (
+	maxPages   = 10 // bounds one look
+	roundPages = 30 // and one round of the tracker, which may follow three days of calls at the full quota: 11 pages
+)
 
 // list lists actions, oldest first unless the query says otherwise, and records the exchanges; first is the first of them. A
 // page that is full or that the API cut short does not prove that an action is absent, so the next page is asked for, by the
@@ -48,11 +50,15 @@ func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first de
 			return all, first, nil
 		}
 		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {
-			return nil, first, &defender.Error{
-				Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
-				Message: "the list of actions is cut short, so that it shows nothing",
-			}
+			return nil, first, cutShort(page)
 		}
 		q.CreatedSince = page.Actions[n-1].CreationTime
+	}
+}
+
+func cutShort(page defender.Page) error {
+	return &defender.Error{
+		Op: "list", Class: defender.Ambiguous, Code: "cutShort", StatusCode: page.Exchange.StatusCode, Sent: true,
+		Message: "the list of actions is cut short, so that it shows nothing",
 	}
 }

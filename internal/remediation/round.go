@@ -35,7 +35,7 @@ func (r *round) list() error {
 	}
 	q := defender.Query{Type: defender.TypeUnrestrict, CreatedSince: r.open[0].since(), Top: pageSize}
 	reach := q.CreatedSince
-	for {
+	for pages := 1; ; pages++ {
 		page, err := r.ask(q)
 		r.observe(page)
 		if err != nil {
@@ -50,7 +50,10 @@ func (r *round) list() error {
 			return nil
 		}
 		last := page.Actions[n-1].CreationTime
-		if !last.After(q.CreatedSince) {
+		switch further := last.After(q.CreatedSince); {
+		case pages == roundPages || !further && n < pageSize: // it says that there is more, and shows no more
+			return cutShort(page)
+		case !further:
 			last = q.CreatedSince.Add(time.Second) // a whole page of one instant: go past it rather than round in a circle
 		}
 		q.CreatedSince = last
