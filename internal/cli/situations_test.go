@@ -140,10 +140,10 @@ var situations = map[string]situation{
 		return p.sim.ClearFaults
 	}},
 	health.WaitingForQuota: {env: map[string]string{"WORKER_RATE_PER_MINUTE": "2"}, begin: func(t *testing.T, p *conditionPlace) func() {
-		for n := range 4 {
+		for n := range 40 { // for twenty minutes, however slow this machine is
 			p.publish(t, fmt.Sprint("quota", n), n+1)
 		}
-		return nil // a minute
+		return nil
 	}},
 	health.Signers: {begin: breaking("WORKER_TRUSTED_SIGNERS_FILE"), files: map[string]string{"WORKER_TRUSTED_SIGNERS_FILE": "$ANN ann\n"}},
 	health.Policy:  {begin: breaking("WORKER_POLICY_FILE"), files: map[string]string{"WORKER_POLICY_FILE": "default:\n  ticket_required: true\n", "WORKER_TRUSTED_SIGNERS_FILE": "$ANN ann\n"}},
