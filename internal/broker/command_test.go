@@ -235,7 +235,7 @@ func TestPermissionsLeaveNoTrace(t *testing.T) {
 	if diff := cmp.Diff([]string{"true may", "true may", "true may", "true may", "true may", "true may", "false may"}, verdicts(admin)); diff != "" {
 		t.Error(diff)
 	}
-	for name, want := range map[string]uint64{"REMEDIATION": 1, "REMEDIATION_RESULTS": 0, "REMEDIATION_DEADLETTER": 0, "REMEDIATION_AUDIT": 0, "KV_UNRESTRICT_LEDGER": 0, "KV_UNRESTRICT_STATE": 1} { // which ledger there is
+	for name, want := range map[string]uint64{"REMEDIATION": 1, "REMEDIATION_RESULTS": 0, "REMEDIATION_DEADLETTER": 0, "REMEDIATION_AUDIT": 0, "KV_UNRESTRICT_LEDGER": 1, "KV_UNRESTRICT_STATE": 1} { // which ledger there is, and since when
 		stream, err := admin.JS().Stream(within(t), name)
 		if err != nil {
 			t.Fatal(err)

@@ -48,8 +48,11 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 	}
 	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
 	b.state.Looked(f.created[stateName], there.streams[stateName].CachedInfo().State.LastSeq)
-	if f.ledger = was.ledger; !was.ledger.created.Equal(f.created[ledgerName]) || !was.created[stateName].Equal(f.created[stateName]) {
-		var err error
+	since, _, err := b.markedSince(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.ledger = was.ledger; since.IsZero() || !was.ledger.created.Equal(since) || !was.created[stateName].Equal(f.created[stateName]) {
 		if f.ledger, err = b.identify(ctx, f.created[ledgerName], was.ledger); err != nil {
 			return nil, err
 		}

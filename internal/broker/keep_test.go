@@ -332,21 +332,25 @@ func TestWhoseLedgerWasLost(t *testing.T) {
 	type loss struct {
 		vanish    []string
 		restarted bool // the process too
+		purged    bool // the ledger, which is the only one that lets itself be purged and matters
 		lost      bool
 	}
 	for name, c := range map[string]loss{
-		"nothing":                            {nil, true, false},
-		"ledger":                             {[]string{ledger}, false, true},
-		"ledger and process":                 {[]string{ledger}, true, true},
-		"state":                              {[]string{state}, false, false},
-		"state and process":                  {[]string{state}, true, false},
-		"audit trail and process":            {[]string{audit}, true, false},
-		"ledger, state":                      {[]string{ledger, state}, false, true},
-		"ledger, state and process":          {[]string{ledger, state}, true, true},
-		"ledger, audit trail and process":    {[]string{ledger, audit}, true, true},
-		"state, audit trail and process":     {[]string{state, audit}, true, false},
-		"ledger, state, audit trail":         {[]string{ledger, state, audit}, false, true},
-		"all of them: that is a first start": {[]string{ledger, state, audit}, true, false},
+		"nothing":                            {restarted: true},
+		"purged: ledger":                     {purged: true, lost: true},
+		"purged: ledger, and process":        {purged: true, restarted: true, lost: true},
+		"purged: ledger, state":              {vanish: []string{state}, purged: true, lost: true},
+		"ledger":                             {vanish: []string{ledger}, restarted: false, lost: true},
+		"ledger and process":                 {vanish: []string{ledger}, restarted: true, lost: true},
+		"state":                              {vanish: []string{state}, restarted: false, lost: false},
+		"state and process":                  {vanish: []string{state}, restarted: true, lost: false},
+		"audit trail and process":            {vanish: []string{audit}, restarted: true, lost: false},
+		"ledger, state":                      {vanish: []string{ledger, state}, restarted: false, lost: true},
+		"ledger, state and process":          {vanish: []string{ledger, state}, restarted: true, lost: true},
+		"ledger, audit trail and process":    {vanish: []string{ledger, audit}, restarted: true, lost: true},
+		"state, audit trail and process":     {vanish: []string{state, audit}, restarted: true, lost: false},
+		"ledger, state, audit trail":         {vanish: []string{ledger, state, audit}, restarted: false, lost: true},
+		"all of them: that is a first start": {vanish: []string{ledger, state, audit}, restarted: true, lost: false},
 	} {
 		for _, older := range []bool{false, true} { // of a version that left no word in the state
 			dir := t.TempDir()
@@ -370,6 +374,13 @@ func TestWhoseLedgerWasLost(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Second)
+				if c.purged {
+					if s, err := b.js.Stream(t.Context(), ledger); err != nil {
+						t.Fatal(err)
+					} else if err := s.Purge(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
 				for _, s := range c.vanish {
 					if err := b.js.DeleteStream(t.Context(), s); err != nil {
 						t.Fatal(err)
@@ -384,7 +395,7 @@ func TestWhoseLedgerWasLost(t *testing.T) {
 					t.Fatal(err)
 				}
 				lost := c.lost
-				if older && name == "ledger, audit trail and process" {
+				if older && (name == "ledger, audit trail and process" || name == "purged: ledger, and process") {
 					lost = false // that version left no other witness
 				}
 				if got := b.LedgerLostBefore(); got.IsZero() == lost || lost && time.Since(got) > time.Second {

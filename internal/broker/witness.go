@@ -19,13 +19,19 @@ import (
 // ledger that there is; the audit trail, which has decisions from before the ledger was made; and a process that has worked
 // with the older one. So no two of the three streams can vanish unnoticed but state and trail, which leaves the ledger.
 
-// ledgerKey is where the shared state names the ledger. It is the account's, as the ledger is.
+// ledgerKey is where the shared state names the ledger. It is the account's, as the ledger is. Under the same key the ledger
+// says since when it has everything, so that this goes with the entries if somebody purges the stream.
 const ledgerKey = "ledger"
 
-// ledgerID is one ledger: when its stream was created, and whether there was another one before, which was lost.
+// ledgerID is one ledger: when its stream was created, or purged, and whether there was another one before, which was lost.
 type ledgerID struct {
 	created time.Time
 	lost    bool
+}
+
+// ledgerMark is the value of ledgerKey in the ledger.
+type ledgerMark struct {
+	Since time.Time `json:"since"`
 }
 
 // ledgerWitness is the value of ledgerKey.
@@ -34,17 +40,80 @@ type ledgerWitness struct {
 	Lost    bool      `json:"lost,omitempty"`
 }
 
+// markedSince is since when the ledger has everything, as it says itself; zero: it does not say.
+func (b *Broker) markedSince(ctx context.Context) (since time.Time, revision uint64, err error) {
+	rec, err := b.ledger.Load(ctx, ledgerKey)
+	if err != nil {
+		return time.Time{}, 0, fmt.Errorf("read the ledger: %w", err)
+	}
+	var mark ledgerMark
+	if rec.Value != nil && json.Unmarshal(rec.Value, &mark) != nil {
+		return time.Time{}, 0, fmt.Errorf("the key %s of the ledger is not understood; another version may have written it", ledgerKey)
+	}
+	return mark.Since, rec.Revision, nil
+}
+
+// mark has the ledger say since when it has everything: since its stream was created, or since now where known says that it
+// said so before, which somebody has purged then. A crash behind it leaves the witnesses to be asked.
+func (b *Broker) mark(ctx context.Context, created, known time.Time, revision uint64) (time.Time, error) {
+	since := created
+	if !known.IsZero() && !created.After(known) {
+		info, err := b.ledger.Info(ctx)
+		if err != nil {
+			return since, err
+		}
+		since = info.TimeStamp // the broker's, as the time of a message is
+	}
+	if b.cfg.ReadOnly {
+		return since, nil
+	}
+	value, err := json.Marshal(ledgerMark{since.UTC()})
+	if err != nil {
+		return since, err
+	}
+	anew := stream.NewBucket(b.js, LedgerBucket) // as in recoverFollowed
+	if _, err := anew.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: revision}); err != nil {
+		return since, again{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or it is away
+	}
+	return since, nil
+}
+
+// CheckLedger has a ledger that was purged since the last look be known as lost. It costs one read where it was not.
+func (b *Broker) CheckLedger(ctx context.Context) error {
+	since, _, err := b.markedSince(ctx)
+	if err != nil || !since.IsZero() {
+		return err
+	}
+	_, err = b.provisionOnce(ctx)
+	return err
+}
+
 // identify finds out whether the ledger was lost, and leaves word of it. before is what this process knew. A crash before
 // the word is written leaves the other witnesses, of whom the next one asks.
 func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerID) (ledgerID, error) {
-	id := ledgerID{created: created}
 	rec, err := b.state.Load(ctx, ledgerKey)
 	if err != nil {
-		return id, fmt.Errorf("read which ledger there was: %w", err)
+		return ledgerID{}, fmt.Errorf("read which ledger there was: %w", err)
 	}
 	var w ledgerWitness
+	if rec.Value != nil && json.Unmarshal(rec.Value, &w) != nil {
+		w = ledgerWitness{}
+	}
+	since, revision, err := b.markedSince(ctx)
+	if err == nil && since.IsZero() {
+		known := before.created
+		if w.Created.After(known) {
+			known = w.Created
+		}
+		since, err = b.mark(ctx, created, known, revision)
+	}
+	if err != nil {
+		return ledgerID{}, err
+	}
+	created = since
+	id := ledgerID{created: created}
 	switch {
-	case rec.Value != nil && json.Unmarshal(rec.Value, &w) == nil && w.Created.Equal(created):
+	case rec.Value != nil && w.Created.Equal(created):
 		id.lost = w.Lost
 	case rec.Value != nil, !before.created.IsZero() && !before.created.Equal(created):
 		id.lost = true

@@ -32,13 +32,16 @@ func TestLedgerLostUnderAWorker(t *testing.T) {
 	for name, c := range map[string]struct {
 		lost   []string
 		byHand bool
+		purged bool // not deleted
 	}{
-		"deleted":              {[]string{"KV_UNRESTRICT_LEDGER"}, false},
-		"deleted and made":     {[]string{"KV_UNRESTRICT_LEDGER"}, true},
-		"deleted, state too":   {[]string{"KV_UNRESTRICT_STATE", "KV_UNRESTRICT_LEDGER"}, false},
-		"deleted, trail too":   {[]string{"REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER"}, false},
-		"all three made anew":  {[]string{"REMEDIATION_AUDIT", "KV_UNRESTRICT_STATE", "KV_UNRESTRICT_LEDGER"}, true},
-		"deleted, results too": {[]string{"REMEDIATION_RESULTS", "KV_UNRESTRICT_LEDGER"}, false},
+		"purged":               {lost: []string{"KV_UNRESTRICT_LEDGER"}, purged: true},
+		"purged, state too":    {lost: []string{"KV_UNRESTRICT_STATE", "KV_UNRESTRICT_LEDGER"}, purged: true},
+		"deleted":              {lost: []string{"KV_UNRESTRICT_LEDGER"}, byHand: false},
+		"deleted and made":     {lost: []string{"KV_UNRESTRICT_LEDGER"}, byHand: true},
+		"deleted, state too":   {lost: []string{"KV_UNRESTRICT_STATE", "KV_UNRESTRICT_LEDGER"}, byHand: false},
+		"deleted, trail too":   {lost: []string{"REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER"}, byHand: false},
+		"all three made anew":  {lost: []string{"REMEDIATION_AUDIT", "KV_UNRESTRICT_STATE", "KV_UNRESTRICT_LEDGER"}, byHand: true},
+		"deleted, results too": {lost: []string{"REMEDIATION_RESULTS", "KV_UNRESTRICT_LEDGER"}, byHand: false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -61,6 +64,12 @@ func TestLedgerLostUnderAWorker(t *testing.T) {
 				old, err := js.Stream(t.Context(), name)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if c.purged {
+					if err := old.Purge(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					continue
 				}
 				if err := js.DeleteStream(t.Context(), name); err != nil {
 					t.Fatal(err)

@@ -258,7 +258,7 @@ var table = []Row{
 	{
 		Code:   LedgerLost,
 		Means:  "The ledger was lost, as state, audit trail or a running replica know, and made anew: which requests were called for is forgotten",
-		Remedy: "find out who deleted `KV_UNRESTRICT_LEDGER` or its store. What was published before the new ledger was made is looked for before it is called; actions that were followed are followed again, as far as the audit trail has them",
+		Remedy: "find out who deleted or purged `KV_UNRESTRICT_LEDGER`, or its store. What was published before the new ledger was made is looked for before it is called; actions that were followed are followed again, as far as the audit trail has them",
 		Ends:   "an hour after the new ledger was made",
 	},
 	{

@@ -72,6 +72,8 @@ type Submitter struct {
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	LostBefore  func() time.Time // arrival.lostBefore; nil: never
+	// CheckLedger has LostBefore know of a loss of this very moment; nil: it is never asked.
+	CheckLedger func(context.Context) error
 	Metrics     *Metrics
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
@@ -173,6 +175,12 @@ func (p *attempt) handle() (message.Outcome, error) {
 	}
 	if err := p.read(); err != nil {
 		return message.Outcome{}, err
+	}
+	// It may have been called for before, and its entry be gone. What nobody has had in hand yet was not.
+	if p.e.State == "" && p.d.Attempt > 1 && p.CheckLedger != nil {
+		if err := p.CheckLedger(p.work); err != nil {
+			return message.Outcome{}, err
+		}
 	}
 	return p.open()
 }

@@ -74,7 +74,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
 		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget,
-		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now, LostBefore: s.Broker.LedgerLostBefore,
+		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now, LostBefore: s.Broker.LedgerLostBefore, CheckLedger: s.Broker.CheckLedger,
 		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.Names().OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
 			Owner: s.Owner, Backoff: remediation.Backoff(set.Backoff), GiveUpAfter: set.GiveUpAfter,

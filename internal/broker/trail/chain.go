@@ -65,7 +65,7 @@ func (c *Chain) Add(m Message) error {
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: "has a member twice: " + err.Error()}
 	case err != nil:
-		return &Break{Sequence: sequence, What: "is no record: " + err.Error()}
+		return &Break{Sequence: sequence, What: "is no record: " + noRecord(err)}
 	case line.V > version:
 		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: fmt.Sprintf("is of version %d, which this program does not know: verify with the newer one", line.V)}
 	case line.V < 1 || line.Writer == "" || line.N < 1 || (line.N == 1) != (line.Kind == Opened):
@@ -194,4 +194,13 @@ func (c *Chain) Found() Kept {
 		First: c.first, Last: c.last, ExportSHA256: hex.EncodeToString(c.export.Sum(nil)),
 		Heads: slices.SortedFunc(maps.Values(c.heads), byPlace),
 	}
+}
+
+// noRecord says what is wrong with a line that can't be decoded. The library words an error about types now one way, now
+// another, so that nobody relies on it; what verify says is the same each time.
+func noRecord(err error) string {
+	if wrong, is := errors.AsType[*json.SemanticError](err); is {
+		return fmt.Sprintf("a JSON value that begins with %s stands where another type belongs (at byte %d)", wrong.JSONKind, wrong.ByteOffset)
+	}
+	return err.Error()
 }

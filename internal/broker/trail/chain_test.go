@@ -53,7 +53,7 @@ func TestAuditBreaks(t *testing.T) {
 		"forged":                   {forged(all, 1, "dead-0", "dead-9"), Break{Sequence: 2, Writer: "dead-1", N: 2, What: "is not the one that record 3 (sequence 3) names: one of the two was altered"}},
 		"forged last of the dead":  {forged(all, 3, "dead-2", "dead-9"), Break{Sequence: 4, What: `is not the message that writer "alive-1" saw there when it began (sequence 5): it was altered, or messages before it were added or removed`}},
 		"altered first":            {altered(all, 0, "opened", "opened "), Break{Sequence: 1, What: "is no record: v, writer, n or kind is wrong"}},
-		"no JSON":                  {altered(all, 5, "{", "["), Break{Sequence: 6, What: "is no record: json: cannot unmarshal JSON array into Go trail.Line"}},
+		"no JSON":                  {altered(all, 5, "{", "["), Break{Sequence: 6, What: "is no record: a JSON value that begins with [ stands where another type belongs (at byte 0)"}},
 		"newer":                    {altered(all, 5, `"v":1`, `"v":2`), Break{Sequence: 6, Writer: "alive-1", N: 2, What: "is of version 2, which this program does not know: verify with the newer one"}},
 		"another writer":           {forged(all, 5, "alive-1", "alive-2"), Break{Sequence: 6, Writer: "alive-2", N: 2, What: "record 1 of this writer is missing"}},
 		"hole in the middle":       {without(2), Break{Sequence: 3, What: "sequence 3 is missing"}},
