@@ -256,7 +256,7 @@ var table = []Row{
 		Ends:   "when it is as it would be created",
 	},
 	{
-		Code:   LedgerLost,
+		Code: LedgerLost, Holds: Nothing, // a look takes its time, and excuses nothing that stands still
 		Means:  "The ledger was lost, as state, audit trail or a running replica know, and made anew: which requests were called for is forgotten",
 		Remedy: "find out who deleted or purged `KV_UNRESTRICT_LEDGER`, or its store. What was published before the new ledger was made is looked for before it is called; actions that were followed are followed again, as far as the audit trail has them",
 		Ends:   "an hour after the new ledger was made",

@@ -94,10 +94,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	p.Consumer = consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
-		Handler: func(ctx, work context.Context, d message.Delivery) message.Outcome {
-			p.replicas.Stir()
-			return submitter.Handle(ctx, work, d)
-		},
+		Handler: p.stirring(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
@@ -111,6 +108,14 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	s.Parts = p
 	s.Mu.Unlock()
 	return p, nil
+}
+
+// stirring has others hear soon of what a message changes in what this replica says of itself.
+func (p *parts) stirring(handle message.Handler) message.Handler {
+	return func(ctx, work context.Context, d message.Delivery) message.Outcome {
+		p.replicas.Stir()
+		return handle(ctx, work, d)
+	}
 }
 
 // openStores opens what the broker keeps for the parts; it may be repeated.

@@ -241,65 +241,6 @@ func (b *Bucket) Info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return s.CachedInfo(), nil
 }
 
-// Same returns ErrMadeAnew if the bucket is another one than that of the given time of creation, which it sets. For whoever
-// follows a bucket: one that is gone ends a watch before it is made anew.
-func Same(info *jetstream.StreamInfo, created *time.Time) error {
-	before := *created
-	*created = info.Created
-	if before.IsZero() || before.Equal(info.Created) {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", info.Config.Name, ErrMadeAnew)
-}
-
-// Watch calls fn for the latest value of each key that one of the patterns matches, then synced once, then fn for each
-// change. A key that is gone has a nil value. It returns nil when ctx ends, and an error when the watch breaks: when the
-// bucket was made anew, too, for the client library would go on behind the revisions of the one before and miss what the
-// new one begins with.
-func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn func(key string, r ledger.Record)) error {
-	b.mu.Lock()
-	anew := b.anew
-	b.mu.Unlock()
-	ctx, cancel := context.WithCancel(ctx) // the watch lives as long as this
-	defer cancel()
-	started := time.AfterFunc(Timeout, cancel)
-	kv, err := b.js.KeyValue(ctx, b.name)
-	if err != nil {
-		return fmt.Errorf("watch the bucket %s: %w", b.name, err)
-	}
-	w, err := kv.WatchFiltered(ctx, append([]string(nil), patterns...))
-	if started.Stop(); err != nil {
-		return fmt.Errorf("watch the bucket %s: %w", b.name, err)
-	}
-	defer func() { _ = w.Stop() }()
-	for last := uint64(0); ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-anew:
-			return fmt.Errorf("watch %s: %w", b.name, ErrMadeAnew)
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok && ctx.Err() != nil:
-				return nil
-			case !ok:
-				return fmt.Errorf("the watch of the bucket %s ended", b.name)
-			case e == nil:
-				synced()
-				continue
-			case e.Revision() <= last:
-				return fmt.Errorf("watch %s: %w", b.name, ErrMadeAnew)
-			}
-			last = e.Revision()
-			r := ledger.Record{Revision: e.Revision(), Written: e.Created()}
-			if e.Operation() == jetstream.KeyValuePut {
-				r.Value = present(e.Value())
-			}
-			fn(e.Key(), r)
-		}
-	}
-}
-
 // isConflict tells whether a compare-and-swap was lost: a stream with several replicas has a code of its own for that.
 func isConflict(err error) bool {
 	code := APIError(err).ErrorCode
