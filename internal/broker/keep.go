@@ -28,6 +28,7 @@ func (b *Broker) Keep(ctx context.Context) error {
 		if !b.nc.IsConnected() {
 			continue // a condition of its own
 		}
+		b.retryDenied(ctx)
 		_, err := b.provisionOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -74,7 +75,8 @@ func broken(err error) health.Condition {
 
 // Conditions are about the streams, the buckets and the consumer.
 func (b *Broker) Conditions() (all []health.Condition) {
-	if c := b.broken.Load(); c != nil {
+	all = b.denials.conditions()
+	if c := b.broken.Load(); c != nil && !(b.deaf() && c.Code == health.JetStream) { // which that explains
 		all = append(all, *c)
 	}
 	f := b.found.Load()

@@ -121,12 +121,13 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// report writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
+// report writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again. It is
+// written first: a replica that hears no answers is heard all the same.
 func (r *Replicas) report(ctx context.Context, present Presence) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	value, err := json.Marshal(present)
-	if err == nil && r.Measure(ctx) == nil {
-		_ = r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
+	if err == nil && r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL) == nil {
+		_ = r.Measure(ctx)
 	}
 }

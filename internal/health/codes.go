@@ -22,6 +22,7 @@ const (
 	JetStream       = "jetstream"
 	ConsumerPaused  = "consumerPaused"
 	RateUnknown     = "rateUnknown"
+	Denied          = "denied"
 	StreamFull      = "streamFull"
 	NotPublished    = "notPublished"
 

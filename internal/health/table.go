@@ -166,6 +166,12 @@ var table = []Row{
 		Ends:   "at the time that it says",
 	},
 	{
+		Code: Denied, Stops: true,
+		Means:  "The broker denies the worker's user what it needs: to hear answers, to ask for requests, or to acknowledge them (then requests are taken, and `/readyz` stays 200)",
+		Remedy: "grant the user the subject that the message names; deploy/nats/permissions.conf has the worker's list",
+		Ends:   "when the broker lets it through, tried again every 5 s; subscriptions come back with a new connection, which the worker makes by itself",
+	},
+	{
 		Code: StreamFull, Stops: true,
 		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
 		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
