@@ -26,6 +26,7 @@ type Presence struct {
 	Conditions []health.Condition `json:"conditions,omitempty"`
 	DryRun     bool               `json:"dryRun,omitempty"`
 	InFlight   int                `json:"inFlight"`
+	Hands      []int              `json:"hands,omitempty"` // requests in hand, and handed back with a delay that runs; a version before does not say
 	Followed   int                `json:"followed"`
 	Limits     map[string]int     `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
 	Reserve    map[string]int     `json:"reserve,omitempty"` // calls of each window that are left to look-ups
@@ -52,6 +53,23 @@ func (r *Replicas) Live() bool {
 		}
 	}
 	return false
+}
+
+// Hands are how many requests each other replica has in hand, and has handed back with a delay that runs, by its key; known:
+// all have said so.
+func (r *Replicas) Hands() (all map[string][]int, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all, known = map[string][]int{}, r.known
+	for key, p := range r.peers {
+		if !strings.HasPrefix(key, r.keys.replica) {
+			continue
+		}
+		if all[key] = p.Hands; len(p.Hands) != 2 {
+			return nil, false
+		}
+	}
+	return all, known
 }
 
 // Limits implements rates.Peers.

@@ -193,6 +193,11 @@ var situations = map[string]situation{
 		p.publish(t, "behind", 2)
 		return undo
 	}},
+	health.HeldElsewhere: {begin: func(t *testing.T, p *conditionPlace) func() {
+		undo := p.consumer(t, func(c *jetstream.ConsumerConfig) { c.AckWait = 24 * time.Hour })
+		p.isTakenByAnother(t)
+		return undo
+	}},
 	health.Denied: {publish: true, env: workersOwn().env, broker: workersOwn().broker, begin: denying("$JS.API.CONSUMER.MSG.NEXT.>")},
 	health.JetStream: {unstarted: true, away: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}

@@ -42,4 +42,5 @@ const (
 	Settings        = "settings"
 	LedgerLost      = "ledgerLost"
 	AckPending      = "ackPending"
+	HeldElsewhere   = "heldElsewhere"
 )

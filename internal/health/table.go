@@ -273,4 +273,10 @@ var table = []Row{
 		Remedy: "`nats consumer edit` with `--max-pending=-1`",
 		Ends:   "when it is raised, or fewer wait, within 10 s",
 	},
+	{
+		Code: HeldElsewhere, Holds: Calls,
+		Means:  "Requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor handed back: they come to a replica only when the consumer's `ack_wait` is over, or never if he acknowledges them",
+		Remedy: "find out who pulls from the worker's consumer (`nats consumer info`, the server's connections), and take the permission away. `nats consumer edit` with `--wait=20s` has them delivered again at once where `ack_wait` is longer",
+		Ends:   "when they are delivered again or acknowledged, within 10 s",
+	},
 }

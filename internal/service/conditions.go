@@ -26,7 +26,8 @@ func (s *Service) seen() []health.Condition {
 		return known
 	}
 	looked, overdue := p.Tracker.Overdue()
-	return append(known, p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+	found := append(p.out.conditions(known), p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+	return append(known, found...)
 }
 
 // known are those that a part can name.
