@@ -32,6 +32,7 @@ const (
 	NotFollowing    = "notFollowing"
 	MayNotList      = "mayNotList"
 	Unpublishable   = "unpublishable"
+	StillUnclear    = "stillUnclear"
 	ListRefused     = "listRefused"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"

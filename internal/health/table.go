@@ -83,7 +83,7 @@ var table = []Row{
 	},
 	{
 		Code: UnclearAnswers, Stops: true, Holds: Calls,
-		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections",
+		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections. With fewer machines, of which none was served since, requests are taken on, and `/readyz` stays 200",
 		Remedy: "see whether Defender has an incident and what the proxy does. Every such call is looked up before it is made again",
 		Ends:   probe,
 	},
@@ -212,6 +212,12 @@ var table = []Row{
 		Means:  "What is to be stored about some requests never fits: a stream that others made takes small messages alone (`max_msg_size`, `max_bytes`), or the broker does (`max_payload`), even for a result without its action and metadata. Others go on. `worker why ID` says it of each",
 		Remedy: "raise the limit that the message names. What waits is published then, within about a minute",
 		Ends:   "when all of it is published",
+	},
+	{
+		Code: StillUnclear, Holds: Nothing,
+		Means:  "Some requests get no clear answer from the API again and again, to their calls or to the looks for them, while others are served. `worker why ID` says it of each",
+		Remedy: "see the machine in the Defender portal; a request that still has none after `WORKER_GIVE_UP_AFTER` is abandoned",
+		Ends:   "with a clear answer, or the request's end",
 	},
 	{
 		Code:   ListRefused,

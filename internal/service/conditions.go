@@ -69,7 +69,11 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
-	if fault, on := p.breaker.Current(); on && !explained(fault.Code, b) {
+	fault, on := p.breaker.Current()
+	if !on {
+		all = append(all, p.shared.Unclear()...)
+	}
+	if on && !explained(fault.Code, b) {
 		c := health.New(fault.Code, fault.Reason)
 		c.Since, c.Stops = fault.Since, true
 		all = append(all, c)
