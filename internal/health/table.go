@@ -161,7 +161,7 @@ var table = []Row{
 	},
 	{
 		Code: RateUnknown, Stops: true,
-		Means:  "A stream of the call budget was lost, or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
+		Means:  "A stream of the call budget was lost, somebody has taken calls out of it that count still (purged, deleted, or dropped by a limit of his), or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
 		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",
 		Ends:   "at the time that it says",
 	},

@@ -82,7 +82,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	}
 	all = append(all, p.throttled()...)
 	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
-		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream was lost or calls were made without a limit; none is made until they have aged out")
+		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream or some of it was lost, or calls were made without a limit; none is made until they have aged out")
 		c.Until = until.UTC()
 		all = append(all, c)
 	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
