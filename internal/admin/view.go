@@ -80,6 +80,8 @@ func newBanner(s Status, err error, stop int) banner {
 		return banner{Tone: "warn", Title: "Paused", Text: "An operator has paused the worker."}
 	case s.Paused != nil && s.Paused.ByOperator():
 		return banner{Tone: "bad", Title: "Paused", Text: "An operator has paused the worker, and there is a fault besides."}
+	case !s.Healthy && stop == 0:
+		return banner{Tone: "bad", Title: "Impaired", Text: "Requests are taken, and something holds some of them, or accepted actions, up."}
 	case !s.Healthy:
 		return banner{Tone: "bad", Title: "No requests are taken", Text: "A fault of the system, on one replica at least."}
 	case quota:

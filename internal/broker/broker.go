@@ -98,6 +98,7 @@ type Broker struct {
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.
 	denied       atomic.Pointer[context.CancelCauseFunc]
+	denials      denials                          // what is denied beside a call
 	provisioning sync.Mutex                       // one look at the streams at a time
 	found        atomic.Pointer[found]            // by Provision and Keep; never nil
 	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing

@@ -171,6 +171,7 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 		if b.replyDenied(err) {
 			return
 		}
+		b.denials.note(err)
 		if cancel := b.denied.Load(); cancel != nil {
 			(*cancel)(&DeniedError{Err: err})
 			return

@@ -118,6 +118,9 @@ func unfitConsumer(c jetstream.ConsumerConfig, stream jetstream.StreamConfig, su
 	if c.MaxDeliver > 0 {
 		reasons = append(reasons, fmt.Sprintf("gives up after %d deliveries (max_deliver): requests that wait for quota would be lost; it must be -1", c.MaxDeliver))
 	}
+	if c.DeliverPolicy != jetstream.DeliverAllPolicy {
+		reasons = append(reasons, fmt.Sprintf("has deliver policy %s instead of all: requests that were published before it was made would never be delivered; it can't be changed, so delete the consumer, and it is made anew", c.DeliverPolicy))
+	}
 	if c.HeadersOnly {
 		reasons = append(reasons, "delivers headers only")
 	}
@@ -165,7 +168,7 @@ func (t topology) differences(there present) (all []string) {
 	for _, name := range there.foreign {
 		all = append(all, fmt.Sprintf("stream %s: consumer %s is none of the worker's: what it acknowledges is gone from a work queue, and is never carried out", t.requests.cfg.Name, name))
 	}
-	return append(all, differing("consumer "+t.consumer.Durable, there.consumer.Config, t.consumer, "ack_wait", "backoff", "max_ack_pending", "deliver_policy",
+	return append(all, differing("consumer "+t.consumer.Durable, there.consumer.Config, t.consumer, "ack_wait", "backoff", "max_ack_pending",
 		"replay_policy", "inactive_threshold", "mem_storage", "num_replicas", "max_batch", "max_expires", "max_bytes")...)
 }
 

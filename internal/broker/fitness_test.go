@@ -38,9 +38,13 @@ func TestProvisionRefusesTheUnfit(t *testing.T) {
 		"ack none":                     {stream: stream, consumer: func(c *jetstream.ConsumerConfig) { c.AckPolicy = jetstream.AckNonePolicy }, reason: "ack policy"},
 		"ack all":                      {stream: stream, consumer: func(c *jetstream.ConsumerConfig) { c.AckPolicy = jetstream.AckAllPolicy }, reason: "ack policy"},
 		"max deliver":                  {stream: stream, consumer: func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 1000 }, reason: "max_deliver"},
-		"push":                         {stream: stream, consumer: func(c *jetstream.ConsumerConfig) { c.DeliverSubject = "somewhere" }, reason: "push"},
-		"no filter":                    {stream: wide, consumer: func(c *jetstream.ConsumerConfig) { c.FilterSubject = "" }, reason: "remediation.unrestrict alone"},
-		"other filter":                 {stream: wide, consumer: func(c *jetstream.ConsumerConfig) { c.FilterSubject = "remediation.isolate" }, reason: "remediation.unrestrict alone"},
+		"only what comes":              {stream: stream, consumer: func(c *jetstream.ConsumerConfig) { c.DeliverPolicy = jetstream.DeliverNewPolicy }, reason: "deliver policy"},
+		"from a sequence": {stream: stream, consumer: func(c *jetstream.ConsumerConfig) {
+			c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, 1
+		}, reason: "deliver policy"},
+		"push":         {stream: stream, consumer: func(c *jetstream.ConsumerConfig) { c.DeliverSubject = "somewhere" }, reason: "push"},
+		"no filter":    {stream: wide, consumer: func(c *jetstream.ConsumerConfig) { c.FilterSubject = "" }, reason: "remediation.unrestrict alone"},
+		"other filter": {stream: wide, consumer: func(c *jetstream.ConsumerConfig) { c.FilterSubject = "remediation.isolate" }, reason: "remediation.unrestrict alone"},
 		"more filters": {stream: wide, consumer: func(c *jetstream.ConsumerConfig) {
 			c.FilterSubject, c.FilterSubjects = "", []string{"remediation.unrestrict", "remediation.isolate"}
 		}, reason: "remediation.unrestrict alone"},

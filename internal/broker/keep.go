@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/health"
@@ -28,6 +29,7 @@ func (b *Broker) Keep(ctx context.Context) error {
 		if !b.nc.IsConnected() {
 			continue // a condition of its own
 		}
+		b.retryDenied(ctx)
 		_, err := b.provisionOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -74,7 +76,8 @@ func broken(err error) health.Condition {
 
 // Conditions are about the streams, the buckets and the consumer.
 func (b *Broker) Conditions() (all []health.Condition) {
-	if c := b.broken.Load(); c != nil {
+	all = b.denials.conditions()
+	if c := b.broken.Load(); c != nil && !(b.deaf() && c.Code == health.JetStream) { // which that explains
 		all = append(all, *c)
 	}
 	f := b.found.Load()
@@ -111,15 +114,8 @@ func (b *Broker) Sound(ctx context.Context) error {
 	return nil
 }
 
-// Deliveries are how many requests wait that were never delivered, and how many deliveries to any replica there have been,
-// as of the last look; known: there was one.
-func (b *Broker) Deliveries() (waiting int, delivered uint64, known bool) {
-	info := b.found.Load().consumer
-	if info == nil {
-		return 0, 0, false
-	}
-	return int(info.NumPending), info.Delivered.Consumer, true
-}
+// Deliveries is what the consumer said of itself at the last look; nil: there was none.
+func (b *Broker) Deliveries() *jetstream.ConsumerInfo { return b.found.Load().consumer }
 
 // Unsound reports whether a stream is missing, unfit or full.
 func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }

@@ -26,6 +26,7 @@ type Presence struct {
 	Conditions []health.Condition `json:"conditions,omitempty"`
 	DryRun     bool               `json:"dryRun,omitempty"`
 	InFlight   int                `json:"inFlight"`
+	Hands      []int              `json:"hands,omitempty"` // requests in hand, and handed back with a delay that runs; a version before does not say
 	Followed   int                `json:"followed"`
 	Limits     map[string]int     `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
 	Reserve    map[string]int     `json:"reserve,omitempty"` // calls of each window that are left to look-ups
@@ -52,6 +53,23 @@ func (r *Replicas) Live() bool {
 		}
 	}
 	return false
+}
+
+// Hands are how many requests each other replica has in hand, and has handed back with a delay that runs, by its key; known:
+// all have said so.
+func (r *Replicas) Hands() (all map[string][]int, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all, known = map[string][]int{}, r.known
+	for key, p := range r.peers {
+		if !strings.HasPrefix(key, r.keys.replica) {
+			continue
+		}
+		if all[key] = p.Hands; len(p.Hands) != 2 {
+			return nil, false
+		}
+	}
+	return all, known
 }
 
 // Limits implements rates.Peers.
@@ -121,12 +139,13 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// report writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again.
+// report writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again. It is
+// written first: a replica that hears no answers is heard all the same.
 func (r *Replicas) report(ctx context.Context, present Presence) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	value, err := json.Marshal(present)
-	if err == nil && r.Measure(ctx) == nil {
-		_ = r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
+	if err == nil && r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL) == nil {
+		_ = r.Measure(ctx)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,6 +61,29 @@ func (p *conditionPlace) consumer(t *testing.T, change func(*jetstream.ConsumerC
 	return func() {
 		if _, err := p.js.UpdateConsumer(t.Context(), "REMEDIATION", was); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// isTakenByAnother publishes requests until somebody else has pulled one, which then is the one that is asked about.
+func (p *conditionPlace) isTakenByAnother(t *testing.T) {
+	t.Helper()
+	consumer, err := p.js.Consumer(t.Context(), "REMEDIATION", "unrestrict-worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; ; n++ {
+		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprint("pulled", n)
+		p.publish(t, id, n)
+		for msg := range batch.Messages() {
+			if strings.Contains(string(msg.Data()), id) {
+				return
+			}
+			t.Fatalf("pulled %s", msg.Data())
 		}
 	}
 }

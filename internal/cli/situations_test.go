@@ -193,6 +193,12 @@ var situations = map[string]situation{
 		p.publish(t, "behind", 2)
 		return undo
 	}},
+	health.HeldElsewhere: {begin: func(t *testing.T, p *conditionPlace) func() {
+		undo := p.consumer(t, func(c *jetstream.ConsumerConfig) { c.AckWait = 24 * time.Hour })
+		p.isTakenByAnother(t)
+		return undo
+	}},
+	health.Denied: {publish: true, env: workersOwn().env, broker: workersOwn().broker, begin: denying("$JS.API.CONSUMER.MSG.NEXT.>")},
 	health.JetStream: {unstarted: true, away: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}
 		p.vars["NATS_URL"] = slow.listen(t)
@@ -256,6 +262,14 @@ var situations = map[string]situation{
 		p.publish(t, "large", 1)
 		return undo
 	}},
+	health.StillUnclear: {env: map[string]string{"WORKER_RECONCILE_DELAY": "1s"}, begin: func(t *testing.T, p *conditionPlace) func() {
+		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Machine: MachineOf(1), Status: 503, Code: "ServiceUnavailable", Message: "later"})
+		p.publish(t, "unclear", 1)
+		p.eventually(t, "it to be said while nobody is served", func() string { return p.notReady(unclearForFew()) })
+		p.publish(t, "another", 2)
+		p.asked = "unclear"
+		return p.sim.ClearFaults
+	}},
 	health.ListRefused: {begin: func(t *testing.T, p *conditionPlace) func() {
 		p.sim.Inject(defendersim.Fault{Op: "list", Status: 400, Code: "BadRequest", Message: "The query specified in the URI is not valid."})
 		p.sim.Inject(defendersim.Fault{Op: "unrestrict", Cut: "before", CarriedOut: true, Times: 1})
@@ -273,6 +287,13 @@ var situations = map[string]situation{
 		p.publish(t, "behind", 2)
 		return func() {} // the answer comes
 	}},
+}
+
+// unclearForFew is what is said while fewer machines get no clear answer than trip the breaker, and no other is served.
+func unclearForFew() health.Row {
+	row := health.Lookup(health.UnclearAnswers)
+	row.Stops = false
+	return row
 }
 
 // annsKey is some public nkey.

@@ -10,10 +10,11 @@ import (
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Run shows how the deployment stands. Exit status 1: requests are not being taken.
+// Run shows how the deployment stands. Exit status 1: requests are not taken, or something but the quota holds some up.
 func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
@@ -38,13 +39,15 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 
 func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	state, colour := "healthy", session.Green
-	switch {
+	switch _, nobody := health.Has(status.Conditions, health.NoWorker); {
 	case status.Paused != nil && status.Paused.ByOperator():
 		state, colour = "paused by an operator", session.Yellow
 	case status.Paused != nil:
 		state, colour = "not taking requests", session.Red
-	case !status.Healthy:
+	case nobody:
 		state, colour = service.NoWorker, session.Red
+	case !status.Healthy:
+		state, colour = "impaired: requests or actions are held up", session.Red
 	}
 	var err error
 	field := func(name, colour, text string) {

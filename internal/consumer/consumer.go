@@ -55,6 +55,7 @@ type Consumer struct {
 	slots        chan struct{} // holds one element for each delivery in hand or asked for
 	inHand       sync.WaitGroup
 	inFlight     atomic.Int64
+	delays       delays
 	lastProgress atomic.Int64 // unix nanoseconds of the pull loop's last progress
 	idle         atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
 }
@@ -76,6 +77,9 @@ func New(cfg Config) *Consumer {
 
 // InFlight is how many deliveries are in hand.
 func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
+
+// Delayed is how many deliveries were handed back with a delay that still runs.
+func (c *Consumer) Delayed() int { return c.delays.count() }
 
 // stuckAfter is many times as long as one iteration of the pull loop can take.
 const stuckAfter = time.Minute
@@ -257,6 +261,9 @@ func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (
 
 // ackOrNak acks or naks the message. If that is lost, the message is redelivered, and the ledger shows what was done.
 func (c *Consumer) ackOrNak(msg *nats.Msg, out message.Outcome) {
+	if !out.Done {
+		c.delays.add(out.After)
+	}
 	if err := acknowledge(msg, out); err != nil {
 		c.cfg.Log.Debug("acknowledgement lost; the message is redelivered", zap.Error(err))
 	}

@@ -22,6 +22,7 @@ const (
 	JetStream       = "jetstream"
 	ConsumerPaused  = "consumerPaused"
 	RateUnknown     = "rateUnknown"
+	Denied          = "denied"
 	StreamFull      = "streamFull"
 	NotPublished    = "notPublished"
 
@@ -31,6 +32,7 @@ const (
 	NotFollowing    = "notFollowing"
 	MayNotList      = "mayNotList"
 	Unpublishable   = "unpublishable"
+	StillUnclear    = "stillUnclear"
 	ListRefused     = "listRefused"
 	WaitingForQuota = "waitingForQuota"
 	LiveReplicas    = "liveReplicas"
@@ -41,4 +43,5 @@ const (
 	Settings        = "settings"
 	LedgerLost      = "ledgerLost"
 	AckPending      = "ackPending"
+	HeldElsewhere   = "heldElsewhere"
 )

@@ -50,6 +50,13 @@ func HoldingUp(all []Condition, accepted bool) (holding []Condition) {
 	return holding
 }
 
+// Healthy reports whether nothing stops a replica, and nothing but the API's own limits holds up requests or actions.
+func Healthy(all []Condition) bool {
+	return !slices.ContainsFunc(all, func(c Condition) bool {
+		return c.Stops || Lookup(c.Code).Holds != Nothing && c.Code != WaitingForQuota && c.Code != Throttled
+	})
+}
+
 // Stopping are the conditions that stop a replica, and the others.
 func Stopping(all []Condition) (stop, impair []Condition) {
 	for _, c := range all {

@@ -61,3 +61,25 @@ func TestMerge(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestHealthy(t *testing.T) {
+	short := New(Throttled, "")
+	short.Stops = false
+	for _, c := range []struct {
+		all  []Condition
+		want bool
+	}{
+		{nil, true},
+		{[]Condition{New(WaitingForQuota, ""), short, New(Settings, ""), New(Unpublishable, "")}, true},
+		{[]Condition{New(Settings, ""), New(AckPending, "")}, false},
+		{[]Condition{New(MayNotList, "")}, false},
+		{[]Condition{New(NotFollowing, "")}, false},
+		{[]Condition{New(Throttled, "")}, false},
+		{[]Condition{New(Paused, "")}, false},
+		{[]Condition{New("http418", "")}, false},
+	} {
+		if got := Healthy(c.all); got != c.want {
+			t.Errorf("%v: %t", c.all, got)
+		}
+	}
+}

@@ -83,7 +83,7 @@ var table = []Row{
 	},
 	{
 		Code: UnclearAnswers, Stops: true, Holds: Calls,
-		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections",
+		Means:  "Three calls or look-ups in a row, for different machines, ended without a clear answer: 5xx, time-outs, cut connections. With fewer machines, of which none was served since, requests are taken on, and `/readyz` stays 200",
 		Remedy: "see whether Defender has an incident and what the proxy does. Every such call is looked up before it is made again",
 		Ends:   probe,
 	},
@@ -161,9 +161,15 @@ var table = []Row{
 	},
 	{
 		Code: RateUnknown, Stops: true,
-		Means:  "A stream of the call budget was lost, or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
+		Means:  "A stream of the call budget was lost, somebody has taken calls out of it that count still (purged, deleted, or dropped by a limit of his), or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
 		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",
 		Ends:   "at the time that it says",
+	},
+	{
+		Code: Denied, Stops: true,
+		Means:  "The broker denies the worker's user what it needs: to hear answers, to ask for requests, or to acknowledge them (then requests are taken, and `/readyz` stays 200)",
+		Remedy: "grant the user the subject that the message names; deploy/nats/permissions.conf has the worker's list",
+		Ends:   "when the broker lets it through, tried again every 5 s; subscriptions come back with a new connection, which the worker makes by itself",
 	},
 	{
 		Code: StreamFull, Stops: true,
@@ -206,6 +212,12 @@ var table = []Row{
 		Means:  "What is to be stored about some requests never fits: a stream that others made takes small messages alone (`max_msg_size`, `max_bytes`), or the broker does (`max_payload`), even for a result without its action and metadata. Others go on. `worker why ID` says it of each",
 		Remedy: "raise the limit that the message names. What waits is published then, within about a minute",
 		Ends:   "when all of it is published",
+	},
+	{
+		Code: StillUnclear, Holds: Nothing,
+		Means:  "Some requests get no clear answer from the API again and again, to their calls or to the looks for them, while others are served. `worker why ID` says it of each",
+		Remedy: "see the machine in the Defender portal; a request that still has none after `WORKER_GIVE_UP_AFTER` is abandoned",
+		Ends:   "with a clear answer, or the request's end",
 	},
 	{
 		Code:   ListRefused,
@@ -266,5 +278,11 @@ var table = []Row{
 		Means:  "Somebody has limited how many requests may be out at once (max_ack_pending), and those that wait for a delay count too: they hold up all others",
 		Remedy: "`nats consumer edit` with `--max-pending=-1`",
 		Ends:   "when it is raised, or fewer wait, within 10 s",
+	},
+	{
+		Code: HeldElsewhere, Holds: Calls,
+		Means:  "Requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor handed back: they come to a replica only when the consumer's `ack_wait` is over, or never if he acknowledges them",
+		Remedy: "find out who pulls from the worker's consumer (`nats consumer info`, the server's connections), and take the permission away. `nats consumer edit` with `--wait=20s` has them delivered again at once where `ack_wait` is longer",
+		Ends:   "when they are delivered again or acknowledged, within 10 s",
 	},
 }

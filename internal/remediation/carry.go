@@ -28,6 +28,7 @@ func (p *attempt) carry() (message.Outcome, error) {
 		hold(s.do == doAgain && t.unsent > 0)
 		p.e = e
 		p.updateBreaker(s)
+		p.noteUnclear(s)
 		won, failed := p.write(s)
 		switch {
 		case failed != nil:

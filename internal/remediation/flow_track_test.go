@@ -318,3 +318,25 @@ func TestNotFollowingIsSaid(t *testing.T) {
 		w.settled(10 * time.Minute)
 	})
 }
+
+// An action that the list does not show is asked for by its id. While that hangs it is said, though each list is answered, and
+// another action that the list does not show is looked at all the same.
+func TestActionThatCannotBeAskedForIsSaid(t *testing.T) {
+	inWorld(t, setup{}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "list", Body: []byte(`{"value":[]}`)})
+		w.api.Inject(defendersim.Fault{Op: "get", Machine: machine(1), Hang: true})
+		w.ask("r1", 1)
+		w.ask("r2", 2)
+		w.until("it to be said", 5*time.Minute, func() bool { return w.replicas[0].holds(health.NotFollowing) })
+		for range 24 {
+			if w.passes(5 * time.Second); !w.replicas[0].holds(health.NotFollowing) {
+				t.Fatal("it is not said all the time")
+			}
+		}
+		w.wantFinal("r2", "succeeded")
+		w.api.ClearFaults()
+		w.until("its end", 2*time.Minute, func() bool { return !w.replicas[0].holds(health.NotFollowing) })
+		w.settled(10 * time.Minute)
+		w.wantFinal("r1", "succeeded")
+	})
+}

@@ -3,6 +3,7 @@ package remediation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -107,9 +108,11 @@ func (r *round) finish() {
 	_ = g.Wait() // end reports for itself: one that fails is seen again in the next round
 }
 
-// missing looks after those that the list no longer shows, and after those that are open for too long.
+// missing looks after those that the list no longer shows, and after those that are open for too long. One that can't be
+// looked at is tried again in the next round, so that it is said, behind those that wait for longer.
 func (r *round) missing() error {
 	now := time.Now()
+	slices.SortStableFunc(r.open, func(a, b *followed) int { return a.lookAt.Compare(b.lookAt) })
 	for _, f := range r.open {
 		overdue := now.Sub(f.accepted) > r.Config.Timeout
 		if !overdue && (r.seen[f.action] || now.Sub(f.accepted) < listLag) || now.Before(f.lookAt) {
@@ -117,7 +120,8 @@ func (r *round) missing() error {
 		}
 		f.lookAt = now.Add(vanishedEvery)
 		if err := r.lookUp(f, overdue); err != nil {
-			return err
+			f.lookAt = now
+			return fmt.Errorf("ask for the action %s by its id: %w", f.action, err)
 		}
 	}
 	return nil

@@ -18,6 +18,8 @@ type SharedState struct {
 
 	mu            sync.Mutex
 	unpublishable map[string]unpublishableRequest // by key
+	unclear       map[string]unclearRequest       // by key
+	served        time.Time                       // when the API last took a call, for any request
 	causes        map[string]health.Condition     // by code
 	waiting       map[string]time.Time            // requests that wait for quota, and when they are redelivered at the latest
 	guarded       time.Time                       // when the guard was asked last

@@ -26,7 +26,8 @@ func (s *Service) seen() []health.Condition {
 		return known
 	}
 	looked, overdue := p.Tracker.Overdue()
-	return append(known, p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+	found := append(p.out.conditions(known), p.watch.conditions(known, p.Tracker.Following(), looked, overdue)...)
+	return append(known, found...)
 }
 
 // known are those that a part can name.
@@ -68,7 +69,11 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
-	if fault, on := p.breaker.Current(); on && !explained(fault.Code, b) {
+	fault, on := p.breaker.Current()
+	if !on {
+		all = append(all, p.shared.Unclear()...)
+	}
+	if on && !explained(fault.Code, b) {
 		c := health.New(fault.Code, fault.Reason)
 		c.Since, c.Stops = fault.Since, true
 		all = append(all, c)
@@ -77,7 +82,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	}
 	all = append(all, p.throttled()...)
 	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
-		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream was lost or calls were made without a limit; none is made until they have aged out")
+		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream or some of it was lost, or calls were made without a limit; none is made until they have aged out")
 		c.Until = until.UTC()
 		all = append(all, c)
 	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {

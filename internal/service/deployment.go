@@ -80,7 +80,7 @@ func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally
 	return statusOf(ctx, o, tally)
 }
 
-// statusOf makes the object of contract §1. It is healthy while nothing stops any replica and one runs at least.
+// statusOf makes the object of contract §1.
 func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
 	results, _, current, err := tally.Counts(ctx)
 	if err != nil {
@@ -89,7 +89,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	conditions := Conditions(o)
 	stop, _ := health.Stopping(conditions)
 	status := admin.Status{
-		Healthy: len(stop) == 0, Conditions: conditions, Paused: paused(o.Pause, stop),
+		Healthy: health.Healthy(conditions), Conditions: conditions, Paused: paused(o.Pause, stop),
 		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
 		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
 	}

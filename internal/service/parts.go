@@ -38,6 +38,7 @@ type parts struct {
 	notKept     func() int
 	dryRun      bool
 	watch       *watch
+	out         *outWatch
 	tokenSeen   atomic.Bool
 	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
 }
@@ -55,7 +56,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	set := s.Settings
 	breaker := remediation.NewBreaker(probeFirst, probeLongest)
 	breaker.Log = s.Log
-	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: cmp.Or(s.StillAfter, stillAfter(set.Defender.Timeout))}, Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
+	p := &parts{breaker: breaker, dryRun: set.DryRun, shared: &remediation.SharedState{}, watch: &watch{after: cmp.Or(s.StillAfter, stillAfter(set.Defender.Timeout))}, out: newOutWatch(set, time.Now(), s.Broker.Deliveries().NumAckPending), Tally: s.Broker.NewTally(answerWithin), digest: NewPageDigest()}
 	var store *broker.Ledger
 	err := s.Broker.Await(ctx, "open budget, ledger and shared state", func(ctx context.Context) (err error) {
 		store, err = s.openStores(ctx, p)

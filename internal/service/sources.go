@@ -38,7 +38,7 @@ func (s *Service) presence() broker.Presence {
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
-		NotKept: p.notKept(),
+		NotKept: p.notKept(), Hands: p.hands(),
 	}
 	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the words of the version before
 		out.Ready, out.Code, out.Reason, out.Since = false, stop[0].Code, stop[0].Message, stop[0].Since

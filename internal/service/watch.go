@@ -61,9 +61,13 @@ const watchEvery = 5 * time.Second
 // what was known last says nothing new.
 func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 	for Pause(ctx, watchEvery) {
-		if waiting, delivered, looked := s.Broker.Deliveries(); looked {
+		if info := s.Broker.Deliveries(); info != nil {
 			known, _ := s.known()
-			p.watch.requests(time.Now(), waiting, delivered, len(health.HoldingUp(known, false)) > 0)
+			p.watch.requests(time.Now(), int(info.NumPending), info.Delivered.Consumer, len(health.HoldingUp(known, false)) > 0)
+			if others, all := p.replicas.Hands(); all {
+				others[""] = p.hands()
+				p.out.look(time.Now(), outLook{Out: info.NumAckPending, Asked: info.NumWaiting > 0, Floor: info.AckFloor.Stream}, others)
+			}
 		}
 	}
 	return nil

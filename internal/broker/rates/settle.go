@@ -50,6 +50,12 @@ func (s *Store) settle(ctx context.Context, window string, limit int, known bool
 	if err == nil {
 		err = s.identify(ctx, s.windows[window], stream.CachedInfo().Created)
 	}
+	if err == nil {
+		err = s.remember(ctx, s.windows[window], stream.CachedInfo())
+	}
+	if err == nil {
+		stream, err = s.conform(ctx, s.windows[window], stream)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,9 +96,7 @@ func (s *Store) identify(ctx context.Context, w budget.Window, created time.Time
 	return err
 }
 
-// ensure creates a window's stream or corrects the settings of the one that is there, its limit
-// (see settle) and its storage (which can't be changed) excepted. It takes no replicas away, which
-// another process may be configured with.
+// ensure creates a window's stream or corrects the settings of the one that is there.
 func (s *Store) ensure(ctx context.Context, w budget.Window) error {
 	config := StreamConfig(w, s.replicas)
 	config.Storage = s.storage
@@ -110,18 +114,36 @@ func (s *Store) ensure(ctx context.Context, w budget.Window) error {
 	if err != nil {
 		return err
 	}
+	_, err = s.conform(ctx, w, stream)
+	return err
+}
+
+// conform corrects the settings of a window's stream, whoever has changed them: a limit of others would be taken for the API's.
+func (s *Store) conform(ctx context.Context, w budget.Window, stream jetstream.Stream) (jetstream.Stream, error) {
 	have := stream.CachedInfo().Config
+	want := conforming(have, StreamConfig(w, s.replicas))
+	if reflect.DeepEqual(have, want) {
+		return stream, nil
+	}
+	if err := s.update(ctx, want); err != nil {
+		return nil, err
+	}
+	return s.stream(ctx, w.Name)
+}
+
+// conforming is have with what the budget rests on. Its limit is settle's, its storage can't be changed, and more replicas
+// than configured are left.
+func conforming(have, config jetstream.StreamConfig) jetstream.StreamConfig {
 	want := have
 	want.Subjects, want.MaxAge, want.Duplicates, want.AllowDirect = config.Subjects, config.MaxAge, config.Duplicates, true
 	want.Replicas = max(have.Replicas, config.Replicas)
 	want.Discard, want.DiscardNewPerSubject = config.Discard, config.DiscardNewPerSubject
-	if have.MaxMsgsPerSubject <= 0 {
+	want.MaxMsgs, want.MaxBytes, want.MaxMsgSize = min(have.MaxMsgs, -1), min(have.MaxBytes, -1), min(have.MaxMsgSize, -1)
+	want.NoAck, want.SubjectTransform = false, nil
+	if have.MaxMsgsPerSubject <= 0 && config.MaxMsgsPerSubject > 0 {
 		want.MaxMsgsPerSubject = config.MaxMsgsPerSubject
 	}
-	if reflect.DeepEqual(have, want) {
-		return nil
-	}
-	return s.update(ctx, want)
+	return want
 }
 
 // stream asks for a stream anew, with its info as of now.

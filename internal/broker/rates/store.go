@@ -67,6 +67,7 @@ type Store struct {
 
 	settling sync.Mutex           // held by the one goroutine that changes a stream
 	created  map[string]time.Time // guarded by settling: when each window's stream was
+	grants   map[string]*grants   // guarded by settling
 
 	mu      sync.Mutex // guards all below
 	touch   chan struct{}
@@ -91,7 +92,7 @@ func New(ctx context.Context, js jetstream.JetStream, state State, windows []bud
 	s := &Store{
 		js: js, state: state, replicas: replicas, storage: info.Config.Storage, peers: peers, windows: map[string]budget.Window{},
 		touch: make(chan struct{}), failed: errors.New("not started"),
-		marks: map[string]time.Time{}, marked: map[string]time.Time{}, created: map[string]time.Time{},
+		marks: map[string]time.Time{}, marked: map[string]time.Time{}, created: map[string]time.Time{}, grants: map[string]*grants{},
 	}
 	for _, w := range windows {
 		s.windows[w.Name] = w

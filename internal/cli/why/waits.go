@@ -94,6 +94,9 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}
 	case e.State == ledger.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", admin.Clock(e.LastCall), e.Looks))
+		if e.Failures > 0 {
+			waits = append(waits, health.StillUnclear+": its calls, or the looks for them, have had no clear answer more than once")
+		}
 	case taken && len(ownCause(e)) == 0:
 		waits = append(waits, "its next attempt")
 	}
