@@ -69,6 +69,7 @@ func simulatedRelease(t *testing.T, c *http.Client, api, token string) int {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
 	resp, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
