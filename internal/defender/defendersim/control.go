@@ -83,20 +83,27 @@ func (s *Server) control() http.Handler {
 		for _, d := range s.devices() {
 			all = append(all, s.entity(d, "", s.now()))
 		}
-		write(w, reply{status: http.StatusOK, body: fmt.Appendf(nil, "[%s]", bytes.Join(all, []byte(",")))}, "")
+		show(w, http.StatusOK, jsontext.Value(fmt.Appendf(nil, "[%s]", bytes.Join(all, []byte(",")))))
 	})
 	mux.HandleFunc("GET /sim/actions", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, jsonReply(http.StatusOK, s.Actions()), "")
+		show(w, http.StatusOK, s.Actions())
 	})
 	mux.HandleFunc("GET /sim/calls", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, jsonReply(http.StatusOK, s.Calls()), "")
+		show(w, http.StatusOK, s.Calls())
 	})
 	return mux
 }
 
+// show answers in plain JSON, not as the API does.
+func show(w http.ResponseWriter, status int, v any) {
+	rep := jsonReply(status, v)
+	rep.set("Content-Type", "application/json; charset=utf-8")
+	write(w, rep, "")
+}
+
 func accepted(w http.ResponseWriter, err error) {
 	if err != nil {
-		write(w, jsonReply(http.StatusBadRequest, map[string]string{"error": err.Error()}), "")
+		show(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -108,7 +115,7 @@ func (s *Server) showSettings(w http.ResponseWriter) {
 	for _, one := range s.Settings() {
 		values[one.Name] = one.Value()
 	}
-	write(w, jsonReply(http.StatusOK, values), "")
+	show(w, http.StatusOK, values)
 }
 
 // decodeSettings takes numbers and truth values for their text.
