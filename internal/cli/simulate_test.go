@@ -185,7 +185,7 @@ func TestSimulateInAFolder(t *testing.T) {
 }
 
 func TestSimulateRenewsTheTokenFile(t *testing.T) {
-	s := demo.NewSimulation(t.TempDir(), false)
+	s := demo.NewSimulation(t.TempDir())
 	var seen []string
 	for range 2 {
 		if err := s.Renew(); err != nil {
