@@ -16,7 +16,13 @@ func (s *Server) listAlerts(q *request) reply {
 }
 
 // refuse is for what would be an action of a kind that is not simulated. Code [doc] common-errors.md, text [composed].
+// Connectors try whether they may act by a machine that can't be there ([client]).
 func (s *Server) refuse(q *request) reply {
+	s.book.RLock()
+	defer s.book.RUnlock()
+	if !s.exists(q.op.machine) {
+		return machineNotFound(q)
+	}
 	return failure(http.StatusForbidden, "DisallowedOperation", q.op.name+" is not simulated")
 }
 
