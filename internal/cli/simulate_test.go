@@ -69,6 +69,7 @@ func simulatedRelease(t *testing.T, c *http.Client, api, token string) int {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
 	resp, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +185,7 @@ func TestSimulateInAFolder(t *testing.T) {
 }
 
 func TestSimulateRenewsTheTokenFile(t *testing.T) {
-	s := demo.NewSimulation(t.TempDir(), false)
+	s := demo.NewSimulation(t.TempDir())
 	var seen []string
 	for range 2 {
 		if err := s.Renew(); err != nil {

@@ -15,7 +15,7 @@ import (
 
 func TestFinalStatusesAreToldApart(t *testing.T) {
 	want := map[string]string{"Succeeded": "succeeded", "Failed": "failed", "TimeOut": "timedOut", "Cancelled": "cancelled"}
-	inWorld(t, setup{}, func(w *world) {
+	inWorld(t, setup{api: defendersim.Config{UnknownFields: true}}, func(w *world) {
 		machines := map[string]int{}
 		for status := range want {
 			machines[status] = 1 + len(machines)

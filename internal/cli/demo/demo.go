@@ -35,10 +35,10 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	sim := NewSimulation(dir, false)
+	sim := NewSimulation(dir)
 	sim.api = defendersim.New(defendersim.Config{
 		AllowUnknownMachines: c.Stay, CallLog: 1000, Lifecycle: defendersim.Lifecycle{Pending: time.Second, InProgress: time.Second},
-		TokenLifetime: 24 * time.Hour * 365, TenantID: sim.tenant, ClientID: sim.client,
+		TokenLifetime: 24 * time.Hour * 365, TenantID: sim.tenant, ClientID: sim.app.ClientID,
 	})
 	prepare(sim.api)
 	apiURL, stopAPI, err := serveSimulation(ctx, sim)

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,11 @@ type SimulateCmd struct {
 	Addr string `placeholder:"HOST:PORT" default:"127.0.0.1:8443" help:"Where to listen (default: ${default})."`
 	TLS  bool   `name:"tls" help:"Serve TLS with a CA and certificate made for it; prints the path of the CA."`
 	Dir  string `placeholder:"DIR" help:"Put its files (token, or with --tls ca.pem) there, and leave them (default: a temporary folder)."`
+
+	Name     []string          `placeholder:"NAME" help:"With --tls: a further host name in the certificate, for clients whose hosts are fixed; may be repeated."`
+	Role     []string          `placeholder:"ROLE" help:"A role that tokens bear, in place of the usual two; may be repeated. none: no role."`
+	Machines string            `placeholder:"FILE" help:"A CSV of the machines that exist: machineId and any of dnsName, ip, aadDeviceId, outcome, offline, pending, inProgress (default: a few to look up, and every id exists)."`
+	Set      map[string]string `placeholder:"NAME=VALUE" mapsep:"none" help:"Set a switch, such as duplicate=201 or listLag=5s; may be repeated. They are listed at /sim/, where they can be changed too."`
 }
 
 // Run serves the simulated API until the context ends.
@@ -47,6 +54,10 @@ func (c *SimulateCmd) Serve(ctx context.Context, stdout io.Writer, log *zap.Logg
 	if err := requireLoopback(c.Addr); err != nil {
 		return err
 	}
+	s, err := c.simulation()
+	if err != nil {
+		return err
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
@@ -58,11 +69,11 @@ func (c *SimulateCmd) Serve(ctx context.Context, stdout io.Writer, log *zap.Logg
 	}
 	defer func() { err = errors.Join(err, discard()) }()
 
-	s := NewSimulation(dir, c.TLS)
+	s.Dir = dir
 	server := &http.Server{Handler: s.api, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(log)}
 	serve := server.Serve
 	if c.TLS {
-		if err := s.useTLS(server, l.Addr()); err != nil {
+		if err := s.useTLS(server, l.Addr(), c.Name); err != nil {
 			return fmt.Errorf("simulate: %w", err)
 		}
 		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
@@ -117,34 +128,69 @@ func requireLoopback(addr string) error {
 	return nil
 }
 
-// Simulation is a simulator with what a worker needs to sign in to it.
-type Simulation struct {
-	api            *defendersim.Server
-	Dir            string
-	caPath         string // with TLS
-	tenant, client string
-	secret         string
+// simulation is what the flags ask for, not yet reachable and without a folder.
+func (c *SimulateCmd) simulation() (*Simulation, error) {
+	machines, err := readMachines(c.Machines)
+	if err != nil {
+		return nil, err
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, fmt.Errorf("simulate: make the key that signs tokens: %w", err)
+	}
+	roles := c.Role
+	if slices.Equal(roles, []string{"none"}) {
+		roles = []string{}
+	}
+	s := newSimulation(defendersim.Config{AllowUnknownMachines: c.Machines == "", Roles: roles, SigningKey: key})
+	for _, one := range machines {
+		s.api.AddMachine(one.id, one.Machine)
+	}
+	if err := s.api.Set(c.Set); err != nil {
+		return nil, config.BadInput("--set: %w", err)
+	}
+	s.exist = "Every machine id of 40 hexadecimal digits exists."
+	if c.Machines != "" {
+		s.exist = fmt.Sprintf("The %d machines of %s exist.", len(machines), c.Machines)
+	}
+	return s, nil
 }
 
-// NewSimulation makes a simulator whose files are in dir.
-func NewSimulation(dir string, withTLS bool) *Simulation {
-	s := &Simulation{Dir: dir, tenant: "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630", client: "2f48b784-5da5-4e61-9957-012d2630f1e4"}
-	if withTLS {
-		s.secret = "simulated-" + rand.Text()
-	}
-	s.api = defendersim.New(defendersim.Config{
-		AllowUnknownMachines: true, CallLog: 10_000, TokenLifetime: simulatedTokenLife,
-		TenantID: s.tenant, ClientID: s.client, ClientSecret: s.secret,
-	})
+// Simulation is a simulator with what a client needs to sign in to it.
+type Simulation struct {
+	api    *defendersim.Server
+	Dir    string
+	caPath string // with TLS
+	tenant string
+	app    defendersim.Registration // with the usual roles
+	bare   defendersim.Registration // without any
+	exist  string                   // which machines do
+}
+
+// NewSimulation makes a simulator, whose files are in dir, that takes every machine.
+func NewSimulation(dir string) *Simulation {
+	s := newSimulation(defendersim.Config{AllowUnknownMachines: true})
+	s.Dir = dir
 	return s
 }
 
-func (s *Simulation) useTLS(server *http.Server, addr net.Addr) error {
-	var addresses []net.IP
-	if tcp, ok := addr.(*net.TCPAddr); ok {
-		addresses = append(addresses, tcp.IP)
+func newSimulation(cfg defendersim.Config) *Simulation {
+	s := &Simulation{
+		tenant: "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630",
+		app:    defendersim.Registration{ClientID: "2f48b784-5da5-4e61-9957-012d2630f1e4", ClientSecret: "simulated-" + rand.Text()},
+		bare:   defendersim.Registration{ClientID: "b6e46392-0c7d-4f1e-8a35-4d9f7e2c6a18", ClientSecret: "simulated-" + rand.Text()},
 	}
-	cert, caPath, err := defendersim.NewTLS(s.Dir, addresses...)
+	cfg.CallLog, cfg.TokenLifetime = 10_000, simulatedTokenLife
+	cfg.TenantID, cfg.ClientID, cfg.ClientSecret, cfg.Others = s.tenant, s.app.ClientID, s.app.ClientSecret, []defendersim.Registration{s.bare}
+	s.api = defendersim.New(cfg)
+	return s
+}
+
+func (s *Simulation) useTLS(server *http.Server, addr net.Addr, names []string) error {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		names = append(slices.Clone(names), tcp.IP.String())
+	}
+	cert, caPath, err := defendersim.NewTLS(s.Dir, names...)
 	if err != nil {
 		return err
 	}
@@ -173,7 +219,7 @@ func (s *Simulation) Renew() error {
 	return s.writeToken()
 }
 
-// print writes the variables to copy, one export a line.
+// print writes what a client signs in with, and for a worker the variables to copy, one export a line.
 func (s *Simulation) print(w io.Writer, addr string) {
 	scheme := "http"
 	variables := [][2]string{{"DEFENDER_AUTH", "token-file"}, {"DEFENDER_TOKEN_FILE", s.TokenPath()}}
@@ -182,19 +228,30 @@ func (s *Simulation) print(w io.Writer, addr string) {
 		variables = [][2]string{
 			{"DEFENDER_AUTH", "client-secret"},
 			{"AZURE_TENANT_ID", s.tenant},
-			{"AZURE_CLIENT_ID", s.client},
-			{"AZURE_CLIENT_SECRET", s.secret},
+			{"AZURE_CLIENT_ID", s.app.ClientID},
+			{"AZURE_CLIENT_SECRET", s.app.ClientSecret},
 			{"AZURE_AUTHORITY_HOST", "https://" + addr + "/"},
 			{"DEFENDER_DISABLE_INSTANCE_DISCOVERY", "true"},
 			{"SSL_CERT_FILE", s.caPath},
 		}
 	}
+	base := scheme + "://" + addr
 	var b strings.Builder
-	fmt.Fprintf(&b, "Simulated Defender API at %s://%s, faults and calls at /sim/. Every machine id of 40 hexadecimal digits exists.\n", scheme, addr)
+	fmt.Fprintf(&b, "Simulated Defender API at %s, faults, switches and calls at /sim/. %s\n", base, s.exist)
 	if s.caPath != "" {
 		fmt.Fprintf(&b, "Its CA: %s\n", s.caPath)
 	}
-	fmt.Fprintf(&b, "For a worker:\n\nexport DEFENDER_API_URL=%s://%s\n", scheme, addr)
+	b.WriteString("\nFor any client:\n\n")
+	for _, line := range [][2]string{
+		{"tenant", s.tenant},
+		{"token endpoint", base + "/" + s.tenant + "/oauth2/v2.0/token (v1: /oauth2/token)"},
+		{"client id", s.app.ClientID},
+		{"client secret", s.app.ClientSecret},
+		{"without roles", "client id " + s.bare.ClientID + ", client secret " + s.bare.ClientSecret},
+	} {
+		fmt.Fprintf(&b, "%-14s  %s\n", line[0], line[1])
+	}
+	fmt.Fprintf(&b, "\nFor a worker:\n\nexport DEFENDER_API_URL=%s\n", base)
 	for _, v := range variables {
 		fmt.Fprintf(&b, "export %s=%s\n", v[0], session.ShellQuote(v[1]))
 	}

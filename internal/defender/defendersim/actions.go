@@ -1,6 +1,7 @@
 package defendersim
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sort"
@@ -17,6 +18,8 @@ type Machine struct {
 	// Pending and InProgress replace the Lifecycle's; 0: they don't, negative: no time at all.
 	Pending, InProgress time.Duration
 	DNSName             string // computerDnsName; "": null
+	IP                  string // lastIpAddress
+	AADDeviceID         string // Entra's id of it: calls may name it by that too
 }
 
 // Action is a machine action as it stands now, times by the API's clock.
@@ -91,10 +94,12 @@ type machine struct {
 // changed in place below its length: a reader may keep the slice.
 type book struct {
 	sync.RWMutex
-	machines map[string]*machine
-	byID     map[string]*action
-	ordered  []*action
-	dice     *rand.Rand
+	machines   map[string]*machine
+	registered []string          // ids, in that order
+	alias      map[string]string // DNS names and Entra's ids; of machines that share a name the first
+	byID       map[string]*action
+	ordered    []*action
+	dice       *rand.Rand
 }
 
 // AddMachine registers a machine, or changes one for the actions to come.
@@ -103,7 +108,14 @@ func (s *Server) AddMachine(id string, m Machine) {
 	defer s.book.Unlock()
 	mine := s.book.machine(strings.ToLower(id))
 	cameOnline := mine.Offline && !m.Offline
-	mine.Machine, mine.known = m, true
+	s.book.register(strings.ToLower(id), mine)
+	mine.Machine = m
+	maps.DeleteFunc(s.book.alias, func(_, of string) bool { return of == strings.ToLower(id) })
+	for _, name := range []string{m.DNSName, m.AADDeviceID} {
+		if _, taken := s.book.alias[strings.ToLower(name)]; name != "" && !taken {
+			s.book.alias[strings.ToLower(name)] = strings.ToLower(id)
+		}
+	}
 	if !cameOnline {
 		return
 	}
@@ -129,7 +141,7 @@ func (s *Server) Put(a Action) Action {
 	defer s.book.Unlock()
 	now := s.now()
 	m := s.book.machine(strings.ToLower(a.MachineID))
-	m.known = true
+	s.book.register(strings.ToLower(a.MachineID), m)
 	mine := &action{
 		id: strings.ToLower(a.ID), kind: or(a.Type, "UnrestrictCodeExecution"), comment: a.Comment, source: "Portal",
 		requestor: or(a.Requestor, "analyst@contoso.com"), created: or(a.Created, now).UTC().Truncate(100 * time.Nanosecond),
@@ -166,9 +178,9 @@ func (s *Server) plan(m *machine, from time.Time) *fate {
 	if m.Offline {
 		return &fate{}
 	}
-	begins := from.Add(max(0, or(m.Pending, s.cfg.Lifecycle.Pending)))
-	ends := begins.Add(max(0, or(m.InProgress, s.cfg.Lifecycle.InProgress)))
-	return &fate{begins: begins, ends: ends, final: or(m.Outcome, "Succeeded")}
+	begins := from.Add(max(0, or(m.Pending, s.conf().Lifecycle.Pending)))
+	ends := begins.Add(max(0, or(m.InProgress, s.conf().Lifecycle.InProgress)))
+	return &fate{begins: begins, ends: ends, final: or(m.Outcome, or(s.conf().Outcome, "Succeeded"))}
 }
 
 // machine returns the machine's entry, made if need be. Caller holds the lock.
@@ -179,6 +191,14 @@ func (b *book) machine(id string) *machine {
 		b.machines[id] = m
 	}
 	return m
+}
+
+// register makes the machine known. Caller holds the lock.
+func (b *book) register(id string, m *machine) {
+	if !m.known {
+		m.known = true
+		b.registered = append(b.registered, id)
+	}
 }
 
 // add enters an action at its place. Caller holds the lock.

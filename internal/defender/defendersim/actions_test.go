@@ -58,7 +58,7 @@ func TestOfflineMachineConnects(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		got := u.get("/api/machineactions/" + strings.ToUpper(created["id"].(string))).json(t)
-		if got["status"] != "Failed" || got["errorHResult"] == 0.0 || got["lastUpdateDateTimeUtc"] != "2000-01-02T00:00:02.0000000Z" {
+		if got["status"] != "Failed" || got["errorHResult"] == 0.0 || got["lastUpdateDateTimeUtc"] != "2000-01-02T00:00:02Z" {
 			t.Errorf("at the end: %v", got)
 		}
 	})
@@ -75,7 +75,7 @@ func TestCancel(t *testing.T) {
 		a.want(t, 200, "")
 		got := a.json(t)
 		if got["id"] != id || got["status"] != "Cancelled" || got["cancellationComment"] != "stop" ||
-			got["cancellationDateTimeUtc"] != "2000-01-01T00:00:01.5000000Z" || got["cancellationRequestor"] == nil {
+			got["cancellationDateTimeUtc"] != "2000-01-01T00:00:01.5Z" || got["cancellationRequestor"] == nil {
 			t.Errorf("cancelled: %v", got)
 		}
 		u.post(target, `{"Comment":"stop"}`).want(t, 400, "BadRequest")
@@ -98,7 +98,7 @@ func TestClockOffset(t *testing.T) {
 		u := newUser(t, Config{AllowUnknownMachines: true, ClockOffset: -90 * time.Second})
 		time.Sleep(time.Hour)
 		a := u.unrestrict(1)
-		if got := a.json(t)["creationDateTimeUtc"]; got != "2000-01-01T00:58:30.0000000Z" {
+		if got := a.json(t)["creationDateTimeUtc"]; got != "2000-01-01T00:58:30Z" {
 			t.Errorf("created %v", got)
 		}
 		if got := a.header.Get("Date"); got != "Sat, 01 Jan 2000 00:58:30 GMT" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"mime"
 	"net/http"
 	"regexp"
 	"slices"
@@ -13,17 +14,6 @@ import (
 )
 
 const maxBody = 1 << 20
-
-// operation is what a request asks for.
-type operation struct {
-	name    string   // as in Fault.Op; "": no such path
-	kind    string   // type of the action to create
-	machine string   // lower case; of get and cancel: the action's
-	action  string   // lower case
-	roles   []string // application roles of which the token needs one
-	success int
-	run     func(*Server, *request) reply
-}
 
 type request struct {
 	op    operation
@@ -46,7 +36,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	call, fault, rep, refused := s.admit(q)
 	if !refused {
 		var ok bool
-		if rep, ok = s.strike(fault, q, s.cfg.Latency, func() reply { return s.perform(q) }); !ok {
+		if rep, ok = s.strike(fault, q, s.conf().Latency, func() reply { return s.perform(q) }); !ok {
 			panic(http.ErrAbortHandler)
 		}
 	}
@@ -57,7 +47,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Mise-Correlation-Id", call.CorrelationID)
 	if rep.status < 300 {
 		w.Header().Set("OData-Version", "4.0")
-		if s.cfg.Deflate || strings.Contains(r.Header.Get("Accept-Encoding"), "deflate") {
+		if s.conf().Deflate || strings.Contains(r.Header.Get("Accept-Encoding"), "deflate") {
 			rep.deflate()
 		}
 	}
@@ -74,51 +64,20 @@ func (s *Server) perform(q *request) reply {
 			"Missing application roles. API required roles: %s, application roles: %s.",
 			strings.Join(q.op.roles, ","), strings.Join(q.grant.roles, ",")))
 	}
+	if q.op.action != "" && !guid.MatchString(q.op.action) { // [live]
+		return failureFor(fmt.Sprintf("|%08x-%016x.", rand.Uint32(), rand.Uint64()), http.StatusBadRequest, "BadRequest", fmt.Sprintf(
+			"The key value (%s) from request is not valid. The key value should be format of type 'Edm.Guid'.", q.op.action))
+	}
+	if q.raw.Method == http.MethodPost && q.op.name != "" && !isJSONType(q.raw.Header.Get("Content-Type")) { // [doc]: required; the answer is [composed]
+		return failure(http.StatusBadRequest, "InvalidRequestBody", "Request body is incorrect")
+	}
 	return q.op.run(s, q)
 }
 
-// route finds the operation. Paths match in any case, with or without v1.0.
-func (s *Server) route(r *http.Request) operation {
-	path := strings.Trim(strings.TrimPrefix(strings.ToLower(r.URL.Path), "/api/"), "/")
-	part := strings.Split(strings.TrimPrefix(path, "v1.0/"), "/")
-	reading := []string{"Machine.Read.All", "Machine.ReadWrite.All"}
-	switch {
-	case r.Method == http.MethodPost && len(part) == 3 && part[0] == "machines":
-		op := operation{machine: part[1], success: http.StatusCreated, run: (*Server).act}
-		switch part[2] {
-		case "unrestrictcodeexecution":
-			op.name, op.kind, op.roles = "unrestrict", "UnrestrictCodeExecution", []string{"Machine.RestrictExecution"}
-			return op
-		case "restrictcodeexecution":
-			op.name, op.kind, op.roles = "restrict", "RestrictCodeExecution", []string{"Machine.RestrictExecution"}
-			return op
-		case "isolate":
-			op.name, op.kind, op.roles = "isolate", "Isolate", []string{"Machine.Isolate"}
-			return op
-		case "unisolate":
-			op.name, op.kind, op.roles = "unisolate", "Unisolate", []string{"Machine.Isolate"}
-			return op
-		}
-	case r.Method == http.MethodGet && len(part) == 2 && part[0] == "machines":
-		return operation{name: "machine", machine: part[1], roles: reading, success: http.StatusOK, run: (*Server).getMachine}
-	case r.Method == http.MethodGet && len(part) == 1 && part[0] == "machineactions":
-		return operation{name: "list", roles: reading, success: http.StatusOK, run: (*Server).list}
-	case r.Method == http.MethodGet && len(part) == 2 && part[0] == "machineactions":
-		return operation{name: "get", action: part[1], machine: s.machineOf(part[1]), roles: reading, success: http.StatusOK, run: (*Server).getAction}
-	case r.Method == http.MethodPost && len(part) == 3 && part[0] == "machineactions" && part[2] == "cancel":
-		return operation{name: "cancel", action: part[1], machine: s.machineOf(part[1]), success: http.StatusOK, run: (*Server).cancel, roles: []string{
-			"Machine.CollectForensics", "Machine.Isolate", "Machine.RestrictExecution", "Machine.Scan", "Machine.Offboard",
-			"Machine.StopAndQuarantine", "Machine.LiveResponse", // [doc] cancel-machine-action.md
-		}}
-	}
-	if len(part) == 3 && (part[0] == "machines" || part[0] == "machineactions") {
-		return operation{success: http.StatusOK, run: func(*Server, *request) reply { // [live]
-			rep := reply{status: http.StatusMethodNotAllowed}
-			rep.set("Allow", http.MethodPost)
-			return rep
-		}}
-	}
-	return operation{success: http.StatusOK, run: func(*Server, *request) reply { return reply{status: http.StatusNotFound} }} // [live]
+// isJSONType: parameters of the type, such as a charset, do no harm.
+func isJSONType(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == "application/json"
 }
 
 func (s *Server) machineOf(actionID string) string {
@@ -134,29 +93,29 @@ func (s *Server) find(actionID string) *action {
 	return s.book.byID[actionID]
 }
 
-// act creates an action: (un)restrict and (un)isolate.
+// act creates an action.
 func (s *Server) act(q *request) reply {
-	comment, isolation, bad := q.parameters()
+	comment, scope, bad := q.parameters()
 	if bad != nil {
 		return *bad
 	}
 	s.book.Lock()
 	defer s.book.Unlock()
 	if !s.exists(q.op.machine) {
-		return failure(http.StatusNotFound, "ResourceNotFound", "Machine "+q.op.machine+" was not found")
+		return machineNotFound(q)
 	}
 	now, m := s.now(), s.book.machine(q.op.machine)
 	for _, open := range m.stillOpen(now) {
-		if open.kind == q.op.kind || s.cfg.OneAtATime {
+		if open.kind == q.op.kind || s.conf().OneAtATime {
 			return s.duplicate(q, m, open, now)
 		}
 	}
 	a := &action{kind: q.op.kind, requestor: q.grant.appID, source: "PublicApi", comment: comment, created: now}
-	if isolation != "" {
-		a.scopeJSON = `"` + isolation + `"`
+	if scope != "" {
+		a.scopeJSON = `"` + scope + `"`
 	}
 	s.book.add(a, m, q.op.machine, s.plan(m, now))
-	return reply{status: http.StatusCreated, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+	return reply{status: http.StatusCreated, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
 }
 
 // duplicate answers a call for a machine with an open action. The code is
@@ -165,7 +124,7 @@ func (s *Server) act(q *request) reply {
 func (s *Server) duplicate(q *request, m *machine, open *action, now time.Time) reply {
 	m.duplicates++
 	status := 0
-	switch s.cfg.Duplicate {
+	switch s.conf().Duplicate {
 	case Duplicate201:
 		status = http.StatusCreated
 	case Duplicate200:
@@ -178,33 +137,32 @@ func (s *Server) duplicate(q *request, m *machine, open *action, now time.Time) 
 	if status == 0 || open.kind != q.op.kind {
 		return failure(http.StatusBadRequest, "ActiveRequestAlreadyExists", "Action is already in progress")
 	}
-	return reply{status: status, body: open.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+	return reply{status: status, body: open.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
 }
 
 // parameters reads the body. Names are case-sensitive ([doc] common-errors.md).
-func (q *request) parameters() (comment, isolation string, bad *reply) {
+func (q *request) parameters() (comment, scope string, bad *reply) {
 	refuse := func(code, message string) (string, string, *reply) {
 		rep := failure(http.StatusBadRequest, code, message)
 		return "", "", &rep
 	}
 	var body map[string]json.RawMessage
 	if len(q.body) > maxBody || json.Unmarshal(q.body, &body) != nil ||
-		!text(body["Comment"], &comment) || !text(body["IsolationType"], &isolation) {
+		!text(body["Comment"], &comment) || !text(body[q.op.choice.name], &scope) {
 		return refuse("InvalidRequestBody", "Request body is incorrect")
 	}
 	if strings.TrimSpace(comment) == "" { // empty or blank: [composed]
 		return refuse("MissingRequiredParameter", "Parameter Comment is missing.")
 	}
-	if q.op.kind != "Isolate" {
+	switch of := q.op.choice; {
+	case of.name == "":
 		return comment, "", nil
+	case scope == "":
+		return refuse("MissingRequiredParameter", "Parameter "+of.name+" is missing.")
+	case !slices.Contains(of.values, scope):
+		return refuse("InvalidInput", of.name+" is none of "+strings.Join(of.values, ", ")) // [composed]
 	}
-	switch isolation {
-	case "Full", "Selective":
-		return comment, isolation, nil
-	case "":
-		return refuse("MissingRequiredParameter", "Parameter IsolationType is missing.")
-	}
-	return refuse("InvalidInput", "IsolationType is neither Full nor Selective") // [composed]
+	return comment, scope, nil
 }
 
 // text decodes an optional string; false: something else is there.
@@ -217,19 +175,15 @@ func (s *Server) exists(id string) bool {
 	if m := s.book.machines[id]; m != nil && m.known {
 		return true
 	}
-	return s.cfg.AllowUnknownMachines && len(id) == 40 && strings.Trim(id, "0123456789abcdef") == ""
+	return s.conf().AllowUnknownMachines && len(id) == 40 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
 func (s *Server) getAction(q *request) reply {
-	if !guid.MatchString(q.op.action) { // [live]
-		return failureFor(fmt.Sprintf("|%08x-%016x.", rand.Uint32(), rand.Uint64()), http.StatusBadRequest, "BadRequest", fmt.Sprintf(
-			"The key value (%s) from request is not valid. The key value should be format of type 'Edm.Guid'.", q.op.action))
-	}
 	a, now := s.find(q.op.action), s.now()
-	if a == nil || a.created.Add(s.cfg.ListLag).After(now) {
+	if a == nil || a.created.Add(s.conf().ListLag).After(now) {
 		return actionNotFound(q)
 	}
-	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
+	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
 }
 
 var guid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -260,31 +214,5 @@ func (s *Server) cancel(q *request) reply {
 		begins = time.Time{}
 	}
 	a.fate.Store(&fate{begins: begins, ends: now, final: "Cancelled", cancelledBy: q.grant.appID, comment: comment})
-	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now)}
-}
-
-// getMachine answers with the part of a machine entity that clients read
-// ([doc] machine.md); whether it is restricted is not in it.
-func (s *Server) getMachine(q *request) reply {
-	s.book.RLock()
-	defer s.book.RUnlock()
-	if !s.exists(q.op.machine) {
-		return failure(http.StatusNotFound, "ResourceNotFound", "Machine "+q.op.machine+" was not found")
-	}
-	var m Machine
-	if known := s.book.machines[q.op.machine]; known != nil {
-		m = known.Machine
-	}
-	health, name := "Active", any(nil)
-	if m.Offline {
-		health = "Inactive"
-	}
-	if m.DNSName != "" {
-		name = m.DNSName
-	}
-	return jsonReply(http.StatusOK, map[string]any{
-		"@odata.context": q.context("Machines/$entity"), "id": q.op.machine, "computerDnsName": name,
-		"firstSeen": s.start.UTC(), "lastSeen": s.now(), "osPlatform": "Windows11", "version": "24H2", "healthStatus": health,
-		"onboardingStatus": "Onboarded", "riskScore": "None", "exposureLevel": "Low", "machineTags": []string{}, "aadDeviceId": nil,
-	})
+	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
 }

@@ -1,100 +1,110 @@
 package defendersim
 
 import (
+	"encoding/base64"
 	"fmt"
+	"math/big"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
 
-// serveAuthority is Entra's part: /{tenant}/v2.0/.well-known/openid-configuration
-// and /{tenant}/oauth2[/v2.0]/token. Azure's SDK asks for both over TLS, with
-// this server as AZURE_AUTHORITY_HOST and instance discovery disabled.
+// serveAuthority is Entra's part: discovery, keys and the token endpoints, v1 and v2. Microsoft's libraries ask for them
+// over TLS, with this server as their authority and instance discovery disabled, or under Entra's own name.
 func (s *Server) serveAuthority(w http.ResponseWriter, r *http.Request) {
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	base := baseURL(r) + "/" + tenant
 	switch rest {
-	case "v2.0/.well-known/openid-configuration", ".well-known/openid-configuration":
-		write(w, s.openID(tenant, baseURL(r)+"/"+tenant), "")
-	case "oauth2/v2.0/token", "oauth2/token":
-		s.serveToken(w, r, tenant)
+	case "discovery/instance":
+		write(w, instances(r), "")
+	case "v2.0/.well-known/openid-configuration":
+		write(w, s.openID(tenant, base, base+"/v2.0", "/v2.0"), "")
+	case ".well-known/openid-configuration":
+		write(w, s.openID(tenant, base, "https://sts.windows.net/"+tenant+"/", ""), "")
+	case "discovery/v2.0/keys", "discovery/keys":
+		write(w, s.keys(), "")
+	case "oauth2/v2.0/token":
+		s.serveToken(w, r, tenant, 2)
+	case "oauth2/token":
+		s.serveToken(w, r, tenant, 1)
 	default:
 		write(w, failure(http.StatusNotFound, "NotFound", "No HTTP resource was found that matches the request URI"), "")
 	}
 }
 
-// openID: the SDK wants all three endpoints, and an issuer of the same host and port.
-func (s *Server) openID(tenant, base string) reply {
-	if s.cfg.TenantID != "" && !strings.EqualFold(tenant, s.cfg.TenantID) {
+// authorityReply is JSON as Entra sends it, without Defender's content type.
+func authorityReply(status int, v any) reply {
+	rep := jsonReply(status, v)
+	rep.set("Content-Type", "application/json; charset=utf-8")
+	rep.set("Cache-Control", "no-store, no-cache")
+	return rep
+}
+
+// openID has the members of the live document. Microsoft's libraries want issuer, both endpoints and jwks_uri, and the
+// v2 issuer to be of the same host and port.
+func (s *Server) openID(tenant, base, issuer, version string) reply {
+	if !s.ours(tenant) {
 		return unknownTenant(tenant)
 	}
-	return jsonReply(http.StatusOK, map[string]any{
-		"issuer": base + "/v2.0", "authorization_endpoint": base + "/oauth2/v2.0/authorize",
-		"token_endpoint":                        base + "/oauth2/v2.0/token",
-		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "private_key_jwt"},
-		"response_types_supported":              []string{"token"}, "subject_types_supported": []string{"pairwise"},
+	return authorityReply(http.StatusOK, map[string]any{
+		"issuer": issuer, "authorization_endpoint": base + "/oauth2" + version + "/authorize", "token_endpoint": base + "/oauth2" + version + "/token",
+		"device_authorization_endpoint": base + "/oauth2" + version + "/devicecode", "end_session_endpoint": base + "/oauth2" + version + "/logout",
+		"jwks_uri": base + "/discovery" + version + "/keys", "userinfo_endpoint": "https://graph.microsoft.com/oidc/userinfo",
+		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "private_key_jwt", "client_secret_basic"},
+		"response_modes_supported":              []string{"query", "fragment", "form_post"},
+		"response_types_supported":              []string{"code", "id_token", "code id_token", "id_token token"},
+		"scopes_supported":                      []string{"openid", "profile", "email", "offline_access"},
+		"subject_types_supported":               []string{"pairwise"}, "id_token_signing_alg_values_supported": []string{"RS256"},
+		"request_uri_parameter_supported": false, "http_logout_supported": true, "frontchannel_logout_supported": true,
+		"claims_supported": []string{
+			"sub", "iss", "cloud_instance_name", "cloud_instance_host_name", "cloud_graph_host_name", "msgraph_host", "aud", "exp", "iat",
+			"auth_time", "acr", "nonce", "preferred_username", "name", "tid", "ver", "at_hash", "c_hash", "email",
+		},
+		"tenant_region_scope": "NA", "cloud_instance_name": "microsoftonline.com", "cloud_graph_host_name": "graph.windows.net",
+		"msgraph_host": "graph.microsoft.com", "rbac_url": "https://pas.windows.net",
 	})
 }
 
-func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, tenant string) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	_ = r.ParseForm() // what can't be read is missing below
-	q := &request{op: operation{name: "token", success: http.StatusOK}, raw: r}
-	s.gate.Lock()
-	s.gate.tokenRequests++
-	f := s.gate.pick(q)
-	s.gate.Unlock()
-	rep, ok := s.strike(f, q, 0, func() reply { return s.token(r, tenant) })
-	if !ok {
-		panic(http.ErrAbortHandler)
-	}
-	write(w, rep, f.Cut)
+// ours: without a tenant of its own the authority serves any.
+func (s *Server) ours(tenant string) bool {
+	own := s.conf().TenantID
+	return own == "" || strings.EqualFold(tenant, own)
 }
 
-// TokenRequests counts the requests to the token endpoint.
-func (s *Server) TokenRequests() int {
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	return s.gate.tokenRequests
-}
-
-// token answers the client credentials grant, with a secret or an assertion.
-func (s *Server) token(r *http.Request, tenant string) reply {
-	form, want := r.PostForm, s.cfg
-	secret, assertion := form.Get("client_secret"), form.Get("client_assertion")
-	resource := form.Get("resource") // the v1 endpoint's parameter
-	for scope := range strings.FieldsSeq(form.Get("scope")) {
-		if name, found := strings.CutSuffix(scope, "/.default"); found {
-			resource = name
-		}
+// instances tells that the authority asked for is this one, and no other.
+func instances(r *http.Request) reply {
+	asked, err := url.Parse(r.URL.Query().Get("authorization_endpoint"))
+	if err != nil || !strings.EqualFold(asked.Host, r.Host) {
+		return oauthFailure(400, "invalid_instance", 50049, "Unknown or invalid instance.")
 	}
-	switch {
-	case want.TenantID != "" && !strings.EqualFold(tenant, want.TenantID):
-		return unknownTenant(tenant)
-	case form.Get("grant_type") != "client_credentials":
-		return oauthFailure(400, "unsupported_grant_type", 70003, "The app requested an unsupported grant type '"+form.Get("grant_type")+"'.")
-	case form.Get("client_id") == "":
-		return oauthFailure(400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'.")
-	case want.ClientID != "" && !strings.EqualFold(form.Get("client_id"), want.ClientID):
-		return oauthFailure(400, "unauthorized_client", 700016, "Application with identifier '"+form.Get("client_id")+"' was not found in the directory.")
-	case secret == "" && assertion == "":
-		return oauthFailure(401, "invalid_client", 7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")
-	case assertion == "" && want.ClientSecret != "" && secret != want.ClientSecret:
-		return oauthFailure(401, "invalid_client", 7000215, "Invalid client secret provided.")
-	case assertion != "" && (form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" || strings.Count(assertion, ".") != 2):
-		return oauthFailure(401, "invalid_client", 50027, "JWT token is invalid or malformed.")
-	case resource == "":
-		return oauthFailure(400, "invalid_scope", 1002012, "The provided value for scope is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier (application ID URI).")
-	}
-	life := want.TokenLifetime
-	return jsonReply(http.StatusOK, map[string]any{
-		"token_type": "Bearer", "expires_in": int(life.Seconds()), "ext_expires_in": 0,
-		"access_token": s.issue(life, resource, tenant, form.Get("client_id"), want.Roles),
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(asked.Path, "/"), "/")
+	return authorityReply(http.StatusOK, map[string]any{
+		"tenant_discovery_endpoint": baseURL(r) + "/" + tenant + "/v2.0/.well-known/openid-configuration", "api-version": "1.1",
+		"metadata": []any{map[string]any{"preferred_network": r.Host, "preferred_cache": r.Host, "aliases": []string{r.Host}}},
 	})
+}
+
+// keys is the public half of what signs tokens; without such a key there is none to be checked with.
+func (s *Server) keys() reply {
+	keys := []any{}
+	if key := s.conf().SigningKey; key != nil {
+		enc := base64.RawURLEncoding
+		keys = append(keys, map[string]any{
+			"kty": "RSA", "use": "sig", "alg": "RS256", "kid": keyID(key), "x5t": keyID(key),
+			"n": enc.EncodeToString(key.N.Bytes()), "e": enc.EncodeToString(big.NewInt(int64(key.E)).Bytes()),
+		})
+	}
+	return authorityReply(http.StatusOK, map[string]any{"keys": keys})
 }
 
 func unknownTenant(tenant string) reply {
 	return oauthFailure(400, "invalid_request", 90002, "Tenant '"+tenant+"' not found.")
+}
+
+func missing(parameter string) reply {
+	return oauthFailure(400, "invalid_request", 900144, "The request body must contain the following parameter: '"+parameter+"'.")
 }
 
 // oauthFailure is an error of the authority: its `error` is a string, where
@@ -102,8 +112,9 @@ func unknownTenant(tenant string) reply {
 func oauthFailure(status int, name string, number int, description string) reply {
 	trace, correlation := newGUID(rand.Uint64), newGUID(rand.Uint64)
 	at := time.Now().UTC().Format("2006-01-02 15:04:05Z")
-	return jsonReply(status, map[string]any{
+	return authorityReply(status, map[string]any{
 		"error": name, "error_codes": []int{number}, "timestamp": at, "trace_id": trace, "correlation_id": correlation,
 		"error_description": fmt.Sprintf("AADSTS%d: %s Trace ID: %s Correlation ID: %s Timestamp: %s", number, description, trace, correlation, at),
+		"error_uri":         fmt.Sprintf("https://login.microsoftonline.com/error?code=%d", number),
 	})
 }

@@ -13,6 +13,7 @@ func BenchmarkUnrestrict(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N {
 		r := httptest.NewRequest("POST", "/api/machines/"+machineID(i)+"/unrestrictCodeExecution", strings.NewReader(`{"Comment":"release"}`))
+		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Authorization", "Bearer "+token)
 		s.ServeHTTP(httptest.NewRecorder(), r)
 	}

@@ -26,6 +26,7 @@ type Call struct {
 type gate struct {
 	sync.Mutex
 	window        window
+	closedUntil   time.Duration // by CPU
 	faults        []*Fault
 	calls         []*Call
 	tokenRequests int
@@ -42,11 +43,14 @@ func (s *Server) admit(q *request) (call *Call, f Fault, refusal reply, refused 
 		At: s.start.Add(now), Op: q.op.name, Method: q.raw.Method, Path: q.raw.URL.Path,
 		Query: q.raw.URL.RawQuery, Machine: q.op.machine, CorrelationID: newGUID(rand.Uint64),
 	}
-	s.gate.log(call, s.cfg.CallLog)
+	s.gate.log(call, s.conf().CallLog)
 	if q.grant == nil {
 		rep := failure(http.StatusUnauthorized, "Unauthorized", "Invalid or expired authorization header")
 		rep.set("WWW-Authenticate", "Bearer") // [composed]
 		return call, f, rep, true
+	}
+	if wait := s.gate.closedUntil - now; wait > 0 {
+		return call, f, cpuExceeded(wait, s.tenant()), true
 	}
 	if l, wait := s.gate.window.full(now); wait > 0 {
 		s.gate.window.refused++
@@ -83,7 +87,7 @@ func (s *Server) Calls() []Call {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	from := 0
-	if keep := s.cfg.CallLog; keep > 0 {
+	if keep := s.conf().CallLog; keep > 0 {
 		from = max(0, len(s.gate.calls)-keep)
 	}
 	out := make([]Call, 0, len(s.gate.calls)-from)

@@ -68,6 +68,7 @@ func send(t *testing.T, c *http.Client, base, token string, timeout time.Duratio
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "Bearer "+token)
 	resp, err := c.Do(r)
 	if err != nil {

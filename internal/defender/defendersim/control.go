@@ -1,9 +1,12 @@
 package defendersim
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -29,14 +32,33 @@ var asText = json.WithUnmarshalers(json.JoinUnmarshalers(
 ))
 
 //go:embed index.txt
-var index []byte
+var index string
 
-// control is the API under /sim/, described in the package comment.
+// control is the API under /sim/, described in index.txt.
 func (s *Server) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /sim/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write(index)
+		_, _ = fmt.Fprintf(w, index, strings.Join(operationNames(), ", "))
+		for _, one := range s.Settings() {
+			_, _ = fmt.Fprintf(w, "%-18s %-16s %s\n", one.Name, or(one.Value(), "-"), one.Help)
+		}
+	})
+	mux.HandleFunc("GET /sim/settings", func(w http.ResponseWriter, _ *http.Request) { s.showSettings(w) })
+	mux.HandleFunc("PATCH /sim/settings", func(w http.ResponseWriter, r *http.Request) {
+		values, err := decodeSettings(r)
+		if err == nil {
+			err = s.Set(values)
+		}
+		if err != nil {
+			accepted(w, err)
+			return
+		}
+		s.showSettings(w)
+	})
+	mux.HandleFunc("DELETE /sim/tokens", func(w http.ResponseWriter, _ *http.Request) {
+		s.RevokeTokens()
+		accepted(w, nil)
 	})
 	mux.HandleFunc("POST /sim/faults", func(w http.ResponseWriter, r *http.Request) {
 		f, err := decodeFault(r)
@@ -56,21 +78,64 @@ func (s *Server) control() http.Handler {
 		}
 		accepted(w, err)
 	})
+	mux.HandleFunc("GET /sim/machines", func(w http.ResponseWriter, _ *http.Request) {
+		var all [][]byte
+		for _, d := range s.devices() {
+			all = append(all, s.entity(d, "", s.now()))
+		}
+		show(w, http.StatusOK, jsontext.Value(fmt.Appendf(nil, "[%s]", bytes.Join(all, []byte(",")))))
+	})
 	mux.HandleFunc("GET /sim/actions", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, jsonReply(http.StatusOK, s.Actions()), "")
+		show(w, http.StatusOK, s.Actions())
 	})
 	mux.HandleFunc("GET /sim/calls", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, jsonReply(http.StatusOK, s.Calls()), "")
+		show(w, http.StatusOK, s.Calls())
 	})
 	return mux
 }
 
+// show answers in plain JSON, not as the API does.
+func show(w http.ResponseWriter, status int, v any) {
+	rep := jsonReply(status, v)
+	rep.set("Content-Type", "application/json; charset=utf-8")
+	write(w, rep, "")
+}
+
 func accepted(w http.ResponseWriter, err error) {
 	if err != nil {
-		write(w, jsonReply(http.StatusBadRequest, map[string]string{"error": err.Error()}), "")
+		show(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// showSettings answers with one object: each switch with its value in the form in which it is set.
+func (s *Server) showSettings(w http.ResponseWriter) {
+	values := map[string]string{}
+	for _, one := range s.Settings() {
+		values[one.Name] = one.Value()
+	}
+	show(w, http.StatusOK, values)
+}
+
+// decodeSettings takes numbers and truth values for their text.
+func decodeSettings(r *http.Request) (map[string]string, error) {
+	var in map[string]jsontext.Value
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	for name, value := range in {
+		values[name] = string(value)
+		if value.Kind() == '"' {
+			var text string
+			if err := json.Unmarshal(value, &text); err != nil {
+				return nil, err
+			}
+			values[name] = text
+		}
+	}
+	return values, nil
 }
 
 // decode refuses unknown members: a misspelt one would be a fault that never strikes.

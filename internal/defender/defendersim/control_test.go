@@ -110,7 +110,11 @@ func TestIndexTellsOfEverything(t *testing.T) {
 		name := field.Name
 		words = append(words, strings.ToLower(name[:1])+name[1:])
 	}
-	for _, word := range append(words, "outcome", "offline", "pending", "inProgress") {
+	for _, one := range u.s.Settings() {
+		words = append(words, one.Name, one.Help)
+	}
+	words = append(append(words, operationNames()...), "/sim/settings", "/sim/tokens")
+	for _, word := range append(words, "outcome", "offline", "pending", "inProgress", "dnsName", "ip", "aadDeviceId") {
 		if !strings.Contains(a.body, word) {
 			t.Errorf("no %s in %s", word, a.body)
 		}

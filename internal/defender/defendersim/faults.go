@@ -16,7 +16,7 @@ import (
 // (Latency) or with other headers. With one of them the call is refused, unless
 // CarriedOut.
 type Fault struct {
-	Op          string  // unrestrict, restrict, isolate, unisolate, list, get, cancel, machine, token (the token endpoint); "": every API call
+	Op          string  // a name in the table of routes, or token (the token endpoint); "": every API call
 	Machine     string  // only this machine (a list: one whose query names it); "": any
 	Times       int     // how often; 0: until cleared
 	Probability float64 // 0: always
@@ -54,9 +54,7 @@ func (s *Server) ClearFaults() {
 
 // check tells what in a fault from outside can't be meant.
 func (f Fault) check() error {
-	switch f.Op {
-	case "", "unrestrict", "restrict", "isolate", "unisolate", "list", "get", "cancel", "machine", "token":
-	default:
+	if f.Op != "" && !slices.Contains(operationNames(), f.Op) {
 		return fmt.Errorf("op %q is unknown", f.Op)
 	}
 	switch f.Cut {

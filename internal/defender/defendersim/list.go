@@ -1,6 +1,7 @@
 package defendersim
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,60 +14,83 @@ import (
 // maxPage is the API's page, and the most that $top may ask for ([doc] get-machineactions-collection.md).
 const maxPage = 10_000
 
-// listQuery is a list request, understood. $select and options without a $ are taken and do nothing.
-type listQuery struct {
-	filter predicate
-	order  []orderKey
-	top    int // -1: not given
+// actionSchema is MachineAction ([doc] machineaction.md): each property, and what $filter is supported on.
+var actionSchema = schema[*action]{
+	set: "MachineActions", kind: "MachineAction", sortedBy: "creationDateTimeUtc", newestFirst: true, names: []string{
+		"id", "type", "title", "requestor", "requestorComment", "status", "machineId", "computerDnsName", "creationDateTimeUtc",
+		"lastUpdateDateTimeUtc", "cancellationRequestor", "cancellationComment", "cancellationDateTimeUtc", "errorHResult", "scope",
+		"externalId", "requestSource", "relatedFileInfo", "commands", "troubleshootInfo",
+	}, properties: []property[*action]{
+		{name: "id", kind: edmGUID, text: func(a *action, _ time.Time) string { return a.id }},
+		{name: "type", kind: edmString, text: func(a *action, _ time.Time) string { return a.kind }},
+		{name: "status", kind: edmString, text: (*action).status},
+		{name: "machineId", kind: edmString, text: func(a *action, _ time.Time) string { return a.machineID }},
+		{name: "requestor", kind: edmString, text: func(a *action, _ time.Time) string { return a.requestor }},
+		{name: "creationDateTimeUtc", kind: edmTime, at: func(a *action) time.Time { return a.created }},
+	},
+}
+
+// list answers with the actions that can be seen.
+func (s *Server) list(q *request) reply {
+	s.book.RLock()
+	all := s.book.ordered
+	s.book.RUnlock()
+	now := s.now()
+	visible := now.Add(-s.conf().ListLag)
+	return answerList(s, q, &actionSchema, all, now, func(a *action) bool { return !a.created.After(visible) },
+		func(b []byte, a *action) []byte { return a.appendEntity(b, "", now, s.conf().UnknownFields) })
+}
+
+// listQuery is a list request, understood. Options without a $ are taken and do nothing.
+type listQuery[T any] struct {
+	filter predicate[T]
+	order  []orderKey[T]
+	fields []string // nil: all
+	top    int      // -1: not given
 	skip   int
 	count  bool
 }
 
-type orderKey struct {
-	value func(*action, time.Time) string // nil: creation time
-	desc  bool
-}
-
-func (s *Server) list(q *request) reply {
+// answerList is every list's answer: what of all may be seen and matches, in the order and the part asked for.
+func answerList[T any](s *Server, q *request, of *schema[T], all []T, now time.Time, seen func(T) bool, render func([]byte, T) []byte) reply {
 	options, err := url.ParseQuery(q.raw.URL.RawQuery)
 	if err != nil {
 		return failure(http.StatusBadRequest, "BadRequest", "The query string is not valid.")
 	}
-	for name := range options {
-		if strings.HasPrefix(name, "$") && !slices.Contains([]string{"$filter", "$top", "$skip", "$orderby", "$count", "$select"}, name) {
-			// [live]: an empty code, no target
-			return reply{status: http.StatusBadRequest, body: []byte(`{"error":{"code":"","message":"The query specified in the URI is not valid. ` +
-				`Custom query option '` + strings.Trim(quote(name), `"`) + `' that starts with '$' is not supported.","details":[]}}`)}
+	query, err := of.parse(options)
+	if bad := queryError(""); errors.As(err, &bad) {
+		return bad.refusal()
+	}
+	var found []T
+	for _, e := range all {
+		if seen(e) && query.filter(e, now) {
+			found = append(found, e)
 		}
 	}
-	query, err := parseListQuery(options)
-	if err != nil {
-		return failure(http.StatusBadRequest, "ODataError", "The query specified in the URI is not valid. "+err.Error())
-	}
-	now := s.now()
-	found := s.search(query, now)
-	total := len(found)
+	of.sort(found, query.order, now)
+	total, next, page := len(found), "", s.conf().PageSize
 	found = found[min(query.skip, total):]
-	next := ""
 	if query.top >= 0 {
 		found = found[:min(query.top, len(found))]
-	} else if len(found) > s.cfg.PageSize {
-		found = found[:s.cfg.PageSize]
-		options.Set("$skip", strconv.Itoa(query.skip+s.cfg.PageSize))
-		next = baseURL(q.raw) + q.raw.URL.Path + "?" + options.Encode()
+	} else if len(found) > page {
+		found, next = found[:page], s.nextLink(q, options, query.skip+page)
 	}
 
 	b := make([]byte, 0, 256+len(found)*900)
-	b = fmt.Appendf(b, `{"@odata.context":"%s",`, q.context("MachineActions"))
+	b = fmt.Appendf(b, `{"@odata.context":"%s",`, q.context(of.set+selected(query.fields)))
 	if query.count {
 		b = fmt.Appendf(b, `"@odata.count":%d,`, total)
 	}
 	b = append(b, `"value":[`...)
-	for i, a := range found {
+	for i, e := range found {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = a.appendEntity(b, "", now)
+		if query.fields == nil {
+			b = render(b, e)
+		} else {
+			b = append(b, project(render(nil, e), query.fields)...)
+		}
 	}
 	b = append(b, ']')
 	if next != "" {
@@ -75,64 +99,41 @@ func (s *Server) list(q *request) reply {
 	return reply{status: http.StatusOK, body: append(b, '}')}
 }
 
-// search returns the visible actions that match, in the order asked for.
-func (s *Server) search(query listQuery, now time.Time) (found []*action) {
-	s.book.RLock()
-	all := s.book.ordered
-	s.book.RUnlock()
-	visible := now.Add(-s.cfg.ListLag)
-	for _, a := range all {
-		if !a.created.After(visible) && query.filter(a, now) {
-			found = append(found, a)
-		}
+func selected(fields []string) string {
+	if fields == nil {
+		return ""
 	}
-	query.sort(found, now)
-	return found
+	return "(" + strings.Join(fields, ",") + ")"
 }
 
-// sort orders what is ascending by creation time. Without $orderby the newest
-// comes first, as in the page's example; a stated order was not found.
-func (query listQuery) sort(found []*action, now time.Time) {
-	if len(query.order) == 0 || query.order[0].value == nil {
-		if len(query.order) == 0 || query.order[0].desc {
-			slices.Reverse(found)
-		}
-		return
+// nextLink: the one on a second page was seen without the options' names, so that who follows it starts again and
+// again ([live], for machines).
+func (s *Server) nextLink(q *request, options url.Values, skip int) string {
+	lost := options.Has("$skip") && s.conf().MalformedNextLink
+	options.Set("$skip", strconv.Itoa(skip))
+	query := options.Encode()
+	if lost {
+		query = "=" + url.QueryEscape(options.Get("$filter")) + "&$skip=" + strconv.Itoa(s.conf().PageSize)
 	}
-	slices.SortStableFunc(found, func(a, b *action) int {
-		for _, key := range query.order {
-			c := a.created.Compare(b.created)
-			if key.value != nil {
-				c = strings.Compare(key.value(a, now), key.value(b, now))
-			}
-			if key.desc {
-				c = -c
-			}
-			if c != 0 {
-				return c
-			}
-		}
-		return 0
-	})
+	return baseURL(q.raw) + q.raw.URL.Path + "?" + query
 }
 
-func parseListQuery(options url.Values) (listQuery, error) {
-	query := listQuery{top: -1, filter: func(*action, time.Time) bool { return true }}
-	var err error
-	if text := options.Get("$filter"); options.Has("$filter") {
-		if query.filter, err = parseFilter(text); err != nil {
+func (s *schema[T]) parse(options url.Values) (query listQuery[T], err error) {
+	for name := range options {
+		if strings.HasPrefix(name, "$") && !slices.Contains([]string{"$filter", "$top", "$skip", "$orderby", "$count", "$select"}, name) {
+			return query, badQuery("Custom query option '%s' that starts with '$' is not supported.", name) // [live]
+		}
+	}
+	query.filter = func(T, time.Time) bool { return true }
+	if options.Has("$filter") {
+		if query.filter, err = s.parseFilter(options.Get("$filter")); err != nil {
 			return query, err
 		}
 	}
-	if options.Has("$top") {
-		if query.top, err = natural(options, "$top"); err != nil {
-			return query, err
-		}
-		if query.top > maxPage {
-			return query, badQuery("The limit of '%d' for Top query has been exceeded. The value from the incoming request is '%d'.", maxPage, query.top)
-		}
+	if query.top, err = natural(options.Get("$top"), "$top", options.Has("$top"), -1); err != nil {
+		return query, err
 	}
-	if query.skip, err = natural(options, "$skip"); err != nil {
+	if query.skip, err = natural(options.Get("$skip"), "$skip", options.Has("$skip"), 0); err != nil {
 		return query, err
 	}
 	switch text := options.Get("$count"); text {
@@ -140,52 +141,11 @@ func parseListQuery(options url.Values) (listQuery, error) {
 	case "true":
 		query.count = true
 	default:
-		return query, invalidValue(text, "$count")
+		return query, badQuery("Invalid value '%s' for $count query option found.", text)
 	}
-	query.order, err = parseOrder(options.Get("$orderby"))
+	if query.fields, err = s.parseSelect(options.Get("$select")); err != nil {
+		return query, err
+	}
+	query.order, err = s.parseOrder(options.Get("$orderby"))
 	return query, err
-}
-
-// queryError is a reason in the API's own words.
-type queryError string
-
-func (e queryError) Error() string { return string(e) }
-
-func badQuery(format string, args ...any) error { return queryError(fmt.Sprintf(format, args...)) }
-
-func natural(options url.Values, name string) (int, error) {
-	text := options.Get(name)
-	if text == "" && !options.Has(name) {
-		return 0, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 {
-		return 0, invalidValue(text, name)
-	}
-	return n, nil
-}
-
-func invalidValue(text, option string) error {
-	return badQuery("Invalid value '%s' for %s query option found.", text, option)
-}
-
-func parseOrder(text string) ([]orderKey, error) {
-	if strings.TrimSpace(text) == "" {
-		return nil, nil
-	}
-	var keys []orderKey
-	for item := range strings.SplitSeq(text, ",") {
-		word := strings.Fields(item)
-		if len(word) == 0 || len(word) > 2 || len(word) == 2 && word[1] != "asc" && word[1] != "desc" {
-			return nil, badQuery("Syntax error in '%s'.", text)
-		}
-		key := orderKey{desc: len(word) == 2 && word[1] == "desc"}
-		if !strings.EqualFold(word[0], "creationDateTimeUtc") {
-			if key.value = property(word[0]); key.value == nil {
-				return nil, unknownProperty(word[0])
-			}
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
 }

@@ -53,7 +53,7 @@ func TestListOptions(t *testing.T) {
 			"?$filter=creationDateTimeUtc gt 1999-12-31T23:59:57Z and creationDateTimeUtc lt 1999-12-31T23:59:59Z": "4",
 			"?$filter=creationDateTimeUtc gt 1999-12-31T23:59:59Z and creationDateTimeUtc lt 1999-12-31T23:59:57Z": "",
 			"?$filter=creationDateTimeUtc le 1999-12-31T23:59:55Z&$orderby=creationDateTimeUtc asc":                "0 1",
-			"?$select=id&api-version=1":                                                                            "5 4 3 2 1 0",
+			"?api-version=1": "5 4 3 2 1 0",
 		} {
 			if got := comments(u.list(query)); got != want {
 				t.Errorf("%s: %q, want %q", query, got, want)
@@ -68,6 +68,31 @@ func TestListOptions(t *testing.T) {
 	})
 }
 
+// TestSelect: only what is named comes, in that order and in the names' own case.
+func TestSelect(t *testing.T) {
+	u := numbered(t, Config{UnknownFields: true}, 2)
+	u.s.AddMachine(machineID(7), Machine{DNSName: "pc-7", IP: "10.0.0.7"})
+	for target, want := range map[string]string{
+		"machineactions?$select=requestorComment,STATUS&$top=1":                                `{"@odata.context":"http://example.com/api/$metadata#MachineActions(requestorComment,status)","value":[{"requestorComment":"1","status":"Succeeded"}]}`,
+		"machines?$select=computerDnsName, lastIpAddress&$filter=id eq '" + machineID(7) + "'": `{"@odata.context":"http://example.com/api/$metadata#Machines(computerDnsName,lastIpAddress)","value":[{"computerDnsName":"pc-7","lastIpAddress":"10.0.0.7"}]}`,
+		"machines?$select=*&$top=0":                                                            `{"@odata.context":"http://example.com/api/$metadata#Machines","value":[]}`,
+	} {
+		if a := u.get("/api/" + target); a.status != 200 || a.body != want {
+			t.Errorf("%s: %d %s", target, a.status, a.body)
+		}
+	}
+}
+
+// TestMalformedNextLink: who follows the link of a second page gets the first without a filter, for ever.
+func TestMalformedNextLink(t *testing.T) {
+	u := numbered(t, Config{PageSize: 2, MalformedNextLink: true}, 9)
+	next := func(target string) string { link, _ := u.get(target).json(t)["@odata.nextLink"].(string); return link }
+	second := next("/api/machineactions?$filter=type ne 'x'")
+	if third := next(second); second == "" || third != "http://example.com/api/machineactions?=type+ne+%27x%27&$skip=2" {
+		t.Errorf("%s, then %s", second, third)
+	}
+}
+
 func TestBadListOptions(t *testing.T) {
 	u := numbered(t, Config{}, 1)
 	for query, says := range map[string]string{
@@ -79,11 +104,14 @@ func TestBadListOptions(t *testing.T) {
 		"$orderby=title":          "Could not find a property named 'title'",
 		"$orderby=type up":        "Syntax error",
 		"$orderby=type,":          "Syntax error",
-		"$filter=type eq Isolate": "incompatible types",
+		"$filter=type eq Isolate": "Could not find a property named 'Isolate'",
+		"$select=nothing":         "Could not find a property named 'nothing'",
 		"$filter=":                "Syntax error",
 		"$filter=" + strings.Repeat("type eq 'x' or ", 25) + "type eq 'x'": "node count limit",
 	} {
-		if message := u.get("/api/machineactions?"+query).want(t, 400, "ODataError"); !strings.Contains(message, says) {
+		a := u.get("/api/machineactions?" + query)
+		a.want(t, 400, "")
+		if code, message := a.failure(t); code != "" || !strings.HasPrefix(message, "The query specified in the URI is not valid. ") || !strings.Contains(message, says) {
 			t.Errorf("%s: %q, want %q in it", query, message, says)
 		}
 	}

@@ -59,6 +59,9 @@ func (a seen) want(t *testing.T, status int, code string) string {
 // ask sends one request straight to the handler, without a connection.
 func ask(s *Server, token, method, target, body string) seen {
 	r := httptest.NewRequest(method, strings.ReplaceAll(target, " ", "%20"), strings.NewReader(body))
+	if method != http.MethodGet {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -1,249 +1,164 @@
 package defendersim
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// maxNodes is the OData library's default for a $filter (MaxNodeCount), and
-// maxDepth its limit on nesting. Every property, constant and operator is a
-// node, each value of an `in` too.
-const maxNodes, maxDepth = 100, 100
+// edm is the type of a property. The key of a machine action is Edm.Guid, that of a machine Edm.String ([live]).
+type edm string
 
-// predicate is a $filter made ready.
-type predicate func(*action, time.Time) bool
+const (
+	edmString edm = "Edm.String"
+	edmGUID   edm = "Edm.Guid"
+	edmTime   edm = "Edm.DateTimeOffset"
+)
 
-// property reads a filterable string field by its name, in any case; nil:
-// there is none. creationDateTimeUtc is a time and not among them.
-func property(name string) func(*action, time.Time) string {
-	switch strings.ToLower(name) {
-	case "id":
-		return func(a *action, _ time.Time) string { return a.id }
-	case "type":
-		return func(a *action, _ time.Time) string { return a.kind }
-	case "status":
-		return (*action).status
-	case "machineid":
-		return func(a *action, _ time.Time) string { return a.machineID }
-	case "requestor":
-		return func(a *action, _ time.Time) string { return a.requestor }
+// property is what can be filtered and ordered by.
+type property[T any] struct {
+	name string
+	kind edm
+	text func(T, time.Time) string // of Edm.DateTimeOffset nil
+	at   func(T) time.Time
+}
+
+func (p *property[T]) compare(a, b T, now time.Time) int {
+	if p.kind == edmTime {
+		return p.at(a).Compare(p.at(b))
+	}
+	return strings.Compare(p.text(a, now), p.text(b, now))
+}
+
+// schema is what OData knows of an entity set.
+type schema[T any] struct {
+	set, kind   string   // MachineActions, MachineAction
+	names       []string // all properties, as they are sent
+	properties  []property[T]
+	sortedBy    string // the property by which the entities come, ascending; "": none
+	newestFirst bool   // without $orderby
+}
+
+func (s *schema[T]) unknown(name string) error {
+	return badQuery("Could not find a property named '%s' on type 'microsoft.windowsDefenderATP.api.%s'.", name, s.kind)
+}
+
+// find looks a property up by its name, in any case; nil: there is none to filter by.
+func (s *schema[T]) find(name string) *property[T] {
+	for i := range s.properties {
+		if strings.EqualFold(s.properties[i].name, name) {
+			return &s.properties[i]
+		}
 	}
 	return nil
 }
 
-func unknownProperty(name string) error {
-	return badQuery("Could not find a property named '%s' on type 'microsoft.windowsDefenderATP.api.MachineAction'.", name)
+// queryError is a reason in the library's own words.
+type queryError string
+
+func (e queryError) Error() string { return string(e) }
+
+func badQuery(format string, args ...any) error { return queryError(fmt.Sprintf(format, args...)) }
+
+// refusal is the library's answer to a query that it does not understand: an empty code, no target ([live]). The
+// documented code is ODataError.
+func (e queryError) refusal() reply {
+	message := quote("The query specified in the URI is not valid. " + string(e))
+	return reply{status: http.StatusBadRequest, body: []byte(`{"error":{"code":"","message":` + message + `,"details":[]}}`)}
 }
 
-// filterParser descends over the tokens: or, and, not, then comparisons. The
-// first error stays.
-type filterParser struct {
-	text   string
-	tokens []string
-	nodes  int
-	err    error
-}
-
-func parseFilter(text string) (predicate, error) {
-	p := &filterParser{text: text}
-	p.scan()
-	result := p.or(0)
-	if p.err == nil && len(p.tokens) > 0 {
-		p.syntax(p.tokens[0])
+// project keeps of an entity what $select names, in its order.
+func project(entity []byte, names []string) []byte {
+	var all map[string]json.RawMessage
+	_ = json.Unmarshal(entity, &all) // our own
+	b := []byte{'{'}
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, "%q:%s", name, all[name])
 	}
-	return result, p.err
+	return append(b, '}')
 }
 
-func (p *filterParser) fail(format string, args ...any) predicate {
-	if p.err == nil {
-		p.err = badQuery(format, args...)
+// parseSelect returns the names as they are sent; nil: everything.
+func (s *schema[T]) parseSelect(text string) (names []string, err error) {
+	if strings.TrimSpace(text) == "" || strings.TrimSpace(text) == "*" {
+		return nil, nil
 	}
-	p.tokens = nil
-	return func(*action, time.Time) bool { return false }
+	for word := range strings.SplitSeq(text, ",") {
+		word = strings.TrimSpace(word)
+		at := slices.IndexFunc(s.names, func(name string) bool { return strings.EqualFold(name, word) })
+		if at < 0 {
+			return nil, s.unknown(word)
+		}
+		names = append(names, s.names[at])
+	}
+	return names, nil
 }
 
-func (p *filterParser) syntax(at string) predicate {
-	return p.fail("Syntax error at '%s' in '%s'.", at, p.text)
+// orderKey is one of $orderby's.
+type orderKey[T any] struct {
+	*property[T]
+	desc bool
 }
 
-// scan cuts the text into tokens: parentheses, commas, quoted strings with
-// their quotes (a quote inside is doubled), and words.
-func (p *filterParser) scan() {
-	for s := p.text; s != ""; {
-		n := 1
-		switch s[0] {
-		case ' ', '\t':
-			s = s[1:]
-			continue
-		case '(', ')', ',':
-		case '\'':
-			for n < len(s) && (s[n] != '\'' || n+1 < len(s) && s[n+1] == '\'') {
-				if s[n] == '\'' {
-					n++
-				}
-				n++
+func (s *schema[T]) parseOrder(text string) (keys []orderKey[T], err error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	for item := range strings.SplitSeq(text, ",") {
+		word := strings.Fields(item)
+		if len(word) == 0 || len(word) > 2 || len(word) == 2 && word[1] != "asc" && word[1] != "desc" {
+			return nil, badQuery("Syntax error in '%s'.", text)
+		}
+		key := orderKey[T]{s.find(word[0]), len(word) == 2 && word[1] == "desc"}
+		if key.property == nil {
+			return nil, s.unknown(word[0])
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// sort orders what comes ascending by sortedBy. Without $orderby the newest action comes first, as in the page's
+// example; a stated order was not found.
+func (s *schema[T]) sort(found []T, order []orderKey[T], now time.Time) {
+	if len(order) == 0 || order[0].name == s.sortedBy {
+		if len(order) == 0 && s.newestFirst || len(order) > 0 && order[0].desc {
+			slices.Reverse(found)
+		}
+		return
+	}
+	slices.SortStableFunc(found, func(a, b T) int {
+		for _, key := range order {
+			c := key.compare(a, b, now)
+			if key.desc {
+				c = -c
 			}
-			if n++; n > len(s) {
-				p.fail("There is an unterminated string literal in '%s'.", p.text)
-				return
-			}
-		default:
-			if n = strings.IndexAny(s, " \t(),'"); n < 0 {
-				n = len(s)
+			if c != 0 {
+				return c
 			}
 		}
-		p.tokens = append(p.tokens, s[:n])
-		s = s[n:]
-	}
+		return 0
+	})
 }
 
-func (p *filterParser) next() string {
-	if len(p.tokens) == 0 {
-		return ""
+// natural reads $top and $skip; without is what it is when not given.
+func natural(text, option string, given bool, without int) (int, error) {
+	if !given {
+		return without, nil
 	}
-	token := p.tokens[0]
-	p.tokens = p.tokens[1:]
-	return token
-}
-
-// take consumes the next token if it is this word, in any case.
-func (p *filterParser) take(word string) bool {
-	if len(p.tokens) == 0 || !strings.EqualFold(p.tokens[0], word) {
-		return false
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, badQuery("Invalid value '%s' for %s query option found.", text, option)
 	}
-	p.tokens = p.tokens[1:]
-	return true
-}
-
-func (p *filterParser) count(nodes int) {
-	if p.nodes += nodes; p.nodes > maxNodes {
-		p.fail("The node count limit of '%d' has been exceeded. To increase the limit, set the 'MaxNodeCount' property "+
-			"on EnableQueryAttribute or ODataValidationSettings.", maxNodes)
+	if option == "$top" && n > maxPage {
+		return 0, badQuery("The limit of '%d' for Top query has been exceeded. The value from the incoming request is '%d'.", maxPage, n)
 	}
-}
-
-func (p *filterParser) or(depth int) predicate {
-	left := p.and(depth)
-	for p.take("or") {
-		p.count(1)
-		l, r := left, p.and(depth)
-		left = func(a *action, now time.Time) bool { return l(a, now) || r(a, now) }
-	}
-	return left
-}
-
-func (p *filterParser) and(depth int) predicate {
-	left := p.unary(depth)
-	for p.take("and") {
-		p.count(1)
-		l, r := left, p.unary(depth)
-		left = func(a *action, now time.Time) bool { return l(a, now) && r(a, now) }
-	}
-	return left
-}
-
-func (p *filterParser) unary(depth int) predicate {
-	if depth > maxDepth {
-		return p.fail("The recursion limit of '%d' has been exceeded.", maxDepth)
-	}
-	switch {
-	case p.take("not"):
-		p.count(1)
-		inner := p.unary(depth + 1)
-		return func(a *action, now time.Time) bool { return !inner(a, now) }
-	case p.take("("):
-		inner := p.or(depth + 1)
-		if !p.take(")") {
-			return p.fail("')' or operator expected in '%s'.", p.text)
-		}
-		return inner
-	}
-	return p.comparison()
-}
-
-func (p *filterParser) comparison() predicate {
-	field := p.next()
-	value := property(field)
-	if value == nil && !strings.EqualFold(field, "creationDateTimeUtc") {
-		if field == "" || strings.ContainsAny(field[:1], "(),'") {
-			return p.syntax(field)
-		}
-		return p.fail("%s", unknownProperty(field))
-	}
-	operator := strings.ToLower(p.next())
-	p.count(2)
-	if operator != "in" {
-		p.count(1)
-		literal := p.next()
-		if _, quoted := unquote(literal); quoted && strings.EqualFold(field, "id") { // the key is Edm.Guid, and only in takes quotes ([live])
-			return p.fail("A binary operator with incompatible types was detected. Found operand types 'Edm.Guid' and 'Edm.String' for operator kind '%s'.", operator)
-		}
-		return p.compare(field, value, operator, literal)
-	}
-	if !p.take("(") {
-		return p.syntax(p.next())
-	}
-	var one []predicate
-	for {
-		p.count(1)
-		one = append(one, p.compare(field, value, "eq", p.next()))
-		if p.take(")") {
-			break
-		}
-		if !p.take(",") {
-			return p.syntax(p.next())
-		}
-	}
-	return func(a *action, now time.Time) bool {
-		return slices.ContainsFunc(one, func(each predicate) bool { return each(a, now) })
-	}
-}
-
-func (p *filterParser) compare(field string, value func(*action, time.Time) string, operator, literal string) predicate {
-	holds := holds(operator)
-	if holds == nil {
-		return p.syntax(operator)
-	}
-	text, quoted := unquote(literal)
-	if value != nil {
-		if strings.EqualFold(field, "id") {
-			text, quoted = strings.ToLower(text), quoted || strings.Count(literal, "-") == 4 // a GUID may stand bare
-		}
-		if !quoted {
-			return p.fail("A binary operator with incompatible types was detected: '%s' and '%s'.", field, literal)
-		}
-		return func(a *action, now time.Time) bool { return holds(strings.Compare(value(a, now), text)) }
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return p.fail("A binary operator with incompatible types was detected: '%s' and '%s'.", field, literal)
-	}
-	return func(a *action, _ time.Time) bool { return holds(a.created.Compare(at)) }
-}
-
-// holds turns an operator into a test of what a comparison returned; nil: unknown.
-func holds(operator string) func(int) bool {
-	switch operator {
-	case "eq":
-		return func(c int) bool { return c == 0 }
-	case "ne":
-		return func(c int) bool { return c != 0 }
-	case "gt":
-		return func(c int) bool { return c > 0 }
-	case "ge":
-		return func(c int) bool { return c >= 0 }
-	case "lt":
-		return func(c int) bool { return c < 0 }
-	case "le":
-		return func(c int) bool { return c <= 0 }
-	}
-	return nil
-}
-
-func unquote(literal string) (text string, quoted bool) {
-	if len(literal) < 2 || literal[0] != '\'' {
-		return literal, false
-	}
-	return strings.ReplaceAll(literal[1:len(literal)-1], "''", "'"), true
+	return n, nil
 }

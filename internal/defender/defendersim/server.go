@@ -1,31 +1,24 @@
 // Package defendersim is a Defender API that runs here and misbehaves on request.
 //
-// It is one http.Handler with three parts: the machine-action API under /api/
-// and /api/v1.0/, the authority (openid-configuration and token endpoint under
-// /{tenant}/), and a control API under /sim/, which needs no token:
-//
-//	POST   /sim/faults    adds one fault, see Fault; 204, or 400 with the reason. JSON members are Fault's
-//	                      fields in camelCase, durations as Go durations, body as text:
-//	                      {"op":"unrestrict","times":2,"status":503,"latency":"1s","carriedOut":true}
-//	DELETE /sim/faults    removes all faults; 204
-//	POST   /sim/machines  registers or changes a machine, see Machine; 204:
-//	                      {"id":"40 hex digits","outcome":"Failed","offline":false,"pending":"2s","inProgress":"3s"}
-//	GET    /sim/actions   every machine action, in order of creation: a JSON array of Action
-//	GET    /sim/calls     every API request seen, in order of arrival: a JSON array of Call
+// It is one http.Handler with three parts: the API under /api/ and /api/v1.0/ (routes.go), the authority, which is
+// Entra's part (authority.go), and a control API under /sim/ (control.go, described in index.txt), which needs no token.
+// docs/simulator.md tells playbook authors what it does, and for each known difference which way it errs.
 //
 // Nothing runs in the background and nothing is read but time.Now: an action's
 // status is worked out from the clock when it is asked for. So a Server also
 // lives in a testing/synctest bubble, if it is made there.
 //
-// What it answers follows Microsoft's pages ([doc], with the file's name) and
-// bodies seen live ([live]); what neither tells is marked [composed].
+// What it answers follows Microsoft's pages ([doc], with the file's name), bodies seen live ([live]) and what clients
+// that ship rely on ([client]); what none tells is marked [composed].
 package defendersim
 
 import (
+	"crypto/rsa"
 	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,12 +30,22 @@ type Config struct {
 	// injected 401 or 429 do not count; everything else does, whatever is answered.
 	Limits    []Limit
 	Lifecycle Lifecycle
+	// CPUQuota: for so long after it is set every call is refused with 429, as for its CPU.
+	CPUQuota time.Duration
+
+	// Outcome is the final status of actions on machines that have none of their own; "": Succeeded.
+	Outcome string
 
 	// ListLag is how long after its creation an action is missing from list and get.
 	ListLag   time.Duration
 	Duplicate DuplicateMode
 	// OneAtATime: an open action of another type refuses the call too, always with 400.
 	OneAtATime bool
+
+	// UnknownFields: actions bear a field that no page names.
+	UnknownFields bool
+	// MalformedNextLink: the link to the third page of a list has lost the names of the options.
+	MalformedNextLink bool
 
 	// AllowUnknownMachines: every id of 40 hexadecimal digits exists, not only those registered.
 	AllowUnknownMachines bool
@@ -66,8 +69,22 @@ type Config struct {
 	Roles []string
 	// TokenLifetime of tokens from the token endpoint; 0: one hour.
 	TokenLifetime time.Duration
+	// RevokeTokensAfter: a token is refused so long after its issue, whatever it says; 0: never.
+	RevokeTokensAfter time.Duration
+	// LenientSignIn: the token endpoint takes a form that comes by GET, as one connector that ships sends it.
+	LenientSignIn bool
 	// The client credentials accepted; empty: any. A client assertion stands in for the secret and is not verified.
 	TenantID, ClientID, ClientSecret string
+	// Others are further registrations of the tenant.
+	Others []Registration
+	// SigningKey signs the tokens, and its public half is among the authority's keys; nil: a key that nobody learns.
+	SigningKey *rsa.PrivateKey
+}
+
+// Registration is an app registration with the roles that its tokens bear.
+type Registration struct {
+	ClientID, ClientSecret string
+	Roles                  []string
 }
 
 // Lifecycle is how long an action stays Pending, then InProgress. Zero: a
@@ -91,11 +108,12 @@ const (
 // goroutine. It keeps every action, and eight bytes for every accepted call,
 // as long as it lives.
 type Server struct {
-	cfg   Config
-	start time.Time // carries the monotonic clock that everything is measured by
+	cfg   atomic.Pointer[Config] // replaced as a whole, see Set
+	start time.Time              // carries the monotonic clock that everything is measured by
 	done  chan struct{}
 	close sync.Once
 	sim   http.Handler
+	paths []route
 
 	gate   gate
 	tokens tokens
@@ -118,14 +136,20 @@ func New(cfg Config) *Server {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	s := &Server{cfg: cfg, start: time.Now(), done: make(chan struct{})}
-	s.gate.window.limits = cfg.Limits
+	// From here on zero means none.
+	cfg.Lifecycle.Pending, cfg.Lifecycle.InProgress = max(0, cfg.Lifecycle.Pending), max(0, cfg.Lifecycle.InProgress)
+	s := &Server{start: time.Now(), done: make(chan struct{}), paths: routes()}
+	s.cfg.Store(&cfg)
+	s.gate.window.limits, s.gate.closedUntil = cfg.Limits, cfg.CPUQuota
 	s.gate.dice = rand.New(rand.NewPCG(seed, 1))
-	s.book = book{machines: map[string]*machine{}, byID: map[string]*action{}, dice: rand.New(rand.NewPCG(seed, 2))}
+	s.book = book{machines: map[string]*machine{}, alias: map[string]string{}, byID: map[string]*action{}, dice: rand.New(rand.NewPCG(seed, 2))}
 	s.tokens.init()
 	s.sim = s.control()
 	return s
 }
+
+// conf is the configuration in force; nobody writes to it.
+func (s *Server) conf() *Config { return s.cfg.Load() }
 
 // Close cuts the requests that hang or wait, and every later one that would.
 func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
@@ -145,7 +169,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // now is the API's clock: it never runs backwards, and has the seven fraction
 // digits that go over the wire.
 func (s *Server) now() time.Time {
-	return s.start.Add(time.Since(s.start) + s.cfg.ClockOffset).UTC().Truncate(100 * time.Nanosecond)
+	return s.start.Add(time.Since(s.start) + s.conf().ClockOffset).UTC().Truncate(100 * time.Nanosecond)
 }
 
 // sleep tells whether the time has passed; false: client gone or Server closed.

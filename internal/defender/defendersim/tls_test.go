@@ -1,11 +1,12 @@
 package defendersim
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,7 +15,7 @@ import (
 )
 
 func TestTLS(t *testing.T) {
-	cert, caPath, err := NewTLS(t.TempDir(), net.IPv4(127, 0, 0, 2))
+	cert, caPath, err := NewTLS(t.TempDir(), "127.0.0.2", "login.microsoftonline.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,13 +27,22 @@ func TestTLS(t *testing.T) {
 	if !pool.AppendCertsFromPEM(ca) || strings.Contains(string(ca), "KEY") {
 		t.Fatalf("no CA in %s", caPath)
 	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(ca)
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || len(root.SubjectKeyId) == 0 || !bytes.Equal(leaf.AuthorityKeyId, root.SubjectKeyId) {
+		t.Errorf("the leaf names %x as its authority's key, which is %x: %v", leaf.AuthorityKeyId, root.SubjectKeyId, err)
+	}
 	server := httptest.NewUnstartedServer(New(Config{}))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // the client that refuses the name
 	server.StartTLS()
 	defer server.Close()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}
-	for _, name := range []string{"", "localhost", "127.0.0.2"} {
+	for _, name := range []string{"", "localhost", "127.0.0.2", "login.microsoftonline.com"} {
 		transport.TLSClientConfig.ServerName = name
 		resp, err := (&http.Client{Transport: transport}).Get(server.URL + "/t/v2.0/.well-known/openid-configuration")
 		if err != nil {

@@ -1,8 +1,10 @@
 package defendersim
 
 import (
+	"crypto"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -22,7 +24,8 @@ type grant struct {
 	appID   string
 	roles   []string
 	foreign bool          // issued for another audience
-	expires time.Duration // since the Server's start
+	issued  time.Duration // since the Server's start
+	expires time.Duration
 }
 
 // tokens knows every token issued and neither expired nor revoked. A token
@@ -43,10 +46,10 @@ func (t *tokens) init() {
 // none given: those of the Config; one empty name: no role at all.
 func (s *Server) IssueToken(d time.Duration, roles ...string) string {
 	if len(roles) == 0 {
-		roles = s.cfg.Roles
+		roles = s.conf().Roles
 	}
 	roles = slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return role == "" })
-	return s.issue(d, "https://api.securitycenter.microsoft.com", s.tenant(), or(s.cfg.ClientID, "2f48b784-5da5-4e61-9957-012d2630f1e4"), roles)
+	return s.issue(d, "https://api.securitycenter.microsoft.com", s.tenant(), or(s.conf().ClientID, "2f48b784-5da5-4e61-9957-012d2630f1e4"), roles)
 }
 
 // RevokeTokens makes the API answer 401 for every token issued so far.
@@ -58,7 +61,7 @@ func (s *Server) RevokeTokens() {
 
 // tenant is the target of 429 answers and the tid of tokens issued directly.
 func (s *Server) tenant() string {
-	return or(s.cfg.TenantID, "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630")
+	return or(s.conf().TenantID, "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630")
 }
 
 // issue signs an application token with the claims of a live one; the API
@@ -75,18 +78,39 @@ func (s *Server) issue(d time.Duration, audience, tenant, appID string, roles []
 		claims["roles"] = roles
 	}
 	payload, _ := json.Marshal(claims)
-	enc := base64.RawURLEncoding
-	unsigned := enc.EncodeToString([]byte(`{"typ":"JWT","alg":"HS256"}`)) + "." + enc.EncodeToString(payload)
-	mac := hmac.New(sha256.New, s.tokens.key[:])
-	mac.Write([]byte(unsigned))
-	token := unsigned + "." + enc.EncodeToString(mac.Sum(nil))
+	token := s.sign(payload)
 
 	s.tokens.mu.Lock()
 	defer s.tokens.mu.Unlock()
 	elapsed := time.Since(s.start)
 	maps.DeleteFunc(s.tokens.known, func(_ string, g *grant) bool { return g.expires <= elapsed })
-	s.tokens.known[token] = &grant{appID: appID, roles: roles, foreign: !ours(audience), expires: elapsed + d}
+	s.tokens.known[token] = &grant{appID: appID, roles: roles, foreign: !takes(audience), issued: elapsed, expires: elapsed + d}
 	return token
+}
+
+// sign makes a JWT: RS256 as Entra does, or, without a key to show, HS256.
+func (s *Server) sign(payload []byte) string {
+	enc, key, header := base64.RawURLEncoding, s.conf().SigningKey, `{"typ":"JWT","alg":"HS256"}`
+	if key != nil {
+		header = `{"typ":"JWT","alg":"RS256","x5t":"` + keyID(key) + `","kid":"` + keyID(key) + `"}`
+	}
+	unsigned := enc.EncodeToString([]byte(header)) + "." + enc.EncodeToString(payload)
+	var signature []byte
+	if key != nil {
+		digest := sha256.Sum256([]byte(unsigned))
+		signature, _ = rsa.SignPKCS1v15(nil, key, crypto.SHA256, digest[:]) // only a key that is too short fails
+	} else {
+		mac := hmac.New(sha256.New, s.tokens.key[:])
+		mac.Write([]byte(unsigned))
+		signature = mac.Sum(nil)
+	}
+	return unsigned + "." + enc.EncodeToString(signature)
+}
+
+// keyID names a key by its digest.
+func keyID(key *rsa.PrivateKey) string {
+	digest := sha256.Sum256(key.N.Bytes())
+	return base64.RawURLEncoding.EncodeToString(digest[:20])
 }
 
 // bearer returns what the request's token grants, nil if it has no good one.
@@ -98,15 +122,16 @@ func (s *Server) bearer(r *http.Request) *grant {
 	s.tokens.mu.RLock()
 	defer s.tokens.mu.RUnlock()
 	g := s.tokens.known[strings.TrimSpace(token)]
-	if g == nil || g.expires <= time.Since(s.start) {
+	now, revoked := time.Since(s.start), s.conf().RevokeTokensAfter
+	if g == nil || g.expires <= now || revoked > 0 && g.issued+revoked <= now {
 		return nil
 	}
 	return g
 }
 
-// ours tells whether a resource is one the API was seen to take. A wrong one
+// takes tells whether a resource is one the API was seen to take. A wrong one
 // is answered with 403, not 401 ([doc] exposed-apis-create-app-webapp.md, Tip).
-func ours(resource string) bool {
+func takes(resource string) bool {
 	u, err := url.Parse(resource)
 	if err != nil {
 		return false

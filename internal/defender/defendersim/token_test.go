@@ -111,7 +111,10 @@ func TestTokenEndpointForms(t *testing.T) {
 		"wrong secret":     {v2, credentials("client_secret", "wrong"), 401, "invalid_client", 7000215},
 		"no JWT":           {v2, credentials("client_assertion", "abc", "client_assertion_type", bearer), 401, "invalid_client", 50027},
 		"assertion type":   {v2, credentials("client_assertion", "a.b.c"), 401, "invalid_client", 50027},
-		"no scope":         {v2, credentials("scope", ""), 400, "invalid_scope", 1002012},
+		"no scope":         {v2, credentials("scope", ""), 400, "invalid_request", 900144},
+		"resource at v2":   {v2, credentials("scope", "", "resource", "https://api.securitycenter.windows.com"), 400, "invalid_request", 901002},
+		"scope at v1":      {v1, credentials(), 400, "invalid_request", 900144},
+		"no grant":         {v2, credentials("grant_type", ""), 400, "invalid_request", 900144},
 		"not .default":     {v2, credentials("scope", "https://api.securitycenter.microsoft.com/Machine.Read"), 400, "invalid_scope", 1002012},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,17 +136,31 @@ func TestTokenEndpointForms(t *testing.T) {
 	}
 }
 
+// TestOpenIDConfiguration: what msal-node, msal for Go and for Python read, at both versions' places.
 func TestOpenIDConfiguration(t *testing.T) {
 	s := New(Config{TenantID: "tenant-1"})
-	for _, target := range []string{"https://127.0.0.1:8443/tenant-1/v2.0/.well-known/openid-configuration?", "https://127.0.0.1:8443/Tenant-1/.well-known/openid-configuration"} {
-		a := ask(s, "", "GET", target, "")
+	base := "https://127.0.0.1:8443/Tenant-1"
+	for path, want := range map[string]map[string]string{
+		"/v2.0/.well-known/openid-configuration?": {
+			"issuer": base + "/v2.0", "authorization_endpoint": base + "/oauth2/v2.0/authorize", "token_endpoint": base + "/oauth2/v2.0/token", "jwks_uri": base + "/discovery/v2.0/keys",
+		},
+		"/.well-known/openid-configuration": {
+			"issuer": "https://sts.windows.net/Tenant-1/", "authorization_endpoint": base + "/oauth2/authorize", "token_endpoint": base + "/oauth2/token", "jwks_uri": base + "/discovery/keys",
+		},
+	} {
+		a := ask(s, "", "GET", base+path, "")
 		a.want(t, 200, "")
+		if kind := a.header.Get("Content-Type"); kind != "application/json; charset=utf-8" {
+			t.Errorf("Content-Type %q", kind)
+		}
 		got := a.json(t)
-		for name, path := range map[string]string{"issuer": "/v2.0", "authorization_endpoint": "/oauth2/v2.0/authorize", "token_endpoint": "/oauth2/v2.0/token"} {
-			value, _ := got[name].(string)
-			if u, err := url.Parse(value); err != nil || u.Scheme != "https" || u.Host != "127.0.0.1:8443" || !strings.EqualFold(u.Path, "/tenant-1"+path) {
-				t.Errorf("%s: %q", name, value)
+		for name, value := range want {
+			if got[name] != value {
+				t.Errorf("%s: %q, want %q", name, got[name], value)
 			}
+		}
+		if keys := ask(s, "", "GET", want["jwks_uri"], ""); keys.status != 200 || keys.body != `{"keys":[]}` {
+			t.Errorf("keys: %d %s", keys.status, keys.body)
 		}
 	}
 	if a := ask(s, "", "GET", "/tenant-2/v2.0/.well-known/openid-configuration", ""); a.status != 400 || a.json(t)["error"] != "invalid_request" {

@@ -80,5 +80,13 @@ func quotaExceeded(l Limit, wait time.Duration, tenant string) reply {
 	return rep
 }
 
+// cpuExceeded: the page names the other reason for a 429 ([doc] common-errors.md); its text is [composed].
+func cpuExceeded(wait time.Duration, tenant string) reply {
+	rep := failureFor(tenant, 429, "429", fmt.Sprintf(
+		"API calls quota exceeded! Maximum allowed CPU time exceeded for the key Destination+TenantID+AppID. You can send requests again in %d seconds.", seconds(wait)))
+	rep.retryAfter(wait)
+	return rep
+}
+
 // seconds rounds up: a client that waits so long is let in.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }

@@ -131,7 +131,7 @@ func TestWhatCounts(t *testing.T) {
 	}
 	u.s.Inject(Fault{Status: 503, Times: 1})
 	u.unrestrict(1).want(t, 503, "")
-	u.get("/api/alerts").want(t, 404, "")
+	u.get("/api/software").want(t, 404, "")
 	u.unrestrict(1).want(t, 201, "")
 	u.unrestrict(1).want(t, 400, "")
 	u.get("/api/machineactions?$stop=1").want(t, 400, "")
