@@ -112,11 +112,10 @@ func TestAgedOutGrantsAreNoLoss(t *testing.T) {
 // A limit of others on a window's stream is taken back, and not taken for the API's.
 func TestLimitsOfOthersAreTakenBack(t *testing.T) {
 	for name, limit := range map[string]func(*jetstream.StreamConfig){
-		"max_msgs":     func(c *jetstream.StreamConfig) { c.MaxMsgs = 20 },
-		"max_bytes":    func(c *jetstream.StreamConfig) { c.MaxBytes = 2000 },
-		"max_msg_size": func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1 },
-		"no_ack":       func(c *jetstream.StreamConfig) { c.NoAck = true },
-		"subjects":     func(c *jetstream.StreamConfig) { c.Subjects = []string{"another"} },
+		"max_msgs":  func(c *jetstream.StreamConfig) { c.MaxMsgs = 20 },
+		"max_bytes": func(c *jetstream.StreamConfig) { c.MaxBytes = 1000 },
+		"no_ack":    func(c *jetstream.StreamConfig) { c.NoAck = true },
+		"subjects":  func(c *jetstream.StreamConfig) { c.Subjects = []string{"another"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
