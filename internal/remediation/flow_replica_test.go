@@ -137,6 +137,13 @@ func (r *replica) newBudget() defender.Budget {
 		limits = budget.Limits(0, 0)
 	}
 	var err error
+	for _, window := range limits { // in fake time the file store lets go of grants too early, which counts as a loss
+		cfg := rates.StreamConfig(window, 1)
+		if cfg.Storage = jetstream.MemoryStorage; window.Limit > 0 {
+			_, err := r.w.broker.JS().CreateOrUpdateStream(r.w.ctx, cfg)
+			r.w.must(err)
+		}
+	}
 	r.rates, err = rates.New(r.w.ctx, r.w.broker.JS(), r.w.broker.State(), limits, 1, r.shared)
 	r.w.must(err)
 	var store budget.Store = r.rates

@@ -71,7 +71,7 @@ func (g *grants) given(seq uint64) (at time.Time) {
 // leaves that to another process which has seen them, or to the next one where the stream is empty.
 func (s *Store) remember(ctx context.Context, w budget.Window, info *jetstream.StreamInfo) error {
 	g := s.grants[w.Name]
-	if g == nil || info.State.LastSeq < g.first { // another stream, which identify has marked
+	if g == nil || info.State.LastSeq+1 < g.first { // another stream, which identify has marked
 		g = &grants{}
 	}
 	before := *g
