@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -198,6 +199,22 @@ func TestSimulateTellsHowToSignIn(t *testing.T) {
 	}
 }
 
+// TestSimulateWithFaults from the start.
+func TestSimulateWithFaults(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	s := startSimulate(t, demo.SimulateCmd{Addr: "127.0.0.1:0", Fault: []string{`{"op":"unrestrict","status":503,"times":1}`, `{"op":"list","status":500}`}})
+	defer func() { _ = s.stop() }()
+	p := s.signIn(t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, s.printed("client id"), s.printed("client secret"))
+	for _, want := range []int{503, 201} {
+		if status, _ := p.call("POST", "/api/machines/"+strings.Repeat("ab", 20)+"/unrestrictCodeExecution", `{"Comment":"c"}`); status != want {
+			t.Errorf("answered %d, want %d", status, want)
+		}
+	}
+	if status, _ := p.call("GET", "/api/machineactions", ""); status != 500 {
+		t.Errorf("list: %d", status)
+	}
+}
+
 // TestSimulateWithMachines: those of the list exist, with their outcome and names, and no other; without a list there are
 // some to look up, and every id exists.
 func TestSimulateWithMachines(t *testing.T) {
@@ -257,6 +274,7 @@ func TestSimulateRefusesBadInput(t *testing.T) {
 	}
 	wantBadInput(t, demo.SimulateCmd{Machines: filepath.Join(dir, "absent.csv")}, "absent.csv")
 	wantBadInput(t, demo.SimulateCmd{Set: map[string]string{"duplicates": "201"}}, `no setting "duplicates"`)
+	wantBadInput(t, demo.SimulateCmd{Fault: []string{`{"statsu":503}`}}, `--fault {"statsu":503}`)
 	wantBadInput(t, demo.SimulateCmd{Set: map[string]string{"listLag": "5"}}, `listLag: "5" is no value`)
 }
 
@@ -277,10 +295,21 @@ func TestSimulateUnderOtherNames(t *testing.T) {
 	s := startSimulate(t, demo.SimulateCmd{Addr: "127.0.0.1:0", TLS: true, Name: []string{"login.microsoftonline.com", "api.securitycenter.microsoft.com"}})
 	defer func() { _ = s.stop() }()
 	client := trusting(t, s.env["SSL_CERT_FILE"])
-	client.Transport.(*http.Transport).TLSClientConfig.ServerName = "login.microsoftonline.com"
-	resp, err := client.Get(s.env["AZURE_AUTHORITY_HOST"] + "common/discovery/instance")
+	address := strings.TrimPrefix(s.env["DEFENDER_API_URL"], "https://")
+	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) { // as a hosts file would
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	credential, err := azidentity.NewClientSecretCredential(s.env["AZURE_TENANT_ID"], s.env["AZURE_CLIENT_ID"], s.env["AZURE_CLIENT_SECRET"],
+		&azidentity.ClientSecretCredentialOptions{ClientOptions: azcore.ClientOptions{Transport: client}}) // instance discovery is on
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = resp.Body.Close()
+	token, err := credential.GetToken(t.Context(), policy.TokenRequestOptions{Scopes: []string{"https://api.securitycenter.microsoft.com/.default"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := playbook{t, client, "https://api.securitycenter.microsoft.com", token.Token}
+	if status, _ := p.call("GET", "/api/machines?$top=1", ""); status != 200 {
+		t.Errorf("answered %d", status)
+	}
 }
