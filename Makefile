@@ -159,6 +159,10 @@ $(HELM) $(KUBECONFORM) $(NATS_SERVER): tools/deploy.mod tools/deploy.sum
 	$(GO) build -modfile=tools/deploy.mod -buildvcs=false -o $@ $(package)
 	@touch $@
 
+.PHONY: clients
+clients: build ## Try other people's clients on worker simulate; PARTS="openssl curl node python" for some of them
+	test/clients/run bin/worker $(PARTS)
+
 .PHONY: images
 images: ## Pin the images of others to their digests of today: needs skopeo and their registries
 	.ci/images renew

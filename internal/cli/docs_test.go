@@ -149,6 +149,13 @@ func parses(t *testing.T, name string, args []string) {
 	if _, err := commandTable(t).Parse(args); err != nil {
 		t.Errorf("%s: worker %s: %v", name, strings.Join(args, " "), err)
 	}
+	for i, arg := range args {
+		if switched, value, _ := strings.Cut(args[min(i+1, len(args)-1)], "="); args[0] == "simulate" && arg == "--set" {
+			if err := defendersim.New(defendersim.Config{}).Set(map[string]string{switched: value}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
 }
 
 // natsCommand checks that what is published is a request, on the subject of requests.
@@ -169,13 +176,16 @@ func simCommand(t *testing.T, name string, words []string) {
 	t.Helper()
 	sim := defendersim.New(defendersim.Config{})
 	defer sim.Close()
-	url := words[len(words)-1]
-	if len(words) != 4 || words[1] != "-d" {
-		t.Fatalf("%s: %q", name, words)
+	method, body, url := http.MethodGet, "", words[len(words)-1]
+	if at := slices.Index(words, "-d"); at > 0 {
+		method, body = http.MethodPost, words[at+1]
+	}
+	if at := slices.Index(words, "-X"); at > 0 {
+		method = words[at+1]
 	}
 	answer := httptest.NewRecorder()
-	sim.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(words[2])))
-	if answer.Code != http.StatusNoContent {
+	sim.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body)))
+	if answer.Code/100 != 2 {
 		t.Errorf("%s: %q: %d %s", name, words, answer.Code, answer.Body)
 	}
 }

@@ -8,7 +8,7 @@ func examples() map[string][]string {
 			"NATS_URL=tls://nats.contoso.com:4222 NATS_CREDS=worker.creds worker run --defender-auth=workload-identity",
 		},
 		"demo":     {"worker demo", "worker demo --stay"},
-		"simulate": {"worker simulate", "worker simulate --tls --addr 127.0.0.1:9443"},
+		"simulate": {"worker simulate", "worker simulate --tls --machines machines.csv --role Machine.RestrictExecution --set duplicate=201"},
 		"submit": {
 			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --wait`,
 			"worker submit --file machines.csv --batch monday --wait --report out.csv",

@@ -40,6 +40,7 @@ type SimulateCmd struct {
 	Name     []string          `placeholder:"NAME" help:"With --tls: a further host name in the certificate, for clients whose hosts are fixed; may be repeated."`
 	Role     []string          `placeholder:"ROLE" help:"A role that tokens bear, in place of the usual two; may be repeated. none: no role."`
 	Machines string            `placeholder:"FILE" help:"A CSV of the machines that exist: machineId and any of dnsName, ip, aadDeviceId, outcome, offline, pending, inProgress (default: a few to look up, and every id exists)."`
+	Fault    []string          `placeholder:"JSON" sep:"none" help:"A fault, as POST /sim/faults takes it; may be repeated."`
 	Set      map[string]string `placeholder:"NAME=VALUE" mapsep:"none" help:"Set a switch, such as duplicate=201 or listLag=5s; may be repeated. They are listed at /sim/, where they can be changed too."`
 }
 
@@ -148,6 +149,13 @@ func (c *SimulateCmd) simulation() (*Simulation, error) {
 	}
 	if err := s.api.Set(c.Set); err != nil {
 		return nil, config.BadInput("--set: %w", err)
+	}
+	for _, text := range c.Fault {
+		fault, err := defendersim.ParseFault(strings.NewReader(text))
+		if err != nil {
+			return nil, config.BadInput("--fault %s: %w", text, err)
+		}
+		s.api.Inject(fault)
 	}
 	s.exist = "Every machine id of 40 hexadecimal digits exists."
 	if c.Machines != "" {

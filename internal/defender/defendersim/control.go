@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -61,7 +62,7 @@ func (s *Server) control() http.Handler {
 		accepted(w, nil)
 	})
 	mux.HandleFunc("POST /sim/faults", func(w http.ResponseWriter, r *http.Request) {
-		f, err := decodeFault(r)
+		f, err := ParseFault(r.Body)
 		if err == nil {
 			s.Inject(f)
 		}
@@ -121,7 +122,7 @@ func (s *Server) showSettings(w http.ResponseWriter) {
 // decodeSettings takes numbers and truth values for their text.
 func decodeSettings(r *http.Request) (map[string]string, error) {
 	var in map[string]jsontext.Value
-	if err := decode(r, &in); err != nil {
+	if err := decode(r.Body, &in); err != nil {
 		return nil, err
 	}
 	values := map[string]string{}
@@ -139,12 +140,13 @@ func decodeSettings(r *http.Request) (map[string]string, error) {
 }
 
 // decode refuses unknown members: a misspelt one would be a fault that never strikes.
-func decode(r *http.Request, into any) error {
-	return json.UnmarshalRead(http.MaxBytesReader(nil, r.Body, maxBody), into, json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(true), asText)
+func decode(from io.Reader, into any) error {
+	return json.UnmarshalRead(io.LimitReader(from, maxBody), into, json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(true), asText)
 }
 
-func decodeFault(r *http.Request) (f Fault, err error) {
-	if err := decode(r, &f); err != nil {
+// ParseFault reads a fault as POST /sim/faults takes it.
+func ParseFault(from io.Reader) (f Fault, err error) {
+	if err := decode(from, &f); err != nil {
 		return Fault{}, err
 	}
 	return f, f.check()
@@ -155,7 +157,7 @@ func decodeMachine(r *http.Request) (string, Machine, error) {
 		ID string
 		Machine
 	}
-	err := decode(r, &in)
+	err := decode(r.Body, &in)
 	if err == nil && in.ID == "" {
 		err = errors.New("id is missing")
 	}

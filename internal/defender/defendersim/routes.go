@@ -31,6 +31,12 @@ type route struct {
 	operation
 }
 
+// compiled is a route with the parts of its path.
+type compiled struct {
+	route
+	parts []string
+}
+
 // routes is the API, as far as it is simulated. [doc]: each operation's page; the paths match in any case.
 func routes() []route {
 	get, post, reading := http.MethodGet, http.MethodPost, []string{"Machine.Read.All", "Machine.ReadWrite.All"}
@@ -72,6 +78,14 @@ func routes() []route {
 	}
 }
 
+// compile makes the routes ready to be matched.
+func compile(table []route) (out []compiled) {
+	for _, r := range table {
+		out = append(out, compiled{r, strings.Split(r.path, "/")})
+	}
+	return out
+}
+
 // operationNames are the values of Fault.Op.
 func operationNames() []string {
 	names := []string{"token"}
@@ -104,8 +118,8 @@ func (s *Server) route(r *http.Request) operation {
 	return operation{success: http.StatusOK, run: func(*Server, *request) reply { return none }}
 }
 
-func (s *Server) match(r *route, parts []string) (op operation, fits bool) {
-	want := strings.Split(r.path, "/")
+func (s *Server) match(r *compiled, parts []string) (op operation, fits bool) {
+	want := r.parts
 	if len(want) != len(parts) {
 		return op, false
 	}

@@ -113,7 +113,7 @@ type Server struct {
 	done  chan struct{}
 	close sync.Once
 	sim   http.Handler
-	paths []route
+	paths []compiled
 
 	gate   gate
 	tokens tokens
@@ -138,7 +138,7 @@ func New(cfg Config) *Server {
 	}
 	// From here on zero means none.
 	cfg.Lifecycle.Pending, cfg.Lifecycle.InProgress = max(0, cfg.Lifecycle.Pending), max(0, cfg.Lifecycle.InProgress)
-	s := &Server{start: time.Now(), done: make(chan struct{}), paths: routes()}
+	s := &Server{start: time.Now(), done: make(chan struct{}), paths: compile(routes())}
 	s.cfg.Store(&cfg)
 	s.gate.window.limits, s.gate.closedUntil = cfg.Limits, cfg.CPUQuota
 	s.gate.dice = rand.New(rand.NewPCG(seed, 1))
