@@ -166,3 +166,15 @@ func (t turns) after(lane int) turns {
 	}
 	return t
 }
+
+// Leaves is what each lane leaves untouched of a window: urgent what is left to look-ups, normal so many percent for urgent, and
+// bulk twice that, never all of it.
+func Leaves(w Window, lookups, percent int) [3]int {
+	if w.Limit == 0 {
+		return [3]int{}
+	}
+	above := func(times int) int {
+		return min(lookups+(w.Limit*percent*times+99)/100, w.Limit-1)
+	}
+	return [3]int{above(0), above(1), above(2)}
+}

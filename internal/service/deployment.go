@@ -7,7 +7,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/health"
 )
@@ -125,14 +124,4 @@ func paused(operator *broker.Pause, stop []health.Condition) *admin.Pause {
 		p.Until = &c.Until
 	}
 	return p
-}
-
-// ExpectedEnd is when the last of the requests that are queued will be called, as far as the quota goes; machines take
-// their time after that. ok: there is such a time.
-func ExpectedEnd(now time.Time, o broker.Overview, used []budget.Used) (end time.Time, ok bool) {
-	queued := o.Pending + o.InFlight
-	if queued == 0 || o.Pause != nil {
-		return time.Time{}, false
-	}
-	return budget.Forecast(now, used, queued), true
 }

@@ -93,18 +93,11 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		return r, err
 	}
 	p.digest.Show(&r)
-	limits := config.Windows(s.Settings.Rates)
-	o, err := b.Overview(ctx, limits)
+	line, err := s.lines.Look(ctx, b, s.Settings)
 	if err != nil {
 		return r, err
 	}
-	used, err := b.Usage(ctx, limits, o.Reserve)
-	if err != nil {
-		return r, err
-	}
-	if at, ok := ExpectedEnd(time.Now(), o, used); ok {
-		r.EmptyAt = at
-	}
+	r.EmptyAt = line.Empty()
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}

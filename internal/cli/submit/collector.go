@@ -19,10 +19,11 @@ type RowStatus struct {
 	Line        int
 	ID, Machine string
 	ticket      string
-	metadata    string // JSON
-	seq         uint64 // of our own message of it in the request stream; 0: not published
-	duplicate   bool   // the broker had that message already
-	resultSeq   uint64 // sequence of the result that the rest is from; 0: none
+	metadata    string    // JSON
+	expires     time.Time // zero: never
+	seq         uint64    // of our own message of it in the request stream; 0: not published
+	duplicate   bool      // the broker had that message already
+	resultSeq   uint64    // sequence of the result that the rest is from; 0: none
 	run         int
 	Outcome     string
 	Final       bool
@@ -65,6 +66,7 @@ func (h *collector) add(p Prepared) {
 		Line: p.Line, ID: p.Message.ID, Machine: strings.ToLower(p.Message.MachineID),
 		ticket: p.Message.Ticket, metadata: string(p.Message.Metadata),
 	}
+	f.expires, _ = time.Parse(time.RFC3339, p.Message.ExpiresAt) // it was checked; "" is never
 	h.rows = append(h.rows, f)
 	h.byID[f.ID] = f
 	h.open++

@@ -65,6 +65,7 @@ func (s *Submission) run(ctx context.Context) error {
 		return s.cut(ctx, err)
 	}
 	s.sayPublished()
+	s.sayWhen(ctx)
 	if !s.wait {
 		s.sayHowToGoOn()
 		return nil

@@ -9,8 +9,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
 )
 
 const (
@@ -97,8 +95,8 @@ func (s *Submission) display(m *Meter) func(context.Context, Progress) {
 	if s.Bulk.Single != "" {
 		return (&oneDisplay{s: s, asked: time.Now()}).show
 	}
-	quota := quotaNote{s: s}
-	return func(ctx context.Context, now Progress) { m.Show(s.rows-now.Open, now.note(), quota.note(ctx, now)) }
+	when := whenNote{s: s}
+	return func(ctx context.Context, now Progress) { m.Show(m.total-now.Open, now.note(), when.note(ctx, now)) }
 }
 
 // follow returns when no row is open or ctx has ended.
@@ -159,39 +157,4 @@ func (s Progress) note() string {
 		said = append(said, fmt.Sprintf("under way %d", s.underWay))
 	}
 	return strings.Join(said, ", ")
-}
-
-// quotaNote says when the last request is expected to be called, as far as the quota allows.
-type quotaNote struct {
-	s     *Submission
-	asked time.Time
-	text  string
-}
-
-func (q *quotaNote) note(ctx context.Context, now Progress) string {
-	if now.Open == now.underWay {
-		return "" // all are called: only their machines know
-	}
-	if time.Since(q.asked) < awaitQuota {
-		return q.text
-	}
-	q.asked, q.text = time.Now(), ""
-	limits := config.Windows(q.s.env.Settings.Rates)
-	o, err := q.s.broker.Overview(ctx, limits)
-	if err != nil {
-		return "" // a courtesy, which asks for more rights than submitting does
-	}
-	used, err := q.s.broker.Usage(ctx, limits, o.Reserve)
-	if err != nil {
-		return ""
-	}
-	switch end, ok := service.ExpectedEnd(time.Now(), o, used); {
-	case o.Pause != nil:
-		q.text = "the worker is paused: " + session.Plain(o.Pause.Reason)
-	case len(o.Replicas) == 0:
-		q.text = service.NoWorker
-	case ok && time.Until(end) > time.Minute:
-		q.text = "last call at about " + end.Local().Format("Jan 2 15:04")
-	}
-	return q.text
 }
