@@ -48,12 +48,9 @@ func (s *Submission) goOn() broker.FollowOptions {
 
 // await follows the results until each row has its final one, and sums them up.
 func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error {
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
-		defer cancel()
-	}
-	m := s.meter("finished")
+	ctx, cancel := s.patience(ctx)
+	defer cancel()
+	m := s.meter("finished", s.rows)
 	err := s.follow(ctx, from, s.display(m))
 	m.End()
 	var sum error
@@ -73,6 +70,14 @@ func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error
 		}
 	}
 	return nil
+}
+
+// patience ends the wait after --timeout.
+func (s *Submission) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, s.timeout, errWaited)
 }
 
 // errWaited is why the context of who waited long enough ends.
@@ -99,7 +104,7 @@ func (s *Submission) display(m *Meter) func(context.Context, Progress) {
 	return func(ctx context.Context, now Progress) { m.Show(m.total-now.Open, now.note(), when.note(ctx, now)) }
 }
 
-// follow returns when no row is open or ctx has ended.
+// follow returns when no row is open, too many have failed, or ctx has ended.
 func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show func(context.Context, Progress)) error {
 	if now := s.Collector.Progress(); now.Open == 0 {
 		show(ctx, now)
@@ -121,6 +126,11 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show
 		s.confirmEarlier(following)
 		now := s.Collector.Progress()
 		show(ctx, now)
+		if err := s.judge(s.since, now.Open == 0); err != nil {
+			stop()
+			<-ended
+			return err
+		}
 		if now.Open == 0 {
 			stop()
 		}
