@@ -138,7 +138,7 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool)
 		}
 		all++
 		q := Queued{Message: m, Place: all}
-		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: message.LaneOf(conn.Names().Subject, m.Subject), Header: m.Header, Data: m.Data, Published: m.Time}
 		q.Req, q.invalid = rules.Parse(d)
 		if seq, is, _ := message.ParseReplay(m.Header); is {
 			if _, _, id, err := message.OriginalDelivery(m.Header, m.Data); err == nil {
