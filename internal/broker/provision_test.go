@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_AUDIT", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
@@ -100,7 +101,7 @@ func TestProvisionFromNothing(t *testing.T) {
 	if _, err := js.Publish(within(t), b.Names().Subject, []byte("{}")); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.Requests().Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+	if _, err := b.Requests(message.LaneNormal).Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,20 +4,88 @@ import (
 	"iter"
 	"slices"
 	"time"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Used is a window with the calls that count in it.
 type Used struct {
 	Window
-	Leaves [3]int      // calls that each lane leaves untouched, the most urgent lane first
+	Floors ByLane      // calls that each lane leaves untouched
 	Grants []time.Time // oldest first
+}
+
+// ByLane has a number for each lane, in the order of message.Lanes.
+type ByLane [3]int
+
+// Of is the number of a lane.
+func (b ByLane) Of(l message.Lane) int { return b[index(l)] }
+
+// AtLeast raises the number of a lane.
+func (b *ByLane) AtLeast(l message.Lane, n int) { b[index(l)] = max(b[index(l)], n) }
+
+// index is where a lane stands in a ByLane.
+func index(l message.Lane) int {
+	switch l {
+	case message.LaneUrgent:
+		return 0
+	case message.LaneBulk:
+		return 2
+	}
+	return 1
+}
+
+// Leaving is the window with floors, as Take keeps them.
+func (u Used) Leaving(percent, lookups int) Used {
+	for i, l := range message.Lanes() {
+		u.Floors[i] = Floor(l, u.Limit, percent, lookups)
+	}
+	return u
 }
 
 // Forecast is what is known of the calls to come.
 type Forecast struct {
 	Windows []Used
-	Waiting [3]int        // requests that wait to be called, by lane, the most urgent first
+	Waiting ByLane        // requests that wait to be called
 	Follow  time.Duration // how often the actions that are followed are looked up, if there is quota; 0: never
+}
+
+// Calls yields the lane and the time of each call to come, in their order, if every call is made as soon as the windows allow
+// it, no request comes, and nobody else makes any. It walks the windows forward, in which each call counts for as long as the
+// grants that are there.
+func (f Forecast) Calls(now time.Time) iter.Seq2[message.Lane, time.Time] {
+	return func(yield func(l message.Lane, at time.Time) bool) {
+		every := f.followEvery()
+		w := walk{at: now, windows: slices.Clone(f.Windows), waiting: f.Waiting}
+		for i := range w.windows {
+			w.windows[i].Grants = slices.Clip(w.windows[i].Grants)
+		}
+		for follow := now.Add(every); w.waiting != (ByLane{}); {
+			l, at := w.next()
+			if every > 0 && !follow.After(at) { // it leaves nothing untouched, and so has a call no later than any lane
+				w.made(later(follow, w.free(func(Used) int { return 0 })))
+				follow = w.at.Add(every)
+				continue
+			}
+			w.made(at)
+			w.turns, w.spent = w.turns.After(l), w.spent && l == message.LaneUrgent
+			if w.waiting[index(l)]--; !yield(l, at) {
+				return
+			}
+		}
+	}
+}
+
+// Latest is the forecast if others use up all that each lane leaves untouched in every window ahead. As long as they use no
+// more than that, no call comes later than it says.
+func (f Forecast) Latest() Forecast {
+	f.Windows = slices.Clone(f.Windows)
+	for i := range f.Windows {
+		for lane := range f.Windows[i].Floors {
+			f.Windows[i].Floors[lane] *= 2
+		}
+	}
+	return f
 }
 
 // followShare is the share of the quota that following takes at most while requests wait for it (contract, WORKER_POLL_INTERVAL).
@@ -34,76 +102,40 @@ func (f Forecast) followEvery() time.Duration {
 	return every
 }
 
-// Calls yields the lane and the time of each call to come, in their order, if every call is made as soon as the windows allow
-// it, no request comes, and nobody else makes any. It walks the windows forward, in which each call counts for as long as the
-// grants that are there.
-func (f Forecast) Calls(now time.Time) iter.Seq2[int, time.Time] {
-	return func(yield func(lane int, at time.Time) bool) {
-		w := walk{at: now, windows: slices.Clone(f.Windows), waiting: f.Waiting}
-		for i := range w.windows {
-			w.windows[i].Grants = slices.Clip(w.windows[i].Grants)
-		}
-		every := f.followEvery()
-		for follow := now.Add(every); w.waiting != [3]int{}; {
-			lane, at := w.next()
-			if every > 0 && !follow.After(at) { // it leaves nothing untouched, and so has a call no later than any lane
-				w.made(later(follow, w.free(func(Used) int { return 0 })))
-				follow = w.at.Add(every)
-				continue
-			}
-			w.made(at)
-			w.turn = w.turn.after(lane)
-			if w.waiting[lane]--; !yield(lane, at) {
-				return
-			}
-		}
-	}
-}
-
-// Latest is the forecast if all that each lane leaves untouched is used up by others in every window ahead. As long as no more
-// than that is used by others, no call comes later than it says.
-func (f Forecast) Latest() Forecast {
-	f.Windows = slices.Clone(f.Windows)
-	for i := range f.Windows {
-		for lane := range f.Windows[i].Leaves {
-			f.Windows[i].Leaves[lane] *= 2
-		}
-	}
-	return f
-}
-
 // walk is where a forecast has come to.
 type walk struct {
 	at      time.Time // of the last call
 	windows []Used
-	waiting [3]int
-	turn    turns
+	waiting ByLane
+	turns   Turns
+	spent   bool // urgent had to wait, and none of the others has had a call since
 }
 
 // next is the lane that the next call is of, and its time: of those that may be called first, the one whose turn it is.
-func (w *walk) next() (lane int, at time.Time) {
+func (w *walk) next() (l message.Lane, at time.Time) {
 	var free [3]time.Time
-	var may [3]bool
-	for l := range free {
-		if w.waiting[l] > 0 {
-			if free[l] = w.freeFor(l); at.IsZero() || free[l].Before(at) {
-				at = free[l]
-			}
+	w.spent = w.spent || w.waits(message.LaneUrgent) && w.leaving(message.LaneUrgent, 0).After(w.at)
+	for i, l := range [...]message.Lane{message.LaneUrgent, message.LaneNormal, message.LaneBulk} {
+		if !w.waits(l) {
+			continue
+		}
+		as, yields := w.turns.standing(l, w.waits, w.spent)
+		more := 0
+		if yields {
+			more = 1
+		}
+		if free[i] = w.leaving(as, more); at.IsZero() || free[i].Before(at) {
+			at = free[i]
 		}
 	}
-	for l := range free {
-		may[l] = w.waiting[l] > 0 && !free[l].After(at)
-	}
-	return w.turn.next(may), at
+	return w.turns.Next(func(l message.Lane) bool { return w.waits(l) && !free[index(l)].After(at) }), at
 }
 
-// freeFor is when a lane may be called next.
-func (w *walk) freeFor(lane int) time.Time {
-	leaves := lane
-	if lane == bulk && w.waiting[normal] > 0 && w.turn.bulkIsDue() {
-		leaves = normal
-	}
-	return w.free(func(u Used) int { return u.Leaves[leaves] })
+func (w *walk) waits(l message.Lane) bool { return w.waiting[index(l)] > 0 }
+
+// leaving is when a call may be had that leaves a lane's floor untouched, and so many more.
+func (w *walk) leaving(l message.Lane, more int) time.Time {
+	return w.free(func(u Used) int { return u.Floors[index(l)] + more })
 }
 
 // free is when a call may be had that leaves so many of each window.
@@ -129,52 +161,4 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-const (
-	urgent = iota
-	normal
-	bulk
-)
-
-// turns is whose turn it is.
-type turns struct {
-	urgent int // calls of urgent since another lane's
-	normal int // calls of normal since one of bulk
-}
-
-func (t turns) bulkIsDue() bool { return t.normal >= 3 }
-
-func (t turns) next(may [3]bool) int {
-	switch others := may[normal] || may[bulk]; {
-	case may[urgent] && (t.urgent < 9 || !others):
-		return urgent
-	case may[normal] && (!may[bulk] || !t.bulkIsDue()):
-		return normal
-	}
-	return bulk
-}
-
-func (t turns) after(lane int) turns {
-	switch lane {
-	case urgent:
-		t.urgent++
-	case normal:
-		t.urgent, t.normal = 0, t.normal+1
-	default:
-		t = turns{}
-	}
-	return t
-}
-
-// Leaves is what each lane leaves untouched of a window: urgent what is left to look-ups, normal so many percent for urgent, and
-// bulk twice that, never all of it.
-func Leaves(w Window, lookups, percent int) [3]int {
-	if w.Limit == 0 {
-		return [3]int{}
-	}
-	above := func(times int) int {
-		return min(lookups+(w.Limit*percent*times+99)/100, w.Limit-1)
-	}
-	return [3]int{above(0), above(1), above(2)}
 }

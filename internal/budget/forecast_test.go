@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // The walk finds for each call what trying each second in turn finds.
@@ -15,12 +17,7 @@ func TestForecastIsWhatASimulationFinds(t *testing.T) {
 		f := Forecast{Follow: time.Duration(rapid.IntRange(0, 30).Draw(t, "follow")) * time.Second}
 		for _, per := range []int{rapid.IntRange(1, 20).Draw(t, "short"), rapid.IntRange(20, 100).Draw(t, "long")} {
 			w := Used{Window: Window{Per: time.Duration(per) * time.Second, Limit: rapid.IntRange(0, 8).Draw(t, "limit")}}
-			if w.Limit > 0 {
-				for lane, least := 0, 0; lane < 3; lane++ {
-					least = rapid.IntRange(least, w.Limit-1).Draw(t, "leaves")
-					w.Leaves[lane] = least
-				}
-			}
+			w = w.Leaving(rapid.IntRange(0, 60).Draw(t, "percent"), rapid.IntRange(0, 2).Draw(t, "lookups"))
 			// There may be more grants than the limit: it was lowered.
 			for _, ago := range rapid.SliceOfN(rapid.IntRange(0, per+1), 0, 10).Draw(t, "ago") {
 				w.Grants = append(w.Grants, now.Add(-time.Duration(ago)*time.Second))
@@ -35,7 +32,7 @@ func TestForecastIsWhatASimulationFinds(t *testing.T) {
 		i := 0
 		for lane, at := range f.Calls(now) {
 			if i == len(want) || want[i].lane != lane || !want[i].at.Equal(at) {
-				t.Fatalf("call %d is of lane %d after %v, want %v", i+1, lane, at.Sub(now), want[i:])
+				t.Fatalf("call %d is of lane %s after %v, want %v", i+1, lane, at.Sub(now), want[i:])
 			}
 			i++
 		}
@@ -46,7 +43,7 @@ func TestForecastIsWhatASimulationFinds(t *testing.T) {
 }
 
 type call struct {
-	lane int
+	lane message.Lane
 	at   time.Time
 }
 
@@ -56,11 +53,13 @@ func simulate(now time.Time, f Forecast) (all []call) {
 	for i, w := range f.Windows {
 		calls[i] = slices.Clone(w.Grants)
 	}
-	var turn turns
+	var turns Turns
+	spent := false
 	waiting, every := f.Waiting, f.followEvery()
+	waits := func(l message.Lane) bool { return waiting[index(l)] > 0 }
 	follow := now.Add(every)
-	for at := now; waiting != [3]int{}; {
-		fits := func(lane int) bool { // -1: of following
+	for at := now; waiting != (ByLane{}); {
+		fits := func(floor func(Used) int) bool {
 			for i, w := range f.Windows {
 				n := 0
 				for _, c := range calls[i] {
@@ -68,34 +67,32 @@ func simulate(now time.Time, f Forecast) (all []call) {
 						n++
 					}
 				}
-				leaves := 0
-				switch {
-				case lane == bulk && waiting[normal] > 0 && turn.bulkIsDue():
-					leaves = w.Leaves[normal]
-				case lane >= 0:
-					leaves = w.Leaves[lane]
-				}
-				if w.Limit > 0 && n >= w.Limit-leaves {
+				if w.Limit > 0 && n >= max(1, w.Limit-floor(w)) {
 					return false
 				}
 			}
 			return true
 		}
-		var may [3]bool
-		for lane := range may {
-			may[lane] = waiting[lane] > 0 && fits(lane)
+		spent = spent || waits(message.LaneUrgent) && !fits(func(u Used) int { return u.Floors[0] })
+		may := func(l message.Lane) bool {
+			as, yields := turns.standing(l, waits, spent)
+			return waits(l) && fits(func(u Used) int {
+				if yields {
+					return u.Floors[index(as)] + 1
+				}
+				return u.Floors[index(as)]
+			})
 		}
-		switch {
-		case every > 0 && !follow.After(at) && fits(-1):
+		switch l := turns.Next(may); {
+		case every > 0 && !follow.After(at) && fits(func(Used) int { return 0 }):
 			follow = at.Add(every)
-		case may == [3]bool{}:
+		case l == "":
 			at = at.Add(time.Second)
 			continue
 		default:
-			lane := turn.next(may)
-			all = append(all, call{lane, at})
-			waiting[lane]--
-			turn = turn.after(lane)
+			all = append(all, call{l, at})
+			waiting[index(l)]--
+			turns, spent = turns.After(l), spent && l == message.LaneUrgent
 		}
 		for i := range calls {
 			calls[i] = append(calls[i], at)

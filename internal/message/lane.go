@@ -46,9 +46,14 @@ func ParseLane(name string) (Lane, error) {
 	if l := Lane(name); slices.Contains(Lanes(), l) {
 		return l, nil
 	}
-	var names []string
-	for _, l := range Lanes() {
-		names = append(names, string(l))
+	return "", fmt.Errorf("there is no lane %q: it is one of %s", name, LaneNames(Lanes()))
+}
+
+// LaneNames are the names of lanes, as a sentence lists them.
+func LaneNames(lanes []Lane) string {
+	names := make([]string, len(lanes))
+	for i, l := range lanes {
+		names[i] = string(l)
 	}
-	return "", fmt.Errorf("there is no lane %q: it is one of %s", name, strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }

@@ -20,7 +20,7 @@ func (s *Service) gauges() []prometheus.Collector {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		n, err := b.Pending(ctx)
+		_, n, err := b.Pending(ctx)
 		if err != nil {
 			return -1
 		}

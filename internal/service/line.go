@@ -52,22 +52,20 @@ func LookAtLine(ctx context.Context, b *broker.Broker, o broker.Overview, s conf
 	l := Line{asOf: o.Now}
 	windows := o.Limits()
 	l.unavailable, l.until = unavailable(o, windows)
-	waiting, err := b.Waiting(ctx)
-	if err != nil {
-		return Line{}, err
-	}
 	for i, lane := range message.Lanes() {
-		l.forecast.Waiting[i] = waiting[lane]
+		l.forecast.Waiting[i] = o.Lanes[lane].Pending
 	}
 	if l.unavailable != "" {
 		return l, nil
 	}
-	if l.forecast.Windows, err = b.Usage(ctx, windows); err != nil {
+	used, err := b.Usage(ctx, windows)
+	if err != nil {
 		return Line{}, err
 	}
-	for i, w := range l.forecast.Windows {
-		l.forecast.Windows[i].Leaves = budget.Leaves(w.Window, o.Reserve[w.Name], 5)
+	for i, u := range used {
+		used[i] = u.Leaving(s.Rates.UrgentReserve, o.Reserve[u.Name])
 	}
+	l.forecast.Windows = used
 	if len(o.Reserve) > 0 { // actions are followed
 		l.forecast.Follow = s.Track.PollInterval
 	}
@@ -118,20 +116,18 @@ func takes(r broker.Presence) bool {
 
 // Place is that of a request with so many of its lane before it.
 func (l Line) Place(lane message.Lane, before int) Place {
+	lane = cmp.Or(lane, message.LaneNormal)
 	p := Place{Lane: lane, Before: before}
-	index := indexOf(lane)
 	f := l.forecast
-	if f.Waiting[index] <= before {
-		f.Waiting[index] = before + 1
-	}
+	f.Waiting.AtLeast(lane, before+1)
 	if l.unavailable != "" { // the order is known all the same
 		p.Unavailable, p.Until = l.unavailable, l.until
-		p.Ahead, _ = call(f, l.asOf, index, before)
+		p.Ahead, _ = call(f, l.asOf, lane, before)
 		return p
 	}
 	p.AsOf = l.asOf
-	p.Ahead, p.ExpectedAt = call(f, l.asOf, index, before)
-	_, p.LatestAt = call(f.Latest(), l.asOf, index, before)
+	p.Ahead, p.ExpectedAt = call(f, l.asOf, lane, before)
+	_, p.LatestAt = call(f.Latest(), l.asOf, lane, before)
 	if p.LatestAt.Before(p.ExpectedAt) {
 		p.LatestAt = p.ExpectedAt
 	}
@@ -139,7 +135,7 @@ func (l Line) Place(lane message.Lane, before int) Place {
 }
 
 // call is how many calls come before the one of a lane that has so many of its lane before it, and its time.
-func call(f budget.Forecast, now time.Time, lane, before int) (ahead int, at time.Time) {
+func call(f budget.Forecast, now time.Time, lane message.Lane, before int) (ahead int, at time.Time) {
 	for of, at := range f.Calls(now) {
 		if of == lane {
 			if before == 0 {
@@ -154,7 +150,7 @@ func call(f budget.Forecast, now time.Time, lane, before int) (ahead int, at tim
 
 // Last is the place of a lane's last request; false: none waits.
 func (l Line) Last(lane message.Lane) (Place, bool) {
-	n := l.forecast.Waiting[indexOf(lane)]
+	n := l.forecast.Waiting.Of(lane)
 	if n == 0 {
 		return Place{}, false
 	}
@@ -173,7 +169,7 @@ func (l Line) Empty() (at time.Time) {
 
 // Next is the place of a request that is published on a lane now.
 func (l Line) Next(lane message.Lane) Place {
-	return l.Place(lane, l.forecast.Waiting[indexOf(lane)])
+	return l.Place(lane, l.forecast.Waiting.Of(lane))
 }
 
 // Of is the place of a message in the stream; false: it is not there any more.
@@ -182,7 +178,7 @@ func (l Line) Of(ctx context.Context, b *broker.Broker, lane message.Lane, seque
 	if err != nil || !there {
 		return Place{}, false, err
 	}
-	return l.Place(lane, max(l.forecast.Waiting[indexOf(lane)]-behind-1, 0)), true, nil
+	return l.Place(lane, max(l.forecast.Waiting.Of(lane)-behind-1, 0)), true, nil
 }
 
 // Calls are when the requests of a lane are expected to be called, in their order; none where that is not known.
@@ -191,7 +187,7 @@ func (l Line) Calls(lane message.Lane) (times []time.Time) {
 		return nil
 	}
 	for of, at := range l.forecast.Calls(l.asOf) {
-		if of == indexOf(lane) {
+		if of == lane {
 			times = append(times, at)
 		}
 	}
@@ -227,15 +223,6 @@ func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
 		return WaitOwn, now
 	}
 	return "", time.Time{}
-}
-
-func indexOf(lane message.Lane) int {
-	for i, l := range message.Lanes() {
-		if l == cmp.Or(lane, message.LaneNormal) {
-			return i
-		}
-	}
-	return 1
 }
 
 // When says it in words that follow "the request".

@@ -141,7 +141,7 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(
 			continue
 		}
 		q := Queued{Message: m}
-		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: message.LaneOf(conn.Names().Subject, m.Subject), Header: m.Header, Data: m.Data, Published: m.Time}
 		q.Req, q.invalid = rules.Parse(d)
 		if seq, is, _ := message.ParseReplay(m.Header); is {
 			if _, _, id, err := message.OriginalDelivery(m.Header, m.Data); err == nil {

@@ -9,6 +9,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -24,6 +25,7 @@ type Submission struct {
 	haltOn    Limit
 	since     time.Time     // what became final before counts for no limit
 	timeout   time.Duration // of waiting; 0: none
+	anyLane   bool          // none was asked for: where the stream has no bulk, normal will do
 
 	Stored, Duplicates int
 	forgotten          int // rows queued again that have results of an earlier run of the command
@@ -98,8 +100,18 @@ func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) err
 	return s.await(ctx, from)
 }
 
-// publish publishes the rows that are meant.
+// publish publishes the rows that are meant, on normal where the stream has no bulk and none was asked for.
 func (s *Submission) publish(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
+	err := s.publishOnLane(ctx, what, of, meant)
+	if errors.Is(err, broker.ErrNoLane) && s.anyLane && s.Bulk.Lane != message.LaneNormal {
+		fmt.Fprintf(s.env.Stderr, "%v: publishing on %s instead, in line with all others\n", err, s.Bulk.base)
+		s.Bulk.Lane = message.LaneNormal
+		err = s.publishOnLane(ctx, what, of, meant)
+	}
+	return err
+}
+
+func (s *Submission) publishOnLane(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
 	m := s.meter(what, of)
 	defer m.End()
 	err := s.publishRows(ctx, meant, func(f *RowStatus, r broker.Stored) {

@@ -9,7 +9,6 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -25,7 +24,7 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 		l, err = service.LookAtLine(ctx, s.broker, o, s.env.Settings)
 	}
 	if err == nil {
-		last, waits, err = l.Of(ctx, s.broker, s.lane(), seq)
+		last, waits, err = l.Of(ctx, s.broker, s.Bulk.Lane, seq)
 	}
 	return o, l, last, waits && err == nil
 }
@@ -47,7 +46,7 @@ func (s *Submission) sayWhen(ctx context.Context) {
 // warnExpiring warns of rows that expire before their turn. They are queued all the same: a limit may be raised, and others may
 // be taken back.
 func (s *Submission) warnExpiring(l service.Line, last service.Place) {
-	calls := l.Calls(s.lane())
+	calls := l.Calls(s.Bulk.Lane)
 	var first string
 	n := 0
 	for back, f := range s.Collector.latestFirst() {
@@ -127,5 +126,3 @@ func (h *collector) latestFirst() (rows []RowStatus) {
 	})
 	return rows
 }
-
-func (s *Submission) lane() message.Lane { return message.LaneNormal }

@@ -3,42 +3,14 @@ package broker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
 )
-
-// Waiting is how many requests the stream has of each lane, in hand or not.
-func (b *Broker) Waiting(ctx context.Context) (map[message.Lane]int, error) {
-	waiting, base := map[message.Lane]int{}, b.cfg.Names.Subject
-	for _, subjects := range []string{base, base + ".*"} {
-		s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, b.cfg.Names.Stream) })
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return waiting, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("stream %s: %w", b.cfg.Names.Stream, err)
-		}
-		info, err := within(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) {
-			return s.Info(ctx, jetstream.WithSubjectFilter(subjects))
-		})
-		if err != nil {
-			return nil, fmt.Errorf("stream %s: %w", b.cfg.Names.Stream, err)
-		}
-		for subject, n := range info.State.Subjects {
-			if lane := message.LaneOf(base, subject); lane.Subject(base) == subject {
-				waiting[lane] += int(n)
-			}
-		}
-	}
-	return waiting, nil
-}
 
 // Behind is how many requests of its lane are behind a message, and whether that is in the stream. The broker counts them, at no
 // cost that grows with their number, where the stream allows direct reads; else they are read.
