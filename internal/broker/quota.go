@@ -81,6 +81,20 @@ func (o Overview) Limits() []budget.Window {
 	return windows
 }
 
+// UrgentReserve is the percentage of each window that normal leaves to urgent: the most that a replica says; fallback if none does.
+func (o Overview) UrgentReserve(fallback int) int {
+	percent, said := 0, false
+	for _, r := range o.Replicas {
+		if r.UrgentReserve != nil {
+			percent, said = max(percent, *r.UrgentReserve), true
+		}
+	}
+	if !said {
+		return fallback
+	}
+	return percent
+}
+
 // mostGrants is how many grants are read at once: all of an hour of the API's own limit.
 const mostGrants = 2048
 

@@ -72,16 +72,20 @@ func HoldingUp(ctx context.Context, conn *broker.Broker, rates config.Rates, acc
 }
 
 // DeploymentStatus is `worker status`, of all replicas.
-func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates config.Rates) (admin.Status, error) {
-	o, err := b.Overview(ctx, config.Windows(rates))
+func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, s config.Settings) (admin.Status, error) {
+	o, err := b.Overview(ctx, config.Windows(s.Rates))
 	if err != nil {
 		return admin.Status{}, err
 	}
-	return statusOf(ctx, o, tally)
+	return statusOf(ctx, b, o, tally, s)
 }
 
 // statusOf makes the object of contract §1. It is healthy while nothing stops any replica and one runs at least.
-func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
+func statusOf(ctx context.Context, b *broker.Broker, o broker.Overview, tally *broker.Tally, s config.Settings) (admin.Status, error) {
+	line, err := LookAtLine(ctx, b, o, s)
+	if err != nil {
+		return admin.Status{}, err
+	}
 	results, _, current, err := tally.Counts(ctx)
 	if err != nil {
 		return admin.Status{}, err
@@ -101,6 +105,9 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 		waits := admin.Lane{Pending: o.Lanes[l].Pending}
 		if oldest := o.Lanes[l].Oldest; !oldest.IsZero() {
 			waits.OldestSeconds = max(time.Since(oldest).Seconds(), 0)
+		}
+		if last, any := line.Last(l); any {
+			waits.ExpectedAt, waits.LatestAt, waits.Unavailable = last.ExpectedAt, last.LatestAt, last.Unavailable
 		}
 		status.Queue.Lanes[string(l)] = waits
 	}

@@ -63,7 +63,7 @@ func LookAtLine(ctx context.Context, b *broker.Broker, o broker.Overview, s conf
 		return Line{}, err
 	}
 	for i, u := range used {
-		used[i] = u.Leaving(s.Rates.UrgentReserve, o.Reserve[u.Name])
+		used[i] = u.Leaving(o.UrgentReserve(s.Rates.UrgentReserve), o.Reserve[u.Name])
 	}
 	l.forecast.Windows = used
 	if len(o.Reserve) > 0 { // actions are followed

@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -88,7 +89,7 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 	case s.standing() == queued: // an entry is of an earlier run
 		return nil
 	case s.place == nil:
-		s.place = &service.Place{Lane: message.LaneNormal}
+		s.place = &service.Place{Lane: cmp.Or(s.Entry.Lane, message.LaneNormal)}
 	}
 	own := s.place.Own(s.Entry, line.AsOf())
 	s.place = &own
