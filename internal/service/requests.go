@@ -140,8 +140,8 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(
 		if !look.mayName(m) {
 			continue
 		}
-		q := Queued{Message: m}
-		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: message.LaneOf(conn.Names().Subject, m.Subject), Header: m.Header, Data: m.Data, Published: m.Time}
+		q := Queued{Message: m, Lane: message.LaneOf(conn.Names().Subject, m.Subject)}
+		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: q.Lane, Header: m.Header, Data: m.Data, Published: m.Time}
 		q.Req, q.invalid = rules.Parse(d)
 		if seq, is, _ := message.ParseReplay(m.Header); is {
 			if _, _, id, err := message.OriginalDelivery(m.Header, m.Data); err == nil {
@@ -158,6 +158,7 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(
 // Queued is a message in the request stream.
 type Queued struct {
 	broker.Message
+	Lane   message.Lane
 	Replay uint64 // the dead letter that it replays; 0: none
 	Req    message.Request
 	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.

@@ -77,7 +77,7 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 		return err
 	}
 	for _, q := range s.Queued {
-		p, waits, err := line.Of(ctx, conn, message.LaneOf(conn.Names().Subject, q.Subject), q.Sequence)
+		p, waits, err := line.Of(ctx, conn, q.Lane, q.Sequence)
 		if err != nil {
 			return err
 		}
