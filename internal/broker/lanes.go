@@ -27,12 +27,9 @@ func (n Names) LaneConsumer(l message.Lane) string { return n.Consumer + l.Suffi
 // Takes reports whether requests come on a subject.
 func (n Names) Takes(subject string) bool { return slices.Contains(n.laneSubjects(), subject) }
 
-// laneSubjects are those of all lanes, the most urgent first.
-func (n Names) laneSubjects() (all []string) {
-	for _, l := range message.Lanes() {
-		all = append(all, n.LaneSubject(l))
-	}
-	return all
+// laneSubjects are those of all lanes.
+func (n Names) laneSubjects() []string {
+	return []string{n.Subject, n.LaneSubject(message.LaneUrgent), n.LaneSubject(message.LaneBulk)}
 }
 
 // carries reports whether a stream stores what is published on a subject.
@@ -66,10 +63,11 @@ func (t topology) withoutLanes(cfg jetstream.StreamConfig) string {
 		cfg.Name, strings.Join(lacks, " and "), cfg.Name, strings.Join(slices.Concat(cfg.Subjects, lacks), ","))
 }
 
-// extend adds the subjects of lanes to the request stream, if this program made it.
+// extend adds the subjects of lanes to the request stream, if this program made it. One that lost the subject of normal too
+// is not as this program knows it, and is left alone.
 func (b *Broker) extend(ctx context.Context, s jetstream.Stream) (jetstream.Stream, error) {
 	cfg := s.CachedInfo().Config
-	if cfg.Metadata[madeBy] != thisProgram || b.topology.withoutLanes(cfg) == "" {
+	if cfg.Metadata[madeBy] != thisProgram || !carries(cfg, b.cfg.Names.Subject) || b.topology.withoutLanes(cfg) == "" {
 		return s, nil
 	}
 	cfg.Subjects = slices.Clone(cfg.Subjects)

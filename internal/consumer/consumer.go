@@ -172,7 +172,7 @@ func (l *loop) pull(ctx, work context.Context) error {
 
 // one asks for a message, has it wait for its slot, and hands it to the handler.
 func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
-	if err := p.ask(probe); err != nil {
+	if err := p.ask(probe, len(l.loops)); err != nil {
 		l.probed(probe)
 		return err
 	}
@@ -185,6 +185,9 @@ func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
 			l.progress()
 		}
 		l.probed(probe)
+		if probe {
+			l.othersProbe(ctx)
+		}
 		return err
 	}
 	beat := l.keepAlive(msg)
@@ -211,6 +214,14 @@ func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
 		l.handle(ctx, work, msg, probe)
 	})
 	return nil
+}
+
+// othersProbe gives each other lane the time to look for a message to probe with.
+func (l *loop) othersProbe(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(pullExpiry - pullExpiry/time.Duration(len(l.loops))):
+	}
 }
 
 // more reports whether the broker has more for the consumer that a message came from.

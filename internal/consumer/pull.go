@@ -24,9 +24,6 @@ const (
 	idlePullExpiry = 4 * time.Second
 )
 
-// probePullExpiry is the same while the breaker is open: each lane in turn is asked for a message to probe with.
-const probePullExpiry = pullExpiry / 3
-
 // puller pulls messages, with one pull request at a time. The client library's Fetch (nats.go v1.55.0) mistakes a message
 // without a payload for a status of JetStream if it has the header Status, and takes a header Nats-Pin-Id for its own: so
 // anybody who may publish a request could end every fetch.
@@ -63,14 +60,14 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 	return p, nil
 }
 
-// ask asks for a message.
-func (p *puller) ask(probe bool) error {
+// ask asks for a message. For one to probe with each of the lanes is asked in turn, all of them together as long as one is else.
+func (p *puller) ask(probe bool, lanes int) error {
 	expiry := min(pullExpiry, p.longest)
 	if p.empty++; p.empty > idlePulls {
 		expiry = p.longest
 	}
 	if probe {
-		expiry, p.empty = min(probePullExpiry, p.longest), 0
+		expiry, p.empty = min(pullExpiry/time.Duration(lanes), p.longest), 0
 	}
 	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":1,"expires":%d}`, expiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)

@@ -52,7 +52,7 @@ func TestUnrestrictRequest(t *testing.T) {
 	if string(a.Raw) != created || a.ID != actionID {
 		t.Errorf("action %+v", a)
 	}
-	if diff := cmp.Diff([]string{"unrestrict"}, b.uses); diff != "" {
+	if diff := cmp.Diff([]string{"normal"}, b.uses); diff != "" {
 		t.Error(diff)
 	}
 }
