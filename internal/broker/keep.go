@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -90,17 +91,26 @@ func (b *Broker) Conditions() (all []health.Condition) {
 		c.Since, c.Until = f.ledger.created, until
 		all = append(all, c)
 	}
-	switch info := f.consumer; {
-	case info == nil:
+	for _, l := range message.Lanes() {
+		if info := f.consumers[l]; info != nil {
+			all = append(all, ofConsumer(info)...)
+		}
+	}
+	return all
+}
+
+// ofConsumer are about the consumer of a lane.
+func ofConsumer(info *jetstream.ConsumerInfo) []health.Condition {
+	switch {
 	case info.Paused:
 		c := health.New(health.ConsumerPaused, fmt.Sprintf("somebody has paused the consumer %s: nothing is delivered", info.Name))
 		c.Until = info.TimeStamp.Add(info.PauseRemaining).UTC()
-		all = append(all, c)
+		return []health.Condition{c}
 	case info.Config.MaxAckPending > 0 && info.NumAckPending >= info.Config.MaxAckPending && info.NumPending > 0:
-		all = append(all, health.New(health.AckPending, fmt.Sprintf("the consumer %s delivers no more than %d requests that are not acknowledged (max_ack_pending), and so many are out or wait for their delay; %d wait behind them",
-			info.Name, info.Config.MaxAckPending, info.NumPending)))
+		return []health.Condition{health.New(health.AckPending, fmt.Sprintf("the consumer %s delivers no more than %d requests that are not acknowledged (max_ack_pending), and so many are out or wait for their delay; %d wait behind them",
+			info.Name, info.Config.MaxAckPending, info.NumPending))}
 	}
-	return all
+	return nil
 }
 
 // Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
@@ -114,8 +124,25 @@ func (b *Broker) Sound(ctx context.Context) error {
 	return nil
 }
 
-// Deliveries is what the consumer said of itself at the last look; nil: there was none.
-func (b *Broker) Deliveries() *jetstream.ConsumerInfo { return b.found.Load().consumer }
+// Deliveries is what the consumers of the lanes say together.
+type Deliveries struct {
+	Waiting   int    // requests that were never delivered
+	Delivered uint64 // deliveries to any replica that there have been
+	Out       int    // requests that were delivered, and neither acknowledged nor handed back
+	Asked     bool   // on each lane somebody asks for requests and gets none
+	Floor     uint64 // grows when everything up to another message of a lane was acknowledged
+}
+
+// Deliveries is what the consumers said at the last look; known: there was one.
+func (b *Broker) Deliveries() (d Deliveries, known bool) {
+	consumers := b.found.Load().consumers
+	d.Asked = true
+	for _, info := range consumers {
+		d.Waiting, d.Delivered = d.Waiting+int(info.NumPending), d.Delivered+info.Delivered.Consumer
+		d.Out, d.Floor, d.Asked = d.Out+info.NumAckPending, d.Floor+info.AckFloor.Stream, d.Asked && info.NumWaiting > 0
+	}
+	return d, len(consumers) > 0
+}
 
 // Unsound reports whether a stream is missing, unfit or full.
 func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }

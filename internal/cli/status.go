@@ -22,7 +22,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 	}
 	defer session.CloseAfterCommand(conn)
 	conn.AwaitPresence(ctx)
-	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(0), env.Settings.Rates)
+	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(0), env.Settings)
 	if err != nil {
 		return err
 	}

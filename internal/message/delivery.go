@@ -16,6 +16,7 @@ type Delivery struct {
 	Stream    string
 	Sequence  uint64 // in the stream
 	Subject   string
+	Lane      Lane // Subject's; "": unknown
 	Header    Header
 	Data      []byte
 	Published time.Time // when the broker stored it, in the broker's time
@@ -26,6 +27,19 @@ type Delivery struct {
 // Ref is STREAM:SEQ, the name of a message that has no id of its own.
 func (d Delivery) Ref() string {
 	return d.Stream + ":" + strconv.FormatUint(d.Sequence, 10)
+}
+
+type inHand struct{}
+
+// InHand is a context in which a delivery is worked on: who waits for a call in it waits in the order of the stream.
+func InHand(ctx context.Context, d Delivery) context.Context {
+	return context.WithValue(ctx, inHand{}, d.Sequence)
+}
+
+// SequenceInHand is the sequence of the delivery that is worked on; 0: none is.
+func SequenceInHand(ctx context.Context) uint64 {
+	sequence, _ := ctx.Value(inHand{}).(uint64)
+	return sequence
 }
 
 // Outcome is what becomes of a delivery: an ack, or a nak with a delay.

@@ -61,7 +61,7 @@ func (p *attempt) facts() facts {
 	return facts{
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, orphaned: p.d.Attempt > 1 && p.isSource(p.e), stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
-		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited(),
+		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited() && p.lane() != message.LaneUrgent,
 	}
 }
 
@@ -92,10 +92,17 @@ func (p *attempt) updateBreaker(s step) {
 	}
 }
 
+// backInLine is how soon a message that waits for quota is back in its lane: before the next call is free as a rule, or those
+// behind it overtake it. It costs nothing, because nothing is pulled while no call can be had.
+const backInLine = time.Second
+
 // nak naks the message. One that met a fault is redelivered only after the breaker's next probe.
 func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
+	}
+	if s.quota {
+		s.after = min(s.after, backInLine)
 	}
 	return message.Later(s.after, s.cause)
 }
@@ -192,7 +199,7 @@ func (p *attempt) count(s step) {
 	if p.e.ActionID != "" {
 		p.Metrics.accepted(&p.e)
 		if line := p.Log.Check(zap.InfoLevel, "call accepted"); line != nil {
-			line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
+			line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID), zap.String("lane", string(p.e.Lane)),
 				zap.String("action_id", p.e.ActionID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
 				zap.String("correlation_id", p.e.CorrelationID()))...)
 		}

@@ -91,7 +91,7 @@ func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
 	for _, k := range f.found {
 		ids[k.RequestID] = true
 	}
-	waiting, _, err := ReadQueue(ctx, conn, func(q Queued) bool { return !ids[q.Req.ID] && f.means(q.known()) })
+	waiting, err := ReadQueue(ctx, conn, f.name, func(q Queued) bool { return !ids[q.Req.ID] && f.means(q.known()) })
 	for _, q := range waiting {
 		f.add(q.known())
 	}
@@ -126,19 +126,22 @@ func (k Known) state() string {
 	return k.State
 }
 
-// ReadQueue finds messages in the request stream, and says how many there are in all.
-func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool) (found []Queued, all int, err error) {
+// ReadQueue finds messages in the request stream that are meant. They have the name as id, machine or ticket; "" is any.
+func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(Queued) bool) (found []Queued, err error) {
 	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
+	look := glanceFor(name)
 	for m, err := range conn.Queue(ctx) {
 		if broker.IsMissing(err) {
-			return found, all, nil
+			return found, nil
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		all++
-		q := Queued{Message: m, Place: all}
-		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		if !look.mayName(m) {
+			continue
+		}
+		q := Queued{Message: m, Lane: message.LaneOf(conn.Names().Subject, m.Subject)}
+		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: q.Lane, Header: m.Header, Data: m.Data, Published: m.Time}
 		q.Req, q.invalid = rules.Parse(d)
 		if seq, is, _ := message.ParseReplay(m.Header); is {
 			if _, _, id, err := message.OriginalDelivery(m.Header, m.Data); err == nil {
@@ -149,13 +152,13 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool)
 			found = append(found, q)
 		}
 	}
-	return found, all, nil
+	return found, nil
 }
 
 // Queued is a message in the request stream.
 type Queued struct {
 	broker.Message
-	Place  int    // 1: the oldest
+	Lane   message.Lane
 	Replay uint64 // the dead letter that it replays; 0: none
 	Req    message.Request
 	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.

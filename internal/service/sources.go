@@ -37,7 +37,7 @@ func (s *Service) presence() broker.Presence {
 	_, p, _ := s.current()
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
-		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
+		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
 		NotKept: p.notKept(), Hands: p.hands(),
 	}
 	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the words of the version before
@@ -68,7 +68,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	o.InFlight += now.InFlight - o.Replicas[said].InFlight
 	o.NotKept += now.NotKept - o.Replicas[said].NotKept
 	o.Replicas[said] = now
-	return statusOf(ctx, o, p.Tally)
+	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 
 // recent is what the page shows besides.
@@ -93,18 +93,11 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		return r, err
 	}
 	p.digest.Show(&r)
-	limits := config.Windows(s.Settings.Rates)
-	o, err := b.Overview(ctx, limits)
+	line, err := s.lines.Look(ctx, b, s.Settings)
 	if err != nil {
 		return r, err
 	}
-	used, err := b.Usage(ctx, limits, o.Reserve)
-	if err != nil {
-		return r, err
-	}
-	if at, ok := ExpectedEnd(time.Now(), o, used); ok {
-		r.EmptyAt = at
-	}
+	r.EmptyAt = line.Empty()
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}

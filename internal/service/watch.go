@@ -61,12 +61,12 @@ const watchEvery = 5 * time.Second
 // what was known last says nothing new.
 func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 	for Pause(ctx, watchEvery) {
-		if info := s.Broker.Deliveries(); info != nil {
+		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
-			p.watch.requests(time.Now(), int(info.NumPending), info.Delivered.Consumer, len(health.HoldingUp(known, false)) > 0)
+			p.watch.requests(time.Now(), d.Waiting, d.Delivered, len(health.HoldingUp(known, false)) > 0)
 			if others, all := p.replicas.Hands(); all {
 				others[""] = p.hands()
-				p.out.look(time.Now(), outLook{Out: info.NumAckPending, Asked: info.NumWaiting > 0, Floor: info.AckFloor.Stream}, others)
+				p.out.look(time.Now(), outLook{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
 			}
 		}
 	}
