@@ -216,5 +216,5 @@ func IsMissing(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFou
 // OwnSubjects are the subjects, some with wildcards, that belong to the worker: no request's replyTo.
 func (n Names) OwnSubjects() []string {
 	n = n.withDefaults()
-	return []string{n.Subject, n.ResultsSubject, n.DeadletterSubject, AuditSubject, ownSubjects, "$KV.>"}
+	return []string{n.Subject, n.ResultsSubject, n.DeadletterSubject, n.ControlSubject, AuditSubject, ownSubjects, "$KV.>"}
 }

@@ -40,6 +40,7 @@ type Rule struct {
 	ticket   bool // required
 	PerHour  int  // machines; 0: no limit
 	machines map[string]bool
+	Operate  bool // may order about others' requests
 }
 
 // maxPolicy bounds the file, in bytes: some twenty thousand machines.

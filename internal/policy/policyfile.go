@@ -139,8 +139,13 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 			}
 		case "machines":
 			r.machines = f.machines(key, pair.Value)
+		case "operate":
+			var err error
+			if r.Operate, err = strconv.ParseBool(value); err != nil || !plain {
+				f.mistake(key, "operate must be true or false")
+			}
 		default:
-			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines_per_hour and machines", shown(key.Value))
+			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines_per_hour, machines and operate", shown(key.Value))
 		}
 	}
 	return r

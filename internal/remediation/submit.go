@@ -78,6 +78,7 @@ type Submitter struct {
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
 	Quota       Quota          // nil: calls are not limited
+	Orders      *Orders        // nil: nobody orders anything
 	Tracing     Tracing
 	Log         *zap.Logger
 
