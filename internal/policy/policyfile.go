@@ -144,8 +144,10 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 			if r.Operate, err = strconv.ParseBool(value); err != nil || !plain {
 				f.mistake(key, "operate must be true or false")
 			}
+		case "approvals":
+			r.Approvals = f.approvals(key, pair.Value)
 		default:
-			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines_per_hour, machines and operate", shown(key.Value))
+			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines_per_hour, machines, operate and approvals", shown(key.Value))
 		}
 	}
 	return r
