@@ -9,6 +9,7 @@ import (
 
 // Kinds of an AuditRecord.
 const (
+	AuditAwaiting = "awaiting" // the run awaits approval
 	AuditAccepted = "accepted" // the API accepted the call, or an action was adopted; it is followed
 	AuditDecided  = "decided"  // the run has ended
 	AuditRefused  = "refused"  // a message without a claim on an id
@@ -51,6 +52,8 @@ type AuditRecord struct {
 	Client      string `json:"client,omitempty"`   // whose, where nobody signs
 	Policy      string `json:"policy,omitempty"`   // allowed, refused; "" if none was asked
 
+	Approval *Approval `json:"approval,omitempty"` // what was awaited before the call, and who gave it
+
 	Outcome      string           `json:"outcome,omitempty"`
 	Error        *message.Failure `json:"error,omitempty"`
 	Attempts     int              `json:"attempts,omitempty"`
@@ -75,7 +78,8 @@ type AuditRecord struct {
 	// Of AuditOrdered, whose Act is the verb. SignedBy, Signer and Client are the order's own.
 	Whose     string `json:"whose,omitempty"` // whose request is meant, as the order says
 	Actions   bool   `json:"actions,omitempty"`
-	Order     string `json:"order,omitempty"` // the payload that was signed
+	Subject   string `json:"subject,omitempty"` // it was signed for
+	Order     string `json:"order,omitempty"`   // the payload that was signed
 	Signature string `json:"signature,omitempty"`
 
 	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
@@ -89,6 +93,9 @@ func (r AuditRecord) Shorten() AuditRecord {
 		short := message.Shorten(*s, 200)
 		r.Shortened = r.Shortened || short != *s
 		*s = short
+	}
+	if r.Approval != nil {
+		r.Approval, r.Shortened = r.Approval.without(), true
 	}
 	if r.Error != nil {
 		e := *r.Error
@@ -111,7 +118,7 @@ func (e *Entry) Audit() AuditRecord {
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
 		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
 		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
-		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
+		Calls: e.Calls, CallsOmitted: e.CallsOmitted, Approval: e.Approval.record(), PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
 	}
 	if e.Allowed {
 		r.Policy = policyAllowed

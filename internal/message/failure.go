@@ -19,6 +19,8 @@ const (
 	CodePolicy          = "policy"
 	CodeCancelled       = "cancelledByRequest"
 	CodeBatchCancelled  = "batchCancelled"
+	CodeDenied          = "denied"
+	CodeApprovalExpired = "approvalExpired"
 )
 
 // Origins of a Failure.

@@ -22,6 +22,9 @@ const (
 const (
 	maxReason = 1000 // characters, of an order
 	maxBatch  = 1024 // characters, of a batch that can be ordered about
+
+	// maxVerdict is the most that an approve or a deny may have, in bytes: the record of the run holds each that counts.
+	maxVerdict = 4 << 10
 )
 
 // Order is one message on the control subject (docs/schemas/control.json): what somebody wants done about requests. It is of
@@ -41,6 +44,8 @@ type Order struct {
 	// By and Key are who signed it, by name and public nkey; "" where no signers are configured. Via is the client of worker
 	// intake that it came from; "" if it came by another way.
 	By, Key, Via string
+	// Of approve and deny what was signed, where, and the signature: others can verify it (contract §9).
+	Subject, Text, Signature string
 
 	Ref    string    // STREAM:SEQ
 	Stored time.Time // by the broker's clock
@@ -67,6 +72,12 @@ func (r Rules) ParseOrder(d Delivery) (Order, *Invalid) {
 		return bare, &Invalid{Code: CodeMalformed, Message: err.Error(), ClaimedID: claimed}
 	}
 	o.By, o.Key, o.Via, o.Ref, o.Stored = bare.By, bare.Key, via, bare.Ref, bare.Stored
+	if o.Verb == VerbApprove || o.Verb == VerbDeny {
+		if n := len(d.Data); n > maxVerdict {
+			return o, &Invalid{Code: CodeTooLarge, Message: fmt.Sprintf("payload: has %d bytes, more than the %d that an audit record has room for; shorten the reason", n, maxVerdict), ClaimedID: claimed}
+		}
+		o.Subject, o.Text, o.Signature = d.Subject, string(d.Data), d.Header.Get(HeaderSignature)
+	}
 	if !o.ExpiresAt.IsZero() && !o.Stored.Before(o.ExpiresAt) {
 		return o, &Invalid{Code: CodeExpired, Message: "expiresAt: the order expired at " + o.ExpiresAt.UTC().Format(time.RFC3339) + ", before it was stored; give it anew if it still holds", ClaimedID: claimed}
 	}

@@ -20,11 +20,13 @@ const (
 	Rejected  = "rejected"
 	Abandoned = "abandoned"
 	DryRun    = "dryRun"
+
+	AwaitingApproval = "awaitingApproval" // never final
 )
 
 // IsOutcome reports whether s is one of the outcomes.
 func IsOutcome(s string) bool {
-	return slices.Contains([]string{Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun}, s)
+	return slices.Contains([]string{Submitted, AwaitingApproval, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun}, s)
 }
 
 // Result is one message on the results subject (docs/schemas/result.json).
@@ -45,6 +47,8 @@ type Result struct {
 	Error                  *Failure         `json:"error,omitempty"`
 	Attempts               int              `json:"attempts"`
 	Adopted                bool             `json:"adopted,omitempty"`
+	Approval               *Approval        `json:"approval,omitempty"`
+	ApprovedBy             []string         `json:"approvedBy,omitempty"`
 	CancelRequested        *CancelRequested `json:"cancelRequested,omitempty"`
 	SignedBy               string           `json:"signedBy,omitempty"`
 	Client                 string           `json:"client,omitempty"`
@@ -53,6 +57,14 @@ type Result struct {
 	FinishedAt             time.Time        `json:"finishedAt,omitzero"`
 
 	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
+}
+
+// Approval is what a run awaits before its call.
+type Approval struct {
+	Required  int       `json:"required"`
+	By        []string  `json:"by"` // who may approve
+	ExpiresAt time.Time `json:"expiresAt"`
+	Digest    string    `json:"digest"`
 }
 
 // CancelRequested says that the run was ordered to be cancelled. An action that was accepted goes its way all the same, unless
@@ -69,8 +81,11 @@ type CancelRequested struct {
 // has a phase.
 func (r Result) MessageID() string {
 	phase := "submitted"
-	if r.Final {
+	switch {
+	case r.Final:
 		phase = "final"
+	case r.Outcome == AwaitingApproval:
+		phase = "approval"
 	}
 	id := percentEncode(r.RequestID) + ":" + phase + ":" + strconv.Itoa(r.Run)
 	if r.Owner != "" {

@@ -28,6 +28,7 @@ type Approvals struct {
 
 const (
 	mostApprovals = 5 // what each of them signed must fit into an audit record beside all else
+	mostApprovers = 50
 	mostWithin    = message.MaxSignFor
 )
 
@@ -118,8 +119,8 @@ func (f *policyFile) approvals(at *token.Token, node ast.Node) *Approvals {
 
 func (f *policyFile) approvers(a *Approvals, at *token.Token, node ast.Node) {
 	list, ok := node.(*ast.SequenceNode)
-	if !ok || len(list.Values) == 0 {
-		f.mistake(at, "approvals: by must be a list of signers' names")
+	if !ok || len(list.Values) == 0 || len(list.Values) > mostApprovers {
+		f.mistake(at, "approvals: by must be a list of signers' names, of %d at most", mostApprovers)
 		return
 	}
 	for _, item := range list.Values {

@@ -101,6 +101,12 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	if f.refusal, f.allowed = p.refusal(); f.refusal != nil {
 		return f, nil
 	}
+	if f.approval.stops() { // it may have been given a moment ago
+		p.Orders.refresh(p.wait)
+		if f.approval = p.approval(); f.approval.stops() {
+			return f, nil
+		}
+	}
 	if f.paused = p.paused(); f.paused > 0 {
 		return f, nil
 	}

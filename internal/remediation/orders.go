@@ -65,6 +65,8 @@ func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
+	case !may && isVerdict(&order):
+		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy names %s in nobody's approvals; have the name added to by", cmp.Or(order.By, "nobody who signs")), ClaimedID: order.ID}
 	case !may:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy does not let %s order about others' requests; it needs operate: true", order.By), ClaimedID: order.ID}
 	}
@@ -109,6 +111,10 @@ func (o *Orders) Hear(d message.Delivery) {
 	switch order.Verb {
 	case message.VerbCancel: // the first counts
 		if _, is := of[s]; is {
+			return
+		}
+	case message.VerbApprove, message.VerbDeny: // the first counts, until it expires
+		if first, is := of[s]; is && (first.ExpiresAt.IsZero() || order.Stored.Before(first.ExpiresAt)) {
 			return
 		}
 	case message.VerbPause, message.VerbResume: // the last of either counts
@@ -289,12 +295,15 @@ func (o *Orders) means(order *message.Order) (whose owner, may bool) {
 		}
 		whose.client = order.Via
 	}
-	if o.Rules.Signers == nil {
-		return whose, true
+	if o.Rules.Signers == nil { // nobody signs, and an approval is nobody's
+		return whose, !isVerdict(order)
 	}
 	name := o.Rules.Signers.NameOf(order.Key)
 	if name == "" {
 		return whose, false
+	}
+	if isVerdict(order) {
+		return whose, o.Policy.Approver(name)
 	}
 	if o.Policy != nil {
 		if _, rule := o.Policy.Rule(name, order.Key); rule != nil && rule.Operate {

@@ -25,6 +25,7 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	p.owners = records
 	var before ledger.Entry
 	for key, rec := range records {
 		e, err := ledger.DecodeEntry(rec)
@@ -41,6 +42,16 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 		return idKey, nil
 	}
 	return own, nil
+}
+
+// othersHave reports whether the request of another owner has the same id, machine and comment.
+func (p *attempt) othersHave() bool {
+	for key, rec := range p.owners {
+		if e, err := ledger.DecodeEntry(rec); key != p.key && err == nil && e.State != "" && e.Print == p.e.Print {
+			return true
+		}
+	}
+	return false
 }
 
 // isSource reports whether this message opened the entry.

@@ -105,7 +105,8 @@ type incoming struct {
 	origin       message.Delivery // what it says: the same, or for a replay what the dead letter held
 	replay       replay
 	req          message.Request
-	unauthorized *message.Invalid // not nil: it was taken before, and may not be called for any more
+	owners       map[string]ledger.Record // all that the ledger has of the id, whoever's it is
+	unauthorized *message.Invalid         // not nil: it was taken before, and may not be called for any more
 }
 
 // scope is where and how long the attempt may work, and its span.
