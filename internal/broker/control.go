@@ -82,6 +82,28 @@ func (b *Broker) order(m Message) message.Delivery {
 	return message.Delivery{Stream: b.cfg.Names.ControlStream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1}
 }
 
+// Waiting implements remediation.Queue.
+func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error) {
+	n := c.b.cfg.Names
+	if info := c.b.found.Load().consumer; info != nil { // a stream that others made may keep what was acknowledged
+		from = max(from, info.AckFloor.Stream+1)
+	}
+	s, err := c.b.open(ctx, n.Stream)
+	if err != nil {
+		return from, err
+	}
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.Subject, from: from}) {
+		if err == nil {
+			err = fn(message.Delivery{Stream: n.Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1})
+		}
+		if err != nil {
+			return from, err
+		}
+		from = m.Sequence + 1
+	}
+	return max(from, s.CachedInfo().State.LastSeq+1), nil
+}
+
 // recordEvery is how often orders are recorded: soon enough for the command that waits for what became of its own.
 const recordEvery = 2 * time.Second
 

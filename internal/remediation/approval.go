@@ -130,6 +130,11 @@ type approval struct {
 // stops reports whether the run may not be called for.
 func (a approval) stops() bool { return a.need != nil && (a.given == nil || a.denied != nil) }
 
+// halts reports whether people, or that it is not known what they say, keep the run from being called for.
+func (f facts) halts() bool {
+	return f.ordered != (ordered{}) || f.unheard || f.approval.stops()
+}
+
 // approval gathers what is asked of people before the call of a run that is not called yet, and what they said.
 func (p *attempt) approval() (a approval) {
 	if p.Policy == nil || p.e.State == ledger.StateSubmitted || p.e.State == ledger.StateFinal {

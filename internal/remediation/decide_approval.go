@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -23,7 +24,7 @@ const (
 
 // awaitApproval decides whether a run may go on, as far as people are asked; the step is doCall then. What was asked before is
 // judged anew each time, by the policy as it is now: who is named no more, or is trusted no more, has not approved. Facts:
-// approval, now, message.
+// approval, unheard, now, message.
 func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	a := f.approval
 	if a.need == nil {
@@ -44,6 +45,8 @@ func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case a.given != nil:
 		e.Approval = &mine
 		return e, step{do: doCall}
+	case !f.now.Before(asked.ExpiresAt) && f.unheard: // it may have been given in time
+		return putOff(e, wait(time.Second, health.ControlUnreadable))
 	case !f.now.Before(asked.ExpiresAt):
 		e.Approval = &mine
 		return reject(e, f, &message.Failure{Code: message.CodeApprovalExpired, Origin: message.OriginRequest, Message: fmt.Sprintf(

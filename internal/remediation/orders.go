@@ -181,6 +181,20 @@ func (o *Orders) changed() <-chan struct{} {
 	return o.news
 }
 
+// cancels reports whether anybody has ordered anything to be cancelled.
+func (o *Orders) cancels() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.ids)+len(o.batches) > 0
+}
+
+// mentions reports whether there is any order about an id or a batch.
+func (o *Orders) mentions(id, batch string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.ids[id]) > 0 || batch != "" && len(o.batches[batch]) > 0
+}
+
 // target is a run that orders may be about.
 type target struct {
 	id, batch, signer, client string

@@ -106,6 +106,7 @@ type incoming struct {
 	replay       replay
 	req          message.Request
 	owners       map[string]ledger.Record // all that the ledger has of the id, whoever's it is
+	withdrawn    bool                     // nobody pulled it: its run is to be cancelled (withdraw.go)
 	unauthorized *message.Invalid         // not nil: it was taken before, and may not be called for any more
 }
 
@@ -139,12 +140,17 @@ func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out 
 func (p *attempt) handle() (message.Outcome, error) {
 	if invalid, err := p.resolveReplay(); err != nil {
 		return message.Outcome{}, err
+	} else if invalid != nil && p.withdrawn {
+		return message.Done(), nil
 	} else if invalid != nil {
 		p.req.TraceParent, p.req.TraceState = message.TraceFrom(p.d.Header, message.Content{})
 		return p.refuse(p.req, invalid)
 	}
 	req, invalid := p.Rules.Parse(p.origin)
 	p.req = req
+	if invalid != nil && p.withdrawn {
+		return message.Done(), nil
+	}
 	var err error
 	if invalid != nil {
 		p.key, err = p.find(p.claimed(invalid), "")
@@ -210,6 +216,9 @@ func (p *attempt) open() (message.Outcome, error) {
 		lostBefore: p.lostBefore(),
 		tooOld:     p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
 	}, time.Now())
+	if p.withdrawn && !p.isWithdrawn(&e, s) {
+		return message.Done(), nil
+	}
 	switch s.do {
 	case doRefuse:
 		return p.refuse(p.req, s.invalid)
@@ -229,6 +238,9 @@ func (p *attempt) open() (message.Outcome, error) {
 	}
 	if s.do == doWait {
 		return p.nak(s), nil
+	}
+	if p.withdrawn && s.do != doPublish {
+		return p.carryBack()
 	}
 	if s.do == doPublish { // refused
 		if _, err := p.write(s); err != nil {

@@ -34,7 +34,8 @@ type parts struct {
 	Tracker     *remediation.Tracker
 	orders      *remediation.Orders
 	control     *broker.Control
-	record      func(context.Context, message.Delivery) error // an order
+	record      func(context.Context, message.Delivery) error  // an order
+	withdraw    func(context.Context, remediation.Queue) error // what was cancelled
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
@@ -90,7 +91,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
-	p.record = submitter.RecordOrder
+	p.record, p.withdraw = submitter.RecordOrder, submitter.Withdraw
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
@@ -189,6 +190,7 @@ func (p *parts) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Tracker.Run(ctx) })
 	g.Go(func() error { return p.control.Record(ctx, p.record) })
+	g.Go(func() error { return p.withdraw(ctx, p.control) })
 	return g.Wait()
 }
 
