@@ -2,9 +2,11 @@ package cli
 
 import (
 	"example.com/unrestrict-worker/internal/cli/audit"
+	"example.com/unrestrict-worker/internal/cli/batch"
 	"example.com/unrestrict-worker/internal/cli/check"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/demo"
+	"example.com/unrestrict-worker/internal/cli/orders"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/cli/why"
 )
@@ -28,6 +30,8 @@ type cli struct {
 	Status      StatusCmd        `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
 	Pause       PauseCmd         `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd        `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
+	Cancel      orders.CancelCmd `cmd:"" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a whole batch."`
+	Batch       batch.Cmd        `cmd:"" settings:"broker embedded names log" help:"Hold a batch back, or let it go on."`
 	Check       check.Cmd        `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd        `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
 	Why         why.Cmd          `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`

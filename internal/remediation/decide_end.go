@@ -97,6 +97,7 @@ type observation struct {
 	exchange defender.Exchange      // what it was learned from
 	gone     *defender.Error        // asked for by its id several times, and not found
 	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
+	cancel   *ledger.Cancel         // what was ordered about its run
 }
 
 // observed decides what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
@@ -108,6 +109,7 @@ func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, 
 	if s.action.ID != "" {
 		e.KeepAction(s.action, d.MaxAction)
 	}
+	e.Cancel = cmp.Or(e.Cancel, s.cancel)
 	switch {
 	case s.action.Final():
 		e = ended(e, now, outcomeOf(s.action.Status), nil, false)

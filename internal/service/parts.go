@@ -94,7 +94,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	p.record, p.withdraw = submitter.RecordOrder, submitter.Withdraw
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Orders: p.orders, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.quotaContended,
