@@ -85,10 +85,10 @@ func TestStatus(t *testing.T) {
 	check(`{"healthy":false,"paused":{"kind":"operator","code":"paused","reason":"freeze","since":"2026-11-23T12:00:00Z","until":"2026-11-23T13:00:00Z"},` +
 		`"waitingForQuota":{"nextCallAt":"2026-11-23T13:00:00Z"},` +
 		`"queue":{"pending":3,"inFlight":2,"oldestSeconds":1.5},"budget":[{"window":"minute","limit":100,"remaining":7}],` +
-		`"followed":4,"deadLetters":5,"results":{"succeeded":6},"version":"v1","conditions":[]}`)
+		`"awaitingApproval":0,"followed":4,"deadLetters":5,"results":{"succeeded":6},"version":"v1","conditions":[]}`)
 	w.set(func(w *worker) { w.status = Status{Healthy: true, Version: "v1"} })
 	check(`{"healthy":true,"paused":null,"waitingForQuota":null,"queue":{"pending":0,"inFlight":0,"oldestSeconds":0},"budget":[],` +
-		`"followed":0,"deadLetters":0,"results":{},"version":"v1","conditions":[]}`)
+		`"awaitingApproval":0,"followed":0,"deadLetters":0,"results":{},"version":"v1","conditions":[]}`)
 	w.set(func(w *worker) { w.statusErr = errors.New("no responders") })
 	if code, body := s.get(t, "/status"); code != 503 || !strings.Contains(body, `"error": "no responders"`) {
 		t.Errorf("got %d %s", code, body)

@@ -27,6 +27,7 @@ type Presence struct {
 	DryRun     bool               `json:"dryRun,omitempty"`
 	InFlight   int                `json:"inFlight"`
 	Followed   int                `json:"followed"`
+	Awaiting   int                `json:"awaiting,omitempty"` // runs that await approval
 	Limits     map[string]int     `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
 	Reserve    map[string]int     `json:"reserve,omitempty"` // calls of each window that are left to look-ups
 	Version    string             `json:"version"`

@@ -45,9 +45,9 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 }
 
 // othersHave reports whether the request of another owner has the same id, machine and comment.
-func (p *attempt) othersHave() bool {
-	for key, rec := range p.owners {
-		if e, err := ledger.DecodeEntry(rec); key != p.key && err == nil && e.State != "" && e.Print == p.e.Print {
+func othersHave(owners map[string]ledger.Record, own, fingerprint string) bool {
+	for key, rec := range owners {
+		if e, err := ledger.DecodeEntry(rec); key != own && err == nil && e.State != "" && e.Print == fingerprint {
 			return true
 		}
 	}

@@ -12,6 +12,12 @@ import (
 // nobody vouches for the first of each minute and kind has a record, and the others are counted (refusals).
 func (s *Submitter) RecordOrder(ctx context.Context, d message.Delivery) error {
 	o, invalid := s.Orders.Judge(d)
+	if invalid == nil && isVerdict(&o) {
+		var err error
+		if invalid, err = s.discounts(ctx, &o); err != nil {
+			return err
+		}
+	}
 	r := ledger.AuditRecord{
 		Kind: ledger.AuditOrdered, Act: o.Verb, Message: d.Ref(), RequestID: o.ID, Run: o.Run, Batch: o.Batch, Whose: o.Signer, Actions: o.Actions,
 		SignedBy: o.By, Signer: o.Key, Client: o.Via, Reason: o.Reason, PublishedAt: d.Published.UTC(), DecidedAt: time.Now().UTC(),
@@ -20,7 +26,7 @@ func (s *Submitter) RecordOrder(ctx context.Context, d message.Delivery) error {
 		r.Whose = o.Client
 	}
 	if o.Key != "" { // what others need to verify it
-		r.Order, r.Signature = string(d.Data), d.Header.Get(message.HeaderSignature)
+		r.Subject, r.Order, r.Signature = d.Subject, string(d.Data), d.Header.Get(message.HeaderSignature)
 	}
 	if invalid == nil {
 		return s.Audit.Record(ctx, r)

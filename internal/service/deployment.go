@@ -91,7 +91,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	status := admin.Status{
 		Healthy: len(stop) == 0, Conditions: conditions, Paused: paused(o.Pause, stop),
 		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
-		Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
+		AwaitingApproval: o.Awaiting, Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)

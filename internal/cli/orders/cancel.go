@@ -111,7 +111,7 @@ func (c *CancelCmd) say(env *session.Env, f fate) error {
 	return err
 }
 
-// within is how long so many orders are waited for: a worker ends 80 runs a second at least.
-func within(n int) time.Duration {
+// Within is how long so many orders are waited for: a worker ends 80 runs a second at least.
+func Within(n int) time.Duration {
 	return min(12*time.Second+time.Duration(n)*time.Second/80, 70*time.Second)
 }

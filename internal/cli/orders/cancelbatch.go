@@ -86,7 +86,7 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 		return err
 	}
 	rows := before
-	for deadline := time.Now().Add(within(c.open(before))); c.open(rows) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(Within(c.open(before))); c.open(rows) > 0 && time.Now().Before(deadline); {
 		if !service.Pause(ctx, time.Second) {
 			return context.Cause(ctx)
 		}

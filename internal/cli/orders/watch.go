@@ -134,7 +134,7 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 		names[ref] = true
 	}
 	var heard map[string]ledger.AuditRecord
-	for deadline := time.Now().Add(within(len(orders))); ; {
+	for deadline := time.Now().Add(Within(len(orders))); ; {
 		var all []fate
 		open := 0
 		for _, id := range slices.Sorted(maps.Keys(orders)) {
