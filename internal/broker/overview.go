@@ -32,6 +32,7 @@ type Overview struct {
 	NextCall    time.Time      // when a call is free next, by the broker's clock; zero: one is
 	Short       string         // the window that has none until then
 	Followed    int
+	Awaiting    int // runs that await approval
 	DeadLetters int
 	NotKept     int // by the replicas that there are, since they were started
 }
@@ -181,6 +182,7 @@ func (o *Overview) learn(key string, w ledger.Record, keys stateKeys, now time.T
 	}
 	o.InFlight += p.InFlight
 	o.Followed += p.Followed
+	o.Awaiting += p.Awaiting
 	o.NotKept += p.NotKept
 }
 

@@ -28,8 +28,9 @@ type Presence struct {
 	InFlight   int                `json:"inFlight"`
 	Hands      []int              `json:"hands,omitempty"` // requests in hand, and handed back with a delay that runs; a version before does not say
 	Followed   int                `json:"followed"`
-	Limits     map[string]int     `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
-	Reserve    map[string]int     `json:"reserve,omitempty"` // calls of each window that are left to look-ups
+	Awaiting   int                `json:"awaiting,omitempty"` // runs that await approval
+	Limits     map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas' holds
+	Reserve    map[string]int     `json:"reserve,omitempty"`  // calls of each window that are left to look-ups
 	// UrgentReserve is the percentage of each window that normal leaves to urgent; a version before has none, and no lanes.
 	UrgentReserve *int   `json:"urgentReserve,omitempty"`
 	Version       string `json:"version"`

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"example.com/unrestrict-worker/internal/cli/approvals"
 	"example.com/unrestrict-worker/internal/cli/audit"
+	"example.com/unrestrict-worker/internal/cli/batch"
 	"example.com/unrestrict-worker/internal/cli/check"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/demo"
+	"example.com/unrestrict-worker/internal/cli/orders"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/cli/why"
 )
@@ -18,21 +21,26 @@ type cli struct {
 	VersionFlag versionFlag `name:"version" group:"general" help:"Show the version."`
 	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
 
-	Run         RunCmd           `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
-	Demo        demo.Cmd         `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
-	Simulate    demo.SimulateCmd `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
-	Submit      submit.Cmd       `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
-	Results     ResultsCmd       `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
-	Deadletter  deadletter.Cmd   `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
-	Audit       audit.Cmd        `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
-	Status      StatusCmd        `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
-	Pause       PauseCmd         `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
-	Resume      ResumeCmd        `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
-	Check       check.Cmd        `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
-	Schema      SchemaCmd        `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
-	Why         why.Cmd          `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`
-	Help        HelpCmd          `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
-	Healthcheck HealthcheckCmd   `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
-	Completion  CompletionCmd    `cmd:"" help:"Print completion for a shell."`
-	Version     VersionCmd       `cmd:"" help:"Print version, commit and Go version."`
+	Run         RunCmd               `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
+	Demo        demo.Cmd             `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
+	Simulate    demo.SimulateCmd     `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
+	Submit      submit.Cmd           `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
+	Results     ResultsCmd           `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
+	Deadletter  deadletter.Cmd       `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
+	Audit       audit.Cmd            `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
+	Status      StatusCmd            `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
+	Pause       PauseCmd             `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
+	Resume      ResumeCmd            `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
+	Cancel      orders.CancelCmd     `cmd:"" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a whole batch."`
+	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names log" help:"Hold a batch back, or let it go on."`
+	Approvals   approvals.ListCmd    `cmd:"" settings:"broker embedded names log" help:"Show what awaits approval, with all that an approval signs."`
+	Approve     approvals.ApproveCmd `cmd:"" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
+	Deny        approvals.DenyCmd    `cmd:"" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`
+	Check       check.Cmd            `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
+	Schema      SchemaCmd            `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
+	Why         why.Cmd              `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`
+	Help        HelpCmd              `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
+	Healthcheck HealthcheckCmd       `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
+	Completion  CompletionCmd        `cmd:"" help:"Print completion for a shell."`
+	Version     VersionCmd           `cmd:"" help:"Print version, commit and Go version."`
 }

@@ -9,12 +9,14 @@ import (
 
 // Kinds of an AuditRecord.
 const (
+	AuditAwaiting = "awaiting" // the run awaits approval
 	AuditAccepted = "accepted" // the API accepted the call, or an action was adopted; it is followed
 	AuditDecided  = "decided"  // the run has ended
 	AuditRefused  = "refused"  // a message without a claim on an id
 	AuditReplayed = "replayed" // a dead letter has opened the run
 	AuditCounted  = "counted"  // how many more unverified messages were refused
 	AuditOperated = "operated" // an operator has done something
+	AuditOrdered  = "ordered"  // somebody has given an order, which changes nothing if it has an error
 )
 
 // Acts of an operator.
@@ -51,6 +53,8 @@ type AuditRecord struct {
 	Lane        message.Lane `json:"lane,omitempty"`
 	Policy      string       `json:"policy,omitempty"` // allowed, refused; "" if none was asked
 
+	Approval *Approval `json:"approval,omitempty"` // what was awaited before the call, and who gave it
+
 	Outcome      string           `json:"outcome,omitempty"`
 	Error        *message.Failure `json:"error,omitempty"`
 	Attempts     int              `json:"attempts,omitempty"`
@@ -72,6 +76,13 @@ type AuditRecord struct {
 	Reason     string `json:"reason,omitempty"`
 	DeadLetter uint64 `json:"deadLetter,omitempty"` // its sequence
 
+	// Of AuditOrdered, whose Act is the verb. SignedBy, Signer and Client are the order's own.
+	Whose     string `json:"whose,omitempty"` // whose request is meant, as the order says
+	Actions   bool   `json:"actions,omitempty"`
+	Subject   string `json:"subject,omitempty"` // it was signed for
+	Order     string `json:"order,omitempty"`   // the payload that was signed
+	Signature string `json:"signature,omitempty"`
+
 	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
 	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
 	DecidedAt   time.Time `json:"decidedAt,omitzero"`
@@ -79,10 +90,13 @@ type AuditRecord struct {
 
 // Shorten returns the record with its texts cut to 200 characters, for where the whole record did not fit.
 func (r AuditRecord) Shorten() AuditRecord {
-	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
+	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason, &r.Order} {
 		short := message.Shorten(*s, 200)
 		r.Shortened = r.Shortened || short != *s
 		*s = short
+	}
+	if r.Approval != nil {
+		r.Approval, r.Shortened = r.Approval.without(), true
 	}
 	if r.Error != nil {
 		e := *r.Error
@@ -105,7 +119,7 @@ func (e *Entry) Audit() AuditRecord {
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
 		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
 		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID, Lane: e.Lane,
-		Calls: e.Calls, CallsOmitted: e.CallsOmitted, PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
+		Calls: e.Calls, CallsOmitted: e.CallsOmitted, Approval: e.Approval.record(), PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
 	}
 	if e.Allowed {
 		r.Policy = policyAllowed

@@ -17,6 +17,10 @@ const (
 	CodeActionVanished  = "actionVanished"
 	CodeRestrictedAgain = "restrictedAgain"
 	CodePolicy          = "policy"
+	CodeCancelled       = "cancelledByRequest"
+	CodeBatchCancelled  = "batchCancelled"
+	CodeDenied          = "denied"
+	CodeApprovalExpired = "approvalExpired"
 )
 
 // Origins of a Failure.

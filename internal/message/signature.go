@@ -3,7 +3,9 @@ package message
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -237,4 +239,20 @@ func Sign(seed []byte, subject string, payload []byte) (signer, signature string
 // SignedText is what a signature covers.
 func SignedText(subject string, payload []byte) []byte {
 	return slices.Concat([]byte(subject), []byte("\n"), payload)
+}
+
+// SignedDigest is what an approval names a message by: its signed text's SHA-256.
+func SignedDigest(subject string, payload []byte) string {
+	sum := sha256.Sum256(SignedText(subject, payload))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Signed reports whether a key's signature of a message is good, whoever's key it is.
+func Signed(key, signature, subject string, payload []byte) bool {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(signature, "="))
+	if err != nil {
+		return false
+	}
+	public, err := nkeys.FromPublicKey(key)
+	return err == nil && public.Verify(SignedText(subject, payload), raw) == nil
 }

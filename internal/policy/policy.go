@@ -42,6 +42,9 @@ type Rule struct {
 	Urgent   int            // requests an hour on the urgent lane; 0: no limit
 	lanes    []message.Lane // nil: all
 	machines map[string]bool
+	Operate  bool // may order about others' requests
+
+	Approvals *Approvals // what its requests await before their call; nil: nothing
 }
 
 // maxPolicy bounds the file, in bytes: some twenty thousand machines.
@@ -92,10 +95,14 @@ func (r ruleSet) strangers(signers *message.Signers) (mistakes []error) {
 	byLine := func(a, b string) int { return r.lines[a] - r.lines[b] }
 	for _, name := range slices.SortedFunc(maps.Keys(r.lines), byLine) {
 		if !signers.Knows(name) {
-			mistakes = append(mistakes, fmt.Errorf("line %d: there is no trusted signer %s; there are %s", r.lines[name], shown(name), strings.Join(names, ", ")))
+			mistakes = append(mistakes, noSigner(r.lines[name], name, names))
 		}
 	}
-	return mistakes
+	return append(mistakes, r.approversMissing(signers)...)
+}
+
+func noSigner(line int, name string, names []string) error {
+	return fmt.Errorf("line %d: there is no trusted signer %s; there are %s", line, shown(name), strings.Join(names, ", "))
 }
 
 // reload reads the file if it is not the one seen last; the caller holds mu.

@@ -66,6 +66,17 @@ func TestPolicyMistakes(t *testing.T) {
 		{"default:\n  comment:\n", "line 2: comment must be"},
 		{"default:\n  comment: ''\n", "line 2: comment must be"},
 		{"default:\n  machines_per_hour: 1501\n", "line 2: machines_per_hour must be a whole number from 1 to 1500"},
+		{"default:\n  approvals: {required: 2, by: [ann, ben], within: 4h}\n", ""},
+		{"default:\n  approvals: {required: 1, by: [ann], within: 4h}\n  operate: perhaps\n", "line 3: operate must be"},
+		{"default:\n  approvals:\n    required: 0\n    by: []\n    within: soon\n    unless: friday\n", "line 3: approvals: required must be a whole number from 1 to 5|line 4: approvals: by must be a list|line 5: approvals: within must be a duration|line 6: approvals: unknown key unless"},
+		{"default:\n  approvals: {required: 6, by: [ann], within: 169h}\n", "required must be|within must be"},
+		{"default:\n  approvals: {required: 1.5, by: ann, within: 0s}\n", "required must be|by must be|within must be"},
+		{"default:\n  approvals: {required: 3, by: [ann, ben], within: 4h}\n", "line 2: approvals: required is 3, and by names 2"},
+		{"default:\n  approvals: {required: 1, by: [ann]}\n", "line 2: approvals: within is missing"},
+		{"default:\n  approvals: {required: 1, by: [ann, [ben], ann, \" \"], within: 4h}\n", "by must be a list|by names ann twice|by must be a list"},
+		{"default:\n  approvals: {required: 1, by: [" + seed + "], within: 4h}\n", "by has a seed"},
+		{"default:\n  approvals: [ann, ben]\n", "line 2: expected lines"},
+		{"default:\n  approvals:\n", "line 2: expected lines"},
 		{"default:\n  machines_per_hour: 1.5\n", "line 2: machines_per_hour must be"},
 		{"default:\n  machines_per_hour: [1]\n", "line 2: machines_per_hour must be"},
 		{"default:\n  machines: 0000000000000000000000000000000000000001\n", "line 2: machines must be a list"},
@@ -314,4 +325,31 @@ func userKey(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// TestApproversMustBeThere: whoever is to approve is trusted, and there are enough besides the signer himself, whose second key
+// makes him no other.
+func TestApproversMustBeThere(t *testing.T) {
+	ann, ben, soar, second := userKey(t), userKey(t), userKey(t), userKey(t)
+	signers, err := message.ParseSigners("ann=" + ann + ",ben=" + ben + ",soar=" + soar + ",soar=" + second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"signers:\n  soar:\n    approvals: {required: 2, by: [ann, ben], within: 4h}\n":        "",
+		"default:\n  approvals: {required: 3, by: [ann, ben, soar], within: 4h}\n":             "",
+		"signers:\n  soar:\n    approvals: {required: 2, by: [ann, carl, soar], within: 4h}\n": "line 3: there is no trusted signer carl; there are ann, ben, soar",
+		"signers:\n  soar:\n    approvals: {required: 2, by: [ann, soar], within: 4h}\n":       "line 3: approvals: required is 2, and by names 1 besides soar, who can't approve his own; name more, or require less",
+		"signers:\n  " + second + ":\n    approvals: {required: 1, by: [soar], within: 4h}\n":  "line 3: approvals: required is 1, and by names 0 besides soar, who can't approve his own; name more, or require less",
+		"default:\n  approvals: {required: 1, by: [" + ann + "], within: 4h}\n":                "line 2: there is no trusted signer " + ann + "; there are ann, ben, soar",
+	} {
+		path := writePolicy(t, text)
+		p, err := Load(path, signers)
+		if want == "" && err != nil || want != "" && (err == nil || err.Error() != path+", "+want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+		if err == nil && (!p.Approver("ben") || p.Approver("eve")) {
+			t.Errorf("%q: who approves?", text)
+		}
+	}
 }

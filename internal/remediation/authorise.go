@@ -8,9 +8,9 @@ import (
 )
 
 // forbidden is why the policy forbids the run, "" if it does not. A run is judged once, when it is about to call for the
-// first time, and not again for each attempt.
+// first time, and not again for each attempt; one that people must approve, which may take days, each time.
 func (p *attempt) forbidden() string {
-	if p.Policy == nil || p.e.Allowed {
+	if p.Policy == nil || p.e.Allowed && p.e.Approval == nil {
 		return ""
 	}
 	_, rule := p.Policy.Rule(p.signer())

@@ -47,7 +47,9 @@ type step struct {
 }
 
 // ends says whether the step ends a delivery.
-func (s step) ends() bool { return s.do == doPublish || s.do == doAck || s.do == doWait }
+func (s step) ends() bool {
+	return s.do == doPublish || s.do == doAck || s.do == doWait || s.do == doAsk
+}
 
 // decider has the settings that decisions depend on.
 type decider SubmitConfig
@@ -65,6 +67,7 @@ type facts struct {
 	refusal         *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
 	unrecordable    string           // the audit record of the run can't be stored, however short: why
 	allowed         bool             // the policy was asked, and allows the run
+	approval        approval         // what is asked of people, and what they said
 	paused          time.Duration    // the breaker is open and this is not its probe: the delay of the nak
 	backoff         time.Duration    // of the entry's failures
 	retry           time.Duration    // of those and of the tries in hand
@@ -78,6 +81,9 @@ type facts struct {
 	contended bool      // requests of this process wait for quota
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
+
+	ordered ordered // about the run
+	unheard bool    // it is not known what was ordered of late
 }
 
 // tries are the attempts of one delivery at its call, with the message in hand.
@@ -91,7 +97,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned, ordered.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -124,6 +130,9 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doLook}
 	}
+	if f.ordered.cancel != nil {
+		return takenBack(e, f)
+	}
 	if rest := e.NotBefore.Sub(f.now); rest > slack {
 		return e, wait(rest, "notDue")
 	}
@@ -131,13 +140,24 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 }
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
-// never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: refusal, allowed,
-// paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
+// never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: ordered, unheard,
+// refusal, allowed, approval, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
+	case f.ordered.cancel != nil:
+		return takenBack(e, f)
 	case f.refusal != nil:
 		return reject(e, f, f.refusal)
+	}
+	e, s := awaitApproval(e, f)
+	switch {
+	case s.do != doCall:
+		return e, s
+	case f.ordered.held != nil:
+		return heldBack(e, f)
+	case f.unheard:
+		return putOff(e, wait(time.Second, health.ControlUnreadable))
 	case f.paused > 0:
 		return putOff(e, wait(f.paused, "systemFault"))
 	case f.unrecordable != "":
@@ -208,6 +228,7 @@ func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.
 type essence struct {
 	state                          ledger.State
 	published, allowed, counted    bool
+	approval                       approvalEssence
 	own                            string // what the worker itself found that it waits for, for `worker why`
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
@@ -217,7 +238,7 @@ type essence struct {
 
 func essenceOf(e *ledger.Entry) essence {
 	return essence{
-		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted, own: ownCause(e),
+		state: e.State, published: e.Published, allowed: e.Allowed, counted: e.Counted, approval: approvalEssenceOf(e.Approval), own: ownCause(e),
 		run: e.Run, attempts: e.Attempts, looks: e.Looks, failures: e.Failures, failed: e.Failed,
 		quotaSince: e.Stages.QuotaSince, notBefore: e.NotBefore, lookFrom: e.LookFrom, notFound: e.NotFound,
 	}

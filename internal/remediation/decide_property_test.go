@@ -39,6 +39,21 @@ func anyInput(t *rapid.T, states ...ledger.State) *input {
 	if rapid.Bool().Draw(t, "refused") {
 		f.refusal = &message.Failure{Code: message.CodePolicy}
 	}
+	if rapid.Bool().Draw(t, "people are asked") {
+		awaits(in)
+		if rapid.Bool().Draw(t, "were asked") {
+			askedFor(second("asked", 0, 20_000))(in)
+		}
+		if rapid.Bool().Draw(t, "another message") {
+			f.approval.digest = "other"
+		}
+		if rapid.Bool().Draw(t, "approved") {
+			approvedBy("ann")(in)
+		}
+		if rapid.Bool().Draw(t, "denied") {
+			deniedBy("ben")(in)
+		}
+	}
 	in.d.Track = rapid.Bool().Draw(t, "track")
 	class := defender.Class(rapid.IntRange(int(defender.Transient), int(defender.Stale)).Draw(t, "class"))
 	of(class, rapid.SampledFrom([]int{0, 400, 403, 503}).Draw(t, "status"), rapid.SampledFrom([]string{"x", "redirect"}).Draw(t, "code"))(in)
@@ -100,6 +115,12 @@ func TestEveryInputLeadsSomewhere(t *testing.T) {
 				}
 				if s.do == doLook && e.State != ledger.StateUnknown || s.do == doAdopt && (e.State != in.e.State || s.conflict == nil) {
 					t.Fatalf("%s of a run that is %s", s.do, e.State)
+				}
+				if s.do == doCall && d.name == "before call" && in.f.approval.stops() {
+					t.Fatalf("called for without approval: %+v", in.f.approval)
+				}
+				if s.do == doAsk && (e.State != ledger.StateWaiting || e.Approval.Asked) {
+					t.Fatalf("asked for approval again, or as %s", e.State)
 				}
 				if d.name == "look failed" && e.Looks != in.e.Looks {
 					t.Fatal("a look that failed counts")

@@ -12,6 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 var (
@@ -23,7 +24,7 @@ var (
 func (d do) String() string {
 	return map[do]string{
 		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
-		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
+		doAsk: "ask", doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
 	}[d]
 }
 
@@ -180,6 +181,22 @@ var table = []row{
 	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateWaiting, "before call", "its audit record never fits", func(in *input) { in.f.unrecordable = "too large" }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "unpublishable"}, ""},
 	{ledger.StateWaiting, "before call", "machine busy", func(in *input) { in.f.busy, in.f.delivered = true, 25 }, beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "machineBusy"}, ""},
+	{ledger.StateWaiting, "before call", "approval is asked for", awaits, beforeCall, ledger.StateWaiting, step{do: doAsk, after: 15 * time.Second, cause: "awaitingApproval"}, ""},
+	{ledger.StateCalled, "before call", "approval is asked for, by the policy of now; call refused before", awaits, beforeCall, ledger.StateWaiting, step{do: doAsk, after: 15 * time.Second, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approval was asked for", both(awaits, askedFor(20*time.Second)), beforeCall, ledger.StateWaiting, step{do: doWait, after: 20 * time.Second, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approval was asked for long ago", both(awaits, askedFor(time.Hour)), beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approval is due soon", both(awaits, askedFor(4*time.Hour-10*time.Second)), beforeCall, ledger.StateWaiting, step{do: doWait, after: 10 * time.Second, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approval was due", both(awaits, askedFor(4*time.Hour)), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeApprovalExpired},
+	{ledger.StateWaiting, "before call", "approval was due, of another message too", both(awaits, askedFor(4*time.Hour), func(in *input) { in.f.approval.digest = "other" }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeApprovalExpired},
+	{ledger.StateWaiting, "before call", "approval was asked for, of another message", both(awaits, askedFor(20*time.Second), func(in *input) { in.f.approval.digest = "other" }), beforeCall, ledger.StateWaiting, step{do: doWait, after: 20 * time.Second, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approved", both(awaits, askedFor(time.Hour), approvedBy("ann")), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "before call", "approved before it was asked for", both(awaits, approvedBy("ann")), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "before call", "approved in time, and found later", both(awaits, askedFor(5*time.Hour), approvedBy("ann")), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "before call", "approved, and expired since", both(awaits, askedFor(time.Hour), approvedBy("ann"), func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
+	{ledger.StateWaiting, "before call", "approved, breaker open", both(awaits, approvedBy("ann"), func(in *input) { in.f.paused = time.Second }), beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateWaiting, "before call", "denied", both(awaits, askedFor(time.Hour), deniedBy("ann")), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeDenied},
+	{ledger.StateWaiting, "before call", "approved and denied", both(awaits, askedFor(time.Hour), approvedBy("ann"), deniedBy("ben")), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeDenied},
+	{ledger.StateWaiting, "before call", "approval was asked for, and the policy asks no more", both(askedFor(time.Hour)), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
 	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
@@ -257,6 +274,26 @@ func notGranted(in *input) (ledger.Entry, step) {
 func beforeLook(in *input) (ledger.Entry, step) { return in.d.beforeLook(in.e, in.f) }
 func heldLong(in *input)                        { in.f.tries.held = 2500 * time.Millisecond }
 func waitedLong(in *input)                      { in.e.Failed = ledger.Duration(24 * time.Hour) }
+
+// awaits has the policy ask for one of ann and ben within 4 h.
+func awaits(in *input) {
+	in.f.approval = approval{asking: asking{need: &policy.Approvals{Required: 1, By: []string{"ann", "ben"}, Within: 4 * time.Hour}, digest: "d", since: tableNow}}
+}
+
+func askedFor(ago time.Duration) func(*input) {
+	return func(in *input) {
+		since := tableNow.Add(-ago)
+		in.e.Approval = &ledger.Approval{Required: 1, By: []string{"ann", "ben"}, Since: since, ExpiresAt: since.Add(4 * time.Hour), Digest: "d", Asked: true}
+	}
+}
+
+func approvedBy(name string) func(*input) {
+	return func(in *input) { in.f.approval.given = []ledger.Verdict{{By: name}} }
+}
+
+func deniedBy(name string) func(*input) {
+	return func(in *input) { in.f.approval.denied = &ledger.Verdict{By: name} }
+}
 
 func fresh(in *input) {
 	in.comes = arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print"}, message: "S:2", claimed: "r"}

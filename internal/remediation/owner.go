@@ -25,6 +25,7 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	p.owners = records
 	var before ledger.Entry
 	for key, rec := range records {
 		e, err := ledger.DecodeEntry(rec)
@@ -41,6 +42,16 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 		return idKey, nil
 	}
 	return own, nil
+}
+
+// othersHave reports whether the request of another owner has the same id, machine and comment.
+func othersHave(owners map[string]ledger.Record, own, fingerprint string) bool {
+	for key, rec := range owners {
+		if e, err := ledger.DecodeEntry(rec); key != own && err == nil && e.State != "" && e.Print == fingerprint {
+			return true
+		}
+	}
+	return false
 }
 
 // isSource reports whether this message opened the entry.

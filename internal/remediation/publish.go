@@ -117,3 +117,20 @@ func (p *attempt) deadLetter() *message.DeadLetter {
 	}
 	return letter
 }
+
+// ask publishes that the run awaits approval, and marks that. A crash in between has it published again, which the stream knows.
+func (p *attempt) ask() error {
+	r := p.e.Audit()
+	r.Kind, r.Outcome, r.DecidedAt = ledger.AuditAwaiting, message.AwaitingApproval, p.e.Approval.Since
+	err := p.Audit.Record(p.work, r)
+	if err == nil {
+		err = p.Publisher.Result(p.publishing(&p.e), p.e.Approval.Result(&p.e), p.e.Trace(), p.e.ReplyTo, p.e.Approval.Since)
+	}
+	if err != nil {
+		return notPublished{err}
+	}
+	asked := *p.e.Approval
+	asked.Asked = true
+	p.e.Approval = &asked
+	return p.save()
+}

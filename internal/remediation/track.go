@@ -44,6 +44,7 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
+	Orders    *Orders  // nil: nobody orders anything
 	Breaker   *Breaker // tripped while nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
@@ -54,6 +55,7 @@ type Tracker struct {
 	mu          sync.Mutex
 	open        map[string]*followed
 	unpublished map[string]*unpublished // decided and not known to be published
+	awaiting    map[string]time.Time    // until when each run awaits approval that does
 	fresh       bool                    // something new to follow came since the last look
 	looked      time.Time               // when all that was open was last seen
 	due         time.Duration           // how soon after that it is to be seen again
@@ -75,6 +77,11 @@ type followed struct {
 	status      string
 	missed      int // look-ups by id that did not find it
 	lookAt      time.Time
+
+	run         target
+	cancelling  bool      // the API is being asked to cancel it
+	cancelled   bool      // and need not be asked again
+	cancelTried time.Time // when that was decided last
 }
 
 // since is since when actions are listed for f to be among them.
@@ -97,7 +104,7 @@ const (
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished = map[string]*followed{}, map[string]*unpublished{}
+	t.open, t.unpublished, t.awaiting = map[string]*followed{}, map[string]*unpublished{}, map[string]time.Time{}
 	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
 	t.looked = time.Now()
 	t.mu.Unlock()
@@ -120,6 +127,10 @@ func (t *Tracker) Run(ctx context.Context) error {
 		t.sweep(ctx)
 		return nil
 	})
+	g.Go(func() error {
+		t.cancelActions(ctx)
+		return nil
+	})
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -129,7 +140,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open, t.unpublished = nil, nil
+	t.open, t.unpublished, t.awaiting = nil, nil, nil
 	t.Shared.over(health.NotFollowing)
 	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
@@ -140,6 +151,19 @@ func (t *Tracker) Following() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.open)
+}
+
+// Awaiting is how many runs await approval; 0 on all but one replica. One whose message is gone does so no more when its time
+// is over.
+func (t *Tracker) Awaiting() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, until := range t.awaiting {
+		if time.Since(until) < 2*approvalLater {
+			n++
+		}
+	}
+	return n
 }
 
 // Ages are how long ago each followed action was accepted.
@@ -169,10 +193,13 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		t.unpublished[key] = &unpublished{tried: time.Now()}
 		fill(t.toPublish)
 	}
+	if delete(t.awaiting, key); e.Awaits() {
+		t.awaiting[key] = e.Approval.ExpiresAt
+	}
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
-		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt}
+		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt, run: targetOf(&e), cancelled: e.Adopted}
 		if f.created.IsZero() {
 			f.created = e.CalledAt
 		}

@@ -36,7 +36,7 @@ func (s *Service) presence() broker.Presence {
 	conditions := s.Conditions()
 	_, p, _ := s.current()
 	out := broker.Presence{
-		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Version: ThisBuild().Version,
+		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Awaiting: p.Tracker.Awaiting(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
 		NotKept: p.notKept(), Hands: p.hands(),
 	}
@@ -65,6 +65,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 		o.Replicas, said = append(o.Replicas, broker.Presence{}), len(o.Replicas)
 	}
 	o.Followed += now.Followed - o.Replicas[said].Followed
+	o.Awaiting += now.Awaiting - o.Replicas[said].Awaiting
 	o.InFlight += now.InFlight - o.Replicas[said].InFlight
 	o.NotKept += now.NotKept - o.Replicas[said].NotKept
 	o.Replicas[said] = now

@@ -75,7 +75,7 @@ func TestSelect(t *testing.T) {
 	for target, want := range map[string]string{
 		"machineactions?$select=requestorComment,STATUS&$top=1":                                `{"@odata.context":"http://example.com/api/$metadata#MachineActions(requestorComment,status)","value":[{"requestorComment":"1","status":"Succeeded"}]}`,
 		"machines?$select=computerDnsName, lastIpAddress&$filter=id eq '" + machineID(7) + "'": `{"@odata.context":"http://example.com/api/$metadata#Machines(computerDnsName,lastIpAddress)","value":[{"computerDnsName":"pc-7","lastIpAddress":"10.0.0.7"}]}`,
-		"machines?$select=*&$top=0": `{"@odata.context":"http://example.com/api/$metadata#Machines","value":[]}`,
+		"machines?$select=*&$top=0":                                                            `{"@odata.context":"http://example.com/api/$metadata#Machines","value":[]}`,
 	} {
 		if a := u.get("/api/" + target); a.status != 200 || a.body != want {
 			t.Errorf("%s: %d %s", target, a.status, a.body)
