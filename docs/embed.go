@@ -4,7 +4,7 @@ package docs
 
 import "embed"
 
-// Messages has the schemas of requests, results and audit records, and asyncapi.yaml.
+// Messages has the schemas of requests, results, orders and audit records, asyncapi.yaml and openapi.yaml.
 //
-//go:embed schemas asyncapi.yaml
+//go:embed schemas asyncapi.yaml openapi.yaml
 var Messages embed.FS

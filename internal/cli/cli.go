@@ -21,7 +21,7 @@ type cli struct {
 	VersionFlag versionFlag `name:"version" group:"general" help:"Show the version."`
 	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
 
-	Run         RunCmd               `cmd:"" settings:"all" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
+	Run         RunCmd               `cmd:"" settings:"broker embedded names provisioning work budget following acceptance defender admin log" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
 	Demo        demo.Cmd             `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    demo.SimulateCmd     `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      submit.Cmd           `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
@@ -36,8 +36,9 @@ type cli struct {
 	Approvals   approvals.ListCmd    `cmd:"" settings:"broker embedded names log" help:"Show what awaits approval, with all that an approval signs."`
 	Approve     approvals.ApproveCmd `cmd:"" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
 	Deny        approvals.DenyCmd    `cmd:"" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`
+	Intake      IntakeCmd            `cmd:"" settings:"broker embedded names budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from systems that can't speak NATS, until SIGINT or SIGTERM."`
 	Check       check.Cmd            `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
-	Schema      SchemaCmd            `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
+	Schema      SchemaCmd            `cmd:"" help:"Print the JSON Schema of requests, results, orders or audit records, or the AsyncAPI or OpenAPI document."`
 	Why         why.Cmd              `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`
 	Help        HelpCmd              `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
 	Healthcheck HealthcheckCmd       `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`

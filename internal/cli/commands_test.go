@@ -92,7 +92,8 @@ func TestHelpNamesSettings(t *testing.T) {
 	}
 	_, help, _ := command(t, nil, "run", "--help")
 	for _, s := range app.table.Settings {
-		if !strings.Contains(help, "  "+s.Env+" ") || !strings.Contains(meanings, " "+s.Env+"\n") {
+		// What run leaves to `worker intake` it does not look at.
+		if strings.Contains(help, "  "+s.Env+" ") == (s.Group == "intake") || !strings.Contains(meanings, " "+s.Env+"\n") {
 			t.Errorf("no %s in worker run --help, or in worker help settings", s.Env)
 		}
 	}

@@ -32,6 +32,7 @@ func examples() map[string][]string {
 		"approvals":         {"worker approvals", "worker approvals --batch monday --json"},
 		"approve":           {`worker approve INC-4711-1 --reason "scan is clean" --sign-with ann.nk`, "worker approve --file machines.csv --batch monday --reason checked --sign-with ann.nk"},
 		"deny":              {`worker deny INC-4711-1 --reason "still dirty" --sign-with ann.nk`, "worker deny INC-4711-1 --signed-by soar --reason CHG-42 --sign-with ann.nk"},
+		"intake":            {"worker intake", "worker intake --intake-addr 127.0.0.1:9090 --intake-clients-file clients.yaml"},
 		"check":             {"worker check", "worker check --config worker.yaml"},
 		"schema":            {"worker schema request", "worker schema asyncapi"},
 		"why":               {"worker why INC-4711-1", "worker why REMEDIATION:42 --json"},

@@ -42,14 +42,14 @@ func (versionFlag) BeforeReset(ctx *kong.Context) error {
 
 // SchemaCmd is `worker schema`.
 type SchemaCmd struct {
-	Document string `arg:"" enum:"request,result,audit,control,asyncapi" help:"One of request, result, audit, control, asyncapi."`
+	Document string `arg:"" enum:"request,result,audit,control,asyncapi,openapi" help:"One of request, result, audit, control, asyncapi, openapi."`
 }
 
 // Run prints the document.
 func (c *SchemaCmd) Run(_ context.Context, env *session.Env) error {
 	path := "schemas/" + c.Document + ".json"
-	if c.Document == "asyncapi" {
-		path = "asyncapi.yaml"
+	if c.Document == "asyncapi" || c.Document == "openapi" {
+		path = c.Document + ".yaml"
 	}
 	text, err := docs.Messages.ReadFile(path)
 	if err != nil {

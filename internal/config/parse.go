@@ -130,6 +130,8 @@ func (s *Setting) parseText() (any, error) {
 		return s.text, must(isAddress(s.text), "give an address and a port"+such)
 	case "api-url":
 		return parseAPIURL(s.text)
+	case "base-url":
+		return parseBaseURL(s.text)
 	case "subject":
 		return s.text, errors.Join(
 			must(s.text != broker.AuditSubject, "the audit trail has that subject; give another"+such),

@@ -49,6 +49,7 @@ type Settings struct {
 	Accept   Accept   `group:"acceptance"`
 	Defender Defender `group:"defender"`
 	Admin    Admin    `group:"admin"`
+	Intake   Intake   `group:"intake"`
 	Log      Log      `group:"log"`
 }
 
@@ -137,6 +138,16 @@ type Admin struct {
 	Token Secret `env:"WORKER_ADMIN_TOKEN" help:"Bearer token for the admin server; once set, and always off loopback, all but /livez, /readyz and /metrics needs it." file:"File with that token."`
 }
 
+// Intake says where `worker intake` listens, and for whom.
+type Intake struct {
+	Addr        string `env:"WORKER_INTAKE_ADDR" default:"127.0.0.1:8090" is:"address" help:"Where the HTTP intake listens. An address other than loopback needs WORKER_INTAKE_TLS_CERT, WORKER_INTAKE_TLS_KEY and WORKER_INTAKE_CLIENTS_FILE."`
+	URL         string `env:"WORKER_INTAKE_URL" is:"base-url" unset:"what the Host header says" help:"What Operation-Location begins with, where clients come through a proxy."`
+	ClientsFile string `env:"WORKER_INTAKE_CLIENTS_FILE" unset:"one client, local, with a token in WORKER_DATA_DIR/intake-token" help:"YAML file that says who may ask over HTTP; read anew when it changes."`
+	ClientCA    string `env:"WORKER_INTAKE_CLIENT_CA" is:"file" help:"File with the certificates (PEM) that clients' certificates are checked against; needs WORKER_INTAKE_TLS_CERT."`
+	TLSCert     string `env:"WORKER_INTAKE_TLS_CERT" is:"file" help:"File with the intake's certificate (PEM); needs WORKER_INTAKE_TLS_KEY. Read anew when it changes."`
+	TLSKey      string `env:"WORKER_INTAKE_TLS_KEY" is:"file" help:"File with the key (PEM) of WORKER_INTAKE_TLS_CERT."`
+}
+
 // Log says what is logged and how.
 type Log struct {
 	Level  string `env:"LOG_LEVEL" oneof:"debug,info,warn,error" default:"info" help:"The least level that is logged."`
@@ -159,6 +170,7 @@ func Groups() []Group {
 		{Key: "acceptance", Title: "Which requests are carried out"},
 		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST."},
 		{Key: "admin", Title: "Admin server"},
+		{Key: "intake", Title: "HTTP intake", Description: "Of `worker intake` alone."},
 		{Key: "log", Title: "Log"},
 	}
 }

@@ -15,6 +15,7 @@ func (t *Table) together() {
 	if s.Embedded.Addr != "" && t.of("NATS_URL").text == "" && !IsLoopback(hostOf(s.Embedded.Addr)) && !s.Embedded.Token.IsSet() {
 		t.mistake(t.of("WORKER_EMBEDDED_ADDR"), "anyone could publish requests there; give an address on loopback, such as 127.0.0.1:4222, or make clients sign in with WORKER_EMBEDDED_TOKEN")
 	}
+	t.intake(s.Intake)
 	t.distinct("subject", "WORKER_SUBJECT", "WORKER_RESULTS_SUBJECT", "WORKER_DEADLETTER_SUBJECT", "WORKER_CONTROL_SUBJECT")
 	t.distinct("stream", "WORKER_STREAM", "WORKER_RESULTS_STREAM", "WORKER_DEADLETTER_STREAM", "WORKER_CONTROL_STREAM")
 	if !slices.Contains([]int{0, 1, 3, 5}, s.Replicas) {
@@ -53,16 +54,44 @@ func (t *Table) signIn(s NATS) {
 			t.mistake(t.of("NATS_CA"), "it holds no certificate; give a file with certificates in PEM form")
 		}
 	}
-	cert, key := t.of("NATS_CERT"), t.of("NATS_KEY")
+	t.keyPair("NATS_CERT", "NATS_KEY", s.Cert, s.Key)
+}
+
+// keyPair checks a certificate and its key, by the variables that name them and the files.
+func (t *Table) keyPair(certVariable, keyVariable, certFile, keyFile string) {
+	cert, key := t.of(certVariable), t.of(keyVariable)
 	switch {
 	case cert.text != "" && key.text == "":
-		t.mistake(key, "NATS_CERT needs it; give the path of the certificate's key")
+		t.mistake(key, certVariable+" needs it; give the path of the certificate's key")
 	case cert.text == "" && key.text != "":
-		t.mistake(cert, "NATS_KEY needs it; give the path of the key's certificate")
-	case s.Cert != "" && s.Key != "":
-		if _, err := tls.LoadX509KeyPair(s.Cert, s.Key); err != nil {
-			t.mistake(cert, "it is no pair with NATS_KEY ("+err.Error()+"); give a certificate and its key in PEM form")
+		t.mistake(cert, keyVariable+" needs it; give the path of the key's certificate")
+	case certFile != "" && keyFile != "":
+		if _, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+			t.mistake(cert, "it is no pair with "+keyVariable+" ("+err.Error()+"); give a certificate and its key in PEM form")
 		}
+	}
+}
+
+// intake checks that nobody can ask over the network whom no file names, and that what clients send can't be read there.
+func (t *Table) intake(s Intake) {
+	t.keyPair("WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_TLS_KEY", s.TLSCert, s.TLSKey)
+	addr, cert, ca := t.of("WORKER_INTAKE_ADDR"), t.of("WORKER_INTAKE_TLS_CERT"), t.of("WORKER_INTAKE_CLIENT_CA")
+	if s.Addr != "" && !IsLoopback(hostOf(s.Addr)) {
+		if cert.text == "" {
+			t.mistake(addr, "tokens would cross the network in clear; give WORKER_INTAKE_TLS_CERT and WORKER_INTAKE_TLS_KEY, or an address on loopback, such as 127.0.0.1:8090")
+		}
+		if t.of("WORKER_INTAKE_CLIENTS_FILE").text == "" {
+			t.mistake(addr, "off loopback it must be said who may ask; give WORKER_INTAKE_CLIENTS_FILE, or an address on loopback, such as 127.0.0.1:8090")
+		}
+	}
+	if ca.text == "" {
+		return
+	}
+	if cert.text == "" {
+		t.mistake(ca, "certificates of clients come over TLS alone; give WORKER_INTAKE_TLS_CERT and WORKER_INTAKE_TLS_KEY too")
+	}
+	if data, err := os.ReadFile(s.ClientCA); err == nil && !x509.NewCertPool().AppendCertsFromPEM(data) {
+		t.mistake(ca, "it holds no certificate; give a file with certificates in PEM form")
 	}
 }
 

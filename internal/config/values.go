@@ -149,3 +149,15 @@ func parseAPIURL(text string) (any, error) {
 	}
 	return u.Scheme + "://" + strings.TrimSuffix(u.Host, ":"), nil
 }
+
+// parseBaseURL checks what addresses begin with that are given to others.
+func parseBaseURL(text string) (any, error) {
+	if text == "" {
+		return "", nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("give the beginning of the addresses that clients use, such as https://intake.contoso.com")
+	}
+	return strings.TrimRight(text, "/"), nil
+}

@@ -137,6 +137,9 @@ func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry
 	}
 }
 
+// Means reports whether the entry is of this request's machine and comment: what shares an id must mean the same.
+func (e *Entry) Means(r message.Request) bool { return e.Print == fingerprint(r.MachineID, r.Comment) }
+
 func fingerprint(machine, comment string) string {
 	return Digest(machine+"\n"+comment, 10)
 }

@@ -148,9 +148,9 @@ func (o *Order) readField(name string, value []byte) (err error) {
 	case "batch":
 		o.Batch, err = s, shorter(s, maxBatch)
 	case "signedBy":
-		o.Signer, err = s, checkName(s)
+		o.Signer, err = s, CheckName(s)
 	case "client":
-		o.Client, err = s, checkName(s)
+		o.Client, err = s, CheckName(s)
 	case "digest":
 		o.Digest, err = s, checkDigest(s)
 	case "reason":

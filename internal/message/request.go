@@ -198,8 +198,8 @@ const HeaderClient = "Request-Client"
 // maxName bounds the name of a signer or client in characters.
 const maxName = 64
 
-// checkName says what keeps a text from being the name of a signer or client. It does not repeat it.
-func checkName(name string) error {
+// CheckName says what keeps a text from being the name of a signer or client. It does not repeat it.
+func CheckName(name string) error {
 	other := strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._@-", r)
 	})
@@ -215,7 +215,7 @@ func clientOf(h Header) (string, error) {
 	if !there {
 		return "", nil
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return "", fmt.Errorf("header %s: %w", HeaderClient, err)
 	}
 	return name, nil

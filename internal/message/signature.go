@@ -182,7 +182,7 @@ func addSigner(names map[string]string, key, name string) error {
 	if name == "" {
 		name = key
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return fmt.Errorf("its name %w", err)
 	}
 	names[key] = name

@@ -35,11 +35,16 @@ func (s *Service) gauges() []prometheus.Collector {
 		}
 		return 0
 	})
+	return []prometheus.Collector{pending, notKept, BuildInfo(), conditionCollector{s}, waitCollector{s}}
+}
+
+// BuildInfo is unrestrict_build_info of this program.
+func BuildInfo() prometheus.Collector {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
 	}, []string{"version"})
 	build.WithLabelValues(ThisBuild().Version).Set(1)
-	return []prometheus.Collector{pending, notKept, build, conditionCollector{s}, waitCollector{s}}
+	return build
 }
 
 // conditionCollector is unrestrict_condition{code} and unrestrict_paused{reason}, of this replica.

@@ -1,0 +1,176 @@
+package intake
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"example.com/unrestrict-worker/internal/intake/clients"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// asked is a request as it is to be published.
+type asked struct {
+	message.Delivery
+	req  message.Request
+	made bool // its id was made here: nobody can know it yet
+}
+
+// signFor is how long a request is good that the intake signs and that has no end of its own.
+const signFor = 24 * time.Hour
+
+// read takes a request from a body and judges it as the worker would.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, c *clients.Client) (asked, *problem) {
+	var a asked
+	lane, p := laneOf(r, c, message.LaneNormal)
+	if p == nil {
+		p = taken(r)
+	}
+	if p != nil {
+		return a, p
+	}
+	body, p := whole(w, r, message.MaxPayload)
+	if p != nil {
+		return a, p
+	}
+	a.Delivery = message.Delivery{
+		Stream: s.rules.Stream, Subject: s.link.cfg.Names.LaneSubject(lane), Lane: lane, Data: body, Header: headers(r.Header, c), Published: time.Now(),
+	}
+	if p := s.complete(&a, r, c); p != nil {
+		return a, p
+	}
+	req, invalid := s.rules.Parse(a.Delivery)
+	if invalid != nil {
+		p := fault(invalid.Code, invalid.Message)
+		p.Field = invalid.Field()
+		return a, p
+	}
+	if c.Signs() && req.Signer != c.Signer {
+		return a, fault(codeForbidden, "the signature is another's; the client's own requests are taken here")
+	}
+	if !req.ExpiresAt.IsZero() && !time.Now().Before(req.ExpiresAt) {
+		p := fault(message.CodeExpired, "expiresAt: is over; give a later one, or leave it out")
+		p.Field = "expiresAt"
+		return a, p
+	}
+	a.req = req
+	return a, nil
+}
+
+// laneOf is the lane that is asked for, if the client has it.
+func laneOf(r *http.Request, c *clients.Client, usual message.Lane) (message.Lane, *problem) {
+	lane := usual
+	if name := r.URL.Query().Get("lane"); name != "" {
+		var err error
+		if lane, err = message.ParseLane(name); err != nil {
+			p := fault(message.CodeMalformed, "lane: there is no such lane; it is one of "+message.LaneNames(message.Lanes()))
+			p.Field = "lane"
+			return "", p
+		}
+	}
+	for _, l := range c.Lanes {
+		if l == lane {
+			return lane, nil
+		}
+	}
+	return "", fault(codeForbidden, "the client does not have the lane "+string(lane))
+}
+
+// taken looks at what the body is said to be: a form or a text, which a page of another site can make a browser send, is neither.
+func taken(r *http.Request) *problem {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/json" && kind != "application/cloudevents+json" && kind != "application/cloudevents" {
+		return fault(codeMediaType, "send application/json, or application/cloudevents+json with one event")
+	}
+	return plain(r)
+}
+
+// plain refuses a body that is encoded: what is in it would have no bound.
+func plain(r *http.Request) *problem {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return fault(codeMediaType, "send the body as it is, without Content-Encoding")
+	}
+	return nil
+}
+
+// whole reads a body of at most so many bytes, before anything in it is looked at.
+func whole(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *problem) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, fault(message.CodeTooLarge, "the body has more bytes than are taken; leave out what need not be echoed")
+	}
+	if err != nil {
+		return nil, fault(message.CodeMalformed, "the body did not come whole; send it again")
+	}
+	return body, nil
+}
+
+// headers are those of the message: what a request has by its form, and what the client vouches for. Nothing else that is sent
+// goes through, for some names mean something to the broker or the worker.
+func headers(from http.Header, c *clients.Client) message.Header {
+	h := message.Header{message.HeaderClient: {c.Name}}
+	for name, values := range from {
+		lower := strings.ToLower(name)
+		switch {
+		case strings.HasPrefix(lower, "ce-"), lower == "traceparent", lower == "tracestate", lower == "content-type":
+			h[lower] = values
+		case c.Signs() && (strings.EqualFold(name, message.HeaderSigner) || strings.EqualFold(name, message.HeaderSignature)):
+			h[name] = values
+		}
+	}
+	return h
+}
+
+// complete gives the request its id, and where the intake signs for the client an end and the signature.
+func (s *Server) complete(a *asked, r *http.Request, c *clients.Client) *problem {
+	if c.Seed != nil && (r.Header.Get(message.HeaderSigner) != "" || r.Header.Get(message.HeaderSignature) != "") {
+		return fault(codeForbidden, "the intake signs for this client; leave the signature out")
+	}
+	names := message.Names(a.Delivery)
+	var id string
+	var ends time.Time
+	if !names.ID && !c.Signs() {
+		key, p := idempotencyKey(r)
+		if p != nil {
+			return p
+		}
+		if id = cmp.Or(key, names.EventID); id == "" {
+			id, a.made = service.RandomID()+service.RandomID(), true
+		}
+	}
+	if c.Seed != nil && !names.Expires {
+		ends = time.Now().Add(signFor)
+	}
+	if id != "" || !ends.IsZero() {
+		if data, err := message.Amend(a.Delivery, id, ends); err == nil { // else it is malformed, as Parse says
+			a.Data = data
+		}
+	}
+	if c.Seed == nil {
+		return nil
+	}
+	signer, signature, err := message.Sign(c.Seed, a.Subject, a.Data)
+	if err != nil {
+		return fault(codeNotQueued, "the client's key can't be used")
+	}
+	a.Header[message.HeaderSigner], a.Header[message.HeaderSignature] = []string{signer}, []string{signature}
+	return nil
+}
+
+// idempotencyKey is the header of that name; its quotes, which the draft asks for, may be missing.
+func idempotencyKey(r *http.Request) (string, *problem) {
+	key := r.Header.Get("Idempotency-Key")
+	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
+		key = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(key[1 : len(key)-1])
+	}
+	if !utf8.ValidString(key) {
+		return "", fault(message.CodeMalformed, "header Idempotency-Key: is not UTF-8")
+	}
+	return key, nil
+}

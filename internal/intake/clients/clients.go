@@ -1,0 +1,168 @@
+// Package clients says who may ask over HTTP: it reads the clients file, again when it changes, and recognises a client by a
+// token, by an app token of an OpenID provider, or by a certificate.
+package clients
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// Client is one who may ask.
+type Client struct {
+	Name  string
+	Lanes []message.Lane
+	Rate  int // POST and DELETE a minute
+
+	Seed   []byte // the intake signs with it what the client asks; nil: it does not
+	Signer string // the public nkey of the seed, or by which the client signs itself; "": neither
+
+	tokens [][sha256.Size]byte
+	oidc   *oidcRule
+	san    string
+}
+
+// Signs reports whether the client signs its requests itself.
+func (c *Client) Signs() bool { return c.Signer != "" && c.Seed == nil }
+
+// Set is those who may ask now. It is safe for concurrent use.
+type Set struct {
+	path    string // "": there is no file
+	log     *zap.Logger
+	issuers *issuers
+
+	mu   sync.Mutex
+	text []byte // that was read last, whether it was good or not
+	list []*Client
+	err  error // why the file is not in use as it is
+	rate map[string]*rates
+}
+
+// Load reads a clients file. The error has all its mistakes.
+func Load(path string, log *zap.Logger) (*Set, error) {
+	s := newSet(log)
+	s.path = path
+	if s.text, s.err = message.ReadBounded(path, maxFile); s.err != nil {
+		return nil, s.err
+	}
+	if s.list, s.err = parse(s.text); s.err != nil {
+		return nil, s.err
+	}
+	return s, nil
+}
+
+// maxFile bounds the clients file, in bytes.
+const maxFile = 1 << 20
+
+func newSet(log *zap.Logger) *Set {
+	return &Set{log: log, issuers: newIssuers(), rate: map[string]*rates{}}
+}
+
+// Local is the set of one client, local, whose token is in a file of a folder, and is made where there is none. A crash in here
+// leaves no half a token: the file gets its name last.
+func Local(dir string, log *zap.Logger) (s *Set, file string, err error) {
+	if file, err = filepath.Abs(filepath.Join(dir, "intake-token")); err != nil {
+		return nil, "", err
+	}
+	data, err := os.ReadFile(file)
+	token := bytes.TrimSpace(data)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return nil, file, err
+	case len(token) == 0:
+		token = []byte(rand.Text())
+		err = errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file+".new", append(token, '\n'), 0o600))
+		if err == nil {
+			err = os.Rename(file+".new", file)
+		}
+		if err != nil {
+			return nil, file, err
+		}
+	}
+	s = newSet(log)
+	s.list = []*Client{{Name: "local", Lanes: message.Lanes(), Rate: usualRate, tokens: [][sha256.Size]byte{sha256.Sum256(token)}}}
+	return s, file, nil
+}
+
+// lookEvery is how often the file is looked at: a change counts within 10 s (contract §10).
+const lookEvery = 2 * time.Second
+
+// Watch reads the file again when it changes, until ctx ends. One that is wrong leaves the last in force.
+func (s *Set) Watch(ctx context.Context) {
+	if s.path == "" {
+		return
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.reload()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Set) reload() {
+	text, err := message.ReadBounded(s.path, maxFile)
+	was := s.Err()
+	if err == nil && bytes.Equal(text, s.text) && (was == nil || s.parsed(was)) {
+		return
+	}
+	var list []*Client
+	if err == nil {
+		list, err = parse(text)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	switch {
+	case err == nil:
+		s.text, s.list = text, list
+		s.log.Info("the clients file was read anew", zap.Int("clients", len(list)))
+	case was == nil || was.Error() != err.Error():
+		s.text = text
+		s.log.Warn("the clients file is not in use, what was read before stays in force", zap.Error(err))
+	}
+}
+
+// parsed reports whether an error is about what the file says, which stays until it says something else.
+func (s *Set) parsed(err error) bool {
+	_, is := errors.AsType[*mistakes](err)
+	return is
+}
+
+// Err is why the file's present content is not in use; nil if it is.
+func (s *Set) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func (s *Set) current() []*Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list
+}
+
+// mistakes are all that is wrong with a clients file.
+type mistakes struct{ list []error }
+
+func (m *mistakes) Error() string { return errors.Join(m.list...).Error() }
+
+func (m *mistakes) add(format string, args ...any) {
+	m.list = append(m.list, fmt.Errorf(format, args...))
+}

@@ -1,0 +1,169 @@
+package intake
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"example.com/unrestrict-worker/docs"
+	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/intake/clients"
+)
+
+// operation answers a client; a problem that it returns is written for it.
+type operation func(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem
+
+// routes is every operation by its path and method (docs/openapi.yaml). HEAD is as GET.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, methods := range map[string]map[string]operation{
+		"/v1/requests":      {http.MethodPost: s.post},
+		"/v1/requests/{id}": {http.MethodGet: s.get, http.MethodDelete: s.cancel},
+	} {
+		mux.Handle(pattern, s.forClients(methods))
+	}
+	scrape := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8})
+	for pattern, serve := range map[string]http.Handler{
+		"/livez":          http.HandlerFunc(s.livez),
+		"/readyz":         http.HandlerFunc(s.readyz),
+		"/metrics":        scrape,
+		"/openapi.yaml":   document("openapi.yaml", "application/yaml"),
+		"/schemas/{name}": http.HandlerFunc(schemas),
+		"/{$}":            http.HandlerFunc(nothing),
+		"/{anything...}":  http.HandlerFunc(nothing),
+	} {
+		mux.Handle(pattern, onlyGet(serve))
+	}
+	return s.guard(mux)
+}
+
+// guard is before everything: no path has a second spelling, and no browser may make something else of an answer.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		if escaped := r.URL.EscapedPath(); escaped != "/" && path.Clean(escaped) != strings.TrimSuffix(escaped, "/") || strings.HasSuffix(escaped, "/") && escaped != "/" {
+			nothing(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func nothing(w http.ResponseWriter, _ *http.Request) { fault(codeNotFound, "").write(w) }
+
+// forClients counts, recognises and bounds who asks, and hands him on.
+func (s *Server) forClients(methods map[string]operation) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := &recorder{ResponseWriter: w}
+		name := ""
+		defer func() { s.metrics.answered(name, answer.status) }()
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		serve := methods[method]
+		if serve == nil {
+			notAllowed(answer, slices.Sorted(maps.Keys(methods)))
+			return
+		}
+		c, err := s.clients.SignIn(r)
+		if err != nil {
+			unknown(err).write(answer)
+			return
+		}
+		name = c.Name
+		if wait, ok := s.clients.Allow(c, method == http.MethodGet); !ok {
+			p := fault(codeTooMany, "the client has used up its rate")
+			p.retry = wait
+			p.write(answer)
+			return
+		}
+		if p := serve(answer, r, c); p != nil {
+			p.write(answer)
+		}
+	})
+}
+
+// unknown is why it is not known who asks.
+func unknown(err error) *problem {
+	switch {
+	case errors.Is(err, clients.ErrIssuer):
+		return fault(codeIssuer, err.Error())
+	case errors.Is(err, clients.ErrForbidden):
+		return fault(codeForbidden, err.Error())
+	}
+	return fault(codeUnauthenticated, err.Error()).with("WWW-Authenticate", `Bearer realm="unrestrict-worker"`)
+}
+
+func notAllowed(w http.ResponseWriter, methods []string) {
+	if slices.Contains(methods, http.MethodGet) {
+		methods = append(methods, http.MethodHead)
+	}
+	fault(codeMethod, "").with("Allow", strings.Join(methods, ", ")).write(w)
+}
+
+func onlyGet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Pattern != "/{$}" && r.Pattern != "/{anything...}" {
+			notAllowed(w, []string{http.MethodGet})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func document(name, kind string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, err := docs.Messages.ReadFile(name)
+		if err != nil {
+			nothing(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", kind)
+		_, _ = w.Write(text)
+	})
+}
+
+// schemas are those that the document refers to.
+func schemas(w http.ResponseWriter, r *http.Request) {
+	document("schemas/"+path.Base(r.PathValue("name")), "application/schema+json").ServeHTTP(w, r)
+}
+
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+	_ = write(w, http.StatusOK, map[string]bool{"alive": true})
+}
+
+// readiness is the body of /readyz: codes alone, for anybody may read it. What is behind them is in the log.
+type readiness struct {
+	Ready   bool        `json:"ready"`
+	Reasons []condition `json:"reasons"`
+	Details []condition `json:"details"`
+}
+
+type condition struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	now := readiness{Ready: true, Reasons: []condition{}, Details: []condition{}}
+	code := http.StatusOK
+	if s.link.get() == nil {
+		now.Ready, code = false, http.StatusServiceUnavailable
+		now.Reasons = append(now.Reasons, condition{health.Broker, "there is no connection to the broker; nothing is taken"})
+	}
+	if s.clients.Err() != nil {
+		now.Details = append(now.Details, condition{"clients", "the clients file can't be used as it is; the last one is in force, and the log says why"})
+	}
+	if len(s.clients.Unreachable()) > 0 {
+		now.Details = append(now.Details, condition{"issuer", "the keys of an issuer of tokens can't be had; what it has signed with keys that are not known is answered 503"})
+	}
+	_ = write(w, code, now)
+}
