@@ -62,6 +62,7 @@ func TestDefaults(t *testing.T) {
 			Subject: "remediation.unrestrict", Stream: "REMEDIATION", Consumer: "unrestrict-worker",
 			ResultsSubject: "remediation.results", ResultsStream: "REMEDIATION_RESULTS",
 			DeadletterSubject: "remediation.deadletter", DeadletterStream: "REMEDIATION_DEADLETTER",
+			ControlSubject: "remediation.control", ControlStream: "REMEDIATION_CONTROL",
 		},
 		Provision: true, Replicas: 1, DataDir: "./data",
 		Concurrency: 16, AckWait: 20 * time.Second,
@@ -88,6 +89,7 @@ func TestEverySetting(t *testing.T) {
 		"WORKER_EMBEDDED_ADDR": "0.0.0.0:1", "WORKER_EMBEDDED_TOKEN": "embedded",
 		"WORKER_SUBJECT": "s.a", "WORKER_STREAM": "A", "WORKER_CONSUMER": "c", "WORKER_RESULTS_SUBJECT": "s.b", "WORKER_RESULTS_STREAM": "B",
 		"WORKER_DEADLETTER_SUBJECT": "s.c", "WORKER_DEADLETTER_STREAM": "C",
+		"WORKER_CONTROL_SUBJECT": "s.d", "WORKER_CONTROL_STREAM": "D",
 		"WORKER_PROVISION": "false", "WORKER_REPLICAS": "3", "WORKER_DATA_DIR": "/var/lib/worker",
 		"WORKER_CONCURRENCY": "1024", "WORKER_ACK_WAIT": "2s", "WORKER_BACKOFF_INITIAL": "3s", "WORKER_BACKOFF_MAX": "4s",
 		"WORKER_BACKOFF_MULTIPLIER": "1.5", "WORKER_BACKOFF_RANDOMIZATION": "0.25", "WORKER_GIVE_UP_AFTER": "5s", "WORKER_RECONCILE_DELAY": "6s",
@@ -114,6 +116,7 @@ func TestEverySetting(t *testing.T) {
 		Embedded: Embedded{Addr: "0.0.0.0:1", Token: Secret{value: "embedded"}},
 		Names: Names{
 			Subject: "s.a", Stream: "A", Consumer: "c", ResultsSubject: "s.b", ResultsStream: "B", DeadletterSubject: "s.c", DeadletterStream: "C",
+			ControlSubject: "s.d", ControlStream: "D",
 		},
 		Replicas: 3, DataDir: "/var/lib/worker",
 		Concurrency: 1024, AckWait: 2 * time.Second,
