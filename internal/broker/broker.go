@@ -98,6 +98,8 @@ type Broker struct {
 	// denied ends the JetStream calls under way with what the broker denied:
 	// it says so beside the call, which would only time out.
 	denied       atomic.Pointer[context.CancelCauseFunc]
+	refused      atomic.Pointer[denial]           // the last
+	trying       atomic.Int32                     // calls of denies, which say themselves what is denied
 	provisioning sync.Mutex                       // one look at the streams at a time
 	found        atomic.Pointer[found]            // by Provision and Keep; never nil
 	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing

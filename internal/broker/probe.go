@@ -25,6 +25,10 @@ func (b *Broker) Permissions() []Permission {
 	publish := func(what, subject string, own bool) Permission {
 		return Permission{what + " (" + subject + ")", own, func(ctx context.Context, b *Broker) error { return b.tryPublish(ctx, subject) }}
 	}
+	watch := func(what, bucket string) Permission {
+		subject := stream.API(b.js, "CONSUMER.CREATE.KV_"+bucket+".check")
+		return Permission{what + " (" + subject + ")", true, func(ctx context.Context, b *Broker) error { return b.tryAsk(ctx, subject) }}
+	}
 	pull := stream.API(b.js, "CONSUMER.MSG.NEXT."+n.Stream+"."+n.Consumer)
 	return []Permission{
 		{"take requests (" + pull + ")", true, func(ctx context.Context, b *Broker) error { return b.tryPull(ctx, pull) }},
@@ -33,6 +37,8 @@ func (b *Broker) Permissions() []Permission {
 		publish("write the audit trail", AuditSubject, true),
 		publish("write the ledger", b.ledger.WriteTo("check"), true),
 		publish("write the shared state", b.state.WriteTo("check"), true),
+		watch("follow the ledger", LedgerBucket),
+		watch("follow the shared state", StateBucket),
 		publish("publish requests", n.Subject, false),
 	}
 }
@@ -72,6 +78,15 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 	case apiError(err).ErrorCode != 0:
 		return nil
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return ErrUntried
+	}
+	return err
+}
+
+// tryAsk makes a call of the JetStream API in a way that the broker does not understand.
+func (b *Broker) tryAsk(ctx context.Context, subject string) error {
+	_, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
+	if errors.Is(err, nats.ErrNoResponders) {
 		return ErrUntried
 	}
 	return err

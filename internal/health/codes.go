@@ -24,6 +24,7 @@ const (
 	RateUnknown     = "rateUnknown"
 	StreamFull      = "streamFull"
 	NotPublished    = "notPublished"
+	OutOfTouch      = "outOfTouch"
 
 	Throttled     = "throttled"
 	StandingStill = "standingStill"

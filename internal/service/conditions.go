@@ -68,6 +68,9 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
+	if c, out := p.outOfTouch(); out && b.Sees() {
+		all = append(all, c)
+	}
 	if fault, on := p.breaker.Current(); on && !explained(fault.Code, b) {
 		c := health.New(fault.Code, fault.Reason)
 		c.Since, c.Stops = fault.Since, true
@@ -86,7 +89,11 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if p.BesideLive() {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
 	}
-	return append(all, p.shared.Conditions()...)
+	all = append(all, p.shared.Conditions()...)
+	if c, is := p.replicas.Unleased(); is && b.Sees() {
+		all = append(all, c)
+	}
+	return all
 }
 
 // explained reports whether a fault of the breaker is the consequence of something that the broker's conditions say better.
@@ -105,6 +112,9 @@ func explained(fault string, b *broker.Broker) bool {
 func (p *parts) throttled() []health.Condition {
 	since, until := p.Budget.Throttled()
 	rest := time.Until(until)
+	if why := p.rates.Unread(); why != nil {
+		return []health.Condition{health.New(health.NotUnderstood, "whether the API throttles, and until when, is not known: "+why.Error()+"; no call is made before it is")}
+	}
 	if until.IsZero() {
 		return nil
 	}

@@ -67,7 +67,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	o.Followed += now.Followed - o.Replicas[said].Followed
 	o.InFlight += now.InFlight - o.Replicas[said].InFlight
 	o.NotKept += now.NotKept - o.Replicas[said].NotKept
-	o.Replicas[said] = now
+	o.Replicas[said], o.Silenced = now, nil
 	return statusOf(ctx, o, p.Tally)
 }
 
