@@ -27,7 +27,7 @@ func (b *Broker) Permissions() []Permission {
 	}
 	watch := func(what, bucket string) Permission {
 		subject := stream.API(b.js, "CONSUMER.CREATE.KV_"+bucket+".check")
-		return Permission{what + " (" + subject + ")", true, func(ctx context.Context, b *Broker) error { return b.tryAsk(ctx, subject) }}
+		return Permission{what + " (" + subject + ")", true, func(ctx context.Context, b *Broker) error { return b.tryConsumer(ctx, "KV_"+bucket, subject) }}
 	}
 	pull := stream.API(b.js, "CONSUMER.MSG.NEXT."+n.Stream+"."+n.Consumer)
 	return []Permission{
@@ -83,8 +83,12 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 	return err
 }
 
-// tryAsk makes a call of the JetStream API in a way that the broker does not understand.
-func (b *Broker) tryAsk(ctx context.Context, subject string) error {
+// tryConsumer asks for a consumer of a stream in a way that the broker does not understand, which it says before it looks for
+// the stream.
+func (b *Broker) tryConsumer(ctx context.Context, stream, subject string) error {
+	if _, err := b.open(ctx, stream); IsMissing(err) {
+		return ErrUntried
+	}
 	_, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
 	if errors.Is(err, nats.ErrNoResponders) {
 		return ErrUntried
