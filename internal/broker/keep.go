@@ -144,6 +144,11 @@ func (b *Broker) Deliveries() (d Deliveries, known bool) {
 	return d, len(consumers) > 0
 }
 
+// Sees reports whether nothing is known to keep the broker's streams from being seen; what is, is a condition of its own.
+func (b *Broker) Sees() bool {
+	return b.nc.IsConnected() && b.broken.Load() == nil && b.StoreFault().Reason == ""
+}
+
 // Unsound reports whether a stream is missing, unfit or full.
 func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
 

@@ -201,6 +201,7 @@ var table = []row{
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
 	{ledger.StateWaiting, "dry run", "", nil, func(in *input) (ledger.Entry, step) { return endDryRun(in.e, in.f) }, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateWaiting, "intent", "", nil, intends, ledger.StateCalled, step{do: doCall}, ""},
+	{ledger.StateCalled, "machine not understood", "", nil, func(in *input) (ledger.Entry, step) { return machineUnread(reverted(in.e), "m.x: no") }, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "garbled"}, ""},
 	{ledger.StateCalled, "machine taken by another", "", nil, func(in *input) (ledger.Entry, step) { return machineBusy(reverted(in.e), in.f) }, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "machineBusy"}, ""},
 
 	// The answer to a call.

@@ -57,6 +57,7 @@ type replica struct {
 	cut         chan struct{} // closed when the process is killed
 	dead        atomic.Bool
 	tracking    atomic.Bool
+	astray      atomic.Bool  // its own way to the API is broken
 	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited untaken for want of quota
 	parts       sync.WaitGroup
 	drained     chan struct{} // closed when the consumer has ended
@@ -99,7 +100,7 @@ func (w *world) newReplica(id string) *replica {
 	r.tracker = &remediation.Tracker{
 		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Breaker: r.breaker, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
-			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended,
+			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended, Others: r.shared.Able,
 		},
 	}
 	for _, limit := range w.set.limits {
@@ -258,7 +259,9 @@ func (r *replica) run() {
 	}
 	r.parts.Go(func() { _ = r.submitter.RecordRefusals(r.ctx) })
 	r.parts.Go(func() {
-		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: rates.Limits(r.w.set.limits)} })
+		_ = r.shared.Run(r.ctx, func() broker.Presence {
+			return broker.Presence{Ready: true, Conditions: r.notices.Conditions(), Limits: rates.Limits(r.w.set.limits)}
+		})
 	})
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })

@@ -68,7 +68,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	o.Awaiting += now.Awaiting - o.Replicas[said].Awaiting
 	o.InFlight += now.InFlight - o.Replicas[said].InFlight
 	o.NotKept += now.NotKept - o.Replicas[said].NotKept
-	o.Replicas[said] = now
+	o.Replicas[said], o.Silenced = now, nil
 	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 

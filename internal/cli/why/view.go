@@ -43,7 +43,9 @@ func (s *History) events() []event {
 	if e := s.Entry; e != nil {
 		add(e.ReceivedAt, e.Run, "taken", "taken from %s", e.Source)
 		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
-		add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
+		if e.Attempts > 0 { // else the call that was prepared last was not made
+			add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
+		}
 		if e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
 			add(e.AcceptedAt, e.Run, "accepted", "%s", acceptance(e))
 		}

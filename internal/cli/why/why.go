@@ -33,6 +33,7 @@ type History struct {
 	acts    []ledger.AuditRecord // of operators, on its dead letters
 	notes   []string             // what was found out on the way
 	waits   []string             // what it waits for; nil: for nothing
+	holder  string               // whose call its machine waits for; "": nobody's
 
 	signedBy, client string // whose it is; both "": nobody's
 }
