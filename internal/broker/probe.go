@@ -46,7 +46,7 @@ func (b *Broker) Permissions() []Permission {
 		watch("follow the shared state", StateBucket),
 	)
 	for _, l := range message.Lanes() {
-		all = append(all, publish("publish requests, lane "+string(l), n.LaneSubject(l), false))
+		all = append(all, publish("publish requests"+l.Suffix(", lane "), n.LaneSubject(l), false))
 	}
 	return all
 }

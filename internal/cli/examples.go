@@ -10,7 +10,7 @@ func examples() map[string][]string {
 		"demo":     {"worker demo", "worker demo --stay"},
 		"simulate": {"worker simulate", "worker simulate --tls --machines machines.csv --role Machine.RestrictExecution --set duplicate=201"},
 		"submit": {
-			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --wait`,
+			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --lane urgent --wait`,
 			"worker submit --file machines.csv --batch monday --wait --report out.csv",
 		},
 		"results": {

@@ -63,7 +63,7 @@ func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 	for Pause(ctx, watchEvery) {
 		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
-			p.watch.requests(time.Now(), d.Waiting, d.Delivered, len(health.HoldingUp(known, false)) > 0)
+			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)
 			if others, all := p.replicas.Hands(); all {
 				others[""] = p.hands()
 				p.out.look(time.Now(), outLook{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
