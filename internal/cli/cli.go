@@ -2,6 +2,7 @@ package cli
 
 import (
 	"example.com/unrestrict-worker/internal/cli/audit"
+	"example.com/unrestrict-worker/internal/cli/batch"
 	"example.com/unrestrict-worker/internal/cli/check"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/demo"
@@ -22,6 +23,7 @@ type cli struct {
 	Demo        demo.Cmd         `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    demo.SimulateCmd `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      submit.Cmd       `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
+	Batch       batch.Cmd        `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are."`
 	Results     ResultsCmd       `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
 	Deadletter  deadletter.Cmd   `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
 	Audit       audit.Cmd        `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`

@@ -12,8 +12,11 @@ func examples() map[string][]string {
 		"submit": {
 			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --wait`,
 			"worker submit --file machines.csv --batch monday --wait --report out.csv",
+			"worker submit --file machines.csv --batch tuesday --canary 10 --halt-on 20% --wait",
 			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Ward 3 stands still" --lane urgent`,
 		},
+		"batch list": {"worker batch list", "worker batch list --json"},
+		"batch show": {"worker batch show monday", "worker batch show monday --json"},
 		"results": {
 			"worker results --since 2d --outcome failed,rejected",
 			"worker results --batch monday --follow=false --json",
