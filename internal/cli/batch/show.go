@@ -84,6 +84,7 @@ func read(ctx context.Context, env *session.Env, name string) ([]*service.Batch,
 }
 
 func place(ctx context.Context, conn *broker.Broker, set config.Settings, all []*service.Batch) error {
+	conn.AwaitPresence(ctx)
 	o, err := conn.Overview(ctx, config.Windows(set.Rates))
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	if seq == 0 {
 		return o, l, last, false
 	}
+	s.broker.AwaitPresence(ctx)
 	o, err := s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates))
 	if err == nil {
 		l, err = service.LookAtLine(ctx, s.broker, o, s.env.Settings)

@@ -59,6 +59,7 @@ func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Sett
 		s.waits = s.Waits(time.Now(), nil)
 		return nil
 	}
+	conn.AwaitPresence(ctx)
 	o, err := conn.Overview(ctx, config.Windows(set.Rates))
 	if err != nil {
 		return err
