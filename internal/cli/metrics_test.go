@@ -146,6 +146,7 @@ func TestMetricsAfterEveryOutcome(t *testing.T) {
 		`unrestrict_condition{code="paused"}`:                                  "0",
 		`unrestrict_build_info{version="` + service.ThisBuild().Version + `"}`: "1",
 		"unrestrict_queue_pending":                                             "0",
+		`unrestrict_lane_pending{lane="bulk"}`:                                 "0",
 		"unrestrict_in_flight":                                                 "0",
 		"unrestrict_actions_followed":                                          "0",
 	})
