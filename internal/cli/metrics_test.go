@@ -35,6 +35,7 @@ var metricNames = []string{
 	"unrestrict_in_flight gauge",
 	"unrestrict_lane_pending gauge lane",
 	"unrestrict_paused gauge reason",
+	"unrestrict_queue_expected_wait_seconds gauge lane",
 	"unrestrict_queue_pending gauge",
 	"unrestrict_request_duration_seconds histogram outcome",
 	"unrestrict_requests_total counter outcome",

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -128,9 +129,16 @@ func (k Known) state() string {
 
 // ReadQueue finds messages in the request stream that are meant. They have the name as id, machine or ticket; "" is any.
 func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(Queued) bool) (found []Queued, err error) {
-	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
 	look := glanceFor(name)
-	for m, err := range conn.Queue(ctx) {
+	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message's place is not in it
+		return readQueue(conn, conn.Queue(ctx), look, mine)
+	}
+	return readQueue(conn, conn.QueueWith(ctx, look.mayBeIn), look, mine)
+}
+
+func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], look glance, mine func(Queued) bool) (found []Queued, err error) {
+	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
+	for m, err := range queue {
 		if broker.IsMissing(err) {
 			return found, nil
 		}

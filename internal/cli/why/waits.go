@@ -63,6 +63,7 @@ func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Sett
 	if err := s.readHolder(ctx, conn); err != nil {
 		return err
 	}
+	conn.AwaitPresence(ctx)
 	o, err := conn.Overview(ctx, config.Windows(set.Rates))
 	if err != nil {
 		return err
