@@ -10,18 +10,20 @@ import (
 
 // Status is the object of /status and of `worker status --json`.
 type Status struct {
-	Healthy         bool           `json:"healthy"`
-	Paused          *Pause         `json:"paused"`           // null while requests are taken
-	WaitingForQuota *QuotaWait     `json:"waitingForQuota"`  // null unless requests wait for a free call
-	DryRun          *DryRun        `json:"dryRun,omitempty"` // absent where nobody is in dry run
-	Queue           Queue          `json:"queue"`
-	Budget          []Window       `json:"budget"`
-	Followed        int            `json:"followed"`                     // actions not final yet
-	DeadLetters     int            `json:"deadLetters"`                  // kept now
-	NotKept         int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
-	Results         map[string]int `json:"results"`                      // by outcome
-	Counting        bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
-	Version         string         `json:"version"`
+	Healthy         bool       `json:"healthy"`
+	Paused          *Pause     `json:"paused"`           // null while requests are taken
+	WaitingForQuota *QuotaWait `json:"waitingForQuota"`  // null unless requests wait for a free call
+	DryRun          *DryRun    `json:"dryRun,omitempty"` // absent where nobody is in dry run
+	Queue           Queue      `json:"queue"`
+	Budget          []Window   `json:"budget"`
+	// AwaitingApproval are requests that wait for somebody to approve them.
+	AwaitingApproval int            `json:"awaitingApproval"`
+	Followed         int            `json:"followed"`                     // actions not final yet
+	DeadLetters      int            `json:"deadLetters"`                  // kept now
+	NotKept          int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
+	Results          map[string]int `json:"results"`                      // by outcome
+	Counting         bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
+	Version          string         `json:"version"`
 	// Conditions are all that holds requests or actions up, what stops the worker first.
 	Conditions []health.Condition `json:"conditions"`
 }
@@ -65,8 +67,15 @@ func (d DryRun) String() string {
 
 // Queue is what waits: Pending not taken yet, InFlight taken and not decided.
 type Queue struct {
+	Pending       int             `json:"pending"`
+	InFlight      int             `json:"inFlight"`
+	OldestSeconds float64         `json:"oldestSeconds"` // 0 when nothing waits
+	Lanes         map[string]Lane `json:"lanes"`
+}
+
+// Lane is what waits in one lane, in hand or not.
+type Lane struct {
 	Pending       int     `json:"pending"`
-	InFlight      int     `json:"inFlight"`
 	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
 }
 
@@ -84,6 +93,9 @@ type Window struct {
 // readers need no case for them.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
+	if s.Queue.Lanes == nil {
+		s.Queue.Lanes = map[string]Lane{}
+	}
 	if s.Budget == nil {
 		s.Budget = []Window{}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 func TestProvisionInACluster(t *testing.T) {
@@ -59,7 +60,7 @@ func TestProvisionInACluster(t *testing.T) {
 	if _, err := js.Publish(within(t), "remediation.unrestrict", []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := brokers[1].Requests().Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+	if _, err := brokers[1].Requests(message.LaneNormal).Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
 		t.Error(err)
 	}
 

@@ -227,7 +227,7 @@ func TestPausedBatchCostsNothing(t *testing.T) {
 		if n := len(w.api.Calls()); n != 1 {
 			t.Errorf("%d calls", n)
 		}
-		info, err := w.broker.Requests().Info(w.ctx)
+		info, err := w.broker.Requests(message.LaneNormal).Info(w.ctx)
 		w.must(err)
 		if minutes := uint64(time.Since(asked)/time.Minute) + 1; info.Delivered.Consumer > rows*(minutes+1) {
 			t.Errorf("%d deliveries of %d rows in %d minutes", info.Delivered.Consumer, rows, minutes)
