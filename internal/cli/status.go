@@ -65,6 +65,9 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 		field("mode", session.Yellow, d.String())
 	}
 	field("queue", "", queueText(status.Queue))
+	if n := status.AwaitingApproval; n > 0 {
+		field("approval", session.Yellow, fmt.Sprintf("%s it (worker approvals)", session.Count(n, "request awaits", "requests await")))
+	}
 	field("budget", "", budgetText(status.Budget))
 	field("followed", "", session.Count(status.Followed, "action", "actions"))
 	letters, colour := "none", ""

@@ -99,6 +99,9 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 	if err != nil {
 		return r, err
 	}
+	if r.Awaiting, err = p.awaiting.show(ctx, b, o.Awaiting); err != nil {
+		return r, err
+	}
 	used, err := b.Usage(ctx, limits, o.Reserve)
 	if err != nil {
 		return r, err
