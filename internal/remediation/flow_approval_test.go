@@ -270,7 +270,7 @@ func TestReplayIsApprovedAnew(t *testing.T) {
 		digest := o.asks("soar", "r", 1)
 		o.awaits("r", 1)
 		o.says("ann", approve("r", digest))
-		o.passes(11*time.Minute)
+		o.passes(11 * time.Minute)
 		o.settled(time.Minute)
 		o.wantFinal("r", "rejected approvalExpired")
 		o.says("ben", approve("r", digest)) // too late for run 1
