@@ -66,7 +66,7 @@ func TestStatus(t *testing.T) {
 	since := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	until := since.Add(time.Hour)
 	w := &worker{status: Status{
-		Paused: &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze", Since: since, Until: &until}, WaitingForQuota: &QuotaWait{until}, Queue: Queue{Pending: 3, InFlight: 2, OldestSeconds: 1.5},
+		Paused: &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze", Since: since, Until: &until}, WaitingForQuota: &QuotaWait{until}, Queue: Queue{Pending: 3, InFlight: 2, OldestSeconds: 1.5, Lanes: map[string]Lane{"bulk": {4, 2.5}}},
 		Budget: []Window{{"minute", 100, 7}}, Followed: 4, DeadLetters: 5, Results: map[string]int{"succeeded": 6}, Version: "v1",
 	}}
 	s := start(t, Config{}, w.sources(), nil)
@@ -84,10 +84,10 @@ func TestStatus(t *testing.T) {
 	}
 	check(`{"healthy":false,"paused":{"kind":"operator","code":"paused","reason":"freeze","since":"2026-11-23T12:00:00Z","until":"2026-11-23T13:00:00Z"},` +
 		`"waitingForQuota":{"nextCallAt":"2026-11-23T13:00:00Z"},` +
-		`"queue":{"pending":3,"inFlight":2,"oldestSeconds":1.5},"budget":[{"window":"minute","limit":100,"remaining":7}],` +
+		`"queue":{"pending":3,"inFlight":2,"oldestSeconds":1.5,"lanes":{"bulk":{"pending":4,"oldestSeconds":2.5}}},"budget":[{"window":"minute","limit":100,"remaining":7}],` +
 		`"awaitingApproval":0,"followed":4,"deadLetters":5,"results":{"succeeded":6},"version":"v1","conditions":[]}`)
 	w.set(func(w *worker) { w.status = Status{Healthy: true, Version: "v1"} })
-	check(`{"healthy":true,"paused":null,"waitingForQuota":null,"queue":{"pending":0,"inFlight":0,"oldestSeconds":0},"budget":[],` +
+	check(`{"healthy":true,"paused":null,"waitingForQuota":null,"queue":{"pending":0,"inFlight":0,"oldestSeconds":0,"lanes":{}},"budget":[],` +
 		`"awaitingApproval":0,"followed":0,"deadLetters":0,"results":{},"version":"v1","conditions":[]}`)
 	w.set(func(w *worker) { w.statusErr = errors.New("no responders") })
 	if code, body := s.get(t, "/status"); code != 503 || !strings.Contains(body, `"error": "no responders"`) {

@@ -67,8 +67,15 @@ func (d DryRun) String() string {
 
 // Queue is what waits: Pending not taken yet, InFlight taken and not decided.
 type Queue struct {
+	Pending       int             `json:"pending"`
+	InFlight      int             `json:"inFlight"`
+	OldestSeconds float64         `json:"oldestSeconds"` // 0 when nothing waits
+	Lanes         map[string]Lane `json:"lanes"`
+}
+
+// Lane is what waits in one lane, in hand or not.
+type Lane struct {
 	Pending       int     `json:"pending"`
-	InFlight      int     `json:"inFlight"`
 	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
 }
 
@@ -86,6 +93,9 @@ type Window struct {
 // readers need no case for them.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
+	if s.Queue.Lanes == nil {
+		s.Queue.Lanes = map[string]Lane{}
+	}
 	if s.Budget == nil {
 		s.Budget = []Window{}
 	}

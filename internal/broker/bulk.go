@@ -28,6 +28,7 @@ const (
 // Outgoing is a message on its way to the request subject.
 type Outgoing struct {
 	Name      string // how an error calls it, such as "machines.csv, line 8"
+	Lane      message.Lane
 	MessageID string // Nats-Msg-Id: the broker stores a message once within the stream's duplicate window
 	Header    message.Header
 	Payload   []byte
@@ -110,7 +111,7 @@ func (p *bulk) send(o Outgoing) {
 	h := nats.Header{}
 	maps.Copy(h, nats.Header(o.Header))
 	h.Set(jetstream.MsgIDHeader, o.MessageID)
-	msg := &nats.Msg{Subject: p.b.cfg.Names.Subject, Header: h, Data: o.Payload}
+	msg := &nats.Msg{Subject: p.b.cfg.Names.LaneSubject(o.Lane), Header: h, Data: o.Payload}
 	p.flights = append(p.flights, flight{o.Name, msg, stream.Publish(p.b.js, msg)})
 }
 
@@ -132,14 +133,14 @@ func (p *bulk) settle(ctx context.Context) error {
 
 // republish publishes a message again, as long as what is wrong may pass by itself.
 func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstream.PubAck, _ error) {
-	if err = p.fault(err); !isAgain(err) {
+	if err = p.fault(f, err); !isAgain(err) {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, bulkPatience, errors.New("no answer within "+bulkPatience.String()))
 	defer cancel()
 	err = p.b.persist(ctx, "publish "+f.name, func(ctx context.Context) error {
 		ack, err = within(ctx, func(ctx context.Context) (*jetstream.PubAck, error) { return p.b.js.PublishMsg(ctx, f.msg) })
-		return p.fault(err)
+		return p.fault(f, err)
 	})
 	if denied, ok := errors.AsType[*DeniedError](context.Cause(ctx)); ok {
 		return nil, denied
@@ -148,13 +149,13 @@ func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstre
 }
 
 // fault says what to do about a message that was not stored, and whether it may pass by itself.
-func (p *bulk) fault(err error) error {
+func (p *bulk) fault(f flight, err error) error {
 	n := p.b.cfg.Names
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, jetstream.ErrNoStreamResponse) && !p.begun:
-		return fmt.Errorf("no stream takes what is published on %s (%w): start `worker run` once, which creates it, or check WORKER_SUBJECT", n.Subject, err)
+		return p.b.noStream(f.msg.Subject, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
 		return again{err}
 	case isFull(err):
@@ -182,8 +183,21 @@ const (
 	codeStoreFailed jetstream.ErrorCode = 10077
 )
 
-// Acked is how many messages of the request stream, counted from the first of seqs on, the worker is done with.
-func (b *Broker) Acked(ctx context.Context, seqs []uint64) (n int, err error) {
+// ErrNoLane is that no stream carries the subject of a lane other than normal.
+var ErrNoLane = errors.New("no stream takes what is published on this lane")
+
+// noStream says what to do about a subject of requests that no stream carries.
+func (b *Broker) noStream(subject string, err error) error {
+	if l := message.LaneOf(b.cfg.Names.Subject, subject); l != message.LaneNormal {
+		return fmt.Errorf("%w, %s (%w): if there is a stream %s, `worker check` names the command that adds the lane %s; else start `worker run` once, which creates it",
+			ErrNoLane, subject, err, b.cfg.Names.Stream, l)
+	}
+	return fmt.Errorf("no stream takes what is published on %s (%w): start `worker run` once, which creates it, or check WORKER_SUBJECT", subject, err)
+}
+
+// Acked is how many messages of the request stream, counted from the first of seqs on, the worker is done with. All of them
+// are of one lane.
+func (b *Broker) Acked(ctx context.Context, l message.Lane, seqs []uint64) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	names := b.cfg.Names
@@ -193,11 +207,11 @@ func (b *Broker) Acked(ctx context.Context, seqs []uint64) (n int, err error) {
 	}
 	// A stream that others made may keep what was acknowledged.
 	done := s.CachedInfo().State.FirstSeq
-	cons, err := s.Consumer(ctx, names.Consumer)
+	cons, err := s.Consumer(ctx, names.LaneConsumer(l))
 	if err == nil {
 		done = max(done, cons.CachedInfo().AckFloor.Stream+1)
 	} else if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return 0, fmt.Errorf("consumer %s: %w", names.Consumer, err)
+		return 0, fmt.Errorf("consumer %s: %w", names.LaneConsumer(l), err)
 	}
 	for n, seq := range seqs {
 		if seq < done {
@@ -216,5 +230,5 @@ func IsMissing(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFou
 // OwnSubjects are the subjects, some with wildcards, that belong to the worker: no request's replyTo.
 func (n Names) OwnSubjects() []string {
 	n = n.withDefaults()
-	return []string{n.Subject, n.ResultsSubject, n.DeadletterSubject, n.ControlSubject, AuditSubject, ownSubjects, "$KV.>"}
+	return append(n.laneSubjects(), n.ResultsSubject, n.DeadletterSubject, n.ControlSubject, AuditSubject, ownSubjects, "$KV.>")
 }

@@ -267,13 +267,13 @@ func TestTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 		taken := func() int {
-			n, err := b.Acked(within(t), seqs)
+			n, err := b.Acked(within(t), message.LaneNormal, seqs)
 			if err != nil {
 				t.Error(err)
 			}
 			return n
 		}
-		batch, err := b.Requests().Fetch(4, jetstream.FetchMaxWait(10*time.Second))
+		batch, err := b.Requests(message.LaneNormal).Fetch(4, jetstream.FetchMaxWait(10*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -226,7 +226,7 @@ func TestPermissionsLeaveNoTrace(t *testing.T) {
 	if err := admin.Provision(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := admin.Publish(within(t), nil, []byte("a request that waits")); err != nil {
+	if _, err := admin.Publish(within(t), message.LaneNormal, nil, []byte("a request that waits")); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"true may not", "true may not", "true may", "true may", "true may not", "true may", "false may"}, verdicts(b)); diff != "" {
@@ -244,7 +244,7 @@ func TestPermissionsLeaveNoTrace(t *testing.T) {
 			t.Errorf("%s has %d messages, want %d", name, n, want)
 		}
 	}
-	info, err := admin.Requests().Info(within(t))
+	info, err := admin.Requests(message.LaneNormal).Info(within(t))
 	if err != nil || info.NumAckPending != 0 || info.Delivered.Consumer != 0 {
 		t.Errorf("the consumer was touched: %v, %+v", err, info)
 	}

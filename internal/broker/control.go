@@ -82,19 +82,23 @@ func (b *Broker) order(m Message) message.Delivery {
 	return message.Delivery{Stream: b.cfg.Names.ControlStream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1}
 }
 
-// Waiting implements remediation.Queue.
+// Waiting implements remediation.Queue. It reads all lanes at once, in the order of the stream.
 func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error) {
 	n := c.b.cfg.Names
-	if info := c.b.found.Load().consumer; info != nil { // a stream that others made may keep what was acknowledged
-		from = max(from, info.AckFloor.Stream+1)
+	done := map[message.Lane]uint64{} // a stream that others made may keep what was acknowledged
+	for l, info := range c.b.found.Load().consumers {
+		if info != nil {
+			done[l] = info.AckFloor.Stream
+		}
 	}
 	s, err := c.b.open(ctx, n.Stream)
 	if err != nil {
 		return from, err
 	}
-	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.Subject, from: from}) {
-		if err == nil {
-			err = fn(message.Delivery{Stream: n.Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1})
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: ">", from: from}) {
+		l := message.LaneOf(n.Subject, m.Subject)
+		if err == nil && n.Takes(m.Subject) && m.Sequence > done[l] {
+			err = fn(message.Delivery{Stream: n.Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: l, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1})
 		}
 		if err != nil {
 			return from, err

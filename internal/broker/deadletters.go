@@ -13,9 +13,18 @@ func (b *Broker) DeadLetters(ctx context.Context) iter.Seq2[Message, error] {
 	return b.messages(ctx, b.cfg.Names.DeadletterStream, b.cfg.Names.DeadletterSubject, message.HeaderDeadReason)
 }
 
-// Queue are the requests that nobody has acknowledged yet, in hand or not, the oldest first.
+// Queue are the requests that nobody has acknowledged yet, in hand or not, lane by lane, the most urgent first, and in each
+// the oldest first.
 func (b *Broker) Queue(ctx context.Context) iter.Seq2[Message, error] {
-	return b.messages(ctx, b.cfg.Names.Stream, b.cfg.Names.Subject, "")
+	return func(yield func(Message, error) bool) {
+		for _, l := range message.Lanes() {
+			for m, err := range b.messages(ctx, b.cfg.Names.Stream, b.cfg.Names.LaneSubject(l), "") {
+				if !yield(m, err) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // messages are those of a subject that there are now; with a header those that have it.

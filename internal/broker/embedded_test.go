@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 func TestEmbeddedInProcess(t *testing.T) {
@@ -230,7 +231,7 @@ func TestEmbeddedKeepsWhatItAcknowledged(t *testing.T) {
 	if got := b.Differences(); len(got) > 0 {
 		t.Errorf("differences %q in what was provisioned", got)
 	}
-	msg, err := b.Requests().Next(jetstream.FetchMaxWait(5 * time.Second))
+	msg, err := b.Requests(message.LaneNormal).Next(jetstream.FetchMaxWait(5 * time.Second))
 	if err != nil || string(msg.Data()) != "acknowledged" {
 		t.Errorf("%v, %v", msg, err)
 	}

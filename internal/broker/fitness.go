@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // missing says of everything that is missing how to create it.
@@ -18,9 +20,10 @@ func (t topology) missing(there present) (missing []string) {
 			missing = append(missing, missingStream(spec.cfg))
 		}
 	}
-	if there.consumer == nil {
-		missing = append(missing, fmt.Sprintf("consumer %s: nats consumer add %s --config FILE, where FILE has: %s",
-			t.consumer.Durable, t.requests.cfg.Name, settings(t.consumer)))
+	for _, l := range t.lanes(there) {
+		if cfg := t.consumers[l]; there.consumers[l] == nil {
+			missing = append(missing, fmt.Sprintf("consumer %s: nats consumer add %s --config FILE, where FILE has: %s", cfg.Durable, t.requests.cfg.Name, settings(cfg)))
+		}
 	}
 	return missing
 }
@@ -41,17 +44,20 @@ func (t topology) unfit(there present) (reasons []string) {
 			reasons = append(reasons, fmt.Sprintf("stream %s %s", cfg.Name, reason))
 		}
 	}
-	if there.consumer != nil {
-		for _, reason := range unfitConsumer(there.consumer.Config, there.streams[t.requests.cfg.Name].CachedInfo().Config, t.consumer.FilterSubject) {
-			reasons = append(reasons, fmt.Sprintf("consumer %s of stream %s %s", t.consumer.Durable, t.requests.cfg.Name, reason))
+	for _, l := range message.Lanes() {
+		c := there.consumers[l]
+		if c == nil {
+			continue
+		}
+		for _, reason := range unfitConsumer(c.Config, there.streams[t.requests.cfg.Name].CachedInfo().Config, t.consumers[l].FilterSubject) {
+			reasons = append(reasons, fmt.Sprintf("consumer %s of stream %s %s", c.Name, t.requests.cfg.Name, reason))
 		}
 	}
 	return reasons
 }
 
 func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string) {
-	carries := func(filter string) bool { return server.SubjectMatchesFilter(spec.subject, filter) }
-	if !slices.ContainsFunc(cfg.Subjects, carries) {
+	if !carries(cfg, spec.subject) {
 		reasons = append(reasons, fmt.Sprintf("does not carry the subject %s: its subjects are %q", spec.subject, cfg.Subjects))
 	}
 	if tr := cfg.SubjectTransform; tr != nil && (tr.Source == "" || server.SubjectsCollide(spec.subject, tr.Source)) {
@@ -159,14 +165,20 @@ func repaired(got, want jetstream.StreamConfig) (cfg jetstream.StreamConfig, cha
 func (t topology) differences(there present) (all []string) {
 	for _, spec := range t.streams() {
 		got := there.streams[spec.cfg.Name].CachedInfo().Config
+		if lacks := t.withoutLanes(got); spec.cfg.Name == t.requests.cfg.Name && lacks != "" {
+			all, got.Subjects = append(all, lacks), spec.cfg.Subjects
+		}
 		all = append(all, differing("stream "+spec.cfg.Name, got, spec.cfg, "subjects", "retention", "storage", "num_replicas", "duplicate_window", "discard",
 			"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject", "max_msg_size", "max_consumers", "deny_delete", "deny_purge", "allow_rollup_hdrs", "allow_direct")...)
 	}
 	for _, name := range there.foreign {
 		all = append(all, fmt.Sprintf("stream %s: consumer %s is none of the worker's: what it acknowledges is gone from a work queue, and is never carried out", t.requests.cfg.Name, name))
 	}
-	return append(all, differing("consumer "+t.consumer.Durable, there.consumer.Config, t.consumer, "ack_wait", "backoff", "max_ack_pending", "deliver_policy",
-		"replay_policy", "inactive_threshold", "mem_storage", "num_replicas", "max_batch", "max_expires", "max_bytes")...)
+	for _, l := range t.lanes(there) {
+		all = append(all, differing("consumer "+t.consumers[l].Durable, there.consumers[l].Config, t.consumers[l], "ack_wait", "backoff", "max_ack_pending", "deliver_policy",
+			"replay_policy", "inactive_threshold", "mem_storage", "num_replicas", "max_batch", "max_expires", "max_bytes")...)
+	}
+	return all
 }
 
 // differing compares the settings of these names, which are the JSON ones, in the order of the names.

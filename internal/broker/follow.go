@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/message"
@@ -102,15 +103,19 @@ func (b *Broker) PublishOrder(ctx context.Context, h message.Header, payload []b
 	return fmt.Sprintf("%s:%d", ack.Stream, ack.Sequence), nil
 }
 
-// Publish puts one message on the request subject; nil when the broker has stored it. A full stream is an error that says so.
+// Publish puts one message on a lane; nil when the broker has stored it. A full stream is an error that says so.
 // Of a duplicate whose message has the sequence is not known, for anybody who may publish may have taken a message id that can
 // be guessed.
-func (b *Broker) Publish(ctx context.Context, h message.Header, payload []byte) (Stored, error) {
+func (b *Broker) Publish(ctx context.Context, l message.Lane, h message.Header, payload []byte) (Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: b.cfg.Names.Subject, Header: nats.Header(h), Data: payload})
+	subject := b.cfg.Names.LaneSubject(l)
+	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Header: nats.Header(h), Data: payload})
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return Stored{}, b.noStream(subject, err)
+	}
 	if err != nil {
-		return Stored{}, fmt.Errorf("publish on %s: %w", b.cfg.Names.Subject, err)
+		return Stored{}, fmt.Errorf("publish on %s: %w", subject, err)
 	}
 	return Stored{Sequence: ack.Sequence, Duplicate: ack.Duplicate}, nil
 }

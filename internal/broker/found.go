@@ -9,12 +9,13 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // found is what Provision found or made.
 type found struct {
-	requests                        jetstream.Consumer
-	consumer                        *jetstream.ConsumerInfo
+	requests                        map[message.Lane]jetstream.Consumer // of the lanes that the request stream carries
+	consumers                       map[message.Lane]*jetstream.ConsumerInfo
 	created                         map[string]time.Time // when each stream was
 	ledger                          ledgerID
 	ackWait                         time.Duration
@@ -29,9 +30,9 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 	n := b.cfg.Names
 	f := &found{
 		requests:         there.requests,
-		consumer:         there.consumer,
+		consumers:        there.consumers,
 		created:          map[string]time.Time{},
-		ackWait:          ackWait(there.consumer.Config),
+		ackWait:          ackWait(there.consumers),
 		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
 		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
 		largest:          map[string]int{},
@@ -66,26 +67,38 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 }
 
 // ackWait is after how long without a sign of life the broker hands a message
-// to another: BackOff, where it is set, takes the place of AckWait.
-func ackWait(c jetstream.ConsumerConfig) time.Duration {
-	wait := c.AckWait
-	for _, d := range c.BackOff {
-		wait = min(wait, d)
+// to another, of all lanes the shortest: BackOff, where it is set, takes the place of AckWait.
+func ackWait(consumers map[message.Lane]*jetstream.ConsumerInfo) (wait time.Duration) {
+	for _, info := range consumers {
+		c := info.Config
+		for _, d := range append(c.BackOff, c.AckWait) {
+			if wait == 0 || d < wait {
+				wait = d
+			}
+		}
 	}
 	return wait
 }
 
-// OpenRequests provisions and returns the consumer: made anew if it was deleted under us.
-func (b *Broker) OpenRequests(ctx context.Context) (jetstream.Consumer, error) {
+// OpenRequests provisions and returns a lane's consumer, made anew if it was deleted under us. It waits for a lane that the
+// request stream does not carry.
+func (b *Broker) OpenRequests(ctx context.Context, l message.Lane) (jetstream.Consumer, error) {
 	if err := b.Provision(ctx); err != nil {
 		return nil, err
 	}
-	return b.Requests(), nil
+	for { // from here on Keep looks
+		if c := b.Requests(l); c != nil {
+			return c, nil
+		}
+		if err := wait(ctx, keepEvery); err != nil {
+			return nil, err
+		}
+	}
 }
 
-// Requests is the shared consumer of the requests. This and what follows is nil
+// Requests is the shared consumer of a lane; nil where the request stream does not carry it. This and what follows is nil
 // or zero until Provision has succeeded.
-func (b *Broker) Requests() jetstream.Consumer { return b.found.Load().requests }
+func (b *Broker) Requests(l message.Lane) jetstream.Consumer { return b.found.Load().requests[l] }
 
 // State is the bucket StateBucket.
 func (b *Broker) State() *stream.Bucket { return b.state }

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -87,17 +89,26 @@ func (b *Broker) Conditions() (all []health.Condition) {
 		c.Since, c.Until = f.ledger.created, until
 		all = append(all, c)
 	}
-	switch info := f.consumer; {
-	case info == nil:
+	for _, l := range message.Lanes() {
+		if info := f.consumers[l]; info != nil {
+			all = append(all, ofConsumer(info)...)
+		}
+	}
+	return all
+}
+
+// ofConsumer are about the consumer of a lane.
+func ofConsumer(info *jetstream.ConsumerInfo) []health.Condition {
+	switch {
 	case info.Paused:
 		c := health.New(health.ConsumerPaused, fmt.Sprintf("somebody has paused the consumer %s: nothing is delivered", info.Name))
 		c.Until = info.TimeStamp.Add(info.PauseRemaining).UTC()
-		all = append(all, c)
+		return []health.Condition{c}
 	case info.Config.MaxAckPending > 0 && info.NumAckPending >= info.Config.MaxAckPending && info.NumPending > 0:
-		all = append(all, health.New(health.AckPending, fmt.Sprintf("the consumer %s delivers no more than %d requests that are not acknowledged (max_ack_pending), and so many are out or wait for their delay; %d wait behind them",
-			info.Name, info.Config.MaxAckPending, info.NumPending)))
+		return []health.Condition{health.New(health.AckPending, fmt.Sprintf("the consumer %s delivers no more than %d requests that are not acknowledged (max_ack_pending), and so many are out or wait for their delay; %d wait behind them",
+			info.Name, info.Config.MaxAckPending, info.NumPending))}
 	}
-	return all
+	return nil
 }
 
 // Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
@@ -114,11 +125,11 @@ func (b *Broker) Sound(ctx context.Context) error {
 // Deliveries are how many requests wait that were never delivered, and how many deliveries to any replica there have been,
 // as of the last look; known: there was one.
 func (b *Broker) Deliveries() (waiting int, delivered uint64, known bool) {
-	info := b.found.Load().consumer
-	if info == nil {
-		return 0, 0, false
+	consumers := b.found.Load().consumers
+	for _, info := range consumers {
+		waiting, delivered = waiting+int(info.NumPending), delivered+info.Delivered.Consumer
 	}
-	return int(info.NumPending), info.Delivered.Consumer, true
+	return waiting, delivered, len(consumers) > 0
 }
 
 // Unsound reports whether a stream is missing, unfit or full.

@@ -17,6 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker/rates"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // kept runs a test in fake time against a provisioned broker that is being kept.
@@ -220,7 +221,7 @@ func TestTamperingIsNamed(t *testing.T) {
 	}
 	alterConsumer := func(set func(*jetstream.ConsumerConfig)) func(context.Context, *Broker) error {
 		return func(ctx context.Context, b *Broker) error {
-			cfg := b.topology.consumer
+			cfg := b.topology.consumers[message.LaneNormal]
 			set(&cfg)
 			_, err := b.js.CreateOrUpdateConsumer(ctx, b.cfg.Names.Stream, cfg)
 			return err
@@ -264,11 +265,11 @@ func TestTamperingIsNamed(t *testing.T) {
 				return err
 			}
 			for range 2 {
-				if _, err := b.Publish(ctx, nil, []byte("{}")); err != nil {
+				if _, err := b.Publish(ctx, message.LaneNormal, nil, []byte("{}")); err != nil {
 					return err
 				}
 			}
-			_, err := b.Requests().Next()
+			_, err := b.Requests(message.LaneNormal).Next()
 			return err
 		}, asBefore, health.AckPending, "max_ack_pending"},
 	} {
@@ -358,7 +359,7 @@ func TestWhoseLedgerWasLost(t *testing.T) {
 			runtime.GC()
 			synctest.Test(t, func(t *testing.T) {
 				b := provisioned(t, dir)
-				if _, err := b.Publish(t.Context(), nil, []byte("{}")); err != nil {
+				if _, err := b.Publish(t.Context(), message.LaneNormal, nil, []byte("{}")); err != nil {
 					t.Fatal(err)
 				}
 				if id := b.LedgerLostBefore(); !id.IsZero() {

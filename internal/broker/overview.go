@@ -15,6 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Overview is the state of a deployment as the broker has it.
@@ -24,6 +25,7 @@ type Overview struct {
 	Pending     int       // requests that nobody has in hand
 	InFlight    int       // requests in hand
 	Oldest      time.Time // zero: none waits
+	Lanes       map[message.Lane]LaneQueue
 	Budget      []budget.WindowStatus
 	Reserve     map[string]int // calls of each window that replicas leave to look-ups
 	NextCall    time.Time      // when a call is free next, by the broker's clock; zero: one is
@@ -42,6 +44,9 @@ func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overvie
 	if err := b.queue(ctx, &o); err != nil {
 		return Overview{}, err
 	}
+	if err := b.oldest(ctx, &o); err != nil {
+		return Overview{}, err
+	}
 	if err := b.shared(ctx, &o); err != nil {
 		return Overview{}, err
 	}
@@ -58,26 +63,57 @@ func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overvie
 	return o, nil
 }
 
+// LaneQueue is what waits in a lane, in hand or not.
+type LaneQueue struct {
+	Pending int
+	Oldest  time.Time // zero: none waits
+	from    uint64    // the sequence at which the oldest is looked for
+}
+
+// queue counts what the lanes have. One that the stream does not carry has no consumer, and nothing.
 func (b *Broker) queue(ctx context.Context, o *Overview) error {
-	n := b.cfg.Names
-	s, err := b.js.Stream(ctx, n.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
+	o.Lanes = map[message.Lane]LaneQueue{}
+	for _, l := range message.Lanes() {
+		waits, err := b.laneQueue(ctx, l)
+		if err != nil {
+			return err
+		}
+		o.Lanes[l] = waits
+		o.Pending += waits.Pending
+	}
+	return nil
+}
+
+func (b *Broker) laneQueue(ctx context.Context, l message.Lane) (LaneQueue, error) {
+	name := b.cfg.Names.LaneConsumer(l)
+	cons, err := b.js.Consumer(ctx, b.cfg.Names.Stream, name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		return LaneQueue{}, nil
 	}
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", n.Stream, err)
-	}
-	cons, err := s.Consumer(ctx, n.Consumer)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("consumer %s: %w", n.Consumer, err)
+		return LaneQueue{}, fmt.Errorf("consumer %s: %w", name, err)
 	}
 	info := cons.CachedInfo()
-	o.Pending = int(info.NumPending) + info.NumAckPending
-	if st := s.CachedInfo().State; st.Msgs > 0 {
-		o.Oldest = st.FirstTime
+	return LaneQueue{Pending: int(info.NumPending) + info.NumAckPending, from: info.AckFloor.Stream + 1}, nil
+}
+
+// oldest finds the first request of each lane that nobody has acknowledged.
+func (b *Broker) oldest(ctx context.Context, o *Overview) error {
+	for l, waits := range o.Lanes {
+		if waits.Pending == 0 {
+			continue
+		}
+		m, found, err := b.get(ctx, b.cfg.Names.Stream, stream.Query{Sequence: waits.from, Next: b.cfg.Names.LaneSubject(l)})
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		if waits.Oldest = m.Time; o.Oldest.IsZero() || m.Time.Before(o.Oldest) {
+			o.Oldest = m.Time
+		}
+		o.Lanes[l] = waits
 	}
 	return nil
 }
@@ -158,11 +194,21 @@ func (o Overview) DryRuns() (n int) {
 	return n
 }
 
-// Pending is how many requests the stream has, whether somebody has them in hand or not.
-func (b *Broker) Pending(ctx context.Context) (int, error) {
+// Pending is how many requests each lane has, whether somebody has them in hand or not.
+func (b *Broker) Pending(ctx context.Context) (waiting map[message.Lane]int, all int, err error) {
 	var o Overview
-	err := b.queue(ctx, &o)
-	return o.Pending, err
+	err = b.queue(ctx, &o)
+	waiting = map[message.Lane]int{}
+	for l, q := range o.Lanes {
+		waiting[l] = q.Pending
+	}
+	return waiting, o.Pending, err
+}
+
+// PendingIn is how many requests a lane has; none where the stream does not carry it.
+func (b *Broker) PendingIn(ctx context.Context, l message.Lane) (int, error) {
+	waiting, err := b.laneQueue(ctx, l)
+	return waiting.Pending, err
 }
 
 // Latest are a stream's last messages, newest first; fewer where some were deleted.

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Permission is something that the broker must let this user do.
@@ -25,16 +26,23 @@ func (b *Broker) Permissions() []Permission {
 	publish := func(what, subject string, own bool) Permission {
 		return Permission{what + " (" + subject + ")", own, func(ctx context.Context, b *Broker) error { return b.tryPublish(ctx, subject) }}
 	}
-	pull := stream.API(b.js, "CONSUMER.MSG.NEXT."+n.Stream+"."+n.Consumer)
-	return []Permission{
-		{"take requests (" + pull + ")", true, func(ctx context.Context, b *Broker) error { return b.tryPull(ctx, pull) }},
+	var all []Permission
+	for _, l := range message.Lanes() {
+		pull := stream.API(b.js, "CONSUMER.MSG.NEXT."+n.Stream+"."+n.LaneConsumer(l))
+		all = append(all, Permission{"take requests (" + pull + ")", true, func(ctx context.Context, b *Broker) error { return b.tryPull(ctx, pull) }})
+	}
+	all = append(
+		all,
 		publish("publish results", n.ResultsSubject, true),
 		publish("publish dead letters", n.DeadletterSubject, true),
 		publish("write the audit trail", AuditSubject, true),
 		publish("write the ledger", b.ledger.WriteTo("check"), true),
 		publish("write the shared state", b.state.WriteTo("check"), true),
-		publish("publish requests", n.Subject, false),
+	)
+	for _, l := range message.Lanes() {
+		all = append(all, publish("publish requests, lane "+string(l), n.LaneSubject(l), false))
 	}
+	return all
 }
 
 // Try tries it: nil, a *DeniedError, ErrUntried where what it needs is not there, or what went wrong.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Provision creates what is missing and looks at what is there. It may be
@@ -77,14 +79,15 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 
 // present is what a look at the broker showed; nil: missing.
 type present struct {
-	streams  map[string]jetstream.Stream
-	consumer *jetstream.ConsumerInfo
-	requests jetstream.Consumer // nil if consumer is a push consumer, which is unfit
-	foreign  []string           // consumers of the request stream that are not ours
+	streams   map[string]jetstream.Stream
+	consumers map[message.Lane]*jetstream.ConsumerInfo
+	requests  map[message.Lane]jetstream.Consumer // nil of a push consumer, which is unfit
+	foreign   []string                            // consumers of the request stream that are not ours
 }
 
 func (b *Broker) look(ctx context.Context) (present, error) {
-	p, specs := present{streams: map[string]jetstream.Stream{}}, b.topology.streams()
+	p := present{streams: map[string]jetstream.Stream{}, consumers: map[message.Lane]*jetstream.ConsumerInfo{}, requests: map[message.Lane]jetstream.Consumer{}}
+	specs := b.topology.streams()
 	streams, errs := make([]jetstream.Stream, len(specs)), make([]error, len(specs))
 	var asked sync.WaitGroup
 	for i, spec := range specs { // all at once: a worker at rest does this every few seconds
@@ -109,31 +112,42 @@ func (b *Broker) look(ctx context.Context) (present, error) {
 				return p, err
 			}
 		}
+		if spec.cfg.Name == b.cfg.Names.Stream && b.cfg.Provision {
+			if s, err = b.extend(ctx, s); err != nil {
+				return p, err
+			}
+		}
 		p.streams[spec.cfg.Name] = s
 	}
-	requests := p.streams[b.cfg.Names.Stream]
-	if requests == nil {
-		return p, nil
-	}
-	var err error
-	if p.requests, p.consumer, err = b.lookConsumer(ctx, requests); err != nil {
-		return p, fmt.Errorf("look up consumer %s: %w", b.cfg.Names.Consumer, err)
-	}
-	if p.consumer != nil && p.consumer.Cluster != nil && p.consumer.Cluster.Leader == "" {
-		return p, again{fmt.Errorf("consumer %s has no leader", b.cfg.Names.Consumer)}
-	}
-	ours := 0
-	if p.consumer != nil {
-		ours = 1
-	}
-	if requests.CachedInfo().State.Consumers > ours {
-		p.foreign = b.foreignConsumers(ctx, requests)
-	}
-	return p, nil
+	return p, b.lookConsumers(ctx, &p)
 }
 
-func (b *Broker) lookConsumer(ctx context.Context, s jetstream.Stream) (jetstream.Consumer, *jetstream.ConsumerInfo, error) {
-	name := b.cfg.Names.Consumer
+// lookConsumers looks for the consumers of the lanes that the request stream carries.
+func (b *Broker) lookConsumers(ctx context.Context, p *present) error {
+	requests := p.streams[b.cfg.Names.Stream]
+	if requests == nil {
+		return nil
+	}
+	for _, l := range b.topology.lanes(*p) {
+		name := b.cfg.Names.LaneConsumer(l)
+		pull, info, err := b.lookConsumer(ctx, requests, name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look up consumer %s: %w", name, err)
+		case info == nil:
+			continue
+		case info.Cluster != nil && info.Cluster.Leader == "":
+			return again{fmt.Errorf("consumer %s has no leader", name)}
+		}
+		p.requests[l], p.consumers[l] = pull, info
+	}
+	if requests.CachedInfo().State.Consumers > len(p.consumers) {
+		p.foreign = b.foreignConsumers(ctx, requests)
+	}
+	return nil
+}
+
+func (b *Broker) lookConsumer(ctx context.Context, s jetstream.Stream, name string) (jetstream.Consumer, *jetstream.ConsumerInfo, error) {
 	c, err := within(ctx, func(ctx context.Context) (jetstream.Consumer, error) { return s.Consumer(ctx, name) })
 	switch {
 	case err == nil:
@@ -174,14 +188,22 @@ func (b *Broker) create(ctx context.Context, there present) error {
 			}
 		}
 	}
-	if there.consumer != nil {
-		return nil
+	for _, l := range b.topology.lanes(there) {
+		if there.consumers[l] == nil {
+			if err := b.createConsumer(ctx, b.topology.consumers[l]); err != nil {
+				return err
+			}
+		}
 	}
-	return b.createConsumer(ctx)
+	return nil
 }
 
 func (b *Broker) createStream(ctx context.Context, spec streamSpec) error {
-	_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, spec.cfg) })
+	cfg := spec.cfg
+	if cfg.Name == b.cfg.Names.Stream {
+		cfg = marked(cfg)
+	}
+	_, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, cfg) })
 	switch {
 	case err == nil:
 		b.log.Info("stream created", zap.String("stream", spec.cfg.Name))
@@ -194,21 +216,20 @@ func (b *Broker) createStream(ctx context.Context, spec streamSpec) error {
 	return nil
 }
 
-func (b *Broker) createConsumer(ctx context.Context) error {
-	n := b.cfg.Names
+func (b *Broker) createConsumer(ctx context.Context, cfg jetstream.ConsumerConfig) error {
 	_, err := within(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
-		return b.js.CreateConsumer(ctx, n.Stream, b.topology.consumer)
+		return b.js.CreateConsumer(ctx, b.cfg.Names.Stream, cfg)
 	})
 	switch code := apiError(err).ErrorCode; {
 	case err == nil:
-		b.log.Info("consumer created", zap.String("consumer", n.Consumer))
+		b.log.Info("consumer created", zap.String("consumer", cfg.Durable))
 		return nil
 	case code == jetstream.JSErrCodeConsumerExists, code == jetstream.JSErrCodeConsumerAlreadyExists, code == jetstream.JSErrCodeConsumerNameExists:
 		return nil
 	case code == codeFilterNotUnique:
-		return b.rival(ctx)
+		return b.rival(ctx, cfg)
 	case code == jetstream.JSErrCodeStreamNotFound: // the cluster has not told its leader yet
 		return again{err}
 	}
-	return fmt.Errorf("create consumer %s: %w", n.Consumer, err)
+	return fmt.Errorf("create consumer %s: %w", cfg.Durable, err)
 }

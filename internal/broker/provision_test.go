@@ -16,9 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/message"
 )
 
-var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_AUDIT", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
+var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_AUDIT", "REMEDIATION_CONTROL", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
 
 // setup is all the settings on a server, by stream name and STREAM/CONSUMER.
 func setup(t *testing.T, js jetstream.JetStream) map[string]any {
@@ -62,19 +63,27 @@ func TestProvisionFromNothing(t *testing.T) {
 		c.MaxConsumers, c.MaxMsgs, c.MaxBytes, c.MaxMsgSize, c.MaxMsgsPerSubject = -1, -1, -1, -1, -1
 		return c
 	}
+	requests := stream("REMEDIATION", "", jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 24 * time.Hour})
+	requests.Subjects = []string{"remediation.unrestrict", "remediation.unrestrict.urgent", "remediation.unrestrict.bulk"}
+	lane := func(suffix, subject string) jetstream.ConsumerConfig {
+		return jetstream.ConsumerConfig{
+			Name: "unrestrict-worker" + suffix, Durable: "unrestrict-worker" + suffix, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 20 * time.Second,
+			MaxDeliver: -1, MaxAckPending: -1, FilterSubject: subject, MaxWaiting: 512,
+		}
+	}
 	want := map[string]any{
-		"REMEDIATION": stream("REMEDIATION", "remediation.unrestrict",
-			jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Duplicates: 24 * time.Hour}),
+		"REMEDIATION": requests,
 		"REMEDIATION_RESULTS": stream("REMEDIATION_RESULTS", "remediation.results",
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour, MaxAge: 30 * 24 * time.Hour}),
 		"REMEDIATION_DEADLETTER": stream("REMEDIATION_DEADLETTER", "remediation.deadletter",
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour}),
+		"REMEDIATION_CONTROL": stream("REMEDIATION_CONTROL", "remediation.control",
+			jetstream.StreamConfig{Duplicates: 2 * time.Minute, DenyDelete: true, DenyPurge: true, MaxAge: 400 * 24 * time.Hour}),
 		"REMEDIATION_AUDIT": stream("REMEDIATION_AUDIT", "remediation.audit",
 			jetstream.StreamConfig{Duplicates: 2 * time.Minute, DenyDelete: true, DenyPurge: true}),
-		"REMEDIATION/unrestrict-worker": jetstream.ConsumerConfig{
-			Name: "unrestrict-worker", Durable: "unrestrict-worker", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 20 * time.Second,
-			MaxDeliver: -1, MaxAckPending: -1, FilterSubject: "remediation.unrestrict", MaxWaiting: 512,
-		},
+		"REMEDIATION/unrestrict-worker":        lane("", "remediation.unrestrict"),
+		"REMEDIATION/unrestrict-worker-urgent": lane("-urgent", "remediation.unrestrict.urgent"),
+		"REMEDIATION/unrestrict-worker-bulk":   lane("-bulk", "remediation.unrestrict.bulk"),
 	}
 	// The buckets are as the client library makes them.
 	reference := client(t, runJetStream(t))
@@ -100,7 +109,7 @@ func TestProvisionFromNothing(t *testing.T) {
 	if _, err := js.Publish(within(t), b.Names().Subject, []byte("{}")); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.Requests().Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
+	if _, err := b.Requests(message.LaneNormal).Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
 		t.Error(err)
 	}
 }
@@ -126,7 +135,7 @@ func TestProvisionOwnNames(t *testing.T) {
 	s := runJetStream(t)
 	names := broker.Names{
 		Subject: "soc.release", Stream: "SOC", Consumer: "releaser", ResultsSubject: "soc.done", ResultsStream: "SOC_DONE",
-		DeadletterSubject: "soc.dead", DeadletterStream: "SOC_DEAD",
+		DeadletterSubject: "soc.dead", DeadletterStream: "SOC_DEAD", ControlSubject: "soc.orders", ControlStream: "SOC_ORDERS",
 	}
 	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Names: names})
 	if err := b.Provision(within(t)); err != nil {
@@ -137,10 +146,10 @@ func TestProvisionOwnNames(t *testing.T) {
 		got = append(got, name)
 	}
 	slices.Sort(got)
-	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION_AUDIT", "SOC", "SOC/releaser", "SOC_DEAD", "SOC_DONE"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION_AUDIT", "SOC", "SOC/releaser", "SOC/releaser-bulk", "SOC/releaser-urgent", "SOC_DEAD", "SOC_DONE", "SOC_ORDERS"}, got); diff != "" {
 		t.Error(diff)
 	}
-	for _, subject := range []string{"soc.release", "soc.done", "soc.dead", "remediation.audit", "unrestrict.>"} {
+	for _, subject := range []string{"soc.release", "soc.release.urgent", "soc.release.bulk", "soc.done", "soc.dead", "soc.orders", "remediation.audit", "unrestrict.>"} {
 		if !slices.Contains(b.Names().OwnSubjects(), subject) {
 			t.Errorf("own subjects %q, want %s among them", b.Names().OwnSubjects(), subject)
 		}
@@ -155,7 +164,7 @@ func TestProvisionRacing(t *testing.T) {
 		brokers = append(brokers, open(t, broker.Config{URL: first.URL(), Auth: broker.Auth{Token: "of-all"}, Provision: true, AckWait: time.Duration(30+i) * time.Second}))
 	}
 	provisionAtOnce(t, brokers)
-	if got := len(setup(t, first.JS())); got != len(ownStreams)+1 {
+	if got := len(setup(t, first.JS())); got != len(ownStreams)+len(message.Lanes()) {
 		t.Errorf("%d streams and consumers", got)
 	}
 	for _, b := range brokers {
@@ -222,7 +231,7 @@ func TestProvisionNeverAlters(t *testing.T) {
 	}
 	named := strings.Join(b.Differences(), "\n")
 	for _, want := range []string{
-		"stream REMEDIATION: retention is Limits, would be WorkQueue", "stream REMEDIATION: subjects", "stream REMEDIATION: max_age",
+		"stream REMEDIATION: retention is Limits, would be WorkQueue", "--subjects remediation.unrestrict,remediation.isolate,remediation.unrestrict.urgent,remediation.unrestrict.bulk", "stream REMEDIATION: max_age",
 		"stream REMEDIATION: discard", "stream REMEDIATION: max_msgs", "stream REMEDIATION_RESULTS: duplicate_window is 30s, would be 24h0m0s", "stream REMEDIATION_RESULTS: max_bytes",
 		"stream REMEDIATION_DEADLETTER: deny_delete is true, would be false", "consumer unrestrict-worker: max_ack_pending is 50, would be -1",
 		"consumer unrestrict-worker: backoff",
@@ -280,8 +289,8 @@ func TestProvisionFalse(t *testing.T) {
 	b := open(t, broker.Config{URL: s.ClientURL()})
 	err := b.Provision(within(t))
 	var missing *broker.MissingError
-	if !errors.As(err, &missing) || len(missing.Missing) != 7 {
-		t.Fatalf("error %v, want all seven missing", err)
+	if !errors.As(err, &missing) || len(missing.Missing) != 10 {
+		t.Fatalf("error %v, want all ten missing", err)
 	}
 	if got := setup(t, js); len(got) > 0 {
 		t.Errorf("created %v", got)

@@ -83,7 +83,7 @@ func TestQuotaIsWhatTheWorkersAgreedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, window := range []string{"minute", "minute", "hour", "hour"} {
-		if ok, err := store.Take(within(t), window); !ok || err != nil {
+		if ok, err := store.Take(within(t), window, nil); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 	}

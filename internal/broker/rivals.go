@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // foreignConsumers names the consumers of the request stream that are not ours. Who may not list them hears that there are some:
@@ -23,7 +25,9 @@ func (b *Broker) foreignConsumers(ctx context.Context, requests jetstream.Stream
 	if err != nil {
 		return []string{fmt.Sprintf("(its name can't be read: %v)", cmp.Or(context.Cause(ctx), err))}
 	}
-	return slices.DeleteFunc(all, func(name string) bool { return name == b.cfg.Names.Consumer })
+	return slices.DeleteFunc(all, func(name string) bool {
+		return slices.ContainsFunc(message.Lanes(), func(l message.Lane) bool { return name == b.cfg.Names.LaneConsumer(l) })
+	})
 }
 
 func consumerNames(ctx context.Context, s jetstream.Stream) (names []string, err error) {
@@ -49,7 +53,7 @@ func (b *Broker) overlap(ctx context.Context, spec streamSpec) error {
 
 // rival explains why a work queue takes no consumer: another one gets the same
 // subject, unless by now it is the worker's own.
-func (b *Broker) rival(ctx context.Context) error {
+func (b *Broker) rival(ctx context.Context, cfg jetstream.ConsumerConfig) error {
 	n := b.cfg.Names
 	s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, n.Stream) })
 	if err != nil {
@@ -61,9 +65,9 @@ func (b *Broker) rival(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the consumers of %s: %w", n.Stream, err)
 	}
-	if slices.Contains(others, n.Consumer) {
+	if slices.Contains(others, cfg.Durable) {
 		return nil
 	}
 	return &UnfitError{Reasons: []string{fmt.Sprintf("consumer %s can't be created: %s is a work queue and another consumer already takes %s (there are: %s): "+
-		"name it in WORKER_CONSUMER, or delete it", n.Consumer, n.Stream, n.Subject, strings.Join(others, ", "))}}
+		"name it in WORKER_CONSUMER, or delete it", cfg.Durable, n.Stream, cfg.FilterSubject, strings.Join(others, ", "))}}
 }

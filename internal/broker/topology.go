@@ -6,6 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Names of the worker's own buckets. Unlike the streams of Names they are not
@@ -84,7 +85,7 @@ type streamSpec struct {
 // topology is everything that must exist before the first request is taken.
 type topology struct {
 	requests, results, deadletters, control, audit, ledger, state streamSpec
-	consumer                                                      jetstream.ConsumerConfig
+	consumers                                                     map[message.Lane]jetstream.ConsumerConfig
 }
 
 func (t topology) streams() []streamSpec {
@@ -101,20 +102,9 @@ func newTopology(cfg Config) topology {
 		audit:       shared(AuditStream, AuditSubject, "every release decision, hash-chained"),
 		ledger:      bucket(LedgerBucket, "what was done about each request"),
 		state:       bucket(StateBucket, "pause, closure, lease and readiness of the replicas"),
-		consumer: jetstream.ConsumerConfig{
-			Name: n.Consumer, Durable: n.Consumer, Description: "the workers' shared consumer",
-			FilterSubject: n.Subject,
-			DeliverPolicy: jetstream.DeliverAllPolicy,
-			AckPolicy:     jetstream.AckExplicitPolicy,
-			AckWait:       cfg.AckWait,
-			// A hand-back with a delay counts as a delivery: a limit would lose
-			// requests. Giving up goes by time and is the worker's decision.
-			MaxDeliver: -1,
-			// Requests that wait for a delay count here too: a limit would let
-			// them hold up all others.
-			MaxAckPending: -1,
-		},
+		consumers:   laneConsumers(cfg),
 	}
+	t.requests.cfg.Subjects = n.laneSubjects()
 	t.requests.cfg.Retention = jetstream.WorkQueuePolicy
 	t.requests.cfg.Discard = jetstream.DiscardNew
 	t.requests.cfg.Duplicates = requestDuplicates

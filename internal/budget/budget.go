@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -30,24 +32,24 @@ type Budget struct {
 	// MaxHold is how long Take holds a caller before it sends it away with a WaitError.
 	// To be set before the first Take.
 	MaxHold time.Duration
+	// UrgentReserve is the percentage of each window that normal leaves to urgent. To be set before the first Take.
+	UrgentReserve int
 
 	store    Store
 	log      *zap.Logger
 	left     *prometheus.GaugeVec
 	limit    *prometheus.GaugeVec
-	slot     chan struct{} // held by the one caller that talks to the store; the others queue
 	reserved atomic.Bool
+	line     *line
 
-	mu       sync.Mutex // guards all below, never held while the store is asked
-	windows  []*window  // shortest first
-	failure  error      // the last error of the store
-	failedAt time.Time
+	mu      sync.Mutex // guards all below, never held while the store is asked
+	windows []*window  // shortest first
 }
 
 // New returns a budget over windows, the shortest first. reg may be nil.
 func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Registerer) *Budget {
 	b := &Budget{
-		MaxHold: 5 * time.Second, store: store, log: log, slot: make(chan struct{}, 1),
+		MaxHold: 5 * time.Second, store: store, log: log, line: newLine(),
 		left: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "unrestrict_budget_remaining",
 			Help: "Calls that the API's window still has for all replicas together; +Inf without a limit.",
@@ -66,7 +68,7 @@ func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Register
 	return b
 }
 
-// SetReserve sets whether "unrestrict" must leave the last 2 % of each window (at least one call,
+// SetReserve sets whether the lanes must leave the last 2 % of each window (at least one call,
 // of the hour one for each replica, never all) to look-ups: on while there is something to look up, or will be. It binds this process alone.
 func (b *Budget) SetReserve(on bool) { b.reserved.Store(on) }
 
@@ -96,16 +98,10 @@ func InTime(granted time.Time) bool {
 	return max(now.Sub(granted), now.Round(0).Sub(granted.Round(0))) <= StartLimit
 }
 
-// OpenIn is how long it makes no sense to start anything that needs an "unrestrict" call, as far
-// as this process knows without asking: 0, or until a closure ends or a window lets go of a grant.
-func (b *Budget) OpenIn() time.Duration {
-	d, _ := b.Opens()
-	return d
-}
-
-// Opens is OpenIn, and whether that is for a closure after a 429 rather than for the windows.
-func (b *Budget) Opens() (in time.Duration, closed bool) {
-	in, closed, _ = b.wait(b.reserved.Load())
+// Opens is how long it makes no sense to start anything that needs a call of a lane, as far
+// as this process knows without asking: 0, or until a closure after a 429 ends (closed) or a window lets go of a grant.
+func (b *Budget) Opens(l message.Lane) (in time.Duration, closed bool) {
+	in, closed, _ = b.wait(string(l))
 	return in, closed
 }
 

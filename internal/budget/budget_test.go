@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 const (
@@ -42,6 +44,12 @@ func mustTake(t *testing.T, b *Budget, use string, n int) (last time.Time) {
 	return last
 }
 
+// opensIn is how long until a call of the most urgent lane can be had.
+func opensIn(b *Budget) time.Duration {
+	d, _ := b.Opens(message.LaneUrgent)
+	return d
+}
+
 // mustWait expects a *WaitError and returns it.
 func mustWait(t *testing.T, b *Budget, use string) *WaitError {
 	t.Helper()
@@ -55,12 +63,12 @@ func mustWait(t *testing.T, b *Budget, use string) *WaitError {
 func TestTakeExhaustedWindow(t *testing.T) {
 	in(t, Limits(50, 1500), func(t *testing.T, b *Budget, m *memory) {
 		start := time.Now()
-		mustTake(t, b, "unrestrict", 50)
-		if d := b.OpenIn(); d != minuteLasts {
+		mustTake(t, b, "urgent", 50)
+		if d := opensIn(b); d != minuteLasts {
 			t.Errorf("OpenIn after the last call: %v, want %v", d, minuteLasts)
 		}
 		time.Sleep(20 * time.Second)
-		wait := mustWait(t, b, "unrestrict")
+		wait := mustWait(t, b, "urgent")
 		if wait.Closed || wait.Wait() != minuteLasts-20*time.Second {
 			t.Errorf("got %+v, want the rest of the window", wait)
 		}
@@ -71,7 +79,7 @@ func TestTakeExhaustedWindow(t *testing.T) {
 			t.Errorf("taken %v, want 50 each", m.taken)
 		}
 		time.Sleep(minuteLasts - 20*time.Second - 4500*time.Millisecond) // 4.5 s before it opens: held
-		mustTake(t, b, "unrestrict", 1)
+		mustTake(t, b, "urgent", 1)
 		if d := time.Since(start); d != minuteLasts {
 			t.Errorf("the 51st call came at %v, want %v", d, minuteLasts)
 		}
@@ -80,10 +88,10 @@ func TestTakeExhaustedWindow(t *testing.T) {
 
 func TestTakeLooksAtTheHourFirst(t *testing.T) {
 	in(t, Limits(2, 3), func(t *testing.T, b *Budget, m *memory) {
-		mustTake(t, b, "unrestrict", 2)
+		mustTake(t, b, "urgent", 2)
 		time.Sleep(minuteLasts)
-		mustTake(t, b, "unrestrict", 1)
-		if w := mustWait(t, b, "unrestrict").Wait(); w != hourLasts-minuteLasts {
+		mustTake(t, b, "urgent", 1)
+		if w := mustWait(t, b, "urgent").Wait(); w != hourLasts-minuteLasts {
 			t.Errorf("wait %v, want until the hour's first grant ages out", w)
 		}
 		if m.taken["minute"] != 3 {
@@ -97,9 +105,9 @@ func TestTakeWaitsForALateStore(t *testing.T) {
 	in(t, Limits(10, 1), func(t *testing.T, b *Budget, m *memory) {
 		m.late = 300 * time.Millisecond
 		start := time.Now()
-		mustTake(t, b, "unrestrict", 1)
-		time.Sleep(b.OpenIn() - time.Second)
-		mustTake(t, b, "unrestrict", 1)
+		mustTake(t, b, "urgent", 1)
+		time.Sleep(opensIn(b) - time.Second)
+		mustTake(t, b, "urgent", 1)
 		if d := time.Since(start) - hourLasts; d < m.late || d > m.late+pollInterval {
 			t.Errorf("the second call came %v after the first had aged out, want 300ms", d)
 		}
@@ -119,7 +127,7 @@ func TestTakeServesInOrderAndSendsAllAway(t *testing.T) {
 		start, results := time.Now(), make(chan served, 6)
 		for i := range 6 {
 			go func() {
-				_, err := b.Take(t.Context(), "unrestrict")
+				_, err := b.Take(t.Context(), "urgent")
 				s := served{Caller: i, At: time.Since(start)}
 				if err != nil {
 					s.Err = err.Error()
@@ -147,7 +155,7 @@ func TestTakeHoldsNobodyForLong(t *testing.T) {
 		start, results := time.Now(), make(chan error, 10)
 		for range 10 {
 			go func() {
-				_, err := b.Take(t.Context(), "unrestrict")
+				_, err := b.Take(t.Context(), "urgent")
 				results <- err
 			}()
 		}
@@ -175,7 +183,7 @@ func TestTakeAddsUpWaits(t *testing.T) {
 		start, results := time.Now(), make(chan error, 10)
 		for range 10 {
 			go func() {
-				_, err := b.Take(t.Context(), "unrestrict")
+				_, err := b.Take(t.Context(), "urgent")
 				results <- err
 			}()
 		}
@@ -202,8 +210,8 @@ func TestClose(t *testing.T) {
 			t.Fatal("a grant is not fresh while nothing closed the budget")
 		}
 		for _, d := range []time.Duration{0, -time.Second} {
-			if err := b.Close(t.Context(), d); err != nil || b.OpenIn() != 0 {
-				t.Fatalf("closed for %v: %v, open in %v", d, err, b.OpenIn())
+			if err := b.Close(t.Context(), d); err != nil || opensIn(b) != 0 {
+				t.Fatalf("closed for %v: %v, open in %v", d, err, opensIn(b))
 			}
 		}
 		if err := b.Close(t.Context(), 30*time.Hour); err != nil {
@@ -212,12 +220,12 @@ func TestClose(t *testing.T) {
 		if wait := mustWait(t, other, "follow"); !wait.Closed || wait.Wait() != 30*time.Hour {
 			t.Errorf("got %+v, want closed for 30h", wait)
 		}
-		if other.Fresh(granted) || other.OpenIn() != 30*time.Hour {
+		if other.Fresh(granted) || opensIn(other) != 30*time.Hour {
 			t.Error("the closure stops no call that was granted before it")
 		}
 		time.Sleep(30*time.Hour - 3*time.Second)
 		start := time.Now()
-		if after := mustTake(t, other, "unrestrict", 1); !other.Fresh(after) || time.Since(start) != 3*time.Second {
+		if after := mustTake(t, other, "urgent", 1); !other.Fresh(after) || time.Since(start) != 3*time.Second {
 			t.Errorf("after a held wait of %v the grant is fresh: %v", time.Since(start), other.Fresh(after))
 		}
 		if other.Fresh(granted) {
@@ -258,7 +266,7 @@ func TestFresh(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, Limits(test.minute, test.hour), func(t *testing.T, b *Budget, _ *memory) {
-				granted := mustTake(t, b, "unrestrict", 1)
+				granted := mustTake(t, b, "urgent", 1)
 				time.Sleep(test.age)
 				if got := b.Fresh(granted); got != test.want {
 					t.Errorf("after %v: %v", test.age, got)
@@ -268,20 +276,20 @@ func TestFresh(t *testing.T) {
 	}
 	t.Run("given before a closure that is over", func(t *testing.T) {
 		in(t, Limits(2, 0), func(t *testing.T, b *Budget, _ *memory) {
-			granted := mustTake(t, b, "unrestrict", 1)
+			granted := mustTake(t, b, "urgent", 1)
 			time.Sleep(StartLimit / 8)
 			if err := b.Close(t.Context(), StartLimit/4); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(StartLimit / 2)
-			if later := mustTake(t, b, "unrestrict", 1); b.Fresh(granted) || !b.Fresh(later) {
+			if later := mustTake(t, b, "urgent", 1); b.Fresh(granted) || !b.Fresh(later) {
 				t.Errorf("of before: %v, of behind it: %v", b.Fresh(granted), b.Fresh(later))
 			}
 		})
 	})
 	t.Run("store out of touch", func(t *testing.T) {
 		in(t, Limits(1, 1), func(t *testing.T, b *Budget, m *memory) {
-			granted := mustTake(t, b, "unrestrict", 1)
+			granted := mustTake(t, b, "urgent", 1)
 			m.set(func() { m.unknown = true })
 			if b.Fresh(granted) {
 				t.Error("fresh while nobody knows whether the budget is closed")
@@ -305,7 +313,7 @@ func TestFreshOnBothClocks(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			windows := []Window{{Name: "minute", Per: time.Minute, Limit: 2}}
 			b := New(newMemory(windows), windows, zap.NewNop(), nil)
-			granted := mustTake(t, b, "unrestrict", 1)
+			granted := mustTake(t, b, "urgent", 1)
 			if !b.Fresh(granted) {
 				t.Fatal("not fresh at once")
 			}
@@ -335,16 +343,16 @@ func TestReserve(t *testing.T) {
 					if on {
 						reserve = test.reserve
 					}
-					mustTake(t, b, "unrestrict", test.limit-reserve)
-					if mustWait(t, b, "unrestrict"); b.OpenIn() == 0 {
+					mustTake(t, b, "urgent", test.limit-reserve)
+					if mustWait(t, b, "urgent"); opensIn(b) == 0 {
 						t.Error("open, with nothing left but the reserve")
 					}
 					for range reserve {
 						mustTake(t, b, "follow", 1)
 					}
 					mustWait(t, b, "lookup")
-					time.Sleep(b.OpenIn())
-					mustTake(t, b, "unrestrict", test.limit-reserve) // and so on
+					time.Sleep(opensIn(b))
+					mustTake(t, b, "urgent", test.limit-reserve) // and so on
 				})
 			})
 		}
@@ -370,11 +378,11 @@ func TestGather(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, Limits(test.limit, 0), func(t *testing.T, b *Budget, m *memory) {
 				for range test.taken {
-					mustTake(t, b, "unrestrict", 1)
+					mustTake(t, b, "urgent", 1)
 					time.Sleep(time.Second)
 				}
 				start := time.Now()
-				err := b.Gather(t.Context(), test.n, test.d)
+				err := b.Gather(t.Context(), message.LaneUrgent, test.n, test.d)
 				if d := time.Since(start); d != test.want {
 					t.Errorf("returned after %v, want %v", d, test.want)
 				}
@@ -393,7 +401,7 @@ func TestGather(t *testing.T) {
 				t.Fatal(err)
 			}
 			var wait *WaitError
-			if err := b.Gather(t.Context(), 1, time.Minute); !errors.As(err, &wait) || !wait.Closed || wait.For != time.Hour {
+			if err := b.Gather(t.Context(), message.LaneUrgent, 1, time.Minute); !errors.As(err, &wait) || !wait.Closed || wait.For != time.Hour {
 				t.Errorf("%v, want the closure", err)
 			}
 		})
@@ -405,27 +413,27 @@ func TestGather(t *testing.T) {
 func TestTakeAfterTheStoresClockJumped(t *testing.T) {
 	in(t, Limits(10, 100), func(t *testing.T, b *Budget, m *memory) {
 		start := time.Now()
-		mustTake(t, b, "unrestrict", 10)
+		mustTake(t, b, "urgent", 10)
 		time.Sleep(time.Second)
 		m.set(func() { m.jump += 2 * time.Hour })
-		if w := mustWait(t, b, "unrestrict").Wait(); w != minuteLasts-time.Second {
+		if w := mustWait(t, b, "urgent").Wait(); w != minuteLasts-time.Second {
 			t.Errorf("wait %v, want %v", w, minuteLasts-time.Second)
 		}
-		time.Sleep(b.OpenIn())
-		mustTake(t, b, "unrestrict", 10)
+		time.Sleep(opensIn(b))
+		mustTake(t, b, "urgent", 10)
 		if d := time.Since(start); d != minuteLasts {
 			t.Errorf("20 calls in %v", d)
 		}
 		m.set(func() { m.jump -= 2 * time.Hour }) // and back: blocked for a while, not for ever
 		for {
-			_, err := b.Take(t.Context(), "unrestrict")
+			_, err := b.Take(t.Context(), "urgent")
 			if err == nil {
 				break
 			}
 			if time.Since(start) > 3*time.Hour {
 				t.Fatalf("still %v", err)
 			}
-			time.Sleep(b.OpenIn())
+			time.Sleep(opensIn(b))
 		}
 	})
 }
@@ -450,15 +458,15 @@ func TestTakeStoreFaults(t *testing.T) {
 					}
 					return true, nil
 				}
-				if _, err := b.Take(t.Context(), "unrestrict"); !errors.Is(err, errStore) {
+				if _, err := b.Take(t.Context(), "urgent"); !errors.Is(err, errStore) {
 					t.Errorf("Take: %v, want the store's error", err)
 				}
 				if m.taken["minute"] != test.minute || m.taken["hour"] != test.hour {
 					t.Errorf("taken %v: it must not try again", m.taken)
 				}
 				m.set(func() { m.fault = nil })
-				mustTake(t, b, "unrestrict", 5-test.minute)
-				mustWait(t, b, "unrestrict")
+				mustTake(t, b, "urgent", 5-test.minute)
+				mustWait(t, b, "urgent")
 			})
 		})
 	}
@@ -467,11 +475,11 @@ func TestTakeStoreFaults(t *testing.T) {
 func TestTakeOutOfTouch(t *testing.T) {
 	in(t, Limits(0, 0), func(t *testing.T, b *Budget, m *memory) {
 		m.set(func() { m.unknown = true })
-		if _, err := b.Take(t.Context(), "unrestrict"); !errors.Is(err, ErrOutOfTouch) {
+		if _, err := b.Take(t.Context(), "urgent"); !errors.Is(err, ErrOutOfTouch) {
 			t.Errorf("Take: %v, want ErrOutOfTouch", err)
 		}
 		m.set(func() { m.unknown = false })
-		mustTake(t, b, "unrestrict", 1)
+		mustTake(t, b, "urgent", 1)
 	})
 }
 
@@ -482,7 +490,7 @@ func TestTakeSharesFailure(t *testing.T) {
 		start, results := time.Now(), make(chan error, 8)
 		for range 8 {
 			go func() {
-				_, err := b.Take(t.Context(), "unrestrict")
+				_, err := b.Take(t.Context(), "urgent")
 				results <- err
 			}()
 		}
@@ -495,7 +503,7 @@ func TestTakeSharesFailure(t *testing.T) {
 			t.Errorf("8 callers waited %v for a store that fails in 2 s", d)
 		}
 		m.set(func() { m.lookFault = nil })
-		mustTake(t, b, "unrestrict", 1)
+		mustTake(t, b, "urgent", 1)
 	})
 }
 
@@ -507,13 +515,13 @@ func TestTakeCancelled(t *testing.T) {
 		cancelled, patient := make(chan error, 2), make(chan error, 1)
 		for range 2 {
 			go func() {
-				_, err := b.Take(ctx, "unrestrict")
+				_, err := b.Take(ctx, "urgent")
 				cancelled <- err
 			}()
 		}
 		synctest.Wait()
 		go func() {
-			_, err := b.Take(t.Context(), "unrestrict")
+			_, err := b.Take(t.Context(), "urgent")
 			patient <- err
 		}()
 		time.Sleep(time.Second / 2)
@@ -530,7 +538,7 @@ func TestTakeCancelled(t *testing.T) {
 		time.Sleep(minuteLasts - 4500*time.Millisecond)
 		ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		if _, err := b.Take(ctx, "unrestrict"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := b.Take(ctx, "urgent"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Take: %v, want its deadline", err)
 		}
 	})
@@ -541,7 +549,7 @@ func TestRemaining(t *testing.T) {
 		windows, reg := Limits(0, 100), prometheus.NewPedanticRegistry()
 		m := newMemory(windows)
 		b := New(m, windows, zap.NewNop(), reg)
-		mustTake(t, b, "unrestrict", 3)
+		mustTake(t, b, "urgent", 3)
 		got, err := b.Remaining(t.Context())
 		want := []WindowStatus{{"minute", 0, 0}, {"hour", 100, 97}}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -557,12 +565,12 @@ func TestRemaining(t *testing.T) {
 			}
 		})
 		time.Sleep(6 * time.Second)
-		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 0 || b.OpenIn() == 0 {
-			t.Errorf("hour: %v left, open in %v, after others took the rest", left, b.OpenIn())
+		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 0 || opensIn(b) == 0 {
+			t.Errorf("hour: %v left, open in %v, after others took the rest", left, opensIn(b))
 		}
 		time.Sleep(hourLasts)
-		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 100 || b.OpenIn() != 0 {
-			t.Errorf("hour: %v left, open in %v, an hour later", left, b.OpenIn())
+		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 100 || opensIn(b) != 0 {
+			t.Errorf("hour: %v left, open in %v, an hour later", left, opensIn(b))
 		}
 		if left := testutil.ToFloat64(b.left.WithLabelValues("minute")); !math.IsInf(left, 1) {
 			t.Errorf("minute: %v left, want +Inf without a limit", left)

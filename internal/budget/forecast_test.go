@@ -65,9 +65,9 @@ func TestForecastIsWhatTakeDoes(t *testing.T) {
 	windows := Limits(100, 1500)
 	in(t, windows, func(t *testing.T, b *Budget, m *memory) {
 		b.SetReserve(true)
-		mustTake(t, b, "unrestrict", 60)
+		mustTake(t, b, "urgent", 60)
 		time.Sleep(10 * time.Minute)
-		mustTake(t, b, "unrestrict", 30)
+		mustTake(t, b, "urgent", 30)
 		time.Sleep(20 * time.Second)
 		var used []Used
 		reserves := b.Reserves()
@@ -76,8 +76,8 @@ func TestForecastIsWhatTakeDoes(t *testing.T) {
 		}
 		start := time.Now()
 		for n := 1; n <= 5000; n++ {
-			time.Sleep(b.OpenIn())
-			mustTake(t, b, "unrestrict", 1)
+			time.Sleep(opensIn(b))
+			mustTake(t, b, "urgent", 1)
 			if n%500 != 1 && n != 5000 {
 				continue
 			}

@@ -17,7 +17,8 @@ type memory struct {
 	jump         time.Duration // the store's clock against this process's
 	since, until time.Time
 	unknown      bool
-	taken        map[string]int                                   // Takes carried out
+	taken        map[string]int // Takes carried out
+	others       int
 	fault        func(window string) (carriedOut bool, err error) // nil: none
 	lookFault    error
 	delay        time.Duration               // of every Look
@@ -53,14 +54,14 @@ func (m *memory) Look(ctx context.Context, name string) (State, error) {
 		return State{}, m.lookFault
 	}
 	w, now := m.prune(name)
-	s := State{Limit: w.Limit, Left: w.Limit - len(m.grants[name])}
+	s := State{Limit: w.Limit, Left: w.Limit - len(m.grants[name]), Last: uint64(m.taken[name]), Others: m.others}
 	if len(m.grants[name]) > 0 {
 		s.NextIn = min(m.grants[name][0].Add(w.Lasts()).Sub(now), w.Lasts())
 	}
 	return s, nil
 }
 
-func (m *memory) Take(_ context.Context, name string) (bool, error) {
+func (m *memory) Take(_ context.Context, name string, last *uint64) (bool, error) {
 	time.Sleep(m.slow[name][0])
 	defer time.Sleep(m.slow[name][1])
 	m.mu.Lock()

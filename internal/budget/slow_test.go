@@ -24,7 +24,7 @@ func TestTakeFromASlowStore(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, Limits(100, 1500), func(t *testing.T, b *Budget, m *memory) {
 				m.slow = map[string][2]time.Duration{"minute": {0, test.minute}, "hour": {test.hour, 0}}
-				granted := mustTake(t, b, "unrestrict", 2)
+				granted := mustTake(t, b, "urgent", 2)
 				if test.fresh >= 0 {
 					time.Sleep(test.fresh)
 					if !b.Fresh(granted) {
@@ -49,7 +49,7 @@ func TestFreshIsCoveredByEveryWindow(t *testing.T) {
 		made := 0
 		for range 1000 {
 			m.slow = map[string][2]time.Duration{"hour": {some(), some()}, "minute": {some(), some()}}
-			granted := mustTake(t, b, "unrestrict", 1)
+			granted := mustTake(t, b, "urgent", 1)
 			time.Sleep(some())
 			if b.Fresh(granted) {
 				made++
@@ -81,10 +81,10 @@ func TestReplicasWasteNothingOfTheHour(t *testing.T) {
 			b, n := New(m, Limits(100, 1500), zap.NewNop(), nil), 0
 			go func() {
 				for time.Now().Before(end) {
-					if granted, err := b.Take(t.Context(), "unrestrict"); err == nil && b.Fresh(granted) {
+					if granted, err := b.Take(t.Context(), "urgent"); err == nil && b.Fresh(granted) {
 						n++
 					}
-					time.Sleep(min(b.OpenIn(), time.Second))
+					time.Sleep(min(opensIn(b), time.Second))
 				}
 				calls <- n
 			}()

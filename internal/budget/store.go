@@ -35,7 +35,8 @@ type State struct {
 	// NextIn is how long until a grant ages out and Left can grow: at least 0, at most
 	// the window's Lasts. Past it while Left is still 0 the store is late, not wrong: ask again.
 	NextIn time.Duration
-	Others int // live processes beside this one that take from it, as far as is known
+	Others int    // live processes beside this one that take from it, as far as is known
+	Last   uint64 // names the last grant that was given
 }
 
 // Store is the side of a budget that all replicas share. It must outlive every replica: a restart
@@ -56,7 +57,8 @@ type Windows interface {
 	// than the limit succeed within any span of the window's Lasts, by one clock that is not the
 	// callers'. It must not retry. After an error nobody knows whether the grant was taken: it
 	// counts as spent. A grant can't be returned. In a window without a limit it returns true.
-	Take(ctx context.Context, window string) (bool, error)
+	// With last there is none either once another grant than State.Last was given: what Look saw still holds then.
+	Take(ctx context.Context, window string, last *uint64) (bool, error)
 }
 
 // Closing forbids calls for a while, whatever the windows have left.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // WaitError says that no call can be had for longer than Take holds a caller. Nothing was granted, and nothing taken but
@@ -27,56 +29,68 @@ func (e *WaitError) Error() string {
 func (e *WaitError) Wait() time.Duration { return e.For }
 
 // Take takes one call from every window and returns the instant of the grant, with a monotonic
-// reading: Fresh goes by it, which the caller asks right before it sends. Callers are served in
-// their order; use is "unrestrict", which leaves the reserve alone, or "lookup" or "follow".
+// reading: Fresh goes by it, which the caller asks right before it sends. use is "lookup", "follow" or a lane, which leaves
+// its floor alone (floor.go). Look-ups go first, then the lanes as Turns decides, and callers of one use in their order.
 //
 // A wait within MaxHold is held here; for a longer one everybody gets a *WaitError at once. Any
 // other error is the store's or ctx's: nothing was granted, and what was perhaps taken is spent.
 func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
-	entered := time.Now()
-	hold := time.NewTimer(b.MaxHold)
-	defer hold.Stop()
-	select {
-	case b.slot <- struct{}{}:
-		defer func() { <-b.slot }()
-	case <-hold.C:
-		return time.Time{}, b.overdue(entered, use)
-	case <-ctx.Done():
-		return time.Time{}, ctx.Err()
-	}
-	if err := b.failedSince(entered); err != nil {
-		return time.Time{}, err // the store failed the caller before us: no need to time out again
-	}
+	w := &waiter{use: use, entered: time.Now()}
+	defer b.line.join(w)()
 	for {
-		granted, err := b.try(ctx, use)
-		wait, blocked := err.(*WaitError) //nolint:errorlint // made by try, never wrapped
-		if !blocked {
-			if err != nil && ctx.Err() == nil {
-				b.failed(err)
+		wait, turn, changed, err := b.stand(w)
+		switch {
+		case err != nil: // the store failed a caller after we came: no need to time out again
+			return time.Time{}, err
+		case turn:
+			granted, err := b.try(ctx, use)
+			blocked, is := err.(*WaitError) //nolint:errorlint // made by try, never wrapped
+			b.tried(ctx, w, err)
+			if !is {
+				return granted, err
 			}
-			return granted, err
+			wait = blocked.For
 		}
-		if time.Since(entered)+wait.For > b.MaxHold {
-			return time.Time{}, wait
+		if left := b.MaxHold - time.Since(w.entered); w.tried && wait > left || left <= 0 {
+			return time.Time{}, b.overdue(wait)
 		}
-		select {
-		case <-time.After(wait.For):
-		case <-ctx.Done():
-			return time.Time{}, ctx.Err()
+		if turn {
+			continue
+		}
+		if err := await(ctx, changed, min(max(wait, pollInterval), b.MaxHold-time.Since(w.entered))); err != nil {
+			return time.Time{}, err
 		}
 	}
 }
 
-// Gather waits until n "unrestrict" calls may be had at once, or as many as the windows ever allow at once, or, after d,
+// overdue is the error of a caller whose turn does not come in time.
+func (b *Budget) overdue(wait time.Duration) error {
+	_, until, _ := b.store.Closed()
+	return &WaitError{For: max(wait, pollInterval), Closed: until.After(time.Now())}
+}
+
+func await(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// Gather waits until n calls of a lane may be had at once, or as many as the windows ever allow at once, or, after d,
 // until one may be had. If there is none by then the error is a *WaitError. It takes nothing. It is for a caller that pays
 // a fixed price once for several calls, where calls become free one by one.
-func (b *Budget) Gather(ctx context.Context, n int, d time.Duration) error {
+func (b *Budget) Gather(ctx context.Context, l message.Lane, n int, d time.Duration) error {
 	for end := time.Now().Add(d); ; {
 		if err := b.look(ctx); err != nil {
 			return err
 		}
-		wait, closed, _ := b.wait(b.reserved.Load())
-		free, most := b.free()
+		wait, closed, _ := b.wait(string(l))
+		free, most := b.free(l)
 		overdue := !time.Now().Before(end)
 		switch {
 		case wait > 0 && (closed || overdue):
@@ -92,14 +106,14 @@ func (b *Budget) Gather(ctx context.Context, n int, d time.Duration) error {
 	}
 }
 
-// free is how many "unrestrict" calls may be had now as far as is known, and how many the windows let out at once at most.
-func (b *Budget) free() (now, most int) {
+// free is how many calls of a lane may be had now as far as is known, and how many the windows let out at once at most.
+func (b *Budget) free(l message.Lane) (now, most int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now, most = math.MaxInt, math.MaxInt
 	for _, w := range b.windows {
 		if w.seen.Limit > 0 {
-			limit := w.limit(b.reserved.Load())
+			limit := w.seen.Limit - b.floor(w, string(l))
 			now, most = min(now, w.seen.Left-(w.seen.Limit-limit), limit-len(w.grants)), min(most, limit)
 		}
 	}
@@ -115,7 +129,7 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	if _, _, known := b.store.Closed(); !known {
 		return time.Time{}, ErrOutOfTouch
 	}
-	wait, closed, late := b.wait(use == "unrestrict" && b.reserved.Load())
+	wait, closed, late := b.wait(use)
 	if wait == 0 && late {
 		wait = pollInterval
 	}
@@ -125,7 +139,7 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	granted := time.Now()
 	// The minute first: replicas wait for it together and race for it, and who loses it has taken nothing of the hour.
 	for _, w := range b.windows {
-		ok, err := b.store.Take(ctx, w.Name)
+		ok, err := b.store.Take(ctx, w.Name, b.unchanged(w, use))
 		if err != nil {
 			return time.Time{}, fmt.Errorf("take a call from the %s window: %w", w.Name, err)
 		}
@@ -133,13 +147,14 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 			return time.Time{}, &WaitError{For: pollInterval}
 		}
 	}
-	b.record(granted)
+	b.record(granted, use)
 	return granted, nil
 }
 
-func (b *Budget) record(granted time.Time) {
+func (b *Budget) record(granted time.Time, use string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.line.went(use)
 	for _, w := range b.windows {
 		w.record(granted)
 		b.measure(w.Name, w.seen)
@@ -161,42 +176,18 @@ func (b *Budget) look(ctx context.Context) error {
 	return nil
 }
 
-// wait is how long until a call may be had as far as is known here, and whether that is for a
+// wait is how long until a call of a use may be had as far as is known here, and whether that is for a
 // closure. Late: a window should be open by now, and the store has not said so.
-func (b *Budget) wait(reserved bool) (d time.Duration, closed, late bool) {
+func (b *Budget) wait(use string) (d time.Duration, closed, late bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	for _, w := range b.windows {
-		wait, l := w.wait(now, reserved)
+		wait, l := w.wait(now, b.floor(w, use))
 		d, late = max(d, wait), late || l
 	}
 	if _, until, _ := b.store.Closed(); until.Sub(now) > d {
 		return until.Sub(now), true, false
 	}
 	return d, false, late
-}
-
-func (b *Budget) failed(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.failure, b.failedAt = err, time.Now()
-}
-
-func (b *Budget) failedSince(entered time.Time) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failedAt.After(entered) {
-		return b.failure
-	}
-	return nil
-}
-
-// overdue is the error of a caller whose turn did not come in time.
-func (b *Budget) overdue(entered time.Time, use string) error {
-	if err := b.failedSince(entered); err != nil {
-		return err
-	}
-	wait, closed, _ := b.wait(use == "unrestrict" && b.reserved.Load())
-	return &WaitError{For: max(wait, pollInterval), Closed: closed}
 }

@@ -32,30 +32,21 @@ func (w *window) record(now time.Time) {
 	w.seen.Left--
 }
 
-// wait is how long until a call may be had that leaves the reserve untouched. late: the store still counts a grant that
+// wait is how long until a call may be had that leaves the floor untouched. late: the store still counts a grant that
 // should have aged out.
-func (w *window) wait(now time.Time, reserved bool) (d time.Duration, late bool) {
+func (w *window) wait(now time.Time, floor int) (d time.Duration, late bool) {
 	if w.seen.Limit == 0 {
 		return 0, false
 	}
-	limit := w.limit(reserved)
-	if w.seen.Left <= w.seen.Limit-limit {
+	if w.seen.Left <= floor {
 		d = w.seen.NextIn - now.Sub(w.at)
 		late = d <= 0
 	}
 	w.prune(now)
-	if over := len(w.grants) - limit; over >= 0 {
+	if over := len(w.grants) - (w.seen.Limit - floor); over >= 0 {
 		d = max(d, w.grants[over].Add(w.Lasts()).Sub(now))
 	}
 	return max(d, 0), late && d <= 0
-}
-
-// limit is how many calls the window lets out, less the reserve if that is to be left.
-func (w *window) limit(reserved bool) int {
-	if reserved {
-		return w.seen.Limit - w.reserve()
-	}
-	return w.seen.Limit
 }
 
 // reserve is how many calls of a window are left to look-ups: 2 %, but never all of it. What several processes see as the

@@ -100,7 +100,7 @@ func TestBatchThatWaits(t *testing.T) {
 	}
 	for n := range 3 {
 		request := fmt.Sprintf(`{"id":"row%d","machineId":"%s","comment":"c","batch":"tuesday"}`, n, MachineOf(n))
-		if _, err := s.work.Broker.Publish(t.Context(), nil, []byte(request)); err != nil {
+		if _, err := s.work.Broker.Publish(t.Context(), message.LaneNormal, nil, []byte(request)); err != nil {
 			t.Fatal(err)
 		}
 	}

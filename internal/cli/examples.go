@@ -12,6 +12,7 @@ func examples() map[string][]string {
 		"submit": {
 			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --wait`,
 			"worker submit --file machines.csv --batch monday --wait --report out.csv",
+			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Ward 3 stands still" --lane urgent`,
 		},
 		"results": {
 			"worker results --since 2d --outcome failed,rejected",

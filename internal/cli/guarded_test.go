@@ -23,7 +23,7 @@ import (
 const natsFiles = repository + "/deploy/nats"
 
 // roles are those of deploy/nats/permissions.conf.
-var roles = []string{"worker", "provisioner", "operator", "publisher", "reader", "reader-provisioner", "auditor", "auditor-provisioner"}
+var roles = []string{"worker", "provisioner", "operator", "publisher", "publisher-urgent", "reader", "reader-provisioner", "auditor", "auditor-provisioner"}
 
 // envName is a role's name in the variables of users.conf and nkeys.conf.
 func envName(role string) string { return strings.ToUpper(strings.ReplaceAll(role, "-", "_")) }

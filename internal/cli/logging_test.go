@@ -90,7 +90,7 @@ func TestOutcomesAreNeverSampled(t *testing.T) {
 	b := s.work.Broker
 	for n := range flood {
 		h := message.Header{"Traceparent": {traceparentOf(n + 1)}}
-		if _, err := b.Publish(t.Context(), h, []byte(`{"comment":"no machine"}`)); err != nil {
+		if _, err := b.Publish(t.Context(), message.LaneNormal, h, []byte(`{"comment":"no machine"}`)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -51,7 +52,7 @@ func everyOutcome(t *testing.T, s *system, requests map[string]string) {
 	}
 	before = maps.Clone(before)
 	for outcome, payload := range requests {
-		if _, err := b.Publish(t.Context(), nil, []byte(payload)); err != nil {
+		if _, err := b.Publish(t.Context(), message.LaneNormal, nil, []byte(payload)); err != nil {
 			t.Fatalf("%s: %v", outcome, err)
 		}
 	}

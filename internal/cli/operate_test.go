@@ -100,7 +100,7 @@ func scriptPublish(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range []string{"M1", "M2", "M3"} {
 		payload = bytes.ReplaceAll(payload, []byte("$"+name), []byte(ts.Getenv(name)))
 	}
-	_, err := systemOf(ts).work.Broker.Publish(scriptContext(ts), h, payload)
+	_, err := systemOf(ts).work.Broker.Publish(scriptContext(ts), message.LaneNormal, h, payload)
 	ts.Check(err)
 }
 

@@ -241,7 +241,7 @@ func TestReplayThatIsDone(t *testing.T) {
 	s := runSystem(t, nil)
 	s.refuse(MachineOf(1))
 	b := s.work.Broker
-	if _, err := b.Publish(t.Context(), nil, []byte(`{"id":"one","machineId":"`+MachineOf(1)+`","comment":"c"}`)); err != nil {
+	if _, err := b.Publish(t.Context(), message.LaneNormal, nil, []byte(`{"id":"one","machineId":"`+MachineOf(1)+`","comment":"c"}`)); err != nil {
 		t.Fatal(err)
 	}
 	lettersOf := func(n int) []deadletter.Letter {
@@ -269,7 +269,7 @@ func TestReplayThatIsDone(t *testing.T) {
 	}
 	for taken := 0; taken == 0; {
 		var err error
-		if taken, err = b.Acked(t.Context(), []uint64{3}); err != nil || !service.Pause(t.Context(), 5*time.Millisecond) {
+		if taken, err = b.Acked(t.Context(), message.LaneNormal, []uint64{3}); err != nil || !service.Pause(t.Context(), 5*time.Millisecond) {
 			t.Fatal(err)
 		}
 	}

@@ -179,6 +179,9 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 			t.Errorf("%s is not in the audit trail: %s", who, out)
 		}
 	}
+	for role, lane := range map[string]string{"publisher": "bulk", "publisher-urgent": "urgent"} {
+		succeeds(t, g.as(t, role), "worker", "submit", "--machine", permissionMachine, "--comment", "c", "--lane", lane)
+	}
 	out = succeeds(t, g.as(t, "operator"), "worker", "submit", "--wait", "--machine", permissionMachine, "--comment", "by an operator")
 	if !strings.Contains(out, "succeeded") {
 		t.Errorf("worker submit --wait as operator: %s", out)
@@ -270,11 +273,13 @@ func acts() (all []act) {
 			all = append(all, act{subject: s, by: by})
 		}
 	}
-	pub([]string{"publisher", "operator"}, "remediation.unrestrict")
+	pub([]string{"publisher", "publisher-urgent", "operator"}, "remediation.unrestrict", "remediation.unrestrict.bulk")
+	pub([]string{"publisher-urgent", "operator"}, "remediation.unrestrict.urgent")
+	pub(nil, "remediation.unrestrict.other")
 	pub(worker, "remediation.results", "remediation.deadletter", "remediation.replies.publisher.x",
 		"unrestrict.rate.minute", "unrestrict.rate.hour", "$KV.UNRESTRICT_LEDGER.e.0.1", "$KV.UNRESTRICT_LEDGER.m.0.1",
 		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.unlimited.minute",
-		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.LIST.REMEDIATION",
+		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker-urgent", "$JS.API.CONSUMER.LIST.REMEDIATION",
 		"$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0", "$JS.ACK._.hash.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
 	pub(staff, "remediation.audit", "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
 	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES")
@@ -303,6 +308,8 @@ func acts() (all []act) {
 		case strings.HasPrefix(s, "UNRESTRICT_RATE"):
 			update = worker
 		case strings.HasPrefix(s, "KV_"):
+			update = []string{"provisioner"}
+		case s == "REMEDIATION": // to add lanes to the stream that it made
 			update = []string{"provisioner"}
 		}
 		pub(update, "$JS.API.STREAM.UPDATE."+s)
@@ -335,7 +342,7 @@ func acts() (all []act) {
 	for _, role := range roles {
 		all = append(all, act{subscribe: true, subject: inboxOf(role) + ".>", by: []string{role}})
 	}
-	return append(all, act{subscribe: true, subject: "remediation.replies.publisher.>", by: []string{"publisher"}})
+	return append(all, act{subscribe: true, subject: "remediation.replies.publisher.>", by: []string{"publisher", "publisher-urgent"}})
 }
 
 // rolesDoNothingElse has every role try what it may not.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -26,7 +27,7 @@ func TestNothingUnseenReachesATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, payload := range []string{string(good), `{"id":"` + sly + `","machineId":"` + sly + `","comment":"c"}`} {
-		if _, err := s.work.Broker.Publish(t.Context(), nil, []byte(payload)); err != nil {
+		if _, err := s.work.Broker.Publish(t.Context(), message.LaneNormal, nil, []byte(payload)); err != nil {
 			t.Fatal(err)
 		}
 	}

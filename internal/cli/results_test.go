@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // TestResultsGoOn: over a restart of the broker, until they are interrupted, which is their right end.
@@ -35,7 +36,7 @@ func TestResultsGoOn(t *testing.T) {
 	lines := bufio.NewScanner(out)
 	next := func(machine string) {
 		t.Helper()
-		if _, err := s.work.Broker.Publish(t.Context(), nil, []byte(`{"machineId":"`+machine+`","comment":"c"}`)); err != nil {
+		if _, err := s.work.Broker.Publish(t.Context(), message.LaneNormal, nil, []byte(`{"machineId":"`+machine+`","comment":"c"}`)); err != nil {
 			t.Fatal(err)
 		}
 		if !lines.Scan() || !strings.HasSuffix(lines.Text(), "  succeeded  machine "+machine) {

@@ -10,6 +10,7 @@ import (
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -65,6 +66,9 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 		field("mode", session.Yellow, d.String())
 	}
 	field("queue", "", queueText(status.Queue))
+	if text := lanesText(status.Queue); text != "" {
+		field("lanes", "", text)
+	}
 	if n := status.AwaitingApproval; n > 0 {
 		field("approval", session.Yellow, fmt.Sprintf("%s it (worker approvals)", session.Count(n, "request awaits", "requests await")))
 	}
@@ -89,6 +93,18 @@ func queueText(q admin.Queue) string {
 		text += ", the oldest for " + admin.Roughly(q.Age())
 	}
 	return text
+}
+
+// lanesText is what waits in each lane; "" where all of it is normal.
+func lanesText(q admin.Queue) string {
+	if q.Lanes[string(message.LaneUrgent)].Pending+q.Lanes[string(message.LaneBulk)].Pending == 0 {
+		return ""
+	}
+	var parts []string
+	for _, l := range message.Lanes() {
+		parts = append(parts, fmt.Sprintf("%d %s", q.Lanes[string(l)].Pending, l))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func budgetText(windows []admin.Window) string {

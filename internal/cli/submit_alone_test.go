@@ -14,6 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // runBrokerAlone is a broker with the streams that somebody made for a worker, and no worker.
@@ -111,7 +112,7 @@ func TestMessageIDs(t *testing.T) {
 	again := 0
 	of := func(change func(*submit.Bulk, *submit.Prepared)) string {
 		t.Helper()
-		b := &submit.Bulk{Batch: "monday", Subject: "remediation.unrestrict"}
+		b := &submit.Bulk{Batch: "monday", Lane: message.LaneBulk}
 		p := submit.Prepared{Line: 2, Message: submit.Message{ID: "row", MachineID: MachineOf(1), Comment: "c"}}
 		change(b, &p)
 		if err := b.Complete(&p); err != nil {
@@ -136,7 +137,7 @@ func TestMessageIDs(t *testing.T) {
 	}
 	seen := map[string]string{of(plainRow): "the row"}
 	for what, change := range map[string]func(*submit.Bulk, *submit.Prepared){
-		"subject": func(b *submit.Bulk, _ *submit.Prepared) { b.Subject = "other" },
+		"lane":    func(b *submit.Bulk, _ *submit.Prepared) { b.Lane = message.LaneUrgent },
 		"batch":   func(b *submit.Bulk, _ *submit.Prepared) { b.Batch = "tuesday" },
 		"line":    func(_ *submit.Bulk, p *submit.Prepared) { p.Line = 3 },
 		"id":      func(_ *submit.Bulk, p *submit.Prepared) { p.Message.ID = "other" },

@@ -100,7 +100,7 @@ func tracedSystem(t *testing.T, url string, more map[string]string) (*system, *b
 func (s *system) carriesOut(t *testing.T, h message.Header) {
 	t.Helper()
 	b := s.work.Broker
-	if _, err := b.Publish(t.Context(), h, []byte(`{"id":"r1","machineId":"`+MachineOf(1)+`","comment":"not for traces"}`)); err != nil {
+	if _, err := b.Publish(t.Context(), message.LaneNormal, h, []byte(`{"id":"r1","machineId":"`+MachineOf(1)+`","comment":"not for traces"}`)); err != nil {
 		t.Fatal(err)
 	}
 	for lastSequence(t, b, b.Names().ResultsStream) < 2 && service.Pause(t.Context(), 10*time.Millisecond) {

@@ -12,6 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -49,7 +50,7 @@ func TestLedgerLostUnderAWorker(t *testing.T) {
 			js, calls := s.work.Broker.JS(), func() int { return len(s.sim.Actions()) }
 			publish := func(n int) {
 				t.Helper()
-				if _, err := s.work.Broker.Publish(t.Context(), nil, fmt.Appendf(nil, `{"id":"r%d","machineId":%q,"comment":"c"}`, n, MachineOf(n))); err != nil {
+				if _, err := s.work.Broker.Publish(t.Context(), message.LaneNormal, nil, fmt.Appendf(nil, `{"id":"r%d","machineId":%q,"comment":"c"}`, n, MachineOf(n))); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -92,7 +93,7 @@ func TestLedgerLostUnderAWorker(t *testing.T) {
 				t.Errorf("%d calls were accepted, want one for each of four requests", n)
 			}
 			s.until(t, "all to be acknowledged", func() bool {
-				n, err := s.work.Broker.Pending(t.Context())
+				_, n, err := s.work.Broker.Pending(t.Context())
 				return err == nil && n == 0
 			})
 		})
@@ -109,12 +110,12 @@ func TestFollowedIsRecovered(t *testing.T) {
 			s := runSystem(t, nil)
 			s.sim.AddMachine(MachineOf(1), defendersim.Machine{Offline: true})
 			for n := range 3 {
-				if _, err := s.work.Broker.Publish(t.Context(), nil, fmt.Appendf(nil, `{"id":"r%d","machineId":%q,"comment":"c"}`, n, MachineOf(n))); err != nil {
+				if _, err := s.work.Broker.Publish(t.Context(), message.LaneNormal, nil, fmt.Appendf(nil, `{"id":"r%d","machineId":%q,"comment":"c"}`, n, MachineOf(n))); err != nil {
 					t.Fatal(err)
 				}
 			}
 			s.until(t, "the others to end, and one to be followed", func() bool {
-				n, err := s.work.Broker.Pending(t.Context())
+				_, n, err := s.work.Broker.Pending(t.Context())
 				return s.succeeded(t, 0) && s.succeeded(t, 2) && s.work.Parts.Tracker.Following() == 1 && n == 0 && err == nil
 			})
 			if err := s.work.Broker.JS().DeleteStream(t.Context(), "KV_UNRESTRICT_LEDGER"); err != nil {

@@ -78,9 +78,9 @@ type Embedded struct {
 
 // Names are the names in NATS, each valid and all of a kind distinct.
 type Names struct {
-	Subject           string `env:"WORKER_SUBJECT" default:"remediation.unrestrict" is:"subject" help:"Subject of the requests."`
+	Subject           string `env:"WORKER_SUBJECT" default:"remediation.unrestrict" is:"subject" help:"Subject of the requests; the lanes urgent and bulk have it with .urgent and .bulk."`
 	Stream            string `env:"WORKER_STREAM" default:"REMEDIATION" is:"stream" help:"Stream of the requests."`
-	Consumer          string `env:"WORKER_CONSUMER" default:"unrestrict-worker" is:"name" help:"Durable consumer that the replicas share."`
+	Consumer          string `env:"WORKER_CONSUMER" default:"unrestrict-worker" is:"name" help:"Durable consumer that the replicas share; those of the lanes urgent and bulk have it with -urgent and -bulk."`
 	ResultsSubject    string `env:"WORKER_RESULTS_SUBJECT" default:"remediation.results" is:"subject" help:"Subject of the results."`
 	ResultsStream     string `env:"WORKER_RESULTS_STREAM" default:"REMEDIATION_RESULTS" is:"stream" help:"Stream of the results."`
 	DeadletterSubject string `env:"WORKER_DEADLETTER_SUBJECT" default:"remediation.deadletter" is:"subject" help:"Subject of the dead letters."`
@@ -101,6 +101,8 @@ type Backoff struct {
 type Rates struct {
 	PerMinute int `env:"WORKER_RATE_PER_MINUTE" default:"100" min:"0" max:"1000000" help:"Calls in any minute, look-ups included, of all replicas together; 0 for no limit."`
 	PerHour   int `env:"WORKER_RATE_PER_HOUR" default:"1500" min:"0" max:"1000000" help:"Calls in any hour, look-ups included, of all replicas together; 0 for no limit."`
+
+	UrgentReserve int `env:"WORKER_URGENT_RESERVE" default:"5" min:"0" max:"100" help:"Percent of each window that requests of the lane normal leave to urgent ones; those of bulk leave twice as much; 0 for none."`
 }
 
 // Track says how accepted actions are followed.

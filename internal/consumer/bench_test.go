@@ -80,7 +80,7 @@ func (b *bench) must(err error) {
 
 func (b *bench) publish(data string, h message.Header) uint64 {
 	b.t.Helper()
-	stored, err := b.broker.Publish(b.ctx, h, []byte(data))
+	stored, err := b.broker.Publish(b.ctx, message.LaneNormal, h, []byte(data))
 	b.must(err)
 	return stored.Sequence
 }
@@ -103,6 +103,9 @@ func (b *bench) deliveries() []message.Delivery {
 
 func (b *bench) config(cfg consumer.Config, h message.Handler) consumer.Config {
 	cfg.Open, cfg.Conn, cfg.Handler, cfg.AckWait, cfg.Grace, cfg.Log = b.open, b.broker.Conn(), h, ackWait, grace, zap.NewNop()
+	if cfg.Lanes == nil {
+		cfg.Lanes = []message.Lane{message.LaneNormal}
+	}
 	if cfg.Breaker == nil {
 		cfg.Breaker = remediation.NewBreaker(time.Second, time.Minute)
 	}
@@ -111,14 +114,14 @@ func (b *bench) config(cfg consumer.Config, h message.Handler) consumer.Config {
 
 var errAway = errors.New("the broker is away")
 
-func (b *bench) open(ctx context.Context) (jetstream.Consumer, error) {
+func (b *bench) open(ctx context.Context, l message.Lane) (jetstream.Consumer, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.failing > 0 {
 		b.failing--
 		return nil, errAway
 	}
-	return b.broker.OpenRequests(ctx)
+	return b.broker.OpenRequests(ctx, l)
 }
 
 // away makes Open fail for some times.

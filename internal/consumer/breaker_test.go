@@ -73,7 +73,7 @@ func TestNothingIsPulledThatIsNotAdmitted(t *testing.T) {
 		breaker := remediation.NewBreaker(time.Second, time.Second)
 		breaker.Trip("test", "for the test")
 		b.publish("1", nil)
-		c := b.start(consumer.Config{Slots: 4, Breaker: breaker, Admit: []func(context.Context) error{func(ctx context.Context) error {
+		c := b.start(consumer.Config{Slots: 4, Breaker: breaker, Admit: []func(context.Context, message.Lane) error{func(ctx context.Context, _ message.Lane) error {
 			select {
 			case <-open:
 				return nil
@@ -108,7 +108,7 @@ func TestPausedConsumerGivesBackWhatItHadAskedFor(t *testing.T) {
 	inBench(t, func(b *bench) {
 		var paused atomic.Bool
 		paused.Store(true)
-		b.start(consumer.Config{Slots: 1, Paused: paused.Load, Admit: []func(context.Context) error{func(ctx context.Context) error {
+		b.start(consumer.Config{Slots: 1, Paused: paused.Load, Admit: []func(context.Context, message.Lane) error{func(ctx context.Context, _ message.Lane) error {
 			time.Sleep(time.Second)
 			return ctx.Err()
 		}}}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))

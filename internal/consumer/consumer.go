@@ -21,24 +21,26 @@ import (
 
 // Config is what a Consumer is made of.
 type Config struct {
-	// Open returns the durable pull consumer, making it anew if it was deleted.
-	Open func(ctx context.Context) (jetstream.Consumer, error)
+	// Lanes are those that are pulled; nil: all.
+	Lanes []message.Lane
+	// Open returns the durable pull consumer of a lane, making it anew if it was deleted.
+	Open func(ctx context.Context, l message.Lane) (jetstream.Consumer, error)
 	// Conn is the connection to pull and acknowledge on.
 	Conn *nats.Conn
 	// Domain is the JetStream domain of the consumer; "": the server's own.
 	Domain string
 	// Handler carries one delivery as far as it can go.
 	Handler message.Handler
-	// Admit blocks, in order, until a message may be pulled; the operator's pause and the budget stand here.
-	Admit []func(ctx context.Context) error
+	// Admit blocks, in order, until a message of a lane may be pulled; the operator's pause and the budget stand here.
+	Admit []func(ctx context.Context, l message.Lane) error
 	// Paused reports whether a message that answers an earlier pull must be nakked; nil: never.
 	Paused func() bool
 	// Breaker is asked last, for it hands out the one probe of a pause.
 	Breaker *remediation.Breaker
 	// Idle is called when there was no message to probe with; nil: nothing is done then.
 	Idle func(ctx context.Context)
-	// Slots is how many deliveries are in hand at once.
-	Slots int
+	// Slots is how many deliveries are in hand at once, and UrgentSlots how many urgent ones besides while those hang or wait.
+	Slots, UrgentSlots int
 	// AckWait is the broker's real one; a delivery in hand is kept alive at a third of it.
 	AckWait time.Duration
 	// Grace is how long deliveries in hand may take to finish after a stop was asked for.
@@ -48,14 +50,21 @@ type Config struct {
 	Log        *zap.Logger
 }
 
-// Consumer pulls a message only when there is a free slot to handle it: no prefetched messages wait while their ack timers
-// run.
+// Consumer pulls one message of each lane at a time, which waits in hand for its turn at a free slot: no others wait while
+// their ack timers run.
 type Consumer struct {
-	cfg          Config
-	slots        chan struct{} // holds one element for each delivery in hand or asked for
-	inHand       sync.WaitGroup
-	inFlight     atomic.Int64
-	lastProgress atomic.Int64 // unix nanoseconds of the pull loop's last progress
+	cfg      Config
+	slots    *slots
+	loops    []*loop
+	inHand   sync.WaitGroup
+	inFlight atomic.Int64
+}
+
+// loop pulls one lane.
+type loop struct {
+	*Consumer
+	lane         message.Lane
+	lastProgress atomic.Int64 // unix nanoseconds of its last progress
 	idle         atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
 }
 
@@ -64,13 +73,21 @@ var ErrUnfinished = errors.New("calls in flight outlasted the shutdown timeout; 
 
 // New makes a consumer; it pulls nothing before Run.
 func New(cfg Config) *Consumer {
-	c := &Consumer{cfg: cfg, slots: make(chan struct{}, cfg.Slots)}
+	c := &Consumer{cfg: cfg, slots: newSlots(cfg.Slots, cfg.UrgentSlots)}
+	lanes := cfg.Lanes
+	if lanes == nil {
+		lanes = message.Lanes()
+	}
+	for _, l := range lanes {
+		one := &loop{Consumer: c, lane: l}
+		one.lastProgress.Store(time.Now().UnixNano())
+		c.loops = append(c.loops, one)
+	}
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica, WORKER_CONCURRENCY at most.",
+			Name: "unrestrict_in_flight", Help: "Requests in hand of this replica, WORKER_CONCURRENCY at most, and some urgent ones besides.",
 		}, func() float64 { return float64(c.InFlight()) }))
 	}
-	c.lastProgress.Store(time.Now().UnixNano())
 	return c
 }
 
@@ -80,18 +97,20 @@ func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 // stuckAfter is many times as long as one iteration of the pull loop can take.
 const stuckAfter = time.Minute
 
-// Alive is nil while the loop makes progress or waits for something that it knows of.
+// Alive is nil while each loop makes progress or waits for something that it knows of.
 func (c *Consumer) Alive() error {
-	if d := time.Since(time.Unix(0, c.lastProgress.Load())); !c.idle.Load() && d > stuckAfter {
-		return fmt.Errorf("the pull loop has made no progress for %s", d.Round(time.Second))
+	for _, l := range c.loops {
+		if d := time.Since(time.Unix(0, l.lastProgress.Load())); !l.idle.Load() && d > stuckAfter {
+			return fmt.Errorf("the pull loop of the lane %s has made no progress for %s", l.lane, d.Round(time.Second))
+		}
 	}
 	return nil
 }
 
 // progress records that the pull loop makes progress.
-func (c *Consumer) progress() {
-	c.lastProgress.Store(time.Now().UnixNano())
-	c.idle.Store(false)
+func (l *loop) progress() {
+	l.lastProgress.Store(time.Now().UnixNano())
+	l.idle.Store(false)
 }
 
 // Run pulls and handles until ctx ends. Then it naks what has not begun, and waits for the rest up to the grace.
@@ -100,129 +119,131 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer cut()
 	stopped := make(chan time.Time, 1)
 	defer context.AfterFunc(ctx, func() { stopped <- time.Now() })()
+	var pulling sync.WaitGroup
+	for _, l := range c.loops {
+		pulling.Go(func() { l.run(ctx, work) })
+	}
+	pulling.Wait()
+	return c.finish(cut, <-stopped)
+}
+
+// run pulls a lane until ctx ends.
+func (l *loop) run(ctx, work context.Context) {
 	for ctx.Err() == nil {
-		c.lastProgress.Store(time.Now().UnixNano())
-		if err := c.pull(ctx, work); err != nil && ctx.Err() == nil {
-			c.cfg.Log.Warn("pulling is interrupted", zap.Error(err))
+		l.lastProgress.Store(time.Now().UnixNano())
+		if err := l.pull(ctx, work); err != nil && ctx.Err() == nil {
+			l.cfg.Log.Warn("pulling is interrupted", zap.String("lane", string(l.lane)), zap.Error(err))
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
 			}
 		}
 	}
-	c.idle.Store(true) // there is no loop any more; Grace bounds what is left
-	return c.finish(cut, <-stopped)
+	l.idle.Store(true) // there is no loop any more; Grace bounds what is left
 }
 
 // pull hands messages to the handler until ctx ends or the consumer is gone.
-func (c *Consumer) pull(ctx, work context.Context) error {
-	c.idle.Store(true) // Open waits for a broker that is away
-	cons, err := c.cfg.Open(ctx)
-	c.progress()
+func (l *loop) pull(ctx, work context.Context) error {
+	l.idle.Store(true) // Open waits for a broker that is away, and for a lane that the stream does not carry
+	cons, err := l.cfg.Open(ctx, l.lane)
+	l.progress()
 	if err != nil {
 		return fmt.Errorf("open the consumer: %w", err)
 	}
-	p, err := newPuller(c.cfg.Conn, c.cfg.Domain, cons)
+	p, err := newPuller(l.cfg.Conn, l.cfg.Domain, cons)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		for _, msg := range p.close() {
-			c.ackOrNak(msg, message.Later(0, "shutdown"))
+			l.ackOrNak(msg, message.Later(0, "shutdown"))
 		}
 	}()
 	for {
-		probe, err := c.admitted(ctx)
+		probe, err := l.admitted(ctx)
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
-		if err := c.batch(ctx, work, p, probe); err != nil {
+		if err := l.one(ctx, work, p, probe); err != nil {
 			return err
 		}
 	}
 }
 
-// batch asks for a message for each free slot, and hands the messages of that pull request to the handler.
-func (c *Consumer) batch(ctx, work context.Context, p *puller, probe bool) error {
-	n := 1
-	if !probe {
-		n += c.acquireMore(p.most - 1)
-	}
-	defer func() {
-		for ; n > 0; n-- { // slots that no message came for
-			c.releaseSlot()
-		}
-	}()
-	if err := p.ask(n); err != nil {
-		c.probed(probe)
+// one asks for a message, has it wait for its slot, and hands it to the handler.
+func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
+	if err := p.ask(probe, len(l.loops)); err != nil {
+		l.probed(probe)
 		return err
 	}
-	for n > 0 {
-		msg, err := p.next(ctx.Done())
-		if msg == nil {
-			if probe && err == nil && c.cfg.Idle != nil {
-				c.idle.Store(true) // it asks an API that may well be what hangs
-				c.cfg.Idle(ctx)
-				c.progress()
-			}
-			c.probed(probe)
-			return err
+	msg, err := p.next(ctx.Done())
+	if msg == nil {
+		l.slots.none(l.lane)
+		if probe && err == nil && l.cfg.Idle != nil {
+			l.idle.Store(true) // it asks an API that may well be what hangs
+			l.cfg.Idle(ctx)
+			l.progress()
 		}
-		n--
-		if c.cfg.Paused != nil && c.cfg.Paused() {
-			c.ackOrNak(msg, message.Later(0, "paused"))
-			c.releaseSlot()
-			c.probed(probe)
-			continue
+		l.probed(probe)
+		if probe {
+			l.othersProbe(ctx)
 		}
-		c.inFlight.Add(1)
-		c.inHand.Go(func() {
-			defer func() { c.releaseSlot(); c.inFlight.Add(-1); c.probed(probe) }()
-			c.handle(ctx, work, msg, probe)
-		})
+		return err
 	}
+	beat := l.keepAlive(msg)
+	l.idle.Store(true)
+	release := l.slots.take(ctx, l.lane, more(msg))
+	l.progress()
+	if release == nil || l.cfg.Paused != nil && l.cfg.Paused() {
+		beat.stop()
+		l.ackOrNak(msg, message.Later(0, "paused"))
+		l.probed(probe)
+		if release != nil {
+			release()
+			return nil
+		}
+		l.idle.Store(true)
+		l.slots.vacancy(ctx, l.lane)
+		l.progress()
+		return nil
+	}
+	l.inFlight.Add(1)
+	l.inHand.Go(func() {
+		defer func() { release(); l.inFlight.Add(-1); l.probed(probe) }()
+		defer beat.stop()
+		l.handle(ctx, work, msg, probe)
+	})
 	return nil
 }
 
-// admitted blocks until there is a free slot and a message may be pulled. It has taken the slot when it returns nil.
-func (c *Consumer) admitted(ctx context.Context) (probe bool, err error) {
-	c.idle.Store(true)
-	defer c.progress()
+// othersProbe gives each other lane the time to look for a message to probe with.
+func (l *loop) othersProbe(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	case c.slots <- struct{}{}:
+	case <-time.After(pullExpiry - pullExpiry/time.Duration(len(l.loops))):
 	}
-	if ctx.Err() != nil { // select chooses at random
-		c.releaseSlot()
-		return false, context.Cause(ctx)
-	}
-	for _, admit := range c.cfg.Admit {
-		if err := admit(ctx); err != nil {
-			c.releaseSlot()
+}
+
+// more reports whether the broker has more for the consumer that a message came from.
+func more(msg *nats.Msg) bool {
+	meta, err := msg.Metadata()
+	return err == nil && meta.NumPending > 0
+}
+
+// admitted blocks until a message may be pulled.
+func (l *loop) admitted(ctx context.Context) (probe bool, err error) {
+	l.idle.Store(true)
+	defer l.progress()
+	for _, admit := range l.cfg.Admit {
+		if err := admit(ctx, l.lane); err != nil {
 			return false, err
 		}
 	}
-	if probe, err = c.cfg.Breaker.Admit(ctx); err != nil {
-		c.releaseSlot()
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
 	}
-	return probe, err
+	return l.cfg.Breaker.Admit(ctx)
 }
-
-// acquireMore takes up to most free slots, without waiting.
-func (c *Consumer) acquireMore(most int) (n int) {
-	for ; n < most; n++ {
-		select {
-		case c.slots <- struct{}{}:
-		default:
-			return n
-		}
-	}
-	return n
-}
-
-// releaseSlot releases a slot.
-func (c *Consumer) releaseSlot() { <-c.slots }
 
 func (c *Consumer) probed(probe bool) {
 	if probe {
@@ -230,16 +251,14 @@ func (c *Consumer) probed(probe bool) {
 	}
 }
 
-func (c *Consumer) handle(wait, work context.Context, msg *nats.Msg, probe bool) {
+func (l *loop) handle(wait, work context.Context, msg *nats.Msg, probe bool) {
 	meta, err := msg.Metadata()
 	if err != nil {
-		c.cfg.Log.Error("a message that is not JetStream's was left alone", zap.Error(err))
+		l.cfg.Log.Error("a message that is not JetStream's was left alone", zap.Error(err))
 		return
 	}
-	beat := c.keepAlive(msg)
-	defer beat.stop()
-	c.ackOrNak(msg, c.callHandler(wait, work, message.Delivery{
-		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Header: message.Header(msg.Header),
+	l.ackOrNak(msg, l.callHandler(wait, work, message.Delivery{
+		Stream: meta.Stream, Sequence: meta.Sequence.Stream, Subject: msg.Subject, Lane: l.lane, Header: message.Header(msg.Header),
 		Data: msg.Data, Published: meta.Timestamp, Attempt: int(meta.NumDelivered), Probe: probe,
 	}))
 }

@@ -25,7 +25,7 @@ func TestDeliveryIsWhatTheBrokerHas(t *testing.T) {
 		b.start(consumer.Config{Slots: 1}, b.handle(func(message.Delivery) message.Outcome { return message.Done() }))
 		b.passes(time.Second)
 		want := message.Delivery{
-			Stream: "REMEDIATION", Sequence: seq, Subject: "remediation.unrestrict", Header: message.Header{"X-Mine": {"a"}},
+			Stream: "REMEDIATION", Sequence: seq, Subject: "remediation.unrestrict", Lane: message.LaneNormal, Header: message.Header{"X-Mine": {"a"}},
 			Data: []byte("data"), Published: at, Attempt: 1,
 		}
 		if diff := cmp.Diff([]message.Delivery{want}, b.deliveries(), cmp.Comparer(time.Time.Equal)); diff != "" {
@@ -35,7 +35,8 @@ func TestDeliveryIsWhatTheBrokerHas(t *testing.T) {
 	})
 }
 
-// What is out at the broker is in hand here: there is no pile of messages whose ack timers run.
+// What is out at the broker is in hand here, but for one that waits for a slot, for some seconds: there is no pile of messages
+// whose ack timers run.
 func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 	inBench(t, func(b *bench) {
 		const slots = 3
@@ -49,7 +50,7 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 		}))
 		for range 10 {
 			b.passes(ackWait / 2)
-			if out := b.info().NumAckPending; out != slots || c.InFlight() != slots {
+			if out := b.info().NumAckPending; out < slots || out > slots+1 || c.InFlight() != slots {
 				t.Errorf("%d messages out, %d in flight, with %d slots", out, c.InFlight(), slots)
 			}
 		}
@@ -59,7 +60,7 @@ func TestNoMoreIsPulledThanThereAreSlots(t *testing.T) {
 		b.passes(time.Hour)
 		b.wantPending(0)
 		for _, d := range b.deliveries() {
-			if d.Attempt != 1 {
+			if d.Attempt > 2 {
 				t.Errorf("message %d was delivered %d times", d.Sequence, d.Attempt)
 			}
 		}
@@ -334,9 +335,9 @@ func TestWaitingLoopIsAlive(t *testing.T) {
 	inBench(t, func(b *bench) {
 		back, slow := make(chan struct{}), make(chan struct{})
 		cfg := b.config(consumer.Config{Slots: 1}, b.handle(func(message.Delivery) message.Outcome { <-slow; return message.Done() }))
-		cfg.Open = func(ctx context.Context) (jetstream.Consumer, error) {
+		cfg.Open = func(ctx context.Context, l message.Lane) (jetstream.Consumer, error) {
 			<-back
-			return b.open(ctx)
+			return b.open(ctx, l)
 		}
 		cfg.Grace = time.Hour
 		b.publish("1", nil)

@@ -24,9 +24,6 @@ const (
 	idlePullExpiry = 4 * time.Second
 )
 
-// maxPull bounds how many messages are asked for at once.
-const maxPull = 16
-
 // puller pulls messages, with one pull request at a time. The client library's Fetch (nats.go v1.55.0) mistakes a message
 // without a payload for a status of JetStream if it has the header Status, and takes a header Nats-Pin-Id for its own: so
 // anybody who may publish a request could end every fetch.
@@ -38,8 +35,7 @@ type puller struct {
 	lost    *time.Timer
 	empty   int // pull requests in a row that brought nothing
 
-	most    int           // messages that the consumer lets one pull request ask for
-	longest time.Duration // for which it lets one wait
+	longest time.Duration // for which the consumer lets one wait
 }
 
 // errConsumerGone is a consumer that was deleted under us, or has other limits now.
@@ -52,10 +48,7 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 	}
 	p := &puller{
 		nc: nc, subject: api + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
-		ch: make(chan *nats.Msg, 4*maxPull), lost: time.NewTimer(0), most: maxPull, longest: idlePullExpiry,
-	}
-	if n := info.Config.MaxRequestBatch; n > 0 {
-		p.most = min(p.most, n)
+		ch: make(chan *nats.Msg, 16), lost: time.NewTimer(0), longest: idlePullExpiry,
 	}
 	if d := info.Config.MaxRequestExpires; d > 0 {
 		p.longest = min(p.longest, d)
@@ -67,13 +60,16 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 	return p, nil
 }
 
-// ask asks for up to n messages; the caller keeps a slot for each.
-func (p *puller) ask(n int) error {
+// ask asks for a message. For one to probe with each of the lanes is asked in turn, all of them together as long as one is else.
+func (p *puller) ask(probe bool, lanes int) error {
 	expiry := min(pullExpiry, p.longest)
 	if p.empty++; p.empty > idlePulls {
 		expiry = p.longest
 	}
-	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, expiry)); err != nil {
+	if probe {
+		expiry, p.empty = min(pullExpiry/time.Duration(lanes), p.longest), 0
+	}
+	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":1,"expires":%d}`, expiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)
 	}
 	p.lost.Reset(expiry + time.Second) // past its expiry a request was lost, with a broker that went away perhaps

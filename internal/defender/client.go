@@ -85,11 +85,11 @@ func (p Permit) Granted() time.Time { return p.granted }
 // Waited is how long the budget was waited for.
 func (p Permit) Waited() time.Duration { return p.waited }
 
-// Ready gets what a POST needs, the slow and the free things first: a token, a connection, then one call from the
+// Ready gets what a POST of a lane needs, the slow and the free things first: a token, a connection, then one call from the
 // budget. Without a token the error is an *Error with Op "token" (System); where the API can't be reached, one with Op
 // "unrestrict" (Transient), and no call of the budget is spent. The budget's own error is returned wrapped.
-func (c *Client) Ready(ctx context.Context) (Permit, error) {
-	return c.ready(ctx, opUnrestrict, useUnrestrict)
+func (c *Client) Ready(ctx context.Context, lane string) (Permit, error) {
+	return c.ready(ctx, opUnrestrict, lane)
 }
 
 func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
@@ -124,17 +124,16 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 // atOnce is how long a call may be waited for while its token stays as good as it was.
 const atOnce = 100 * time.Millisecond
 
-// Uses of a call, as Budget.Take names them.
+// Uses of a call, as Budget.Take names them. A POST has its lane's name.
 const (
-	useUnrestrict = "unrestrict" // a POST
-	UseLookup     = "lookup"     // finding out whether a call took place
-	UseFollow     = "follow"     // looking up the actions being followed
+	UseLookup = "lookup" // finding out whether a call took place
+	UseFollow = "follow" // looking up the actions being followed
 )
 
 // Budget grants HTTP exchanges with the API, for all replicas of one tenant together. A grant is for one exchange, is
 // spent when it is made and can't be returned. All methods are safe for concurrent use.
 type Budget interface {
-	// Take waits until one call of the given use ("unrestrict", "lookup", "follow") is free and returns the instant of the
+	// Take waits until one call of the given use ("lookup", "follow" or a lane's name) is free and returns the instant of the
 	// grant, with its monotonic reading. It ends when ctx does. Whatever error it gives reaches the client's caller.
 	Take(ctx context.Context, use string) (time.Time, error)
 	// Fresh says whether a call granted at that instant may still start now: not too long ago and not closed since.

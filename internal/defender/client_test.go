@@ -28,7 +28,7 @@ func TestUnrestrictRequest(t *testing.T) {
 		answer(201, "\xef\xbb\xbf \n"+created+"\n")(w, r)
 	})
 	c, b := dialTo(t, srv.URL+"/", func(cfg *Config) { cfg.UserAgent = "worker/1" })
-	p, err := c.Ready(t.Context())
+	p, err := c.Ready(t.Context(), "normal")
 	if err != nil || time.Since(p.Granted()) > time.Minute {
 		t.Fatalf("granted %s: %v", p.Granted(), err)
 	}
@@ -52,7 +52,7 @@ func TestUnrestrictRequest(t *testing.T) {
 	if string(a.Raw) != created || a.ID != actionID {
 		t.Errorf("action %+v", a)
 	}
-	if diff := cmp.Diff([]string{"unrestrict"}, b.uses); diff != "" {
+	if diff := cmp.Diff([]string{"normal"}, b.uses); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -224,7 +224,7 @@ func TestClock(t *testing.T) {
 func TestBudgetError(t *testing.T) {
 	c, b := dialTo(t, serve(t, func(http.ResponseWriter, *http.Request) { t.Error("called") }).URL)
 	b.fail = errors.New("closed until noon")
-	_, err := c.Ready(t.Context())
+	_, err := c.Ready(t.Context(), "normal")
 	_, err2 := c.Page(t.Context(), UseLookup, Query{})
 	_, err3 := c.Action(t.Context(), UseFollow, actionID)
 	for _, err := range []error{err, err2, err3} {
@@ -244,7 +244,7 @@ func TestProxy(t *testing.T) {
 	})
 	at := must(url.Parse(strings.Replace(proxy.URL, "//", "//user:hidden-word@", 1)))
 	c, _ := dialTo(t, "https://api.example", func(cfg *Config) { cfg.Transport = &http.Transport{Proxy: http.ProxyURL(at)} })
-	_, err := c.Ready(t.Context())
+	_, err := c.Ready(t.Context(), "normal")
 	e := expect(t, err, Transient, codeConnect, false)
 	if asked.Load() != "CONNECT api.example:443 Basic dXNlcjpoaWRkZW4td29yZA==" || strings.Contains(e.Error(), "hidden-word") {
 		t.Errorf("%v: %v", asked.Load(), e)
@@ -253,12 +253,12 @@ func TestProxy(t *testing.T) {
 		return nil, errors.New(`invalid proxy address "http://user:hidden-word@x y"`)
 	}
 	c, _ = dialTo(t, "https://api.example", func(cfg *Config) { cfg.Transport = &http.Transport{Proxy: broken} })
-	if _, err = c.Ready(t.Context()); err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hidden-word") {
+	if _, err = c.Ready(t.Context(), "normal"); err == nil || strings.Contains(fmt.Sprintf("%v %+v", err, err), "hidden-word") {
 		t.Error(err)
 	}
 	proxy.Close()
 	c, _ = dialTo(t, "https://api.example", func(cfg *Config) { cfg.Transport = &http.Transport{Proxy: http.ProxyURL(at)} })
-	_, err = c.Ready(t.Context())
+	_, err = c.Ready(t.Context(), "normal")
 	expect(t, err, Transient, codeProxy, false)
 }
 
@@ -271,7 +271,7 @@ func must[T any](v T, err error) T {
 
 func TestCancelledBefore(t *testing.T) {
 	c, _ := dialTo(t, serve(t, func(http.ResponseWriter, *http.Request) { t.Error("called") }).URL)
-	p := must(c.Ready(t.Context()))
+	p := must(c.Ready(t.Context(), "normal"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := c.Unrestrict(ctx, p, machine, "why")

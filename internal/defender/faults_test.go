@@ -103,7 +103,7 @@ func TestRefused(t *testing.T) {
 	for op, call := range calls {
 		srv := serve(t, answer(404, `{"error":{"code":"NotFound"}}`))
 		c, b := dialTo(t, srv.URL)
-		p := must(c.Ready(t.Context()))
+		p := must(c.Ready(t.Context(), "normal"))
 		srv.Close()
 		for c.conns.idle[0].Err() == nil { // until its end is noticed
 			runtime.Gosched()

@@ -160,7 +160,7 @@ func clientOf(t *testing.T, url string, tokens *Tokens, b Budget, set ...func(*C
 
 // post is Ready and Unrestrict in one.
 func post(ctx context.Context, c *Client) (MachineAction, error) {
-	p, err := c.Ready(ctx)
+	p, err := c.Ready(ctx, "normal")
 	if err != nil {
 		return MachineAction{}, err
 	}

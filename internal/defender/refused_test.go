@@ -33,7 +33,7 @@ func TestRefusedToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	good.Store("opaque-token-2") // revoked
-	p1, p2 := must(c.Ready(t.Context())), must(c.Ready(t.Context()))
+	p1, p2 := must(c.Ready(t.Context(), "normal")), must(c.Ready(t.Context(), "normal"))
 	for _, p := range []Permit{p1, p2} {
 		_, err := c.Unrestrict(t.Context(), p, machine, "why")
 		if e := expect(t, err, Reauthenticate, "Unauthorized", true); e.Reason != "" {
@@ -75,7 +75,7 @@ func TestRefusedSameToken(t *testing.T) {
 	if source.count() != 4 {
 		t.Errorf("%d requests", source.count())
 	}
-	p1, p2 := must(c.Ready(t.Context())), must(c.Ready(t.Context()))
+	p1, p2 := must(c.Ready(t.Context(), "normal")), must(c.Ready(t.Context(), "normal"))
 	for _, p := range []Permit{p2, p1} { // p2 found it in the cache: no other token is to be had for it either
 		_, err := c.Unrestrict(t.Context(), p, machine, "why")
 		expect(t, err, System, "Unauthorized", true)
@@ -90,7 +90,7 @@ func TestRefusedSameToken(t *testing.T) {
 func TestRefusedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clientOf(t, nearby, tokensOf(t, numbered()), &openBudget{}, piped(t, 0, answer(401, "")))
-		must(c.Ready(t.Context()))
+		must(c.Ready(t.Context(), "normal"))
 		time.Sleep(10 * time.Minute)
 		for _, want := range []Class{Reauthenticate, System} { // the empty body of a gateway is no reason to keep a token
 			_, err := post(t.Context(), c)
@@ -135,7 +135,7 @@ func TestRefusedThoughTaken(t *testing.T) {
 		}
 		answer(200, `{"value":[]}`)(w, r)
 	}).URL, tokensOf(t, numbered()), &openBudget{})
-	p := must(c.Ready(t.Context()))
+	p := must(c.Ready(t.Context(), "normal"))
 	if _, err := c.Page(t.Context(), UseLookup, Query{}); err != nil {
 		t.Fatal(err)
 	}

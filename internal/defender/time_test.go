@@ -80,13 +80,13 @@ func TestStale(t *testing.T) {
 		}
 		stale(Permit{})
 
-		p := must(c.Ready(t.Context()))
+		p := must(c.Ready(t.Context(), "normal"))
 		if _, err := c.Unrestrict(t.Context(), p, machine, "why"); err != nil {
 			t.Fatalf("a fresh one: %v", err)
 		}
 		stale(p) // spent
 
-		p = must(c.Ready(t.Context()))
+		p = must(c.Ready(t.Context(), "normal"))
 		b.mu.Lock()
 		b.stale = true
 		b.mu.Unlock()
@@ -100,7 +100,7 @@ func TestStale(t *testing.T) {
 func TestStaleAfterConnecting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, b := dialTo(t, nearby, piped(t, time.Second, func(http.ResponseWriter, *http.Request) { t.Error("called") }))
-		p := must(c.Ready(t.Context()))
+		p := must(c.Ready(t.Context(), "normal"))
 		_ = c.conns.takeIdle().Close()
 		time.AfterFunc(500*time.Millisecond, func() {
 			b.mu.Lock()
@@ -120,11 +120,11 @@ func TestSlowConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, b := dialTo(t, nearby, piped(t, 5*time.Second, answer(201, created)))
 		start := time.Now()
-		p := must(c.Ready(t.Context()))
+		p := must(c.Ready(t.Context(), "normal"))
 		if p.Granted().Sub(start) != 5*time.Second {
 			t.Errorf("granted after %s", p.Granted().Sub(start))
 		}
-		other := must(c.Ready(t.Context())) // both count on the one idle connection
+		other := must(c.Ready(t.Context(), "normal")) // both count on the one idle connection
 		if _, err := c.Unrestrict(t.Context(), p, machine, "why"); err != nil {
 			t.Fatal(err)
 		}
@@ -150,14 +150,14 @@ func TestConnectTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, b := dialTo(t, nearby, piped(t, time.Hour, answer(201, created)))
 		start := time.Now()
-		_, err := c.Ready(t.Context())
+		_, err := c.Ready(t.Context(), "normal")
 		expect(t, err, Transient, codeTimeout, false)
 		if time.Since(start) != dialTimeout || len(b.uses) != 0 {
 			t.Errorf("after %s, grants %v", time.Since(start), b.uses)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err = c.Ready(ctx)
+		_, err = c.Ready(ctx, "normal")
 		if e := expect(t, err, Transient, codeTimeout, false); !errors.Is(e, context.DeadlineExceeded) {
 			t.Error(e)
 		}
@@ -233,7 +233,7 @@ func TestThrottled(t *testing.T) {
 			var wg sync.WaitGroup
 			time.Sleep(time.Second)
 			for range 8 {
-				p := must(c.Ready(t.Context()))
+				p := must(c.Ready(t.Context(), "normal"))
 				wg.Go(func() { _, _ = c.Unrestrict(t.Context(), p, machine, "why") })
 			}
 			wg.Wait()
@@ -253,7 +253,7 @@ func TestThrottled(t *testing.T) {
 // TestThrottledCloses even when the caller has gone, and says so when the budget can't be closed.
 func TestThrottledCloses(t *testing.T) {
 	c, b := dialTo(t, serve(t, answer(429, "", "Retry-After", "7")).URL)
-	p := must(c.Ready(t.Context()))
+	p := must(c.Ready(t.Context(), "normal"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	e := &Error{Class: Throttled, RetryAfter: 7 * time.Second}

@@ -36,21 +36,22 @@ const (
 
 // AuditRecord is one decision and what it rests on (docs/messages.md, docs/schemas/audit.json).
 type AuditRecord struct {
-	Kind        string `json:"kind"`
-	RequestID   string `json:"requestId,omitempty"`
-	Run         int    `json:"run,omitempty"`
-	ClaimedID   string `json:"claimedId,omitempty"`
-	Message     string `json:"message,omitempty"`  // STREAM:SEQ of the one that opened the run
-	ReplayOf    uint64 `json:"replayOf,omitempty"` // the dead letter's sequence
-	MachineID   string `json:"machineId,omitempty"`
-	Comment     string `json:"comment,omitempty"`
-	RequestedBy string `json:"requestedBy,omitempty"`
-	Ticket      string `json:"ticket,omitempty"`
-	Batch       string `json:"batch,omitempty"`
-	SignedBy    string `json:"signedBy,omitempty"` // the signer's name
-	Signer      string `json:"signer,omitempty"`   // its public nkey
-	Client      string `json:"client,omitempty"`   // whose, where nobody signs
-	Policy      string `json:"policy,omitempty"`   // allowed, refused; "" if none was asked
+	Kind        string       `json:"kind"`
+	RequestID   string       `json:"requestId,omitempty"`
+	Run         int          `json:"run,omitempty"`
+	ClaimedID   string       `json:"claimedId,omitempty"`
+	Message     string       `json:"message,omitempty"`  // STREAM:SEQ of the one that opened the run
+	ReplayOf    uint64       `json:"replayOf,omitempty"` // the dead letter's sequence
+	MachineID   string       `json:"machineId,omitempty"`
+	Comment     string       `json:"comment,omitempty"`
+	RequestedBy string       `json:"requestedBy,omitempty"`
+	Ticket      string       `json:"ticket,omitempty"`
+	Batch       string       `json:"batch,omitempty"`
+	SignedBy    string       `json:"signedBy,omitempty"` // the signer's name
+	Signer      string       `json:"signer,omitempty"`   // its public nkey
+	Client      string       `json:"client,omitempty"`   // whose, where nobody signs
+	Lane        message.Lane `json:"lane,omitempty"`
+	Policy      string       `json:"policy,omitempty"` // allowed, refused; "" if none was asked
 
 	Approval *Approval `json:"approval,omitempty"` // what was awaited before the call, and who gave it
 
@@ -117,7 +118,7 @@ func (e *Entry) Audit() AuditRecord {
 	r := AuditRecord{
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
 		Comment: e.Comment, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch, SignedBy: e.SignedBy, Signer: e.Signer, Client: e.Client,
-		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID,
+		Outcome: message.Submitted, Attempts: e.Attempts, Adopted: e.Adopted, ActionID: e.ActionID, Lane: e.Lane,
 		Calls: e.Calls, CallsOmitted: e.CallsOmitted, Approval: e.Approval.record(), PublishedAt: e.AskedAt, ReceivedAt: e.ReceivedAt, DecidedAt: e.AcceptedAt,
 	}
 	if e.Allowed {
@@ -144,7 +145,7 @@ func (r AuditRecord) Recovered() (key string, e Entry, ok bool) {
 		State: StateSubmitted, Run: r.Run, ID: r.RequestID, Derived: req.Derived, Print: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: req.Owner() != "",
-		Source: r.Message, ReplayOf: r.ReplayOf, AskedAt: r.PublishedAt, ReceivedAt: r.ReceivedAt,
+		Lane: r.Lane, Source: r.Message, ReplayOf: r.ReplayOf, AskedAt: r.PublishedAt, ReceivedAt: r.ReceivedAt,
 		CalledAt: r.ReceivedAt.Add(-time.Hour), Attempts: r.Attempts, Allowed: r.Policy == policyAllowed, Approval: r.Approval,
 		Follow: true, Adopted: r.Adopted, ActionID: r.ActionID, AcceptedAt: r.DecidedAt, Calls: r.Calls, CallsOmitted: r.CallsOmitted,
 	}, true

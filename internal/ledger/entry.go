@@ -61,6 +61,8 @@ type Entry struct {
 	TraceParent string `json:"traceparent,omitempty"`
 	TraceState  string `json:"tracestate,omitempty"`
 
+	Lane message.Lane `json:"lane,omitempty"` // of the message that was called for, or was in hand last
+
 	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
 	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
 	AskedAt    time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
@@ -130,7 +132,7 @@ func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: r.Owner() != "",
 		TraceParent: r.TraceParent, TraceState: r.TraceState,
-		Source: d.Ref(), AskedAt: asked.UTC(), ReceivedAt: time.Now().UTC(),
+		Lane: d.Lane, Source: d.Ref(), AskedAt: asked.UTC(), ReceivedAt: time.Now().UTC(),
 		Stages: Stages{Queue: Duration(max(now.Sub(d.Published), 0))},
 	}
 }
@@ -151,7 +153,7 @@ func (e *Entry) Result() message.Result {
 	r := message.Result{
 		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
 		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.ActionCut,
-		Attempts: e.Attempts, Adopted: e.Adopted, ApprovedBy: e.Approval.ApprovedBy(), CancelRequested: e.Cancel.Result(),
+		Attempts: e.Attempts, Adopted: e.Adopted, ApprovedBy: e.Approval.ApprovedBy(), CancelRequested: e.Cancel.Result(), Lane: e.Lane,
 		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.AcceptedAt,
 	}
 	if e.Owned {

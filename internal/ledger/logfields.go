@@ -31,6 +31,9 @@ func Decision(e *Entry) []zap.Field {
 		zap.Int("run", e.Run), zap.String("machine_id", e.MachineID),
 		zap.String("outcome", e.Outcome), zap.Int("attempts", e.Attempts),
 	}
+	if e.Lane != "" {
+		fields = append(fields, zap.String("lane", string(e.Lane)))
+	}
 	if e.ActionID != "" {
 		fields = append(fields, zap.String("action_id", e.ActionID))
 	}

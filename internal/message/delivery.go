@@ -16,6 +16,7 @@ type Delivery struct {
 	Stream    string
 	Sequence  uint64 // in the stream
 	Subject   string
+	Lane      Lane // Subject's; "": unknown
 	Header    Header
 	Data      []byte
 	Published time.Time // when the broker stored it, in the broker's time

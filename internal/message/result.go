@@ -50,6 +50,7 @@ type Result struct {
 	Approval               *Approval        `json:"approval,omitempty"`
 	ApprovedBy             []string         `json:"approvedBy,omitempty"`
 	CancelRequested        *CancelRequested `json:"cancelRequested,omitempty"`
+	Lane                   Lane             `json:"lane,omitempty"` // by which it was called; of a request taken by the version before absent
 	SignedBy               string           `json:"signedBy,omitempty"`
 	Client                 string           `json:"client,omitempty"`
 	Owner                  string           `json:"-"` // whom the id belongs to; "": nobody

@@ -37,8 +37,10 @@ type ruleSet struct {
 // Rule is what one signer may ask. The zero value: everything.
 type Rule struct {
 	comment  *regexp.Regexp
-	ticket   bool // required
-	PerHour  int  // machines; 0: no limit
+	ticket   bool           // required
+	PerHour  int            // machines; 0: no limit
+	Urgent   int            // requests an hour on the urgent lane; 0: no limit
+	lanes    []message.Lane // nil: all
 	machines map[string]bool
 	Operate  bool // may order about others' requests
 
@@ -143,7 +145,7 @@ func (p *Policy) Rule(name, key string) (who string, r *Rule) {
 	return name, p.rules.others
 }
 
-// Forbids is why a signer may not ask that, "" if it may. It knows nothing of the rate.
+// Forbids is why a signer may not ask that, "" if it may. It knows nothing of the rate and the lane.
 func (r *Rule) Forbids(req message.Request) string {
 	switch {
 	case r == nil:
@@ -156,6 +158,14 @@ func (r *Rule) Forbids(req message.Request) string {
 		return "machineId: is none of those that the policy names for signer " + req.SignedBy
 	}
 	return ""
+}
+
+// ForbidsLane is why a signer may not ask on that lane, "" if it may.
+func (r *Rule) ForbidsLane(signer string, l message.Lane) string {
+	if r == nil || r.lanes == nil || slices.Contains(r.lanes, l) {
+		return ""
+	}
+	return fmt.Sprintf("the policy does not let signer %s use the lane %s, but %s", signer, l, message.LaneNames(r.lanes))
 }
 
 func isLetterOrDigit(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }

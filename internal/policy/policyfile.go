@@ -133,10 +133,11 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 				f.mistake(key, "ticket_required must be true or false")
 			}
 		case "machines_per_hour":
-			var err error
-			if r.PerHour, err = strconv.Atoi(value); err != nil || !plain || r.PerHour < 1 || r.PerHour > mostPerHour {
-				f.mistake(key, "machines_per_hour must be a whole number from 1 to %d; leave it out for no limit", mostPerHour)
-			}
+			r.PerHour = f.perHour(key, value, plain)
+		case "urgent_per_hour":
+			r.Urgent = f.perHour(key, value, plain)
+		case "lanes":
+			r.lanes = f.lanes(key, pair.Value)
 		case "machines":
 			r.machines = f.machines(key, pair.Value)
 		case "operate":
@@ -147,10 +148,35 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 		case "approvals":
 			r.Approvals = f.approvals(key, pair.Value)
 		default:
-			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines_per_hour, machines, operate and approvals", shown(key.Value))
+			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes, urgent_per_hour, operate and approvals", shown(key.Value))
 		}
 	}
 	return r
+}
+
+func (f *policyFile) perHour(at *token.Token, value string, plain bool) int {
+	n, err := strconv.Atoi(value)
+	if err != nil || !plain || n < 1 || n > mostPerHour {
+		f.mistake(at, "%s must be a whole number from 1 to %d; leave it out for no limit", at.Value, mostPerHour)
+	}
+	return n
+}
+
+func (f *policyFile) lanes(at *token.Token, node ast.Node) (all []message.Lane) {
+	list, ok := node.(*ast.SequenceNode)
+	if !ok || len(list.Values) == 0 {
+		f.mistake(at, "lanes must be a list of %s; leave it out for all of them", message.LaneNames(message.Lanes()))
+		return nil
+	}
+	for _, item := range list.Values {
+		written, _ := yamlText(item)
+		l, err := message.ParseLane(written)
+		if err != nil {
+			f.mistake(item.GetToken(), "lanes: %w", err)
+		}
+		all = append(all, l)
+	}
+	return all
 }
 
 func (f *policyFile) machines(at *token.Token, node ast.Node) map[string]bool {

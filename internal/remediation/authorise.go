@@ -3,6 +3,7 @@ package remediation
 import (
 	"time"
 
+	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -16,7 +17,21 @@ func (p *attempt) forbidden() string {
 	asked := p.req
 	asked.SignedBy, _ = p.signer()
 	asked.Ticket = p.e.Ticket
-	return rule.Forbids(asked)
+	if why := rule.Forbids(asked); why != "" {
+		return why
+	}
+	return rule.ForbidsLane(asked.SignedBy, p.lane())
+}
+
+// wrongLane is why a message may not move a request that is known to its lane; "": it may, or it is no such message. The
+// request stays as it is, for somebody else may have moved it.
+func (p *attempt) wrongLane() string {
+	if p.Policy == nil || p.e.State == "" || p.e.State == ledger.StateFinal || p.isSource(p.e) || p.replay.seq != 0 {
+		return ""
+	}
+	name, key := p.signer()
+	_, rule := p.Policy.Rule(name, key)
+	return rule.ForbidsLane(name, p.lane())
 }
 
 // signer is the signer of the request: the name, and the nkey that verified it. Of several messages with the same request

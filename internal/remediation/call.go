@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"time"
@@ -120,7 +121,7 @@ func (p *attempt) beforeCall() (f facts, err error) {
 			return f, err
 		}
 	}
-	_, _, err = p.signerHour()
+	_, err = p.signerHours()
 	if over, is := errors.AsType[refused](err); is {
 		f.refusal, err = over.why, nil
 	}
@@ -181,9 +182,12 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	return action, err
 }
 
+// lane is that of the message in hand.
+func (p *attempt) lane() message.Lane { return cmp.Or(p.d.Lane, message.LaneNormal) }
+
 // permit gets the permit, and runs the guard.
 func (p *attempt) permit() (permit defender.Permit, err error) {
-	if permit, err = p.Defender.Ready(p.wait); err != nil {
+	if permit, err = p.Defender.Ready(p.wait, string(p.lane())); err != nil {
 		return permit, err
 	}
 	p.e.Stages.Granted(permit.Waited())

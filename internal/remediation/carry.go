@@ -62,7 +62,7 @@ func (p *attempt) facts() facts {
 	return facts{
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, orphaned: p.d.Attempt > 1 && p.isSource(p.e), stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
-		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited(),
+		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited() && p.lane() != message.LaneUrgent,
 		ordered: p.Orders.about(targetOf(&p.e)), unheard: !p.Orders.Current(p.Config.StartLimit),
 		approval: p.approval(),
 	}
@@ -195,7 +195,7 @@ func (p *attempt) count(s step) {
 	if p.e.ActionID != "" {
 		p.Metrics.accepted(&p.e)
 		if line := p.Log.Check(zap.InfoLevel, "call accepted"); line != nil {
-			line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID),
+			line.Write(p.about(p.e.ID, zap.String("machine_id", p.e.MachineID), zap.String("lane", string(p.e.Lane)),
 				zap.String("action_id", p.e.ActionID), zap.Bool("adopted", p.e.Adopted), zap.Int("attempts", p.e.Attempts),
 				zap.String("correlation_id", p.e.CorrelationID()))...)
 		}

@@ -136,7 +136,7 @@ func TestAuditRecords(t *testing.T) {
 		}
 		want := ledger.AuditRecord{
 			Kind: ledger.AuditDecided, RequestID: "good", Run: 1, Message: w.ref(1), MachineID: machine(1), Comment: commentOf("good"),
-			RequestedBy: "ann", Ticket: "T-1", Batch: "b", Outcome: message.Succeeded, Attempts: 1,
+			RequestedBy: "ann", Ticket: "T-1", Batch: "b", Lane: message.LaneNormal, Outcome: message.Succeeded, Attempts: 1,
 		}
 		got := decided[0]
 		if got.ActionID == "" || got.ActionID != accepted[0].ActionID || got.ReceivedAt.IsZero() || got.PublishedAt.IsZero() || !got.DecidedAt.After(got.ReceivedAt) {

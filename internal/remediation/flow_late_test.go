@@ -185,10 +185,10 @@ type slowGrants struct {
 	by *time.Duration
 }
 
-func (s slowGrants) Take(ctx context.Context, window string) (bool, error) {
+func (s slowGrants) Take(ctx context.Context, window string, last *uint64) (bool, error) {
 	select {
 	case <-time.After(*s.by):
-		return s.Store.Take(ctx, window)
+		return s.Store.Take(ctx, window, last)
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/rates"
@@ -46,6 +47,8 @@ type replica struct {
 	client    *defender.Client
 	submitter *remediation.Submitter
 	tracker   *remediation.Tracker
+	orders    *remediation.Orders // nil: nobody reads them
+	control   *broker.Control
 	consumer  *consumer.Consumer
 	shared    *broker.Replicas
 	conn      *nats.Conn // of the consumer: a dead process acknowledges nothing
@@ -114,13 +117,19 @@ func (w *world) newReplica(id string) *replica {
 	if w.set.rules != nil {
 		w.set.rules(r.submitter)
 	}
+	if w.set.ordered {
+		r.orders = &remediation.Orders{Rules: message.Rules{Signers: r.submitter.Rules.Signers}, Policy: r.submitter.Policy}
+		r.control = w.broker.NewControl(r.orders)
+		r.submitter.Orders, r.tracker.Orders = r.orders, r.orders
+	}
 	r.conn, err = nats.Connect("", nats.InProcessServer(w.broker.Conn().Opts.InProcessServer))
 	w.must(err)
 	r.consumer = consumer.New(consumer.Config{
-		Open: r.open, Conn: r.conn, Handler: r.handle, Breaker: r.breaker, Admit: []func(context.Context) error{r.shared.Unpaused, r.budgetOpen},
+		Open: r.open, Conn: r.conn, Handler: r.handle, Breaker: r.breaker, Lanes: w.set.lanes, UrgentSlots: w.set.ownSlots,
+		Admit:  []func(context.Context, message.Lane) error{func(ctx context.Context, _ message.Lane) error { return r.shared.Unpaused(ctx) }, func(ctx context.Context, _ message.Lane) error { return r.orders.Await(ctx) }, r.budgetOpen},
 		Paused: func() bool { return r.shared.Paused() != nil },
 		Idle: func(ctx context.Context) {
-			n, err := w.broker.Pending(ctx)
+			_, n, err := w.broker.Pending(ctx)
 			r.submitter.Idle(ctx, err == nil && n == 0)
 		},
 		Slots: cmp.Or(w.set.slots, 16), AckWait: w.broker.AckWait(), Grace: 25 * time.Second, Log: w.log.Named(id),
@@ -144,6 +153,7 @@ func (r *replica) newBudget() defender.Budget {
 		store = r.w.set.grants(store)
 	}
 	r.budget = budget.New(store, limits, zap.NewNop(), nil)
+	r.budget.UrgentReserve = r.w.set.urgent
 	return r.budget
 }
 
@@ -160,11 +170,11 @@ func (free) Take(context.Context, string) (time.Time, error) { return time.Now()
 func (free) Fresh(time.Time) bool                            { return true }
 func (free) Close(context.Context, time.Duration) error      { return nil }
 
-func (r *replica) open(ctx context.Context) (jetstream.Consumer, error) {
+func (r *replica) open(ctx context.Context, l message.Lane) (jetstream.Consumer, error) {
 	if err := r.w.broker.Provision(ctx); err != nil {
 		return nil, err
 	}
-	return r.w.broker.Requests(), nil
+	return r.w.broker.Requests(l), nil
 }
 
 // handle is the Submitter as long as the process lives. An acknowledgement that is lost is one that is never sent:
@@ -202,10 +212,10 @@ func (r *replica) mortal(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, cancel
 }
 
-// budgetOpen blocks while it is known that no call can be had, as the service does.
-func (r *replica) budgetOpen(ctx context.Context) error {
+// budgetOpen blocks while it is known that no call of a lane can be had, as the service does.
+func (r *replica) budgetOpen(ctx context.Context, l message.Lane) error {
 	for r.budget != nil {
-		d := r.budget.OpenIn()
+		d, _ := r.budget.Opens(l)
 		if d <= 0 {
 			break
 		}
@@ -228,8 +238,8 @@ func (r *replica) keepReserve() {
 		}
 		following := r.tracker.Following() > 0
 		r.budget.SetReserve(following || r.submitter.Config.Track || r.notices.Guarding())
-		if following && r.budget.OpenIn() > 0 {
-			if n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
+		if d, _ := r.budget.Opens(message.LaneNormal); following && d > 0 {
+			if _, n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
 				r.lastStarved.Store(time.Now().UnixNano())
 			}
 		}
@@ -251,6 +261,9 @@ func (r *replica) run() {
 	r.parts.Go(func() {
 		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: rates.Limits(r.w.set.limits)} })
 	})
+	if r.control != nil {
+		r.parts.Go(func() { _ = r.control.Run(r.ctx) })
+	}
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
 	}
@@ -263,7 +276,14 @@ func (r *replica) run() {
 func (r *replica) track(ctx context.Context) error {
 	r.tracking.Store(true)
 	defer r.tracking.Store(false)
-	return r.tracker.Run(ctx)
+	if r.control == nil {
+		return r.tracker.Run(ctx)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.tracker.Run(ctx) })
+	g.Go(func() error { return r.control.Record(ctx, r.submitter.RecordOrder) })
+	g.Go(func() error { return r.submitter.Withdraw(ctx, r.control) })
+	return g.Wait()
 }
 
 // stop is a shutdown as the service does it: first the consumer drains, then the rest ends.

@@ -103,7 +103,7 @@ func TestRequestIsOneTrace(t *testing.T) {
 // wantAttributes holds the attributes against OpenTelemetry's names, as they stand in its pages.
 func wantAttributes(t *testing.T, spans []sdktrace.ReadOnlySpan, action string) {
 	t.Helper()
-	request := map[string]string{"messaging.message.conversation_id": "r1", "unrestrict.run": "1", "unrestrict.attempts": "1", "unrestrict.machine.id": machine(1), "unrestrict.action.id": action, "status": "Unset"}
+	request := map[string]string{"messaging.message.conversation_id": "r1", "unrestrict.run": "1", "unrestrict.attempts": "1", "unrestrict.lane": "normal", "unrestrict.machine.id": machine(1), "unrestrict.action.id": action, "status": "Unset"}
 	with := func(base map[string]string, more ...string) map[string]string {
 		all := maps.Clone(base)
 		for i := 0; i < len(more); i += 2 {

@@ -90,7 +90,7 @@ func (w *world) values() map[string]string {
 // deliveries are how often any message was given out.
 func (w *world) deliveries() uint64 {
 	w.t.Helper()
-	info, err := w.broker.Requests().Info(w.ctx)
+	info, err := w.broker.Requests(message.LaneNormal).Info(w.ctx)
 	w.must(err)
 	return info.Delivered.Consumer
 }

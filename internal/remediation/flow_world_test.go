@@ -37,9 +37,13 @@ type setup struct {
 	grants   func(budget.Store) budget.Store // what stands before the budget's store; nil: nothing
 	free     bool                            // calls cost nothing and nothing closes them: for days of fake time
 	slots    int                             // 0: 16
+	lanes    []message.Lane                  // that are pulled; nil: all
+	urgent   int                             // percent that is left to urgent
+	ownSlots int                             // urgent's own
 	untended bool                            // nobody follows actions or sweeps
 	ackWait  time.Duration                   // 0: 20 s
 	traced   bool                            // spans are recorded
+	ordered  bool                            // the control stream is read: each second, which takes its time in days of it
 	newer    dialect                         // of the replicas that startNewer starts
 
 	submit func(*remediation.SubmitConfig)
@@ -240,7 +244,7 @@ func (w *world) ask(id string, n int, more ...field) uint64 {
 // publish puts any message on the request subject; id is the one that it is known by afterwards, "" for STREAM:SEQ.
 func (w *world) publish(id string, h message.Header, data []byte) uint64 {
 	w.t.Helper()
-	stored, err := w.broker.Publish(w.ctx, h, data)
+	stored, err := w.broker.Publish(w.ctx, message.LaneNormal, h, data)
 	w.must(err)
 	seq := stored.Sequence
 	if id == "" {

@@ -58,15 +58,15 @@ func (p *attempt) prepareLook() error {
 	return err
 }
 
-// gather waits for several free calls.
+// gather waits for several free calls. What is urgent waits for no company.
 func (p *attempt) gather() error {
-	if p.Quota == nil {
+	if p.Quota == nil || p.lane() == message.LaneUrgent {
 		return nil
 	}
 	began := time.Now()
 	p.Shared.noteGathering(gatherFor)
 	defer p.Shared.noteGathering(0)
-	if err := p.Quota.Gather(p.wait, gatherCalls, gatherFor); err != nil {
+	if err := p.Quota.Gather(p.wait, p.lane(), gatherCalls, gatherFor); err != nil {
 		return err
 	}
 	p.e.Stages.Granted(time.Since(began))

@@ -23,6 +23,7 @@ func (p *attempt) writeIntent() error {
 		calledAt = now.UTC().Add(-wideMargin) // corrected by the first look
 	}
 	p.e = decider(p.Config).intended(p.e, now, calledAt)
+	p.e.Lane = p.d.Lane
 	e := &p.e
 	intent, err := e.Write(p.key, 0)
 	if err != nil {

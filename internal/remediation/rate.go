@@ -9,19 +9,21 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// reserveSignerQuota adds the run's machine to its signer's hour, once a run, after the permit and right before the intent.
-// After a crash between the two the same machine is added again, which makes no difference unless an hour has passed. The
-// error is refused if the hour is full.
+// reserveSignerQuota adds the run to its signer's hours, once a run, after the permit and right before the intent.
+// After a crash between the two the same is added again, which makes no difference unless an hour has passed. The
+// error is refused if an hour is full.
 func (p *attempt) reserveSignerQuota() error {
 	for { // whenever one is overtaken another has got through
-		c, key, err := p.signerHour()
-		if err != nil || key == "" {
-			return err
+		hours, err := p.signerHours()
+		for _, h := range hours {
+			if err == nil {
+				h.Machines[h.counts] = p.BrokerNow().UnixMilli()
+				err = h.Save(p.work, p.Ledger, h.key, p.rateMemory())
+			}
 		}
-		c.Machines[p.e.MachineID] = p.BrokerNow().UnixMilli()
-		switch err := c.Save(p.work, p.Ledger, key, p.rateMemory()); {
+		switch {
 		case err == nil:
-			p.e.Counted = true
+			p.e.Counted = p.e.Counted || len(hours) > 0
 			return nil
 		case !errors.Is(err, ledger.ErrConflict):
 			return err
@@ -29,27 +31,45 @@ func (p *attempt) reserveSignerQuota() error {
 	}
 }
 
-// signerHour holds the run against its signer's rate; key is "" if it need not be counted. It is asked before a call is
+// signerHour is a limit of a signer's, and how much of it the last hour has used.
+type signerHour struct {
+	ledger.SignerHour
+	key    string
+	counts string // what the run adds to it
+}
+
+// signerHours holds the run against its signer's limits; none if it need not be counted. It is asked before a call is
 // taken from the budget too, so that who asks too much uses up no calls.
-func (p *attempt) signerHour() (c ledger.SignerHour, key string, err error) {
+func (p *attempt) signerHours() (hours []signerHour, err error) {
 	if p.Policy == nil || p.e.Counted {
-		return ledger.SignerHour{}, "", nil
+		return nil, nil
 	}
 	who, rule := p.Policy.Rule(p.signer())
-	if rule == nil || rule.PerHour == 0 {
-		return ledger.SignerHour{}, "", nil // a rule that was taken away since the run was allowed
+	if rule == nil {
+		return nil, nil // it was taken away since the run was allowed
 	}
-	key = ledger.RateKey(p.Rules.Stream, who)
-	c, err = ledger.LoadSignerHour(p.work, p.Ledger, key, p.BrokerNow(), p.rateMemory())
-	if err != nil {
-		return ledger.SignerHour{}, "", err
+	for _, limit := range []struct {
+		n                  int
+		key, counts, named string
+	}{
+		{rule.PerHour, ledger.RateKey(p.Rules.Stream, who), p.e.MachineID, "machines"},
+		{rule.Urgent, ledger.RateKey(p.Rules.Stream, who+"\nurgent"), p.key, "urgent requests"},
+	} {
+		if limit.n == 0 || limit.counts == p.key && p.lane() != message.LaneUrgent {
+			continue
+		}
+		c, err := ledger.LoadSignerHour(p.work, p.Ledger, limit.key, p.BrokerNow(), p.rateMemory())
+		if err != nil {
+			return nil, err
+		}
+		if oldest, full := c.Full(limit.counts, limit.n); full {
+			return nil, refused{&message.Failure{Code: message.CodePolicy, Origin: message.OriginRequest, Message: fmt.Sprintf(
+				"the policy allows signer %s no more than %d %s an hour; replay it after %s",
+				who, limit.n, limit.named, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
+		}
+		hours = append(hours, signerHour{c, limit.key, limit.counts})
 	}
-	if oldest, full := c.Full(p.e.MachineID, rule.PerHour); full {
-		return ledger.SignerHour{}, "", refused{&message.Failure{Code: message.CodePolicy, Origin: message.OriginRequest, Message: fmt.Sprintf(
-			"the policy allows signer %s no more than %d machines an hour; replay it after %s",
-			who, rule.PerHour, oldest.Add(p.rateMemory()).UTC().Format(time.RFC3339))}}
-	}
-	return c, key, nil
+	return hours, nil
 }
 
 // rateMemory is how long a call counts: an hour, and what may pass between the count and the call.

@@ -42,7 +42,7 @@ func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outco
 		}
 	}
 	p.Metrics.refused(why.Code)
-	p.Log.Info("message rejected", p.about(e.ID, zap.String("claimed_id", why.ClaimedID),
+	p.Log.Info("message rejected", p.about(e.ID, zap.String("claimed_id", why.ClaimedID), zap.String("lane", string(e.Lane)),
 		zap.String("code", why.Code), zap.String("why", why.Message), zap.String("signed_by", r.SignedBy))...)
 	return message.Done(), nil
 }

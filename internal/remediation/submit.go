@@ -38,10 +38,10 @@ type DeadLetters interface {
 	Drop(ctx context.Context, seq uint64) error
 }
 
-// Quota is where calls come from, to those who have a use for several at once. Gather returns when n of them may be had, or
-// as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
+// Quota is where calls come from, to those who have a use for several at once. Gather returns when n calls of a lane may be
+// had, or as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
 type Quota interface {
-	Gather(ctx context.Context, n int, d time.Duration) error
+	Gather(ctx context.Context, l message.Lane, n int, d time.Duration) error
 }
 
 // SubmitConfig is the configuration of a Submitter. A duration of 0 means "off" only where stated.
@@ -210,6 +210,9 @@ func (p *attempt) open() (message.Outcome, error) {
 	if err != nil {
 		return message.Outcome{}, err
 	}
+	if why := p.wrongLane(); why != "" {
+		return p.refuse(p.req, &message.Invalid{Code: message.CodePolicy, ClaimedID: p.req.ID, Message: why})
+	}
 	now := p.BrokerNow()
 	e, s := opened(p.e, arrival{
 		fresh: ledger.NewEntry(p.req, p.d, p.origin.Published, now), message: p.d.Ref(), claimed: p.req.ID, replay: p.replay, refusedBefore: refused,
@@ -230,7 +233,9 @@ func (p *attempt) open() (message.Outcome, error) {
 			return message.Outcome{}, err
 		}
 	}
-	p.e = e
+	if p.e = e; p.e.State == ledger.StateWaiting {
+		p.e.Lane = p.d.Lane
+	}
 	if s.do == doReopen {
 		if err := p.reopen(); err != nil {
 			return message.Outcome{}, err

@@ -23,6 +23,7 @@ const (
 	attrAttempt = attribute.Key("unrestrict.attempts")
 	attrMessage = attribute.Key("unrestrict.message")
 	attrPutOff  = attribute.Key("unrestrict.put_off")
+	attrLane    = attribute.Key("unrestrict.lane")
 )
 
 // Tracing makes the spans of requests. The zero value makes none, and costs nothing.
@@ -133,6 +134,9 @@ func attributes(e *ledger.Entry, id string) []attribute.KeyValue {
 	a := []attribute.KeyValue{semconv.MessagingMessageConversationID(id), attrRun.Int(e.Run), attrAttempt.Int(e.Attempts)}
 	if e.MachineID != "" {
 		a = append(a, attrMachine.String(e.MachineID))
+	}
+	if e.Lane != "" {
+		a = append(a, attrLane.String(string(e.Lane)))
 	}
 	if e.ActionID != "" {
 		a = append(a, attrAction.String(e.ActionID))

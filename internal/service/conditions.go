@@ -83,7 +83,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream was lost or calls were made without a limit; none is made until they have aged out")
 		c.Until = until.UTC()
 		all = append(all, c)
-	} else if in, closed := p.Budget.Opens(); in > 0 && !closed && p.quotaContended() {
+	} else if in := p.quotaOpensIn(); in > 0 {
 		all = append(all, waitingForQuota(time.Now().Add(in).Round(time.Second)))
 	}
 	if p.BesideLive() {

@@ -10,6 +10,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Conditions are what holds the deployment up: what its replicas say, and what the broker shows while none of them does.
@@ -95,6 +96,14 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)
+	}
+	status.Queue.Lanes = map[string]admin.Lane{}
+	for _, l := range message.Lanes() {
+		waits := admin.Lane{Pending: o.Lanes[l].Pending}
+		if oldest := o.Lanes[l].Oldest; !oldest.IsZero() {
+			waits.OldestSeconds = max(time.Since(oldest).Seconds(), 0)
+		}
+		status.Queue.Lanes[string(l)] = waits
 	}
 	for _, w := range o.Budget {
 		if w.Limit > 0 {

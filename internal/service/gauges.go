@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // gauges are the metrics of contract §7 that no package owns.
@@ -20,7 +21,7 @@ func (s *Service) gauges() []prometheus.Collector {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		n, err := b.Pending(ctx)
+		_, n, err := b.Pending(ctx)
 		if err != nil {
 			return -1
 		}
@@ -38,7 +39,31 @@ func (s *Service) gauges() []prometheus.Collector {
 		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
 	}, []string{"version"})
 	build.WithLabelValues(ThisBuild().Version).Set(1)
-	return []prometheus.Collector{pending, notKept, build, conditionCollector{s}}
+	all := []prometheus.Collector{pending, notKept, build, conditionCollector{s}}
+	for _, l := range message.Lanes() {
+		all = append(all, s.lanePending(l))
+	}
+	return all
+}
+
+// lanePending is unrestrict_lane_pending of one lane.
+func (s *Service) lanePending(l message.Lane) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unrestrict_lane_pending", Help: "Requests of the lane that are not called yet, in hand or not; -1 while the broker does not answer.",
+		ConstLabels: prometheus.Labels{"lane": string(l)},
+	}, func() float64 {
+		b, _, _ := s.current()
+		if b == nil {
+			return -1
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, err := b.PendingIn(ctx, l)
+		if err != nil {
+			return -1
+		}
+		return float64(n)
+	})
 }
 
 // conditionCollector is unrestrict_condition{code} and unrestrict_paused{reason}, of this replica.

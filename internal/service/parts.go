@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +48,7 @@ type parts struct {
 	dryRun      bool
 	watch       *watch
 	tokenSeen   atomic.Bool
-	lastStarved atomic.Int64 // unix nanoseconds: when requests last waited in the stream because no call could be had
+	lastStarved sync.Map // lane to when its requests last waited in the stream because no call could be had
 }
 
 // Delays of the probes during a system pause.
@@ -72,6 +74,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		return nil, err
 	}
 	p.Budget = budget.New(p.rates, config.Windows(set.Rates), s.Log.Named("budget"), s.Registry)
+	p.Budget.UrgentReserve = set.Rates.UrgentReserve
 	p.Budget.SetReserve(set.Track.Enabled)
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
@@ -105,13 +108,16 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	p.Consumer = consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: p.stirring(submitter.Handle),
-		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.alone, s.Broker.Sound, p.orders.Await, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
+		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
+			ofAny(p.replicas.Unpaused), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
+			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
+		},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
-			n, err := s.Broker.Pending(ctx)
+			_, n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
 		},
-		Slots: set.Concurrency, AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.Registry, Log: s.Log,
+		Slots: set.Concurrency, UrgentSlots: urgentSlots(set.Rates), AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.Registry, Log: s.Log,
 	})
 	p.present = func() broker.Presence { return p.presence(s) }
 	s.Mu.Lock()
@@ -230,7 +236,27 @@ func (p *parts) presence(s *Service) broker.Presence {
 
 // quotaContended reports whether requests wait for quota, or did a moment ago.
 func (p *parts) quotaContended() bool {
-	return p.shared.QuotaAwaited() || time.Since(time.Unix(0, p.lastStarved.Load())) < 5*time.Second
+	return p.shared.QuotaAwaited() || slices.ContainsFunc(message.Lanes(), p.starved)
+}
+
+// starved reports whether requests of a lane wait in the stream because no call can be had.
+func (p *parts) starved(l message.Lane) bool {
+	last, ok := p.lastStarved.Load(l)
+	return ok && time.Since(last.(time.Time)) < 5*time.Second
+}
+
+// quotaOpensIn is when a call may be had by what waits for one; 0: now, or nothing waits.
+func (p *parts) quotaOpensIn() (in time.Duration) {
+	for _, l := range slices.Backward(message.Lanes()) {
+		d, closed := p.Budget.Opens(l)
+		if closed {
+			return 0
+		}
+		if d > 0 && (in == 0 || d < in) && (p.starved(l) || p.shared.QuotaAwaited()) {
+			in = d
+		}
+	}
+	return in
 }
 
 // BesideLive reports whether this replica is in dry run and others are not: a request that it took would end without its call.
@@ -246,20 +272,36 @@ func (p *parts) alone(ctx context.Context) error {
 	return nil
 }
 
-// budgetOpen blocks while it is known that no call can be had, and records that requests wait in the stream meanwhile.
-func (s *Service) budgetOpen(ctx context.Context, p *parts) error {
+// budgetOpen blocks while it is known that no call of a lane can be had, and records that its requests wait in the stream
+// meanwhile.
+func (s *Service) budgetOpen(ctx context.Context, p *parts, l message.Lane) error {
 	for {
-		d := p.Budget.OpenIn()
+		d, _ := p.Budget.Opens(l)
 		if d <= 0 {
 			return nil
 		}
-		if n, err := s.Broker.Pending(ctx); err == nil && n > 0 {
-			p.lastStarved.Store(time.Now().UnixNano())
+		if n, err := s.Broker.PendingIn(ctx, l); err == nil && n > 0 {
+			p.lastStarved.Store(l, time.Now())
+			p.Budget.Await(l)
 		}
 		if !Pause(ctx, min(d, time.Second)) {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// ofAny is what admits messages of any lane.
+func ofAny(admit func(context.Context) error) func(context.Context, message.Lane) error {
+	return func(ctx context.Context, _ message.Lane) error { return admit(ctx) }
+}
+
+// urgentSlots are urgent's own: as many as a minute's reserve holds, and 16 at most.
+func urgentSlots(r config.Rates) int {
+	const most = 16
+	if r.PerMinute == 0 {
+		return most
+	}
+	return min(most, budget.Floor(message.LaneNormal, r.PerMinute, r.UrgentReserve, 0))
 }
 
 // Pause sleeps; false when ctx ended first.

@@ -137,8 +137,8 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool)
 			return nil, 0, err
 		}
 		all++
-		q := Queued{Message: m, Place: all}
-		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: conn.Names().Subject, Header: m.Header, Data: m.Data, Published: m.Time}
+		q := Queued{Message: m, Lane: message.LaneOf(conn.Names().Subject, m.Subject), Place: all}
+		d := message.Delivery{Stream: conn.Names().Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: q.Lane, Header: m.Header, Data: m.Data, Published: m.Time}
 		q.Req, q.invalid = rules.Parse(d)
 		if seq, is, _ := message.ParseReplay(m.Header); is {
 			if _, _, id, err := message.OriginalDelivery(m.Header, m.Data); err == nil {
@@ -155,7 +155,8 @@ func ReadQueue(ctx context.Context, conn *broker.Broker, mine func(Queued) bool)
 // Queued is a message in the request stream.
 type Queued struct {
 	broker.Message
-	Place  int    // 1: the oldest
+	Lane   message.Lane
+	Place  int    // 1: the first of all lanes, the most urgent lane first
 	Replay uint64 // the dead letter that it replays; 0: none
 	Req    message.Request
 	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.

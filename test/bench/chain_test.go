@@ -151,7 +151,7 @@ func benchChain(m *stopwatch, s *service.Service, _ string) {
 		return s.Parts.Consumer.InFlight()
 	}
 	pending := func() int {
-		n, err := s.Broker.Pending(ctx)
+		_, n, err := s.Broker.Pending(ctx)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func benchLoop(m *stopwatch, s *service.Service, apiURL string) {
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchInFlight}}
 	defer client.CloseIdleConnections()
-	it, err := s.Broker.Requests().Messages(jetstream.PullMaxMessages(benchInFlight))
+	it, err := s.Broker.Requests(message.LaneNormal).Messages(jetstream.PullMaxMessages(benchInFlight))
 	if err != nil {
 		b.Fatal(err)
 	}

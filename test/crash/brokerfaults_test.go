@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // The broker is killed again and again amid the work, and comes back with its store.
@@ -171,7 +172,7 @@ func TestRequestStreamIsFull(t *testing.T) {
 	for n := range 20 {
 		sane(w, fmt.Sprint("full-", n))
 	}
-	if _, err := w.own.Publish(ctx, nil, []byte("{}")); err == nil || !strings.Contains(err.Error(), "maximum messages exceeded") {
+	if _, err := w.own.Publish(ctx, message.LaneNormal, nil, []byte("{}")); err == nil || !strings.Contains(err.Error(), "maximum messages exceeded") {
 		t.Fatalf("publishing to a full stream: %v", err)
 	}
 	w.startAll()

@@ -123,7 +123,7 @@ func (w *world) send(payload []byte, messageID string) (seq uint64) {
 	until(w.t, 3*time.Minute, func() string {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
 		defer cancel()
-		stored, err := w.own.Publish(ctx, message.Header{"Nats-Msg-Id": {messageID}}, payload)
+		stored, err := w.own.Publish(ctx, message.LaneNormal, message.Header{"Nats-Msg-Id": {messageID}}, payload)
 		if err != nil {
 			return err.Error()
 		}

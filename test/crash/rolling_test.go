@@ -34,7 +34,7 @@ func TestRollingRestart(t *testing.T) {
 		defer tick.Stop()
 		for _, r := range all {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			_, err := w.own.Publish(ctx, nil, r.payload)
+			_, err := w.own.Publish(ctx, message.LaneNormal, nil, r.payload)
 			cancel()
 			if err != nil {
 				done <- err

@@ -131,7 +131,7 @@ func (u *upgrade) asks(signer, id string) {
 	until(u.t, time.Minute, func() string {
 		ctx, cancel := context.WithTimeout(u.t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := u.own.Publish(ctx, h, payload); err != nil {
+		if _, err := u.own.Publish(ctx, message.LaneNormal, h, payload); err != nil {
 			return err.Error()
 		}
 		return ""

@@ -19,8 +19,8 @@ import (
 // closedFor expects the replica to know of a closure that lasts d more.
 func (r *replica) closedFor(d time.Duration) {
 	r.tb.Helper()
-	if off := r.OpenIn() - d; off < -100*time.Millisecond || off > 100*time.Millisecond {
-		r.tb.Errorf("closed for %v, want %v", r.OpenIn(), d)
+	if off := r.opensIn() - d; off < -100*time.Millisecond || off > 100*time.Millisecond {
+		r.tb.Errorf("closed for %v, want %v", r.opensIn(), d)
 	}
 }
 
@@ -173,7 +173,7 @@ func TestRateCloseNotWritten(t *testing.T) {
 					t.Errorf("Close: %v, want the fault", err)
 				}
 				a.closedFor(time.Minute)
-				if !lost && b.OpenIn() != 0 {
+				if !lost && b.opensIn() != 0 {
 					t.Error("how does the other know?")
 				}
 				time.Sleep(6 * time.Second) // and meanwhile it can't be written either

@@ -26,7 +26,7 @@ func TestRateInACluster(t *testing.T) {
 	take := func(from *replica) (granted bool) {
 		t.Helper()
 		var wait *budget.WaitError
-		_, err := from.Take(t.Context(), "unrestrict")
+		_, err := from.Take(t.Context(), "urgent")
 		if err == nil {
 			grants++
 		} else if !errors.As(err, &wait) {
@@ -81,8 +81,8 @@ func TestRateInACluster(t *testing.T) {
 	}
 	eventually(t, func() error { return b.Close(t.Context(), time.Hour) })
 	eventually(t, func() error {
-		if a.OpenIn() < 59*time.Minute {
-			return fmt.Errorf("closed for %v", a.OpenIn())
+		if a.opensIn() < 59*time.Minute {
+			return fmt.Errorf("closed for %v", a.opensIn())
 		}
 		return nil
 	})

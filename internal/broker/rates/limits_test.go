@@ -153,7 +153,7 @@ func TestRateLimitIntroduced(t *testing.T) {
 				bucket := &faultyBucket{State: w.bucket(js), lost: lost}
 				a := w.replicaWith(js, bucket, budget.Limits(0, 0))
 				bucket.failsPut.Store(true)
-				if _, err := a.Take(t.Context(), "unrestrict"); err == nil {
+				if _, err := a.Take(t.Context(), "urgent"); err == nil {
 					t.Error("a call that nobody knows of")
 				}
 				bucket.failsPut.Store(false)

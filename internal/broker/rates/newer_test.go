@@ -21,7 +21,7 @@ func TestRateClosureNotUnderstood(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(58 * time.Second)
-				if a.OpenIn() <= 0 {
+				if a.opensIn() <= 0 {
 					t.Error("open while the closure is there")
 				}
 				if err := a.Close(t.Context(), 3*time.Minute); err == nil {

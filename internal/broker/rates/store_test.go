@@ -33,7 +33,7 @@ func TestRateSlidingWindow(t *testing.T) {
 					r, random := w.replica(windows), mathrand.New(mathrand.NewPCG(1, uint64(i)))
 					workers.Go(func() {
 						for time.Since(start) < test.during {
-							granted, err := r.Take(t.Context(), "unrestrict")
+							granted, err := r.Take(t.Context(), "urgent")
 							var wait *budget.WaitError
 							switch {
 							case errors.As(err, &wait):
@@ -88,7 +88,7 @@ func TestRateFullUse(t *testing.T) {
 			workers.Go(func() {
 				for range 25 {
 					for {
-						_, err := r.Take(t.Context(), "unrestrict")
+						_, err := r.Take(t.Context(), "urgent")
 						if wait, ok := errors.AsType[*budget.WaitError](err); ok {
 							time.Sleep(wait.Wait())
 							continue
@@ -125,7 +125,7 @@ func TestRateRestartForgetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.stop(w.server)
-	if _, err := first.Take(t.Context(), "unrestrict"); err == nil {
+	if _, err := first.Take(t.Context(), "urgent"); err == nil {
 		t.Fatal("a call without a broker")
 	}
 	eventually(t, func() error {
@@ -148,7 +148,7 @@ func TestRateRestartForgetsNothing(t *testing.T) {
 	for _, window := range []string{"minute", "hour"} {
 		n := 0
 		for ; n < 2000; n++ {
-			if ok, err := []*replica{first, other}[n%2].store.Take(t.Context(), window); err != nil {
+			if ok, err := []*replica{first, other}[n%2].store.Take(t.Context(), window, nil); err != nil {
 				t.Fatal(err)
 			} else if !ok {
 				break
@@ -204,7 +204,7 @@ func TestRateStoreUnreachable(t *testing.T) {
 				faults := &faultyStream{JetStream: w.connect()}
 				r, other := w.replicaOver(faults, budget.Limits(10, 100)), w.replica(budget.Limits(10, 100))
 				faults.set(test.subject, test.lost)
-				if _, err := r.Take(t.Context(), "unrestrict"); !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, nats.ErrTimeout) {
+				if _, err := r.Take(t.Context(), "urgent"); !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, nats.ErrTimeout) {
 					t.Fatalf("Take: %v, want the fault", err)
 				}
 				faults.set("", false)
@@ -229,14 +229,14 @@ func TestRateLook(t *testing.T) {
 		}
 		look(budget.State{Limit: 2, Left: 2})
 		for range 3 {
-			if _, err := store.Take(t.Context(), "minute"); err != nil {
+			if _, err := store.Take(t.Context(), "minute", nil); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(20 * time.Second)
 		}
-		look(budget.State{Limit: 2, Left: 0, NextIn: budget.StartLimit})
+		look(budget.State{Limit: 2, Left: 0, NextIn: budget.StartLimit, Last: 2})
 		time.Sleep(budget.StartLimit + time.Second)
-		look(budget.State{Limit: 2, Left: 1, NextIn: 19 * time.Second})
+		look(budget.State{Limit: 2, Left: 1, NextIn: 19 * time.Second, Last: 2})
 		if got, err := store.Look(t.Context(), "hour"); err != nil || got != (budget.State{}) {
 			t.Errorf("Look without a limit: %+v, %v", got, err)
 		}
@@ -254,7 +254,7 @@ func TestRateOutOfTouch(t *testing.T) {
 		}
 		start := time.Now()
 		b := budget.New(store, budget.Limits(10, 0), zap.NewNop(), nil)
-		if _, err := b.Take(t.Context(), "unrestrict"); !errors.Is(err, budget.ErrOutOfTouch) || time.Since(start) != 2*time.Second {
+		if _, err := b.Take(t.Context(), "urgent"); !errors.Is(err, budget.ErrOutOfTouch) || time.Since(start) != 2*time.Second {
 			t.Errorf("Take: %v after %v, want ErrOutOfTouch after 2s", err, time.Since(start))
 		}
 	})

@@ -57,7 +57,7 @@ func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
 		case mark.Value != nil: // how many calls count is not known
 			return time.Time{}, &budget.WaitError{For: time.Minute}
 		}
-		free, err := v.store.publishGrant(ctx, window)
+		free, err := v.store.publishGrant(ctx, window, nil)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("take a call of the %s window: %w", window, err)
 		}

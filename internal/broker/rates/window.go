@@ -42,7 +42,7 @@ func (s *Store) Look(ctx context.Context, window string) (budget.State, error) {
 	info := stream.CachedInfo()
 	taken := int(info.State.Msgs)
 	limit = min(limit, int(info.Config.MaxMsgsPerSubject)) // less, where it may not be raised
-	state := budget.State{Limit: limit, Left: max(0, limit-taken), Others: s.others()}
+	state := budget.State{Limit: limit, Left: max(0, limit-taken), Others: s.others(), Last: info.State.LastSeq}
 	// How old something is is a difference of two readings of the broker's clock. Should that jump
 	// back, a grant still ages out at some time; asking again now and then costs little.
 	left := func(since time.Time, age time.Duration) time.Duration {
@@ -75,20 +75,24 @@ func (s *Store) granted(ctx context.Context, stream jetstream.Stream, seq uint64
 }
 
 // Take implements [budget.Windows].
-func (s *Store) Take(ctx context.Context, window string) (bool, error) {
+func (s *Store) Take(ctx context.Context, window string, last *uint64) (bool, error) {
 	if limit, _ := s.smallest(window); limit == 0 {
 		return true, s.takeUnrecorded(ctx, window)
 	}
-	return s.publishGrant(ctx, window)
+	return s.publishGrant(ctx, window, last)
 }
 
-func (s *Store) publishGrant(ctx context.Context, window string) (bool, error) {
+func (s *Store) publishGrant(ctx context.Context, window string, last *uint64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// No message id, which could make two grants one, and no retry, which could make one grant two.
-	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: Subject(window)}, jetstream.WithRetryAttempts(0))
+	opts := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
+	if last != nil {
+		opts = append(opts, jetstream.WithExpectLastSequence(*last))
+	}
+	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: Subject(window)}, opts...)
 	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == codeFull {
+	if errors.As(err, &api) && (api.ErrorCode == codeFull || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence) {
 		return false, nil
 	}
 	return err == nil, err

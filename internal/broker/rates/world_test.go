@@ -18,6 +18,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/budget"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // world is a broker with a state bucket. In a bubble it keeps everything in memory: the file
@@ -112,6 +113,12 @@ type replica struct {
 
 func (w *world) replica(windows []budget.Window) *replica {
 	return w.replicaOver(w.connect(), windows)
+}
+
+// opensIn is how long until a call of the most urgent lane can be had.
+func (r *replica) opensIn() time.Duration {
+	d, _ := r.Opens(message.LaneUrgent)
+	return d
 }
 
 func (w *world) bucket(js jetstream.JetStream) State {
@@ -211,7 +218,7 @@ func (w *world) replicaWith(js jetstream.JetStream, state State, windows []budge
 func (r *replica) take(n int) {
 	r.tb.Helper()
 	for i := range n {
-		if _, err := r.Take(r.tb.Context(), "unrestrict"); err != nil {
+		if _, err := r.Take(r.tb.Context(), "urgent"); err != nil {
 			r.tb.Fatalf("call %d of %d: %v", i+1, n, err)
 		}
 	}
@@ -221,7 +228,7 @@ func (r *replica) take(n int) {
 func (r *replica) exhaust() (int, *budget.WaitError) {
 	r.tb.Helper()
 	for n := range 5000 {
-		_, err := r.Take(r.tb.Context(), "unrestrict")
+		_, err := r.Take(r.tb.Context(), "urgent")
 		if wait, ok := errors.AsType[*budget.WaitError](err); ok {
 			return n, wait
 		} else if err != nil {

@@ -105,17 +105,17 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 	return say.status(err)
 }
 
-// Replay publishes a dead letter's request again. If the broker drops the replay as a duplicate, it need not be queued: its
+// Replay publishes a dead letter's request again, on its own lane, which its signature covers. If the broker drops the replay as a duplicate, it need not be queued: its
 // message id is fixed, and anybody who may publish can have used it. So it is published once more under an id that nobody
 // can guess. A superfluous replay does no harm, because a dead letter opens one run.
 func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
-	header := message.ReplayHeader(l.Seq, l.Header)
-	stored, err := conn.Publish(ctx, header, l.Data)
+	header, lane := message.ReplayHeader(l.Seq, l.Header), message.LaneOf(conn.Names().Subject, l.Dead.Delivery.Subject)
+	stored, err := conn.Publish(ctx, lane, header, l.Data)
 	if err != nil || !stored.Duplicate {
 		return err
 	}
 	header["Nats-Msg-Id"] = []string{header.Get("Nats-Msg-Id") + ":" + service.RandomID()}
-	_, err = conn.Publish(ctx, header, l.Data)
+	_, err = conn.Publish(ctx, lane, header, l.Data)
 	return err
 }
 
@@ -178,7 +178,7 @@ func (l Letter) Hopeless(n broker.Names, now time.Time) string {
 	switch {
 	case err != nil:
 		return err.Error()
-	case original.Stream != n.Stream || original.Subject != n.Subject:
+	case original.Stream != n.Stream || !n.Takes(original.Subject):
 		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
 	}
 	if l.Dead.Code == message.CodeIDConflict && now.Sub(l.Dead.Time) < session.Remembered {

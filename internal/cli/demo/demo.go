@@ -171,7 +171,7 @@ func prepare(api *defendersim.Server) {
 func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, err error) {
 	waiting := map[string]sample{} // by request id
 	for _, s := range samples() {
-		stored, err := b.Publish(ctx, nil, []byte(s.payload))
+		stored, err := b.Publish(ctx, message.LaneNormal, nil, []byte(s.payload))
 		if err != nil {
 			return false, err
 		}

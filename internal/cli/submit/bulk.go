@@ -23,14 +23,15 @@ const shownMistakes = 50
 
 // Bulk is the requests of one command, in the same order each time they are iterated.
 type Bulk struct {
-	Single  string // id of a single request; "" for a file
-	known   bool   // the id was given: it may have been used before
-	name    string // of the file, as mistakes call it
-	Rows    iter.Seq[Row]
-	Batch   string // "" for a single request without one
-	named   bool   // by --batch: no row may have another
-	Subject string
-	rules   message.Rules // the worker's own, signatures included
+	Single string // id of a single request; "" for a file
+	known  bool   // the id was given: it may have been used before
+	name   string // of the file, as mistakes call it
+	Rows   iter.Seq[Row]
+	Batch  string // "" for a single request without one
+	named  bool   // by --batch: no row may have another
+	Lane   message.Lane
+	base   string        // the subject of normal
+	rules  message.Rules // the worker's own, signatures included
 
 	seed    []byte // to sign with; nil: not signed
 	signer  string // its public nkey
@@ -49,6 +50,9 @@ type Prepared struct {
 	header  message.Header
 	err     error
 }
+
+// subject is the lane's, which signatures bind.
+func (b *Bulk) subject() string { return b.Lane.Subject(b.base) }
 
 // where is how an error calls a row.
 func (b *Bulk) where(line int) string {
@@ -98,7 +102,7 @@ func (b *Bulk) Complete(p *Prepared) (err error) {
 			return err
 		}
 	}
-	signer, signature, err := message.Sign(b.seed, b.Subject, p.Payload)
+	signer, signature, err := message.Sign(b.seed, b.subject(), p.Payload)
 	p.header = message.Header{message.HeaderSigner: {signer}, message.HeaderSignature: {signature}}
 	return err
 }
@@ -160,7 +164,7 @@ func (b *Bulk) notice(p Prepared, machines map[string]int) {
 }
 
 func (b *Bulk) judge(p Prepared) error {
-	_, invalid := b.rules.Parse(message.Delivery{Stream: b.rules.Stream, Subject: b.Subject, Header: p.header, Data: p.Payload})
+	_, invalid := b.rules.Parse(message.Delivery{Stream: b.rules.Stream, Subject: b.subject(), Header: p.header, Data: p.Payload})
 	if invalid != nil {
 		return errors.New(invalid.Message)
 	}
@@ -172,12 +176,12 @@ func (b *Bulk) judge(p Prepared) error {
 // use the id up, for only who has the file knows what is in it. A single request gets an id of its own each time: the
 // worker knows it by the request's. again is the run that a row of an earlier dry run asks for, else 0.
 func (b *Bulk) Outgoing(p Prepared, again int) broker.Outgoing {
-	of := fmt.Sprintf("%q %q %d %q %d %x", b.Subject, b.Batch, p.Line, b.signer, again, p.content)
+	of := fmt.Sprintf("%q %q %d %q %d %x", b.subject(), b.Batch, p.Line, b.signer, again, p.content)
 	if b.Single != "" {
 		of = service.RandomID()
 	}
 	sum := sha256.Sum256([]byte(of))
-	return broker.Outgoing{Name: b.where(p.Line), MessageID: hex.EncodeToString(sum[:16]), Header: p.header, Payload: p.Payload}
+	return broker.Outgoing{Name: b.where(p.Line), Lane: b.Lane, MessageID: hex.EncodeToString(sum[:16]), Header: p.header, Payload: p.Payload}
 }
 
 // checkBatch says what is wrong with a batch's name, from which ids are made.

@@ -250,7 +250,7 @@ func TestInputEndsWithItsContext(t *testing.T) {
 
 func testBulk(rows func(func(Row) bool)) *Bulk {
 	return &Bulk{
-		name: "file", Rows: rows, Batch: "batch", Subject: "remediation.unrestrict",
+		name: "file", Rows: rows, Batch: "batch", base: "remediation.unrestrict",
 		rules: message.Rules{Stream: "REMEDIATION", OwnSubjects: broker.Names{}.OwnSubjects()},
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -21,6 +22,7 @@ type Submission struct {
 	Collector *collector
 	wait      bool          // for the results
 	timeout   time.Duration // of waiting; 0: none
+	anyLane   bool          // none was asked for: where the stream has no bulk, normal will do
 
 	Stored, Duplicates int
 	forgotten          int // rows queued again that have results of an earlier run of the command
@@ -61,7 +63,13 @@ func (s *Submission) run(ctx context.Context) error {
 			return s.cut(ctx, err)
 		}
 	}
-	if err := s.publish(ctx); err != nil {
+	err := s.publish(ctx)
+	if errors.Is(err, broker.ErrNoLane) && s.anyLane && s.Bulk.Lane != message.LaneNormal {
+		fmt.Fprintf(s.env.Stderr, "%v: publishing on %s instead, in line with all others\n", err, s.Bulk.base)
+		s.Bulk.Lane = message.LaneNormal
+		err = s.publish(ctx)
+	}
+	if err != nil {
 		return s.cut(ctx, err)
 	}
 	s.sayPublished()

@@ -36,7 +36,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 
 // Prepare reads and checks. The caller calls done at the end.
 func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
-	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout}
+	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout, anyLane: c.Lane == ""}
 	if s.Bulk, done, err = c.bulk(ctx, env); err != nil {
 		return nil, nil, err
 	}
@@ -53,7 +53,7 @@ func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, don
 func (c *Cmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(), err error) {
 	names := env.Settings.Names
 	b := &Bulk{
-		Batch: c.Batch, named: c.Batch != "", Subject: names.Subject,
+		Batch: c.Batch, named: c.Batch != "", Lane: c.lane(), base: names.Subject,
 		rules: message.Rules{Stream: names.Stream, OwnSubjects: broker.Names(names).OwnSubjects()},
 	}
 	if err := checkBatch(c.Batch, names.Stream); err != nil {
@@ -107,7 +107,7 @@ func (c *Cmd) ReadSeed(b *Bulk) (err error) {
 	if b.seed, err = config.ReadSmall(c.SignWith); err != nil {
 		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
 	}
-	if b.signer, _, err = message.Sign(b.seed, b.Subject, nil); err != nil {
+	if b.signer, _, err = message.Sign(b.seed, b.subject(), nil); err != nil {
 		return config.BadInput("--sign-with %s: %w", c.SignWith, err)
 	}
 	if b.rules.Signers, err = message.ParseSigners(b.signer); err != nil {
@@ -126,6 +126,7 @@ type Cmd struct {
 	Ticket       string        `placeholder:"TEXT" help:"With --machine: the ticket, echoed in results."`
 	RequestedBy  string        `placeholder:"NAME" help:"With --machine: who asks for it, echoed in results."`
 	ExpiresAt    string        `placeholder:"TIME" help:"With --machine: not carried out after this time, such as 2026-11-24T18:00:00Z."`
+	Lane         string        `placeholder:"LANE" help:"Who goes first: urgent, normal or bulk (default: normal for one request, bulk for a file)."`
 	ReplyTo      string        `placeholder:"SUBJECT" help:"With --machine: a subject that gets this request's results too."`
 	Batch        string        `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never has a row carried out twice."`
 	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
@@ -137,6 +138,11 @@ type Cmd struct {
 
 // Validate is called by kong.
 func (c Cmd) Validate() error {
+	if c.Lane != "" {
+		if _, err := message.ParseLane(c.Lane); err != nil {
+			return config.BadInput("--lane: %w", err)
+		}
+	}
 	switch {
 	case (c.Machine == "") == (c.File == ""):
 		return config.BadInput("give either --machine with --comment, or --file")
@@ -154,6 +160,17 @@ func (c Cmd) Validate() error {
 		return config.BadInput("--validate-only publishes nothing to wait for; leave out --wait")
 	}
 	return nil
+}
+
+// lane is the one given, else normal for one request and bulk for a file.
+func (c Cmd) lane() message.Lane {
+	switch {
+	case c.Lane != "":
+		return message.Lane(c.Lane)
+	case c.File != "":
+		return message.LaneBulk
+	}
+	return message.LaneNormal
 }
 
 // ofOne is the first flag given that describes one request, "" if there is none.

@@ -136,7 +136,7 @@ func (s *Submission) confirmEarlier(ctx context.Context) {
 	if len(rows) == 0 {
 		return
 	}
-	acked, _ := s.broker.Acked(ctx, seqs) // after an error it is only not known yet
+	acked, _ := s.broker.Acked(ctx, s.Bulk.Lane, seqs) // after an error it is only not known yet
 	if acked == 0 {
 		return
 	}

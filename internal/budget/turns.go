@@ -1,0 +1,49 @@
+package budget
+
+import "example.com/unrestrict-worker/internal/message"
+
+// Shares of the lanes where several wait.
+const (
+	urgentRun = 9 // urgent ones in a row, after which one of the others goes
+	normalRun = 3 // normal ones, after which bulk goes
+)
+
+// Turns says who goes next: urgent first, but of ten calls at least one to the others; those share what they get 3 to 1. It is
+// a value, and knows no clock: the order is decided here alone, for slots and for calls.
+type Turns struct {
+	urgent int // in a row
+	normal int // since bulk went last
+}
+
+// Next is the lane that goes next of those that wait; "": none waits.
+func (t Turns) Next(waits func(message.Lane) bool) message.Lane {
+	urgent, normal, bulk := waits(message.LaneUrgent), waits(message.LaneNormal), waits(message.LaneBulk)
+	switch {
+	case urgent && (t.urgent < urgentRun || !normal && !bulk):
+		return message.LaneUrgent
+	case normal && bulk && t.bulkIsDue():
+		return message.LaneBulk
+	case normal:
+		return message.LaneNormal
+	case bulk:
+		return message.LaneBulk
+	}
+	return ""
+}
+
+// After is what it is once a lane has gone.
+func (t Turns) After(l message.Lane) Turns {
+	switch l {
+	case message.LaneUrgent:
+		t.urgent++
+	case message.LaneNormal:
+		t.urgent, t.normal = 0, t.normal+1
+	case message.LaneBulk:
+		t.urgent, t.normal = 0, 0
+	}
+	return t
+}
+
+func (t Turns) bulkIsDue() bool { return t.normal >= normalRun }
+
+func (t Turns) othersAreDue() bool { return t.urgent >= urgentRun }
