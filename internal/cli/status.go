@@ -72,6 +72,9 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	if text := lanesText(status.Queue); text != "" {
 		field("lanes", "", text)
 	}
+	if n := status.AwaitingApproval; n > 0 {
+		field("approval", session.Yellow, fmt.Sprintf("%s it (worker approvals)", session.Count(n, "request awaits", "requests await")))
+	}
 	field("budget", "", budgetText(status.Budget))
 	field("followed", "", session.Count(status.Followed, "action", "actions"))
 	letters, colour := "none", ""

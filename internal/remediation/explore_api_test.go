@@ -173,6 +173,9 @@ func (u universe) tick() (universe, bool) {
 	if u.ordered > 0 {
 		u.ordered = min(u.ordered+1, 4)
 	}
+	if u.denied > 0 {
+		u.denied = min(u.denied+1, 4)
+	}
 	if u.other.made {
 		u.other.age = min(u.other.age+1, oldest)
 	}

@@ -41,6 +41,7 @@ type parts struct {
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
+	awaiting    awaiting
 	present     func() broker.Presence
 	refusals    func(context.Context) error // records how many messages were refused
 	notKept     func() int

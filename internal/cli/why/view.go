@@ -20,7 +20,7 @@ import (
 type event struct {
 	Time time.Time `json:"time"`
 	Run  int       `json:"run,omitempty"`
-	What string    `json:"what"` // published, taken, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
+	What string    `json:"what"` // published, taken, asked, approved, denied, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
 	Text string    `json:"text"`
 }
 
@@ -49,6 +49,7 @@ func (s *History) events() []event {
 		if e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
 			add(e.AcceptedAt, e.Run, "accepted", "%s", acceptance(e))
 		}
+		approvals(e, add)
 		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, Because(e.Error))
 	}
 	for _, t := range s.results {

@@ -142,6 +142,8 @@ func (s *History) turn(now time.Time) string {
 func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 	e := s.Entry
 	switch {
+	case e.Awaits():
+		return []string{awaits(e)}
 	case e.State == ledger.StateCalled:
 		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}
 	case e.State == ledger.StateUnknown:

@@ -245,7 +245,7 @@ func (s *History) ended() (publishedResult, bool) {
 // unfinished: the latest result that is known is none that ends a run.
 func (s *History) unfinished() bool {
 	t, found := s.last()
-	return found && !t.result.Final
+	return found && !t.result.Final && t.result.Outcome != message.AwaitingApproval
 }
 
 // Cmd is `worker why`.
