@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -20,7 +21,7 @@ func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Co
 				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
 			}
 		}
-		if wait(ctx, leaseRenew/2) != nil {
+		if Tick(ctx, leaseRenew/2) != nil {
 			return nil
 		}
 	}
@@ -54,7 +55,7 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 			defer stop()
 			_ = r.state.Remove(last, key, revision) // lost: it expires
 			return err
-		case <-time.After(untilTick(leaseRenew)):
+		case <-time.After(stream.UntilTick(leaseRenew)):
 		}
 		next, err := r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {

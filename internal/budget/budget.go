@@ -19,7 +19,7 @@ import (
 const (
 	pollInterval = 30 * time.Millisecond // between two looks at a store that is late (window.wait)
 	refresh      = 5 * time.Second       // how old what OpenIn and the metric know may become
-	refreshFull  = 30 * time.Second      // the same while no call is used
+	refreshStill = 30 * time.Second      // the same while calls may be had, and nobody takes any
 )
 
 // ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.
@@ -159,13 +159,15 @@ func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 // Take works without it.
 func (b *Budget) Run(ctx context.Context) error {
 	for {
+		before := b.states()
 		if err := b.look(ctx); err != nil && ctx.Err() == nil {
 			b.log.Debug("what remains of the call budget is not known", zap.Error(err))
 		}
-		due := time.NewTimer(refresh)
-		if b.full() {
-			due.Reset(refreshFull)
+		every := refresh
+		if slices.Equal(before, b.states()) && b.OpenIn() == 0 {
+			every = refreshStill
 		}
+		due := time.NewTimer(every)
 		select {
 		case <-ctx.Done():
 			due.Stop()
@@ -175,11 +177,14 @@ func (b *Budget) Run(ctx context.Context) error {
 	}
 }
 
-// full reports whether no call of any window was used, when that was last looked at.
-func (b *Budget) full() bool {
+// states are how many calls each window has left as far as is known, and of how many.
+func (b *Budget) states() (all [][2]int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !slices.ContainsFunc(b.windows, func(w *window) bool { return w.seen.Left < w.seen.Limit })
+	for _, w := range b.windows {
+		all = append(all, [2]int{w.seen.Left, w.seen.Limit})
+	}
+	return all
 }
 
 func (b *Budget) measure(window string, s State) {

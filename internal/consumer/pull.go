@@ -21,7 +21,7 @@ const pullExpiry = time.Second
 // be redelivered only after AckWait.
 const (
 	idlePulls      = 30
-	idlePullExpiry = 4 * time.Second
+	idlePullExpiry = 5 * time.Second
 )
 
 // maxPull bounds how many messages are asked for at once.
@@ -71,7 +71,8 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 func (p *puller) ask(n int) error {
 	expiry := min(pullExpiry, p.longest)
 	if p.empty++; p.empty > idlePulls {
-		expiry = p.longest
+		now := time.Now() // it ends when the other parts of a worker at rest ask, too
+		expiry = now.Truncate(p.longest).Add(p.longest).Sub(now.Round(0))
 	}
 	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, expiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)

@@ -194,7 +194,7 @@ func (p *parts) keepToken(ctx context.Context) error {
 			p.replicas.Stir()
 			every = tokenSought
 		}
-		if !Pause(ctx, every) {
+		if broker.Tick(ctx, every) != nil {
 			return nil
 		}
 	}
