@@ -2,10 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -14,19 +16,27 @@ func TestAsManyMessagesAsSaid(t *testing.T) {
 	t.Parallel()
 	const requests = 8
 	for name, c := range map[string]struct {
-		settings               map[string]string
-		ledger, audit, results uint64 // of a request
+		settings map[string]string
+		answer   defendersim.Fault
+		each     [4]uint64 // of a request: ledger, audit trail, dead letters, results
 	}{
-		"followed":         {ledger: 3 + 2, audit: 1 + 1, results: 1 + 1},
-		"not followed":     {map[string]string{"WORKER_TRACK": "false"}, 4, 1, 1},
-		"ended without a call": {map[string]string{"WORKER_DRY_RUN": "true"}, 2, 1, 1},
+		"followed":             {each: [4]uint64{3 + 2, 1 + 1, 0, 1 + 1}},
+		"not followed":         {settings: map[string]string{"WORKER_TRACK": "false"}, each: [4]uint64{4, 1, 0, 1}},
+		"rejected":             {answer: defendersim.Fault{Op: "unrestrict", Status: http.StatusBadRequest, Code: "InvalidInput"}, each: [4]uint64{4, 1, 1, 1}},
+		"ended without a call": {settings: map[string]string{"WORKER_DRY_RUN": "true"}, each: [4]uint64{2, 1, 0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := runSystem(t, c.settings)
+			if c.answer.Op != "" {
+				s.sim.Inject(c.answer)
+			}
 			b := s.work.Broker
-			written := func() [3]uint64 {
-				return [3]uint64{lastSequence(t, b, "KV_"+broker.LedgerBucket), lastSequence(t, b, broker.AuditStream), lastSequence(t, b, b.Names().ResultsStream)}
+			written := func() (last [4]uint64) {
+				for i, stream := range []string{"KV_" + broker.LedgerBucket, broker.AuditStream, b.Names().DeadletterStream, b.Names().ResultsStream} {
+					last[i] = lastSequence(t, b, stream)
+				}
+				return last
 			}
 			publish := func(from int) {
 				for n := range requests {
@@ -35,8 +45,7 @@ func TestAsManyMessagesAsSaid(t *testing.T) {
 					}
 				}
 			}
-			each := [3]uint64{c.ledger, c.audit, c.results}
-			var before, got [3]uint64
+			var before, got [4]uint64
 			for round := range 2 { // the first ones bring what is written once
 				before = written()
 				publish(round * requests)
@@ -47,13 +56,13 @@ func TestAsManyMessagesAsSaid(t *testing.T) {
 					enough = s.work.Parts.Consumer.InFlight() == 0
 					for i, now := range written() {
 						got[i] = now - before[i]
-						enough = enough && got[i] >= each[i]*requests
+						enough = enough && got[i] >= c.each[i]*requests
 					}
 				}
 			}
-			for i := range each {
-				if got[i] != each[i]*requests {
-					t.Errorf("ledger, audit trail and results got %v messages for %d requests, want %v for each", got, requests, each)
+			for i := range got {
+				if got[i] != c.each[i]*requests {
+					t.Errorf("ledger, audit trail, dead letters and results got %v messages for %d requests, want %v for each", got, requests, c.each)
 				}
 			}
 		})
