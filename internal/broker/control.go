@@ -41,7 +41,7 @@ func (c *Control) Run(ctx context.Context) error {
 		if err := c.Read(ctx); err != nil && ctx.Err() == nil {
 			c.b.repeating.Warn("orders can't be read: nothing is called until they can", zap.Error(err))
 		}
-		if wait(ctx, untilTick(controlEvery)) != nil {
+		if Tick(ctx, controlEvery) != nil {
 			return nil
 		}
 	}
@@ -119,7 +119,7 @@ func (c *Control) Record(ctx context.Context, record func(context.Context, messa
 		if err := c.recordOn(ctx, key, record); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
 			c.b.repeating.Warn("orders are not in the audit trail yet", zap.Error(err))
 		}
-		if wait(ctx, untilTick(recordEvery)) != nil {
+		if Tick(ctx, recordEvery) != nil {
 			return nil
 		}
 	}

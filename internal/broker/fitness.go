@@ -195,15 +195,16 @@ func (t topology) differences(there present) (all []string) {
 	return all
 }
 
-// differing compares the settings of these names, which are the JSON ones, in the order of the names.
+// differing compares the settings of these names, which are the JSON ones, in the order of the fields.
 func differing(of string, got, want any, names ...string) (all []string) {
 	is, wants := reflect.ValueOf(got), reflect.ValueOf(want)
-	for _, name := range names {
-		for _, f := range reflect.VisibleFields(is.Type()) {
-			a, b := fmt.Sprint(is.FieldByIndex(f.Index)), fmt.Sprint(wants.FieldByIndex(f.Index))
-			if setting, _, _ := strings.Cut(f.Tag.Get("json"), ","); setting == name && a != b {
-				all = append(all, fmt.Sprintf("%s: %s is %s, would be %s", of, name, a, b))
-			}
+	for i := range is.NumField() {
+		name, _, _ := strings.Cut(is.Type().Field(i).Tag.Get("json"), ",")
+		if !slices.Contains(names, name) {
+			continue
+		}
+		if a, b := fmt.Sprint(is.Field(i)), fmt.Sprint(wants.Field(i)); a != b {
+			all = append(all, fmt.Sprintf("%s: %s is %s, would be %s", of, name, a, b))
 		}
 	}
 	return all

@@ -26,7 +26,7 @@ const (
 // vanished, where it may. What it can't mend is a condition until it is mended.
 func (b *Broker) Keep(ctx context.Context) error {
 	last := time.Now()
-	for wait(ctx, untilTick(keepEvery)) == nil {
+	for Tick(ctx, keepEvery) == nil {
 		if !b.nc.IsConnected() {
 			continue // a condition of its own
 		}

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
@@ -16,16 +17,15 @@ import (
 // holds it, but for the seconds in which a frozen one doesn't know that it lost it: do must do no harm then.
 func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Context) error) error {
 	for {
-		rest := leaseRenew / 2
 		revision, err := r.acquire(ctx, r.keys.lease+name)
 		r.tried(err)
 		if revision > 0 {
 			if err := r.held(ctx, r.keys.lease+name, revision, do); err != nil && ctx.Err() == nil {
 				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
-				rest = 2 * leaseRenew // another replica may do better
+				_ = wait(ctx, 2*leaseRenew) // another replica may do better
 			}
 		}
-		if wait(ctx, rest) != nil {
+		if Tick(ctx, leaseRenew/2) != nil {
 			return nil
 		}
 	}
@@ -92,7 +92,7 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 			defer stop()
 			_ = r.state.Remove(last, key, revision) // lost: it expires
 			return err
-		case <-time.After(untilTick(leaseRenew)):
+		case <-time.After(stream.UntilTick(leaseRenew)):
 		}
 		next, err := r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/health"
 )
 
@@ -120,7 +121,7 @@ func (r *Replicas) heartbeat(ctx context.Context, present func() Presence) {
 		case now.Followed > 0 || !now.Ready: // it ends by itself
 			look = presenceEvery / 10
 		}
-		if err := r.rest(ctx, untilTick(look)); err != nil {
+		if err := r.rest(ctx, stream.UntilTick(look)); err != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			_ = r.state.Purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires

@@ -29,7 +29,7 @@ func (n Names) stateKeys() stateKeys {
 
 const (
 	leaseTTL   = 8 * time.Second // how soon another replica takes over from one that was killed
-	leaseRenew = 2 * time.Second
+	leaseRenew = keepEvery / 2   // so that every other one comes with what else is done now and then
 )
 
 // Pause is an operator's order to stop consumption on every replica.
@@ -262,12 +262,8 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
-// untilTick is the rest of the present interval, counted from a time that is the same for all: what a process at rest does
-// now and then it does at once, and sleeps in between.
-func untilTick(d time.Duration) time.Duration {
-	now := time.Now()
-	return now.Truncate(d).Add(d).Sub(now.Round(0))
-}
+// Tick waits for the next whole multiple of d; an error when ctx ended first.
+func Tick(ctx context.Context, d time.Duration) error { return wait(ctx, stream.UntilTick(d)) }
 
 // wait waits for a while; an error when ctx ended first.
 func wait(ctx context.Context, d time.Duration) error {

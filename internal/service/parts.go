@@ -226,7 +226,7 @@ func (p *parts) keepToken(ctx context.Context) error {
 			p.replicas.Stir()
 			every = tokenSought
 		}
-		if !Pause(ctx, every) {
+		if broker.Tick(ctx, every) != nil {
 			return nil
 		}
 	}

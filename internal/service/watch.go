@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/health"
 )
 
@@ -60,7 +61,7 @@ const watchEvery = 5 * time.Second
 // watchQueue tells the watch how requests move, until ctx ends. A broker that does not answer is a condition of its own, and
 // what was known last says nothing new.
 func (s *Service) watchQueue(ctx context.Context, p *parts) error {
-	for Pause(ctx, watchEvery) {
+	for broker.Tick(ctx, watchEvery) == nil {
 		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
 			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)

@@ -39,11 +39,9 @@ func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 		return s.state.Watch(ctx, []string{closedKey, unrecordedPrefix + ">"}, s.inTouch, func(key string, r ledger.Record) { s.learn(ctx, key, r) })
 	})
 	g.Go(func() error {
-		tick := time.NewTicker(reread)
-		defer tick.Stop()
 		for {
 			select {
-			case <-tick.C:
+			case <-time.After(stream.UntilTick(reread)):
 				if err := errors.Join(s.retryClosure(ctx), s.readClosed(ctx)); err != nil {
 					return err
 				}
