@@ -96,10 +96,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: p.stirring(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context) error{p.replicas.Unpaused, p.inTouch, p.alone, s.Broker.Sound, func(ctx context.Context) error { return s.budgetOpen(ctx, p) }},
-		Paused: func() bool {
-			_, out := p.outOfTouch()
-			return out || p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound()
-		},
+		Paused: func() bool { return p.holdsBack() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
 			n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
@@ -231,6 +228,12 @@ func (p *parts) outOfTouch() (c health.Condition, is bool) {
 	c = health.New(health.OutOfTouch, "it is not known whether another replica has met a 429: "+why.Error())
 	c.Since = since.UTC()
 	return c, true
+}
+
+// holdsBack reports whether this replica must not begin with a message that an earlier pull has brought.
+func (p *parts) holdsBack() bool {
+	_, out := p.outOfTouch()
+	return out || p.replicas.Paused() != nil || p.BesideLive()
 }
 
 // outOfTouchAfter is longer than a change of the bucket's leader takes. Until then the budget itself grants nothing.
