@@ -114,12 +114,21 @@ func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	}
 }
 
-// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. What
-// fails leaves the other replicas to do it.
+// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. Until
+// Keep has looked at the new bucket it takes nothing from here. What fails for longer leaves the other replicas to do it.
 func (r *Replicas) restorePause(ctx context.Context) {
-	if p := r.Paused(); p != nil {
-		if value, err := json.Marshal(p); err == nil {
-			_, _ = r.state.Save(ctx, ledger.Write{Key: r.keys.pause, Value: value})
+	p := r.Paused()
+	if p == nil {
+		return
+	}
+	value, err := json.Marshal(p)
+	if err != nil {
+		return
+	}
+	for range 20 {
+		_, err := r.state.Save(ctx, ledger.Write{Key: r.keys.pause, Value: value})
+		if err == nil || errors.Is(err, ledger.ErrConflict) || wait(ctx, time.Second/4) != nil {
+			return
 		}
 	}
 }

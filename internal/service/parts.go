@@ -115,10 +115,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			ofAny(p.replicas.Unpaused), ofAny(p.inTouch), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
 			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
 		},
-		Paused: func() bool {
-			_, out := p.outOfTouch()
-			return out || p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound()
-		},
+		Paused: func() bool { return p.holdsBack() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
 			_, n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
@@ -280,6 +277,12 @@ func (p *parts) outOfTouch() (c health.Condition, is bool) {
 	c = health.New(health.OutOfTouch, "it is not known whether another replica has met a 429: "+why.Error())
 	c.Since = since.UTC()
 	return c, true
+}
+
+// holdsBack reports whether this replica must not begin with a message that an earlier pull has brought.
+func (p *parts) holdsBack() bool {
+	_, out := p.outOfTouch()
+	return out || p.replicas.Paused() != nil || p.BesideLive()
 }
 
 // outOfTouchAfter is longer than a change of the bucket's leader takes. Until then the budget itself grants nothing.
