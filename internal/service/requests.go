@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,10 @@ type Known struct {
 	Ticket      string           `json:"ticket,omitempty"`
 	SignedBy    string           `json:"signedBy,omitempty"`
 	Time        time.Time        `json:"time"` // the last known of: published, received, called, decided
+
+	entry    *ledger.Entry // of one that is taken
+	lane     message.Lane
+	sequence uint64 // of its message, while it waits
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
@@ -79,7 +84,12 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
 			return // its result says more
 		}
+		sequence := uint64(0)
+		if e.State == ledger.StateWaiting {
+			sequence, _ = strconv.ParseUint(strings.TrimPrefix(e.Source, conn.Names().Stream+":"), 10, 64)
+		}
 		f.add(Known{
+			entry: &e, lane: e.Lane, sequence: sequence,
 			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastError),
 			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
 			Time: cmp.Or(e.DecidedAt, e.AcceptedAt, e.LastCall, e.ReceivedAt),
@@ -101,6 +111,7 @@ func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
 
 func (q Queued) known() Known {
 	k := Known{RequestID: q.Req.ID, State: "queued", MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
+	k.lane, k.sequence = q.Lane, q.Sequence
 	if q.invalid != nil {
 		k.ClaimedID = q.invalid.ClaimedID
 	}

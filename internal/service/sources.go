@@ -121,10 +121,20 @@ func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, err
 	}
 	all, err := RequestsOf(ctx, b, what)
 	var rows []admin.ResultRow
-	for _, k := range slices.Backward(all) {
-		rows = append(rows, k.Row())
+	if err != nil {
+		return nil, err
 	}
-	return rows, err
+	line, err := s.lines.Look(ctx, b, s.Settings)
+	for n, k := range slices.Backward(all) {
+		row := k.Row()
+		if err == nil && k.sequence > 0 && row.Message == "" && len(all)-n <= shown { // each is a question to the broker
+			if p, waits, err := line.Of(ctx, b, k.lane, k.sequence); err == nil && waits {
+				row.Message = "it " + p.Own(k.entry, line.AsOf()).When(time.Now())
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 func byAge(ages []time.Duration) []admin.Bucket {
