@@ -66,7 +66,7 @@ func TestStatus(t *testing.T) {
 	since := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	until := since.Add(time.Hour)
 	w := &worker{status: Status{
-		Paused: &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze", Since: since, Until: &until}, WaitingForQuota: &QuotaWait{until}, Queue: Queue{Pending: 3, InFlight: 2, OldestSeconds: 1.5, Lanes: map[string]Lane{"bulk": {4, 2.5}}},
+		Paused: &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze", Since: since, Until: &until}, WaitingForQuota: &QuotaWait{until}, Queue: Queue{Pending: 3, InFlight: 2, OldestSeconds: 1.5, Lanes: map[string]Lane{"bulk": {Pending: 4, OldestSeconds: 2.5}}},
 		Budget: []Window{{"minute", 100, 7}}, Followed: 4, DeadLetters: 5, Results: map[string]int{"succeeded": 6}, Version: "v1",
 	}}
 	s := start(t, Config{}, w.sources(), nil)

@@ -77,6 +77,10 @@ type Queue struct {
 type Lane struct {
 	Pending       int     `json:"pending"`
 	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
+	// When the last one is expected to be called, and the latest time; zero: nothing waits, or Unavailable says why not.
+	ExpectedAt  time.Time `json:"expectedAt,omitzero"`
+	LatestAt    time.Time `json:"latestAt,omitzero"`
+	Unavailable string    `json:"unavailable,omitempty"`
 }
 
 // Age is how long the oldest has waited.

@@ -30,7 +30,7 @@ func (b *Broker) Queue(ctx context.Context) iter.Seq2[Message, error] {
 // messages are those of a subject that there are now; with a header those that have it.
 func (b *Broker) messages(ctx context.Context, name, subject, header string) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		for m, err := range b.scan(ctx, name, part{subject: subject}) {
+		for m, err := range b.scan(ctx, name, part{subject: subject, most: manyMessages}) {
 			if (err != nil || header == "" || m.Header.Get(header) != "") && !yield(m, err) {
 				return
 			}

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/ledger"
@@ -30,10 +32,23 @@ func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, led
 
 // Search calls fn for each entry that there is now; one that is written meanwhile may come twice.
 func (l *Ledger) Search(ctx context.Context, fn func(ledger.Entry)) error {
-	p := part{subject: l.Subject(ledger.EntryKeys(l.b.cfg.Names.Stream)), bucket: true}
+	return l.SearchFor(ctx, nil, fn)
+}
+
+// SearchFor is Search, of the entries whose JSON has a text in any case: to decode tens of thousands takes seconds. A text with
+// characters that JSON escapes finds all.
+func (l *Ledger) SearchFor(ctx context.Context, text []byte, fn func(ledger.Entry)) error {
+	if quoted, err := json.Marshal(string(text)); err != nil || len(quoted) != len(text)+2 {
+		text = nil
+	}
+	text = bytes.ToLower(text)
+	p := part{subject: l.Subject(ledger.EntryKeys(l.b.cfg.Names.Stream)), bucket: true, most: manyMessages}
 	for m, err := range l.b.scan(ctx, "KV_"+LedgerBucket, p) {
 		if err != nil {
 			return err
+		}
+		if !bytes.Contains(bytes.ToLower(m.Data), text) {
+			continue
 		}
 		// One that is not understood is none that is sought.
 		if e, err := ledger.DecodeEntry(stream.Record(m)); err == nil && e.State != "" {

@@ -20,6 +20,7 @@ import (
 
 // Overview is the state of a deployment as the broker has it.
 type Overview struct {
+	Now         time.Time // by the broker's clock
 	Pause       *Pause
 	Replicas    []Presence
 	Pending     int       // requests that nobody has in hand
@@ -132,6 +133,7 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 		return err
 	}
 	keys, now := b.cfg.Names.stateKeys(), state.CachedInfo().TimeStamp
+	o.Now = now
 	for _, key := range slices.Sorted(maps.Keys(words)) {
 		if w := words[key]; w.Value != nil {
 			o.learn(key, w, keys, now)

@@ -30,8 +30,10 @@ type Presence struct {
 	Awaiting   int                `json:"awaiting,omitempty"` // runs that await approval
 	Limits     map[string]int     `json:"limits,omitempty"`  // of the call budget, by window: the smallest of all replicas' holds
 	Reserve    map[string]int     `json:"reserve,omitempty"` // calls of each window that are left to look-ups
-	Version    string             `json:"version"`
-	NotKept    int                `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
+	// UrgentReserve is the percentage of each window that normal leaves to urgent; a version before has none, and no lanes.
+	UrgentReserve *int   `json:"urgentReserve,omitempty"`
+	Version       string `json:"version"`
+	NotKept       int    `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
 }
 
 // readPresence never takes a replica whose word it does not understand for none.

@@ -40,7 +40,7 @@ func (b *Broker) Permissions() []Permission {
 		publish("write the shared state", b.state.WriteTo("check"), true),
 	)
 	for _, l := range message.Lanes() {
-		all = append(all, publish("publish requests, lane "+string(l), n.LaneSubject(l), false))
+		all = append(all, publish("publish requests"+l.Suffix(", lane "), n.LaneSubject(l), false))
 	}
 	return all
 }

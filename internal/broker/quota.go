@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -66,8 +67,40 @@ func (b *Broker) nextFree(ctx context.Context, w budget.Window, window jetstream
 	return msg.Time.Add(w.Lasts()), false, nil
 }
 
-// Usage are the windows with the time of each call that counts in them, for [budget.Forecast].
-func (b *Broker) Usage(ctx context.Context, windows []budget.Window, reserve map[string]int) ([]budget.Used, error) {
+// Limits are the windows that the running replicas agree on: of what they are set to the smallest limit holds. None has one:
+// there is no limit.
+func (o Overview) Limits() []budget.Window {
+	windows := budget.Limits(0, 0)
+	for i := range windows {
+		for _, r := range o.Replicas {
+			if l := r.Limits[windows[i].Name]; l > 0 && (windows[i].Limit == 0 || l < windows[i].Limit) {
+				windows[i].Limit = l
+			}
+		}
+	}
+	return windows
+}
+
+// UrgentReserve is the percentage of each window that normal leaves to urgent: the most that a replica says; fallback if none does.
+func (o Overview) UrgentReserve(fallback int) int {
+	percent, said := 0, false
+	for _, r := range o.Replicas {
+		if r.UrgentReserve != nil {
+			percent, said = max(percent, *r.UrgentReserve), true
+		}
+	}
+	if !said {
+		return fallback
+	}
+	return percent
+}
+
+// mostGrants is how many grants are read at once: all of an hour of the API's own limit.
+const mostGrants = 2048
+
+// Usage are windows with the time of each call that counts in them, for [budget.Forecast]. If that is not known of a window, it
+// is as full as it can be until it is.
+func (b *Broker) Usage(ctx context.Context, windows []budget.Window) ([]budget.Used, error) {
 	var all []budget.Used
 	for _, w := range windows {
 		used := budget.Used{Window: w}
@@ -75,14 +108,25 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window, reserve map
 		if err != nil {
 			return nil, err
 		}
-		if stream != nil {
-			used.Limit, used.Reserve = int(stream.CachedInfo().Config.MaxMsgsPerSubject), reserve[w.Name]
-			for m, err := range b.scanOpened(ctx, stream, part{subject: rates.Subject(w.Name)}) {
-				if err != nil {
-					return nil, err
-				}
-				used.Grants = append(used.Grants, m.Time)
+		if stream == nil {
+			all = append(all, used)
+			continue
+		}
+		used.Limit = min(w.Limit, int(stream.CachedInfo().Config.MaxMsgsPerSubject)) // less, where it may not be raised
+		next, unknown, err := b.nextFree(ctx, w, stream, 0)
+		if err != nil {
+			return nil, err
+		}
+		if unknown {
+			used.Grants = slices.Repeat([]time.Time{next.Add(-w.Lasts())}, used.Limit)
+			all = append(all, used)
+			continue
+		}
+		for m, err := range b.scanOpened(ctx, stream, part{subject: rates.Subject(w.Name), most: mostGrants}) {
+			if err != nil {
+				return nil, err
 			}
+			used.Grants = append(used.Grants, m.Time)
 		}
 		all = append(all, used)
 	}

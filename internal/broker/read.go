@@ -88,6 +88,7 @@ func (b *Broker) scanOpened(ctx context.Context, s jetstream.Stream, p part) ite
 // Limits of one read of several messages.
 const (
 	readMessages = 256
+	manyMessages = 4096 // of small messages, where all of a long stream are read
 	readBytes    = 4 << 20
 )
 

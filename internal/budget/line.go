@@ -18,7 +18,7 @@ const (
 // line is where callers of Take wait for their turn to talk to the store: one at a time.
 type line struct {
 	mu      sync.Mutex
-	waiters []*waiter // in the order in which they came
+	waiters []*waiter // in the order of the messages that they have in hand, else in which they came
 	busy    bool
 	turns   Turns
 	awaits  map[message.Lane]time.Time // until when requests of a lane are known to wait, beside those here
@@ -31,10 +31,11 @@ type line struct {
 
 // waiter is one caller of Take.
 type waiter struct {
-	use     string
-	entered time.Time
-	tried   bool      // it has asked the store once
-	again   time.Time // not before this, for it lost a race
+	use      string
+	sequence uint64 // of the message in hand; 0: none
+	entered  time.Time
+	tried    bool      // it has asked the store once
+	again    time.Time // not before this, for it lost a race
 }
 
 func newLine() *line {
@@ -45,7 +46,11 @@ func newLine() *line {
 func (n *line) join(w *waiter) (leave func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.waiters = append(n.waiters, w)
+	at := len(n.waiters)
+	for at > 0 && n.waiters[at-1].sequence > w.sequence {
+		at--
+	}
+	n.waiters = slices.Insert(n.waiters, at, w)
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -84,14 +89,7 @@ func (n *line) waits(l message.Lane) bool {
 func (n *line) standing(l message.Lane) (as message.Lane, yields bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	others := n.waits(message.LaneNormal) || n.waits(message.LaneBulk)
-	if n.spent && others && n.turns.othersAreDue() {
-		return message.LaneUrgent, l != n.turns.Next(func(one message.Lane) bool { return one != message.LaneUrgent && n.waits(one) })
-	}
-	if l != message.LaneUrgent && n.turns.bulkIsDue() && n.waits(message.LaneBulk) {
-		return message.LaneNormal, l == message.LaneNormal
-	}
-	return l, false
+	return n.turns.standing(l, n.waits, n.spent)
 }
 
 // stand tells a caller whether it is its turn, and else how long until it may be as far as time goes, and what is closed when

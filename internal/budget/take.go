@@ -30,12 +30,13 @@ func (e *WaitError) Wait() time.Duration { return e.For }
 
 // Take takes one call from every window and returns the instant of the grant, with a monotonic
 // reading: Fresh goes by it, which the caller asks right before it sends. use is "lookup", "follow" or a lane, which leaves
-// its floor alone (floor.go). Look-ups go first, then the lanes as Turns decides, and callers of one use in their order.
+// its floor alone (floor.go). Look-ups go first, then the lanes as Turns decides, and within a lane the messages as
+// they stand in the stream; other callers in their order.
 //
 // A wait within MaxHold is held here; for a longer one everybody gets a *WaitError at once. Any
 // other error is the store's or ctx's: nothing was granted, and what was perhaps taken is spent.
 func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
-	w := &waiter{use: use, entered: time.Now()}
+	w := &waiter{use: use, sequence: message.SequenceInHand(ctx), entered: time.Now()}
 	defer b.line.join(w)()
 	for {
 		wait, turn, changed, err := b.stand(w)

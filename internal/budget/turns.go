@@ -44,6 +44,18 @@ func (t Turns) After(l message.Lane) Turns {
 	return t
 }
 
+// standing is the lane whose floor a lane leaves now, and whether it leaves one call more, which is due to another. spent: urgent
+// has used up all that was kept for it.
+func (t Turns) standing(l message.Lane, waits func(message.Lane) bool, spent bool) (as message.Lane, yields bool) {
+	if spent && t.othersAreDue() && (waits(message.LaneNormal) || waits(message.LaneBulk)) {
+		return message.LaneUrgent, l != t.Next(func(one message.Lane) bool { return one != message.LaneUrgent && waits(one) })
+	}
+	if l != message.LaneUrgent && t.bulkIsDue() && waits(message.LaneBulk) {
+		return message.LaneNormal, l == message.LaneNormal
+	}
+	return l, false
+}
+
 func (t Turns) bulkIsDue() bool { return t.normal >= normalRun }
 
 func (t Turns) othersAreDue() bool { return t.urgent >= urgentRun }

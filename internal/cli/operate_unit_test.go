@@ -186,7 +186,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		want   []string
 	}{
 		"ended":         {e: ledger.Entry{State: ledger.StateFinal, Published: true}},
-		"coming again":  {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken: it is number 1 of 1 in the queue"}},
+		"coming again":  {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken"}},
 		"not told":      {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}},
 		"followed":      {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A"}},
 		"not followed":  {e: ledger.Entry{State: ledger.StateSubmitted}},
@@ -201,9 +201,9 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		"purged, and accepted": {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, gone: true, want: []string{"the end of action A"}},
 		"after a fault":        {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}},
 	} {
-		s := &why.History{Entry: &c.e, Queue: 1, Gone: c.gone}
+		s := &why.History{Entry: &c.e, Gone: c.gone}
 		if c.queued {
-			s.Queued = []service.Queued{{Place: 1}}
+			s.Queued = []service.Queued{{}}
 		}
 		var held []health.Condition
 		if c.held {

@@ -83,7 +83,7 @@ const shownWaiting = 20
 func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 	waiting := 0
 	if v.cmd.selects() && len(v.cmd.Outcome) == 0 {
-		found, _, err := service.ReadQueue(ctx, conn, func(q service.Queued) bool { return v.cmd.asksFor(q.AsResult()) && !v.shown[q.Req.ID] })
+		found, err := service.ReadQueue(ctx, conn, "", func(q service.Queued) bool { return v.cmd.asksFor(q.AsResult()) && !v.shown[q.Req.ID] })
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 	}
 	defer session.CloseAfterCommand(conn)
 	conn.AwaitPresence(ctx)
-	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(0), env.Settings.Rates)
+	status, err := service.DeploymentStatus(ctx, conn, conn.NewTally(0), env.Settings)
 	if err != nil {
 		return err
 	}
@@ -95,14 +95,19 @@ func queueText(q admin.Queue) string {
 	return text
 }
 
-// lanesText is what waits in each lane; "" where all of it is normal.
+// lanesText is what waits in each lane, and when the last of it is expected to be called; "" where all of it is normal and called
+// within a minute.
 func lanesText(q admin.Queue) string {
-	if q.Lanes[string(message.LaneUrgent)].Pending+q.Lanes[string(message.LaneBulk)].Pending == 0 {
+	if q.Lanes[string(message.LaneUrgent)].Pending+q.Lanes[string(message.LaneBulk)].Pending == 0 && time.Until(q.Lanes[string(message.LaneNormal)].ExpectedAt) < time.Minute {
 		return ""
 	}
 	var parts []string
 	for _, l := range message.Lanes() {
-		parts = append(parts, fmt.Sprintf("%d %s", q.Lanes[string(l)].Pending, l))
+		text := fmt.Sprintf("%d %s", q.Lanes[string(l)].Pending, l)
+		if at := q.Lanes[string(l)].ExpectedAt; time.Until(at) >= time.Minute {
+			text += " (the last at " + admin.Clock(at) + ")"
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ")
 }

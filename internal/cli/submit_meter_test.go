@@ -5,17 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/message"
-	"example.com/unrestrict-worker/internal/service"
 )
 
 // TestMeterLines: a line every five seconds while something changes, else every minute.
@@ -73,37 +69,6 @@ func TestRate(t *testing.T) {
 	}{"1500/s": {3000, 2 * time.Second}, "25/min": {50, 2 * time.Minute}, "1000/s": {1, 0}} {
 		if got := submit.Rate(c.n, c.in); got != want {
 			t.Errorf("%d in %s: %s, want %s", c.n, c.in, got, want)
-		}
-	}
-}
-
-func TestExpectedEnd(t *testing.T) {
-	now := time.Now()
-	used := func(minute, hour int) (all []budget.Used) { // spent half a minute ago
-		for i, w := range budget.Limits(100, 1500) {
-			all = append(all, budget.Used{Window: w, Grants: slices.Repeat([]time.Time{now.Add(-30 * time.Second)}, []int{minute, hour}[i])})
-		}
-		return all
-	}
-	const minute, hour = time.Minute + budget.StartLimit, time.Hour + budget.StartLimit
-	for _, c := range []struct {
-		name string
-		o    broker.Overview
-		used []budget.Used
-		in   time.Duration
-		ok   bool
-	}{
-		{"nothing queued", broker.Overview{}, used(0, 0), 0, false},
-		{"at once", broker.Overview{Pending: 90, InFlight: 10}, used(0, 0), 0, true},
-		{"by the minute", broker.Overview{Pending: 300}, used(0, 0), 2 * minute, true},
-		{"by the hour, which opens in one step", broker.Overview{Pending: 5000}, used(0, 0), 3*hour + 4*minute, true},
-		{"the hour is spent", broker.Overview{Pending: 1}, used(0, 1500), hour - 30*time.Second, true},
-		{"no limits", broker.Overview{Pending: 10_000}, []budget.Used{{}, {}}, 0, true},
-		{"paused", broker.Overview{Pending: 1, Pause: &broker.Pause{}}, used(0, 0), 0, false},
-	} {
-		end, ok := service.ExpectedEnd(now, c.o, c.used)
-		if ok != c.ok || ok && end.Sub(now) != c.in {
-			t.Errorf("%s: in %s, %t", c.name, end.Sub(now), ok)
 		}
 	}
 }

@@ -94,6 +94,9 @@ func New(cfg Config) *Consumer {
 // InFlight is how many deliveries are in hand.
 func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 
+// Waiting is how many messages were pulled that no handler has taken, for want of a slot.
+func (c *Consumer) Waiting() int { return c.slots.waiting() }
+
 // stuckAfter is many times as long as one iteration of the pull loop can take.
 const stuckAfter = time.Minute
 

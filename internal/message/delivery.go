@@ -29,6 +29,19 @@ func (d Delivery) Ref() string {
 	return d.Stream + ":" + strconv.FormatUint(d.Sequence, 10)
 }
 
+type inHand struct{}
+
+// InHand is a context in which a delivery is worked on: who waits for a call in it waits in the order of the stream.
+func InHand(ctx context.Context, d Delivery) context.Context {
+	return context.WithValue(ctx, inHand{}, d.Sequence)
+}
+
+// SequenceInHand is the sequence of the delivery that is worked on; 0: none is.
+func SequenceInHand(ctx context.Context) uint64 {
+	sequence, _ := ctx.Value(inHand{}).(uint64)
+	return sequence
+}
+
 // Outcome is what becomes of a delivery: an ack, or a nak with a delay.
 type Outcome struct {
 	Done  bool          // ack: everything that had to become durable is durable

@@ -100,6 +100,9 @@ func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
 	}
+	if s.quota { // back in its lane at once, or those behind it overtake it; nothing is pulled while no call can be had
+		s.after = 0
+	}
 	return message.Later(s.after, s.cause)
 }
 

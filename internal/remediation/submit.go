@@ -119,7 +119,7 @@ type scope struct {
 
 // Handle is the remediation.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
-	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: wait, work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
+	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: message.InHand(wait, d), work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
 	defer func() { p.endSpan(out) }()
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {

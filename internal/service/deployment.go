@@ -7,7 +7,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
-	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/message"
@@ -73,16 +72,20 @@ func HoldingUp(ctx context.Context, conn *broker.Broker, rates config.Rates, acc
 }
 
 // DeploymentStatus is `worker status`, of all replicas.
-func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, rates config.Rates) (admin.Status, error) {
-	o, err := b.Overview(ctx, config.Windows(rates))
+func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally, s config.Settings) (admin.Status, error) {
+	o, err := b.Overview(ctx, config.Windows(s.Rates))
 	if err != nil {
 		return admin.Status{}, err
 	}
-	return statusOf(ctx, o, tally)
+	return statusOf(ctx, b, o, tally, s)
 }
 
 // statusOf makes the object of contract §1. It is healthy while nothing stops any replica and one runs at least.
-func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admin.Status, error) {
+func statusOf(ctx context.Context, b *broker.Broker, o broker.Overview, tally *broker.Tally, s config.Settings) (admin.Status, error) {
+	line, err := LookAtLine(ctx, b, o, s)
+	if err != nil {
+		return admin.Status{}, err
+	}
 	results, _, current, err := tally.Counts(ctx)
 	if err != nil {
 		return admin.Status{}, err
@@ -91,7 +94,7 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 	stop, _ := health.Stopping(conditions)
 	status := admin.Status{
 		Healthy: len(stop) == 0, Conditions: conditions, Paused: paused(o.Pause, stop),
-		Queue:    admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
+		Queue:            admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
 		AwaitingApproval: o.Awaiting, Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
 	}
 	if !o.Oldest.IsZero() {
@@ -102,6 +105,9 @@ func statusOf(ctx context.Context, o broker.Overview, tally *broker.Tally) (admi
 		waits := admin.Lane{Pending: o.Lanes[l].Pending}
 		if oldest := o.Lanes[l].Oldest; !oldest.IsZero() {
 			waits.OldestSeconds = max(time.Since(oldest).Seconds(), 0)
+		}
+		if last, any := line.Last(l); any {
+			waits.ExpectedAt, waits.LatestAt, waits.Unavailable = last.ExpectedAt, last.LatestAt, last.Unavailable
 		}
 		status.Queue.Lanes[string(l)] = waits
 	}
@@ -134,14 +140,4 @@ func paused(operator *broker.Pause, stop []health.Condition) *admin.Pause {
 		p.Until = &c.Until
 	}
 	return p
-}
-
-// ExpectedEnd is when the last of the requests that are queued will be called, as far as the quota goes; machines take
-// their time after that. ok: there is such a time.
-func ExpectedEnd(now time.Time, o broker.Overview, used []budget.Used) (end time.Time, ok bool) {
-	queued := o.Pending + o.InFlight
-	if queued == 0 || o.Pause != nil {
-		return time.Time{}, false
-	}
-	return budget.Forecast(now, used, queued), true
 }

@@ -39,7 +39,7 @@ func (s *Service) gauges() []prometheus.Collector {
 		Name: "unrestrict_build_info", Help: "1, labelled with the version.",
 	}, []string{"version"})
 	build.WithLabelValues(ThisBuild().Version).Set(1)
-	all := []prometheus.Collector{pending, notKept, build, conditionCollector{s}}
+	all := []prometheus.Collector{pending, notKept, build, conditionCollector{s}, waitCollector{s}}
 	for _, l := range message.Lanes() {
 		all = append(all, s.lanePending(l))
 	}
@@ -95,5 +95,36 @@ func (c conditionCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for code, value := range conditions {
 		ch <- prometheus.MustNewConstMetric(conditionDesc, prometheus.GaugeValue, value, code)
+	}
+}
+
+// waitCollector is unrestrict_queue_expected_wait_seconds{lane}.
+type waitCollector struct{ s *Service }
+
+var waitDesc = prometheus.NewDesc("unrestrict_queue_expected_wait_seconds",
+	"How long a request that is published now is expected to wait for its call, by lane; absent while that is not known.", []string{"lane"}, nil)
+
+// Describe is called by the registry.
+func (c waitCollector) Describe(ch chan<- *prometheus.Desc) { ch <- waitDesc }
+
+// Collect is called by the registry.
+func (c waitCollector) Collect(ch chan<- prometheus.Metric) {
+	b, p, _ := c.s.current()
+	if b == nil || p == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	line, err := c.s.lines.Look(ctx, b, c.s.Settings)
+	if err != nil {
+		return
+	}
+	for _, l := range message.Lanes() {
+		next := line.Next(l)
+		if wait := next.ExpectedAt.Sub(line.AsOf()); next.Unavailable == "" {
+			ch <- prometheus.MustNewConstMetric(waitDesc, prometheus.GaugeValue, max(wait, 0).Seconds(), string(l))
+		} else if next.Unavailable == WaitNoLimit {
+			ch <- prometheus.MustNewConstMetric(waitDesc, prometheus.GaugeValue, 0, string(l))
+		}
 	}
 }

@@ -42,6 +42,7 @@ type Service struct {
 	waiting    string // what is waited for before requests are taken; "" once they are
 	Parts      *parts
 	conditions []health.Condition // as Conditions returned them last
+	lines      LineCache
 }
 
 // New checks what can be checked without a connection.

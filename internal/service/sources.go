@@ -37,7 +37,7 @@ func (s *Service) presence() broker.Presence {
 	_, p, _ := s.current()
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Awaiting: p.Tracker.Awaiting(), Version: ThisBuild().Version,
-		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(),
+		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
 		NotKept: p.notKept(),
 	}
 	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the words of the version before
@@ -69,7 +69,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	o.InFlight += now.InFlight - o.Replicas[said].InFlight
 	o.NotKept += now.NotKept - o.Replicas[said].NotKept
 	o.Replicas[said] = now
-	return statusOf(ctx, o, p.Tally)
+	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 
 // recent is what the page shows besides.
@@ -94,21 +94,14 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		return r, err
 	}
 	p.digest.Show(&r)
-	limits := config.Windows(s.Settings.Rates)
-	o, err := b.Overview(ctx, limits)
+	line, err := s.lines.Look(ctx, b, s.Settings)
 	if err != nil {
 		return r, err
 	}
-	if r.Awaiting, err = p.awaiting.show(ctx, b, o.Awaiting); err != nil {
+	if r.Awaiting, err = p.awaiting.show(ctx, b); err != nil {
 		return r, err
 	}
-	used, err := b.Usage(ctx, limits, o.Reserve)
-	if err != nil {
-		return r, err
-	}
-	if at, ok := ExpectedEnd(time.Now(), o, used); ok {
-		r.EmptyAt = at
-	}
+	r.EmptyAt = line.Empty()
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}
@@ -124,10 +117,20 @@ func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, err
 	}
 	all, err := RequestsOf(ctx, b, what)
 	var rows []admin.ResultRow
-	for _, k := range slices.Backward(all) {
-		rows = append(rows, k.Row())
+	if err != nil {
+		return nil, err
 	}
-	return rows, err
+	line, err := s.lines.Look(ctx, b, s.Settings)
+	for n, k := range slices.Backward(all) {
+		row := k.Row()
+		if err == nil && k.sequence > 0 && row.Message == "" && len(all)-n <= shown { // each is a question to the broker
+			if p, waits, err := line.Of(ctx, b, k.lane, k.sequence); err == nil && waits {
+				row.Message = "it " + p.Own(k.entry, line.AsOf()).When(time.Now())
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 func byAge(ages []time.Duration) []admin.Bucket {

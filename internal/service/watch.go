@@ -63,7 +63,7 @@ func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 	for Pause(ctx, watchEvery) {
 		if waiting, delivered, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
-			p.watch.requests(time.Now(), waiting, delivered, len(health.HoldingUp(known, false)) > 0)
+			p.watch.requests(time.Now(), waiting+p.Consumer.Waiting(), delivered, len(health.HoldingUp(known, false)) > 0)
 		}
 	}
 	return nil

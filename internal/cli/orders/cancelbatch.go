@@ -57,7 +57,7 @@ func CountRows(ctx context.Context, conn *broker.Broker, batch, whose string) (r
 		return r, err
 	}
 	stream := conn.Names().Stream
-	queued, _, err := service.ReadQueue(ctx, conn, func(q service.Queued) bool {
+	queued, err := service.ReadQueue(ctx, conn, "", func(q service.Queued) bool {
 		return q.Req.Batch == batch && !known[fmt.Sprintf("%s:%d", stream, q.Sequence)]
 	})
 	r.Waiting += len(queued)

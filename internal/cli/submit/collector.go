@@ -2,6 +2,7 @@ package submit
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,14 +20,16 @@ type RowStatus struct {
 	Line        int
 	ID, Machine string
 	ticket      string
-	metadata    string // JSON
-	seq         uint64 // of our own message of it in the request stream; 0: not published
-	duplicate   bool   // the broker had that message already
-	resultSeq   uint64 // sequence of the result that the rest is from; 0: none
+	metadata    string    // JSON
+	expires     time.Time // zero: never
+	seq         uint64    // of our own message of it in the request stream; 0: not published
+	duplicate   bool      // the broker had that message already
+	resultSeq   uint64    // sequence of the result that the rest is from; 0: none
 	run         int
 	Outcome     string
 	Final       bool
-	reopened    bool // it was final, but its message was published again since, and what the worker decides of that is not known yet
+	told        time.Time // when the result was published, by the broker's clock
+	reopened    bool      // it was final, but its message was published again since, and what the worker decides of that is not known yet
 	Code        string
 	Message     string
 	action      string // id of the machine action
@@ -38,6 +41,7 @@ type RowStatus struct {
 // message is known once that is published.
 type claim struct {
 	resultSeq uint64
+	told      time.Time
 	result    message.Result
 }
 
@@ -50,13 +54,14 @@ type collector struct {
 	rows   []*RowStatus
 	byID   map[string]*RowStatus
 	open   int    // rows without a final result
+	upTo   int    // the line of the last row that Progress tells of
 	seen   uint64 // sequence of the last result read
 	counts map[string]int
 	claims map[string]claim // by STREAM:SEQ, of rows that are not published yet
 }
 
 func newCollector(stream string) *collector {
-	return &collector{stream: stream, byID: map[string]*RowStatus{}, counts: map[string]int{}, claims: map[string]claim{}}
+	return &collector{stream: stream, upTo: math.MaxInt, byID: map[string]*RowStatus{}, counts: map[string]int{}, claims: map[string]claim{}}
 }
 
 // add adds a row, before any result.
@@ -65,6 +70,7 @@ func (h *collector) add(p Prepared) {
 		Line: p.Line, ID: p.Message.ID, Machine: strings.ToLower(p.Message.MachineID),
 		ticket: p.Message.Ticket, metadata: string(p.Message.Metadata),
 	}
+	f.expires, _ = time.Parse(time.RFC3339, p.Message.ExpiresAt) // it was checked; "" is never
 	h.rows = append(h.rows, f)
 	h.byID[f.ID] = f
 	h.open++
@@ -80,13 +86,13 @@ func (h *collector) take(m broker.Message) error {
 		return nil // somebody else's
 	}
 	if f := h.byID[r.RequestID]; f != nil && f.Machine == r.MachineID && h.ours(r) {
-		h.update(f, m.Sequence, r)
+		h.update(f, m.Sequence, m.Time, r)
 	}
 	if f := h.byID[r.ClaimedID]; f != nil {
 		if f.seq == 0 {
-			h.claims[r.RequestID] = claim{m.Sequence, r}
+			h.claims[r.RequestID] = claim{m.Sequence, m.Time, r}
 		} else if r.RequestID == h.ref(f.seq) {
-			h.update(f, m.Sequence, r)
+			h.update(f, m.Sequence, m.Time, r)
 		}
 	}
 	if h.open == 0 {
@@ -111,12 +117,12 @@ func (h *collector) ref(seq uint64) string { return h.stream + ":" + strconv.For
 
 // update goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
 // late, when a crash came between.
-func (h *collector) update(f *RowStatus, told uint64, r message.Result) {
-	if told <= f.resultSeq || f.Final && !r.Final && r.Run <= f.run {
+func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.Result) {
+	if seq <= f.resultSeq || f.Final && !r.Final && r.Run <= f.run {
 		return
 	}
 	h.close(f, false)
-	f.resultSeq, f.run, f.Outcome, f.received, f.finished = told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
+	f.resultSeq, f.told, f.run, f.Outcome, f.received, f.finished = seq, told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
 	f.Code, f.Message, f.reopened = "", "", false
 	if r.Error != nil {
 		f.Code, f.Message = r.Error.Code, r.Error.Message
@@ -151,7 +157,7 @@ func (h *collector) published(f *RowStatus, s broker.Stored) {
 	defer h.mu.Unlock()
 	f.seq, f.duplicate = s.Sequence, s.Duplicate
 	if c, ok := h.claims[h.ref(f.seq)]; ok {
-		h.update(f, c.resultSeq, c.result)
+		h.update(f, c.resultSeq, c.told, c.result)
 	}
 	if f.Final && (!s.Duplicate || f.Outcome == message.DryRun) {
 		h.close(f, false)
@@ -206,14 +212,18 @@ type Progress struct {
 func (h *collector) Progress() Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := Progress{Open: h.open, counts: map[string]int{}}
+	s := Progress{counts: map[string]int{}}
 	for outcome, n := range h.counts {
 		if n > 0 {
 			s.counts[outcome] = n
 		}
 	}
 	for _, f := range h.rows {
-		if !f.Final && f.Outcome == message.Submitted {
+		if f.Final || f.Line > h.upTo {
+			continue
+		}
+		s.Open++
+		if f.Outcome == message.Submitted {
 			s.underWay++
 		}
 	}

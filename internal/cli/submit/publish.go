@@ -20,7 +20,10 @@ type Submission struct {
 	broker    *broker.Broker
 	rows      int
 	Collector *collector
-	wait      bool          // for the results
+	wait      bool // for the results
+	canary    int  // rows that go first; 0: all at once
+	haltOn    Limit
+	since     time.Time     // what became final before counts for no limit
 	timeout   time.Duration // of waiting; 0: none
 	anyLane   bool          // none was asked for: where the stream has no bulk, normal will do
 
@@ -57,22 +60,39 @@ func (s *Submission) dialAndRun(ctx context.Context) (err error) {
 
 func (s *Submission) run(ctx context.Context) error {
 	from := broker.FollowOptions{}
-	if s.wait {
-		var err error
+	var err error
+	if s.wait || s.canary > 0 {
 		if from, err = s.earlier(ctx); err != nil {
 			return s.cut(ctx, err)
 		}
+		if s.since, err = s.resumed(ctx); err != nil {
+			return s.cut(ctx, err)
+		}
 	}
-	err := s.publish(ctx)
-	if errors.Is(err, broker.ErrNoLane) && s.anyLane && s.Bulk.Lane != message.LaneNormal {
-		fmt.Fprintf(s.env.Stderr, "%v: publishing on %s instead, in line with all others\n", err, s.Bulk.base)
-		s.Bulk.Lane = message.LaneNormal
-		err = s.publish(ctx)
+	if s.canary > 0 {
+		err = s.runCanary(ctx, from)
+		from = s.goOn()
 	}
-	if err != nil {
+	if err == nil {
+		err = s.runRest(ctx, from)
+	}
+	if why, halted := errors.AsType[*haltedError](err); halted {
+		return s.halt(ctx, why)
+	}
+	return err
+}
+
+// runRest publishes all rows, of which a canary's are there already, and waits for them.
+func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) error {
+	last := 0 // line that is published
+	if s.canary > 0 {
+		last = s.Collector.rows[s.canary-1].Line
+	}
+	if err := s.publish(ctx, "published", s.rows, func(f *RowStatus) bool { return f.Line > last }); err != nil {
 		return s.cut(ctx, err)
 	}
 	s.sayPublished()
+	s.sayWhen(ctx)
 	if !s.wait {
 		s.sayHowToGoOn()
 		return nil
@@ -80,11 +100,21 @@ func (s *Submission) run(ctx context.Context) error {
 	return s.await(ctx, from)
 }
 
-func (s *Submission) publish(ctx context.Context) error {
-	m := s.meter("published")
+// publish publishes the rows that are meant, on normal where the stream has no bulk and none was asked for.
+func (s *Submission) publish(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
+	err := s.publishOnLane(ctx, what, of, meant)
+	if errors.Is(err, broker.ErrNoLane) && s.anyLane && s.Bulk.Lane != message.LaneNormal {
+		fmt.Fprintf(s.env.Stderr, "%v: publishing on %s instead, in line with all others\n", err, s.Bulk.base)
+		s.Bulk.Lane = message.LaneNormal
+		err = s.publishOnLane(ctx, what, of, meant)
+	}
+	return err
+}
+
+func (s *Submission) publishOnLane(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
+	m := s.meter(what, of)
 	defer m.End()
-	all := func(*RowStatus) bool { return true }
-	err := s.publishRows(ctx, all, func(f *RowStatus, r broker.Stored) {
+	err := s.publishRows(ctx, meant, func(f *RowStatus, r broker.Stored) {
 		s.Stored++
 		switch {
 		case r.Duplicate:
@@ -95,7 +125,7 @@ func (s *Submission) publish(ctx context.Context) error {
 		s.Collector.published(f, r)
 		m.Show(s.Stored)
 	})
-	if err != nil || s.wait || s.Duplicates == 0 {
+	if err != nil || s.wait || s.canary > 0 || s.Duplicates == 0 {
 		return err
 	}
 	return s.publishReruns(ctx)
@@ -149,10 +179,10 @@ func (s *Submission) cut(ctx context.Context, err error) error {
 	return fmt.Errorf("%w\n%d of %s are queued. Run the same command again to go on: no row is carried out twice", err, s.Stored, session.Count(s.rows, "request", "requests"))
 }
 
-func (s *Submission) meter(what string) *Meter {
+func (s *Submission) meter(what string, of int) *Meter {
 	if s.Bulk.Single != "" {
 		return nil
 	}
 	term, _ := s.env.Lookup("TERM")
-	return NewMeter(s.env.Stderr, service.IsTerminal(s.env.Stderr) && term != "dumb", what, s.rows)
+	return NewMeter(s.env.Stderr, service.IsTerminal(s.env.Stderr) && term != "dumb", what, of)
 }

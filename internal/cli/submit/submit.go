@@ -36,7 +36,10 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 
 // Prepare reads and checks. The caller calls done at the end.
 func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
-	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout, anyLane: c.Lane == ""}
+	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout, canary: c.Canary, haltOn: c.HaltOn, anyLane: c.Lane == ""}
+	if s.canary > 0 && s.haltOn.text == "" {
+		_ = s.haltOn.UnmarshalText([]byte(defaultLimit)) // it is one
+	}
 	if s.Bulk, done, err = c.bulk(ctx, env); err != nil {
 		return nil, nil, err
 	}
@@ -46,6 +49,7 @@ func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, don
 		done()
 		return nil, nil, err
 	}
+	s.canary = min(s.canary, s.rows)
 	return s, done, nil
 }
 
@@ -130,7 +134,9 @@ type Cmd struct {
 	ReplyTo      string        `placeholder:"SUBJECT" help:"With --machine: a subject that gets this request's results too."`
 	Batch        string        `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never has a row carried out twice."`
 	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
-	Timeout      time.Duration `placeholder:"DURATION" help:"With --wait: stop waiting after this long, such as 10m or 2d, with exit status 1 (default: none)."`
+	Canary       int           `placeholder:"N" help:"With --file: publish the first N rows, wait for their final results, and go on with the others only while no more failed than --halt-on says."`
+	HaltOn       Limit         `placeholder:"N|N%%" help:"With --wait or --canary: halt the batch once more rows failed (failed, timedOut, rejected, abandoned) than this number, or than this share of those that are final, such as 25 or 5%% (default: 20%% with --canary, else never). Exit status 1; the same command goes on after the batch is resumed."`
+	Timeout      time.Duration `placeholder:"DURATION" help:"With --wait or --canary: stop waiting after this long, such as 10m or 2d, with exit status 1 (default: none)."`
 	Report       string        `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
 	ValidateOnly bool          `help:"Check everything and publish nothing; needs no broker."`
 	SignWith     string        `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
@@ -150,14 +156,22 @@ func (c Cmd) Validate() error {
 		return config.BadInput("--machine needs --comment")
 	case c.File != "" && c.ofOne() != "":
 		return config.BadInput("%s goes with --machine; in a file it is a column of each row", c.ofOne())
-	case c.Timeout != 0 && !c.Wait:
-		return config.BadInput("--timeout needs --wait")
+	case c.Canary != 0 && c.File == "":
+		return config.BadInput("--canary needs --file")
+	case c.Canary < 0:
+		return config.BadInput("--canary: give how many rows go first, such as 10")
+	case c.HaltOn.text != "" && c.File == "":
+		return config.BadInput("--halt-on needs --file")
+	case c.HaltOn.text != "" && !c.Wait && c.Canary == 0:
+		return config.BadInput("--halt-on needs --wait or --canary: results that nobody waits for halt nothing")
+	case c.Timeout != 0 && !c.Wait && c.Canary == 0:
+		return config.BadInput("--timeout needs --wait or --canary")
 	case c.Timeout < 0:
 		return config.BadInput("--timeout: give how long to wait, such as 10m")
 	case c.Report != "" && !c.Wait:
 		return config.BadInput("--report needs --wait")
-	case c.ValidateOnly && c.Wait:
-		return config.BadInput("--validate-only publishes nothing to wait for; leave out --wait")
+	case c.ValidateOnly && (c.Wait || c.Canary > 0):
+		return config.BadInput("--validate-only publishes nothing to wait for; leave out --wait and --canary")
 	}
 	return nil
 }

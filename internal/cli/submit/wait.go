@@ -9,8 +9,6 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
-	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/service"
 )
 
 const (
@@ -50,12 +48,9 @@ func (s *Submission) goOn() broker.FollowOptions {
 
 // await follows the results until each row has its final one, and sums them up.
 func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error {
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, errWaited)
-		defer cancel()
-	}
-	m := s.meter("finished")
+	ctx, cancel := s.patience(ctx)
+	defer cancel()
+	m := s.meter("finished", s.rows)
 	err := s.follow(ctx, from, s.display(m))
 	m.End()
 	var sum error
@@ -75,6 +70,14 @@ func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error
 		}
 	}
 	return nil
+}
+
+// patience ends the wait after --timeout.
+func (s *Submission) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, s.timeout, errWaited)
 }
 
 // errWaited is why the context of who waited long enough ends.
@@ -97,15 +100,15 @@ func (s *Submission) display(m *Meter) func(context.Context, Progress) {
 	if s.Bulk.Single != "" {
 		return (&oneDisplay{s: s, asked: time.Now()}).show
 	}
-	quota := quotaNote{s: s}
-	return func(ctx context.Context, now Progress) { m.Show(s.rows-now.Open, now.note(), quota.note(ctx, now)) }
+	when := whenNote{s: s}
+	return func(ctx context.Context, now Progress) { m.Show(m.total-now.Open, now.note(), when.note(ctx, now)) }
 }
 
-// follow returns when no row is open or ctx has ended.
+// follow returns when no row is open, too many have failed, or ctx has ended.
 func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show func(context.Context, Progress)) error {
 	if now := s.Collector.Progress(); now.Open == 0 {
 		show(ctx, now)
-		return nil
+		return s.judge(s.since, true)
 	}
 	following, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -116,13 +119,22 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show
 	for {
 		select {
 		case err := <-ended:
-			show(ctx, s.Collector.Progress())
+			now := s.Collector.Progress()
+			show(ctx, now)
+			if err == nil {
+				err = s.judge(s.since, now.Open == 0)
+			}
 			return err
 		case <-look.C:
 		}
 		s.confirmEarlier(following)
 		now := s.Collector.Progress()
 		show(ctx, now)
+		if err := s.judge(s.since, now.Open == 0); err != nil {
+			stop()
+			<-ended
+			return err
+		}
 		if now.Open == 0 {
 			stop()
 		}
@@ -159,39 +171,4 @@ func (s Progress) note() string {
 		said = append(said, fmt.Sprintf("under way %d", s.underWay))
 	}
 	return strings.Join(said, ", ")
-}
-
-// quotaNote says when the last request is expected to be called, as far as the quota allows.
-type quotaNote struct {
-	s     *Submission
-	asked time.Time
-	text  string
-}
-
-func (q *quotaNote) note(ctx context.Context, now Progress) string {
-	if now.Open == now.underWay {
-		return "" // all are called: only their machines know
-	}
-	if time.Since(q.asked) < awaitQuota {
-		return q.text
-	}
-	q.asked, q.text = time.Now(), ""
-	limits := config.Windows(q.s.env.Settings.Rates)
-	o, err := q.s.broker.Overview(ctx, limits)
-	if err != nil {
-		return "" // a courtesy, which asks for more rights than submitting does
-	}
-	used, err := q.s.broker.Usage(ctx, limits, o.Reserve)
-	if err != nil {
-		return ""
-	}
-	switch end, ok := service.ExpectedEnd(time.Now(), o, used); {
-	case o.Pause != nil:
-		q.text = "the worker is paused: " + session.Plain(o.Pause.Reason)
-	case len(o.Replicas) == 0:
-		q.text = service.NoWorker
-	case ok && time.Until(end) > time.Minute:
-		q.text = "last call at about " + end.Local().Format("Jan 2 15:04")
-	}
-	return q.text
 }

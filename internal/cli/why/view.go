@@ -145,22 +145,15 @@ type historyView struct {
 	LastError *message.Failure        `json:"lastError,omitempty"`
 	Outcome   string                  `json:"outcome,omitempty"`
 	WaitsFor  []string                `json:"waitsFor"`
-	Queue     []placeView             `json:"queue"`
+	Queue     *service.Place          `json:"queue,omitempty"`
 	Events    []event                 `json:"events"`
 	Letters   []deadletter.LetterView `json:"deadLetters"`
-}
-
-type placeView struct {
-	Sequence uint64    `json:"sequence"`
-	Time     time.Time `json:"time"`
-	Place    int       `json:"place"`
-	Of       int       `json:"of"`
 }
 
 func (s *History) view(n broker.Names) historyView {
 	v := historyView{
 		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
-		Queue: []placeView{}, Events: s.events(), Letters: []deadletter.LetterView{},
+		Queue: s.place, Events: s.events(), Letters: []deadletter.LetterView{},
 	}
 	if e := s.Entry; e != nil {
 		v.Run, v.ActionID, v.Attempts, v.Looks, v.LastError, v.Outcome = e.Run, e.ActionID, e.Attempts, e.Looks, e.LastError, e.Outcome
@@ -169,9 +162,6 @@ func (s *History) view(n broker.Names) historyView {
 		}
 	} else if t, ended := s.ended(); ended {
 		v.Run, v.Attempts, v.Outcome = t.result.Run, t.result.Attempts, t.result.Outcome
-	}
-	for _, q := range s.Queued {
-		v.Queue = append(v.Queue, placeView{q.Sequence, q.Time, q.Place, s.Queue})
 	}
 	for _, l := range s.letters {
 		v.Letters = append(v.Letters, l.View(n))

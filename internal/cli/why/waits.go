@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -50,15 +51,50 @@ func (s *History) standing() standing {
 	return waiting
 }
 
-// waitsFor says what must happen before the request goes on; nil: it has ended.
-func waitsFor(ctx context.Context, conn *broker.Broker, s *History, rates config.Rates) ([]string, error) {
-	switch s.standing() {
-	case ended, gone, vanished:
-		return s.Waits(time.Now(), nil), nil
-	}
+// look finds out what must happen before the request goes on, and where it waits; nothing of one that has ended.
+func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Settings) error {
 	at := s.standing()
-	held, err := service.HoldingUp(ctx, conn, rates, at == accepted || at == decided)
-	return s.Waits(time.Now(), held), err
+	switch at {
+	case ended, gone, vanished:
+		s.waits = s.Waits(time.Now(), nil)
+		return nil
+	}
+	conn.AwaitPresence(ctx)
+	o, err := conn.Overview(ctx, config.Windows(set.Rates))
+	if err != nil {
+		return err
+	}
+	if err := s.findPlace(ctx, conn, o, set); err != nil {
+		return err
+	}
+	s.waits = s.Waits(time.Now(), health.HoldingUp(service.Conditions(o), at == accepted || at == decided))
+	return nil
+}
+
+// findPlace finds its place in the queue; of several messages the one that is called first counts.
+func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.Overview, set config.Settings) error {
+	line, err := service.LookAtLine(ctx, conn, o, set)
+	if err != nil {
+		return err
+	}
+	for _, q := range s.Queued {
+		p, waits, err := line.Of(ctx, conn, q.Lane, q.Sequence)
+		if err != nil {
+			return err
+		}
+		if waits && (s.place == nil || p.Ahead < s.place.Ahead) {
+			s.place = &p
+		}
+	}
+	switch {
+	case s.standing() == queued: // an entry is of an earlier run
+		return nil
+	case s.place == nil:
+		s.place = &service.Place{Lane: cmp.Or(s.Entry.Lane, message.LaneNormal)}
+	}
+	own := s.place.Own(s.Entry, line.AsOf())
+	s.place = &own
+	return nil
 }
 
 // Waits is what the request itself waits for, and what holds up all of its kind. It promises nothing that will not come.
@@ -66,8 +102,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	e := s.Entry
 	switch s.standing() {
 	case queued:
-		q := s.Queued[len(s.Queued)-1]
-		waits = []string{fmt.Sprintf("being taken: it is number %d of %d in the queue", q.Place, s.Queue)}
+		waits = []string{"being taken" + s.turn(now)}
 	case accepted:
 		waits = append([]string{"the end of action " + e.ActionID}, ownCause(e)...)
 	case decided:
@@ -86,6 +121,19 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	return waits
 }
 
+// turn is its place in the queue in words, where it has one.
+func (s *History) turn(now time.Time) string {
+	p := s.place
+	if p == nil || p.Unavailable == service.WaitTaken {
+		return ""
+	}
+	text := fmt.Sprintf(": %s before it, lane %s", session.Count(p.Ahead, "call comes", "calls come"), p.Lane)
+	if p.Unavailable == "" {
+		text += "; it " + p.When(now)
+	}
+	return text
+}
+
 // ownWaits are those of a request that is not accepted. Its next attempt comes only while nothing holds up all.
 func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 	e := s.Entry
@@ -97,7 +145,7 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 	case e.State == ledger.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", admin.Clock(e.LastCall), e.Looks))
 	case taken && len(ownCause(e)) == 0:
-		waits = append(waits, "its next attempt")
+		waits = []string{"its next attempt" + s.turn(now)}
 	}
 	if e.NotBefore.After(now) {
 		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))

@@ -26,7 +26,7 @@ type History struct {
 	entries []ledger.Entry   // the ledger's, before it is split
 	Entry   *ledger.Entry    // the ledger's; nil: it has none
 	Queued  []service.Queued // messages of it that are not acknowledged
-	Queue   int              // how many messages there are in all
+	place   *service.Place   // in the queue; nil: it does not wait in it
 	Gone    bool             // no message of the id is in the stream
 	results []publishedResult
 	letters []deadletter.Letter
@@ -70,7 +70,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	for i, s := range all {
-		if s.waits, err = waitsFor(ctx, conn, s, env.Settings.Rates); err != nil {
+		if err := s.look(ctx, conn, env.Settings); err != nil {
 			return err
 		}
 		switch {
@@ -95,7 +95,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
 	seq, err := strconv.ParseUint(digits, 10, 64)
 	place = place && err == nil
-	s.Queued, s.Queue, err = service.ReadQueue(ctx, conn, func(q service.Queued) bool { return q.Req.ID == s.id || place && q.Sequence == seq })
+	s.Queued, err = service.ReadQueue(ctx, conn, s.id, func(q service.Queued) bool { return q.Req.ID == s.id || place && q.Sequence == seq })
 	if err != nil {
 		return nil, err
 	}

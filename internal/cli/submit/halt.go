@@ -1,0 +1,139 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// Limit is how many rows may fail before a batch is halted: a number, or a share of those that are final. The zero value is no
+// limit.
+type Limit struct {
+	text    string // as it was given
+	most    int
+	percent float64
+	share   bool
+}
+
+// defaultLimit is that of a canary.
+const defaultLimit = "20%"
+
+// UnmarshalText reads 25 or 5%.
+func (l *Limit) UnmarshalText(text []byte) (err error) {
+	*l = Limit{text: string(text)}
+	var digits string
+	if digits, l.share = strings.CutSuffix(l.text, "%"); l.share {
+		l.percent, err = strconv.ParseFloat(digits, 64)
+	} else {
+		l.most, err = strconv.Atoi(digits)
+	}
+	if err != nil || l.most < 0 || !(l.percent >= 0 && l.percent <= 100) {
+		return errors.New("give how many rows may fail, such as 25, or which share of those that are final, such as 5%")
+	}
+	return nil
+}
+
+// Exceeded reports whether more have failed than may. A share of few says little: it is judged from the number on of which it
+// allows one, or once all are final.
+func (l Limit) Exceeded(failed, final int, all bool) bool {
+	switch {
+	case l.text == "" || failed == 0:
+		return false
+	case !l.share:
+		return failed > l.most
+	case !all && l.percent > 0 && float64(final) < math.Ceil(100/l.percent):
+		return false
+	}
+	return float64(failed)*100 > l.percent*float64(final)
+}
+
+// failures are the outcomes that count against a limit. What was taken back did not fail.
+func failures() []string {
+	return []string{message.Failed, message.TimedOut, message.Rejected, message.Abandoned}
+}
+
+// haltedError is that more rows failed than --halt-on allows.
+type haltedError struct{ failed, final int }
+
+func (e *haltedError) Error() string {
+	return fmt.Sprintf("halted: %d of %s did not succeed", e.failed, session.Count(e.final, "final row", "final rows"))
+}
+
+// judge says whether the batch is to be halted: by what has become final since it was last let go on, so that the same command
+// goes on after that.
+func (s *Submission) judge(since time.Time, all bool) error {
+	failed, final := s.Collector.ended(since)
+	if !s.haltOn.Exceeded(failed, final, all) {
+		return nil
+	}
+	return &haltedError{failed: failed, final: final}
+}
+
+// halt holds back what is not called yet, and says how to go on. It is the one place where a batch is halted.
+func (s *Submission) halt(_ context.Context, why *haltedError) error {
+	rest := ""
+	if n := s.rows - s.Stored; n > 0 {
+		rest = fmt.Sprintf("; %s not published", session.Count(n, "row was", "rows were"))
+	}
+	name := session.ShellQuote(s.Bulk.Batch)
+	return fmt.Errorf("%w, and --halt-on %s allows no more%s.\nTo go on: worker batch resume %s, then the same command again. To take back what is not called: worker cancel --batch %s",
+		why, s.haltOn.text, rest, name, name)
+}
+
+// resumed is when the batch was last let go on; zero: never.
+func (s *Submission) resumed(context.Context) (time.Time, error) { return time.Time{}, nil }
+
+// runCanary publishes the first rows alone, and waits for their final results.
+func (s *Submission) runCanary(ctx context.Context, from broker.FollowOptions) error {
+	last := s.Collector.rows[s.canary-1].Line
+	s.Collector.waitFor(last)
+	defer s.Collector.waitFor(math.MaxInt)
+	if err := s.publish(ctx, "canary published", s.canary, func(f *RowStatus) bool { return f.Line <= last }); err != nil {
+		return s.cut(ctx, err)
+	}
+	fmt.Fprintf(s.env.Stdout, "The first %s published; the others follow once they have ended. Batch %s.\n", session.Count(s.canary, "row is", "rows are"), session.Plain(s.Bulk.Batch))
+	s.sayWhen(ctx)
+	ctx, cancel := s.patience(ctx)
+	defer cancel()
+	m := s.meter("canary finished", s.canary)
+	err := s.follow(ctx, from, s.display(m))
+	m.End()
+	if open := s.Collector.Progress().Open; err == nil && open > 0 {
+		return s.unfinished(ctx, open)
+	}
+	if err != nil && s.wait {
+		err = errors.Join(err, WriteSummary(s.env.Stdout, s.Collector.rows))
+	}
+	return err
+}
+
+// ended counts the rows that became final after a time, and those of them that failed.
+func (h *collector) ended(since time.Time) (failed, final int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.rows {
+		if f.Final && f.told.After(since) {
+			final++
+			if slices.Contains(failures(), f.Outcome) {
+				failed++
+			}
+		}
+	}
+	return failed, final
+}
+
+// waitFor limits what Progress tells to the rows up to a line.
+func (h *collector) waitFor(line int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.upTo = line
+}

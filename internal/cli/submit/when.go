@@ -1,0 +1,132 @@
+package submit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// line looks at all that waits, and at the place of the last row; false: none of the rows waits. To say when is a courtesy, which
+// asks for more rights than submitting does: who has them not is told nothing.
+func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Line, last service.Place, waits bool) {
+	seq := s.Collector.lastSequence()
+	if seq == 0 {
+		return o, l, last, false
+	}
+	s.broker.AwaitPresence(ctx)
+	o, err := s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates))
+	if err == nil {
+		l, err = service.LookAtLine(ctx, s.broker, o, s.env.Settings)
+	}
+	if err == nil {
+		last, waits, err = l.Of(ctx, s.broker, s.Bulk.Lane, seq)
+	}
+	return o, l, last, waits && err == nil
+}
+
+// soon is what needs no announcement.
+const soon = 5 * time.Second
+
+// sayWhen says when the last row is expected to be called, and which rows will have expired by their turn.
+func (s *Submission) sayWhen(ctx context.Context) {
+	_, l, last, waits := s.line(ctx)
+	if !waits || last.Unavailable == service.WaitNoLimit || last.Unavailable == "" && last.ExpectedAt.Sub(last.AsOf) < soon {
+		return
+	}
+	what := "It "
+	if s.Bulk.Single == "" {
+		what = "The last one "
+	}
+	fmt.Fprintln(s.env.Stdout, what+last.When(time.Now())+".")
+	s.warnExpiring(l, last)
+}
+
+// warnExpiring warns of rows that expire before their turn. They are queued all the same: a limit may be raised, and others may
+// be taken back.
+func (s *Submission) warnExpiring(l service.Line, last service.Place) {
+	calls := l.Calls(s.Bulk.Lane)
+	var first string
+	n := 0
+	for back, f := range s.Collector.latestFirst() {
+		at := last.Before - back
+		if at < 0 || at >= len(calls) {
+			break
+		}
+		if f.Final || f.expires.IsZero() || !f.expires.Before(calls[at]) {
+			continue
+		}
+		n++
+		first = fmt.Sprintf("%s: expiresAt %s, its call is expected at %s", s.Bulk.where(f.Line), f.expires.Local().Format(time.RFC3339), calls[at].Local().Format(time.RFC3339))
+	}
+	if n > 0 {
+		fmt.Fprintf(s.env.Stderr, "willExpire: %s before the call is expected, and will be rejected then (%s). Queued all the same; publish again with a later expiresAt, or on a more urgent lane.\n",
+			session.Count(n, "request expires", "requests expire"), session.Plain(first))
+	}
+}
+
+// whenNote says beside the meter when the last row is expected to be called.
+type whenNote struct {
+	s     *Submission
+	asked time.Time
+	text  string
+}
+
+func (q *whenNote) note(ctx context.Context, now Progress) string {
+	if now.Open == now.underWay {
+		return "" // all are called: only their machines know
+	}
+	if time.Since(q.asked) < awaitQuota {
+		return q.text
+	}
+	q.asked, q.text = time.Now(), ""
+	o, _, last, waits := q.s.line(ctx)
+	switch {
+	case !waits:
+	case o.Pause != nil:
+		q.text = "the worker is paused: " + session.Plain(o.Pause.Reason)
+	case len(o.Replicas) == 0:
+		q.text = service.NoWorker
+	case last.Unavailable != "":
+		q.text = "the last one " + last.When(time.Now())
+	case time.Until(last.ExpectedAt) > time.Minute:
+		q.text = "last call at about " + last.ExpectedAt.Local().Format("Jan 2 15:04")
+	}
+	return q.text
+}
+
+// lastSequence is that of the latest message of any row; 0: none is known.
+func (h *collector) lastSequence() (last uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.rows {
+		last = max(last, f.seq)
+	}
+	return last
+}
+
+// latestFirst are copies of the rows that have a message, the latest first.
+func (h *collector) latestFirst() (rows []RowStatus) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range h.rows {
+		if f.seq > 0 {
+			rows = append(rows, *f)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b RowStatus) int {
+		switch {
+		case a.seq > b.seq:
+			return -1
+		case a.seq < b.seq:
+			return 1
+		}
+		return 0
+	})
+	return rows
+}

@@ -1,0 +1,156 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// Batch is how far a batch is, each row in one place.
+type Batch struct {
+	Name     string               `json:"name"`
+	Rows     int                  `json:"rows"`
+	Waiting  int                  `json:"waiting"` // not called yet
+	Calling  int                  `json:"calling"` // called, and what became of it is not known yet
+	Outcomes map[string]int       `json:"outcomes"`
+	Lanes    map[message.Lane]int `json:"lanes"`
+	Failures []BatchFailure       `json:"failures"` // the first ones
+	Queue    *Place               `json:"queue,omitempty"`
+	Latest   time.Time            `json:"latest"` // when something happened to a row last
+
+	last map[message.Lane]uint64 // the last message of a row that waits, by lane
+}
+
+// BatchFailure is a row that did not succeed.
+type BatchFailure struct {
+	ID      string           `json:"id"`
+	Outcome string           `json:"outcome"`
+	Error   *message.Failure `json:"error,omitempty"`
+
+	decided time.Time
+}
+
+// mostFailures is how many failures of a batch are kept.
+const mostFailures = 20
+
+// Batches are the batches that the ledger and the queue know of: each row for as long as its id is remembered. A crowd of rows
+// costs a key each while they are read, and a counter after that.
+type Batches struct {
+	of   map[string]*Batch
+	rows map[string]bool // of the ledger, by STREAM:SEQ of their messages
+}
+
+// ReadBatches reads the batch with a name, or all of them where it is "".
+func ReadBatches(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
+	all := &Batches{of: map[string]*Batch{}, rows: map[string]bool{}}
+	look := glanceFor(name)
+	err := conn.NewLedger().SearchFor(ctx, look.text, func(e ledger.Entry) {
+		if e.Batch != "" && (name == "" || e.Batch == name) {
+			all.entry(&e)
+		}
+	})
+	if err != nil && !broker.IsMissing(err) {
+		return nil, err
+	}
+	stream := conn.Names().Stream
+	_, err = readQueue(conn, conn.Queue(ctx), look, func(q Queued) bool {
+		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil {
+			all.queued(b, q, all.rows[fmt.Sprint(stream, ":", q.Sequence)])
+		}
+		return false
+	})
+	return all, err
+}
+
+func (b *Batches) batch(name string) *Batch {
+	batch := b.of[name]
+	if batch == nil {
+		batch = &Batch{Name: name, Outcomes: map[string]int{}, Lanes: map[message.Lane]int{}, Failures: []BatchFailure{}, last: map[message.Lane]uint64{}}
+		b.of[name] = batch
+	}
+	return batch
+}
+
+func (b *Batches) entry(e *ledger.Entry) {
+	batch := b.batch(e.Batch)
+	b.rows[e.Source] = true
+	batch.Rows++
+	batch.Lanes[cmp.Or(e.Lane, message.LaneNormal)]++
+	batch.happened(cmp.Or(e.DecidedAt, e.AcceptedAt, e.LastCall, e.ReceivedAt))
+	switch e.State {
+	case ledger.StateWaiting:
+		batch.Waiting++
+	case ledger.StateSubmitted:
+		batch.Outcomes[message.Submitted]++
+	case ledger.StateFinal:
+		batch.Outcomes[e.Outcome]++
+		if slices.Contains(Failing(), e.Outcome) {
+			batch.fail(e)
+		}
+	default:
+		batch.Calling++
+	}
+}
+
+// queued adds a message of a row; known: the ledger has the row.
+func (b *Batches) queued(name string, q Queued, known bool) {
+	batch := b.batch(name)
+	lane := q.Lane
+	batch.last[lane] = max(batch.last[lane], q.Sequence)
+	if known {
+		return
+	}
+	batch.Rows++
+	batch.Waiting++
+	batch.Lanes[lane]++
+	batch.happened(q.Time)
+}
+
+func (b *Batch) happened(at time.Time) {
+	if at.After(b.Latest) {
+		b.Latest = at
+	}
+}
+
+// fail keeps the failures that were decided first.
+func (b *Batch) fail(e *ledger.Entry) {
+	f := BatchFailure{ID: e.ID, Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastError), decided: e.DecidedAt}
+	at, _ := slices.BinarySearchFunc(b.Failures, f, func(a, f BatchFailure) int { return a.decided.Compare(f.decided) })
+	if at < mostFailures {
+		b.Failures = slices.Insert(b.Failures, at, f)
+		b.Failures = b.Failures[:min(len(b.Failures), mostFailures)]
+	}
+}
+
+// Failing are the outcomes of rows that did not succeed. What was taken back did not fail.
+func Failing() []string {
+	return []string{message.Failed, message.TimedOut, message.Rejected, message.Abandoned}
+}
+
+// List are the batches, the one to which something happened last first.
+func (b *Batches) List() []*Batch {
+	return slices.SortedFunc(maps.Values(b.of), func(a, b *Batch) int {
+		return cmp.Or(b.Latest.Compare(a.Latest), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// Place gives a batch the place of its last row that waits, whichever lane that is on.
+func (b *Batch) Place(ctx context.Context, conn *broker.Broker, l Line) error {
+	for lane, seq := range b.last {
+		p, waits, err := l.Of(ctx, conn, lane, seq)
+		if err != nil {
+			return err
+		}
+		if waits && (b.Queue == nil || p.ExpectedAt.After(b.Queue.ExpectedAt) || p.Ahead > b.Queue.Ahead) {
+			b.Queue = &p
+		}
+	}
+	return nil
+}
