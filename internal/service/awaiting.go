@@ -24,18 +24,22 @@ type awaiting struct {
 	rows []admin.ResultRow
 }
 
-// show returns those that have waited the longest; n is how many there are.
-func (a *awaiting) show(ctx context.Context, b *broker.Broker, n int) ([]admin.ResultRow, error) {
-	if n == 0 {
-		return nil, nil
-	}
+// show returns those that have waited the longest.
+func (a *awaiting) show(ctx context.Context, b *broker.Broker) ([]admin.ResultRow, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if time.Since(a.at) < awaitingGood {
 		return a.rows, nil
 	}
+	o, err := b.Overview(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if a.at, a.rows = time.Now(), nil; o.Awaiting == 0 {
+		return nil, nil
+	}
 	var rows []admin.ResultRow
-	err := b.NewLedger().Search(ctx, func(e ledger.Entry) {
+	err = b.NewLedger().Search(ctx, func(e ledger.Entry) {
 		if !e.Awaits() {
 			return
 		}
@@ -48,6 +52,6 @@ func (a *awaiting) show(ctx context.Context, b *broker.Broker, n int) ([]admin.R
 		return nil, err
 	}
 	slices.SortFunc(rows, func(x, y admin.ResultRow) int { return x.Time.Compare(y.Time) })
-	a.at, a.rows = time.Now(), slices.Clone(rows[:min(len(rows), shown)])
+	a.rows = slices.Clone(rows[:min(len(rows), shown)])
 	return a.rows, nil
 }

@@ -89,6 +89,8 @@ func TestPlaceOfItsOwn(t *testing.T) {
 	}{
 		"nobody has taken it":  {nil, p},
 		"waits for its turn":   {&ledger.Entry{State: ledger.StateWaiting, NotBefore: now}, p},
+		"awaits approval":      {&ledger.Entry{State: ledger.StateWaiting, Approval: &ledger.Approval{Asked: true}}, own(WaitAwaitingApproval, 4, time.Time{})},
+		"its batch is paused":  {&ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "held", Origin: message.OriginWorker}}, own(WaitHeld, 4, time.Time{})},
 		"waits for its fault":  {&ledger.Entry{State: ledger.StateWaiting, NotBefore: now.Add(time.Minute)}, own(WaitOwn, 4, now.Add(time.Minute))},
 		"the machine is busy":  {&ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Origin: message.OriginWorker}}, own(WaitOwn, 4, now)},
 		"it is over its fault": {&ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Origin: message.OriginDefender}}, p},

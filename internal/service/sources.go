@@ -98,14 +98,10 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 	if err != nil {
 		return r, err
 	}
+	if r.Awaiting, err = p.awaiting.show(ctx, b); err != nil {
+		return r, err
+	}
 	r.EmptyAt = line.Empty()
-	o, err := b.Overview(ctx, config.Windows(s.Settings.Rates))
-	if err != nil {
-		return r, err
-	}
-	if r.Awaiting, err = p.awaiting.show(ctx, b, o.Awaiting); err != nil {
-		return r, err
-	}
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}
