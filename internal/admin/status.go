@@ -116,6 +116,7 @@ func (s Status) MarshalJSON() ([]byte, error) {
 // shows the first 12 of each list.
 type Recent struct {
 	Results      []ResultRow
+	Awaiting     []ResultRow // runs that await approval, the longest first
 	Failures     []ResultRow // final results of the last 24 hours that are no success
 	Batches      []Batch     // that something happened to in the last 24 hours
 	DeadLetters  []DeadLetterRow

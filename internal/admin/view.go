@@ -47,6 +47,7 @@ func (p *page) gather(ctx context.Context) view {
 		v.Recent = &recent
 		v.Ages, v.Plot = ageBars(recent.ActionsByAge), newPlot(recent.PerMinute, time.Now())
 		recent.Results = recent.Results[:min(len(recent.Results), shownRows)]
+		recent.Awaiting = recent.Awaiting[:min(len(recent.Awaiting), shownRows)]
 		recent.Failures = recent.Failures[:min(len(recent.Failures), shownRows)]
 		recent.DeadLetters = recent.DeadLetters[:min(len(recent.DeadLetters), shownRows)]
 		for _, b := range recent.Batches[:min(len(recent.Batches), shownRows)] {

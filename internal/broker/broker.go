@@ -99,6 +99,8 @@ type Broker struct {
 	// it says so beside the call, which would only time out.
 	denied       atomic.Pointer[context.CancelCauseFunc]
 	denials      denials                          // what is denied beside a call
+	refused      atomic.Pointer[refusal]          // the last that was denied
+	trying       atomic.Int32                     // calls of denies, which say themselves what is denied
 	provisioning sync.Mutex                       // one look at the streams at a time
 	found        atomic.Pointer[found]            // by Provision and Keep; never nil
 	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing

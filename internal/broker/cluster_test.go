@@ -50,7 +50,7 @@ func TestProvisionInACluster(t *testing.T) {
 		}
 		replicas[name] = info.Config.Replicas
 	}
-	want := map[string]int{"KV_UNRESTRICT_LEDGER": 3, "KV_UNRESTRICT_STATE": 3, "REMEDIATION": 3, "REMEDIATION_AUDIT": 3, "REMEDIATION_DEADLETTER": 3, "REMEDIATION_RESULTS": 1}
+	want := map[string]int{"KV_UNRESTRICT_LEDGER": 3, "KV_UNRESTRICT_STATE": 3, "REMEDIATION": 3, "REMEDIATION_AUDIT": 3, "REMEDIATION_CONTROL": 3, "REMEDIATION_DEADLETTER": 3, "REMEDIATION_RESULTS": 1}
 	if diff := cmp.Diff(want, replicas); diff != "" {
 		t.Error(diff)
 	}

@@ -172,6 +172,10 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 			return
 		}
 		b.denials.note(err)
+		b.refused.Store(&refusal{err, time.Now()})
+		if b.trying.Load() > 0 {
+			return
+		}
 		if cancel := b.denied.Load(); cancel != nil {
 			(*cancel)(&DeniedError{Err: err})
 			return
@@ -222,6 +226,34 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	}
 	b.lose()
 	close(b.closed)
+}
+
+// refusal is what the broker denied last, and when.
+type refusal struct {
+	err error
+	at  time.Time
+}
+
+// named is an error of a call that timed out, with what the broker denied meanwhile: it says so beside the call.
+func (b *Broker) named(err error) error {
+	if d := b.refused.Load(); err != nil && d != nil && time.Since(d.at) < 2*apiTimeout && !errors.Is(err, d.err) {
+		return fmt.Errorf("%w: %w", err, d.err)
+	}
+	return err
+}
+
+// denies tries whether this user may publish there, beside whatever else is tried; nil: it may, or that can't be told.
+func (b *Broker) denies(ctx context.Context, subject string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	b.trying.Add(1)
+	defer b.trying.Add(-1)
+	began := time.Now()
+	err := b.tryPublish(ctx, subject)
+	if d := b.refused.Load(); err != nil && d != nil && !d.at.Before(began) && strings.Contains(d.err.Error(), subject) {
+		return d.err
+	}
+	return nil
 }
 
 // deniedPublish finds the subject in the server's words, which are all that it says.

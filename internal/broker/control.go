@@ -41,7 +41,7 @@ func (c *Control) Run(ctx context.Context) error {
 		if err := c.Read(ctx); err != nil && ctx.Err() == nil {
 			c.b.repeating.Warn("orders can't be read: nothing is called until they can", zap.Error(err))
 		}
-		if wait(ctx, untilTick(controlEvery)) != nil {
+		if Tick(ctx, controlEvery) != nil {
 			return nil
 		}
 	}
@@ -82,26 +82,28 @@ func (b *Broker) order(m Message) message.Delivery {
 	return message.Delivery{Stream: b.cfg.Names.ControlStream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1}
 }
 
-// Waiting implements remediation.Queue: one lane after the other.
+// Waiting implements remediation.Queue. It reads all lanes at once, in the order of the stream.
 func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error) {
 	n := c.b.cfg.Names
+	done := map[message.Lane]uint64{} // a stream that others made may keep what was acknowledged
+	for l, info := range c.b.found.Load().consumers {
+		if info != nil {
+			done[l] = info.AckFloor.Stream
+		}
+	}
 	s, err := c.b.open(ctx, n.Stream)
 	if err != nil {
 		return from, err
 	}
-	for _, l := range message.Lanes() {
-		p := part{subject: n.LaneSubject(l), from: from}
-		if info := c.b.found.Load().consumers[l]; info != nil { // a stream that others made may keep what was acknowledged
-			p.from = max(from, info.AckFloor.Stream+1)
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: ">", from: from}) {
+		l := message.LaneOf(n.Subject, m.Subject)
+		if err == nil && n.Takes(m.Subject) && m.Sequence > done[l] {
+			err = fn(message.Delivery{Stream: n.Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: l, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1})
 		}
-		for m, err := range c.b.scanOpened(ctx, s, p) {
-			if err == nil {
-				err = fn(message.Delivery{Stream: n.Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: l, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1})
-			}
-			if err != nil {
-				return from, err
-			}
+		if err != nil {
+			return from, err
 		}
+		from = m.Sequence + 1
 	}
 	return max(from, s.CachedInfo().State.LastSeq+1), nil
 }
@@ -117,7 +119,7 @@ func (c *Control) Record(ctx context.Context, record func(context.Context, messa
 		if err := c.recordOn(ctx, key, record); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
 			c.b.repeating.Warn("orders are not in the audit trail yet", zap.Error(err))
 		}
-		if wait(ctx, untilTick(recordEvery)) != nil {
+		if Tick(ctx, recordEvery) != nil {
 			return nil
 		}
 	}

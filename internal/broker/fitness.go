@@ -84,6 +84,9 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 	if cfg.Storage != jetstream.FileStorage {
 		reasons = append(reasons, "is kept in memory: a restart would forget which calls were made")
 	}
+	if why := refusesSecond(cfg); why != "" {
+		reasons = append(reasons, why)
+	}
 	if !cfg.AllowMsgTTL {
 		reasons = append(reasons, "has no lifetime per message (allow_msg_ttl): it needs NATS server 2.11 or later")
 	}
@@ -91,6 +94,14 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 		reasons = append(reasons, "drops entries by age or number: the calls that they stand for would be made again")
 	}
 	return reasons
+}
+
+// refusesSecond is why no key of a bucket can be written a second time; "": it can.
+func refusesSecond(cfg jetstream.StreamConfig) string {
+	if !cfg.DiscardNewPerSubject || cfg.MaxMsgsPerSubject <= 0 {
+		return ""
+	}
+	return "refuses each further value of a key (discard_new_per_subject): nothing in it could ever change"
 }
 
 // unfitRecord lists what would take records out again, or let somebody do so unhindered.
@@ -160,7 +171,7 @@ func repaired(got, want jetstream.StreamConfig) (cfg jetstream.StreamConfig, cha
 		cfg.SubjectDeleteMarkerTTL = want.SubjectDeleteMarkerTTL
 	}
 	cfg.AllowRollup = true // a marker is a roll-up
-	cfg.MaxAge, cfg.Discard = want.MaxAge, want.Discard
+	cfg.MaxAge, cfg.Discard, cfg.DiscardNewPerSubject = want.MaxAge, want.Discard, false
 	return cfg, !reflect.DeepEqual(cfg, got)
 }
 
@@ -184,15 +195,16 @@ func (t topology) differences(there present) (all []string) {
 	return all
 }
 
-// differing compares the settings of these names, which are the JSON ones, in the order of the names.
+// differing compares the settings of these names, which are the JSON ones, in the order of the fields.
 func differing(of string, got, want any, names ...string) (all []string) {
 	is, wants := reflect.ValueOf(got), reflect.ValueOf(want)
-	for _, name := range names {
-		for _, f := range reflect.VisibleFields(is.Type()) {
-			a, b := fmt.Sprint(is.FieldByIndex(f.Index)), fmt.Sprint(wants.FieldByIndex(f.Index))
-			if setting, _, _ := strings.Cut(f.Tag.Get("json"), ","); setting == name && a != b {
-				all = append(all, fmt.Sprintf("%s: %s is %s, would be %s", of, name, a, b))
-			}
+	for i := range is.NumField() {
+		name, _, _ := strings.Cut(is.Type().Field(i).Tag.Get("json"), ",")
+		if !slices.Contains(names, name) {
+			continue
+		}
+		if a, b := fmt.Sprint(is.Field(i)), fmt.Sprint(wants.Field(i)); a != b {
+			all = append(all, fmt.Sprintf("%s: %s is %s, would be %s", of, name, a, b))
 		}
 	}
 	return all

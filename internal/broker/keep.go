@@ -26,7 +26,7 @@ const (
 // vanished, where it may. What it can't mend is a condition until it is mended.
 func (b *Broker) Keep(ctx context.Context) error {
 	last := time.Now()
-	for wait(ctx, untilTick(keepEvery)) == nil {
+	for Tick(ctx, keepEvery) == nil {
 		if !b.nc.IsConnected() {
 			continue // a condition of its own
 		}
@@ -142,6 +142,11 @@ func (b *Broker) Deliveries() (d Deliveries, known bool) {
 		d.Out, d.Floor, d.Asked = d.Out+info.NumAckPending, d.Floor+info.AckFloor.Stream, d.Asked && info.NumWaiting > 0
 	}
 	return d, len(consumers) > 0
+}
+
+// Sees reports whether nothing is known to keep the broker's streams from being seen; what is, is a condition of its own.
+func (b *Broker) Sees() bool {
+	return b.nc.IsConnected() && b.broken.Load() == nil && b.StoreFault().Reason == ""
 }
 
 // Unsound reports whether a stream is missing, unfit or full.

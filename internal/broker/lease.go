@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -15,24 +17,60 @@ import (
 // holds it, but for the seconds in which a frozen one doesn't know that it lost it: do must do no harm then.
 func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Context) error) error {
 	for {
-		if revision, ok := r.acquire(ctx, r.keys.lease+name); ok {
+		revision, err := r.acquire(ctx, r.keys.lease+name)
+		r.tried(err)
+		if revision > 0 {
 			if err := r.held(ctx, r.keys.lease+name, revision, do); err != nil && ctx.Err() == nil {
 				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
+				_ = wait(ctx, 2*leaseRenew) // another replica may do better
 			}
 		}
-		if wait(ctx, leaseRenew/2) != nil {
+		if Tick(ctx, leaseRenew/2) != nil {
 			return nil
 		}
 	}
 }
 
-func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, ok bool) {
+// acquire takes the lease if nobody has it, and returns its revision; 0: somebody has it. One that is there though it must
+// have expired is nobody's: it was written by hand, or the broker lets nothing expire.
+func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, err error) {
 	rec, err := r.state.Load(ctx, key)
-	if err != nil || rec.Value != nil {
-		return 0, false
+	if err != nil {
+		return 0, err
+	}
+	if rec.Value != nil && r.Now().Sub(rec.Written) < leaseTTL+leaseRenew {
+		return 0, nil
 	}
 	revision, err = r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: rec.Revision, TTL: leaseTTL})
-	return revision, err == nil
+	if errors.Is(err, ledger.ErrConflict) {
+		return 0, nil
+	}
+	return revision, err
+}
+
+// tried records whether the lease could be taken, or was seen to be another's.
+func (r *Replicas) tried(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+		r.unleased = time.Time{}
+	case r.unleased.IsZero():
+		r.unleased = time.Now()
+	}
+	r.noLease = r.named(err)
+}
+
+// Unleased is the condition of a replica that can neither take a lease nor see that another has it.
+func (r *Replicas) Unleased() (c health.Condition, is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unleased.IsZero() || time.Since(r.unleased) < outAfter {
+		return c, false
+	}
+	c = health.New(health.NotFollowing, fmt.Sprintf("whether anybody follows accepted actions is not known: their lease in %s can't be taken: %v", StateBucket, r.noLease))
+	c.Since = r.unleased.UTC()
+	return c, true
 }
 
 // leaseValue is unlike any other write's, as Save wants it.
@@ -54,7 +92,7 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 			defer stop()
 			_ = r.state.Remove(last, key, revision) // lost: it expires
 			return err
-		case <-time.After(untilTick(leaseRenew)):
+		case <-time.After(stream.UntilTick(leaseRenew)):
 		}
 		next, err := r.state.Save(ctx, ledger.Write{Key: key, Value: r.leaseValue(), Revision: revision, TTL: leaseTTL})
 		switch {

@@ -32,7 +32,8 @@ type Overview struct {
 	NextCall    time.Time      // when a call is free next, by the broker's clock; zero: one is
 	Short       string         // the window that has none until then
 	Followed    int
-	Awaiting    int // runs that await approval
+	Awaiting    int               // runs that await approval
+	Silenced    *health.Condition // why a replica that runs could not say that it does; nil: it could
 	DeadLetters int
 	NotKept     int // by the replicas that there are, since they were started
 }
@@ -140,7 +141,30 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 		}
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
+	if len(o.Replicas) == 0 {
+		o.Silenced = b.silenced(ctx, state.CachedInfo())
+	}
 	return nil
+}
+
+// silenced is why nothing can be written into the state bucket, as far as that shows without writing; nil: nothing is.
+func (b *Broker) silenced(ctx context.Context, state *jetstream.StreamInfo) *health.Condition {
+	code, why := health.Store, full(state)
+	if refuses := refusesSecond(state.Config); refuses != "" {
+		code, why = health.Unfit, refuses
+	}
+	// Who may write the ledger signs in as the worker does; an operator may write neither.
+	if why == "" && b.denies(ctx, b.ledger.WriteTo("check")) == nil {
+		if denied := b.denies(ctx, b.state.WriteTo("check")); denied != nil {
+			why = denied.Error()
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	c := health.New(code, fmt.Sprintf("no worker says that it is there, and none could: stream %s: %s", state.Config.Name, why))
+	c.Since = state.State.LastTime
+	return &c
 }
 
 // presences are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.

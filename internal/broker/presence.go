@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/health"
 )
 
@@ -75,6 +76,18 @@ func (r *Replicas) Hands() (all map[string][]int, known bool) {
 	return all, known
 }
 
+// Able tells whether another replica of this deployment is ready, and says nothing against its following actions.
+func (r *Replicas) Able() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, p := range r.peers {
+		if _, fails := health.Has(p.Conditions, health.NotFollowing); strings.HasPrefix(key, r.keys.replica) && p.Ready && !fails {
+			return true
+		}
+	}
+	return false
+}
+
 // Limits implements rates.Peers.
 func (r *Replicas) Limits() (all []map[string]int, known bool) {
 	r.mu.Lock()
@@ -108,7 +121,7 @@ func (r *Replicas) heartbeat(ctx context.Context, present func() Presence) {
 		case now.Followed > 0 || !now.Ready: // it ends by itself
 			look = presenceEvery / 10
 		}
-		if err := r.rest(ctx, untilTick(look)); err != nil {
+		if err := r.rest(ctx, stream.UntilTick(look)); err != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			_ = r.state.Purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
@@ -147,8 +160,13 @@ func signal(ch chan struct{}) {
 func (r *Replicas) report(ctx context.Context, present Presence) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
+	began := time.Now()
 	value, err := json.Marshal(present)
-	if err == nil && r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL) == nil {
-		_ = r.Measure(ctx)
+	if err == nil {
+		err = r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
 	}
+	if err == nil {
+		err = r.Measure(ctx)
+	}
+	r.spoken(began, err)
 }

@@ -26,6 +26,10 @@ func (b *Broker) Permissions() []Permission {
 	publish := func(what, subject string, own bool) Permission {
 		return Permission{what + " (" + subject + ")", own, func(ctx context.Context, b *Broker) error { return b.tryPublish(ctx, subject) }}
 	}
+	watch := func(what, bucket string) Permission {
+		subject := stream.API(b.js, "CONSUMER.CREATE.KV_"+bucket+".check")
+		return Permission{what + " (" + subject + ")", true, func(ctx context.Context, b *Broker) error { return b.tryConsumer(ctx, "KV_"+bucket, subject) }}
+	}
 	var all []Permission
 	for _, l := range message.Lanes() {
 		pull := stream.API(b.js, "CONSUMER.MSG.NEXT."+n.Stream+"."+n.LaneConsumer(l))
@@ -38,9 +42,11 @@ func (b *Broker) Permissions() []Permission {
 		publish("write the audit trail", AuditSubject, true),
 		publish("write the ledger", b.ledger.WriteTo("check"), true),
 		publish("write the shared state", b.state.WriteTo("check"), true),
+		watch("follow the ledger", LedgerBucket),
+		watch("follow the shared state", StateBucket),
 	)
 	for _, l := range message.Lanes() {
-		all = append(all, publish("publish requests, lane "+string(l), n.LaneSubject(l), false))
+		all = append(all, publish("publish requests"+l.Suffix(", lane "), n.LaneSubject(l), false))
 	}
 	return all
 }
@@ -80,6 +86,19 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 	case apiError(err).ErrorCode != 0:
 		return nil
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return ErrUntried
+	}
+	return err
+}
+
+// tryConsumer asks for a consumer of a stream in a way that the broker does not understand, which it says before it looks for
+// the stream.
+func (b *Broker) tryConsumer(ctx context.Context, stream, subject string) error {
+	if _, err := b.open(ctx, stream); IsMissing(err) {
+		return ErrUntried
+	}
+	_, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
+	if errors.Is(err, nats.ErrNoResponders) {
 		return ErrUntried
 	}
 	return err

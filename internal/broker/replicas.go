@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/ledger"
@@ -27,7 +29,7 @@ func (n Names) stateKeys() stateKeys {
 
 const (
 	leaseTTL   = 8 * time.Second // how soon another replica takes over from one that was killed
-	leaseRenew = 2 * time.Second
+	leaseRenew = keepEvery / 2   // so that every other one comes with what else is done now and then
 )
 
 // Pause is an operator's order to stop consumption on every replica.
@@ -51,17 +53,28 @@ type Replicas struct {
 	created  time.Time     // of the goroutine that follows the bucket: when it was
 	stirring chan struct{} // full when what this replica says of itself may have changed
 
-	mu      sync.Mutex
+	conn  *nats.Conn
+	named func(error) error // an error with what the broker denied meanwhile
+	spoke chan struct{}     // full when a word of this replica was stored
+
+	mu sync.Mutex
+	touch
 	known   bool // what follows was read at least once
 	pause   *Pause
 	peers   map[string]Presence // of the whole account but this process, by key; never changed in place
 	changed chan struct{}
 	offset  time.Duration // broker's clock less ours
+
+	unleased time.Time // since when a lease can't be taken, and nobody is seen to have it; zero: that is not so
+	noLease  error     // why
 }
 
 // NewReplicas is the shared state of the deployment, after Provision; id is this process's.
 func (b *Broker) NewReplicas(id string) *Replicas {
-	return &Replicas{state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, changed: make(chan struct{}), stirring: b.stirring}
+	return &Replicas{
+		state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, conn: b.nc, named: b.named,
+		changed: make(chan struct{}), stirring: b.stirring, spoke: make(chan struct{}, 1),
+	}
 }
 
 // OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so, the
@@ -79,36 +92,63 @@ func (b *Broker) OpenReplicas(ctx context.Context, create bool) (*Replicas, erro
 
 // Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
 func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
+	r.mu.Lock()
+	r.heard = time.Now() // from now on it should be
+	r.mu.Unlock()
 	var there sync.WaitGroup
 	there.Go(func() { r.heartbeat(ctx, present) })
 	defer there.Wait()
+	status := r.conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer r.conn.RemoveStatusListener(status)
 	for {
-		err := r.follow(ctx)
+		err := r.follow(ctx, status)
 		if errors.Is(err, stream.ErrMadeAnew) {
 			r.restorePause(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() == nil && r.deafened(err) && r.conn.IsConnected() {
 			r.log.Warn("the operator's pause and the other replicas are not followed for the moment", zap.Error(err))
 		}
-		if wait(ctx, time.Second) != nil {
+		if wait(ctx, time.Second/2) != nil {
 			return nil
 		}
 	}
 }
 
-// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. What
-// fails leaves the other replicas to do it.
+// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. Until
+// Keep has looked at the new bucket it takes nothing from here. What fails for longer leaves the other replicas to do it.
 func (r *Replicas) restorePause(ctx context.Context) {
-	if p := r.Paused(); p != nil {
-		if value, err := json.Marshal(p); err == nil {
-			_, _ = r.state.Save(ctx, ledger.Write{Key: r.keys.pause, Value: value})
+	p := r.Paused()
+	if p == nil {
+		return
+	}
+	value, err := json.Marshal(p)
+	if err != nil {
+		return
+	}
+	for range 20 {
+		_, err := r.state.Save(ctx, ledger.Write{Key: r.keys.pause, Value: value})
+		if err == nil || errors.Is(err, ledger.ErrConflict) || wait(ctx, time.Second/4) != nil {
+			return
 		}
 	}
 }
 
-// follow watches the pause and what all replicas say of themselves. What was known stays so until the watch has told all
-// that there is.
-func (r *Replicas) follow(ctx context.Context) error {
+// follow watches the pause and what all replicas say of themselves, until it can't be relied on. What was known stays so
+// until the watch has told all that there is.
+func (r *Replicas) follow(ctx context.Context, status <-chan nats.Status) error {
+	for range len(status) {
+		<-status // of the connection that ended the last follow
+	}
+	if !r.conn.IsConnected() {
+		return nats.ErrConnectionReconnecting
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.watch(ctx) })
+	g.Go(func() error { return r.listen(ctx, status) })
+	return g.Wait()
+}
+
+func (r *Replicas) watch(ctx context.Context) error {
 	var pause *Pause
 	peers, told := map[string]Presence{}, false
 	know := func() {
@@ -145,7 +185,7 @@ func (r *Replicas) know(pause *Pause, peers map[string]Presence) {
 	if (r.pause == nil) != (pause == nil) {
 		r.Stir()
 	}
-	r.known, r.pause, r.peers = true, pause, maps.Clone(peers)
+	r.known, r.pause, r.peers, r.heard = true, pause, maps.Clone(peers), time.Now()
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -231,12 +271,8 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
-// untilTick is the rest of the present interval, counted from a time that is the same for all: what a process at rest does
-// now and then it does at once, and sleeps in between.
-func untilTick(d time.Duration) time.Duration {
-	now := time.Now()
-	return now.Truncate(d).Add(d).Sub(now.Round(0))
-}
+// Tick waits for the next whole multiple of d; an error when ctx ended first.
+func Tick(ctx context.Context, d time.Duration) error { return wait(ctx, stream.UntilTick(d)) }
 
 // wait waits for a while; an error when ctx ended first.
 func wait(ctx context.Context, d time.Duration) error {

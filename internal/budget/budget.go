@@ -20,8 +20,8 @@ import (
 
 const (
 	pollInterval = 30 * time.Millisecond // between two looks at a store that is late (window.wait)
-	refresh      = 5 * time.Second       // how old what OpenIn and the metric know may become
-	refreshFull  = 30 * time.Second      // the same while no call is used
+	refresh      = 5 * time.Second       // how old what Opens and the metric know may become
+	refreshStill = 30 * time.Second      // the same while calls may be had, and nobody takes any
 )
 
 // ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.
@@ -151,17 +151,19 @@ func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 	return all, nil
 }
 
-// Run keeps what OpenIn and the metric know up to date until ctx ends, which is no error.
+// Run keeps what Opens and the metric know up to date until ctx ends, which is no error.
 // Take works without it.
 func (b *Budget) Run(ctx context.Context) error {
 	for {
+		before := b.states()
 		if err := b.look(ctx); err != nil && ctx.Err() == nil {
 			b.log.Debug("what remains of the call budget is not known", zap.Error(err))
 		}
-		due := time.NewTimer(refresh)
-		if b.full() {
-			due.Reset(refreshFull)
+		every := refresh
+		if in, _ := b.Opens(message.LaneBulk); in == 0 && slices.Equal(before, b.states()) {
+			every = refreshStill
 		}
+		due := time.NewTimer(every)
 		select {
 		case <-ctx.Done():
 			due.Stop()
@@ -171,11 +173,14 @@ func (b *Budget) Run(ctx context.Context) error {
 	}
 }
 
-// full reports whether no call of any window was used, when that was last looked at.
-func (b *Budget) full() bool {
+// states are how many calls each window has left as far as is known, and of how many.
+func (b *Budget) states() (all [][2]int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !slices.ContainsFunc(b.windows, func(w *window) bool { return w.seen.Left < w.seen.Limit })
+	for _, w := range b.windows {
+		all = append(all, [2]int{w.seen.Left, w.seen.Limit})
+	}
+	return all
 }
 
 func (b *Budget) measure(window string, s State) {

@@ -32,7 +32,7 @@ type cli struct {
 	Pause       PauseCmd             `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd            `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
 	Cancel      orders.CancelCmd     `cmd:"" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a whole batch."`
-	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names log" help:"Hold a batch back, or let it go on."`
+	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, or let it go on."`
 	Approvals   approvals.ListCmd    `cmd:"" settings:"broker embedded names log" help:"Show what awaits approval, with all that an approval signs."`
 	Approve     approvals.ApproveCmd `cmd:"" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
 	Deny        approvals.DenyCmd    `cmd:"" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`

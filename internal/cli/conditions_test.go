@@ -37,25 +37,31 @@ func TestEveryConditionIsSaidEverywhere(t *testing.T) {
 		}
 		t.Run(row.Code, func(t *testing.T) {
 			t.Parallel()
-			place := newConditionPlace(t, s)
-			end := s.begin(t, place)
-			if !s.nobody {
-				place.eventually(t, "/readyz to say "+row.Code, func() string { return place.notReady(row) })
-			}
-			if s.publish {
-				place.publish(t, "waits", 900)
-			}
-			place.isSaid(t, row)
-			if end != nil {
-				end()
-				place.isUnsaid(t, row.Code)
-			}
+			s.isSaidEverywhere(t, row)
 		})
 	}
 	for code := range situations {
 		if health.Lookup(code).Code != code || !slices.ContainsFunc(health.Table(), func(r health.Row) bool { return r.Code == code }) {
 			t.Errorf("%s is brought about here, and not in the table", code)
 		}
+	}
+}
+
+// isSaidEverywhere brings it about, and ends it.
+func (s situation) isSaidEverywhere(t *testing.T, row health.Row) {
+	t.Helper()
+	place := newConditionPlace(t, s)
+	end := s.begin(t, place)
+	if !s.nobody {
+		place.eventually(t, "/readyz to say "+row.Code, func() string { return place.notReady(row) })
+	}
+	if s.publish {
+		place.publish(t, "waits", 900)
+	}
+	place.isSaid(t, row)
+	if end != nil {
+		end()
+		place.isUnsaid(t, row.Code)
 	}
 }
 

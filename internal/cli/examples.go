@@ -10,9 +10,11 @@ func examples() map[string][]string {
 		"demo":     {"worker demo", "worker demo --stay"},
 		"simulate": {"worker simulate", "worker simulate --tls --machines machines.csv --role Machine.RestrictExecution --set duplicate=201"},
 		"submit": {
-			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --wait`,
-			"worker submit --file machines.csv --batch monday --wait --report out.csv",
+			`worker submit --machine 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 --comment "Cleaned and validated" --ticket INC-4711 --lane urgent --wait`,
+			"worker submit --file machines.csv --batch monday --canary 10 --halt-on 5% --wait --report out.csv",
 		},
+		"batch list": {"worker batch list", "worker batch list --json"},
+		"batch show": {"worker batch show monday", "worker batch show monday --json"},
 		"results": {
 			"worker results --since 2d --outcome failed,rejected",
 			"worker results --batch monday --follow=false --json",

@@ -33,7 +33,9 @@ var metricNames = []string{
 	"unrestrict_deadletters_not_kept_total counter",
 	"unrestrict_deadletters_total counter code",
 	"unrestrict_in_flight gauge",
+	"unrestrict_lane_pending gauge lane",
 	"unrestrict_paused gauge reason",
+	"unrestrict_queue_expected_wait_seconds gauge lane",
 	"unrestrict_queue_pending gauge",
 	"unrestrict_request_duration_seconds histogram outcome",
 	"unrestrict_requests_total counter outcome",
@@ -144,6 +146,7 @@ func TestMetricsAfterEveryOutcome(t *testing.T) {
 		`unrestrict_condition{code="paused"}`:                                  "0",
 		`unrestrict_build_info{version="` + service.ThisBuild().Version + `"}`: "1",
 		"unrestrict_queue_pending":                                             "0",
+		`unrestrict_lane_pending{lane="bulk"}`:                                 "0",
 		"unrestrict_in_flight":                                                 "0",
 		"unrestrict_actions_followed":                                          "0",
 	})

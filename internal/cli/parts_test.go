@@ -37,7 +37,7 @@ func TestReserveIsKeptWhereActionsAreFollowed(t *testing.T) {
 					n++
 				}
 			}
-			if n := exhaust("unrestrict"); n != test.calls {
+			if n := exhaust("urgent"); n != test.calls {
 				t.Errorf("%d calls for requests, want %d", n, test.calls)
 			}
 			if n := exhaust("follow"); n != test.limit-test.calls {

@@ -229,6 +229,7 @@ var situations = map[string]situation{
 		p.drop(t, "KV_UNRESTRICT_LEDGER")
 		return nil // an hour
 	}},
+	health.OutOfTouch:        {publish: true, begin: startedAnewDenying("$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.>")},
 	health.DiskNearlyFull:    {elsewhere: "TestFullness"},
 	health.ControlUnreadable: {elsewhere: "TestControlUnreadable"},
 	health.SlowBroker: {unstarted: true, env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {

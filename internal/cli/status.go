@@ -11,6 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -68,6 +69,12 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 		field("mode", session.Yellow, d.String())
 	}
 	field("queue", "", queueText(status.Queue))
+	if text := lanesText(status.Queue); text != "" {
+		field("lanes", "", text)
+	}
+	if n := status.AwaitingApproval; n > 0 {
+		field("approval", session.Yellow, fmt.Sprintf("%s it (worker approvals)", session.Count(n, "request awaits", "requests await")))
+	}
 	field("budget", "", budgetText(status.Budget))
 	field("followed", "", session.Count(status.Followed, "action", "actions"))
 	letters, colour := "none", ""
@@ -89,6 +96,23 @@ func queueText(q admin.Queue) string {
 		text += ", the oldest for " + admin.Roughly(q.Age())
 	}
 	return text
+}
+
+// lanesText is what waits in each lane, and when the last of it is expected to be called; "" where all of it is normal and called
+// within a minute.
+func lanesText(q admin.Queue) string {
+	if q.Lanes[string(message.LaneUrgent)].Pending+q.Lanes[string(message.LaneBulk)].Pending == 0 && time.Until(q.Lanes[string(message.LaneNormal)].ExpectedAt) < time.Minute {
+		return ""
+	}
+	var parts []string
+	for _, l := range message.Lanes() {
+		text := fmt.Sprintf("%d %s", q.Lanes[string(l)].Pending, l)
+		if at := q.Lanes[string(l)].ExpectedAt; time.Until(at) >= time.Minute {
+			text += " (the last at " + admin.Clock(at) + ")"
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func budgetText(windows []admin.Window) string {

@@ -32,6 +32,29 @@ func TestWhyOfAPurgedRequest(t *testing.T) {
 	p.saysWhy(t, "purged", "ended: succeeded", "nothing: it has ended")
 }
 
+// TestWhyOfAMachineThatAPurgedRequestHolds: the request that waits for it names the one that will not come, and no call that was
+// never made.
+func TestWhyOfAMachineThatAPurgedRequestHolds(t *testing.T) {
+	t.Parallel()
+	p := newConditionPlace(t, situation{})
+	p.sim.Inject(defendersim.Fault{Op: "unrestrict", Cut: "before", Times: 1})
+	p.sim.Inject(defendersim.Fault{Op: "list", Status: 503, Code: "ServiceUnavailable", Message: "later"})
+	p.publish(t, "purged", 1)
+	p.saysWhy(t, "purged", "a look-up of whether the call of")
+	stream, err := p.js.Stream(t.Context(), "REMEDIATION")
+	if err == nil {
+		err = stream.Purge(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.publish(t, "waits", 1)
+	p.saysWhy(t, "waits", "machineBusy: ", "the machine is held by the request purged, called", "whose message is gone from its stream")
+	if _, out := p.command(t, "why", "waits"); strings.Contains(out, "the API was called") {
+		t.Error(out)
+	}
+}
+
 // TestWhyOfALostEntry: of an accepted request whose entry somebody has deleted nobody learns the end.
 func TestWhyOfALostEntry(t *testing.T) {
 	t.Parallel()

@@ -1,8 +1,13 @@
 package config
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,6 +67,7 @@ func TestDefaults(t *testing.T) {
 			Subject: "remediation.unrestrict", Stream: "REMEDIATION", Consumer: "unrestrict-worker",
 			ResultsSubject: "remediation.results", ResultsStream: "REMEDIATION_RESULTS",
 			DeadletterSubject: "remediation.deadletter", DeadletterStream: "REMEDIATION_DEADLETTER",
+			ControlSubject: "remediation.control", ControlStream: "REMEDIATION_CONTROL",
 		},
 		Provision: true, Replicas: 1, DataDir: "./data",
 		Concurrency: 16, AckWait: 20 * time.Second,
@@ -72,6 +78,7 @@ func TestDefaults(t *testing.T) {
 		Accept:   Accept{GuardAfter: time.Hour},
 		Defender: Defender{Cloud: "commercial", Auth: "default", Timeout: 30 * time.Second},
 		Admin:    Admin{Addr: "127.0.0.1:8080"},
+		Intake:   Intake{Addr: "127.0.0.1:8090"},
 		Log:      Log{Level: "info"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
@@ -83,11 +90,12 @@ func TestDefaults(t *testing.T) {
 // ends up: none is forgotten on its way, none swapped with another.
 func TestEverySetting(t *testing.T) {
 	file, policy := write(t, "file", "from-file\n"), write(t, "policy.yaml", "default: {}\n")
+	cert, key := writePair(t)
 	got, mistakes := load(t, map[string]string{
 		"NATS_URL": "a:4222, tls://b", "NATS_USER": "user", "NATS_PASSWORD_FILE": file,
 		"WORKER_EMBEDDED_ADDR": "0.0.0.0:1", "WORKER_EMBEDDED_TOKEN": "embedded",
 		"WORKER_SUBJECT": "s.a", "WORKER_STREAM": "A", "WORKER_CONSUMER": "c", "WORKER_RESULTS_SUBJECT": "s.b", "WORKER_RESULTS_STREAM": "B",
-		"WORKER_DEADLETTER_SUBJECT": "s.c", "WORKER_DEADLETTER_STREAM": "C",
+		"WORKER_DEADLETTER_SUBJECT": "s.c", "WORKER_DEADLETTER_STREAM": "C", "WORKER_CONTROL_SUBJECT": "s.d", "WORKER_CONTROL_STREAM": "D",
 		"WORKER_PROVISION": "false", "WORKER_REPLICAS": "3", "WORKER_DATA_DIR": "/var/lib/worker",
 		"WORKER_CONCURRENCY": "1024", "WORKER_ACK_WAIT": "2s", "WORKER_BACKOFF_INITIAL": "3s", "WORKER_BACKOFF_MAX": "4s",
 		"WORKER_BACKOFF_MULTIPLIER": "1.5", "WORKER_BACKOFF_RANDOMIZATION": "0.25", "WORKER_GIVE_UP_AFTER": "5s", "WORKER_RECONCILE_DELAY": "6s",
@@ -97,6 +105,8 @@ func TestEverySetting(t *testing.T) {
 		"WORKER_TRUSTED_SIGNERS": signerA + " soar=" + signerB, "WORKER_POLICY_FILE": policy, "WORKER_MAX_REQUEST_AGE": "10s", "WORKER_GUARD_AFTER": "11s",
 		"DEFENDER_CLOUD": "GCC-High", "DEFENDER_API_URL": "http://localhost:8443/", "DEFENDER_SCOPE": "scope", "DEFENDER_AUTH": "token-file",
 		"DEFENDER_TOKEN_FILE": "/not/there/yet", "DEFENDER_DISABLE_INSTANCE_DISCOVERY": "1", "DEFENDER_TIMEOUT": "12s",
+		"WORKER_INTAKE_ADDR": ":10", "WORKER_INTAKE_URL": "https://intake.example.com/", "WORKER_INTAKE_CLIENTS_FILE": "/not/there/yet", "WORKER_INTAKE_CLIENT_CA": cert,
+		"WORKER_INTAKE_TLS_CERT": cert, "WORKER_INTAKE_TLS_KEY": key,
 		"WORKER_ADMIN_ADDR": ":9", "WORKER_ADMIN_TOKEN_FILE": file, "LOG_LEVEL": "DEBUG", "LOG_FORMAT": "console",
 	})
 	if len(mistakes) > 0 {
@@ -113,7 +123,7 @@ func TestEverySetting(t *testing.T) {
 		NATS:     NATS{URLs: []string{"nats://a:4222", "tls://b"}, User: "user", Password: Secret{"from-file", file}},
 		Embedded: Embedded{Addr: "0.0.0.0:1", Token: Secret{value: "embedded"}},
 		Names: Names{
-			Subject: "s.a", Stream: "A", Consumer: "c", ResultsSubject: "s.b", ResultsStream: "B", DeadletterSubject: "s.c", DeadletterStream: "C",
+			Subject: "s.a", Stream: "A", Consumer: "c", ResultsSubject: "s.b", ResultsStream: "B", DeadletterSubject: "s.c", DeadletterStream: "C", ControlSubject: "s.d", ControlStream: "D",
 		},
 		Replicas: 3, DataDir: "/var/lib/worker",
 		Concurrency: 1024, AckWait: 2 * time.Second,
@@ -124,6 +134,7 @@ func TestEverySetting(t *testing.T) {
 		Accept:   Accept{MaxRequestAge: 10 * time.Second, GuardAfter: 11 * time.Second},
 		Defender: Defender{Cloud: "gcc-high", APIURL: "http://localhost:8443", Scope: "scope", Auth: "token-file", TokenFile: "/not/there/yet", DisableInstanceDiscovery: true, Timeout: 12 * time.Second},
 		Admin:    Admin{Addr: ":9", Token: Secret{"from-file", file}},
+		Intake:   Intake{Addr: ":10", URL: "https://intake.example.com", ClientsFile: "/not/there/yet", ClientCA: cert, TLSCert: cert, TLSKey: key},
 		Log:      Log{Level: "debug", Format: "console"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
@@ -169,7 +180,11 @@ func TestMistakes(t *testing.T) {
 		"DEFENDER_CLOUD=mars", "DEFENDER_AUTH=magic", "DEFENDER_TIMEOUT=30", "DEFENDER_TOKEN_FILE DEFENDER_AUTH=token-file", "DEFENDER_DISABLE_INSTANCE_DISCOVERY=x",
 		"DEFENDER_API_URL=http://api.example.com", "DEFENDER_API_URL=http://127.0.0.1.example.com", "DEFENDER_API_URL=http://user@example.com", "DEFENDER_API_URL=ftp://127.0.0.1",
 		"DEFENDER_API_URL=127.0.0.1:80", "DEFENDER_API_URL=https://", "DEFENDER_API_URL=https://api.example.com/base", "DEFENDER_API_URL=https://api.example.com?a=b",
-		"DEFENDER_API_URL=https://user:opensesame@api.example.com", "WORKER_ADMIN_ADDR=nowhere", "WORKER_ADMIN_ADDR=127.0.0.1:http", "LOG_LEVEL=loud", "LOG_FORMAT=runes",
+		"DEFENDER_API_URL=https://user:opensesame@api.example.com", "WORKER_ADMIN_ADDR=nowhere", "WORKER_ADMIN_ADDR=127.0.0.1:http",
+		"WORKER_INTAKE_ADDR=8090", "WORKER_INTAKE_ADDR=0.0.0.0:8090", "WORKER_INTAKE_ADDR=:8090 WORKER_INTAKE_CLIENTS_FILE=c.yaml", "WORKER_INTAKE_TLS_KEY WORKER_INTAKE_TLS_CERT=" + empty,
+		"WORKER_INTAKE_TLS_CERT WORKER_INTAKE_TLS_KEY=" + empty, "WORKER_INTAKE_TLS_CERT=" + empty + " WORKER_INTAKE_TLS_KEY=" + empty, "WORKER_INTAKE_CLIENT_CA=/not/there",
+		"WORKER_INTAKE_URL=intake.example.com", "WORKER_INTAKE_URL=https://u@intake.example.com",
+		"LOG_LEVEL=loud", "LOG_FORMAT=runes",
 	} {
 		words := strings.Split(one, " ")
 		name, _, named := strings.Cut(words[0], "=") // "NAME A=b": the mistake is NAME's
@@ -289,4 +304,24 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if s.Admin.Token.Reveal() != "opensesame" {
 		t.Error("Reveal gives something else")
 	}
+}
+
+// writePair writes a certificate and its key.
+func writePair(t *testing.T) (cert, key string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})))
 }

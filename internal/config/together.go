@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 )
 
 // together checks what must hold between settings.
@@ -77,11 +78,14 @@ func (t *Table) intake(s Intake) {
 	t.keyPair("WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_TLS_KEY", s.TLSCert, s.TLSKey)
 	addr, cert, ca := t.of("WORKER_INTAKE_ADDR"), t.of("WORKER_INTAKE_TLS_CERT"), t.of("WORKER_INTAKE_CLIENT_CA")
 	if s.Addr != "" && !IsLoopback(hostOf(s.Addr)) {
-		if cert.text == "" {
-			t.mistake(addr, "tokens would cross the network in clear; give WORKER_INTAKE_TLS_CERT and WORKER_INTAKE_TLS_KEY, or an address on loopback, such as 127.0.0.1:8090")
+		var lacks []string
+		for _, name := range []string{"WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_CLIENTS_FILE"} { // of the key keyPair speaks
+			if t.of(name).text == "" {
+				lacks = append(lacks, name)
+			}
 		}
-		if t.of("WORKER_INTAKE_CLIENTS_FILE").text == "" {
-			t.mistake(addr, "off loopback it must be said who may ask; give WORKER_INTAKE_CLIENTS_FILE, or an address on loopback, such as 127.0.0.1:8090")
+		if len(lacks) > 0 {
+			t.mistake(addr, "off loopback tokens need TLS, and a file that says who may ask; give "+strings.Join(lacks, " and ")+", or an address on loopback, such as 127.0.0.1:8090")
 		}
 	}
 	if ca.text == "" {

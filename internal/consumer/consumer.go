@@ -98,6 +98,9 @@ func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 // Delayed is how many deliveries were handed back with a delay that still runs.
 func (c *Consumer) Delayed() int { return c.delays.count() }
 
+// Waiting is how many messages were pulled that no handler has taken, for want of a slot.
+func (c *Consumer) Waiting() int { return c.slots.waiting() }
+
 // stuckAfter is many times as long as one iteration of the pull loop can take.
 const stuckAfter = time.Minute
 

@@ -21,7 +21,7 @@ const pullExpiry = time.Second
 // be redelivered only after AckWait.
 const (
 	idlePulls      = 30
-	idlePullExpiry = 4 * time.Second
+	idlePullExpiry = 5 * time.Second
 )
 
 // puller pulls messages, with one pull request at a time. The client library's Fetch (nats.go v1.55.0) mistakes a message
@@ -64,7 +64,8 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 func (p *puller) ask(probe bool, lanes int) error {
 	expiry := min(pullExpiry, p.longest)
 	if p.empty++; p.empty > idlePulls {
-		expiry = p.longest
+		now := time.Now() // it ends when the other parts of a worker at rest ask, too
+		expiry = now.Truncate(p.longest).Add(p.longest).Sub(now.Round(0))
 	}
 	if probe {
 		expiry, p.empty = min(pullExpiry/time.Duration(lanes), p.longest), 0

@@ -33,6 +33,7 @@ type slots struct {
 type waiting struct {
 	since time.Time // when its message came; zero: none waits
 	comes time.Time // until then its next message is expected
+	stuck bool      // a message of it waits for a slot, here or at the broker, to which it was given back
 }
 
 func newSlots(shared, own int) *slots {
@@ -49,10 +50,10 @@ func (s *slots) take(ctx context.Context, l message.Lane, more bool) (release fu
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.lanes[l]
-	w.since, w.comes = time.Now(), time.Time{}
+	w.since, w.comes, w.stuck = time.Now(), time.Time{}, true
 	for ctx.Err() == nil && time.Since(w.since) < patience {
 		if s.turns.Next(s.stands) == l {
-			release = s.occupy(l)
+			release, w.stuck = s.occupy(l), false
 			if more {
 				w.comes = time.Now().Add(comesWithin)
 			}
@@ -72,6 +73,19 @@ func (s *slots) vacancy(ctx context.Context, l message.Lane) {
 	for ctx.Err() == nil && s.free == 0 && (l != message.LaneUrgent || s.own == 0) {
 		s.await(ctx, time.Minute)
 	}
+	s.lanes[l].stuck = false
+}
+
+// waiting is how many lanes have a message that waits for a slot.
+func (s *slots) waiting() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.lanes {
+		if w.stuck {
+			n++
+		}
+	}
+	return n
 }
 
 // none records that the broker had nothing for a lane.

@@ -84,7 +84,8 @@ func (s *secret) spelledIn(text []byte, depth int) bool {
 	return false
 }
 
-// respelled are what text may be a spelling of. Whatever stands between digits, a line's end for example, is passed over.
+// respelled are what text may be a spelling of, each until the next is asked for. Whatever stands between digits, a line's
+// end for example, is passed over.
 func (s *secret) respelled(text []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		if bytes.ContainsAny(text, `%=\&`) && !yield(escapes.ReplaceAllFunc(text, plain)) {
@@ -94,9 +95,10 @@ func (s *secret) respelled(text []byte) iter.Seq[[]byte] {
 		if slices.ContainsFunc(text, foreign) && !yield(slices.DeleteFunc(slices.Clone(text), foreign)) {
 			return
 		}
+		out := make([]byte, 0, len(text))
 		for i := range alphabets {
 			for skip := range alphabets[i].period {
-				if out, readable := s.undigited(text, &alphabets[i], skip); readable && !yield(out) {
+				if out, readable := s.undigited(out, text, &alphabets[i], skip); readable && !yield(out) {
 					return
 				}
 			}
@@ -131,15 +133,15 @@ func digits(alphabets ...string) (values [256]int8) {
 	return values
 }
 
-// undigited is what the digits in text, but for the first few, are an encoding of. readable: so many bytes of it as a piece
-// has stand in a row that are printable or that the secret has; what was not spelled that way comes out as noise.
-func (s *secret) undigited(text []byte, a *alphabet, skip int) (out []byte, readable bool) {
+// undigited appends to out what the digits in text, but for the first few, are an encoding of. readable: so many bytes of it
+// as a piece has stand in a row that are printable or that the secret has; what was not spelled that way comes out as noise.
+// It ends where the rest is too short for a piece.
+func (s *secret) undigited(out, text []byte, a *alphabet, skip int) (_ []byte, readable bool) {
 	if len(text)*a.bits/8 < s.piece {
 		return nil, false
 	}
 	acc, have, row := 0, -skip*a.bits, 0
-	out = make([]byte, 0, len(text)*a.bits/8)
-	for _, c := range text {
+	for i, c := range text {
 		d := a.values[c]
 		if d < 0 {
 			continue
@@ -154,7 +156,9 @@ func (s *secret) undigited(text []byte, a *alphabet, skip int) (out []byte, read
 		b := byte(acc >> have)
 		out = append(out, b)
 		if row++; (b < ' ' || b > '~') && !s.has[b] {
-			row = 0
+			if row = 0; !readable && 1+(len(text)-i)*a.bits/8 < s.piece {
+				return nil, false
+			}
 		}
 		readable = readable || row >= s.piece
 	}

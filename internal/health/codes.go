@@ -26,6 +26,7 @@ const (
 	Denied            = "denied"
 	StreamFull        = "streamFull"
 	NotPublished      = "notPublished"
+	OutOfTouch        = "outOfTouch"
 
 	Throttled     = "throttled"
 	StandingStill = "standingStill"

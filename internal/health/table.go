@@ -131,9 +131,9 @@ var table = []Row{
 	},
 	{
 		Code: NotUnderstood, Stops: true,
-		Means:  "A replica says what this version does not understand",
-		Remedy: "ask with that replica's version of the worker",
-		Ends:   "when all replicas have one version",
+		Means:  "A replica says what this version does not understand, or a key of `UNRESTRICT_STATE` does, which the message names",
+		Remedy: "ask with that replica's version of the worker. A key that no version wrote: `nats kv del` it; that of a closure `worker resume --closure` replaces",
+		Ends:   "when all replicas have one version, and the key can be read",
 	},
 	{
 		Code: Missing, Stops: true,
@@ -188,6 +188,12 @@ var table = []Row{
 		Means:  "A result, a dead letter or an audit record can't be published. It waits in the ledger; nothing more is called but for a probe now and then",
 		Remedy: "the message has the broker's error: limits of the account, a missing permission, no quorum",
 		Ends:   "with the first message that is stored",
+	},
+	{
+		Code: OutOfTouch, Stops: true, Holds: Calls,
+		Means:  "This replica can't follow `UNRESTRICT_STATE`, so that it would not learn of `worker pause`, of a closure by another replica's 429 or of the others' limits; while it does not know, it takes nothing",
+		Remedy: "the message says why: mostly a missing permission (`worker check` names it) or the account's limit of consumers",
+		Ends:   "when the bucket can be followed again, tried every few seconds",
 	},
 	{
 		Code: Throttled, Stops: true,

@@ -146,7 +146,7 @@ func (r AuditRecord) Recovered() (key string, e Entry, ok bool) {
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: req.Owner() != "",
 		Lane: r.Lane, Source: r.Message, ReplayOf: r.ReplayOf, AskedAt: r.PublishedAt, ReceivedAt: r.ReceivedAt,
-		CalledAt: r.ReceivedAt.Add(-time.Hour), Attempts: r.Attempts, Allowed: r.Policy == policyAllowed,
+		CalledAt: r.ReceivedAt.Add(-time.Hour), Attempts: r.Attempts, Allowed: r.Policy == policyAllowed, Approval: r.Approval,
 		Follow: true, Adopted: r.Adopted, ActionID: r.ActionID, AcceptedAt: r.DecidedAt, Calls: r.Calls, CallsOmitted: r.CallsOmitted,
 	}, true
 }

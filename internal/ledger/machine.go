@@ -33,30 +33,46 @@ type actionOwner struct {
 // maxActions bounds a machine's memory of whose its actions are; older ones are long final.
 const maxActions = 32
 
-// LoadMachine reads the record and says whether it is busy with another request's call.
-func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphaned time.Duration) (m Machine, busy bool, err error) {
-	rec, err := l.Load(ctx, machineKey(stream, id))
+// UnreadError is a value beside a request's own that can't be read, and that the request waits for.
+type UnreadError struct {
+	Key string
+	Err error
+}
+
+func (e *UnreadError) Error() string { return fmt.Sprintf("%s: %v", e.Key, e.Err) }
+
+func (e *UnreadError) Unwrap() error { return e.Err }
+
+// LoadMachine reads the record and says whether it is busy with another request's call, and with whose; nil: it is not.
+func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphaned time.Duration) (m Machine, busy *Entry, err error) {
+	key := machineKey(stream, id)
+	rec, err := l.Load(ctx, key)
 	if err != nil {
-		return Machine{}, false, fmt.Errorf("read the machine's record: %w", err)
+		return Machine{}, nil, fmt.Errorf("read the machine's record: %w", err)
 	}
 	m.Revision = rec.Revision
 	if rec.Value == nil {
-		return m, false, nil
+		return m, nil, nil
 	}
 	if err := decode(rec.Value, &m, &m.Version); err != nil {
-		return Machine{}, false, fmt.Errorf("the machine's record: %w", err)
+		return Machine{}, nil, &UnreadError{key, err}
 	}
 	if m.Holder == self {
-		return m, false, nil
+		return m, nil, nil
 	}
-	holder, err := Load(ctx, l, m.Holder)
+	if rec, err = l.Load(ctx, m.Holder); err != nil {
+		return Machine{}, nil, fmt.Errorf("read the machine's holder: %w", err)
+	}
+	holder, err := DecodeEntry(rec)
 	if err != nil {
-		return Machine{}, false, err
+		return Machine{}, nil, &UnreadError{m.Holder, err}
 	}
 	m.remember(holder.ActionID, m.Holder)
-	calling := holder.State == StateCalled || holder.State == StateUnknown
 	// A holder whose message was purged would hold the machine for ever.
-	return m, calling && time.Since(holder.Written) < orphaned, nil
+	if (holder.State == StateCalled || holder.State == StateUnknown) && time.Since(holder.Written) < orphaned {
+		busy = &holder
+	}
+	return m, busy, nil
 }
 
 func (m *Machine) remember(action, entry string) {

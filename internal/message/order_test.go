@@ -94,7 +94,10 @@ func TestOrderComesBack(t *testing.T) {
 		if invalid != nil {
 			t.Fatal(invalid)
 		}
-		got.Ref, got.Stored = "", time.Time{}
+		if is := o.Verb == VerbApprove; is != (got.Text == string(payload)) || is != (got.Subject == "remediation.control") {
+			t.Errorf("of what was signed it has %q, on %q", got.Text, got.Subject)
+		}
+		got.Ref, got.Stored, got.Subject, got.Text = "", time.Time{}, "", ""
 		if diff := cmp.Diff(o, got); diff != "" {
 			t.Error(diff)
 		}
@@ -167,4 +170,23 @@ func FuzzOrder(f *testing.F) {
 			t.Errorf("%q became %q: %v", payload, again, invalid)
 		}
 	})
+}
+
+// TestVerdictsFitIntoARecord: the largest reason fits, in any characters as our commands write them; blanks around it do not.
+func TestVerdictsFitIntoARecord(t *testing.T) {
+	o := Order{Verb: VerbApprove, ID: strings.Repeat("x", 256), Digest: sampleDigest, Run: 1, Reason: strings.Repeat("ü", maxReason), IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour)}
+	payload, err := o.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, invalid := (Rules{}).ParseOrder(orderDelivery(string(payload), nil)); invalid != nil {
+		t.Error(invalid)
+	}
+	large := `{"verb":"deny","id":"x"` + strings.Repeat(" ", maxVerdict) + "}"
+	if _, invalid := (Rules{}).ParseOrder(orderDelivery(large, nil)); invalid == nil || invalid.Code != CodeTooLarge {
+		t.Errorf("%v", invalid)
+	}
+	if _, invalid := (Rules{}).ParseOrder(orderDelivery(strings.Replace(large, "deny", "cancel", 1), nil)); invalid != nil {
+		t.Error(invalid)
+	}
 }

@@ -178,8 +178,8 @@ func (r Result) body() ([]byte, error) {
 
 // EncodeJSON leaves < and > as they are: people search in results and records.
 func EncodeJSON(value any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	b := bytes.NewBuffer(make([]byte, 0, 1024)) // what most have, so that it need not grow
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(value)
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err

@@ -33,8 +33,11 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 		}
 		e, s, err = p.mayCall() // that may have taken a minute
 	}
-	if err != nil || s.do != doCall {
-		return e, s, err
+	if err != nil {
+		return p.notCalled(err)
+	}
+	if s.do != doCall {
+		return e, s, nil
 	}
 	if p.Config.DryRun {
 		if err := p.guard(); err != nil {
@@ -117,7 +120,7 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	// At the first delivery the machine is nearly always free, and taking it shows whether it is. If it was found busy
 	// before, it is read first, so that waiting for it costs no call of the budget.
 	if p.d.Attempt > 1 && !p.Config.DryRun {
-		if f.busy, err = p.readMachine(); err != nil || f.busy {
+		if f.busy, err = p.machineHeld(); err != nil || f.busy {
 			return f, err
 		}
 	}
@@ -198,6 +201,10 @@ func (p *attempt) permit() (permit defender.Permit, err error) {
 func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	if errors.Is(err, errMachineBusy) {
 		e, s := machineBusy(p.e, p.facts())
+		return e, s, nil
+	}
+	if unread, is := errors.AsType[*ledger.UnreadError](err); is && errors.Is(err, ledger.ErrGarbled) {
+		e, s := machineUnread(p.e, unread.Error())
 		return e, s, nil
 	}
 	if over, is := errors.AsType[refused](err); is {

@@ -96,17 +96,13 @@ func (p *attempt) updateBreaker(s step) {
 	}
 }
 
-// backInLine is how soon a message that waits for quota is back in its lane: before the next call is free as a rule, or those
-// behind it overtake it. It costs nothing, because nothing is pulled while no call can be had.
-const backInLine = time.Second
-
 // nak naks the message. One that met a fault is redelivered only after the breaker's next probe.
 func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
 	}
-	if s.quota {
-		s.after = min(s.after, backInLine)
+	if s.quota { // back in its lane at once, or those behind it overtake it; nothing is pulled while no call can be had
+		s.after = 0
 	}
 	return message.Later(s.after, s.cause)
 }

@@ -207,7 +207,16 @@ func machineBusy(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return putOff(e, wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), causeBusy))
 }
 
-const causeBusy = "machineBusy"
+// machineUnread waits for somebody who mends what the ledger has of the machine.
+func machineUnread(e ledger.Entry, why string) (ledger.Entry, step) {
+	e.LastError = &message.Failure{Code: causeGarbled, Origin: message.OriginWorker, Message: "what the ledger has of the machine makes no sense: " + why}
+	return putOff(e, wait(time.Minute, causeGarbled))
+}
+
+const (
+	causeBusy    = "machineBusy"
+	causeGarbled = "garbled"
+)
 
 // maxQuotaDelay bounds the redelivery delay of a message that waits for quota. A short delay costs nothing, because nothing
 // is pulled while no call can be had. And once the limits are raised, what waits goes on at once, before newer messages.

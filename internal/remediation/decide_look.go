@@ -205,5 +205,17 @@ func (d decider) holderTimeout() time.Duration {
 	return min(max(d.GiveUpAfter, alive), ledger.Retention)
 }
 
+// goneAfter is how long after its last write a holder loses the machine if its message is seen to be gone: by then nobody has it
+// in hand, and the margins of the API's clock are behind its call.
+func (d decider) goneAfter() time.Duration {
+	return max(5*time.Minute, longestStart+d.Timeout+11*d.ReconcileDelay)
+}
+
+// leftBehind is a called entry that nobody takes up. Facts: now.
+func (d decider) leftBehind(e ledger.Entry, f facts) ledger.Entry {
+	e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
+	return e
+}
+
 // longestStart is how long after its intent a call of any version can begin.
 const longestStart = 10 * time.Second

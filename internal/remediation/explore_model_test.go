@@ -34,6 +34,11 @@ type universe struct {
 	freezes int8
 	lates   int8
 	looks   int8
+	orders  int8
+	asks    int8 // people are: 1: and nobody has approved, 2: somebody has; 0: nobody is asked
+	denies  int8 // still to come
+	denied  int8 // as ordered
+	ordered int8 // how many ticks ago somebody ordered the request to be cancelled, from 1 on; 0: nobody has
 }
 
 // rec is an entry as far as decisions rest on it.
@@ -43,6 +48,7 @@ type rec struct {
 	written                 int8 // age
 	due                     int8 // age, below 0; 0: none
 	action, outcome, source int8
+	approval                int8 // that it awaits: 1: not asked for, 2: asked for, 3: given; 0: none
 	dead, published         bool
 }
 
@@ -128,7 +134,7 @@ const (
 var (
 	owners   = [...]string{"", "r0", "r1", "dead"}
 	states   = [...]ledger.State{"", ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal}
-	outcomes = [...]string{"", message.Submitted, message.Succeeded, message.Failed, message.Rejected, message.Abandoned}
+	outcomes = [...]string{"", message.Submitted, message.Succeeded, message.Failed, message.Rejected, message.Abandoned, message.Cancelled}
 	messages = [...]string{"", "m0", "m1"}
 )
 
@@ -165,6 +171,12 @@ func (r rec) entry() ledger.Entry {
 	if r.due != 0 {
 		e.NotBefore = ago(r.due)
 	}
+	if r.approval > 0 {
+		e.Approval = &ledger.Approval{Required: 1, Digest: "d", Since: tableNow, ExpiresAt: tableNow.Add(time.Hour), Asked: r.approval > 1}
+	}
+	if r.approval == 3 {
+		e.Approval.Given = []ledger.Verdict{{By: "ann"}}
+	}
 	if r.outcome > 0 && r.action == 0 {
 		e.Error = &message.Failure{Code: "x"}
 	}
@@ -184,6 +196,15 @@ func recordOf(e ledger.Entry) rec {
 	}
 	if !e.Dead {
 		r.source = 0
+	}
+	switch a := e.Approval; {
+	case a == nil || e.State == ledger.StateSubmitted || e.State == ledger.StateFinal:
+	case len(a.Given) > 0:
+		r.approval = 3
+	case a.Asked:
+		r.approval = 2
+	default:
+		r.approval = 1
 	}
 	if e.ActionID != "" {
 		r.action = int8(e.ActionID[1] - '0')
@@ -291,6 +312,7 @@ type rules struct {
 	hasty      bool // what is decided is published without being written first
 	forward    bool // acknowledged before it is published
 	marksFirst bool // marked as published before it is
+	deaf       bool // what was ordered is not asked for right before the intent
 }
 
 func theRules() rules {

@@ -8,6 +8,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/defender"
 	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/policy"
 )
 
 // explorer knows all that can happen next in a universe.
@@ -51,6 +52,23 @@ func (x *explorer) moves(u universe) {
 			n.write(u.late.e, -1)
 			x.emit("the late write arrives", n, "")
 		}
+	}
+	if u.orders > 0 {
+		n := u
+		n.orders--
+		n.ordered = 1
+		x.emit("somebody orders it to be cancelled", n, "")
+	}
+	if u.asks == 1 {
+		n := u
+		n.asks = 2
+		x.emit("somebody approves", n, "")
+	}
+	if u.denies > 0 {
+		n := u
+		n.denies--
+		n.denied = 1
+		x.emit("somebody denies", n, "")
 	}
 	if n, ok := u.tick(); ok && n != u {
 		x.emit("a tick", n, "")
@@ -134,6 +152,12 @@ func (x *explorer) takes(u universe, i int, say sayer) {
 func (x *explorer) intends(u universe, i int, say sayer) {
 	n := u
 	q := &n.procs[i]
+	if x.facts(u, i).halts() && !x.deaf {
+		e, s := x.decider(i).beforeCall(q.e.entry(), x.facts(u, i))
+		n.route(i, e, s, &x.rules)
+		say(n, "learns what people say, or do not say")
+		return
+	}
 	q.e, q.at = recordOf(x.decider(i).intended(q.e.entry(), tableNow, tableNow)), taking
 	if x.unintended {
 		q.at = posting
@@ -188,7 +212,20 @@ func (x *explorer) decider(i int) decider {
 }
 
 func (x *explorer) facts(u universe, i int) facts {
-	return facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, orphaned: x.orphaned, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
+	f := facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, orphaned: x.orphaned, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
+	if u.ordered > 0 {
+		f.ordered.cancel = &ledger.Cancel{Order: "C:1"}
+	}
+	if u.asks > 0 {
+		f.approval = approval{asking: asking{need: &policy.Approvals{Required: 1, By: []string{"ann"}, Within: time.Hour}, digest: "d"}}
+	}
+	if u.asks == 2 {
+		f.approval.given = []ledger.Verdict{{By: "ann"}}
+	}
+	if u.denied > 0 {
+		f.approval.denied = &ledger.Verdict{By: "ben"}
+	}
+	return f
 }
 
 // stand reads the ledger and decides where the run stands.
@@ -226,6 +263,8 @@ func (u *universe) finish(i int, r *rules) {
 	switch {
 	case do(p.do) == doWait:
 		*p = proc{}
+	case do(p.do) == doAsk: // and published it, which the stream knows again
+		p.e.approval, p.do, p.at = 2, int8(doWait), writing
 	case do(p.do) == doPublish && states[p.e.state] == ledger.StateFinal && !r.forward:
 		p.at = publishing
 		if r.marksFirst {
@@ -259,6 +298,15 @@ func (x *explorer) post(u universe, i int, say sayer) {
 			}
 			if u.effects > 0 {
 				wrong = "contract 6.2: called again behind a call that took place"
+			}
+			if u.asks == 1 {
+				wrong = "contract 9: called without approval"
+			}
+			if u.denied > 2 {
+				wrong = "contract 9: called longer after the denial than an intent may be old"
+			}
+			if u.ordered > 2 {
+				wrong = "contract 9: called longer after the order than an intent may be old"
 			}
 			x.emit(x.name("r%d: sends the POST", i), n, wrong)
 			return

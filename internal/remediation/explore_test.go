@@ -17,7 +17,7 @@
 //
 // Of the worker: nothing comes between the check of the permit's age and the first byte (contract 6.2 says so). A process
 // works at once, or freezes and goes on later. Left out: other requests for the machine, what never leaves it, stale reads
-// (decisions rest on writes), replays, and giving up by any other way than failed looks.
+// (decisions rest on writes), replays, the end of the time within which approval is awaited, and giving up by any other way than failed looks.
 //
 // It checks contract 6.1: one final result, durable before it is published, true to what the API did, and from everywhere a
 // way to the end; and 6.2: no call while an earlier one may take place or did.
@@ -139,11 +139,33 @@ func beside(u universe) universe {
 	return u
 }
 
+// ordering is a universe in which somebody orders the request to be cancelled, at any time.
+func ordering(u universe) universe {
+	u.orders = 1
+	return u
+}
+
+// approving is a universe in which people are asked first, and somebody approves at any time.
+func approving(u universe) universe {
+	u.asks = 1
+	return u
+}
+
+// denying is one in which somebody has approved, and somebody else denies it at any time.
+func denying(u universe) universe {
+	u.asks, u.denies = 2, 1
+	return u
+}
+
 // The contract holds in every universe.
 func TestExplore(t *testing.T) {
-	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0))}
+	bounds := []universe{
+		start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0)),
+		ordering(start(1, 0, 0, 0, 0)), ordering(start(0, 1, 0, 0, 0)), ordering(start(0, 0, 1, 1, 0)), ordering(start(0, 0, 0, 0, 1)),
+		approving(start(1, 0, 0, 0, 0)), approving(start(0, 1, 0, 0, 0)), denying(start(1, 0, 0, 0, 0)), denying(start(0, 0, 1, 0, 0)),
+	}
 	for _, first := range bounds {
-		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks), func(t *testing.T) {
+		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d, orders %d, asks %d, denials %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks, first.orders, first.asks, first.denies), func(t *testing.T) {
 			t.Parallel()
 			began := time.Now()
 			count, trace, wrong := explore(theRules(), first)
@@ -217,6 +239,24 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 		"a look that began before it was due does not count": {beside(start(0, 1, 0, 0, 0)), func(r *rules) {
 			r.serves = func(look, need) bool { return true }
 		}, "6.2"},
+		"what was ordered is asked for right before the intent": {ordering(start(0, 0, 0, 1, 0)), func(r *rules) { r.deaf = true }, "9"},
+		"nothing is called before it is approved":               {approving(start(0, 0, 0, 0, 0)), func(r *rules) { r.deaf = true }, "9"},
+		"what may have been called is found out before it is denied": {denying(start(1, 0, 0, 0, 0)), func(r *rules) {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
+				if f.approval.denied != nil && (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) {
+					return reject(e, f, denial(f.approval.denied))
+				}
+				return d.next(e, f)
+			}
+		}, "6.1"},
+		"what may have been called is found out before it is taken back": {ordering(start(1, 0, 0, 0, 0)), func(r *rules) {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
+				if f.ordered.cancel != nil && (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) {
+					return takenBack(e, f)
+				}
+				return d.next(e, f)
+			}
+		}, "9"},
 		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "6."},
 		"the call within its permit's time":   {start(0, 0, 0, 1, 0), func(r *rules) { r.unlimited = true }, "6.2"},
 		"compare and swap":                    {start(0, 0, 0, 0, 0), func(r *rules) { r.blind = true }, "6."},

@@ -80,6 +80,9 @@ func (n *network) setDown(down bool) {
 // serveAPI is the simulated API, at which a replica can die: before its call takes effect, or before it has the answer.
 func (w *world) serveAPI(rw http.ResponseWriter, q *http.Request) {
 	r := w.replica(q.UserAgent())
+	if r != nil && r.astray.Load() {
+		panic(http.ErrAbortHandler)
+	}
 	if r == nil || !strings.HasSuffix(q.URL.Path, "/unrestrictCodeExecution") {
 		w.api.ServeHTTP(rw, q)
 		return

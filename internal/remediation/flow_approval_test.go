@@ -332,3 +332,71 @@ func TestApprovedIsJudgedAnew(t *testing.T) {
 		})
 	}
 }
+
+// What does not count is recorded with why; what counts, or may yet, without.
+func TestVerdictsAreWeighed(t *testing.T) {
+	inOffice(t, twoOfThree, setup{}, func(o *office) {
+		digest := o.asks("soar", "r", 1, field{"requestedBy", `"Ann"`})
+		o.awaits("r", 1)
+		ended := o.asks("ann", "ended", 2)
+		o.settledBut("r")
+		other := "sha256:" + strings.Repeat("0", 64)
+		of := func(v message.Order, signer string, run int) message.Order {
+			v.Signer, v.Run = signer, run
+			return v
+		}
+		for _, c := range []struct {
+			by    string
+			order message.Order
+			want  string
+		}{
+			{"ben", approve("r", digest), ""},
+			{"ben", approve("later", digest), ""},
+			{"ben", of(approve("r", digest), "", 2), ""},
+			{"ben", of(approve("r", digest), "soar", 1), ""},
+			{"ben", deny("r", other), remediation.CodeOtherDigest},
+			{"ben", approve("r", other), remediation.CodeOtherDigest},
+			{"ann", approve("r", digest), remediation.CodeOwnRequest},
+			{"soar", approve("r", digest), message.CodePolicy},
+			{"eve", approve("r", digest), message.CodePolicy},
+			{"ben", approve("ended", ended), remediation.CodeTooLate},
+			{"stranger", approve("r", digest), message.CodeUnknownSigner},
+		} {
+			o.says(c.by, c.order)
+			subject := o.broker.Names().ControlStream
+			s, err := o.broker.JS().Stream(o.ctx, subject)
+			o.must(err)
+			info, err := s.Info(o.ctx)
+			o.must(err)
+			m, err := s.GetMsg(o.ctx, info.State.LastSeq)
+			o.must(err)
+			o.passes(2 * time.Second) // it is heard
+			o.must(o.replicas[0].submitter.RecordOrder(o.ctx, message.Delivery{Stream: subject, Sequence: m.Sequence, Subject: m.Subject, Header: message.Header(m.Header), Data: m.Data, Published: m.Time}))
+			o.readTrail()
+			r := o.trail.records[len(o.trail.records)-1]
+			got := ""
+			if r.Error != nil {
+				got = r.Error.Code
+			}
+			if r.Kind != ledger.AuditOrdered || got != c.want || got == "" && r.Signature == "" {
+				t.Errorf("%s of %s by %s: %q, want %q: %+v", c.order.Verb, c.order.ID, c.by, got, c.want, r.Error)
+			}
+		}
+		o.says("carl", approve("r", digest))
+		o.settled(5 * time.Minute)
+		o.releasedBy("r", "ben", "carl")
+	})
+}
+
+// settledBut waits for the end of all requests but one.
+func (o *office) settledBut(id string) {
+	o.t.Helper()
+	o.until("the others to end", time.Minute, func() bool {
+		for _, e := range o.entries() {
+			if e.ID != id && !e.Published {
+				return false
+			}
+		}
+		return true
+	})
+}

@@ -25,7 +25,7 @@ func TestOldBulkGoesAtFullSpeed(t *testing.T) {
 		within   time.Duration
 	}{
 		"in bursts":                  {requests: burst, within: within},
-		"calls come free one by one": {requests: 450, drip: true, within: 21 * time.Minute},
+		"calls come free one by one": {requests: 440, drip: true, within: 21 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, setup{

@@ -12,14 +12,15 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota.
-func (t *Tracker) follow(ctx context.Context) {
+// follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota. It
+// ends with ctx (nil), or with the error of a look if another replica is to try.
+func (t *Tracker) follow(ctx context.Context) error {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
 	failures := 0
 	for {
 		if t.Following() == 0 {
 			if t.awaitFirst(ctx) != nil {
-				return
+				return nil
 			}
 			interval, last, failures = t.Config.Interval, time.Now(), 0
 			continue
@@ -34,7 +35,7 @@ func (t *Tracker) follow(ctx context.Context) {
 		shown := t.shown(last.Add(t.Config.Interval))
 		if rest := time.Until(last.Add(due)); rest > 0 && !shown.whole {
 			if sleep(ctx, min(rest, time.Second)) != nil {
-				return
+				return nil
 			}
 			continue
 		}
@@ -50,9 +51,9 @@ func (t *Tracker) follow(ctx context.Context) {
 			failures = 0
 			t.Shared.over(health.NotFollowing)
 		case ctx.Err() == nil:
-			t.Log.Warn("following is held up", zap.Error(err))
-			if failures++; failures > 1 && !t.Shared.mayNotList() { // the first may be a single bad answer
-				t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+			failures++
+			if t.failed(failures, err) {
+				return err
 			}
 		}
 		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
@@ -62,6 +63,17 @@ func (t *Tracker) follow(ctx context.Context) {
 			interval = t.longest()
 		}
 	}
+}
+
+// failed says that rounds in a row have failed, and whether another replica is to try: the way to the API may be broken from
+// here alone.
+func (t *Tracker) failed(rounds int, err error) (letGo bool) {
+	t.Log.Warn("following is held up", zap.Error(err))
+	if rounds == 1 || t.Shared.mayNotList() { // a single bad answer, or everybody's
+		return false
+	}
+	t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+	return rounds >= letGoAfter && t.Config.Others != nil && t.Config.Others()
 }
 
 // awaitFirst waits until there is something to follow. It is looked at after one interval.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
@@ -40,7 +42,7 @@ func (p *attempt) writeIntent() error {
 	err = p.m.Wrote(machine)
 	if errors.Is(err, ledger.ErrConflict) && p.m.Revision == 0 {
 		var busy bool
-		if busy, err = p.readMachine(); err == nil && !busy {
+		if busy, err = p.machineHeld(); err == nil && !busy {
 			err = p.m.Take(p.work, p.Ledger, p.Rules.Stream, e.MachineID, p.key)
 		} else if err == nil {
 			err = errMachineBusy
@@ -64,9 +66,37 @@ func (p *attempt) revertIntent(err error) error {
 // errMachineBusy is another request's call for the same machine.
 var errMachineBusy = errors.New("another request's call for this machine is under way")
 
-func (p *attempt) readMachine() (busy bool, err error) {
+// readMachine reads the machine's record. busy is the other request that may be calling for it; nil: none.
+func (p *attempt) readMachine() (busy *ledger.Entry, err error) {
 	p.m, busy, err = ledger.LoadMachine(p.work, p.Ledger, p.Rules.Stream, p.e.MachineID, p.key, decider(p.Config).holderTimeout())
 	return busy, err
+}
+
+// machineHeld reads the machine's record, and reports whether another request holds it. One whose message is gone from its
+// stream nobody takes up: it is given up long before its time. It is written first that it is not known what became of its
+// call. So if it is published again, it looks for that call, though its machine has another holder by then, which else would
+// prove that there was none.
+func (p *attempt) machineHeld() (bool, error) {
+	holder, err := p.readMachine()
+	if err != nil || holder == nil {
+		return false, err
+	}
+	d := decider(p.Config)
+	if time.Since(holder.Written) < d.goneAfter() {
+		return true, nil
+	}
+	if waits, err := p.Publisher.Unacked(p.work, holder.Source); err != nil || waits {
+		return true, err
+	}
+	if holder.State == ledger.StateCalled {
+		unknown := d.leftBehind(*holder, p.facts())
+		if err := ledger.Save(p.work, p.Ledger, p.m.Holder, &unknown, 0); err != nil {
+			return true, err
+		}
+	}
+	p.Log.Info("a machine is taken from a request whose message is gone from its stream",
+		p.about(p.e.ID, zap.String("machine_id", p.e.MachineID), zap.String("holder", holder.ID))...)
+	return false, nil
 }
 
 // apiTime is a time that the API's clock has certainly passed by now, less a margin. While the API's clock was never

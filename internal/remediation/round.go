@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -63,7 +64,9 @@ func (r *round) list() error {
 
 func (r *round) ask(q defender.Query) (defender.Page, error) {
 	r.calls++
+	answered := r.Shared.holdAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered the list of them for more than 10 s")
 	page, err := r.Defender.Page(r.ctx, "follow", q)
+	answered()
 	if a, is := errors.AsType[*defender.Error](err); is || err == nil {
 		r.Shared.listed(a)
 	}
@@ -147,7 +150,9 @@ func (r *round) singles() error {
 // lookUp asks for one action by its id, and ends its run if it is final, overdue or gone for good.
 func (r *round) lookUp(f *followed, overdue bool) error {
 	r.calls++
+	answered := r.Shared.holdAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered for one of them for more than 10 s")
 	a, err := r.Defender.Action(r.ctx, "follow", f.action)
+	answered()
 	answer, is := errors.AsType[*defender.Error](err)
 	switch {
 	case err == nil && !overdue && !a.Final():

@@ -21,6 +21,7 @@ type SharedState struct {
 	unclear       map[string]unclearRequest       // by key
 	served        time.Time                       // when the API last took a call, for any request
 	causes        map[string]health.Condition     // by code
+	lapses        map[string]time.Time            // when a cause is over by itself, by code
 	waiting       map[string]time.Time            // requests that wait for quota, and when they are redelivered at the latest
 	guarded       time.Time                       // when the guard was asked last
 	lastList      time.Time                       // when the API listed actions last
@@ -61,6 +62,26 @@ func (n *SharedState) hold(code, message string) {
 		c.Since = old.Since
 	}
 	n.causes[code] = c
+	delete(n.lapses, code)
+}
+
+// holdAfter is hold once d has passed, unless it is stopped before.
+func (n *SharedState) holdAfter(d time.Duration, code, message string) (stop func()) {
+	var mu sync.Mutex
+	stopped := false
+	timer := time.AfterFunc(d, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !stopped {
+			n.hold(code, message)
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
 }
 
 // over records that causes are gone.
@@ -69,7 +90,18 @@ func (n *SharedState) over(codes ...string) {
 	defer n.mu.Unlock()
 	for _, code := range codes {
 		delete(n.causes, code)
+		delete(n.lapses, code)
 	}
+}
+
+// lapse has a cause be over in d, unless it is held again.
+func (n *SharedState) lapse(code string, d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lapses == nil {
+		n.lapses = map[string]time.Time{}
+	}
+	n.lapses[code] = time.Now().Add(d)
 }
 
 // listed records whether the API lists actions. A list that it refuses is no matter of the query, as far as is known.
@@ -107,6 +139,12 @@ func (n *SharedState) lastListed() time.Time {
 func (n *SharedState) Conditions() []health.Condition {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for code, at := range n.lapses {
+		if !time.Now().Before(at) {
+			delete(n.causes, code)
+			delete(n.lapses, code)
+		}
+	}
 	all := slices.SortedFunc(maps.Values(n.causes), func(a, b health.Condition) int { return cmp.Compare(a.Code, b.Code) })
 	if c, is := n.unpublishableNow(); is {
 		all = append(all, c)

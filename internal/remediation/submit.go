@@ -271,8 +271,12 @@ func (p *attempt) outcomeOf(err error) message.Outcome {
 	case errors.Is(err, ledger.ErrNewer):
 		return message.Later(time.Minute, "newerVersion")
 	case errors.Is(err, ledger.ErrGarbled):
-		p.Log.Error("a request waits: its ledger entry is not understood", p.about(p.req.ID, zap.String("key", p.key), zap.Error(err))...)
-		return message.Later(time.Minute, "garbled")
+		key := p.key
+		if unread, is := errors.AsType[*ledger.UnreadError](err); is {
+			key = unread.Key
+		}
+		p.Log.Error("a request waits: what the ledger has of it is not understood", p.about(p.req.ID, zap.String("key", key), zap.Error(err))...)
+		return message.Later(time.Minute, causeGarbled)
 	case errors.Is(err, message.ErrTooLarge): // as of a results stream that somebody has made for smaller messages
 		return p.unpublishable(err)
 	case p.wait.Err() != nil || p.work.Err() != nil:

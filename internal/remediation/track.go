@@ -34,6 +34,7 @@ type TrackConfig struct {
 	Windows   []Window      // the limits in force; none: no limit
 	MaxAction int           // as in SubmitConfig
 	Contended func() bool   // requests wait for quota
+	Others    func() bool   // another replica might follow where this one fails; nil: none
 }
 
 // Tracker follows accepted actions to their end. It runs on one replica at a time, but correctness does not depend on that:
@@ -88,8 +89,10 @@ type followed struct {
 func (f *followed) since() time.Time { return f.created.Add(-time.Second).Truncate(time.Second) }
 
 const (
-	pageSize       = 10_000      // the API's largest page [doc]
-	listLag        = time.Minute // younger actions may be missing from the list
+	pageSize       = 10_000           // the API's largest page [doc]
+	listLag        = time.Minute      // younger actions may be missing from the list
+	slowLook       = 10 * time.Second // not answered for so long, it is said; it may yet be
+	letGoAfter     = 3                // failed rounds in a row, where another replica might do better
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
@@ -108,40 +111,57 @@ func (t *Tracker) Run(ctx context.Context) error {
 	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
 	t.looked = time.Now()
 	t.mu.Unlock()
-	defer t.forget()
 	synced := make(chan struct{})
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return t.Feed.Entries(ctx, func() { close(synced) }, t.learn)
-	})
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return t.feed(running, synced) })
 	g.Go(func() error {
 		select {
-		case <-ctx.Done():
+		case <-running.Done():
 			return nil
 		case <-synced:
 		}
-		t.follow(ctx)
+		return t.follow(running)
+	})
+	g.Go(func() error {
+		t.sweep(running)
 		return nil
 	})
 	g.Go(func() error {
-		t.sweep(ctx)
+		t.cancelActions(running)
 		return nil
 	})
-	g.Go(func() error {
-		t.cancelActions(ctx)
-		return nil
-	})
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
-		return err
+	err := g.Wait()
+	if ctx.Err() != nil {
+		err = nil
 	}
-	return nil
+	t.forget(err)
+	return err
 }
 
-func (t *Tracker) forget() {
+// feed learns of all entries until the watch of them breaks. A watch that can't begin shows nothing that is to be followed.
+func (t *Tracker) feed(ctx context.Context, synced chan struct{}) error {
+	err := t.Feed.Entries(ctx, func() { close(synced) }, t.learn)
+	select {
+	case <-synced:
+	default:
+		if err != nil && ctx.Err() == nil {
+			t.Shared.hold(health.NotFollowing, "accepted actions are not followed, for the ledger can't be: "+err.Error())
+		}
+	}
+	return err
+}
+
+// forget ends a Run. What is known to be wrong is said for as long as it takes another replica to find out that it can do no
+// better; when this one tries again it finds out itself.
+func (t *Tracker) forget(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished, t.awaiting = nil, nil, nil
-	t.Shared.over(health.NotFollowing)
+	if err == nil {
+		t.Shared.over(health.NotFollowing)
+	} else {
+		t.Shared.lapse(health.NotFollowing, t.longest()+time.Minute)
+	}
 	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
 }

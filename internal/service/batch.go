@@ -60,7 +60,7 @@ func ReadBatches(ctx context.Context, conn *broker.Broker, name string) (*Batche
 		return nil, err
 	}
 	stream := conn.Names().Stream
-	_, err = ReadQueue(ctx, conn, name, func(q Queued) bool {
+	_, err = readQueue(conn, conn.Queue(ctx), look, func(q Queued) bool {
 		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil {
 			all.queued(b, q, all.rows[fmt.Sprint(stream, ":", q.Sequence)])
 		}

@@ -107,7 +107,7 @@ func (d *PageDigest) Add(m broker.Message) {
 		d.failures = append(d.failures, resultRow(m.Time, r))
 		d.failures = slices.Delete(d.failures, 0, max(len(d.failures)-shown, 0))
 	}
-	if r.Batch == "" || !message.IsOutcome(r.Outcome) {
+	if r.Batch == "" || !message.IsOutcome(r.Outcome) || r.Outcome == message.AwaitingApproval {
 		return
 	}
 	b, row := d.batch(r.Batch, m.Time), maphash.String(d.seed, r.RequestID)

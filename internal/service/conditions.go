@@ -69,6 +69,9 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
+	if c, out := p.outOfTouch(); out && b.Sees() {
+		all = append(all, c)
+	}
 	fault, on := p.breaker.Current()
 	if !on {
 		all = append(all, p.shared.Unclear()...)
@@ -94,7 +97,11 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if p.BesideLive() {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
 	}
-	return append(all, p.shared.Conditions()...)
+	all = append(all, p.shared.Conditions()...)
+	if c, is := p.replicas.Unleased(); is && b.Sees() {
+		all = append(all, c)
+	}
+	return all
 }
 
 // explained reports whether a fault of the breaker is the consequence of something that the broker's conditions say better.
@@ -113,6 +120,9 @@ func explained(fault string, b *broker.Broker) bool {
 func (p *parts) throttled() []health.Condition {
 	since, until := p.Budget.Throttled()
 	rest := time.Until(until)
+	if why := p.rates.Unread(); why != nil {
+		return []health.Condition{health.New(health.NotUnderstood, "whether the API throttles, and until when, is not known: "+why.Error()+"; no call is made before it is")}
+	}
 	if until.IsZero() {
 		return nil
 	}

@@ -29,7 +29,9 @@ func Conditions(o broker.Overview) []health.Condition {
 	if o.Pause != nil {
 		stored = append(stored, pausedBy(o.Pause))
 	}
-	if len(o.Replicas) == 0 {
+	if o.Silenced != nil {
+		stored = append(stored, *o.Silenced)
+	} else if len(o.Replicas) == 0 {
 		stored = append(stored, health.New(health.NoWorker, NoWorker))
 	}
 	all := append(stored, health.Merge(said...)...)

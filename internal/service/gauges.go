@@ -35,7 +35,11 @@ func (s *Service) gauges() []prometheus.Collector {
 		}
 		return 0
 	})
-	return []prometheus.Collector{pending, notKept, BuildInfo(), conditionCollector{s}, waitCollector{s}}
+	all := []prometheus.Collector{pending, notKept, BuildInfo(), conditionCollector{s}, waitCollector{s}}
+	for _, l := range message.Lanes() {
+		all = append(all, s.lanePending(l))
+	}
+	return all
 }
 
 // BuildInfo is unrestrict_build_info of this program.
@@ -45,6 +49,26 @@ func BuildInfo() prometheus.Collector {
 	}, []string{"version"})
 	build.WithLabelValues(ThisBuild().Version).Set(1)
 	return build
+}
+
+// lanePending is unrestrict_lane_pending of one lane.
+func (s *Service) lanePending(l message.Lane) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "unrestrict_lane_pending", Help: "Requests of the lane that are not called yet, in hand or not; -1 while the broker does not answer.",
+		ConstLabels: prometheus.Labels{"lane": string(l)},
+	}, func() float64 {
+		b, _, _ := s.current()
+		if b == nil {
+			return -1
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		n, err := b.PendingIn(ctx, l)
+		if err != nil {
+			return -1
+		}
+		return float64(n)
+	})
 }
 
 // conditionCollector is unrestrict_condition{code} and unrestrict_paused{reason}, of this replica.

@@ -9,34 +9,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/health"
-	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
-)
-
-// Place is where a request waits and when its call is expected: the object `queue` of contract §8, the same wherever a waiting
-// request is shown. Either both times are there, or why they are not.
-type Place struct {
-	Lane        message.Lane `json:"lane"`
-	Ahead       int          `json:"ahead"` // calls made before this one, as of now
-	Before      int          `json:"-"`     // of its lane
-	ExpectedAt  time.Time    `json:"expectedAt,omitzero"`
-	LatestAt    time.Time    `json:"latestAt,omitzero"`
-	AsOf        time.Time    `json:"asOf,omitzero"`
-	Unavailable string       `json:"unavailable,omitempty"`
-	Until       time.Time    `json:"until,omitzero"`
-	NotBefore   time.Time    `json:"notBefore,omitzero"`
-}
-
-// Why a Place has no times.
-const (
-	WaitPaused           = "paused"
-	WaitClosed           = "closed" // after a 429; until says for how long
-	WaitSystemFault      = "systemFault"
-	WaitNoLimit          = "noLimit" // it is called at once
-	WaitAwaitingApproval = "awaitingApproval"
-	WaitHeld             = "held"  // its batch is paused
-	WaitOwn              = "own"   // a fault or a busy machine of its own; notBefore says until when at least
-	WaitTaken            = "taken" // it waits no longer
 )
 
 // Line is a look at all that waits to be called: enough to say of every place in it when its call is expected.
@@ -196,81 +169,3 @@ func (l Line) Calls(lane message.Lane) (times []time.Time) {
 
 // AsOf is when it was looked at, by the broker's clock.
 func (l Line) AsOf() time.Time { return l.asOf }
-
-// Own is the place of a request with that entry: what holds up this one alone comes before what holds up all.
-func (p Place) Own(e *ledger.Entry, now time.Time) Place {
-	why, notBefore := itself(e, now)
-	if why == "" {
-		return p
-	}
-	without := Place{Lane: p.Lane, Ahead: p.Ahead, Unavailable: why, NotBefore: notBefore}
-	if why == WaitTaken {
-		without.Ahead = 0
-	}
-	return without
-}
-
-// itself is why a request has no time whatever holds up the others. An entry says so: nil is a request that nobody has taken.
-func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
-	switch {
-	case e == nil:
-		return "", time.Time{}
-	case e.State != ledger.StateWaiting:
-		return WaitTaken, time.Time{}
-	case e.NotBefore.After(now):
-		return WaitOwn, e.NotBefore
-	case e.LastError != nil && e.LastError.Origin == message.OriginWorker: // a busy machine, or what is to be stored never fits
-		return WaitOwn, now
-	}
-	return "", time.Time{}
-}
-
-// When says it in words that follow "the request".
-func (p Place) When(now time.Time) string {
-	switch p.Unavailable {
-	case "":
-	case WaitNoLimit:
-		return "is called as soon as a worker has a slot: there is no limit of calls"
-	case WaitClosed:
-		return "waits, for the API throttles" + upTo(p.Until)
-	case WaitPaused:
-		return "waits, for the worker is paused" + upTo(p.Until)
-	case WaitAwaitingApproval:
-		return "waits for approval"
-	case WaitHeld:
-		return "waits, for its batch is paused"
-	case WaitOwn:
-		return "waits for a fault or a busy machine of its own, and is not tried again before " + clock(p.NotBefore, now)
-	case WaitTaken:
-		return "waits no longer: it is taken"
-	default:
-		return "waits for a fault of the system to end; `worker status` names it"
-	}
-	text := "is expected to be called at " + clock(p.ExpectedAt, now)
-	if !p.ExpectedAt.After(p.AsOf) {
-		text = "is called now"
-	}
-	if latest := clock(p.LatestAt, now); p.LatestAt.Sub(p.ExpectedAt) >= time.Second {
-		text += " (" + latest + " at the latest)"
-	}
-	return text
-}
-
-func upTo(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return " until " + clock(t, time.Now())
-}
-
-// clock is a time of day, with the date if that is another one, to the second while it is near.
-func clock(t, now time.Time) string {
-	t, now = t.Local(), now.Local()
-	switch {
-	case t.Sub(now).Abs() < time.Hour:
-		return t.Format(time.TimeOnly)
-	case t.YearDay() == now.YearDay() && t.Year() == now.Year():
-		return t.Format("15:04")
-	}
-	return t.Format("Jan 2 15:04")
-}

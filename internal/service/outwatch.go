@@ -48,7 +48,9 @@ func newOutWatch(set config.Settings, now time.Time, out int) *outWatch {
 }
 
 // hands is what this replica has out.
-func (p *parts) hands() []int { return []int{p.Consumer.InFlight(), p.Consumer.Delayed()} }
+func (p *parts) hands() []int {
+	return []int{p.Consumer.InFlight() + p.Consumer.Waiting(), p.Consumer.Delayed()}
+}
 
 // look is told of a look, and what each replica that is there has in hand and has delayed.
 func (w *outWatch) look(now time.Time, l outLook, there map[string][]int) {

@@ -41,6 +41,7 @@ type parts struct {
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
+	awaiting    awaiting
 	present     func() broker.Presence
 	refusals    func(context.Context) error // records how many messages were refused
 	notKept     func() int
@@ -103,18 +104,18 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Orders: p.orders, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
-			Contended: p.quotaContended,
-			Windows:   []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
+			Contended: p.quotaContended, Others: p.replicas.Able,
+			Windows: []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
 	}
 	p.Consumer = consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: p.stirring(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
-			ofAny(p.replicas.Unpaused), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
+			ofAny(p.replicas.Unpaused), ofAny(p.inTouch), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
 			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
 		},
-		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
+		Paused: func() bool { return p.holdsBack() || s.Broker.Unsound() },
 		Idle: func(ctx context.Context) {
 			_, n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
@@ -222,7 +223,7 @@ func (p *parts) keepToken(ctx context.Context) error {
 			p.replicas.Stir()
 			every = tokenSought
 		}
-		if !Pause(ctx, every) {
+		if broker.Tick(ctx, every) != nil {
 			return nil
 		}
 	}
@@ -263,6 +264,41 @@ func (p *parts) quotaOpensIn() (in time.Duration) {
 
 // BesideLive reports whether this replica is in dry run and others are not: a request that it took would end without its call.
 func (p *parts) BesideLive() bool { return p.dryRun && p.replicas.Live() }
+
+// outOfTouch is the condition of a replica that would not learn of a pause, or of another's closure.
+func (p *parts) outOfTouch() (c health.Condition, is bool) {
+	if c, is = p.replicas.OutOfTouch(); is {
+		return c, true
+	}
+	since, why := p.rates.OutOfTouch()
+	if why == nil || time.Since(since) < outOfTouchAfter {
+		return c, false
+	}
+	c = health.New(health.OutOfTouch, "it is not known whether another replica has met a 429: "+why.Error())
+	c.Since = since.UTC()
+	return c, true
+}
+
+// holdsBack reports whether this replica must not begin with a message that an earlier pull has brought.
+func (p *parts) holdsBack() bool {
+	_, out := p.outOfTouch()
+	return out || p.replicas.Paused() != nil || p.BesideLive()
+}
+
+// outOfTouchAfter is longer than a change of the bucket's leader takes. Until then the budget itself grants nothing.
+const outOfTouchAfter = 10 * time.Second
+
+// inTouch blocks while this replica is out of touch.
+func (p *parts) inTouch(ctx context.Context) error {
+	for {
+		if _, out := p.outOfTouch(); !out {
+			return nil
+		}
+		if !Pause(ctx, time.Second) {
+			return context.Cause(ctx)
+		}
+	}
+}
 
 // alone blocks while BesideLive.
 func (p *parts) alone(ctx context.Context) error {

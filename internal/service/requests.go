@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +30,10 @@ type Known struct {
 	Ticket      string           `json:"ticket,omitempty"`
 	SignedBy    string           `json:"signedBy,omitempty"`
 	Time        time.Time        `json:"time"` // the last known of: published, received, called, decided
+
+	entry    *ledger.Entry // of one that is taken
+	lane     message.Lane
+	sequence uint64 // of its message, while it waits
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
@@ -78,7 +84,12 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
 			return // its result says more
 		}
+		sequence := uint64(0)
+		if e.State == ledger.StateWaiting {
+			sequence, _ = strconv.ParseUint(strings.TrimPrefix(e.Source, conn.Names().Stream+":"), 10, 64)
+		}
 		f.add(Known{
+			entry: &e, lane: e.Lane, sequence: sequence,
 			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastError),
 			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
 			Time: cmp.Or(e.DecidedAt, e.AcceptedAt, e.LastCall, e.ReceivedAt),
@@ -100,6 +111,7 @@ func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
 
 func (q Queued) known() Known {
 	k := Known{RequestID: q.Req.ID, State: "queued", MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
+	k.lane, k.sequence = q.Lane, q.Sequence
 	if q.invalid != nil {
 		k.ClaimedID = q.invalid.ClaimedID
 	}
@@ -128,9 +140,16 @@ func (k Known) state() string {
 
 // ReadQueue finds messages in the request stream that are meant. They have the name as id, machine or ticket; "" is any.
 func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(Queued) bool) (found []Queued, err error) {
-	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
 	look := glanceFor(name)
-	for m, err := range conn.Queue(ctx) {
+	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message's place is not in it
+		return readQueue(conn, conn.Queue(ctx), look, mine)
+	}
+	return readQueue(conn, conn.QueueWith(ctx, look.mayBeIn), look, mine)
+}
+
+func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], look glance, mine func(Queued) bool) (found []Queued, err error) {
+	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
+	for m, err := range queue {
 		if broker.IsMissing(err) {
 			return found, nil
 		}

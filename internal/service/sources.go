@@ -68,7 +68,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	o.Awaiting += now.Awaiting - o.Replicas[said].Awaiting
 	o.InFlight += now.InFlight - o.Replicas[said].InFlight
 	o.NotKept += now.NotKept - o.Replicas[said].NotKept
-	o.Replicas[said] = now
+	o.Replicas[said], o.Silenced = now, nil
 	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 
@@ -98,6 +98,9 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 	if err != nil {
 		return r, err
 	}
+	if r.Awaiting, err = p.awaiting.show(ctx, b); err != nil {
+		return r, err
+	}
 	r.EmptyAt = line.Empty()
 	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
@@ -114,10 +117,20 @@ func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, err
 	}
 	all, err := RequestsOf(ctx, b, what)
 	var rows []admin.ResultRow
-	for _, k := range slices.Backward(all) {
-		rows = append(rows, k.Row())
+	if err != nil {
+		return nil, err
 	}
-	return rows, err
+	line, err := s.lines.Look(ctx, b, s.Settings)
+	for n, k := range slices.Backward(all) {
+		row := k.Row()
+		if err == nil && k.sequence > 0 && row.Message == "" && len(all)-n <= shown { // each is a question to the broker
+			if p, waits, err := line.Of(ctx, b, k.lane, k.sequence); err == nil && waits {
+				row.Message = "it " + p.Own(k.entry, line.AsOf()).When(time.Now())
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 func byAge(ages []time.Duration) []admin.Bucket {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/health"
 )
 
@@ -60,10 +61,10 @@ const watchEvery = 5 * time.Second
 // watchQueue tells the watch how requests move, until ctx ends. A broker that does not answer is a condition of its own, and
 // what was known last says nothing new.
 func (s *Service) watchQueue(ctx context.Context, p *parts) error {
-	for Pause(ctx, watchEvery) {
+	for broker.Tick(ctx, watchEvery) == nil {
 		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
-			p.watch.requests(time.Now(), d.Waiting, d.Delivered, len(health.HoldingUp(known, false)) > 0)
+			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)
 			if others, all := p.replicas.Hands(); all {
 				others[""] = p.hands()
 				p.out.look(time.Now(), outLook{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)

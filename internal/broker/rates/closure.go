@@ -147,16 +147,34 @@ func (s *Store) readClosed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r, err := s.state.Load(ctx, closedKey)
-	if err == nil && r.Value != nil {
+	if err == nil {
 		s.learnClosed(ctx, r)
 	}
 	return err
 }
 
+// Unread is why nobody knows whether calls are forbidden, and until when; nil: it is known.
+func (s *Store) Unread() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread
+}
+
+func (s *Store) setUnread(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread = err
+}
+
 // learnClosed takes over a closure that another replica, or an earlier process, has written. How much of it is over is a
-// difference of two readings of the broker's clock.
+// difference of two readings of the broker's clock. The end of a closure is not its key's: that clock may have jumped.
 func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
+	if r.Value == nil {
+		s.setUnread(nil)
+		return
+	}
 	end, lifted, err := closureEnd(r)
+	s.setUnread(err)
 	switch {
 	case err != nil: // closed until it is read again, and so as long as it is there
 		s.extend(time.Now().Add(2 * reread))

@@ -3,6 +3,7 @@ package rates
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,6 +37,14 @@ func (w *world) forecast(js jetstream.JetStream, waiting budget.ByLane) budget.F
 	return f
 }
 
+// last is when the last call is expected.
+func last(f budget.Forecast, now time.Time) (end time.Time) {
+	for _, at := range f.Calls(now) {
+		end = at
+	}
+	return end
+}
+
 // Without other traffic each of 5,000 requests has its call when the stored grants say, wherever it stands; and in the order
 // that they say, where lanes wait beside each other.
 func TestForecastIsWhatHappens(t *testing.T) {
@@ -50,16 +59,23 @@ func TestForecastIsWhatHappens(t *testing.T) {
 					}
 					time.Sleep(7 * time.Minute)
 				}
-				begun, n := time.Now(), 0
+				begun, n, all := time.Now(), 0, waiting[0]+waiting[1]+waiting[2]
+				end := last(w.forecast(r.js, waiting), begun)
 				for l, at := range w.forecast(r.js, waiting).Calls(begun) {
 					visit(t, r, string(l)) // in the order that is expected: nobody has his call earlier than he asks
 					if off := time.Since(at); off.Abs() > 5*time.Second {
 						t.Fatalf("call %d, of lane %s, came %v after it was expected, %v from the beginning", n, l, off, at.Sub(begun))
 					}
 					n++
+					waiting[slices.Index(message.Lanes(), l)]--
+					if n%1000 == 0 && n < all { // the end stays what it was said to be
+						if now := last(w.forecast(r.js, waiting), time.Now()); now.Sub(end).Abs() > 5*time.Second {
+							t.Errorf("after %d calls the end is expected %v later than at first", n, now.Sub(end))
+						}
+					}
 				}
-				if want := waiting[0] + waiting[1] + waiting[2]; n != want {
-					t.Errorf("%d calls, want %d", n, want)
+				if n != all {
+					t.Errorf("%d calls, want %d", n, all)
 				}
 			})
 		})

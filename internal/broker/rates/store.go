@@ -72,6 +72,8 @@ type Store struct {
 	mu      sync.Mutex // guards all below
 	touch   chan struct{}
 	failed  error                // why touch is not closed
+	lost    time.Time            // since when
+	unread  error                // why the closure's end is not known; nil: it is, or there is none
 	marks   map[string]time.Time // unrecordedPrefix: window -> the broker's time of it
 	marked  map[string]time.Time // when this process last wrote one
 	since   time.Time            // closure: learned
@@ -91,7 +93,7 @@ func New(ctx context.Context, js jetstream.JetStream, state State, windows []bud
 	}
 	s := &Store{
 		js: js, state: state, replicas: replicas, storage: info.Config.Storage, peers: peers, windows: map[string]budget.Window{},
-		touch: make(chan struct{}), failed: errors.New("not started"),
+		touch: make(chan struct{}), failed: errors.New("not started"), lost: time.Now(),
 		marks: map[string]time.Time{}, marked: map[string]time.Time{}, created: map[string]time.Time{}, grants: map[string]*grants{},
 	}
 	for _, w := range windows {

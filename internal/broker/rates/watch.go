@@ -39,11 +39,9 @@ func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 		return s.state.Watch(ctx, []string{closedKey, unrecordedPrefix + ">"}, s.inTouch, func(key string, r ledger.Record) { s.learn(ctx, key, r) })
 	})
 	g.Go(func() error {
-		tick := time.NewTicker(reread)
-		defer tick.Stop()
 		for {
 			select {
-			case <-tick.C:
+			case <-time.After(stream.UntilTick(reread)):
 				if err := errors.Join(s.retryClosure(ctx), s.readClosed(ctx)); err != nil {
 					return err
 				}
@@ -60,9 +58,7 @@ func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 // learn takes over one value. What it can't read a newer version may have written.
 func (s *Store) learn(ctx context.Context, key string, r ledger.Record) {
 	if key == closedKey {
-		if r.Value != nil { // the end of a closure is not its key's: the broker's clock may have jumped
-			s.learnClosed(ctx, r)
-		}
+		s.learnClosed(ctx, r)
 		return
 	}
 	s.mu.Lock()
@@ -86,9 +82,16 @@ func (s *Store) outOfTouch(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed == nil {
-		s.touch = make(chan struct{})
+		s.touch, s.lost = make(chan struct{}), time.Now()
 	}
 	s.failed = err
+}
+
+// OutOfTouch is since when the closure and the others' marks are not known, and why; nil: they are.
+func (s *Store) OutOfTouch() (since time.Time, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost, s.failed
 }
 
 // waitTouch waits for a short interruption to end.

@@ -44,6 +44,8 @@ type Query struct {
 	Last     string     `json:"last_by_subj,omitempty"` // the last on this subject
 	Batch    uint64     `json:"batch,omitempty"`
 	MaxBytes int        `json:"max_bytes,omitempty"`
+
+	NoHeaders bool `json:"no_hdr,omitempty"` // of a batch: payloads alone
 }
 
 // Get reads one message from the stream's leader, whose answer is no message itself: in it nothing can be taken for the

@@ -11,11 +11,15 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Chain verifies the audit trail, message by message in the order of the stream. Its memory is one head for each
 // writer and the digests of the latest messages.
 type Chain struct {
+	Signers *message.Signers // who has which key, for what people signed; nil: the records' own word counts
+
 	// reread gives a message's payload again; nil where it is not there. It is asked for one that a writer saw long before
 	// its first record was stored.
 	reread func(sequence uint64) ([]byte, error)
@@ -72,6 +76,9 @@ func (c *Chain) Add(m Message) error {
 		return &Break{Sequence: sequence, What: "is no record: v, writer, n or kind is wrong"}
 	case !isSealed(payload):
 		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: "was altered: its sum is not that of what it says"}
+	}
+	if why := c.unproved(line.AuditRecord); why != "" {
+		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: why}
 	}
 	head := Head{Writer: line.Writer, N: line.N, Sequence: sequence, SHA256: digest(payload)}
 	if err := c.follows(head, line); err != nil {

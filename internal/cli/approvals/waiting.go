@@ -55,7 +55,11 @@ func withMessages(ctx context.Context, conn *broker.Broker, entries []ledger.Ent
 	for _, e := range entries {
 		sources[e.Source] = true
 	}
-	found, err := service.ReadQueue(ctx, conn, "", func(q service.Queued) bool { return sources[fmt.Sprintf("%s:%d", stream, q.Sequence)] })
+	name := "" // any
+	if len(entries) == 1 {
+		name = entries[0].ID
+	}
+	found, err := service.ReadQueue(ctx, conn, name, func(q service.Queued) bool { return sources[fmt.Sprintf("%s:%d", stream, q.Sequence)] })
 	if err != nil {
 		return nil, err
 	}

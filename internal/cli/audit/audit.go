@@ -15,6 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // report is what `worker audit verify` found.
@@ -31,11 +32,17 @@ func (c *VerifyCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
+	var signers *message.Signers
+	if c.Signers != "" {
+		if signers, err = message.SignersFile(c.Signers); err != nil {
+			return config.BadInput("--signers: %w", err)
+		}
+	}
 	var chain *trail.Chain
 	if c.File != "" {
-		chain, err = verifyExport(ctx, c.File, kept)
+		chain, err = verifyExport(ctx, c.File, kept, signers)
 	} else {
-		chain, err = verifyTrail(ctx, env, kept)
+		chain, err = verifyTrail(ctx, env, kept, signers)
 	}
 	found, isBreak := errors.AsType[*trail.Break](err)
 	if err != nil && !isBreak {
@@ -105,7 +112,7 @@ func openAuditTrail(ctx context.Context, conn *broker.Broker) (*broker.AuditTrai
 	return stream, err
 }
 
-func verifyTrail(ctx context.Context, env *session.Env, kept trail.Kept) (*trail.Chain, error) {
+func verifyTrail(ctx context.Context, env *session.Env, kept trail.Kept, signers *message.Signers) (*trail.Chain, error) {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return nil, err
@@ -116,6 +123,7 @@ func verifyTrail(ctx context.Context, env *session.Env, kept trail.Kept) (*trail
 		return nil, err
 	}
 	chain := trail.NewChain(1, kept, func(seq uint64) ([]byte, error) { return stream.Payload(ctx, seq) })
+	chain.Signers = signers
 	err = stream.Each(ctx, time.Time{}, chain.Add)
 	if err == nil {
 		err = chain.End(stream.Last())
@@ -131,7 +139,8 @@ type Cmd struct {
 
 // VerifyCmd is `worker audit verify`.
 type VerifyCmd struct {
-	File  string `placeholder:"FILE" help:"Verify an export instead; needs no broker."`
-	Heads string `placeholder:"FILE" help:"What --json wrote at an earlier time: the last records of then must still be there."`
-	JSON  bool   `name:"json" help:"One JSON object."`
+	File    string `placeholder:"FILE" help:"Verify an export instead; needs no broker."`
+	Heads   string `placeholder:"FILE" help:"What --json wrote at an earlier time: the last records of then must still be there."`
+	Signers string `placeholder:"FILE" help:"Who has which key, one NKEY NAME a line, those of former signers too: an approval counts only by a key of the name that it bears. Without it the signatures are verified with the keys that the records name."`
+	JSON    bool   `name:"json" help:"One JSON object."`
 }

@@ -13,6 +13,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Run exports the trail up to the present.
@@ -60,13 +61,14 @@ func exportTrail(ctx context.Context, stream *broker.AuditTrail, since time.Time
 }
 
 // verifyExport verifies from the file's first line on: what was before is not in it.
-func verifyExport(ctx context.Context, path string, kept trail.Kept) (*trail.Chain, error) {
+func verifyExport(ctx context.Context, path string, kept trail.Kept, signers *message.Signers) (*trail.Chain, error) {
 	chain := trail.NewChain(1, kept, nil)
 	begun, last := false, uint64(0)
 	err := eachExported(ctx, path, func(m trail.Message) error {
 		if !begun {
 			begun = true
 			chain = trail.NewChain(m.Sequence, kept, func(seq uint64) ([]byte, error) { return exported(ctx, path, seq) })
+			chain.Signers = signers
 		}
 		last = m.Sequence
 		return chain.Add(m)

@@ -1,4 +1,3 @@
-// Package batch is `worker batch`.
 package batch
 
 import (
@@ -11,12 +10,6 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
-
-// Cmd is `worker batch`.
-type Cmd struct {
-	Pause  PauseCmd  `cmd:"" help:"Hold back a batch's rows that were not called; others are not touched."`
-	Resume ResumeCmd `cmd:"" help:"Let a batch's rows go on."`
-}
 
 // PauseCmd is `worker batch pause`.
 type PauseCmd struct {

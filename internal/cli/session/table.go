@@ -63,6 +63,9 @@ func ResultLine(at time.Time, r message.Result) string {
 	if r.MachineID != "" {
 		parts = append(parts, "machine "+Plain(r.MachineID))
 	}
+	if r.Lane != message.LaneNormal && r.Lane != "" {
+		parts = append(parts, string(r.Lane))
+	}
 	if r.Adopted {
 		parts = append(parts, "(action was under way)")
 	}

@@ -110,9 +110,6 @@ func (s *Submission) runCanary(ctx context.Context, from broker.FollowOptions) e
 	if open := s.Collector.Progress().Open; err == nil && open > 0 {
 		return s.unfinished(ctx, open)
 	}
-	if err == nil {
-		err = s.judge(s.since, true)
-	}
 	if err != nil && s.wait {
 		err = errors.Join(err, WriteSummary(s.env.Stdout, s.Collector.rows))
 	}

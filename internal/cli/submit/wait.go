@@ -108,7 +108,7 @@ func (s *Submission) display(m *Meter) func(context.Context, Progress) {
 func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show func(context.Context, Progress)) error {
 	if now := s.Collector.Progress(); now.Open == 0 {
 		show(ctx, now)
-		return nil
+		return s.judge(s.since, true)
 	}
 	following, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -119,7 +119,11 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show
 	for {
 		select {
 		case err := <-ended:
-			show(ctx, s.Collector.Progress())
+			now := s.Collector.Progress()
+			show(ctx, now)
+			if err == nil {
+				err = s.judge(s.since, now.Open == 0)
+			}
 			return err
 		case <-look.C:
 		}

@@ -19,6 +19,7 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	if seq == 0 {
 		return o, l, last, false
 	}
+	s.broker.AwaitPresence(ctx)
 	o, err := s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates))
 	if err == nil {
 		l, err = service.LookAtLine(ctx, s.broker, o, s.env.Settings)
@@ -29,10 +30,13 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	return o, l, last, waits && err == nil
 }
 
+// soon is what needs no announcement.
+const soon = 5 * time.Second
+
 // sayWhen says when the last row is expected to be called, and which rows will have expired by their turn.
 func (s *Submission) sayWhen(ctx context.Context) {
 	_, l, last, waits := s.line(ctx)
-	if !waits {
+	if !waits || last.Unavailable == service.WaitNoLimit || last.Unavailable == "" && last.ExpectedAt.Sub(last.AsOf) < soon {
 		return
 	}
 	what := "It "

@@ -20,7 +20,7 @@ import (
 type event struct {
 	Time time.Time `json:"time"`
 	Run  int       `json:"run,omitempty"`
-	What string    `json:"what"` // published, taken, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
+	What string    `json:"what"` // published, taken, asked, approved, denied, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
 	Text string    `json:"text"`
 }
 
@@ -35,18 +35,21 @@ func (s *History) events() []event {
 	}
 	for _, q := range s.Queued {
 		if q.Replay > 0 {
-			add(q.Time, 0, "published", "published again as message %d, a replay of dead letter %d", q.Sequence, q.Replay)
+			add(q.Time, 0, "published", "published again as message %d, a replay of dead letter %d%s", q.Sequence, q.Replay, onLane(q.Lane))
 		} else {
-			add(q.Time, 0, "published", "published as message %d", q.Sequence)
+			add(q.Time, 0, "published", "published as message %d%s", q.Sequence, onLane(q.Lane))
 		}
 	}
 	if e := s.Entry; e != nil {
 		add(e.ReceivedAt, e.Run, "taken", "taken from %s", e.Source)
 		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
-		add(e.LastCall, e.Run, "called", "the API was called, %s", ordinal(e.Attempts))
+		if e.Attempts > 0 { // else the call that was prepared last was not made
+			add(e.LastCall, e.Run, "called", "the API was called, %s%s", ordinal(e.Attempts), onLane(e.Lane))
+		}
 		if e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
 			add(e.AcceptedAt, e.Run, "accepted", "%s", acceptance(e))
 		}
+		approvals(e, add)
 		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, Because(e.Error))
 	}
 	for _, t := range s.results {
@@ -78,6 +81,14 @@ func (s *History) events() []event {
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return a.Time.Compare(b.Time) })
 	return all
+}
+
+// onLane says the lane where it is not normal.
+func onLane(l message.Lane) string {
+	if l == message.LaneNormal || l == "" {
+		return ""
+	}
+	return ", on the lane " + string(l)
 }
 
 func acceptance(e *ledger.Entry) string {

@@ -3,6 +3,7 @@ package why
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,6 +60,10 @@ func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Sett
 		s.waits = s.Waits(time.Now(), nil)
 		return nil
 	}
+	if err := s.readHolder(ctx, conn); err != nil {
+		return err
+	}
+	conn.AwaitPresence(ctx)
 	o, err := conn.Overview(ctx, config.Windows(set.Rates))
 	if err != nil {
 		return err
@@ -137,6 +142,8 @@ func (s *History) turn(now time.Time) string {
 func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 	e := s.Entry
 	switch {
+	case e.Awaits():
+		return []string{awaits(e)}
 	case e.State == ledger.StateCalled:
 		return []string{fmt.Sprintf("the answer to the call of %s, or the look-up of what became of it", admin.Clock(e.LastCall))}
 	case e.State == ledger.StateUnknown:
@@ -151,6 +158,9 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))
 	}
 	if own := ownCause(e); own != nil {
+		if s.holder != "" {
+			own = append(own, s.holder)
+		}
 		return append(waits, own...)
 	}
 	if e.LastError != nil {
@@ -165,4 +175,24 @@ func ownCause(e *ledger.Entry) []string {
 		return nil
 	}
 	return []string{e.LastError.Code + ": " + e.LastError.Message}
+}
+
+// readHolder finds out whose call the machine waits for, where it does.
+func (s *History) readHolder(ctx context.Context, conn *broker.Broker) error {
+	if s.standing() != waiting || ownCause(s.Entry) == nil {
+		return nil
+	}
+	_, holder, err := ledger.LoadMachine(ctx, conn.NewLedger(), conn.Names().Stream, s.Entry.MachineID, "", ledger.Retention)
+	if errors.Is(err, ledger.ErrGarbled) || err == nil && (holder == nil || holder.ID == s.id) {
+		return nil // the request's own cause says it
+	}
+	if err != nil {
+		return err
+	}
+	s.holder = fmt.Sprintf("the machine is held by the request %s, called %s", holder.ID, admin.Clock(holder.LastCall))
+	waits, err := conn.NewPublisher().Unacked(ctx, holder.Source)
+	if err == nil && !waits {
+		s.holder += ", whose message is gone from its stream: nobody takes that one up, and it loses the machine some minutes after its last attempt"
+	}
+	return err
 }

@@ -33,6 +33,7 @@ type History struct {
 	acts    []ledger.AuditRecord // of operators, on its dead letters
 	notes   []string             // what was found out on the way
 	waits   []string             // what it waits for; nil: for nothing
+	holder  string               // whose call its machine waits for; "": nobody's
 
 	signedBy, client string // whose it is; both "": nobody's
 }
@@ -244,7 +245,7 @@ func (s *History) ended() (publishedResult, bool) {
 // unfinished: the latest result that is known is none that ends a run.
 func (s *History) unfinished() bool {
 	t, found := s.last()
-	return found && !t.result.Final
+	return found && !t.result.Final && t.result.Outcome != message.AwaitingApproval
 }
 
 // Cmd is `worker why`.

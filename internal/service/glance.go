@@ -36,6 +36,35 @@ func (g glance) mayName(m broker.Message) bool {
 	return false
 }
 
+// mayBeIn is mayName for who sees the payload alone: one without an id of its own may have one in its headers.
+func (g glance) mayBeIn(payload []byte) bool {
+	return len(g.text) == 0 || g.in(payload) || hides(payload) || !hasID(payload)
+}
+
+// hasID reports whether a JSON object without escapes has a member of its own that is called id.
+func hasID(payload []byte) bool {
+	depth := 0
+	for i := 0; i < len(payload); i++ {
+		switch payload[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			end := bytes.IndexByte(payload[i+1:], '"')
+			if end < 0 {
+				return false
+			}
+			name, rest := payload[i+1:i+1+end], bytes.TrimLeft(payload[i+2+end:], " \t\r\n")
+			if depth == 1 && bytes.EqualFold(name, []byte("id")) && bytes.HasPrefix(rest, []byte(":")) {
+				return true
+			}
+			i += 1 + end
+		}
+	}
+	return false
+}
+
 func (g glance) in(data []byte) bool { return bytes.Contains(bytes.ToLower(data), g.text) }
 
 // hides reports whether a payload may say something in other characters than it has: in JSON's escapes, or encoded.
