@@ -83,3 +83,12 @@ func (b *Broker) Arrival(ctx context.Context, sequence uint64) (message.Delivery
 	acked, err := b.Acked(ctx, d.Lane, []uint64{sequence}) // a stream that others made may keep what was acknowledged
 	return d, acked == 0, err
 }
+
+// LastSequence is that of the last message that a stream has stored; 0: none.
+func (b *Broker) LastSequence(ctx context.Context, name string) (uint64, error) {
+	s, err := b.open(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	return s.CachedInfo().State.LastSeq, nil
+}

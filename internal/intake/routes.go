@@ -24,6 +24,7 @@ func (s *Server) routes() http.Handler {
 	for pattern, methods := range map[string]map[string]operation{
 		"/v1/requests":      {http.MethodPost: s.post},
 		"/v1/requests/{id}": {http.MethodGet: s.get, http.MethodDelete: s.cancel},
+		"/v1/results":       {http.MethodGet: s.results},
 	} {
 		mux.Handle(pattern, s.forClients(methods))
 	}

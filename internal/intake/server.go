@@ -33,6 +33,7 @@ type Server struct {
 	link     *link
 	waiting  *waiting
 	lines    service.LineCache
+	hub      hub
 	metrics  *metrics
 	handler  http.Handler
 	ln       net.Listener
