@@ -72,6 +72,8 @@ func curl(t *testing.T, addr, token string, words []string) (status int) {
 		switch word {
 		case "-d":
 			method, body = http.MethodPost, words[i+1]
+		case "--data-binary": // of machines.csv
+			method, body = http.MethodPost, "machineId,comment\n"+MachineOf(1)+",c\n"
 		case "-X":
 			method = words[i+1]
 		case "-H":

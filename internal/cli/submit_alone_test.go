@@ -15,6 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 )
 
 // runBrokerAlone is a broker with the streams that somebody made for a worker, and no worker.
@@ -113,7 +114,7 @@ func TestMessageIDs(t *testing.T) {
 	of := func(change func(*submit.Bulk, *submit.Prepared)) string {
 		t.Helper()
 		b := &submit.Bulk{Batch: "monday", Lane: message.LaneBulk}
-		p := submit.Prepared{Line: 2, Message: submit.Message{ID: "row", MachineID: MachineOf(1), Comment: "c"}}
+		p := submit.Prepared{Line: 2, Message: rows.Message{ID: "row", MachineID: MachineOf(1), Comment: "c"}}
 		change(b, &p)
 		if err := b.Complete(&p); err != nil {
 			t.Fatal(err)

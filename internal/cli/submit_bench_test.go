@@ -12,6 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/rows"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -41,9 +42,9 @@ func BenchmarkSubmit(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		rows := s.Bulk.Rows
-		s.Bulk.Rows = func(yield func(submit.Row) bool) {
-			for r := range rows {
+		all := s.Bulk.Rows
+		s.Bulk.Rows = func(yield func(rows.Row) bool) {
+			for r := range all {
 				if r.Line%2000 == 0 {
 					most = max(most, heap()-min(before, heap()))
 				}

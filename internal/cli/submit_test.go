@@ -27,6 +27,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/rows"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -242,7 +243,7 @@ func TestSubmitInterruptedWhilePublishing(t *testing.T) {
 		}
 		defer done()
 		all := sub.Bulk.Rows
-		sub.Bulk.Rows = func(yield func(r submit.Row) bool) {
+		sub.Bulk.Rows = func(yield func(r rows.Row) bool) {
 			n := 0
 			for r := range all {
 				if n++; n == last {

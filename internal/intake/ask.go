@@ -45,22 +45,26 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, c *clients.Client)
 	if p := s.complete(&a, r, c); p != nil {
 		return a, p
 	}
-	req, invalid := s.rules.Parse(a.Delivery)
+	if a.req, p = s.judge(a.Delivery); p == nil && c.Signs() && a.req.Signer != c.Signer {
+		p = fault(codeForbidden, "the signature is another's; the client's own requests are taken here")
+	}
+	return a, p
+}
+
+// judge holds a request against the worker's rules, but for the policy, which is the worker's own.
+func (s *Server) judge(d message.Delivery) (message.Request, *problem) {
+	req, invalid := s.rules.Parse(d)
 	if invalid != nil {
 		p := fault(invalid.Code, invalid.Message)
 		p.Field = invalid.Field()
-		return a, p
-	}
-	if c.Signs() && req.Signer != c.Signer {
-		return a, fault(codeForbidden, "the signature is another's; the client's own requests are taken here")
+		return req, p
 	}
 	if !req.ExpiresAt.IsZero() && !time.Now().Before(req.ExpiresAt) {
 		p := fault(message.CodeExpired, "expiresAt: is over; give a later one, or leave it out")
 		p.Field = "expiresAt"
-		return a, p
+		return req, p
 	}
-	a.req = req
-	return a, nil
+	return req, nil
 }
 
 // laneOf is the lane that is asked for, if the client has it.
@@ -69,9 +73,7 @@ func laneOf(r *http.Request, c *clients.Client, usual message.Lane) (message.Lan
 	if name := r.URL.Query().Get("lane"); name != "" {
 		var err error
 		if lane, err = message.ParseLane(name); err != nil {
-			p := fault(message.CodeMalformed, "lane: there is no such lane; it is one of "+message.LaneNames(message.Lanes()))
-			p.Field = "lane"
-			return "", p
+			return "", wrong("lane", "lane: there is no such lane; it is one of "+message.LaneNames(message.Lanes()))
 		}
 	}
 	for _, l := range c.Lanes {
@@ -152,6 +154,11 @@ func (s *Server) complete(a *asked, r *http.Request, c *clients.Client) *problem
 			a.Data = data
 		}
 	}
+	return s.sign(a, c)
+}
+
+// sign signs with the client's own key, if the intake has it.
+func (s *Server) sign(a *asked, c *clients.Client) *problem {
 	if c.Seed == nil {
 		return nil
 	}

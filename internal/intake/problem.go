@@ -17,6 +17,8 @@ type problem struct {
 	Status int    `json:"status"`
 	Code   string `json:"code"`
 	Field  string `json:"field,omitempty"`
+	Row    int    `json:"row,omitempty"`    // the line at which the row of a batch begins that it is about
+	Stored *int   `json:"stored,omitempty"` // rows of a batch that are stored
 	Detail string `json:"detail,omitempty"`
 
 	retry  time.Duration // Retry-After; 0: none
@@ -28,6 +30,7 @@ const (
 	codeUnauthenticated = "unauthenticated"
 	codeForbidden       = "forbidden"
 	codeUnknownRequest  = "unknownRequest"
+	codeUnknownBatch    = "unknownBatch"
 	codeNotFound        = "notFound"
 	codeMethod          = "methodNotAllowed"
 	codeMediaType       = "mediaType"
@@ -48,6 +51,7 @@ func problems() map[string]problem {
 		codeUnauthenticated:        {Status: http.StatusUnauthorized, Title: "It is not known who asks"},
 		codeForbidden:              {Status: http.StatusForbidden, Title: "The client may not do this"},
 		codeUnknownRequest:         {Status: http.StatusNotFound, Title: "The client has no request of this id"},
+		codeUnknownBatch:           {Status: http.StatusNotFound, Title: "The client has no batch of this name"},
 		codeNotFound:               {Status: http.StatusNotFound, Title: "There is nothing here"},
 		codeMethod:                 {Status: http.StatusMethodNotAllowed, Title: "This can't be done here"},
 		message.CodeTooLarge:       {Status: http.StatusRequestEntityTooLarge, Title: "The body is too large"},

@@ -49,9 +49,7 @@ func beginning(r *http.Request) (o broker.FollowOptions, p *problem) {
 	if after != "" {
 		sequence, err := strconv.ParseUint(after, 10, 63)
 		if err != nil {
-			p := fault(message.CodeMalformed, field+": is no id of an event; give the last that was received")
-			p.Field = field
-			return o, p
+			return o, wrong(field, field+": is no id of an event; give the last that was received")
 		}
 		return broker.FollowOptions{From: sequence + 1}, nil
 	}
@@ -64,9 +62,7 @@ func beginning(r *http.Request) (o broker.FollowOptions, p *problem) {
 		at, err = time.Now().Add(-back), nil
 	}
 	if err != nil {
-		p := fault(message.CodeMalformed, "since: is neither a time nor a duration; give one such as 2026-11-24T18:00:00Z or 1h")
-		p.Field = "since"
-		return o, p
+		return o, wrong("since", "since: is neither a time nor a duration; give one such as 2026-11-24T18:00:00Z or 1h")
 	}
 	return broker.FollowOptions{Since: at}, nil
 }

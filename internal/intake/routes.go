@@ -22,9 +22,10 @@ type operation func(w http.ResponseWriter, r *http.Request, c *clients.Client) *
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, methods := range map[string]map[string]operation{
-		"/v1/requests":      {http.MethodPost: s.post},
-		"/v1/requests/{id}": {http.MethodGet: s.get, http.MethodDelete: s.cancel},
-		"/v1/results":       {http.MethodGet: s.results},
+		"/v1/requests":       {http.MethodPost: s.post},
+		"/v1/requests/{id}":  {http.MethodGet: s.get, http.MethodDelete: s.cancel},
+		"/v1/batches/{name}": {http.MethodPost: s.postBatch, http.MethodGet: s.getBatch, http.MethodDelete: s.cancelBatch},
+		"/v1/results":        {http.MethodGet: s.results},
 	} {
 		mux.Handle(pattern, s.forClients(methods))
 	}

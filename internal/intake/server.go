@@ -34,6 +34,7 @@ type Server struct {
 	waiting  *waiting
 	lines    service.LineCache
 	hub      hub
+	bodies   chan struct{} // one for each body of a batch in memory
 	metrics  *metrics
 	handler  http.Handler
 	ln       net.Listener
@@ -49,7 +50,7 @@ func New(s config.Settings, log *zap.Logger) (*Server, error) {
 	}
 	names := broker.Names(s.Names)
 	server := &Server{
-		settings: s, clients: set, log: log, draining: make(chan struct{}), waiting: newWaiting(),
+		settings: s, clients: set, log: log, draining: make(chan struct{}), waiting: newWaiting(), bodies: make(chan struct{}, batchBodies),
 		rules: message.Rules{Stream: names.Stream, OwnSubjects: names.OwnSubjects(), Signers: s.Accept.Signers},
 	}
 	cfg := config.BrokerConfig(s)

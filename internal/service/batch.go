@@ -47,12 +47,31 @@ type Batches struct {
 	rows map[string]bool // of the ledger, by STREAM:SEQ of their messages
 }
 
+// RowsOf says which rows are meant. It is asked once for each that has a batch.
+type RowsOf struct {
+	Entry  func(*ledger.Entry) bool // of the ledger; nil: all
+	Queued func(Queued) bool        // messages that wait; nil: all
+}
+
 // ReadBatches reads the batch with a name, or all of them where it is "".
 func ReadBatches(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
+	return RowsOf{}.read(ctx, conn, name)
+}
+
+// Batch reads one batch; nil: none of its rows is known.
+func (o RowsOf) Batch(ctx context.Context, conn *broker.Broker, name string) (*Batch, error) {
+	all, err := o.read(ctx, conn, name)
+	if err != nil {
+		return nil, err
+	}
+	return all.of[name], nil
+}
+
+func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
 	all := &Batches{of: map[string]*Batch{}, rows: map[string]bool{}}
 	look := glanceFor(name)
 	err := conn.NewLedger().SearchFor(ctx, look.text, func(e ledger.Entry) {
-		if e.Batch != "" && (name == "" || e.Batch == name) {
+		if e.Batch != "" && (name == "" || e.Batch == name) && (o.Entry == nil || o.Entry(&e)) {
 			all.entry(&e)
 		}
 	})
@@ -61,7 +80,7 @@ func ReadBatches(ctx context.Context, conn *broker.Broker, name string) (*Batche
 	}
 	stream := conn.Names().Stream
 	_, err = readQueue(conn, conn.Queue(ctx), look, func(q Queued) bool {
-		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil {
+		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil && (o.Queued == nil || o.Queued(q)) {
 			all.queued(b, q, all.rows[fmt.Sprint(stream, ":", q.Sequence)])
 		}
 		return false

@@ -15,6 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -26,7 +27,7 @@ type Bulk struct {
 	Single string // id of a single request; "" for a file
 	known  bool   // the id was given: it may have been used before
 	name   string // of the file, as mistakes call it
-	Rows   iter.Seq[Row]
+	Rows   iter.Seq[rows.Row]
 	Batch  string // "" for a single request without one
 	named  bool   // by --batch: no row may have another
 	Lane   message.Lane
@@ -44,7 +45,7 @@ type Bulk struct {
 // Prepared is a row as it is published, or what is wrong with it.
 type Prepared struct {
 	Line    int
-	Message Message
+	Message rows.Message
 	content [sha256.Size]byte // of what the row itself says: a signature is good for a day from each run on
 	Payload []byte
 	header  message.Header
@@ -66,7 +67,7 @@ func (b *Bulk) where(line int) string {
 func (b *Bulk) Requests() iter.Seq[Prepared] {
 	return func(yield func(Prepared) bool) {
 		for r := range b.Rows {
-			p := Prepared{Line: r.Line, Message: r.message, err: r.err}
+			p := Prepared{Line: r.Line, Message: r.Message, err: r.Err}
 			if p.err == nil {
 				p.err = b.Complete(&p)
 			}

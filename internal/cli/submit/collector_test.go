@@ -12,6 +12,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 )
 
 // happening is one in the life of a row "a" of machine 1: a result, or that it was published.
@@ -73,7 +74,7 @@ func TestCollector(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newCollector("REMEDIATION")
-			h.add(Prepared{Line: 2, Message: Message{ID: "a", MachineID: machineOf(1)}})
+			h.add(Prepared{Line: 2, Message: rows.Message{ID: "a", MachineID: machineOf(1)}})
 			f, enough := h.rows[0], false
 			for i, e := range c.events {
 				if e.stored > 0 {
@@ -103,7 +104,7 @@ func TestCollector(t *testing.T) {
 
 func TestCollectorIgnoresWhatIsNoResult(t *testing.T) {
 	h := newCollector("REMEDIATION")
-	h.add(Prepared{Line: 2, Message: Message{ID: "a", MachineID: machineOf(1)}})
+	h.add(Prepared{Line: 2, Message: rows.Message{ID: "a", MachineID: machineOf(1)}})
 	if err := h.take(broker.Message{Sequence: 9, Data: []byte("hello")}); err != nil || h.last() != 9 {
 		t.Errorf("%v, at %d", err, h.last())
 	}
@@ -111,7 +112,7 @@ func TestCollectorIgnoresWhatIsNoResult(t *testing.T) {
 
 func TestCollectorKeepsWhatTheReportShows(t *testing.T) {
 	h := newCollector("REMEDIATION")
-	h.add(Prepared{Line: 12, Message: Message{ID: "a", MachineID: machineOf(1), Ticket: "INC-1", Metadata: json.RawMessage(`{"owner":"ann"}`)}})
+	h.add(Prepared{Line: 12, Message: rows.Message{ID: "a", MachineID: machineOf(1), Ticket: "INC-1", Metadata: json.RawMessage(`{"owner":"ann"}`)}})
 	at := time.Date(2026, 11, 24, 18, 0, 0, 0, time.UTC)
 	data, _ := json.Marshal(message.Result{
 		RequestID: "a", MachineID: machineOf(1), Run: 2, Outcome: message.TimedOut, Final: true, ReceivedAt: at, FinishedAt: at.Add(time.Minute),

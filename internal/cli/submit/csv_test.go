@@ -17,122 +17,123 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 )
 
 const goodMachine = "00000000000000000000000000000000000000aB"
 
-func collect(rows func(func(Row) bool)) (all []Row) {
-	rows(func(r Row) bool { all = append(all, r); return true })
+func collect(read func(func(rows.Row) bool)) (all []rows.Row) {
+	read(func(r rows.Row) bool { all = append(all, r); return true })
 	return all
 }
 
 func TestCSVRows(t *testing.T) {
 	for _, c := range []struct {
 		name, content, comment string
-		want                   []Row
+		want                   []rows.Row
 	}{
 		{
 			name:    "columns in any order and case",
 			content: "Ticket,COMMENT, machineid ,metadata.Site,METADATA.lot\nSOC-1,c, " + goodMachine + " ,\"Ulm, 2\",7\n",
-			want:    []Row{{Line: 2, message: Message{MachineID: goodMachine, Comment: "c", Ticket: "SOC-1", Metadata: json.RawMessage(`{"Site":"Ulm, 2","lot":"7"}`)}}},
+			want:    []rows.Row{{Line: 2, Message: rows.Message{MachineID: goodMachine, Comment: "c", Ticket: "SOC-1", Metadata: json.RawMessage(`{"Site":"Ulm, 2","lot":"7"}`)}}},
 		},
 		{
 			name:    "lines over several lines, CRLF, no end of line at the end",
 			content: "machineId,comment\r\n\r\na,\"one\r\n\"\"two\"\"\"\r\nb,c",
-			want:    []Row{{Line: 3, message: Message{MachineID: "a", Comment: "one\n\"two\""}}, {Line: 5, message: Message{MachineID: "b", Comment: "c"}}},
+			want:    []rows.Row{{Line: 3, Message: rows.Message{MachineID: "a", Comment: "one\n\"two\""}}, {Line: 5, Message: rows.Message{MachineID: "b", Comment: "c"}}},
 		},
 		{
 			name:    "a comment stays as it is, empty fields are absent",
 			content: "machineId,comment,ticket,metadata.a,expiresAt\na,\" <c> & \",,,\n",
-			want:    []Row{{Line: 2, message: Message{MachineID: "a", Comment: " <c> & "}}},
+			want:    []rows.Row{{Line: 2, Message: rows.Message{MachineID: "a", Comment: " <c> & "}}},
 		},
 		{
 			name:    "one comment for all",
 			content: "machineId,id\na,x\nb,\n", comment: "for all",
-			want: []Row{{Line: 2, message: Message{MachineID: "a", ID: "x", Comment: "for all"}}, {Line: 3, message: Message{MachineID: "b", Comment: "for all"}}},
+			want: []rows.Row{{Line: 2, Message: rows.Message{MachineID: "a", ID: "x", Comment: "for all"}}, {Line: 3, Message: rows.Message{MachineID: "b", Comment: "for all"}}},
 		},
 		{
 			name:    "metadata as an object, longer than it would be with escapes",
 			content: "machineId,comment,metadata\na,c,\"{\"\"a\"\":\"\"<>\"\"}\"\n",
-			want:    []Row{{Line: 2, message: Message{MachineID: "a", Comment: "c", Metadata: json.RawMessage(`{"a":"<>"}`)}}},
+			want:    []rows.Row{{Line: 2, Message: rows.Message{MachineID: "a", Comment: "c", Metadata: json.RawMessage(`{"a":"<>"}`)}}},
 		},
 		{
 			name:    "the reader goes on after a mistake",
 			content: "machineId,comment\na\nb,\xff\nc,c\n",
-			want: []Row{
-				{Line: 2, err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
-				{Line: 3, err: errors.New("comment: is not UTF-8; save the file as UTF-8")},
-				{Line: 4, message: Message{MachineID: "c", Comment: "c"}},
+			want: []rows.Row{
+				{Line: 2, Err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
+				{Line: 3, Err: errors.New("comment: is not UTF-8; save the file as UTF-8")},
+				{Line: 4, Message: rows.Message{MachineID: "c", Comment: "c"}},
 			},
 		},
 		{
 			name:    "semicolons, as Excel writes them where the comma is the decimal sign",
 			content: "machineId;comment;ticket\na;\"one, two; three\";T-1\n",
-			want:    []Row{{Line: 2, message: Message{MachineID: "a", Comment: "one, two; three", Ticket: "T-1"}}},
+			want:    []rows.Row{{Line: 2, Message: rows.Message{MachineID: "a", Comment: "one, two; three", Ticket: "T-1"}}},
 		},
 		{
 			name:    "tabs, with commas in the header's quotes",
 			content: "\"metadata.a,b,c\"\tmachineId\tcomment\n1\ta\tone, two\n",
-			want:    []Row{{Line: 2, message: Message{MachineID: "a", Comment: "one, two", Metadata: json.RawMessage(`{"a,b,c":"1"}`)}}},
+			want:    []rows.Row{{Line: 2, Message: rows.Message{MachineID: "a", Comment: "one, two", Metadata: json.RawMessage(`{"a,b,c":"1"}`)}}},
 		},
 		{
 			name:    "blank rows and columns, as spreadsheets leave them",
 			content: "machineId,comment,ticket,,\na,c,,,\n,,,,\nb,d,T-1,,\nc,e\n , ,,,\n,,,,\n",
-			want: []Row{
-				{Line: 2, message: Message{MachineID: "a", Comment: "c"}},
-				{Line: 4, message: Message{MachineID: "b", Comment: "d", Ticket: "T-1"}},
-				{Line: 5, err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
+			want: []rows.Row{
+				{Line: 2, Message: rows.Message{MachineID: "a", Comment: "c"}},
+				{Line: 4, Message: rows.Message{MachineID: "b", Comment: "d", Ticket: "T-1"}},
+				{Line: 5, Err: errors.New("has more or fewer fields than the first line; a field with a comma in it needs quotes around it")},
 			},
 		},
 		{
 			name:    "a value in a column without a name",
 			content: "machineId;comment;;\na;c;;x\n",
-			want:    []Row{{Line: 2, err: errors.New("has more or fewer fields than the first line; a field with a semicolon in it needs quotes around it")}},
+			want:    []rows.Row{{Line: 2, Err: errors.New("has more or fewer fields than the first line; a field with a semicolon in it needs quotes around it")}},
 		},
 		{
 			name:    "a plain list of machine ids",
 			content: "\n" + goodMachine + "\r\n\"" + goodMachine + "\"\n\nnone\n", comment: "for all",
-			want: []Row{
-				{Line: 2, message: Message{MachineID: goodMachine, Comment: "for all"}},
-				{Line: 3, message: Message{MachineID: goodMachine, Comment: "for all"}},
-				{Line: 5, message: Message{MachineID: "none", Comment: "for all"}},
+			want: []rows.Row{
+				{Line: 2, Message: rows.Message{MachineID: goodMachine, Comment: "for all"}},
+				{Line: 3, Message: rows.Message{MachineID: goodMachine, Comment: "for all"}},
+				{Line: 5, Message: rows.Message{MachineID: "none", Comment: "for all"}},
 			},
 		},
 		{
 			name:    "a plain list without a comment",
 			content: goodMachine + "\n" + goodMachine + "\n",
-			want:    []Row{{Line: 1, err: errors.New("is a machine id: of a plain list give the comment with --comment, else name the columns in the first line")}},
+			want:    []rows.Row{{Line: 1, Err: errors.New("is a machine id: of a plain list give the comment with --comment, else name the columns in the first line")}},
 		},
 		{
 			name:    "no line that names the columns",
 			content: goodMachine + ",c\n",
-			want: []Row{
-				{Line: 1, err: errors.New("column 1 has a machine id where the first line names the columns; put a line such as machineId,comment above it")},
+			want: []rows.Row{
+				{Line: 1, Err: errors.New("column 1 has a machine id where the first line names the columns; put a line such as machineId,comment above it")},
 			},
 		},
 		{
 			name:    "columns by other names",
 			content: "Device ID,Requested By,expires_at,coment,Device Name\n",
-			want: []Row{
-				{Line: 1, err: errors.New(`unknown column "Device ID"; did you mean machineId? (metadata.Device ID is a name of your own that results echo)`)},
-				{Line: 1, err: errors.New(`unknown column "Requested By"; did you mean requestedBy? (metadata.Requested By is a name of your own that results echo)`)},
-				{Line: 1, err: errors.New(`unknown column "expires_at"; did you mean expiresAt? (metadata.expires_at is a name of your own that results echo)`)},
-				{Line: 1, err: errors.New(`unknown column "coment"; did you mean comment? (metadata.coment is a name of your own that results echo)`)},
-				{Line: 1, err: errors.New(`unknown column "Device Name" (metadata.Device Name is a name of your own that results echo)`)},
-				{Line: 1, err: errors.New("there is no column machineId; add it, or name that of the machine ids so")},
-				{Line: 1, err: errors.New("there is no column comment; add it, or give one for all rows with --comment")},
+			want: []rows.Row{
+				{Line: 1, Err: errors.New(`unknown column "Device ID"; did you mean machineId? (metadata.Device ID is a name of your own that results echo)`)},
+				{Line: 1, Err: errors.New(`unknown column "Requested By"; did you mean requestedBy? (metadata.Requested By is a name of your own that results echo)`)},
+				{Line: 1, Err: errors.New(`unknown column "expires_at"; did you mean expiresAt? (metadata.expires_at is a name of your own that results echo)`)},
+				{Line: 1, Err: errors.New(`unknown column "coment"; did you mean comment? (metadata.coment is a name of your own that results echo)`)},
+				{Line: 1, Err: errors.New(`unknown column "Device Name" (metadata.Device Name is a name of your own that results echo)`)},
+				{Line: 1, Err: errors.New("there is no column machineId; add it, or name that of the machine ids so")},
+				{Line: 1, Err: errors.New("there is no column comment; add it, or give one for all rows with --comment")},
 			},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := collect(csvRows(strings.NewReader(c.content), c.comment))
+			got := collect(rows.CSV(strings.NewReader(c.content), c.comment))
 			for i := range got {
-				if got[i].err != nil {
-					got[i].message = Message{}
+				if got[i].Err != nil {
+					got[i].Message = rows.Message{}
 				}
 			}
 			compareErrors := cmp.Comparer(func(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) })
-			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(Row{}), compareErrors); diff != "" {
+			if diff := cmp.Diff(c.want, got, compareErrors); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -168,7 +169,7 @@ func TestInput(t *testing.T) {
 			t.Errorf("%s: jsonl is %t", c.file, in.jsonl)
 		}
 		for range 2 { // it is read twice
-			if rows := collect(in.rows("", message.Rules{Stream: "S"})); len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "c" {
+			if rows := collect(in.rows("", message.Rules{Stream: "S"})); len(rows) != 1 || rows[0].Err != nil || rows[0].Message.Comment != "c" {
 				t.Errorf("%s %q: got %+v", c.file, c.content, rows)
 			}
 		}
@@ -195,7 +196,7 @@ func TestInputUTF16(t *testing.T) {
 	little, big := utf16Of(csv, binary.LittleEndian), utf16Of(csv, binary.BigEndian)
 	for name, content := range map[string][]byte{"little.csv": little, "big.csv": big, "a.jsonl": utf16Of(jsonl, binary.LittleEndian)} {
 		rows := collect(inputOf(t, name, content).rows("", message.Rules{Stream: "S"}))
-		if len(rows) != 1 || rows[0].err != nil || rows[0].message.Comment != "Geprüft 🙂" {
+		if len(rows) != 1 || rows[0].Err != nil || rows[0].Message.Comment != "Geprüft 🙂" {
 			t.Errorf("%s: got %+v", name, rows)
 		}
 	}
@@ -228,7 +229,7 @@ func TestInputIsACopy(t *testing.T) {
 	if err := os.WriteFile(path, []byte("machineId,comment\nb,d\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if rows := collect(in.rows("", message.Rules{})); len(rows) != 1 || rows[0].message.MachineID != "a" {
+	if rows := collect(in.rows("", message.Rules{})); len(rows) != 1 || rows[0].Message.MachineID != "a" {
 		t.Errorf("got %+v", rows)
 	}
 	in.close()
@@ -248,7 +249,7 @@ func TestInputEndsWithItsContext(t *testing.T) {
 	_ = typist.Close()
 }
 
-func testBulk(rows func(func(Row) bool)) *Bulk {
+func testBulk(rows func(func(rows.Row) bool)) *Bulk {
 	return &Bulk{
 		name: "file", Rows: rows, Batch: "batch", base: "remediation.unrestrict",
 		rules: message.Rules{Stream: "REMEDIATION", OwnSubjects: broker.Names{}.OwnSubjects()},
@@ -281,12 +282,12 @@ func FuzzCSVRows(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		fuzzRows(t, content, func(yield func(Row) bool) { csvRows(bytes.NewReader(content), "")(yield) })
+		fuzzRows(t, content, func(yield func(rows.Row) bool) { rows.CSV(bytes.NewReader(content), "")(yield) })
 	})
 }
 
 // fuzzRows checks what holds for whatever is in a file.
-func fuzzRows(t *testing.T, content []byte, rows func(func(Row) bool)) {
+func fuzzRows(t *testing.T, content []byte, rows func(func(rows.Row) bool)) {
 	lines, last := bytes.Count(content, []byte("\n"))+1, 0
 	ids := map[string]bool{}
 	b := testBulk(rows)

@@ -17,6 +17,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 )
 
 // input is what is to be submitted, in a private copy: it is read twice, first to check it and then to publish it, and
@@ -153,16 +154,16 @@ func (in *input) content() (*bufio.Reader, error) {
 }
 
 // rows reads the copy once more. comment is that of all rows, "" if they have their own.
-func (in *input) rows(comment string, rules message.Rules) iter.Seq[Row] {
-	return func(yield func(Row) bool) {
+func (in *input) rows(comment string, rules message.Rules) iter.Seq[rows.Row] {
+	return func(yield func(rows.Row) bool) {
 		content, err := in.content()
 		switch {
 		case err != nil:
-			yield(Row{Line: 1, err: err})
+			yield(rows.Row{Line: 1, Err: err})
 		case in.jsonl:
-			jsonRows(content, comment, rules)(yield)
+			rows.JSON(content, comment, rules)(yield)
 		default:
-			csvRows(content, comment)(yield)
+			rows.CSV(content, comment)(yield)
 		}
 	}
 }
@@ -170,11 +171,4 @@ func (in *input) rows(comment string, rules message.Rules) iter.Seq[Row] {
 func (in *input) close() {
 	_ = in.copy.Close()
 	_ = os.Remove(in.copy.Name())
-}
-
-// Row is one request of the input, or what is wrong with it.
-type Row struct {
-	Line    int // where it begins
-	message Message
-	err     error
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 )
 
 func TestJSONRows(t *testing.T) {
@@ -54,14 +55,14 @@ func TestJSONRows(t *testing.T) {
 		},
 		{
 			name:     "a line that never ends",
-			content:  "{" + object + "}\n{" + strings.Repeat(" ", maxJSONLine) + "}\n",
+			content:  "{" + object + "}\n{" + strings.Repeat(" ", 1<<20) + "}\n",
 			payloads: []string{`{"machineId":"` + strings.ToLower(goodMachine) + `","comment":"c","id":"batch:1","batch":"batch"}`},
 			mistakes: []string{"file, line 2: is longer than 1 MiB; a request has at most 64 KiB"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var payloads, mistakes []string
-			b := testBulk(jsonRows(strings.NewReader(c.content), c.comment, rules))
+			b := testBulk(rows.JSON(strings.NewReader(c.content), c.comment, rules))
 			for p := range b.Requests() {
 				if p.err != nil {
 					mistakes = append(mistakes, b.where(p.Line)+": "+p.err.Error())
@@ -94,6 +95,6 @@ func FuzzJSONRows(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte, comment string) {
 		comment = strings.ToValidUTF8(comment, "") // as the command line is checked for
 		rules := message.Rules{Stream: "REMEDIATION"}
-		fuzzRows(t, content, func(yield func(Row) bool) { jsonRows(bytes.NewReader(content), comment, rules)(yield) })
+		fuzzRows(t, content, func(yield func(rows.Row) bool) { rows.JSON(bytes.NewReader(content), comment, rules)(yield) })
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/rows"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -96,7 +97,7 @@ func (c *Cmd) single(b *Bulk) error {
 	if !b.known {
 		b.Single = service.RandomID()
 	}
-	b.Rows = slices.Values([]Row{{Line: 1, message: Message{
+	b.Rows = slices.Values([]rows.Row{{Line: 1, Message: rows.Message{
 		ID: b.Single, MachineID: c.Machine, Comment: c.Comment, Ticket: c.Ticket, RequestedBy: c.RequestedBy,
 		ExpiresAt: c.ExpiresAt, ReplyTo: c.ReplyTo,
 	}}})

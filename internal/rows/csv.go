@@ -1,4 +1,5 @@
-package submit
+// Package rows reads many requests from one text, CSV or JSON lines, with the line of each and what is wrong with it.
+package rows
 
 import (
 	"bufio"
@@ -11,10 +12,17 @@ import (
 	"strings"
 )
 
-// csvRows reads CSV as RFC 4180 has it, with commas, semicolons or tabs. The first line names the columns, in any order
+// Row is one request of the input, or what is wrong with it.
+type Row struct {
+	Line    int // where it begins
+	Message Message
+	Err     error
+}
+
+// CSV reads CSV as RFC 4180 has it, with commas, semicolons or tabs. The first line names the columns, in any order
 // and any case, or is the first of a plain list of machine ids. comment is that of all rows, for a file without such a
 // column.
-func csvRows(content io.Reader, comment string) iter.Seq[Row] {
+func CSV(content io.Reader, comment string) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		buffered := bufio.NewReaderSize(content, headerPeek)
 		t := csvTable{comment: comment}
@@ -68,7 +76,7 @@ type csvTable struct {
 func (t *csvTable) begin(yield func(Row) bool) bool {
 	header, err := t.reader.Read()
 	if errors.Is(err, io.EOF) {
-		yield(Row{Line: 1, err: errors.New("is empty; the first line names the columns, machineId and comment at least")})
+		yield(Row{Line: 1, Err: errors.New("is empty; the first line names the columns, machineId and comment at least")})
 		return false
 	}
 	if err != nil {
@@ -80,14 +88,14 @@ func (t *csvTable) begin(yield func(Row) bool) bool {
 	if len(header) == 1 && isMachineID(header[0]) { // a plain list
 		t.columns = []string{"machineId"}
 		if t.comment == "" {
-			yield(Row{Line: line, err: errors.New("is a machine id: of a plain list give the comment with --comment, else name the columns in the first line")})
+			yield(Row{Line: line, Err: errors.New("is a machine id: of a plain list give the comment with --comment, else name the columns in the first line")})
 			return false
 		}
 		return yield(t.rowOf(line, header))
 	}
 	columns, faults := columnsOf(header, t.comment)
 	for _, fault := range faults {
-		if !yield(Row{Line: line, err: fault}) {
+		if !yield(Row{Line: line, Err: fault}) {
 			return false
 		}
 	}
@@ -117,13 +125,13 @@ func (t *csvTable) rest(yield func(Row) bool) {
 }
 
 func (t *csvTable) rowOf(line int, record []string) Row {
-	r := Row{Line: line, message: Message{Comment: t.comment}}
+	r := Row{Line: line, Message: Message{Comment: t.comment}}
 	if len(record) != len(t.columns) {
 		name := map[rune]string{',': "comma", ';': "semicolon", '\t': "tab"}[t.reader.Comma]
-		r.err = fmt.Errorf("has more or fewer fields than the first line; a field with a %s in it needs quotes around it", name)
+		r.Err = fmt.Errorf("has more or fewer fields than the first line; a field with a %s in it needs quotes around it", name)
 		return r
 	}
-	r.err = r.message.fill(t.columns, record)
+	r.Err = r.Message.fill(t.columns, record)
 	return r
 }
 
@@ -139,8 +147,8 @@ func withoutBlanks(record []string, least int) []string {
 func csvFault(err error) Row {
 	at, ok := errors.AsType[*csv.ParseError](err)
 	if !ok {
-		return Row{Line: 1, err: err}
+		return Row{Line: 1, Err: err}
 	}
 	err = fmt.Errorf(`%w (line %d, column %d); put a field with quotes in it between quotes, and double those within`, at.Err, at.Line, at.Column)
-	return Row{Line: at.StartLine, err: err}
+	return Row{Line: at.StartLine, Err: err}
 }

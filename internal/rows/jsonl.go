@@ -1,4 +1,4 @@
-package submit
+package rows
 
 import (
 	"bufio"
@@ -10,16 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/message"
 )
 
 // maxJSONLine bounds what is read of one line: a request has at most 64 KiB.
 const maxJSONLine = 1 << 20
 
-// jsonRows reads one request a line, in any form that the worker takes. Blank lines are skipped. comment is that of all
+// JSON reads one request a line, in any form that the worker takes. Blank lines are skipped. comment is that of all
 // rows, if they have none of their own.
-func jsonRows(content io.Reader, comment string, rules message.Rules) iter.Seq[Row] {
+func JSON(content io.Reader, comment string, rules message.Rules) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		lines := bufio.NewScanner(content)
 		lines.Buffer(nil, maxJSONLine)
@@ -31,8 +30,8 @@ func jsonRows(content io.Reader, comment string, rules message.Rules) iter.Seq[R
 				continue
 			}
 			next := Row{Line: n}
-			if text, next.err = withComment(text, comment); next.err == nil {
-				next.message, next.err = readMessage(text, rules)
+			if text, next.Err = withComment(text, comment); next.Err == nil {
+				next.Message, next.Err = readMessage(text, rules)
 			}
 			if !yield(next) {
 				return
@@ -43,7 +42,7 @@ func jsonRows(content io.Reader, comment string, rules message.Rules) iter.Seq[R
 			err = errors.New("is longer than 1 MiB; a request has at most 64 KiB")
 		}
 		if err != nil {
-			yield(Row{Line: n + 1, err: err})
+			yield(Row{Line: n + 1, Err: err})
 		}
 	}
 }
@@ -78,7 +77,7 @@ func withComment(text []byte, comment string) ([]byte, error) {
 			return nil, errors.New("has a comment although --comment gives one for all rows; leave one of them out")
 		}
 	}
-	quoted, err := session.AsJSON(comment)
+	quoted, err := message.EncodeJSON(comment)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package submit
+package rows
 
 import (
 	"encoding/hex"
@@ -11,8 +11,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // Message is the payload of a request, contract §3.
@@ -138,7 +138,7 @@ func (m *Message) fill(columns, record []string) error {
 	if len(metadata) > 0 {
 		fields["metadata"] = metadata
 	}
-	text, err := session.AsJSON(fields)
+	text, err := message.EncodeJSON(fields)
 	if err != nil {
 		return err
 	}
