@@ -400,3 +400,58 @@ func (o *office) settledBut(id string) {
 		return true
 	})
 }
+
+// A replica that dies, or whose write or reply is lost, at any point on the way of a run that awaits approval costs nothing but
+// time: it is asked for once, called once after it is approved, and never if it is denied.
+func TestApprovalSurvivesAnyFault(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		denied bool
+		before []point // that it is asked for
+		after  []point
+		want   string
+	}{
+		{"approved", false, []point{atHeld, atWaiting, atAudit, atSubmitted}, []point{atIntent, atMachine, atPost, atRecord, atAck, atMark}, "succeeded"},
+		{"denied", true, nil, []point{atDecision, atAudit, atLetter, atFinal, atMark, atAck}, "rejected denied"},
+	} {
+		for _, dies := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, dies %t", c.name, dies), func(t *testing.T) {
+				inOffice(t, oneOfTwo, setup{replicas: 2}, func(o *office) {
+					n := 0
+					for _, at := range slices.Concat(c.before, c.after) {
+						for _, done := range []bool{false, true} {
+							n++
+							f := fault{at: at, done: done, dies: dies, times: 1}
+							id := fmt.Sprint("r ", f)
+							o.faults.clear()
+							if slices.Contains(c.before, at) {
+								o.faults.inject(f)
+							}
+							digest := o.asks("soar", id, n)
+							o.until(id+" to await approval", 3*time.Minute, func() bool { e := o.entry(id); return e.Awaits() })
+							if !slices.Contains(c.before, at) {
+								o.faults.inject(f)
+							}
+							answer := approve(id, digest)
+							if c.denied {
+								answer = deny(id, digest)
+							}
+							o.says("ann", answer)
+							o.settled(10 * time.Minute)
+							o.wantFinal(id, c.want)
+							if o.faults.armed() != 0 {
+								t.Errorf("%s: nobody came to the point", f)
+							}
+							if asked := len(o.resultsOf(id)); !c.denied && asked != 3 || c.denied && asked != 2 {
+								t.Errorf("%s: %d results", f, asked)
+							}
+							if dies {
+								o.start()
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}
