@@ -362,6 +362,25 @@ func TestCancelOfAnAction(t *testing.T) {
 			})
 		})
 	}
+	for mode, want := range map[defendersim.CancelMode]string{defendersim.CancelIgnored: "succeeded", defendersim.CancelLate: "cancelled"} {
+		t.Run(fmt.Sprint("as the API sees fit ", mode), func(t *testing.T) {
+			api := slow
+			api.Cancel = mode
+			inWorld(t, setup{ordered: true, api: api}, func(w *world) {
+				w.ask("r1", 1)
+				w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
+				w.order(`{"verb":"cancel","id":"r1","actions":true}`)
+				w.passes(10 * time.Minute)
+				if r, ended := w.final("r1"); ended {
+					t.Errorf("the reply alone ended it: %+v", r)
+				}
+				w.settled(3 * time.Hour)
+				if r := w.wantFinal("r1", want); r.CancelRequested == nil || r.CancelRequested.HTTPStatus != 200 {
+					t.Errorf("%+v", r.CancelRequested)
+				}
+			})
+		})
+	}
 	t.Run("adopted", func(t *testing.T) {
 		inWorld(t, setup{ordered: true, api: slow}, func(w *world) {
 			w.api.Put(defendersim.Action{MachineID: machine(1), Comment: "from the portal"})
