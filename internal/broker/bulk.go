@@ -230,5 +230,5 @@ func IsMissing(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFou
 // OwnSubjects are the subjects, some with wildcards, that belong to the worker: no request's replyTo.
 func (n Names) OwnSubjects() []string {
 	n = n.withDefaults()
-	return append(n.laneSubjects(), n.ResultsSubject, n.DeadletterSubject, AuditSubject, ownSubjects, "$KV.>")
+	return append(n.laneSubjects(), n.ResultsSubject, n.DeadletterSubject, n.ControlSubject, AuditSubject, ownSubjects, "$KV.>")
 }

@@ -91,6 +91,18 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 	}
 }
 
+// PublishOrder puts one order on the control subject, and returns its name, STREAM:SEQ.
+func (b *Broker) PublishOrder(ctx context.Context, h message.Header, payload []byte) (ref string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	n := b.cfg.Names
+	ack, err := b.js.PublishMsg(ctx, &nats.Msg{Subject: n.ControlSubject, Header: nats.Header(h), Data: payload})
+	if err != nil {
+		return "", fmt.Errorf("publish on %s: %w: see whether a worker runs, which makes the stream %s, and whether the NATS user may publish there", n.ControlSubject, err, n.ControlStream)
+	}
+	return fmt.Sprintf("%s:%d", ack.Stream, ack.Sequence), nil
+}
+
 // Publish puts one message on a lane; nil when the broker has stored it. A full stream is an error that says so.
 // Of a duplicate whose message has the sequence is not known, for anybody who may publish may have taken a message id that can
 // be guessed.

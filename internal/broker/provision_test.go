@@ -19,7 +19,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_AUDIT", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
+var ownStreams = []string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION", "REMEDIATION_AUDIT", "REMEDIATION_CONTROL", "REMEDIATION_DEADLETTER", "REMEDIATION_RESULTS"}
 
 // setup is all the settings on a server, by stream name and STREAM/CONSUMER.
 func setup(t *testing.T, js jetstream.JetStream) map[string]any {
@@ -77,6 +77,8 @@ func TestProvisionFromNothing(t *testing.T) {
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour, MaxAge: 30 * 24 * time.Hour}),
 		"REMEDIATION_DEADLETTER": stream("REMEDIATION_DEADLETTER", "remediation.deadletter",
 			jetstream.StreamConfig{Duplicates: 24 * time.Hour}),
+		"REMEDIATION_CONTROL": stream("REMEDIATION_CONTROL", "remediation.control",
+			jetstream.StreamConfig{Duplicates: 2 * time.Minute, DenyDelete: true, DenyPurge: true, MaxAge: 400 * 24 * time.Hour}),
 		"REMEDIATION_AUDIT": stream("REMEDIATION_AUDIT", "remediation.audit",
 			jetstream.StreamConfig{Duplicates: 2 * time.Minute, DenyDelete: true, DenyPurge: true}),
 		"REMEDIATION/unrestrict-worker":        lane("", "remediation.unrestrict"),
@@ -133,7 +135,7 @@ func TestProvisionOwnNames(t *testing.T) {
 	s := runJetStream(t)
 	names := broker.Names{
 		Subject: "soc.release", Stream: "SOC", Consumer: "releaser", ResultsSubject: "soc.done", ResultsStream: "SOC_DONE",
-		DeadletterSubject: "soc.dead", DeadletterStream: "SOC_DEAD",
+		DeadletterSubject: "soc.dead", DeadletterStream: "SOC_DEAD", ControlSubject: "soc.orders", ControlStream: "SOC_ORDERS",
 	}
 	b := open(t, broker.Config{URL: s.ClientURL(), Provision: true, Names: names})
 	if err := b.Provision(within(t)); err != nil {
@@ -144,10 +146,10 @@ func TestProvisionOwnNames(t *testing.T) {
 		got = append(got, name)
 	}
 	slices.Sort(got)
-	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION_AUDIT", "SOC", "SOC/releaser", "SOC/releaser-bulk", "SOC/releaser-urgent", "SOC_DEAD", "SOC_DONE"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"KV_UNRESTRICT_LEDGER", "KV_UNRESTRICT_STATE", "REMEDIATION_AUDIT", "SOC", "SOC/releaser", "SOC/releaser-bulk", "SOC/releaser-urgent", "SOC_DEAD", "SOC_DONE", "SOC_ORDERS"}, got); diff != "" {
 		t.Error(diff)
 	}
-	for _, subject := range []string{"soc.release", "soc.release.urgent", "soc.release.bulk", "soc.done", "soc.dead", "remediation.audit", "unrestrict.>"} {
+	for _, subject := range []string{"soc.release", "soc.release.urgent", "soc.release.bulk", "soc.done", "soc.dead", "soc.orders", "remediation.audit", "unrestrict.>"} {
 		if !slices.Contains(b.Names().OwnSubjects(), subject) {
 			t.Errorf("own subjects %q, want %s among them", b.Names().OwnSubjects(), subject)
 		}
@@ -287,8 +289,8 @@ func TestProvisionFalse(t *testing.T) {
 	b := open(t, broker.Config{URL: s.ClientURL()})
 	err := b.Provision(within(t))
 	var missing *broker.MissingError
-	if !errors.As(err, &missing) || len(missing.Missing) != 9 {
-		t.Fatalf("error %v, want all nine missing", err)
+	if !errors.As(err, &missing) || len(missing.Missing) != 10 {
+		t.Fatalf("error %v, want all ten missing", err)
 	}
 	if got := setup(t, js); len(got) > 0 {
 		t.Errorf("created %v", got)

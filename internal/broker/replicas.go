@@ -17,12 +17,12 @@ import (
 )
 
 // stateKeys are a deployment's keys in UNRESTRICT_STATE. The budget's stand beside them and are the account's.
-type stateKeys struct{ pause, lease, replica, tally string }
+type stateKeys struct{ pause, lease, replica, tally, orders string }
 
 // stateKeys keeps two deployments on one account apart, as their request streams do.
 func (n Names) stateKeys() stateKeys {
 	d := ledger.DeploymentDigest(n.Stream)
-	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: everyReplica + d + ".", tally: "tally." + d}
+	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: everyReplica + d + ".", tally: "tally." + d, orders: "orders." + d}
 }
 
 const (

@@ -13,7 +13,7 @@ import (
 // configurable: replicas find each other by them.
 const (
 	LedgerBucket = "UNRESTRICT_LEDGER" // what was done about each request
-	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, the replicas' readiness, the tally of results
+	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, the replicas' readiness, the tally of results, how far orders are recorded
 )
 
 // Subjects that the worker uses besides those of Names.
@@ -37,6 +37,8 @@ const (
 	// resultDuplicates is what the result's documentation promises to readers.
 	resultDuplicates = 24 * time.Hour
 	resultMaxAge     = 30 * 24 * time.Hour
+	// controlMaxAge is how long an order about a batch stays in force: longer than anybody keeps a batch.
+	controlMaxAge = 400 * 24 * time.Hour
 	// auditDuplicates is the server's own default; no record has a message id.
 	auditDuplicates = 2 * time.Minute
 
@@ -54,6 +56,7 @@ type Names struct {
 	Subject, Stream, Consumer           string
 	ResultsSubject, ResultsStream       string
 	DeadletterSubject, DeadletterStream string
+	ControlSubject, ControlStream       string
 }
 
 func (n Names) withDefaults() Names {
@@ -61,6 +64,7 @@ func (n Names) withDefaults() Names {
 		&n.Subject: "remediation.unrestrict", &n.Stream: "REMEDIATION", &n.Consumer: "unrestrict-worker",
 		&n.ResultsSubject: "remediation.results", &n.ResultsStream: "REMEDIATION_RESULTS",
 		&n.DeadletterSubject: "remediation.deadletter", &n.DeadletterStream: "REMEDIATION_DEADLETTER",
+		&n.ControlSubject: "remediation.control", &n.ControlStream: "REMEDIATION_CONTROL",
 	} {
 		if *field == "" {
 			*field = name
@@ -80,12 +84,12 @@ type streamSpec struct {
 
 // topology is everything that must exist before the first request is taken.
 type topology struct {
-	requests, results, deadletters, audit, ledger, state streamSpec
-	consumers                                            map[message.Lane]jetstream.ConsumerConfig
+	requests, results, deadletters, control, audit, ledger, state streamSpec
+	consumers                                                     map[message.Lane]jetstream.ConsumerConfig
 }
 
 func (t topology) streams() []streamSpec {
-	return []streamSpec{t.requests, t.results, t.deadletters, t.audit, t.ledger, t.state}
+	return []streamSpec{t.requests, t.results, t.deadletters, t.control, t.audit, t.ledger, t.state}
 }
 
 func newTopology(cfg Config) topology {
@@ -94,6 +98,7 @@ func newTopology(cfg Config) topology {
 		requests:    shared(n.Stream, n.Subject, "requests to release machines from code-execution restriction"),
 		results:     shared(n.ResultsStream, n.ResultsSubject, "results of those requests"),
 		deadletters: shared(n.DeadletterStream, n.DeadletterSubject, "requests that were rejected or abandoned"),
+		control:     shared(n.ControlStream, n.ControlSubject, "orders about requests and batches"),
 		audit:       shared(AuditStream, AuditSubject, "every release decision, hash-chained"),
 		ledger:      bucket(LedgerBucket, "what was done about each request"),
 		state:       bucket(StateBucket, "pause, closure, lease and readiness of the replicas"),
@@ -109,10 +114,14 @@ func newTopology(cfg Config) topology {
 	t.results.cfg.MaxAge = resultMaxAge
 	t.results.cfg.Duplicates = resultDuplicates
 	t.deadletters.cfg.Duplicates = resultDuplicates
+	t.control.kept = true
+	t.control.cfg.DenyDelete, t.control.cfg.DenyPurge = true, true
+	t.control.cfg.MaxAge = controlMaxAge
+	t.control.cfg.Duplicates = auditDuplicates
 	t.audit.kept = true
 	t.audit.cfg.DenyDelete, t.audit.cfg.DenyPurge = true, true
 	t.audit.cfg.Duplicates = auditDuplicates
-	for _, s := range []*streamSpec{&t.requests, &t.results, &t.deadletters, &t.audit, &t.ledger, &t.state} {
+	for _, s := range []*streamSpec{&t.requests, &t.results, &t.deadletters, &t.control, &t.audit, &t.ledger, &t.state} {
 		s.cfg.Replicas = cfg.Replicas
 	}
 	return t

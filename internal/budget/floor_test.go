@@ -12,8 +12,17 @@ import (
 
 func TestFloor(t *testing.T) {
 	for _, test := range []struct{ limit, percent, lookups, normal, bulk int }{
-		{100, 5, 0, 5, 10}, {1500, 5, 30, 105, 180}, {55, 5, 0, 3, 6}, {20, 5, 0, 1, 2}, {60, 5, 1, 4, 7},
-		{20, 0, 0, 0, 0}, {20, 0, 1, 1, 1}, {20, 100, 0, 19, 19}, {20, 50, 0, 10, 19}, {2, 5, 1, 1, 1}, {1, 5, 0, 0, 0},
+		{100, 5, 0, 5, 10},
+		{1500, 5, 30, 105, 180},
+		{55, 5, 0, 3, 6},
+		{20, 5, 0, 1, 2},
+		{60, 5, 1, 4, 7},
+		{20, 0, 0, 0, 0},
+		{20, 0, 1, 1, 1},
+		{20, 100, 0, 19, 19},
+		{20, 50, 0, 10, 19},
+		{2, 5, 1, 1, 1},
+		{1, 5, 0, 0, 0},
 	} {
 		for l, want := range map[message.Lane]int{message.LaneUrgent: test.lookups, message.LaneNormal: test.normal, message.LaneBulk: test.bulk} {
 			if got := Floor(l, test.limit, test.percent, test.lookups); got != want {

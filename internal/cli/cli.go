@@ -6,6 +6,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/check"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/demo"
+	"example.com/unrestrict-worker/internal/cli/orders"
 	"example.com/unrestrict-worker/internal/cli/submit"
 	"example.com/unrestrict-worker/internal/cli/why"
 )
@@ -23,13 +24,14 @@ type cli struct {
 	Demo        demo.Cmd         `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    demo.SimulateCmd `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      submit.Cmd       `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
-	Batch       batch.Cmd        `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are."`
+	Batch       batch.Cmd        `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, and let it go on."`
 	Results     ResultsCmd       `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
 	Deadletter  deadletter.Cmd   `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
 	Audit       audit.Cmd        `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
 	Status      StatusCmd        `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
 	Pause       PauseCmd         `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd        `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
+	Cancel      orders.CancelCmd `cmd:"" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a whole batch."`
 	Check       check.Cmd        `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd        `cmd:"" help:"Print the JSON Schema of requests, results or audit records, or the AsyncAPI document."`
 	Why         why.Cmd          `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`

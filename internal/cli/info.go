@@ -42,7 +42,7 @@ func (versionFlag) BeforeReset(ctx *kong.Context) error {
 
 // SchemaCmd is `worker schema`.
 type SchemaCmd struct {
-	Document string `arg:"" enum:"request,result,audit,asyncapi" help:"One of request, result, audit, asyncapi."`
+	Document string `arg:"" enum:"request,result,audit,control,asyncapi" help:"One of request, result, audit, control, asyncapi."`
 }
 
 // Run prints the document.

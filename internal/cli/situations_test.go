@@ -223,7 +223,8 @@ var situations = map[string]situation{
 		p.drop(t, "KV_UNRESTRICT_LEDGER")
 		return nil // an hour
 	}},
-	health.DiskNearlyFull: {elsewhere: "TestFullness"},
+	health.DiskNearlyFull:    {elsewhere: "TestFullness"},
+	health.ControlUnreadable: {elsewhere: "TestControlUnreadable"},
 	health.SlowBroker: {unstarted: true, env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}
 		p.vars["NATS_URL"] = slow.listen(t)

@@ -15,8 +15,8 @@ func (t *Table) together() {
 	if s.Embedded.Addr != "" && t.of("NATS_URL").text == "" && !IsLoopback(hostOf(s.Embedded.Addr)) && !s.Embedded.Token.IsSet() {
 		t.mistake(t.of("WORKER_EMBEDDED_ADDR"), "anyone could publish requests there; give an address on loopback, such as 127.0.0.1:4222, or make clients sign in with WORKER_EMBEDDED_TOKEN")
 	}
-	t.distinct("subject", "WORKER_SUBJECT", "WORKER_RESULTS_SUBJECT", "WORKER_DEADLETTER_SUBJECT")
-	t.distinct("stream", "WORKER_STREAM", "WORKER_RESULTS_STREAM", "WORKER_DEADLETTER_STREAM")
+	t.distinct("subject", "WORKER_SUBJECT", "WORKER_RESULTS_SUBJECT", "WORKER_DEADLETTER_SUBJECT", "WORKER_CONTROL_SUBJECT")
+	t.distinct("stream", "WORKER_STREAM", "WORKER_RESULTS_STREAM", "WORKER_DEADLETTER_STREAM", "WORKER_CONTROL_STREAM")
 	if !slices.Contains([]int{0, 1, 3, 5}, s.Replicas) {
 		t.mistake(t.of("WORKER_REPLICAS"), "JetStream needs an odd number to agree; give 1, 3 or 5")
 	}

@@ -41,6 +41,24 @@ func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment st
 	return a, nil
 }
 
+// ReadyToCancel is Ready for Cancel.
+func (c *Client) ReadyToCancel(ctx context.Context) (Permit, error) {
+	return c.ready(ctx, opCancel, UseFollow)
+}
+
+// Cancel sends the one POST that p permits, which asks to cancel an action. A nil error means that the API said yes, and
+// nothing about how the action ends: that is for the list of actions to tell. Errors are *Error.
+func (c *Client) Cancel(ctx context.Context, p Permit, id, comment string) (Exchange, error) {
+	body, err := commentBody(comment)
+	if err != nil || id == "." || id == ".." || printable(id) == "" {
+		return Exchange{}, &Error{Op: opCancel, Class: Rejected, Code: codeActionID, Message: "that is no action's id", Err: err}
+	}
+	return c.exchange(ctx, p, call{op: opCancel, path: "/api/machineactions/" + url.PathEscape(id) + "/cancel", body: body, read: func(body io.Reader) error {
+		_, err := io.Copy(io.Discard, body)
+		return err
+	}})
+}
+
 // Action looks one action up. use is "lookup" or "follow". Errors are *Error, or the budget's own, wrapped.
 func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, error) {
 	if id == "." || id == ".." || printable(id) == "" {

@@ -44,7 +44,7 @@ func (e *Envelope) wording() string {
 
 // Answer is all that Classify decides by.
 type Answer struct {
-	Op            string // "unrestrict", "list", "get"
+	Op            string // "unrestrict", "list", "get", "cancel"
 	StatusCode    int
 	Header        http.Header
 	Envelope      *Envelope // nil: the body is not Defender's error

@@ -50,6 +50,7 @@ const (
 	opUnrestrict = "unrestrict"
 	opList       = "list"
 	opGet        = "get"
+	opCancel     = "cancel"
 	opToken      = "token"
 )
 

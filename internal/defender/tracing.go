@@ -52,6 +52,8 @@ func (c *Client) span(ctx context.Context, op string, began time.Time) (context.
 	switch op {
 	case opUnrestrict:
 		method, template = semconv.HTTPRequestMethodPost, "/api/machines/{id}/unrestrictCodeExecution"
+	case opCancel:
+		method, template = semconv.HTTPRequestMethodPost, "/api/machineactions/{id}/cancel"
 	case opGet:
 		template = "/api/machineactions/{id}"
 	}

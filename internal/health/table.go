@@ -160,6 +160,12 @@ var table = []Row{
 		Ends:   "when it is resumed or the time has come, within 10 s",
 	},
 	{
+		Code: ControlUnreadable, Stops: true, Holds: Calls,
+		Means:  "The stream of orders (`WORKER_CONTROL_STREAM`) can't be read to its end: whether a request was cancelled, or its batch is held back, is not known, so that nothing is called",
+		Remedy: "the broker's log and the servers' state; whether the NATS user may read the stream. A flood of orders that nobody vouches for takes its time to be read: see who may publish on the control subject",
+		Ends:   "when it is read to its end, within seconds",
+	},
+	{
 		Code: RateUnknown, Stops: true,
 		Means:  "A stream of the call budget was lost, or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
 		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",

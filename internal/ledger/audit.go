@@ -15,6 +15,7 @@ const (
 	AuditReplayed = "replayed" // a dead letter has opened the run
 	AuditCounted  = "counted"  // how many more unverified messages were refused
 	AuditOperated = "operated" // an operator has done something
+	AuditOrdered  = "ordered"  // somebody has given an order, which changes nothing if it has an error
 )
 
 // Acts of an operator.
@@ -72,6 +73,12 @@ type AuditRecord struct {
 	Reason     string `json:"reason,omitempty"`
 	DeadLetter uint64 `json:"deadLetter,omitempty"` // its sequence
 
+	// Of AuditOrdered, whose Act is the verb. SignedBy, Signer and Client are the order's own.
+	Whose     string `json:"whose,omitempty"` // whose request is meant, as the order says
+	Actions   bool   `json:"actions,omitempty"`
+	Order     string `json:"order,omitempty"` // the payload that was signed
+	Signature string `json:"signature,omitempty"`
+
 	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
 	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
 	DecidedAt   time.Time `json:"decidedAt,omitzero"`
@@ -79,7 +86,7 @@ type AuditRecord struct {
 
 // Shorten returns the record with its texts cut to 200 characters, for where the whole record did not fit.
 func (r AuditRecord) Shorten() AuditRecord {
-	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason} {
+	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason, &r.Order} {
 		short := message.Shorten(*s, 200)
 		r.Shortened = r.Shortened || short != *s
 		*s = short

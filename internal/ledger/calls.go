@@ -11,7 +11,7 @@ import (
 // Call is one exchange with the API for a run, as the audit trail has it.
 type Call struct {
 	Time          time.Time `json:"time"`                    // when it began, by this machine's clock
-	Operation     string    `json:"operation"`               // unrestrict, list, get
+	Operation     string    `json:"operation"`               // unrestrict, list, get, cancel
 	Class         string    `json:"class,omitempty"`         // answered, or a defender.Class; "": nobody knows how it ended
 	HTTPStatus    int       `json:"httpStatus,omitempty"`    // 0: no answer
 	Code          string    `json:"code,omitempty"`          // of the error

@@ -93,6 +93,8 @@ type Entry struct {
 	ActionCut  bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
 	Action     []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
 
+	Cancel *Cancel `json:"cancel,omitempty"` // the order that the run met; nil: none
+
 	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
 	CallsOmitted int    `json:"callsOmitted,omitempty"`
 	// Recorded are the kinds of audit record that are durable, where what they are about could not be published afterwards.
@@ -150,7 +152,7 @@ func (e *Entry) Result() message.Result {
 	r := message.Result{
 		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
 		Metadata: e.Metadata, Outcome: message.Submitted, MachineAction: e.Action, MachineActionTruncated: e.ActionCut,
-		Attempts: e.Attempts, Adopted: e.Adopted, Lane: e.Lane,
+		Attempts: e.Attempts, Adopted: e.Adopted, CancelRequested: e.Cancel.Result(), Lane: e.Lane,
 		SignedBy: e.SignedBy, Client: e.Client, ReceivedAt: e.ReceivedAt, FinishedAt: e.AcceptedAt,
 	}
 	if e.Owned {

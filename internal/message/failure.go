@@ -17,6 +17,8 @@ const (
 	CodeActionVanished  = "actionVanished"
 	CodeRestrictedAgain = "restrictedAgain"
 	CodePolicy          = "policy"
+	CodeCancelled       = "cancelledByRequest"
+	CodeBatchCancelled  = "batchCancelled"
 )
 
 // Origins of a Failure.

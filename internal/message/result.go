@@ -29,30 +29,40 @@ func IsOutcome(s string) bool {
 
 // Result is one message on the results subject (docs/schemas/result.json).
 type Result struct {
-	RequestID              string          `json:"requestId"`
-	Run                    int             `json:"run"`
-	ClaimedID              string          `json:"claimedId,omitempty"`
-	MachineID              string          `json:"machineId,omitempty"`
-	RequestedBy            string          `json:"requestedBy,omitempty"`
-	Ticket                 string          `json:"ticket,omitempty"`
-	Batch                  string          `json:"batch,omitempty"`
-	Metadata               json.RawMessage `json:"metadata,omitempty"`
-	Outcome                string          `json:"outcome"`
-	Final                  bool            `json:"final"`
-	MachineAction          json.RawMessage `json:"machineAction,omitempty"`
-	MachineActionTruncated bool            `json:"machineActionTruncated,omitempty"`
-	MetadataTruncated      bool            `json:"metadataTruncated,omitempty"`
-	Error                  *Failure        `json:"error,omitempty"`
-	Attempts               int             `json:"attempts"`
-	Adopted                bool            `json:"adopted,omitempty"`
-	Lane                   Lane            `json:"lane,omitempty"` // by which it was called; of a request taken by the version before absent
-	SignedBy               string          `json:"signedBy,omitempty"`
-	Client                 string          `json:"client,omitempty"`
-	Owner                  string          `json:"-"` // whom the id belongs to; "": nobody
-	ReceivedAt             time.Time       `json:"receivedAt"`
-	FinishedAt             time.Time       `json:"finishedAt,omitzero"`
+	RequestID              string           `json:"requestId"`
+	Run                    int              `json:"run"`
+	ClaimedID              string           `json:"claimedId,omitempty"`
+	MachineID              string           `json:"machineId,omitempty"`
+	RequestedBy            string           `json:"requestedBy,omitempty"`
+	Ticket                 string           `json:"ticket,omitempty"`
+	Batch                  string           `json:"batch,omitempty"`
+	Metadata               json.RawMessage  `json:"metadata,omitempty"`
+	Outcome                string           `json:"outcome"`
+	Final                  bool             `json:"final"`
+	MachineAction          json.RawMessage  `json:"machineAction,omitempty"`
+	MachineActionTruncated bool             `json:"machineActionTruncated,omitempty"`
+	MetadataTruncated      bool             `json:"metadataTruncated,omitempty"`
+	Error                  *Failure         `json:"error,omitempty"`
+	Attempts               int              `json:"attempts"`
+	Adopted                bool             `json:"adopted,omitempty"`
+	CancelRequested        *CancelRequested `json:"cancelRequested,omitempty"`
+	Lane                   Lane             `json:"lane,omitempty"` // by which it was called; of a request taken by the version before absent
+	SignedBy               string           `json:"signedBy,omitempty"`
+	Client                 string           `json:"client,omitempty"`
+	Owner                  string           `json:"-"` // whom the id belongs to; "": nobody
+	ReceivedAt             time.Time        `json:"receivedAt"`
+	FinishedAt             time.Time        `json:"finishedAt,omitzero"`
 
 	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
+}
+
+// CancelRequested says that the run was ordered to be cancelled. An action that was accepted goes its way all the same, unless
+// the API was asked to cancel it.
+type CancelRequested struct {
+	By         string    `json:"by,omitempty"`
+	At         time.Time `json:"at"` // when the order was stored
+	Reason     string    `json:"reason,omitempty"`
+	HTTPStatus int       `json:"httpStatus,omitempty"` // of the API's answer; 0: it was not asked, or did not answer
 }
 
 // MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN or ID:PHASE:RUN:OWNER, the id percent-encoded. No

@@ -214,7 +214,7 @@ func TestAsyncAPI(t *testing.T) {
 	if at("asyncapi") != "3.0.0" {
 		t.Errorf("asyncapi: %v", at("asyncapi"))
 	}
-	for channel, address := range map[string]string{"unrestrict": "remediation.unrestrict", "results": "remediation.results", "deadletter": "remediation.deadletter"} {
+	for channel, address := range map[string]string{"unrestrict": "remediation.unrestrict", "results": "remediation.results", "deadletter": "remediation.deadletter", "control": "remediation.control"} {
 		if at("channels/"+channel+"/address") != address {
 			t.Errorf("channel %s: %v", channel, at("channels/"+channel))
 		}
@@ -224,12 +224,12 @@ func TestAsyncAPI(t *testing.T) {
 			t.Errorf("$ref %s leads nowhere", ref[1])
 		}
 	}
-	for _, name := range []string{"request", "result"} {
-		want := readJSON(t, readDoc(t, "schemas/"+name+".json"))
+	for name, file := range map[string]string{"request": "request", "result": "result", "order": "control"} {
+		want := readJSON(t, readDoc(t, "schemas/"+file+".json"))
 		if d := cmp.Diff(want, at("components/messages/"+name+"/payload/schema")); d != "" {
-			t.Errorf("the payload of %s is not schemas/%s.json: %s", name, name, d)
+			t.Errorf("the payload of %s is not schemas/%s.json: %s", name, file, d)
 		}
-		schema := readSchema(t, name)
+		schema := readSchema(t, file)
 		examples, _ := at("components/messages/" + name + "/examples").([]any)
 		if len(examples) == 0 {
 			t.Errorf("no example of %s", name)
@@ -287,8 +287,11 @@ func TestMessagesPage(t *testing.T) {
 		if _, invalid := sampleRules.Parse(sampleDelivery(text)); kind == "request" && invalid != nil {
 			t.Errorf("%v in %s", invalid, text)
 		}
+		if _, invalid := (Rules{}).ParseOrder(orderDelivery(text, nil)); kind == "control" && invalid != nil {
+			t.Errorf("%v in %s", invalid, text)
+		}
 	}
-	if count["request"] < 3 || count["result"] < 4 || count["audit"] < 2 || len(count) != 3 {
+	if count["request"] < 3 || count["result"] < 4 || count["audit"] < 2 || count["control"] < 2 || len(count) != 4 {
 		t.Errorf("examples: %v", count)
 	}
 	for _, name := range []string{HeaderDeadReason, HeaderDeadMessage, HeaderDeadRequestID, HeaderDeadRun, HeaderDeadAttempts, HeaderDeadTime, HeaderDeadSubject, HeaderDeadStream, HeaderDeadSequence, HeaderDeadPublished, HeaderDeadTruncated, HeaderReplay, HeaderSigner, HeaderSignature} {

@@ -42,6 +42,7 @@ type Rule struct {
 	Urgent   int            // requests an hour on the urgent lane; 0: no limit
 	lanes    []message.Lane // nil: all
 	machines map[string]bool
+	Operate  bool // may order about others' requests
 }
 
 // maxPolicy bounds the file, in bytes: some twenty thousand machines.

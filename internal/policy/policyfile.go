@@ -140,8 +140,13 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 			r.lanes = f.lanes(key, pair.Value)
 		case "machines":
 			r.machines = f.machines(key, pair.Value)
+		case "operate":
+			var err error
+			if r.Operate, err = strconv.ParseBool(value); err != nil || !plain {
+				f.mistake(key, "operate must be true or false")
+			}
 		default:
-			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes and urgent_per_hour", shown(key.Value))
+			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes, urgent_per_hour and operate", shown(key.Value))
 		}
 	}
 	return r

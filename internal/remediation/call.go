@@ -99,7 +99,11 @@ func (p *attempt) mayCall() (ledger.Entry, step, error) {
 // that forbids the call: asking the breaker may use up its probe.
 func (p *attempt) beforeCall() (f facts, err error) {
 	f = p.facts()
-	if f.refusal, f.allowed = p.refusal(); f.refusal != nil {
+	if f.ordered.held != nil { // it may have been resumed a moment ago
+		p.Orders.refresh(p.wait)
+		f.ordered = p.Orders.about(targetOf(&p.e))
+	}
+	if f.refusal, f.allowed = p.refusal(); f.refusal != nil || f.ordered != (ordered{}) || f.unheard {
 		return f, nil
 	}
 	if f.paused = p.paused(); f.paused > 0 {
@@ -149,7 +153,7 @@ func (p *attempt) paused() time.Duration {
 	return 0
 }
 
-// post is the one function that calls: permit, guard, intent, POST, in this order and with nothing in between. The guard
+// post is the one function that calls: permit, guard, orders, intent, POST, in this order and with nothing in between. The guard
 // runs after the permit. Usually its look was made before (prepareLook); it is made here if the permit was waited for. The
 // POST leaves within Config.StartLimit of the intent or not at all, which the budget and defender enforce.
 //
@@ -159,6 +163,9 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	permit, err := p.permit()
 	if err != nil {
 		return action, err
+	}
+	if f := p.facts(); f.ordered != (ordered{}) || f.unheard { // since the permit was asked for, which may have been a minute ago
+		return action, errOrdered
 	}
 	began := time.Now()
 	if err := p.writeIntent(); err != nil {
@@ -197,6 +204,13 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 		e, s := reject(p.e, p.facts(), over.why)
 		return e, s, nil
 	}
+	if errors.Is(err, errOrdered) {
+		e, s := decider(p.Config).beforeCall(p.e, p.facts())
+		if s.do == doCall { // it was resumed, or is known again, since
+			s = step{do: doAgain}
+		}
+		return e, s, nil
+	}
 	if wait, is := quotaWait(err); is {
 		e, s := putOff(awaitQuota(p.e, wait, "quota", p.facts()))
 		return e, s, nil
@@ -207,6 +221,9 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	}
 	return p.e, step{}, err
 }
+
+// errOrdered is a call that must not be made now, because of an order.
+var errOrdered = errors.New("it was ordered otherwise")
 
 // refused is the error of a call that must not be made.
 type refused struct{ why *message.Failure }

@@ -61,6 +61,7 @@ func (p *attempt) facts() facts {
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, orphaned: p.d.Attempt > 1 && p.isSource(p.e), stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
 		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited() && p.lane() != message.LaneUrgent,
+		ordered: p.Orders.about(targetOf(&p.e)), unheard: !p.Orders.Current(p.Config.StartLimit),
 	}
 }
 

@@ -78,6 +78,9 @@ type facts struct {
 	contended bool      // requests of this process wait for quota
 	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
 	notOurs   bool      // the call did not create the action that answered it
+
+	ordered ordered // about the run
+	unheard bool    // it is not known what was ordered of late
 }
 
 // tries are the attempts of one delivery at its call, with the message in hand.
@@ -91,7 +94,7 @@ type tries struct {
 // slack keeps a delivery that is on time from being nakked for a millisecond.
 const slack = 50 * time.Millisecond
 
-// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned.
+// next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned, ordered.
 func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch e.State {
 	case ledger.StateSubmitted:
@@ -124,6 +127,9 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		}
 		return e, step{do: doLook}
 	}
+	if f.ordered.cancel != nil {
+		return takenBack(e, f)
+	}
 	if rest := e.NotBefore.Sub(f.now); rest > slack {
 		return e, wait(rest, "notDue")
 	}
@@ -131,13 +137,19 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 }
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
-// never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: refusal, allowed,
-// paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
+// never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: ordered, unheard,
+// refusal, allowed, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
+	case f.ordered.cancel != nil:
+		return takenBack(e, f)
 	case f.refusal != nil:
 		return reject(e, f, f.refusal)
+	case f.ordered.held != nil:
+		return heldBack(e, f)
+	case f.unheard:
+		return putOff(e, wait(time.Second, health.ControlUnreadable))
 	case f.paused > 0:
 		return putOff(e, wait(f.paused, "systemFault"))
 	case f.unrecordable != "":

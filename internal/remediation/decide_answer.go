@@ -42,7 +42,7 @@ func (d decider) accepted(e ledger.Entry, a defender.MachineAction, f facts) (le
 func (d decider) taken(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.ActionID, e.Created = a.ID, a.CreationTime
 	e.KeepAction(a, d.MaxAction)
-	e.AcceptedAt = f.now.UTC()
+	e.AcceptedAt, e.Cancel = f.now.UTC(), cmp.Or(e.Cancel, f.ordered.cancel)
 	e.LastError, e.Owner = nil, ""
 	e.State, e.Follow = ledger.StateSubmitted, d.Track
 	if !e.Follow {

@@ -1,6 +1,7 @@
 package remediation
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -30,7 +31,7 @@ func giveUp(e ledger.Entry, f facts) (ledger.Entry, step) {
 
 // deadLettered ends the run with a dead letter. Only this delivery can publish it, because only it has the payload.
 func deadLettered(e ledger.Entry, f facts, outcome string, why *message.Failure) (ledger.Entry, step) {
-	e.Source = f.message
+	e.Source, e.Cancel = f.message, cmp.Or(e.Cancel, f.ordered.cancel)
 	return ended(e, f.now, outcome, why, true), step{do: doPublish}
 }
 
@@ -39,6 +40,42 @@ func ended(e ledger.Entry, now time.Time, outcome string, why *message.Failure, 
 	e.State, e.Outcome, e.Error, e.Dead = ledger.StateFinal, outcome, why, dead
 	e.DecidedAt, e.Owner = now.UTC(), ""
 	return e
+}
+
+// takenBack ends a run that was ordered to be cancelled, and that no call of can have taken place.
+func takenBack(e ledger.Entry, f facts) (ledger.Entry, step) {
+	c := f.ordered.cancel
+	why := &message.Failure{Code: message.CodeCancelled, Origin: message.OriginRequest, Message: "taken back before it was called"}
+	if c.Batch != "" {
+		why.Code, why.Message = message.CodeBatchCancelled, "its batch was cancelled before it was called"
+	}
+	if c.By != "" {
+		why.Message += ", by " + c.By
+	}
+	if c.Reason != "" {
+		why.Message += ": " + c.Reason
+	}
+	why.Message += "; to release the machine after all takes a new id"
+	e.Cancel, e.LastError = c, nil
+	return ended(e, f.now, message.Cancelled, why, false), step{do: doPublish}
+}
+
+// heldFor is how long a row of a paused batch stays away: it goes on within a minute of the resume (contract §9).
+const heldFor = time.Minute
+
+const causeHeld = "held"
+
+// heldBack puts off a row whose batch is paused, at no cost in calls. The entry says so, for `worker why`.
+func heldBack(e ledger.Entry, f facts) (ledger.Entry, step) {
+	what := "its batch " + f.ordered.held.Batch + " is paused"
+	if by := f.ordered.held.By; by != "" {
+		what += " by " + by
+	}
+	if reason := f.ordered.held.Reason; reason != "" {
+		what += ": " + reason
+	}
+	e.LastError = &message.Failure{Code: causeHeld, Origin: message.OriginWorker, Message: what}
+	return putOff(e, wait(heldFor, causeHeld))
 }
 
 // endDryRun ends a dry run, in which everything but the POST was done.
@@ -60,6 +97,7 @@ type observation struct {
 	exchange defender.Exchange      // what it was learned from
 	gone     *defender.Error        // asked for by its id several times, and not found
 	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
+	cancel   *ledger.Cancel         // what was ordered about its run
 }
 
 // observed decides what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
@@ -71,6 +109,7 @@ func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, 
 	if s.action.ID != "" {
 		e.KeepAction(s.action, d.MaxAction)
 	}
+	e.Cancel = cmp.Or(e.Cancel, s.cancel)
 	switch {
 	case s.action.Final():
 		e = ended(e, now, outcomeOf(s.action.Status), nil, false)

@@ -36,6 +36,15 @@ func anyInput(t *rapid.T, states ...ledger.State) *input {
 		began: tableNow.Add(-second("began", 0, 9)), stale: rapid.IntRange(0, 3).Draw(t, "stale"), reauth: rapid.IntRange(0, 2).Draw(t, "reauth"),
 		held: second("held", 0, 4), intent: second("intent", 0, 1),
 	}
+	f.unheard = rapid.Bool().Draw(t, "orders unheard")
+	switch rapid.IntRange(0, 4).Draw(t, "ordered") {
+	case 0:
+		cancelOrdered(in)
+	case 1:
+		withAction(in)
+	case 2:
+		batchPaused(in)
+	}
 	if rapid.Bool().Draw(t, "refused") {
 		f.refusal = &message.Failure{Code: message.CodePolicy}
 	}
@@ -68,6 +77,7 @@ var decisions = []asked{
 	{"looked", []ledger.State{ledger.StateUnknown}, looked},
 	{"look failed", []ledger.State{ledger.StateWaiting, ledger.StateUnknown}, lookFailed},
 	{"adopted", []ledger.State{ledger.StateCalled}, adopted},
+	{"order", []ledger.State{ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal}, cancels},
 	{"followed", []ledger.State{ledger.StateSubmitted, ledger.StateFinal}, sighted},
 }
 
@@ -127,6 +137,23 @@ func TestFinalStaysFinal(t *testing.T) {
 			mine.ActionID, mine.State = "a2", ledger.StateSubmitted
 			if e, over := merged(mine, in.e); over || e.Outcome != in.e.Outcome || e.ActionID != in.e.ActionID {
 				t.Fatalf("a late answer made %+v of %+v", e, in.e)
+			}
+		}
+	})
+}
+
+// What was ordered to be cancelled is never called, nor is what is held back, or what may have been ordered unheard; and a run
+// whose call may have taken place never ends as taken back.
+func TestNothingIsCalledAgainstAnOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		for _, d := range decisions {
+			in := anyInput(t, d.states...)
+			e, s := d.take(in)
+			if d.name == "before call" && s.do == doCall && (in.f.ordered != (ordered{}) || in.f.unheard) {
+				t.Fatalf("called in spite of %+v", in.f.ordered)
+			}
+			if e.Error != nil && e.Error.Code == message.CodeCancelled && (in.e.State != ledger.StateWaiting && d.name != "before call" || e.ActionID != "") {
+				t.Fatalf("%s of a run that was %s ended as taken back", d.name, in.e.State)
 			}
 		}
 	})

@@ -23,7 +23,7 @@ var (
 func (d do) String() string {
 	return map[do]string{
 		doPublish: "publish", doAck: "ack", doWait: "wait", doLook: "look", doAdopt: "adopt", doCall: "call", doAgain: "call again",
-		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter",
+		doFollow: "follow", doGoOn: "go on", doRefuse: "refuse", doReopen: "reopen", doDrop: "drop the dead letter", doCancel: "cancel the action",
 	}[d]
 }
 
@@ -174,7 +174,40 @@ var table = []row{
 	{ledger.StateFinal, "next", "not published, another message's dead letter", func(in *input) { in.e.Source = "S:2" }, next, ledger.StateFinal, step{do: doWait, after: 2 * time.Second, cause: "unpublished"}, ""},
 	{ledger.StateFinal, "next", "published", func(in *input) { in.e.Published = true }, next, ledger.StateFinal, step{do: doAck}, ""},
 
-	// Before a call. An order to cancel, a batch that is held, and an approval that is awaited, given or denied are rows here.
+	// Ordered to be cancelled: what was not called ends, what may have been is found out first.
+	{ledger.StateWaiting, "next", "cancelled", cancelOrdered, next, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
+	{ledger.StateWaiting, "next", "its batch is cancelled", both(cancelOrdered, func(in *input) { in.f.ordered.cancel.Batch = "b" }), next, ledger.StateFinal, step{do: doPublish}, message.CodeBatchCancelled},
+	{ledger.StateWaiting, "next", "cancelled, not due", both(cancelOrdered, func(in *input) { in.e.NotBefore = tableNow.Add(time.Minute) }), next, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
+	{ledger.StateCalled, "next", "cancelled, another owner may still live", both(cancelOrdered, theirs), next, ledger.StateCalled, step{do: doWait, after: 27 * time.Second, cause: "inFlight"}, ""},
+	{ledger.StateCalled, "next", "cancelled, machine never taken", both(cancelOrdered, func(in *input) { in.e.Owner = "them" }), next, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateUnknown, "next", "cancelled, look due", cancelOrdered, next, ledger.StateUnknown, step{do: doLook}, ""},
+	{ledger.StateUnknown, "looked", "cancelled, found", both(cancelOrdered, func(in *input) { in.action = anAction("Pending") }), looked, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
+	{ledger.StateUnknown, "looked", "cancelled, not there, 3rd", both(cancelOrdered, func(in *input) { in.e.Looks = 2 }), looked, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateSubmitted, "next", "cancelled", cancelOrdered, next, ledger.StateSubmitted, step{do: doPublish}, ""},
+	{ledger.StateFinal, "next", "cancelled, published", both(cancelOrdered, func(in *input) { in.e.Published = true }), next, ledger.StateFinal, step{do: doAck}, ""},
+	{ledger.StateCalled, "accepted", "cancelled", both(cancelOrdered, func(in *input) { in.action = anAction("Pending") }), accepted, ledger.StateSubmitted, step{do: doPublish, up: true, mustSave: true}, ""},
+	{ledger.StateCalled, "rejected", "cancelled", both(cancelOrdered, of(defender.Rejected, 400, "x")), answered, ledger.StateFinal, step{do: doPublish, up: true}, "x"},
+	{ledger.StateSubmitted, "followed", "cancelled, final", both(cancelOrdered, func(in *input) { in.seen = observation{action: *anAction("Succeeded"), cancel: in.f.ordered.cancel} }), sighted, ledger.StateFinal, step{do: doPublish}, ""},
+	{ledger.StateSubmitted, "order", "without the action", cancelOrdered, cancels, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateSubmitted, "order", "with the action", withAction, cancels, ledger.StateSubmitted, step{do: doCancel}, ""},
+	{ledger.StateSubmitted, "order", "with the action, adopted", both(withAction, func(in *input) { in.e.Adopted = true }), cancels, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateSubmitted, "order", "with the action, asked a moment ago", both(withAction, askedBefore(time.Second, 0)), cancels, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateSubmitted, "order", "with the action, asked a minute ago, no answer", both(withAction, askedBefore(time.Minute, 0)), cancels, ledger.StateSubmitted, step{do: doCancel}, ""},
+	{ledger.StateSubmitted, "order", "with the action, asked a minute ago, 404", both(withAction, askedBefore(time.Minute, 404)), cancels, ledger.StateSubmitted, step{do: doCancel}, ""},
+	{ledger.StateSubmitted, "order", "with the action, asked a minute ago, 200", both(withAction, askedBefore(time.Minute, 200)), cancels, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateSubmitted, "order", "with the action, asked a minute ago, 400", both(withAction, askedBefore(time.Minute, 400)), cancels, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateSubmitted, "order", "with the action, asked three times", both(withAction, askedBefore(time.Hour, 503), func(in *input) { in.e.Cancel.Asked = 3 }), cancels, ledger.StateSubmitted, step{do: doFollow}, ""},
+	{ledger.StateFinal, "order", "with the action", withAction, cancels, ledger.StateFinal, step{do: doFollow}, ""},
+
+	// Before a call. An approval that is awaited, given or denied is a row here too.
+	{ledger.StateWaiting, "before call", "cancelled", cancelOrdered, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
+	{ledger.StateCalled, "before call", "cancelled, call refused before", cancelOrdered, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
+	{ledger.StateWaiting, "before call", "cancelled, and expired, paused and breaker open", both(cancelOrdered, batchPaused, func(in *input) {
+		in.f.refusal, in.f.paused = &message.Failure{Code: message.CodeExpired}, time.Second
+	}), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
+	{ledger.StateWaiting, "before call", "its batch is paused", batchPaused, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "held"}, ""},
+	{ledger.StateWaiting, "before call", "its batch is paused, and it has expired", both(batchPaused, func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
+	{ledger.StateWaiting, "before call", "what was ordered is not known", func(in *input) { in.f.unheard = true }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "controlUnreadable"}, ""},
 	{ledger.StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
 	{ledger.StateWaiting, "before call", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
@@ -242,6 +275,24 @@ var table = []row{
 	{ledger.StateSubmitted, "followed", "vanished", func(in *input) { in.seen.gone = &defender.Error{StatusCode: 404} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeActionVanished},
 	{ledger.StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, ledger.StateFinal, step{do: doAck}, ""},
 }
+
+func cancels(in *input) (ledger.Entry, step) {
+	return in.d.cancelAsked(in.e, in.f.ordered.cancel, in.f.now)
+}
+
+func cancelOrdered(in *input) { in.f.ordered.cancel = &ledger.Cancel{By: "ops", Order: "C:1"} }
+
+func withAction(in *input) {
+	in.f.ordered.cancel = &ledger.Cancel{By: "ops", Order: "C:1", Actions: true}
+}
+
+func askedBefore(d time.Duration, status int) func(*input) {
+	return func(in *input) {
+		in.e.Cancel = &ledger.Cancel{By: "ops", Order: "C:1", Actions: true, Asked: 1, AskedAt: tableNow.Add(-d), HTTPStatus: status}
+	}
+}
+
+func batchPaused(in *input) { in.f.ordered.held = &message.Order{Verb: message.VerbPause, Batch: "b"} }
 
 // theirs is a call of another process, which has its machine.
 func theirs(in *input) {

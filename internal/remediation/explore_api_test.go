@@ -97,6 +97,11 @@ func (x *explorer) tracker(u universe, i int) {
 	switch t.at {
 	case idle:
 		l := u.ledger
+		if e, ends := x.withdraws(u, i); ends {
+			m := u
+			m.tracks[i] = tracking{writing, recordOf(e), true}
+			say(m, "finds that it is to be cancelled")
+		}
 		e, s := x.sighted(exploring, l.entry(), observation{action: defender.MachineAction{ID: fmt.Sprint("a", l.action), Status: "Succeeded"}}, time.Hour, tableNow)
 		switch {
 		case l.action > 0 && s.do == doPublish:
@@ -115,6 +120,23 @@ func (x *explorer) tracker(u universe, i int) {
 		t.e.published = true
 		write(t.e, idle, "writes the mark")
 	}
+}
+
+// withdraws is the run as it ends where somebody sees to what was ordered, without the message in hand (carryBack).
+func (x *explorer) withdraws(u universe, i int) (e ledger.Entry, ends bool) {
+	l := u.ledger.entry()
+	if u.procs[i] != (proc{}) { // the request is in hand of this process (inFlight)
+		return l, false
+	}
+	if u.ordered == 0 || l.State == ledger.StateFinal || l.State == ledger.StateSubmitted {
+		return l, false
+	}
+	f := x.facts(u, i)
+	e, s := opened(l, arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print", Source: messages[1]}, message: messages[1], claimed: "r"}, tableNow)
+	if e, s = x.next(x.decider(i), e, f); s.do == doCall {
+		e, _ = x.decider(i).beforeCall(e, f)
+	}
+	return e, e.State == ledger.StateFinal
 }
 
 func (u universe) crash(i int8) universe {
@@ -148,6 +170,9 @@ func (u universe) tick() (universe, bool) {
 		}
 	}
 	u.ledger = u.ledger.older()
+	if u.ordered > 0 {
+		u.ordered = min(u.ordered+1, 4)
+	}
 	if u.other.made {
 		u.other.age = min(u.other.age+1, oldest)
 	}

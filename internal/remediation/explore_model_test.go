@@ -34,6 +34,8 @@ type universe struct {
 	freezes int8
 	lates   int8
 	looks   int8
+	orders  int8
+	ordered int8 // how many ticks ago somebody ordered the request to be cancelled, from 1 on; 0: nobody has
 }
 
 // rec is an entry as far as decisions rest on it.
@@ -128,7 +130,7 @@ const (
 var (
 	owners   = [...]string{"", "r0", "r1", "dead"}
 	states   = [...]ledger.State{"", ledger.StateWaiting, ledger.StateCalled, ledger.StateUnknown, ledger.StateSubmitted, ledger.StateFinal}
-	outcomes = [...]string{"", message.Submitted, message.Succeeded, message.Failed, message.Rejected, message.Abandoned}
+	outcomes = [...]string{"", message.Submitted, message.Succeeded, message.Failed, message.Rejected, message.Abandoned, message.Cancelled}
 	messages = [...]string{"", "m0", "m1"}
 )
 
@@ -291,6 +293,7 @@ type rules struct {
 	hasty      bool // what is decided is published without being written first
 	forward    bool // acknowledged before it is published
 	marksFirst bool // marked as published before it is
+	deaf       bool // what was ordered is not asked for right before the intent
 }
 
 func theRules() rules {

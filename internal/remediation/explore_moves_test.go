@@ -52,6 +52,12 @@ func (x *explorer) moves(u universe) {
 			x.emit("the late write arrives", n, "")
 		}
 	}
+	if u.orders > 0 {
+		n := u
+		n.orders--
+		n.ordered = 1
+		x.emit("somebody orders it to be cancelled", n, "")
+	}
 	if n, ok := u.tick(); ok && n != u {
 		x.emit("a tick", n, "")
 	}
@@ -134,6 +140,12 @@ func (x *explorer) takes(u universe, i int, say sayer) {
 func (x *explorer) intends(u universe, i int, say sayer) {
 	n := u
 	q := &n.procs[i]
+	if u.ordered > 0 && !x.deaf {
+		e, s := x.decider(i).beforeCall(q.e.entry(), x.facts(u, i))
+		n.route(i, e, s, &x.rules)
+		say(n, "learns of the order")
+		return
+	}
 	q.e, q.at = recordOf(x.decider(i).intended(q.e.entry(), tableNow, tableNow)), taking
 	if x.unintended {
 		q.at = posting
@@ -188,7 +200,11 @@ func (x *explorer) decider(i int) decider {
 }
 
 func (x *explorer) facts(u universe, i int) facts {
-	return facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, orphaned: x.orphaned, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
+	f := facts{now: tableNow, brokerNow: tableNow, message: messages[u.procs[i].msg+1], delivered: 1, orphaned: x.orphaned, isHolder: u.holds, answered: tableNow, tries: tries{began: tableNow, stale: maxStale, reauth: 2, held: holdFor + 1}}
+	if u.ordered > 0 {
+		f.ordered.cancel = &ledger.Cancel{Order: "C:1"}
+	}
+	return f
 }
 
 // stand reads the ledger and decides where the run stands.
@@ -259,6 +275,9 @@ func (x *explorer) post(u universe, i int, say sayer) {
 			}
 			if u.effects > 0 {
 				wrong = "contract 6.2: called again behind a call that took place"
+			}
+			if u.ordered > 2 {
+				wrong = "contract 9: called longer after the order than an intent may be old"
 			}
 			x.emit(x.name("r%d: sends the POST", i), n, wrong)
 			return

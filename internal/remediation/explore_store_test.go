@@ -118,6 +118,8 @@ func (u universe) wrong() string {
 		return "contract 6.2: carried out twice"
 	case outcomes[u.ledger.outcome] == message.Rejected && u.effects > 0:
 		return "contract 6.1: rejected, and carried out"
+	case outcomes[u.ledger.outcome] == message.Cancelled && u.effects > 0:
+		return "contract 9: taken back before its call, and carried out"
 	case u.told != rec{} && states[u.ledger.state] != ledger.StateFinal:
 		return "contract 6.1: a final result, and the run goes on"
 	}

@@ -139,11 +139,20 @@ func beside(u universe) universe {
 	return u
 }
 
+// ordering is a universe in which somebody orders the request to be cancelled, at any time.
+func ordering(u universe) universe {
+	u.orders = 1
+	return u
+}
+
 // The contract holds in every universe.
 func TestExplore(t *testing.T) {
-	bounds := []universe{start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0))}
+	bounds := []universe{
+		start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0)),
+		ordering(start(1, 0, 0, 0, 0)), ordering(start(0, 1, 0, 0, 0)), ordering(start(0, 0, 1, 1, 0)), ordering(start(0, 0, 0, 0, 1)),
+	}
 	for _, first := range bounds {
-		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks), func(t *testing.T) {
+		t.Run(fmt.Sprintf("crashes %d, faults %d, refusals %d, freezes %d, late writes %d, looks of others %d, orders %d", first.crashes, first.faults, first.refuses, first.freezes, first.lates, first.looks, first.orders), func(t *testing.T) {
 			t.Parallel()
 			began := time.Now()
 			count, trace, wrong := explore(theRules(), first)
@@ -217,6 +226,15 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 		"a look that began before it was due does not count": {beside(start(0, 1, 0, 0, 0)), func(r *rules) {
 			r.serves = func(look, need) bool { return true }
 		}, "6.2"},
+		"what was ordered is asked for right before the intent": {ordering(start(0, 0, 0, 1, 0)), func(r *rules) { r.deaf = true }, "9"},
+		"what may have been called is found out before it is taken back": {ordering(start(1, 0, 0, 0, 0)), func(r *rules) {
+			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
+				if f.ordered.cancel != nil && (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) {
+					return takenBack(e, f)
+				}
+				return d.next(e, f)
+			}
+		}, "9"},
 		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "6."},
 		"the call within its permit's time":   {start(0, 0, 0, 1, 0), func(r *rules) { r.unlimited = true }, "6.2"},
 		"compare and swap":                    {start(0, 0, 0, 0, 0), func(r *rules) { r.blind = true }, "6."},

@@ -17,6 +17,7 @@ var ways = []struct {
 	set     setup
 	expired bool // when it is published
 	signed  bool
+	ordered bool // to be cancelled, before it comes
 	outcome string
 }{
 	{
@@ -52,6 +53,10 @@ var ways = []struct {
 		points: []point{atWaiting, atIntent, atMachine, atPost, atRecord},
 	},
 	{
+		name: "cancelled", outcome: "cancelled cancelledByRequest", ordered: true, set: setup{ordered: true},
+		points: []point{atDecision, atAudit, atFinal, atMark, atAck},
+	},
+	{
 		name: "signed", outcome: "succeeded", signed: true,
 		points: []point{atHeld, atIntent, atMachine, atPost, atRecord, atSubmitted, atAck, atDecision, atFinal, atMark},
 	},
@@ -71,6 +76,10 @@ func (w *world) come(way int, by signer, id string, n int, f fault) {
 		w.ask(id, n, expiresIn(-time.Second))
 	case ways[way].signed:
 		w.askAs(by, id, n)
+	case ways[way].ordered:
+		w.order(`{"verb":"cancel","id":%q}`, id)
+		w.passes(2 * time.Second) // everybody has heard it
+		w.ask(id, n)
 	default:
 		w.ask(id, n)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/rates"
@@ -46,6 +47,8 @@ type replica struct {
 	client    *defender.Client
 	submitter *remediation.Submitter
 	tracker   *remediation.Tracker
+	orders    *remediation.Orders // nil: nobody reads them
+	control   *broker.Control
 	consumer  *consumer.Consumer
 	shared    *broker.Replicas
 	conn      *nats.Conn // of the consumer: a dead process acknowledges nothing
@@ -114,11 +117,16 @@ func (w *world) newReplica(id string) *replica {
 	if w.set.rules != nil {
 		w.set.rules(r.submitter)
 	}
+	if w.set.ordered {
+		r.orders = &remediation.Orders{Rules: message.Rules{Signers: r.submitter.Rules.Signers}, Policy: r.submitter.Policy}
+		r.control = w.broker.NewControl(r.orders)
+		r.submitter.Orders, r.tracker.Orders = r.orders, r.orders
+	}
 	r.conn, err = nats.Connect("", nats.InProcessServer(w.broker.Conn().Opts.InProcessServer))
 	w.must(err)
 	r.consumer = consumer.New(consumer.Config{
 		Open: r.open, Conn: r.conn, Handler: r.handle, Breaker: r.breaker, Lanes: w.set.lanes, UrgentSlots: w.set.ownSlots,
-		Admit:  []func(context.Context, message.Lane) error{func(ctx context.Context, _ message.Lane) error { return r.shared.Unpaused(ctx) }, r.budgetOpen},
+		Admit:  []func(context.Context, message.Lane) error{func(ctx context.Context, _ message.Lane) error { return r.shared.Unpaused(ctx) }, func(ctx context.Context, _ message.Lane) error { return r.orders.Await(ctx) }, r.budgetOpen},
 		Paused: func() bool { return r.shared.Paused() != nil },
 		Idle: func(ctx context.Context) {
 			_, n, err := w.broker.Pending(ctx)
@@ -253,6 +261,9 @@ func (r *replica) run() {
 	r.parts.Go(func() {
 		_ = r.shared.Run(r.ctx, func() broker.Presence { return broker.Presence{Limits: rates.Limits(r.w.set.limits)} })
 	})
+	if r.control != nil {
+		r.parts.Go(func() { _ = r.control.Run(r.ctx) })
+	}
 	if !r.w.set.untended {
 		r.parts.Go(func() { _ = r.shared.Hold(r.ctx, "tracker", r.track) })
 	}
@@ -265,7 +276,14 @@ func (r *replica) run() {
 func (r *replica) track(ctx context.Context) error {
 	r.tracking.Store(true)
 	defer r.tracking.Store(false)
-	return r.tracker.Run(ctx)
+	if r.control == nil {
+		return r.tracker.Run(ctx)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.tracker.Run(ctx) })
+	g.Go(func() error { return r.control.Record(ctx, r.submitter.RecordOrder) })
+	g.Go(func() error { return r.submitter.Withdraw(ctx, r.control) })
+	return g.Wait()
 }
 
 // stop is a shutdown as the service does it: first the consumer drains, then the rest ends.

@@ -43,6 +43,7 @@ type setup struct {
 	untended bool                            // nobody follows actions or sweeps
 	ackWait  time.Duration                   // 0: 20 s
 	traced   bool                            // spans are recorded
+	ordered  bool                            // the control stream is read: each second, which takes its time in days of it
 	newer    dialect                         // of the replicas that startNewer starts
 
 	submit func(*remediation.SubmitConfig)

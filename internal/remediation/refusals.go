@@ -28,6 +28,7 @@ type refusals struct {
 type refusal struct {
 	minute       time.Time
 	code, signer string
+	order        bool // of orders, not of requests
 }
 
 // countRefusal says whether a record is to be left to the count.
@@ -136,9 +137,13 @@ func (s *Submitter) recordRefusals(ctx context.Context, before time.Time) {
 		if n == 0 {
 			continue
 		}
+		what := "messages"
+		if r.order {
+			what = "orders"
+		}
 		err := s.Audit.Record(ctx, ledger.AuditRecord{
 			Kind: ledger.AuditCounted, Count: n, Minute: r.minute, ClaimedSigner: r.signer, Outcome: message.Rejected,
-			Error: &message.Failure{Code: r.code, Message: "as many more messages were refused in this minute", Origin: message.OriginRequest}, DecidedAt: time.Now().UTC(),
+			Error: &message.Failure{Code: r.code, Message: "as many more " + what + " were refused in this minute", Origin: message.OriginRequest}, DecidedAt: time.Now().UTC(),
 		})
 		if err != nil {
 			s.refusals.add(r, n)

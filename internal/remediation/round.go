@@ -162,8 +162,12 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 
 // end decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
 func (t *Tracker) end(ctx context.Context, key string, s observation) {
+	if t.isCancelling(key) {
+		return // the next round sees it too
+	}
 	e, err := ledger.Load(ctx, t.Ledger, key)
 	if err == nil {
+		s.cancel = t.Orders.about(targetOf(&e)).cancel
 		var next step
 		if e, next = (decider{MaxAction: t.Config.MaxAction}).observed(e, s, t.Config.Timeout, time.Now()); next.do != doPublish {
 			return

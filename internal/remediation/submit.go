@@ -78,6 +78,7 @@ type Submitter struct {
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
 	Quota       Quota          // nil: calls are not limited
+	Orders      *Orders        // nil: nobody orders anything
 	Tracing     Tracing
 	Log         *zap.Logger
 
@@ -104,6 +105,7 @@ type incoming struct {
 	origin       message.Delivery // what it says: the same, or for a replay what the dead letter held
 	replay       replay
 	req          message.Request
+	withdrawn    bool             // nobody pulled it: its run is to be cancelled (withdraw.go)
 	unauthorized *message.Invalid // not nil: it was taken before, and may not be called for any more
 }
 
@@ -137,12 +139,17 @@ func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out 
 func (p *attempt) handle() (message.Outcome, error) {
 	if invalid, err := p.resolveReplay(); err != nil {
 		return message.Outcome{}, err
+	} else if invalid != nil && p.withdrawn {
+		return message.Done(), nil
 	} else if invalid != nil {
 		p.req.TraceParent, p.req.TraceState = message.TraceFrom(p.d.Header, message.Content{})
 		return p.refuse(p.req, invalid)
 	}
 	req, invalid := p.Rules.Parse(p.origin)
 	p.req = req
+	if invalid != nil && p.withdrawn {
+		return message.Done(), nil
+	}
 	var err error
 	if invalid != nil {
 		p.key, err = p.find(p.claimed(invalid), "")
@@ -211,6 +218,9 @@ func (p *attempt) open() (message.Outcome, error) {
 		lostBefore: p.lostBefore(),
 		tooOld:     p.Config.MaxAge > 0 && now.Sub(p.origin.Published) > p.Config.MaxAge, dryRun: p.Config.DryRun,
 	}, time.Now())
+	if p.withdrawn && !p.isWithdrawn(&e, s) {
+		return message.Done(), nil
+	}
 	switch s.do {
 	case doRefuse:
 		return p.refuse(p.req, s.invalid)
@@ -232,6 +242,9 @@ func (p *attempt) open() (message.Outcome, error) {
 	}
 	if s.do == doWait {
 		return p.nak(s), nil
+	}
+	if p.withdrawn && s.do != doPublish {
+		return p.carryBack()
 	}
 	if s.do == doPublish { // refused
 		if _, err := p.write(s); err != nil {

@@ -44,6 +44,7 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
+	Orders    *Orders  // nil: nobody orders anything
 	Breaker   *Breaker // tripped while nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
@@ -75,6 +76,11 @@ type followed struct {
 	status      string
 	missed      int // look-ups by id that did not find it
 	lookAt      time.Time
+
+	run         target
+	cancelling  bool      // the API is being asked to cancel it
+	cancelled   bool      // and need not be asked again
+	cancelTried time.Time // when that was decided last
 }
 
 // since is since when actions are listed for f to be among them.
@@ -118,6 +124,10 @@ func (t *Tracker) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		t.sweep(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		t.cancelActions(ctx)
 		return nil
 	})
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
@@ -172,7 +182,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
-		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt}
+		f := &followed{key: key, action: e.ActionID, created: e.Created, accepted: e.AcceptedAt, run: targetOf(&e), cancelled: e.Adopted}
 		if f.created.IsZero() {
 			f.created = e.CalledAt
 		}

@@ -75,6 +75,9 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	} else if !p.tokenSeen.Load() {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
+	if !p.orders.Current(0) {
+		all = append(all, health.New(health.ControlUnreadable, "the stream of orders could not be read to its end in the last 5 s: what was cancelled or held back is not known, and nothing is called"))
+	}
 	all = append(all, p.throttled()...)
 	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
 		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream was lost or calls were made without a limit; none is made until they have aged out")

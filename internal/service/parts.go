@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/rates"
 	"example.com/unrestrict-worker/internal/budget"
@@ -32,6 +34,10 @@ type parts struct {
 	breaker     *remediation.Breaker
 	shared      *remediation.SharedState
 	Tracker     *remediation.Tracker
+	orders      *remediation.Orders
+	control     *broker.Control
+	record      func(context.Context, message.Delivery) error  // an order
+	withdraw    func(context.Context, remediation.Queue) error // what was cancelled
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
@@ -74,9 +80,11 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	}
 	requestRoom, actionRoom := ledger.Room(s.Broker.MaxPayload())
 	publisher, auditor, metrics := s.Broker.NewPublisher(), s.Broker.NewAuditor(s.Owner), remediation.NewMetrics(s.Registry)
+	p.orders = &remediation.Orders{Rules: message.Rules{Signers: set.Accept.Signers}, Policy: set.Accept.Policy}
+	p.control = s.Broker.NewControl(p.orders)
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
 	submitter := &remediation.Submitter{
-		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget,
+		Defender: p.client, Ledger: store, Publisher: publisher, DeadLetters: publisher, Audit: auditor, Breaker: p.breaker, Shared: p.shared, Quota: p.Budget, Orders: p.orders,
 		Metrics: metrics, Tracing: tracing, Log: s.Log, BrokerNow: p.replicas.Now, LostBefore: s.Broker.LedgerLostBefore, CheckLedger: s.Broker.CheckLedger,
 		Rules: message.Rules{Stream: set.Names.Stream, OwnSubjects: s.Broker.Names().OwnSubjects(), Signers: set.Accept.Signers, Fits: ledger.Fits(requestRoom)}, Policy: set.Accept.Policy,
 		Config: remediation.SubmitConfig{
@@ -86,9 +94,10 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
+	p.record, p.withdraw = submitter.RecordOrder, submitter.Withdraw
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
-		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
+		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Orders: p.orders, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
 			Contended: p.quotaContended,
@@ -99,7 +108,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: p.stirring(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
-			ofAny(p.replicas.Unpaused), ofAny(p.alone), ofAny(s.Broker.Sound),
+			ofAny(p.replicas.Unpaused), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
 			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
 		},
 		Paused: func() bool { return p.replicas.Paused() != nil || p.BesideLive() || s.Broker.Unsound() },
@@ -171,7 +180,8 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 		"call budget":    p.rates.Run,
 		"budget metrics": p.Budget.Run,
 		"shared state":   func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
-		"following":      func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.Tracker.Run) },
+		"following":      func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.lead) },
+		"orders":         p.control.Run,
 		"refusals":       p.refusals,
 		"token":          p.keepToken,
 		"rule files":     s.WatchRules,
@@ -179,6 +189,15 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 		"page":           func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
 		"watch":          func(ctx context.Context) error { return s.watchQueue(ctx, p) },
 	})
+}
+
+// lead is what one replica does for all: it follows the accepted actions, and sees to the orders.
+func (p *parts) lead(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.Tracker.Run(ctx) })
+	g.Go(func() error { return p.control.Record(ctx, p.record) })
+	g.Go(func() error { return p.withdraw(ctx, p.control) })
+	return g.Wait()
 }
 
 func (p *parts) close() {

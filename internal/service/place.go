@@ -53,6 +53,8 @@ func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
 		return "", time.Time{}
 	case e.State != ledger.StateWaiting:
 		return WaitTaken, time.Time{}
+	case e.LastError != nil && e.LastError.Origin == message.OriginWorker && e.LastError.Code == WaitHeld:
+		return WaitHeld, time.Time{}
 	case e.NotBefore.After(now):
 		return WaitOwn, e.NotBefore
 	case e.LastError != nil && e.LastError.Origin == message.OriginWorker: // a busy machine, or what is to be stored never fits

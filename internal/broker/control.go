@@ -1,0 +1,186 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/remediation"
+)
+
+// Control reads the control stream into a replica's Orders: at its start all that is kept, then what comes.
+type Control struct {
+	b      *Broker
+	orders *remediation.Orders
+
+	turn    chan struct{} // holds one token; who has it owns what is below
+	created time.Time     // of the stream
+	next    uint64        // sequence to read on at
+}
+
+// NewControl reads into orders, after Provision.
+func (b *Broker) NewControl(orders *remediation.Orders) *Control {
+	c := &Control{b: b, orders: orders, turn: make(chan struct{}, 1), next: 1}
+	c.turn <- struct{}{}
+	orders.Read = c.Read
+	return c
+}
+
+// controlEvery is how often the stream is looked at. An order counts within 5 s (contract §9).
+const controlEvery = time.Second
+
+// Run reads on until ctx ends. While it can't, no call is made (Orders.Current).
+func (c *Control) Run(ctx context.Context) error {
+	for {
+		if err := c.Read(ctx); err != nil && ctx.Err() == nil {
+			c.b.repeating.Warn("orders can't be read: nothing is called until they can", zap.Error(err))
+		}
+		if wait(ctx, untilTick(controlEvery)) != nil {
+			return nil
+		}
+	}
+}
+
+// Read reads everything that is stored by now. What the last sequence is the stream's leader alone says. A flood that
+// nobody vouches for takes the time to read it, and no memory.
+func (c *Control) Read(ctx context.Context) error {
+	select {
+	case <-c.turn:
+		defer func() { c.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	n, began := c.b.cfg.Names, time.Now()
+	s, err := c.b.open(ctx, n.ControlStream)
+	if err != nil {
+		return err
+	}
+	info := s.CachedInfo()
+	if !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next { // it was made anew: what was known stays in force
+		c.created, c.next = info.Created, 1
+	}
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.ControlSubject, from: c.next}) {
+		if err != nil {
+			return err
+		}
+		c.orders.Hear(c.b.order(m))
+		c.next = m.Sequence + 1
+	}
+	c.next = max(c.next, info.State.LastSeq+1)
+	c.orders.ReadTo(began)
+	return nil
+}
+
+// order is a message of the control stream as a delivery.
+func (b *Broker) order(m Message) message.Delivery {
+	return message.Delivery{Stream: b.cfg.Names.ControlStream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1}
+}
+
+// Ordered is what stands in the control stream now, in its order, whoever sent it. That of a stream that is not there is
+// IsMissing.
+func (b *Broker) Ordered(ctx context.Context) iter.Seq2[message.Delivery, error] {
+	return func(yield func(message.Delivery, error) bool) {
+		for m, err := range b.scan(ctx, b.cfg.Names.ControlStream, part{subject: b.cfg.Names.ControlSubject}) {
+			if !yield(b.order(m), err) {
+				return
+			}
+		}
+	}
+}
+
+// Waiting implements remediation.Queue. It reads all lanes at once, in the order of the stream.
+func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error) {
+	n := c.b.cfg.Names
+	done := map[message.Lane]uint64{} // a stream that others made may keep what was acknowledged
+	for l, info := range c.b.found.Load().consumers {
+		if info != nil {
+			done[l] = info.AckFloor.Stream
+		}
+	}
+	s, err := c.b.open(ctx, n.Stream)
+	if err != nil {
+		return from, err
+	}
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: ">", from: from}) {
+		l := message.LaneOf(n.Subject, m.Subject)
+		if err == nil && n.Takes(m.Subject) && m.Sequence > done[l] {
+			err = fn(message.Delivery{Stream: n.Stream, Sequence: m.Sequence, Subject: m.Subject, Lane: l, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1})
+		}
+		if err != nil {
+			return from, err
+		}
+		from = m.Sequence + 1
+	}
+	return max(from, s.CachedInfo().State.LastSeq+1), nil
+}
+
+// recordEvery is how often orders are recorded: soon enough for the command that waits for what became of its own.
+const recordEvery = 2 * time.Second
+
+// Record calls record for each message of the control stream once, in order, until ctx ends, whoever has called it before: how far that
+// came stands in UNRESTRICT_STATE. After a crash the last ones may be recorded again.
+func (c *Control) Record(ctx context.Context, record func(context.Context, message.Delivery) error) error {
+	key := c.b.cfg.Names.stateKeys().orders
+	for {
+		if err := c.recordOn(ctx, key, record); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
+			c.b.repeating.Warn("orders are not in the audit trail yet", zap.Error(err))
+		}
+		if wait(ctx, untilTick(recordEvery)) != nil {
+			return nil
+		}
+	}
+}
+
+func (c *Control) recordOn(ctx context.Context, key string, record func(context.Context, message.Delivery) error) error {
+	if err := c.Read(ctx); err != nil { // what is recorded here was heard
+		return err
+	}
+	stored, err := c.b.state.Load(ctx, key)
+	if err != nil {
+		return fmt.Errorf("read how far orders are recorded: %w", err)
+	}
+	s, err := c.b.open(ctx, c.b.cfg.Names.ControlStream)
+	if err != nil {
+		return err
+	}
+	var at Cursor
+	if _ = json.Unmarshal(stored.Value, &at); !at.Stream.Equal(s.CachedInfo().Created) {
+		at = Cursor{Stream: s.CachedInfo().Created, Next: 1}
+	}
+	save := func() error {
+		value, err := json.Marshal(struct {
+			Cursor
+			Nonce string `json:"nonce"`
+		}{at, ledger.Nonce()})
+		if err != nil {
+			return err
+		}
+		stored.Revision, err = c.b.state.Save(ctx, ledger.Write{Key: key, Value: value, Revision: stored.Revision})
+		return err
+	}
+	unsaved := 0
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: c.b.cfg.Names.ControlSubject, from: at.Next}) {
+		if err == nil {
+			err = record(ctx, c.b.order(m))
+		}
+		if err != nil {
+			return errors.Join(err, save())
+		}
+		if at.Next, unsaved = m.Sequence+1, unsaved+1; unsaved%readMessages == 0 {
+			if err := save(); err != nil {
+				return err
+			}
+		}
+	}
+	if unsaved%readMessages == 0 {
+		return nil
+	}
+	return save()
+}

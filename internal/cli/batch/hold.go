@@ -1,0 +1,76 @@
+package batch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"example.com/unrestrict-worker/internal/cli/orders"
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// PauseCmd is `worker batch pause`.
+type PauseCmd struct {
+	Name string `arg:"" help:"The batch."`
+	orders.By
+}
+
+// ResumeCmd is `worker batch resume`.
+type ResumeCmd struct {
+	Name string `arg:"" help:"The batch."`
+	orders.By
+}
+
+// Run holds the batch back.
+func (c *PauseCmd) Run(ctx context.Context, env *session.Env) error {
+	return give(ctx, env, c.By, message.VerbPause, c.Name, "is held back: its rows that were not called wait, later ones too. `worker batch resume` lets them go on.")
+}
+
+// Run lets the batch go on.
+func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
+	return give(ctx, env, c.By, message.VerbResume, c.Name, "goes on, within a minute.")
+}
+
+// heardWithin is how long a command waits for the worker's word on an order.
+const heardWithin = 6 * time.Second
+
+// give gives an order about a batch. One about a batch that nobody knows is given all the same: its rows may be still to come.
+func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said string) error {
+	conn, err := session.DialForCommand(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer session.CloseAfterCommand(conn)
+	giver, err := orders.NewGiver(conn, by)
+	if err != nil {
+		return err
+	}
+	rows, err := orders.CountRows(ctx, conn, name, "")
+	if err != nil {
+		return err
+	}
+	ref, err := giver.Give(ctx, message.Order{Verb: verb, Batch: name})
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(heardWithin); time.Now().Before(deadline); {
+		r, heard := giver.Heard(ctx, map[string]bool{ref: true})[ref]
+		if heard && r.Error != nil {
+			return fmt.Errorf("refused: %s", session.Plain(r.Error.Message))
+		}
+		if heard {
+			break
+		}
+		if !service.Pause(ctx, 500*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+	if rows.All() == 0 {
+		fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept for rows that come later.\n", session.Plain(name))
+		return session.ExitStatus(1)
+	}
+	_, err = fmt.Fprintf(env.Stdout, "The batch %s %s\n", session.Plain(name), said)
+	return err
+}

@@ -1,0 +1,90 @@
+// Package orders is `worker cancel`, and how the commands give orders.
+package orders
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
+	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// By says who gives an order, and why.
+type By struct {
+	Reason   string `placeholder:"TEXT" help:"Why; stands in results and in the audit trail."`
+	SignWith string `placeholder:"FILE" help:"Sign with the nkey seed in this file; needed where the worker has trusted signers."`
+}
+
+// Giver gives orders.
+type Giver struct {
+	conn     *broker.Broker
+	by       By
+	seed     []byte            // nil: unsigned
+	operator *session.Operator // of unsigned ones
+	began    time.Time
+}
+
+// NewGiver gives orders over a connection. A mistake about the seed is bad input.
+func NewGiver(conn *broker.Broker, by By) (*Giver, error) {
+	g := &Giver{conn: conn, by: by, began: time.Now()}
+	if by.SignWith == "" {
+		g.operator = session.NewOperator(conn, by.Reason)
+		return g, nil
+	}
+	var err error
+	if g.seed, err = config.ReadSmall(by.SignWith); err != nil {
+		return nil, config.BadInput("--sign-with %s: %w", by.SignWith, err)
+	}
+	if _, _, err := message.Sign(g.seed, conn.Names().ControlSubject, nil); err != nil {
+		return nil, config.BadInput("--sign-with %s: %w", by.SignWith, err)
+	}
+	return g, nil
+}
+
+// Give publishes an order, and returns its name. An unsigned one is recorded first, with who gives it, as an operator's other
+// acts are; a signed one says it itself.
+func (g *Giver) Give(ctx context.Context, o message.Order) (ref string, err error) {
+	o.Reason, o.IssuedAt = strings.TrimSpace(g.by.Reason), time.Now().UTC()
+	payload, err := o.Encode()
+	if err != nil {
+		return "", err
+	}
+	if _, invalid := (message.Rules{}).ParseOrder(message.Delivery{Data: payload, Published: time.Now()}); invalid != nil {
+		return "", config.BadInput("%s", invalid.Message)
+	}
+	h := message.Header{}
+	if g.seed != nil {
+		signer, signature, err := message.Sign(g.seed, g.conn.Names().ControlSubject, payload)
+		if err != nil {
+			return "", err
+		}
+		h[message.HeaderSigner], h[message.HeaderSignature] = []string{signer}, []string{signature}
+	} else if err := g.operator.Record(ctx, o.Verb, ledger.AuditRecord{RequestID: o.ID, Batch: o.Batch, Run: o.Run}); err != nil {
+		return "", err
+	}
+	return g.conn.PublishOrder(ctx, h, payload)
+}
+
+// Heard is what the worker has recorded of orders, by their names; nil: of which it had none to say. An order that changes
+// nothing has an error.
+func (g *Giver) Heard(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
+	stream, err := g.conn.OpenAuditTrail(ctx)
+	if err != nil {
+		return nil // a courtesy, which asks for more rights than ordering does
+	}
+	heard := map[string]ledger.AuditRecord{}
+	_ = stream.Each(ctx, g.began.Add(-time.Minute), func(m trail.Message) error {
+		var r ledger.AuditRecord
+		if json.Unmarshal(m.Data, &r) == nil && r.Kind == ledger.AuditOrdered && refs[r.Message] {
+			heard[r.Message] = r
+		}
+		return nil
+	})
+	return heard
+}

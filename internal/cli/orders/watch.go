@@ -1,0 +1,186 @@
+package orders
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
+)
+
+// watch sees what becomes of requests that were ordered to be cancelled.
+type watch struct {
+	conn     *broker.Broker
+	signedBy string // "": anybody's
+	actions  bool
+
+	queued  map[string][]service.Queued // that nobody has acknowledged, by id
+	entries map[string][]ledger.Entry   // by id
+	clients map[string]map[string]bool  // of each id
+}
+
+// begin looks at what there is before anything is ordered.
+func (w *watch) begin(ctx context.Context, ids []string) error {
+	w.queued, w.entries, w.clients = map[string][]service.Queued{}, map[string][]ledger.Entry{}, map[string]map[string]bool{}
+	name := ""
+	if len(ids) == 1 {
+		name = ids[0]
+	}
+	queued, err := service.ReadQueue(ctx, w.conn, name, func(q service.Queued) bool { return slices.Contains(ids, q.Req.ID) })
+	if err != nil {
+		return err
+	}
+	note := func(id, client string) {
+		if w.clients[id] == nil {
+			w.clients[id] = map[string]bool{}
+		}
+		w.clients[id][client] = true
+	}
+	for _, q := range queued {
+		w.queued[q.Req.ID] = append(w.queued[q.Req.ID], q)
+		note(q.Req.ID, q.Header.Get(message.HeaderClient))
+	}
+	for _, id := range ids {
+		if err := w.read(ctx, id); err != nil {
+			return err
+		}
+		for _, e := range w.entries[id] {
+			if e.SignedBy == "" {
+				note(id, e.Client)
+			}
+		}
+	}
+	return nil
+}
+
+// isClient reports whether a name is known as a client's whose request has the id.
+func (w *watch) isClient(id, name string) bool { return name != "" && w.clients[id][name] }
+
+// read reads the entries of an id, whosever they are.
+func (w *watch) read(ctx context.Context, id string) error {
+	r, published := message.Request{ID: id}, time.Time{}
+	if q := w.queued[id]; len(q) > 0 && q[0].Req.Derived {
+		r.Derived, published = true, q[0].Time
+	}
+	key := ledger.IDKey(w.conn.Names().Stream, r, published)
+	records, err := ledger.LoadOwners(ctx, w.conn.NewLedger(), key)
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.entries[id] = nil
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		e, err := ledger.DecodeEntry(records[key])
+		if err != nil {
+			return err
+		}
+		if e.State != "" && (w.signedBy == "" || cmp.Or(e.SignedBy, e.Client) == w.signedBy) {
+			w.entries[id] = append(w.entries[id], e)
+		}
+	}
+	return nil
+}
+
+// fates are what has become of an id by now, for each owner one.
+func (w *watch) fates(id string) (all []fate) {
+	for _, e := range w.entries[id] {
+		all = append(all, w.fateOf(&e))
+	}
+	switch {
+	case len(all) > 0:
+	case len(w.queued[id]) > 0:
+		all = append(all, fate{ID: id, Result: ordered, Why: "it waits in its stream"})
+	default:
+		all = append(all, fate{ID: id, Result: unknown, Why: "no request of this id is known; the order counts for one that comes within 7 days"})
+	}
+	return all
+}
+
+func (w *watch) fateOf(e *ledger.Entry) fate {
+	f := fate{ID: e.ID, Whose: cmp.Or(e.SignedBy, e.Client), Result: ordered}
+	switch e.State {
+	case ledger.StateFinal:
+		f.Result, f.Why = tooLate, "it has ended, "+e.Outcome
+		if e.Outcome == message.Cancelled && e.ActionID == "" {
+			f.Result, f.Why = cancelled, ""
+		}
+	case ledger.StateSubmitted:
+		switch {
+		case !w.actions:
+			f.Result, f.Why = tooLate, "its call was accepted; --actions asks the API to cancel the action"
+		case e.Adopted:
+			f.Result, f.Why = refused, "its action was under way before it: it is somebody else's, and is never cancelled"
+		case e.Cancel != nil && e.Cancel.Asked > 0:
+			f.Result, f.Why = asked, "the API was asked to cancel action "+e.ActionID+"; how that ends its result says"
+		default:
+			f.Why = "its action is to be cancelled as soon as a call is free"
+		}
+	case ledger.StateCalled, ledger.StateUnknown:
+		f.Why = "its call may be under way: it is found out first"
+	default:
+		f.Why = "it is not called yet"
+	}
+	return f
+}
+
+// await waits until every order has an end, for a while.
+func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]string) ([]fate, error) {
+	names := map[string]bool{}
+	for _, ref := range orders {
+		names[ref] = true
+	}
+	var heard map[string]ledger.AuditRecord
+	for deadline := time.Now().Add(within(len(orders))); ; {
+		var all []fate
+		open := 0
+		for _, id := range slices.Sorted(maps.Keys(orders)) {
+			if err := w.read(ctx, id); err != nil {
+				return nil, err
+			}
+			record, isHeard := heard[orders[id]]
+			for _, f := range w.fates(id) {
+				switch {
+				case f.Result == ordered && isHeard && record.Error != nil:
+					f.Result, f.Why = refused, record.Error.Message
+				case f.Result == ordered:
+					open++
+				}
+				all = append(all, f)
+			}
+		}
+		if open == 0 || time.Now().After(deadline) {
+			return w.undecided(all, orders, heard), nil
+		}
+		if !service.Pause(ctx, 500*time.Millisecond) {
+			return nil, context.Cause(ctx)
+		}
+		heard = giver.Heard(ctx, names)
+	}
+}
+
+// undecided says of what has not ended whether the worker has heard the order: one that it has heard, and that means somebody
+// else's request, never ends that.
+func (w *watch) undecided(all []fate, orders map[string]string, heard map[string]ledger.AuditRecord) []fate {
+	for i, f := range all {
+		if f.Result != ordered {
+			continue
+		}
+		record, is := heard[orders[f.ID]]
+		signer := record.SignedBy
+		switch e := w.entries[f.ID]; {
+		case is && signer != "" && f.Whose != "" && f.Whose != signer:
+			all[i].Result, all[i].Why = refused, fmt.Sprintf("it is %s's, and the policy does not let %s order about others' requests; it needs operate: true", f.Whose, signer)
+		case !is && len(e) == 0:
+			all[i].Why += "; no worker has heard the order yet, and it counts as soon as one runs"
+		}
+	}
+	return all
+}

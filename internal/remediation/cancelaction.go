@@ -1,0 +1,156 @@
+package remediation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/defender"
+	"example.com/unrestrict-worker/internal/ledger"
+)
+
+// An order to cancel may ask that the API be asked to cancel an action that is under way. What the API answers decides nothing:
+// its reply may say "Cancelled" of an action that completed, or nothing at all. The action is followed as before, and the run
+// ends as the action does.
+
+const (
+	cancelEvery   = 2 * time.Second
+	cancelAgain   = time.Minute // where the answer leaves open whether it was heard
+	mostCancelled = 3           // times that the API is asked for one action
+)
+
+const doCancel do = iota + 30 // ask the API to cancel the action
+
+// cancelAsked decides whether the API is asked to cancel the run's action, and is the write-ahead of it: a crash behind it leaves
+// an entry that asks again a minute later, which does no harm.
+func (d decider) cancelAsked(e ledger.Entry, c *ledger.Cancel, now time.Time) (ledger.Entry, step) {
+	if e.State != ledger.StateSubmitted || e.Adopted || c == nil || !c.Actions {
+		return e, step{do: doFollow} // an adopted action is somebody else's
+	}
+	asked := *c
+	if was := e.Cancel; was != nil {
+		asked.Asked, asked.AskedAt, asked.HTTPStatus = was.Asked, was.AskedAt, was.HTTPStatus
+	}
+	if asked.Asked >= mostCancelled || asked.Asked > 0 && (now.Sub(asked.AskedAt) < cancelAgain || heard(asked.HTTPStatus)) {
+		return e, step{do: doFollow}
+	}
+	asked.Asked++
+	asked.AskedAt = now.UTC()
+	e.Cancel = &asked
+	return e, step{do: doCancel}
+}
+
+// heard reports whether an answer shows that the API has understood: it will not change its mind. A 404 may be of an action that
+// is too young.
+func heard(status int) bool {
+	return status >= 200 && status < 300 || status >= 400 && status < 500 && status != 401 && status != 403 && status != 404 && status != 408 && status != 429
+}
+
+// cancelAnswered is the entry once the API has answered with a status, or has not (0).
+func (d decider) cancelAnswered(e ledger.Entry, status int, a *defender.Error) ledger.Entry {
+	c := *e.Cancel
+	switch {
+	case a == nil:
+		c.HTTPStatus = status
+	case !a.Sent || a.Class == defender.Throttled || a.Class == defender.Reauthenticate:
+		c.Asked, c.AskedAt = c.Asked-1, time.Time{}
+	default:
+		c.HTTPStatus = a.StatusCode
+	}
+	e.Cancel = &c
+	return e
+}
+
+// cancelActions asks the API to cancel what was ordered, until ctx ends.
+func (t *Tracker) cancelActions(ctx context.Context) {
+	for sleep(ctx, cancelEvery) == nil {
+		for _, f := range t.toCancel() {
+			if err := t.cancelAction(ctx, f); err != nil {
+				if wait, quota := quotaWait(err); quota {
+					_ = sleep(ctx, min(wait, t.Config.Interval))
+				} else if ctx.Err() == nil {
+					t.Log.Warn("an action could not be cancelled as ordered; it is tried again", zap.String("action_id", f.action), zap.Error(err))
+				}
+				break
+			}
+		}
+	}
+}
+
+// toCancel are the followed actions about which the API may have to be asked.
+func (t *Tracker) toCancel() (all []*followed) {
+	if t.Orders == nil || !t.Orders.cancels() {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.open {
+		if !f.cancelled && t.Orders.mentions(f.run.id, f.run.batch) {
+			if c := t.Orders.about(f.run).cancel; c != nil && c.Actions && time.Since(f.cancelTried) > cancelAgain {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+// cancelAction asks the API once, if it is to be asked.
+func (t *Tracker) cancelAction(ctx context.Context, f *followed) error {
+	e, err := ledger.Load(ctx, t.Ledger, f.key)
+	if err != nil {
+		return err
+	}
+	d := decider{MaxAction: t.Config.MaxAction}
+	e, s := d.cancelAsked(e, t.Orders.about(targetOf(&e)).cancel, time.Now())
+	if s.do != doCancel {
+		t.cancelling(f, false, e.Adopted || e.State != ledger.StateSubmitted || e.Cancel != nil && (e.Cancel.Asked >= mostCancelled || heard(e.Cancel.HTTPStatus)))
+		return nil
+	}
+	permit, err := t.Defender.ReadyToCancel(ctx)
+	if err != nil {
+		return err
+	}
+	t.cancelling(f, true, false) // its end is not decided before the answer is written
+	defer t.cancelling(f, false, false)
+	if err := ledger.Save(ctx, t.Ledger, f.key, &e, 0); err != nil {
+		return err
+	}
+	x, err := t.Defender.Cancel(ctx, permit, e.ActionID, cancelComment(&e))
+	answer, is := errors.AsType[*defender.Error](err)
+	if err != nil && !is {
+		return err
+	}
+	e = d.cancelAnswered(e, x.StatusCode, answer)
+	e.AddLook(x, err)
+	status := e.Cancel.HTTPStatus
+	t.Log.Info("asked the API to cancel an action", e.About(zap.String("action_id", e.ActionID), zap.Int("http_status", status), zap.String("order", e.Cancel.Order), zap.Error(err))...)
+	return ledger.Save(ctx, t.Ledger, f.key, &e, 0)
+}
+
+// cancelling notes that the API is being asked, and whether there is no more to ask.
+func (t *Tracker) cancelling(f *followed, now, over bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.cancelling, f.cancelled, f.cancelTried = now, f.cancelled || over, time.Now()
+}
+
+// isCancelling reports whether the API is being asked to cancel the run's action: its end is decided in the next round.
+func (t *Tracker) isCancelling(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.open[key]
+	return f != nil && f.cancelling
+}
+
+func cancelComment(e *ledger.Entry) string {
+	text := "Cancelled"
+	if e.Cancel.By != "" {
+		text += " by " + e.Cancel.By
+	}
+	if e.Cancel.Reason != "" {
+		text += ": " + e.Cancel.Reason
+	}
+	return text + " (request " + e.ID + ")"
+}

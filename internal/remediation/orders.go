@@ -1,0 +1,323 @@
+package remediation
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/policy"
+)
+
+// Orders is what people have ordered about requests, as far as this process has read the control stream. Whoever reads that
+// calls Hear for each message in order, and ReadTo when a look has come to its end. It decides nothing about a run: it gives
+// facts (ordered). Whether a signer may order something is judged whenever an order is looked at, so that one who is trusted
+// no more orders nothing from then on. A nil *Orders: nobody orders anything. It is safe for concurrent use.
+type Orders struct {
+	Rules  message.Rules  // whose signatures count
+	Policy *policy.Policy // who may order about others' requests; nil: nobody who signs
+	// Read reads the stream to its end now, and so calls Hear and ReadTo; nil: somebody else does.
+	Read func(context.Context) error
+
+	mu      sync.Mutex
+	read    time.Time                              // when the last look that came to the stream's end began; zero: none has
+	pruned  time.Time                              // when ids was pruned
+	ids     map[string]map[statement]message.Order // of the last 7 days, by id
+	batches map[string]map[statement]message.Order // whatever is in force, by batch
+	seen    map[[sha256.Size / 2]byte]uint64       // signed bytes, and the sequence that they came under first
+	news    chan struct{}                          // closed at the next order that is kept
+}
+
+// statement is what of an order makes it another one: of those that are the same in it one is kept.
+type statement struct {
+	verb, key, via, signer, client, digest string
+	run                                    int
+	actions                                bool
+}
+
+// OrdersFor is how long an order about an id is in force: as long as an id is remembered.
+const OrdersFor = message.MaxSignFor
+
+// orderFresh is how long ago a look at the stream may have begun for calls to be made: an order counts from 5 s after it was
+// stored (contract §9), and a call leaves some time after it was last asked whether it may.
+const orderFresh = 5 * time.Second
+
+// CodeRepeated is of an order whose signed bytes came before.
+const CodeRepeated = "repeated"
+
+// Judge says what an order is and why it changes nothing; nil: it may, as far as it goes by itself.
+func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
+	order, invalid := o.Rules.ParseOrder(d)
+	if invalid != nil {
+		return order, invalid
+	}
+	o.mu.Lock()
+	first, is := o.seen[signedDigest(&order, d)]
+	o.mu.Unlock()
+	switch _, may := o.means(&order); {
+	case is && first < d.Sequence && order.Key != "":
+		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
+	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
+		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
+	case !may:
+		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy does not let %s order about others' requests; it needs operate: true", order.By), ClaimedID: order.ID}
+	}
+	return order, nil
+}
+
+func signedDigest(o *message.Order, d message.Delivery) (digest [sha256.Size / 2]byte) {
+	sum := sha256.Sum256(append([]byte(o.Key+"\n"), d.Data...))
+	copy(digest[:], sum[:])
+	return digest
+}
+
+// Hear takes over the stream's next message. What nobody vouches for leaves nothing.
+func (o *Orders) Hear(d message.Delivery) {
+	order, invalid := o.Judge(d)
+	if invalid != nil && (invalid.Code != message.CodePolicy || order.Key == "") {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if order.Key != "" {
+		if o.seen == nil {
+			o.seen = map[[sha256.Size / 2]byte]uint64{}
+		}
+		o.seen[signedDigest(&order, d)] = d.Sequence
+	}
+	kept, name := &o.batches, order.Batch
+	if order.ID != "" {
+		if kept, name = &o.ids, order.ID; time.Since(order.Stored) > OrdersFor {
+			return
+		}
+	}
+	if *kept == nil {
+		*kept = map[string]map[statement]message.Order{}
+	}
+	of := (*kept)[name]
+	if of == nil {
+		of = map[statement]message.Order{}
+		(*kept)[name] = of
+	}
+	s := statement{order.Verb, order.Key, order.Via, order.Signer, order.Client, order.Digest, order.Run, order.Actions}
+	switch order.Verb {
+	case message.VerbCancel: // the first counts
+		if _, is := of[s]; is {
+			return
+		}
+	case message.VerbPause, message.VerbResume: // the last of either counts
+		s.verb = message.VerbPause
+	}
+	of[s] = order
+	if o.news != nil {
+		close(o.news)
+		o.news = nil
+	}
+}
+
+// ReadTo records that everything is heard that was stored before began.
+func (o *Orders) ReadTo(began time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.read = began
+	if began.Sub(o.pruned) < time.Hour {
+		return
+	}
+	o.pruned = began
+	for id, of := range o.ids {
+		maps.DeleteFunc(of, func(_ statement, order message.Order) bool { return time.Since(order.Stored) > OrdersFor })
+		if len(of) == 0 {
+			delete(o.ids, id)
+		}
+	}
+}
+
+// Current reports whether everything is known that was stored until 5 s before some time that is soon from now.
+func (o *Orders) Current(soon time.Duration) bool {
+	if o == nil {
+		return true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.read.IsZero() && time.Since(o.read) <= orderFresh-soon
+}
+
+// Await blocks while it is not known what was ordered.
+func (o *Orders) Await(ctx context.Context) error {
+	for !o.Current(0) {
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refresh reads the stream unless that was done a moment ago. What fails Current tells.
+func (o *Orders) refresh(ctx context.Context) {
+	if o != nil && o.Read != nil && !o.Current(orderFresh-time.Second/4) {
+		_ = o.Read(ctx)
+	}
+}
+
+// changed is closed at the next order that is kept.
+func (o *Orders) changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.news == nil {
+		o.news = make(chan struct{})
+	}
+	return o.news
+}
+
+// cancels reports whether anybody has ordered anything to be cancelled.
+func (o *Orders) cancels() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.ids)+len(o.batches) > 0
+}
+
+// mentions reports whether there is any order about an id or a batch.
+func (o *Orders) mentions(id, batch string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.ids[id]) > 0 || batch != "" && len(o.batches[batch]) > 0
+}
+
+// target is a run that orders may be about.
+type target struct {
+	id, batch, signer, client string
+	run                       int
+	asked                     time.Time // when the run was asked for
+}
+
+func targetOf(e *ledger.Entry) target {
+	return target{e.ID, e.Batch, e.SignedBy, e.Client, e.Run, e.ReceivedAt.Add(-time.Duration(e.Stages.Queue))}
+}
+
+// ordered is what is ordered about a run.
+type ordered struct {
+	cancel *ledger.Cancel // nil: nobody takes it back
+	held   *message.Order // the pause of its batch; nil: none is in force
+}
+
+// about is what is ordered about a run, as of the last look.
+func (o *Orders) about(t target) (all ordered) {
+	if o == nil {
+		return all
+	}
+	o.mu.Lock()
+	orders := slices.Collect(maps.Values(o.ids[t.id]))
+	if t.batch != "" {
+		orders = slices.AppendSeq(orders, maps.Values(o.batches[t.batch]))
+	}
+	o.mu.Unlock()
+	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
+	var everybodys, own *message.Order // pauses
+	for i := range orders {
+		order := &orders[i]
+		whose, may := o.means(order)
+		if !may || !whose.has(t) || order.ID != "" && !meansRun(order, t) {
+			continue
+		}
+		switch order.Verb {
+		case message.VerbCancel:
+			all.cancel = cancelled(all.cancel, order)
+		case message.VerbPause:
+			if whose == (owner{}) {
+				everybodys = order
+			} else {
+				own = order
+			}
+		case message.VerbResume:
+			if whose == (owner{}) {
+				everybodys = nil
+			}
+			own = nil
+		}
+	}
+	all.held = cmp.Or(everybodys, own)
+	return all
+}
+
+// BatchOrders is what is in force about a batch, whosever rows it means.
+type BatchOrders struct{ Cancelled, Paused *message.Order }
+
+// Batch is what is in force about a batch.
+func (o *Orders) Batch(name string) (b BatchOrders) {
+	o.mu.Lock()
+	owners := map[owner]bool{{}: true}
+	for _, order := range o.batches[name] {
+		whose, _ := o.means(&order)
+		owners[whose] = true
+	}
+	o.mu.Unlock()
+	for whose := range owners {
+		all := o.about(target{batch: name, signer: whose.signer, client: whose.client, run: 1})
+		if b.Paused = cmp.Or(b.Paused, all.held); all.cancel != nil {
+			b.Cancelled = cmp.Or(b.Cancelled, &message.Order{Verb: message.VerbCancel, Batch: name, By: all.cancel.By, Reason: all.cancel.Reason, Ref: all.cancel.Order, Stored: all.cancel.At})
+		}
+	}
+	return b
+}
+
+// cancelled is the order that counts, of one that came first and one more.
+func cancelled(first *ledger.Cancel, order *message.Order) *ledger.Cancel {
+	if first == nil {
+		first = &ledger.Cancel{By: cmp.Or(order.By, order.Via), At: order.Stored.UTC(), Reason: order.Reason, Order: order.Ref, Batch: order.Batch}
+	}
+	first.Actions = first.Actions || order.Actions
+	return first
+}
+
+// meansRun reports whether an order about an id means a run of it: the one that it names, else the one that was open, or the
+// first if there was none yet.
+func meansRun(order *message.Order, t target) bool {
+	switch {
+	case time.Since(order.Stored) > OrdersFor:
+		return false
+	case order.Run != 0:
+		return order.Run == t.run
+	}
+	return t.run == 1 || !order.Stored.Before(t.asked)
+}
+
+// owner says whose requests an order means; "" is anybody's.
+type owner struct{ signer, client string }
+
+func (w owner) has(t target) bool {
+	return (w.signer == "" || w.signer == t.signer) && (w.client == "" || w.client == t.client)
+}
+
+// means says whose requests an order means; may is false where its sender may not give it.
+func (o *Orders) means(order *message.Order) (whose owner, may bool) {
+	whose = owner{order.Signer, order.Client}
+	if order.Via != "" {
+		if whose.client != "" && whose.client != order.Via {
+			return whose, false
+		}
+		whose.client = order.Via
+	}
+	if o.Rules.Signers == nil {
+		return whose, true
+	}
+	name := o.Rules.Signers.NameOf(order.Key)
+	if name == "" {
+		return whose, false
+	}
+	if o.Policy != nil {
+		if _, rule := o.Policy.Rule(name, order.Key); rule != nil && rule.Operate {
+			return whose, true
+		}
+	}
+	if whose.signer != "" && whose.signer != name {
+		return whose, false
+	}
+	whose.signer = name
+	return whose, true
+}

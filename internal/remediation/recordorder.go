@@ -1,0 +1,42 @@
+package remediation
+
+import (
+	"context"
+	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// RecordOrder records in the audit trail an order that somebody gave, and why it changes nothing if it does not. Of those that
+// nobody vouches for the first of each minute and kind has a record, and the others are counted (refusals).
+func (s *Submitter) RecordOrder(ctx context.Context, d message.Delivery) error {
+	o, invalid := s.Orders.Judge(d)
+	r := ledger.AuditRecord{
+		Kind: ledger.AuditOrdered, Act: o.Verb, Message: d.Ref(), RequestID: o.ID, Run: o.Run, Batch: o.Batch, Whose: o.Signer, Actions: o.Actions,
+		SignedBy: o.By, Signer: o.Key, Client: o.Via, Reason: o.Reason, PublishedAt: d.Published.UTC(), DecidedAt: time.Now().UTC(),
+	}
+	if o.Client != "" {
+		r.Whose = o.Client
+	}
+	if o.Key != "" { // what others need to verify it
+		r.Order, r.Signature = string(d.Data), d.Header.Get(message.HeaderSignature)
+	}
+	if invalid == nil {
+		return s.Audit.Record(ctx, r)
+	}
+	r.Outcome, r.ClaimedID = message.Rejected, invalid.ClaimedID
+	r.Error = &message.Failure{Code: invalid.Code, Message: invalid.Message, Origin: message.OriginRequest}
+	if o.Key != "" && invalid.Code != CodeRepeated {
+		return s.Audit.Record(ctx, r)
+	}
+	of := refusal{minute: time.Now().UTC().Truncate(time.Minute), code: invalid.Code, order: true}
+	if s.refusals.count(of) {
+		return nil
+	}
+	err := s.Audit.Record(ctx, r.Shorten())
+	if err != nil {
+		s.refusals.add(of, 0)
+	}
+	return err
+}

@@ -1,0 +1,157 @@
+package remediation
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// Requests that somebody has ordered to be cancelled end without being pulled: calls may be used up, closed or paused for
+// hours. One replica at a time reads the queue for them, all of it at the next order, and what comes later as it comes. It
+// handles each as a delivery that no call is made for and that nobody acknowledges: the message is still there, and whoever
+// pulls it finds that its run has ended. Whether this or a call is first the compare-and-swap of the entry decides.
+
+// Queue is the request stream, as it is read without taking anything from it. Waiting calls fn for each message that nobody
+// has acknowledged, from the sequence on, in order, as far as there are any now. next is the sequence to go on from.
+type Queue interface {
+	Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error)
+}
+
+const (
+	withdrawEvery   = 2 * time.Second
+	withdrawAgain   = 5 * time.Second // what was in hand, or whose call is under way
+	withdrawWorkers = 32
+)
+
+// withdrawal is one replica's reading of the queue.
+type withdrawal struct {
+	*Submitter
+	queue Queue
+	next  uint64 // to read on at
+
+	mu   sync.Mutex
+	open map[uint64]message.Delivery // ordered to be cancelled and not ended yet, by sequence
+	due  time.Time                   // when they are tried again
+}
+
+// Withdraw ends what is ordered to be cancelled, until ctx ends.
+func (s *Submitter) Withdraw(ctx context.Context, q Queue) error {
+	w := &withdrawal{Submitter: s, queue: q, open: map[uint64]message.Delivery{}}
+	for news := s.Orders.changed(); ; {
+		if s.Orders.cancels() {
+			if err := w.round(ctx); err != nil && ctx.Err() == nil {
+				s.Log.Warn("what was cancelled is not ended yet", zap.Error(err))
+				w.next = 0
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(withdrawEvery):
+		case <-news: // it may be about any message, and is rarely alone
+			if sleep(ctx, withdrawEvery/10) != nil {
+				return nil
+			}
+			w.next, news = 0, s.Orders.changed()
+		}
+	}
+}
+
+// round reads on, and tries again what has not ended.
+func (w *withdrawal) round(ctx context.Context) error {
+	work, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(withdrawWorkers)
+	try := func(d message.Delivery) {
+		g.Go(func() error {
+			open := w.withdraw(work, d)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if delete(w.open, d.Sequence); open {
+				w.open[d.Sequence] = d
+			}
+			return nil
+		})
+	}
+	if time.Now().After(w.due) {
+		w.mu.Lock()
+		again := make([]message.Delivery, 0, len(w.open))
+		for _, d := range w.open {
+			again = append(again, d)
+		}
+		w.mu.Unlock()
+		for _, d := range again {
+			try(d)
+		}
+		w.due = time.Now().Add(withdrawAgain)
+	}
+	next, err := w.queue.Waiting(ctx, w.next, func(d message.Delivery) error {
+		if w.concerns(d) {
+			try(d)
+		}
+		return ctx.Err()
+	})
+	if err == nil {
+		w.next = next
+	}
+	_ = g.Wait() // withdraw reports for itself
+	return err
+}
+
+// concerns reports whether an order may be about a message, at next to no cost. Whose it is, and which run, handle finds out.
+func (w *withdrawal) concerns(d message.Delivery) bool {
+	if seq, is, _ := message.ParseReplay(d.Header); is && seq > 0 {
+		return true // its id is the dead letter's
+	}
+	req, invalid := message.Rules{Stream: w.Rules.Stream}.Parse(d)
+	return invalid == nil && w.Orders.mentions(req.ID, req.Batch)
+}
+
+// withdraw ends the run of a message if that was ordered and nothing was called; open says that it is to be tried again.
+func (s *Submitter) withdraw(ctx context.Context, d message.Delivery) (open bool) {
+	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: ctx, work: ctx, began: time.Now()}, incoming: incoming{d: d, origin: d, withdrawn: true}}
+	var out message.Outcome
+	defer func() { p.endSpan(out) }()
+	out, err := p.handle()
+	if err != nil {
+		out = p.outcomeOf(err)
+	}
+	return !out.Done
+}
+
+// isWithdrawn reports whether the message in hand is of a run that was ordered to be cancelled. e is the run that it opens or
+// goes on with, s says how.
+func (p *attempt) isWithdrawn(e *ledger.Entry, s step) bool {
+	return s.do != doRefuse && s.do != doDrop && p.Orders.about(targetOf(e)).cancel != nil
+}
+
+// carryBack is carry for a withdrawn message: its run ends if no call of it took place or can be under way. Everything else is
+// left to whoever pulls the message.
+func (p *attempt) carryBack() (message.Outcome, error) {
+	if p.e.State == ledger.StateFinal || p.e.State == ledger.StateSubmitted {
+		return message.Done(), nil
+	}
+	e, s, err := p.next()
+	if err != nil {
+		return message.Outcome{}, err
+	}
+	if s.do == doCall {
+		p.e = e
+		e, s = decider(p.Config).beforeCall(e, p.facts())
+	}
+	if e.State != ledger.StateFinal {
+		return message.Later(withdrawAgain, "unclear"), nil
+	}
+	p.e = e
+	if _, err := p.write(s); err != nil {
+		return message.Outcome{}, err
+	}
+	return message.Done(), p.publish()
+}
