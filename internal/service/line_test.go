@@ -94,7 +94,6 @@ func TestPlaceOfItsOwn(t *testing.T) {
 		"waits for its fault":  {&ledger.Entry{State: ledger.StateWaiting, NotBefore: now.Add(time.Minute)}, own(WaitOwn, 4, now.Add(time.Minute))},
 		"the machine is busy":  {&ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Origin: message.OriginWorker}}, own(WaitOwn, 4, now)},
 		"it is over its fault": {&ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Origin: message.OriginDefender}}, p},
-		"its batch is paused":  {&ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Origin: message.OriginWorker, Code: "held"}}, own(WaitHeld, 4, time.Time{})},
 		"called":               {&ledger.Entry{State: ledger.StateCalled}, own(WaitTaken, 0, time.Time{})},
 		"accepted":             {&ledger.Entry{State: ledger.StateSubmitted}, own(WaitTaken, 0, time.Time{})},
 	} {
