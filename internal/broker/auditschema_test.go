@@ -52,7 +52,7 @@ func TestAuditSchema(t *testing.T) {
 	now := time.Now().UTC()
 	whole := ledger.AuditRecord{
 		Kind: ledger.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
-		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Client: "c", Policy: "allowed",
+		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Client: "c", Lane: message.LaneUrgent, Policy: "allowed",
 		Outcome: message.Rejected, Error: &message.Failure{Code: "c", Message: "m", HTTPStatus: 400, Origin: "defender"},
 		ClaimedSigner: "ann", Count: 2, Minute: now, Act: ledger.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4, Lane: message.LaneBulk, Whose: "ann", Actions: true, Order: "{}", Signature: "s",
 		Attempts: 2, Adopted: true, ActionID: "a", CallsOmitted: 1, Shortened: true, PublishedAt: now, ReceivedAt: now, DecidedAt: now,

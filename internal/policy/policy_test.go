@@ -68,6 +68,9 @@ func TestPolicyMistakes(t *testing.T) {
 		{"default:\n  machines_per_hour: 1501\n", "line 2: machines_per_hour must be a whole number from 1 to 1500"},
 		{"default:\n  machines_per_hour: 1.5\n", "line 2: machines_per_hour must be"},
 		{"default:\n  machines_per_hour: [1]\n", "line 2: machines_per_hour must be"},
+		{"default: {lanes: [bulk, normal], urgent_per_hour: 3}\n", ""},
+		{"default:\n  urgent_per_hour: 0\n  lanes: urgent\n", "line 2: urgent_per_hour must be a whole number from 1 to 1500|line 3: lanes must be a list of urgent, normal, bulk"},
+		{"default:\n  lanes: [urgent, fast]\n", "line 2: lanes: there is no lane \"fast\": it is one of urgent, normal, bulk"},
 		{"default:\n  machines: 0000000000000000000000000000000000000001\n", "line 2: machines must be a list"},
 		{"default:\n  machines:\n    - 1\n    - [0000000000000000000000000000000000000001]\n", "line 3: a machine id is not|line 4: a machine id is not"},
 		{"signers:\n  a: &x {ticket_required: true}\n  b: *x\n", "line 2: expected lines|line 3: expected lines"},
@@ -117,6 +120,23 @@ func TestPolicySample(t *testing.T) {
 	}
 	if _, r := p.Rule("soar", ""); r.PerHour != 20 || !r.ticket || r.comment == nil {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestPolicyLanes(t *testing.T) {
+	p, err := Load(writePolicy(t, "signers:\n  soar: {lanes: [normal, bulk]}\ndefault: {}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, soar := p.Rule("soar", "")
+	_, others := p.Rule("ann", "")
+	for _, l := range message.Lanes() {
+		if why := soar.ForbidsLane("soar", l); (why == "") != (l != message.LaneUrgent) {
+			t.Errorf("soar on %s: %q", l, why)
+		}
+		if why := others.ForbidsLane("ann", l); why != "" {
+			t.Errorf("ann on %s: %q", l, why)
+		}
 	}
 }
 
