@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -118,7 +119,7 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		_, err := fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept: rows that come later end cancelled.\n", name)
 		return err
 	}
-	said := fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)
+	said := []string{fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)}
 	for _, more := range []struct {
 		n    int
 		what string
@@ -130,9 +131,9 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		{rows.Ended, "had ended"},
 	} {
 		if more.n > 0 {
-			said += fmt.Sprintf("; %d %s", more.n, more.what)
+			said = append(said, fmt.Sprintf("%d %s", more.n, more.what))
 		}
 	}
-	_, err := fmt.Fprintln(env.Stdout, said+". Rows that come later end cancelled: the rest needs a new batch name.")
+	_, err := fmt.Fprintln(env.Stdout, strings.Join(said, "; ")+". Rows that come later end cancelled: the rest needs a new batch name.")
 	return err
 }
