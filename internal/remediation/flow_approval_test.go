@@ -29,11 +29,11 @@ const (
 	twoOfThree = "signers:\n  soar:\n    approvals: {required: 2, by: [ann, ben, carl], within: 10m}\ndefault: {}\n"
 )
 
-// inOffice runs a test in a world whose replicas keep to a policy. soar has a second key, soar2.
+// inOffice runs a test in a world whose replicas keep to a policy. soar and carl have second keys, soar2 and carl2.
 func inOffice(t *testing.T, rule string, set setup, test func(o *office)) {
 	t.Helper()
 	o := &office{people: map[string]signer{}, trusted: filepath.Join(t.TempDir(), "signers"), rule: filepath.Join(t.TempDir(), "policy.yaml")}
-	for _, name := range []string{"soar", "soar2", "ann", "ben", "carl", "eve", "stranger"} {
+	for _, name := range []string{"soar", "soar2", "ann", "ben", "carl", "carl2", "eve", "stranger"} {
 		o.people[name] = newSigner(t)
 	}
 	replicas := max(set.replicas, 1)
@@ -50,7 +50,7 @@ func inOffice(t *testing.T, rule string, set setup, test func(o *office)) {
 	}
 	inWorld(t, set, func(w *world) {
 		o.world = w
-		o.trust("soar", "soar2", "ann", "ben", "carl", "eve")
+		o.trust("soar", "soar2", "ann", "ben", "carl", "carl2", "eve")
 		o.rules(rule)
 		for range replicas {
 			o.start()
@@ -185,7 +185,7 @@ func TestNobodyReleasesAlone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inOffice(t, "default:\n  approvals: {required: 1, by: [ann, ben, soar], within: 10m}\n", setup{}, func(o *office) {
+			inOffice(t, "signers:\n  carl:\n    approvals: {required: 1, by: [eve], within: 10m}\ndefault:\n  approvals: {required: 1, by: [ann, ben, soar], within: 10m}\n", setup{}, func(o *office) {
 				digest := o.asks("soar", "r", 1, field{"requestedBy", `"ANN"`})
 				o.awaits("r", 1)
 				alone(o, digest)
@@ -207,6 +207,7 @@ func TestApproved(t *testing.T) {
 		again := approve("r", digest)
 		again.Reason = "once more"
 		o.says("carl", again)
+		o.says("carl2", again)
 		o.stillAwaits("r", 1)
 		began := time.Now()
 		o.says("ann", approve("r", digest))
