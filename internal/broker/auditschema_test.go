@@ -50,11 +50,13 @@ func TestAuditSchema(t *testing.T) {
 	w := newAuditWorld(t)
 	a := w.auditor("p")
 	now := time.Now().UTC()
+	verdict := ledger.Verdict{By: "bob", Signer: "U", At: now, Message: "REMEDIATION_CONTROL:1", Reason: "r", Subject: "c", Order: "{}", Signature: "s"}
 	whole := ledger.AuditRecord{
+		Approval: &ledger.Approval{Required: 1, By: []string{"bob"}, Since: now, ExpiresAt: now, Digest: "sha256:" + strings.Repeat("a", 64), Given: []ledger.Verdict{verdict}, Denied: &verdict},
 		Kind: ledger.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
-		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Client: "c", Policy: "allowed",
+		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Client: "c", Lane: message.LaneUrgent, Policy: "allowed",
 		Outcome: message.Rejected, Error: &message.Failure{Code: "c", Message: "m", HTTPStatus: 400, Origin: "defender"},
-		ClaimedSigner: "ann", Count: 2, Minute: now, Act: ledger.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4, Lane: message.LaneBulk, Whose: "ann", Actions: true, Order: "{}", Signature: "s",
+		ClaimedSigner: "ann", Count: 2, Minute: now, Act: ledger.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4, Whose: "ann", Actions: true, Order: "{}", Subject: "c", Signature: "s",
 		Attempts: 2, Adopted: true, ActionID: "a", CallsOmitted: 1, Shortened: true, PublishedAt: now, ReceivedAt: now, DecidedAt: now,
 		Calls: []ledger.Call{{Time: now, Operation: "list", Class: "rejected", HTTPStatus: 400, Code: "c", CorrelationID: "i"}, {Time: now, Operation: "unrestrict"}},
 	}

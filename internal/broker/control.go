@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"go.uber.org/zap"
@@ -80,6 +81,18 @@ func (c *Control) Read(ctx context.Context) error {
 // order is a message of the control stream as a delivery.
 func (b *Broker) order(m Message) message.Delivery {
 	return message.Delivery{Stream: b.cfg.Names.ControlStream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1}
+}
+
+// Ordered is what stands in the control stream now, in its order, whoever sent it. That of a stream that is not there is
+// IsMissing.
+func (b *Broker) Ordered(ctx context.Context) iter.Seq2[message.Delivery, error] {
+	return func(yield func(message.Delivery, error) bool) {
+		for m, err := range b.scan(ctx, b.cfg.Names.ControlStream, part{subject: b.cfg.Names.ControlSubject}) {
+			if !yield(b.order(m), err) {
+				return
+			}
+		}
+	}
 }
 
 // Waiting implements remediation.Queue. It reads all lanes at once, in the order of the stream.

@@ -27,7 +27,7 @@ func TestRunAsksSeldomWhileNobodyTakes(t *testing.T) {
 		windows := Limits(0, 8)
 		store := &asked{memory: newMemory(windows)}
 		b := New(store, windows, zap.NewNop(), nil)
-		mustTake(t, b, "unrestrict", 1)
+		mustTake(t, b, "urgent", 1)
 		go func() { _ = b.Run(t.Context()) }()
 		looks := func(what string, least, most int64, meanwhile func()) {
 			t.Helper()
@@ -42,7 +42,7 @@ func TestRunAsksSeldomWhileNobodyTakes(t *testing.T) {
 		}
 		looks("nobody takes", 10, 14, func() {})
 		looks("another replica takes one a minute", 15, 40, func() { _, _ = store.Take(t.Context(), "hour", nil) })
-		mustTake(t, b, "unrestrict", 1)
+		mustTake(t, b, "urgent", 1)
 		looks("none is left", 60, 74, func() {})
 	})
 }

@@ -25,6 +25,7 @@ type cli struct {
 	Demo        demo.Cmd             `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    demo.SimulateCmd     `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      submit.Cmd           `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
+	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, and let it go on."`
 	Results     ResultsCmd           `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
 	Deadletter  deadletter.Cmd       `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
 	Audit       audit.Cmd            `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
@@ -32,7 +33,6 @@ type cli struct {
 	Pause       PauseCmd             `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
 	Resume      ResumeCmd            `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
 	Cancel      orders.CancelCmd     `cmd:"" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a whole batch."`
-	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, or let it go on."`
 	Approvals   approvals.ListCmd    `cmd:"" settings:"broker embedded names log" help:"Show what awaits approval, with all that an approval signs."`
 	Approve     approvals.ApproveCmd `cmd:"" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
 	Deny        approvals.DenyCmd    `cmd:"" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`

@@ -27,6 +27,7 @@ import (
 //	worker-runs [VARIABLE=VALUE...]   starts a worker, or starts it anew with other settings
 //	worker-stops
 //	broker-runs [FILE]                starts a broker apart from the worker, at NATS_URL; FILE: what its user may do
+//	signers NAME...                   makes keys: NAME.nk, the public one in $NAME; people.txt says whose they are, others.txt wrongly
 //	token ROLE...                     gives the worker a token with these roles alone
 //	refuses ID, allows                makes the API refuse the machine; any machine is taken again
 //	fails ID                          makes the API answer 503 for the machine
@@ -66,6 +67,7 @@ func TestOperateScripts(t *testing.T) {
 			},
 			"broker-runs":  scriptBroker,
 			"token":        scriptToken,
+			"signers":      scriptSigners,
 			"worker-stops": func(ts *testscript.TestScript, _ bool, _ []string) { systemOf(ts).stop() },
 			"refuses":      func(ts *testscript.TestScript, _ bool, args []string) { systemOf(ts).refuse(args[0]) },
 			"fails": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -84,7 +86,7 @@ func TestOperateScripts(t *testing.T) {
 func systemOf(ts *testscript.TestScript) *system { return ts.Value(systemKey{}).(*system) }
 
 func scriptContext(ts *testscript.TestScript) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second) // what awaits approval is looked at once a minute
 	ts.Defer(cancel)
 	return ctx
 }
@@ -180,6 +182,19 @@ func scriptBroker(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("BROKER", addr)
 	ts.Setenv("NATS_URL", "nats://worker:p@"+addr)
 	ts.Setenv("ADMIN_URL", "nats://admin:p@"+addr)
+}
+
+func scriptSigners(ts *testscript.TestScript, _ bool, names []string) {
+	var people, others strings.Builder
+	for i, name := range names {
+		key, err := writeSeed(ts.MkAbs(name + ".nk"))
+		ts.Check(err)
+		ts.Setenv(strings.ToUpper(name), key)
+		fmt.Fprintln(&people, key, name)
+		fmt.Fprintln(&others, key, names[(i+1)%len(names)])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("people.txt"), []byte(people.String()), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("others.txt"), []byte(others.String()), 0o600))
 }
 
 func scriptToken(ts *testscript.TestScript, _ bool, args []string) {

@@ -118,6 +118,7 @@ type tokenSource struct {
 
 	mu         sync.Mutex
 	down       bool
+	slow       time.Duration
 	roles      []string // of the tokens to come; nil: all that is needed
 	generation int
 }
@@ -138,6 +139,13 @@ func (s *tokenSource) setDown(down bool) {
 	s.generation++
 }
 
+// setSlow lets each new token take its time.
+func (s *tokenSource) setSlow(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = d
+}
+
 // credential is one replica's sign-in.
 type credential struct {
 	*tokenSource
@@ -151,6 +159,10 @@ func (c *credential) Changed() bool {
 }
 
 func (c *credential) Token(context.Context, string, bool) (defender.Token, error) {
+	c.mu.Lock()
+	slow := c.slow
+	c.mu.Unlock()
+	time.Sleep(slow)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down {

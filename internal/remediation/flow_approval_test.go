@@ -29,11 +29,11 @@ const (
 	twoOfThree = "signers:\n  soar:\n    approvals: {required: 2, by: [ann, ben, carl], within: 10m}\ndefault: {}\n"
 )
 
-// inOffice runs a test in a world whose replicas keep to a policy. soar has a second key, soar2.
+// inOffice runs a test in a world whose replicas keep to a policy. soar and carl have second keys, soar2 and carl2.
 func inOffice(t *testing.T, rule string, set setup, test func(o *office)) {
 	t.Helper()
 	o := &office{people: map[string]signer{}, trusted: filepath.Join(t.TempDir(), "signers"), rule: filepath.Join(t.TempDir(), "policy.yaml")}
-	for _, name := range []string{"soar", "soar2", "ann", "ben", "carl", "eve", "stranger"} {
+	for _, name := range []string{"soar", "soar2", "ann", "ben", "carl", "carl2", "eve", "stranger"} {
 		o.people[name] = newSigner(t)
 	}
 	replicas := max(set.replicas, 1)
@@ -50,7 +50,7 @@ func inOffice(t *testing.T, rule string, set setup, test func(o *office)) {
 	}
 	inWorld(t, set, func(w *world) {
 		o.world = w
-		o.trust("soar", "soar2", "ann", "ben", "carl", "eve")
+		o.trust("soar", "soar2", "ann", "ben", "carl", "carl2", "eve")
 		o.rules(rule)
 		for range replicas {
 			o.start()
@@ -185,7 +185,7 @@ func TestNobodyReleasesAlone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inOffice(t, "default:\n  approvals: {required: 1, by: [ann, ben, soar], within: 10m}\n", setup{}, func(o *office) {
+			inOffice(t, "signers:\n  carl:\n    approvals: {required: 1, by: [eve], within: 10m}\ndefault:\n  approvals: {required: 1, by: [ann, ben, soar], within: 10m}\n", setup{}, func(o *office) {
 				digest := o.asks("soar", "r", 1, field{"requestedBy", `"ANN"`})
 				o.awaits("r", 1)
 				alone(o, digest)
@@ -207,6 +207,7 @@ func TestApproved(t *testing.T) {
 		again := approve("r", digest)
 		again.Reason = "once more"
 		o.says("carl", again)
+		o.says("carl2", again)
 		o.stillAwaits("r", 1)
 		began := time.Now()
 		o.says("ann", approve("r", digest))
@@ -399,4 +400,59 @@ func (o *office) settledBut(id string) {
 		}
 		return true
 	})
+}
+
+// A replica that dies, or whose write or reply is lost, at any point on the way of a run that awaits approval costs nothing but
+// time: it is asked for once, called once after it is approved, and never if it is denied.
+func TestApprovalSurvivesAnyFault(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		denied bool
+		before []point // that it is asked for
+		after  []point
+		want   string
+	}{
+		{"approved", false, []point{atHeld, atWaiting, atAudit, atSubmitted}, []point{atIntent, atMachine, atPost, atRecord, atAck, atMark}, "succeeded"},
+		{"denied", true, nil, []point{atDecision, atAudit, atLetter, atFinal, atMark, atAck}, "rejected denied"},
+	} {
+		for _, dies := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, dies %t", c.name, dies), func(t *testing.T) {
+				inOffice(t, oneOfTwo, setup{replicas: 2}, func(o *office) {
+					n := 0
+					for _, at := range slices.Concat(c.before, c.after) {
+						for _, done := range []bool{false, true} {
+							n++
+							f := fault{at: at, done: done, dies: dies, times: 1}
+							id := fmt.Sprint("r ", f)
+							o.faults.clear()
+							if slices.Contains(c.before, at) {
+								o.faults.inject(f)
+							}
+							digest := o.asks("soar", id, n)
+							o.until(id+" to await approval", 3*time.Minute, func() bool { e := o.entry(id); return e.Awaits() })
+							if !slices.Contains(c.before, at) {
+								o.faults.inject(f)
+							}
+							answer := approve(id, digest)
+							if c.denied {
+								answer = deny(id, digest)
+							}
+							o.says("ann", answer)
+							o.settled(10 * time.Minute)
+							o.wantFinal(id, c.want)
+							if o.faults.armed() != 0 {
+								t.Errorf("%s: nobody came to the point", f)
+							}
+							if asked := len(o.resultsOf(id)); !c.denied && asked != 3 || c.denied && asked != 2 {
+								t.Errorf("%s: %d results", f, asked)
+							}
+							if dies {
+								o.start()
+							}
+						}
+					}
+				})
+			})
+		}
+	}
 }

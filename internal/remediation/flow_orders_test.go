@@ -159,6 +159,54 @@ func TestCancelEndsWhatWaits(t *testing.T) {
 	}
 }
 
+// A call that was under way when the order came, and did not take place, ends within a minute though nothing is pulled any more.
+func TestCancelEndsWhatWasInHand(t *testing.T) {
+	inWorld(t, setup{ordered: true, limits: budget.Limits(100, 1500)}, func(w *world) {
+		w.passes(2 * time.Second)
+		w.api.Inject(defendersim.Fault{Op: "unrestrict", Status: 429, RetryAfter: 2 * time.Hour, Latency: 10 * time.Second, Times: 1})
+		w.ask("r1", 1)
+		w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateCalled })
+		w.order(`{"verb":"cancel","id":"r1"}`)
+		w.passes(8 * time.Second)
+		if _, ended := w.final("r1"); ended {
+			t.Error("it ended before its call was answered")
+		}
+		w.until("the end", time.Minute, func() bool { _, ok := w.final("r1"); return ok })
+		w.wantFinal("r1", "cancelled cancelledByRequest")
+		w.wantPosts(1, 1)
+	})
+}
+
+// What was ordered while a call was waited for is asked for once more right before it.
+func TestOrderWhileACallIsWaitedFor(t *testing.T) {
+	inWorld(t, setup{ordered: true}, func(w *world) {
+		w.passes(2 * time.Second)
+		w.tokens.setSlow(8 * time.Second)
+		w.ask("r1", 1)
+		w.passes(time.Second)
+		w.order(`{"verb":"cancel","id":"r1"}`)
+		w.settled(time.Minute)
+		w.wantFinal("r1", "cancelled cancelledByRequest")
+		w.wantPosts(1, 0)
+	})
+}
+
+// The queue is read anew at each order, which may be about a message that was passed over.
+func TestEachOrderReadsTheQueueAnew(t *testing.T) {
+	inWorld(t, setup{ordered: true}, func(w *world) {
+		w.must(w.shared.Pause(w.ctx, broker.Pause{Reason: "freeze"}))
+		w.passes(2 * time.Second)
+		w.ask("r1", 1)
+		w.ask("r2", 2)
+		w.order(`{"verb":"cancel","id":"r2"}`)
+		w.ends("r2")
+		w.passes(10 * time.Second)
+		w.order(`{"verb":"cancel","id":"r1"}`)
+		w.ends("r1")
+		w.wantPosts(1, 0)
+	})
+}
+
 // A cancelled id stays ended, whoever has the message, and an order about an id that nobody knows waits for it.
 func TestCancelledIDStaysEnded(t *testing.T) {
 	inWorld(t, setup{ordered: true}, func(w *world) {
@@ -281,6 +329,7 @@ func TestCancelOfAnAction(t *testing.T) {
 		outcome string
 	}{
 		{"taken", defendersim.Fault{}, `,"actions":true`, 1, 200, "cancelled"},
+		{"taken, and answered when its end is seen", defendersim.Fault{Status: 200, CarriedOut: true, Latency: 25 * time.Second, Times: 1}, `,"actions":true`, 1, 200, "cancelled"},
 		{"not asked for", defendersim.Fault{}, ``, 0, 0, "succeeded"},
 		{"carried out, and the answer lost", defendersim.Fault{Cut: "before", CarriedOut: true, Times: 1}, `,"actions":true`, 1, 0, "cancelled"},
 		{"carried out, answered 500", defendersim.Fault{Status: 500, CarriedOut: true, Times: 1}, `,"actions":true`, 1, 500, "cancelled"},
@@ -310,6 +359,25 @@ func TestCancelOfAnAction(t *testing.T) {
 					t.Errorf("the API was asked %d times, want %d", n, c.asked)
 				}
 				w.wantPosts(1, 1)
+			})
+		})
+	}
+	for mode, want := range map[defendersim.CancelMode]string{defendersim.CancelIgnored: "succeeded", defendersim.CancelLate: "cancelled"} {
+		t.Run(fmt.Sprint("as the API sees fit ", mode), func(t *testing.T) {
+			api := slow
+			api.Cancel = mode
+			inWorld(t, setup{ordered: true, api: api}, func(w *world) {
+				w.ask("r1", 1)
+				w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
+				w.order(`{"verb":"cancel","id":"r1","actions":true}`)
+				w.passes(10 * time.Minute)
+				if r, ended := w.final("r1"); ended {
+					t.Errorf("the reply alone ended it: %+v", r)
+				}
+				w.settled(3 * time.Hour)
+				if r := w.wantFinal("r1", want); r.CancelRequested == nil || r.CancelRequested.HTTPStatus != 200 {
+					t.Errorf("%+v", r.CancelRequested)
+				}
 			})
 		})
 	}

@@ -93,7 +93,7 @@ func (w *withdrawal) round(ctx context.Context) error {
 		w.due = time.Now().Add(withdrawAgain)
 	}
 	next, err := w.queue.Waiting(ctx, w.next, func(d message.Delivery) error {
-		if w.concerns(d) {
+		if w.concerns(d) { //nolint:contextcheck // the trace is in the delivery
 			try(d)
 		}
 		return ctx.Err()
@@ -119,7 +119,7 @@ func (s *Submitter) withdraw(ctx context.Context, d message.Delivery) (open bool
 	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: ctx, work: ctx, began: time.Now()}, incoming: incoming{d: d, origin: d, withdrawn: true}}
 	var out message.Outcome
 	defer func() { p.endSpan(out) }()
-	out, err := p.handle()
+	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
 		out = p.outcomeOf(err)
 	}

@@ -19,6 +19,7 @@ type Batch struct {
 	Rows     int                  `json:"rows"`
 	Waiting  int                  `json:"waiting"` // not called yet
 	Calling  int                  `json:"calling"` // called, and what became of it is not known yet
+	Paused   bool                 `json:"paused"`  // a row was held back, and is not called until the batch is resumed
 	Outcomes map[string]int       `json:"outcomes"`
 	Lanes    map[message.Lane]int `json:"lanes"`
 	Failures []BatchFailure       `json:"failures"` // the first ones
@@ -106,6 +107,8 @@ func (b *Batches) entry(e *ledger.Entry) {
 	switch e.State {
 	case ledger.StateWaiting:
 		batch.Waiting++
+		why, _ := itself(e, time.Now())
+		batch.Paused = batch.Paused || why == WaitHeld
 	case ledger.StateSubmitted:
 		batch.Outcomes[message.Submitted]++
 	case ledger.StateFinal:
@@ -170,6 +173,9 @@ func (b *Batch) Place(ctx context.Context, conn *broker.Broker, l Line) error {
 		if waits && (b.Queue == nil || p.ExpectedAt.After(b.Queue.ExpectedAt) || p.Ahead > b.Queue.Ahead) {
 			b.Queue = &p
 		}
+	}
+	if b.Paused && b.Queue != nil {
+		b.Queue = &Place{Lane: b.Queue.Lane, Ahead: b.Queue.Ahead, Unavailable: WaitHeld}
 	}
 	return nil
 }

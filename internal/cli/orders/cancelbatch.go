@@ -1,8 +1,10 @@
 package orders
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -27,41 +29,44 @@ func (r Rows) All() int { return r.Waiting + r.Unclear + r.Accepted + r.Cancelle
 
 // CountRows counts the rows of a batch in the ledger and in the queue, of one signer or client if whose is not "".
 func CountRows(ctx context.Context, conn *broker.Broker, batch, whose string) (r Rows, err error) {
-	known := map[string]bool{}
+	entries, taken := map[string]ledger.Entry{}, map[string]bool{} // an entry that is written meanwhile comes twice
 	err = conn.NewLedger().Search(ctx, func(e ledger.Entry) {
-		owner := e.SignedBy
-		if owner == "" {
-			owner = e.Client
-		}
-		if e.Batch != batch || whose != "" && owner != whose {
-			return
-		}
-		known[e.Source] = true
-		switch {
-		case e.State == ledger.StateWaiting:
-			r.Waiting++
-		case e.State == ledger.StateSubmitted:
-			r.Accepted++
-			if e.Cancel != nil && e.Cancel.Asked > 0 {
-				r.Asked++
-			}
-		case e.State != ledger.StateFinal:
-			r.Unclear++
-		case e.Outcome == message.Cancelled && e.ActionID == "":
-			r.Cancelled++
-		default:
-			r.Ended++
+		owner := cmp.Or(e.SignedBy, e.Client)
+		if e.Batch == batch && (whose == "" || owner == whose) {
+			entries[e.ID+"\x00"+owner] = e
+			taken[e.Source] = true
 		}
 	})
 	if err != nil && !broker.IsMissing(err) {
 		return r, err
 	}
+	for _, e := range entries {
+		r.add(&e)
+	}
 	stream := conn.Names().Stream
 	queued, err := service.ReadQueue(ctx, conn, "", func(q service.Queued) bool {
-		return q.Req.Batch == batch && !known[fmt.Sprintf("%s:%d", stream, q.Sequence)]
+		return q.Req.Batch == batch && !taken[fmt.Sprintf("%s:%d", stream, q.Sequence)]
 	})
 	r.Waiting += len(queued)
 	return r, err
+}
+
+func (r *Rows) add(e *ledger.Entry) {
+	switch {
+	case e.State == ledger.StateWaiting:
+		r.Waiting++
+	case e.State == ledger.StateSubmitted:
+		r.Accepted++
+		if e.Cancel != nil && e.Cancel.Asked > 0 {
+			r.Asked++
+		}
+	case e.State != ledger.StateFinal:
+		r.Unclear++
+	case e.Outcome == message.Cancelled && e.ActionID == "":
+		r.Cancelled++
+	default:
+		r.Ended++
+	}
 }
 
 // open are the rows that an order may still change.
@@ -114,7 +119,7 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		_, err := fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept: rows that come later end cancelled.\n", name)
 		return err
 	}
-	said := fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)
+	said := []string{fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)}
 	for _, more := range []struct {
 		n    int
 		what string
@@ -126,9 +131,9 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		{rows.Ended, "had ended"},
 	} {
 		if more.n > 0 {
-			said += fmt.Sprintf("; %d %s", more.n, more.what)
+			said = append(said, fmt.Sprintf("%d %s", more.n, more.what))
 		}
 	}
-	_, err := fmt.Fprintln(env.Stdout, said+". Rows that come later end cancelled: the rest needs a new batch name.")
+	_, err := fmt.Fprintln(env.Stdout, strings.Join(said, "; ")+". Rows that come later end cancelled: the rest needs a new batch name.")
 	return err
 }

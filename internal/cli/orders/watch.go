@@ -28,7 +28,11 @@ type watch struct {
 // begin looks at what there is before anything is ordered.
 func (w *watch) begin(ctx context.Context, ids []string) error {
 	w.queued, w.entries, w.clients = map[string][]service.Queued{}, map[string][]ledger.Entry{}, map[string]map[string]bool{}
-	queued, err := service.ReadQueue(ctx, w.conn, "", func(q service.Queued) bool { return slices.Contains(ids, q.Req.ID) })
+	name := ""
+	if len(ids) == 1 {
+		name = ids[0]
+	}
+	queued, err := service.ReadQueue(ctx, w.conn, name, func(q service.Queued) bool { return slices.Contains(ids, q.Req.ID) })
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/cli/orders"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -79,7 +80,14 @@ func (s *Submission) judge(since time.Time, all bool) error {
 }
 
 // halt holds back what is not called yet, and says how to go on. It is the one place where a batch is halted.
-func (s *Submission) halt(_ context.Context, why *haltedError) error {
+func (s *Submission) halt(ctx context.Context, why *haltedError) error {
+	giver, err := orders.NewGiver(s.broker, orders.By{Reason: why.Error() + " (--halt-on " + s.haltOn.text + ")", SignWith: s.signWith})
+	if err == nil {
+		_, err = giver.Give(ctx, message.Order{Verb: message.VerbPause, Batch: s.Bulk.Batch})
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nNothing more is published, but what is queued already goes on, for the batch could not be held back: %w", why, err)
+	}
 	rest := ""
 	if n := s.rows - s.Stored; n > 0 {
 		rest = fmt.Sprintf("; %s not published", session.Count(n, "row was", "rows were"))
@@ -89,8 +97,26 @@ func (s *Submission) halt(_ context.Context, why *haltedError) error {
 		why, s.haltOn.text, rest, name, name)
 }
 
-// resumed is when the batch was last let go on; zero: never.
-func (s *Submission) resumed(context.Context) (time.Time, error) { return time.Time{}, nil }
+// ordered is whether the batch was ever cancelled, and when it was last let go on; zero: never. To ask is a courtesy, which
+// asks for more rights than submitting does: the workers themselves do what was ordered.
+func (s *Submission) ordered(ctx context.Context) (cancelled bool, resumed time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, courtesy)
+	defer cancel()
+	for d, err := range s.broker.Ordered(ctx) {
+		if err != nil {
+			return cancelled, resumed
+		}
+		o, invalid := (message.Rules{}).ParseOrder(d)
+		switch {
+		case invalid != nil || o.Batch != s.Bulk.Batch:
+		case o.Verb == message.VerbCancel:
+			cancelled = true
+		case o.Verb == message.VerbResume:
+			resumed = o.Stored
+		}
+	}
+	return cancelled, resumed
+}
 
 // runCanary publishes the first rows alone, and waits for their final results.
 func (s *Submission) runCanary(ctx context.Context, from broker.FollowOptions) error {

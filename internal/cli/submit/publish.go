@@ -23,6 +23,7 @@ type Submission struct {
 	wait      bool // for the results
 	canary    int  // rows that go first; 0: all at once
 	haltOn    Limit
+	signWith  string        // the file of the seed, for orders too
 	since     time.Time     // what became final before counts for no limit
 	timeout   time.Duration // of waiting; 0: none
 	anyLane   bool          // none was asked for: where the stream has no bulk, normal will do
@@ -61,11 +62,14 @@ func (s *Submission) dialAndRun(ctx context.Context) (err error) {
 func (s *Submission) run(ctx context.Context) error {
 	from := broker.FollowOptions{}
 	var err error
+	if s.Bulk.Single == "" {
+		cancelled, resumed := s.ordered(ctx)
+		if s.since = resumed; cancelled {
+			return fmt.Errorf("the batch %s was cancelled, and nothing of it is published any more; give what is left of it another name (--batch)", session.Plain(s.Bulk.Batch))
+		}
+	}
 	if s.wait || s.canary > 0 {
 		if from, err = s.earlier(ctx); err != nil {
-			return s.cut(ctx, err)
-		}
-		if s.since, err = s.resumed(ctx); err != nil {
 			return s.cut(ctx, err)
 		}
 	}

@@ -37,7 +37,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 
 // Prepare reads and checks. The caller calls done at the end.
 func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
-	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout, canary: c.Canary, haltOn: c.HaltOn, anyLane: c.Lane == ""}
+	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout, canary: c.Canary, haltOn: c.HaltOn, signWith: c.SignWith, anyLane: c.Lane == ""}
 	if s.canary > 0 && s.haltOn.text == "" {
 		_ = s.haltOn.UnmarshalText([]byte(defaultLimit)) // it is one
 	}

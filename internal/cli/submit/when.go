@@ -19,6 +19,8 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	if seq == 0 {
 		return o, l, last, false
 	}
+	ctx, cancel := context.WithTimeout(ctx, courtesy)
+	defer cancel()
 	s.broker.AwaitPresence(ctx)
 	o, err := s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates))
 	if err == nil {
@@ -29,6 +31,9 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	}
 	return o, l, last, waits && err == nil
 }
+
+// courtesy bounds what asks for more rights than submitting does: a broker that refuses them answers nothing.
+const courtesy = 3 * time.Second
 
 // soon is what needs no announcement.
 const soon = 5 * time.Second

@@ -213,6 +213,18 @@ func (s *Server) cancel(q *request) reply {
 	if begins.After(now) {
 		begins = time.Time{}
 	}
-	a.fate.Store(&fate{begins: begins, ends: now, final: "Cancelled", cancelledBy: q.grant.appID, comment: comment})
-	return reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
+	cancelled := fate{begins: begins, ends: now, final: "Cancelled", cancelledBy: q.grant.appID, comment: comment}
+	a.fate.Store(&cancelled)
+	switch rep := (reply{status: http.StatusOK, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}); s.conf().Cancel {
+	case CancelIgnored:
+		a.fate.Store(old)
+		return rep
+	case CancelLate:
+		late := cancelled
+		late.begins, late.ends = old.begins, old.ends // the machine does what it was told, and the status says otherwise
+		a.fate.Store(&late)
+		return rep
+	default:
+		return rep
+	}
 }

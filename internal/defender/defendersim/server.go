@@ -39,6 +39,7 @@ type Config struct {
 	// ListLag is how long after its creation an action is missing from list and get.
 	ListLag   time.Duration
 	Duplicate DuplicateMode
+	Cancel    CancelMode
 	// OneAtATime: an open action of another type refuses the call too, always with 400.
 	OneAtATime bool
 
@@ -102,6 +103,16 @@ const (
 	Duplicate201                            // 201 with the open action
 	Duplicate200                            // 200 with the open action
 	DuplicateAlternate                      // 400 and 201 in turn, for each machine
+)
+
+// CancelMode is what becomes of an open action that is cancelled; the reply says Cancelled, under the action's own id, in each.
+type CancelMode int
+
+// The modes. All were seen live by others.
+const (
+	CancelEnds    CancelMode = iota // it ends at once
+	CancelIgnored                   // it goes its way as if nobody had asked
+	CancelLate                      // it completes, and its status is Cancelled all the same
 )
 
 // Server is the simulated API. Its methods may be called at any time by any

@@ -19,6 +19,7 @@ type Setting struct {
 func (c *Config) settings() []Setting {
 	return []Setting{
 		{"duplicate", "the answer to a call for a machine whose action of that type is open: 400, 201 or 200 with that action, or alternate", &c.Duplicate},
+		{"cancel", "what becomes of an open action that is cancelled, whatever the answer says: it ends, is ignored and goes its way, or is late and completes though its status is Cancelled", &c.Cancel},
 		{"oneAtATime", "an open action of another type refuses a call too, with 400", &c.OneAtATime},
 		{"outcome", "how actions end: Succeeded, Failed, TimeOut, Cancelled or any other word", &c.Outcome},
 		{"pending", "how long an action stays Pending", &c.Lifecycle.Pending},
@@ -94,11 +95,13 @@ func (one Setting) parse(text string) (err error) {
 	case *[]string:
 		*v = list(text)
 	case *DuplicateMode:
-		at := slices.Index(duplicateModes[:], text)
-		if at < 0 {
-			return fmt.Errorf("it must be one of %s", strings.Join(duplicateModes[:], ", "))
-		}
+		var at int
+		at, err = oneOf(duplicateModes, text)
 		*v = DuplicateMode(at)
+	case *CancelMode:
+		var at int
+		at, err = oneOf(cancelModes, text)
+		*v = CancelMode(at)
 	case *[]Limit:
 		*v = []Limit{}
 		for _, item := range list(text) {
@@ -116,7 +119,18 @@ func (one Setting) parse(text string) (err error) {
 	return err
 }
 
-var duplicateModes = [...]string{"400", "201", "200", "alternate"}
+// The words of modes, in the order of their values.
+var (
+	duplicateModes = []string{"400", "201", "200", "alternate"}
+	cancelModes    = []string{"ends", "ignored", "late"}
+)
+
+func oneOf(words []string, text string) (at int, err error) {
+	if at = slices.Index(words, text); at < 0 {
+		return 0, fmt.Errorf("it must be one of %s", strings.Join(words, ", "))
+	}
+	return at, nil
+}
 
 // Value is what a setting stands at, in the form in which it is set.
 func (one Setting) Value() string {
@@ -134,6 +148,8 @@ func (one Setting) Value() string {
 		return words(*v)
 	case *DuplicateMode:
 		return duplicateModes[*v]
+	case *CancelMode:
+		return cancelModes[*v]
 	case *[]Limit:
 		var out []string
 		for _, l := range *v {

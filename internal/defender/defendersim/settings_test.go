@@ -24,7 +24,7 @@ func send1(u user, kind string) seen {
 // TestSettings: each switch is shown in the form in which it is set, and every change comes back so.
 func TestSettings(t *testing.T) {
 	changes := map[string]string{
-		"duplicate": "alternate", "oneAtATime": "true", "outcome": "Failed", "pending": "0s", "inProgress": "5s", "listLag": "3s", "latency": "1ms",
+		"duplicate": "alternate", "cancel": "late", "oneAtATime": "true", "outcome": "Failed", "pending": "0s", "inProgress": "5s", "listLag": "3s", "latency": "1ms",
 		"limits": "7/1m0s,9/1h0m0s", "cpuQuota": "1ns", "unknownMachines": "true", "unknownFields": "true", "pageSize": "7", "malformedNextLink": "true",
 		"deflate": "true", "clockOffset": "-1m0s", "roles": "Machine.Isolate,Machine.Scan", "tokenLifetime": "2h0m0s", "revokeTokensAfter": "9m0s", "lenientSignIn": "true",
 	}
@@ -49,7 +49,7 @@ func TestSettings(t *testing.T) {
 	}
 	for body, says := range map[string]string{
 		`{`: "EOF", `{"pagesize":0}`: "1 or more", `{"pageSise":1}`: `no setting "pageSise"`, `{"deflate":"perhaps"}`: "perhaps", `{"listLag":5}`: "listLag",
-		`{"latency":"-1s"}`: "negative", `{"limits":"100"}`: "CALLS/TIME", `{"limits":"0/1m"}`: "CALLS/TIME", `{"duplicate":"409"}`: "400, 201, 200, alternate",
+		`{"latency":"-1s"}`: "negative", `{"limits":"100"}`: "CALLS/TIME", `{"limits":"0/1m"}`: "CALLS/TIME", `{"duplicate":"409"}`: "400, 201, 200, alternate", `{"cancel":"never"}`: "ends, ignored, late",
 		`{"outcome":{}}`: "", `{"pageSize":9,"latency":"x"}`: "latency",
 	} {
 		if a := ask(s, "", "PATCH", "/sim/settings", body); says != "" && (a.status != 400 || !strings.Contains(a.json(t)["error"].(string), says)) {

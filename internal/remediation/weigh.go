@@ -1,0 +1,63 @@
+package remediation
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// discounts is why an approve or a deny, whose signer may give it, counts for no run that there is; nil: it counts, or the run
+// is still to come.
+func (s *Submitter) discounts(ctx context.Context, o *message.Order) (why *message.Invalid, err error) {
+	records, err := ledger.LoadOwners(ctx, s.Ledger, ledger.IDKey(s.Rules.Stream, message.Request{ID: o.ID}, time.Time{}))
+	if err != nil {
+		return nil, err
+	}
+	for key, rec := range records {
+		e, err := ledger.DecodeEntry(rec)
+		if err != nil || e.State == "" || e.Run != cmp.Or(o.Run, 1) || o.Signer != "" && o.Signer != e.SignedBy {
+			continue
+		}
+		if why = s.weigh(&e, o, othersHave(records, key, e.Print)); why == nil {
+			return nil, nil
+		}
+	}
+	return why, nil
+}
+
+// weigh is why an approve or a deny does not count for a run, as far as its entry tells.
+func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool) *message.Invalid {
+	counted := func(v ledger.Verdict) bool { return v.Message == o.Ref }
+	kept := e.Approval
+	if kept != nil && (slices.ContainsFunc(kept.Given, counted) || kept.Denied != nil && counted(*kept.Denied)) {
+		return nil
+	}
+	late := func(what string) *message.Invalid {
+		return &message.Invalid{Code: CodeTooLate, Message: "run: it comes too late: the run " + what, ClaimedID: o.ID}
+	}
+	_, rule := s.Policy.Rule(e.SignedBy, e.Signer)
+	switch {
+	case e.State == ledger.StateFinal:
+		return late("has ended: " + e.Outcome)
+	case e.State != ledger.StateWaiting:
+		return late("was called")
+	case rule == nil || rule.Approvals == nil:
+		return &message.Invalid{Code: message.CodePolicy, Message: "the policy asks nobody's approval for this request", ClaimedID: o.ID}
+	case kept != nil && !o.Stored.Before(kept.ExpiresAt):
+		return late("awaited approval until " + kept.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	a := asking{
+		need: rule.Approvals, digest: o.Digest, since: e.ReceivedAt, shared: shared,
+		own: []string{e.SignedBy, e.Signer, s.Rules.Signers.NameOf(e.Signer)}, requestedBy: []string{e.RequestedBy},
+	}
+	if kept != nil {
+		a.digest = kept.Digest
+	}
+	named := *o
+	named.By = s.Rules.Signers.NameOf(o.Key)
+	return a.refuses(&named)
+}
