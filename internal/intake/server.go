@@ -37,6 +37,7 @@ type Server struct {
 	bodies   chan struct{} // one for each body of a batch in memory
 	metrics  *metrics
 	handler  http.Handler
+	caller   *http.Client // of callbacks
 	ln       net.Listener
 	draining chan struct{} // closed when no answer is waited for any longer
 }
@@ -57,6 +58,7 @@ func New(s config.Settings, log *zap.Logger) (*Server, error) {
 	cfg.ClientName = "unrestrict-worker intake"
 	server.link = &link{cfg: cfg, log: log}
 	server.metrics = newMetrics(prometheus.NewRegistry())
+	server.caller = newCaller()
 	server.handler = server.routes()
 	return server, nil
 }
@@ -123,6 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return s.link.run(linked) })
 	group.Go(func() error { s.clients.Watch(running); return nil })
+	group.Go(func() error { s.callBack(running); s.caller.CloseIdleConnections(); return nil })
 	return group.Wait()
 }
 

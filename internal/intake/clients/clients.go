@@ -29,6 +29,8 @@ type Client struct {
 	Seed   []byte // the intake signs with it what the client asks; nil: it does not
 	Signer string // the public nkey of the seed, or by which the client signs itself; "": neither
 
+	Callbacks []*Callback
+
 	tokens [][sha256.Size]byte
 	oidc   *oidcRule
 	san    string
@@ -43,11 +45,13 @@ type Set struct {
 	log     *zap.Logger
 	issuers *issuers
 
-	mu   sync.Mutex
-	text []byte // that was read last, whether it was good or not
-	list []*Client
-	err  error // why the file is not in use as it is
-	rate map[string]*rates
+	mu      sync.Mutex
+	text    []byte // that was read last, whether it was good or not
+	list    []*Client
+	err     error     // why the file is not in use as it is
+	version int       // grows when list changes
+	changed time.Time // when the file that list is of was written
+	rate    map[string]*rates
 }
 
 // Load reads a clients file. The error has all its mistakes.
@@ -60,6 +64,7 @@ func Load(path string, log *zap.Logger) (*Set, error) {
 	if s.list, s.err = parse(s.text); s.err != nil {
 		return nil, s.err
 	}
+	s.changed = written(path)
 	return s, nil
 }
 
@@ -131,7 +136,7 @@ func (s *Set) reload() {
 	s.err = err
 	switch {
 	case err == nil:
-		s.text, s.list = text, list
+		s.text, s.list, s.version, s.changed = text, list, s.version+1, written(s.path)
 		s.log.Info("the clients file was read anew", zap.Int("clients", len(list)))
 	case was == nil || was.Error() != err.Error():
 		s.text = text
@@ -150,6 +155,21 @@ func (s *Set) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+// All are the clients now, a number that changes with them, and when that was written into the file.
+func (s *Set) All() (list []*Client, version int, changed time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list, s.version, s.changed
+}
+
+// written is when a file was written last, as far as it is known.
+func written(path string) time.Time {
+	if info, err := os.Stat(path); err == nil {
+		return info.ModTime()
+	}
+	return time.Now()
 }
 
 func (s *Set) current() []*Client {

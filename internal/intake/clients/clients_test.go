@@ -194,3 +194,21 @@ func TestEntraHasTwoIssuers(t *testing.T) {
 		t.Error(fmt.Sprint(diff, list[0].oidc.discovery))
 	}
 }
+
+func TestMistakesOfCallbacks(t *testing.T) {
+	for hook, want := range map[string]string{
+		"{name: a b}":                           "callbacks: 1: name:",
+		"{name: a, url: 'http://siem.contoso'}": "callbacks: a: url: give an address with https",
+		"{name: a, url: 'https://u:p@x'}":       "callbacks: a: url:",
+		"{name: a, url: 'https://x'}":           "give either secret_file",
+		"{name: a, outcomes: [won]}":            "callbacks: a: outcomes:",
+		"{name: a, secret_file: /none}":         "callbacks: a: secret_file:",
+		"{name: a, key_file: /none}":            "callbacks: a: key_file:",
+		"{name: a}, {name: a}":                  "callbacks: a: is there twice",
+	} {
+		_, err := parse([]byte("clients:\n- {name: c, " + tokenLine("x") + ", callbacks: [" + hook + "]}"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "u:p") {
+			t.Errorf("%s: %v, want %s", hook, err, want)
+		}
+	}
+}

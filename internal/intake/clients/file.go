@@ -20,14 +20,15 @@ const usualRate = 120
 
 // entry is a client as the file has it.
 type entry struct {
-	Name           string     `yaml:"name"`
-	Lanes          []string   `yaml:"lanes"`
-	Rate           *int       `yaml:"rate"`
-	TokenSHA256    []string   `yaml:"token_sha256"`
-	OIDC           *oidcEntry `yaml:"oidc"`
-	MTLS           *mtlsEntry `yaml:"mtls"`
-	SignerSeedFile string     `yaml:"signer_seed_file"`
-	Signer         string     `yaml:"signer"`
+	Name           string          `yaml:"name"`
+	Lanes          []string        `yaml:"lanes"`
+	Rate           *int            `yaml:"rate"`
+	TokenSHA256    []string        `yaml:"token_sha256"`
+	OIDC           *oidcEntry      `yaml:"oidc"`
+	MTLS           *mtlsEntry      `yaml:"mtls"`
+	SignerSeedFile string          `yaml:"signer_seed_file"`
+	Signer         string          `yaml:"signer"`
+	Callbacks      []callbackEntry `yaml:"callbacks"`
 }
 
 type oidcEntry struct {
@@ -106,6 +107,7 @@ func (e entry) client(wrong func(string, ...any)) *Client {
 	}
 	e.signsIn(c, wrong)
 	e.signs(c, wrong)
+	e.callbacks(c, wrong)
 	return c
 }
 
