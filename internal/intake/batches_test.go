@@ -20,7 +20,7 @@ type told struct {
 	Row, Stored int
 }
 
-func (a answer) batch(t *testing.T) (b told) {
+func (a answer) batch(t testing.TB) (b told) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(a.body), &b); err != nil {
 		t.Fatalf("%s: %v", a.body, err)

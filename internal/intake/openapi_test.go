@@ -19,7 +19,7 @@ import (
 // document is docs/openapi.yaml, against which every answer of the tests is held.
 type document struct{ router routers.Router }
 
-func openDocument(t *testing.T) *document {
+func openDocument(t testing.TB) *document {
 	t.Helper()
 	loader := openapi3.NewLoader()
 	loader.IsExternalRefsAllowed = true
@@ -43,7 +43,7 @@ func openDocument(t *testing.T) *document {
 }
 
 // fits fails the test if an answer is not as the document says. What it has no operation for is a problem of its own.
-func (d *document) fits(t *testing.T, r *http.Request, got *http.Response, body []byte) {
+func (d *document) fits(t testing.TB, r *http.Request, got *http.Response, body []byte) {
 	t.Helper()
 	route, params, err := d.router.FindRoute(r)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // follower reads GET /v1/results.
 type follower struct {
-	t     *testing.T
+	t     testing.TB
 	lines *bufio.Scanner
 	end   func()
 }

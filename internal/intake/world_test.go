@@ -31,7 +31,7 @@ import (
 
 // world is a broker with its streams, a wire to it, and an intake at its end. Workers come when they are started.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	broker *broker.Broker
 	wire   *wire
@@ -52,7 +52,7 @@ func twoClients() string {
 		"- {name: desk, token_sha256: [" + digest(otherToken) + "]}\n"
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), doc: openDocument(t)}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
@@ -245,7 +245,7 @@ func request(id string, n int) string {
 
 // wire goes to the broker. It may lose what the broker says, or break.
 type wire struct {
-	t      *testing.T
+	t      testing.TB
 	server string
 	ln     net.Listener
 
@@ -256,7 +256,7 @@ type wire struct {
 	wg    sync.WaitGroup
 }
 
-func newWire(t *testing.T, server string) *wire {
+func newWire(t testing.TB, server string) *wire {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

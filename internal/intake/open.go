@@ -1,0 +1,58 @@
+package intake
+
+import (
+	"net/http"
+	"path"
+
+	"example.com/unrestrict-worker/docs"
+	"example.com/unrestrict-worker/internal/health"
+)
+
+func document(name, kind string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, err := docs.Messages.ReadFile(name)
+		if err != nil {
+			nothing(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", kind)
+		_, _ = w.Write(text)
+	})
+}
+
+// schemas are those that the document refers to.
+func schemas(w http.ResponseWriter, r *http.Request) {
+	document("schemas/"+path.Base(r.PathValue("name")), "application/schema+json").ServeHTTP(w, r)
+}
+
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
+	_ = write(w, http.StatusOK, map[string]bool{"alive": true})
+}
+
+// readiness is the body of /readyz: codes alone, for anybody may read it. What is behind them is in the log.
+type readiness struct {
+	Ready   bool        `json:"ready"`
+	Reasons []condition `json:"reasons"`
+	Details []condition `json:"details"`
+}
+
+type condition struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	now := readiness{Ready: true, Reasons: []condition{}, Details: []condition{}}
+	code := http.StatusOK
+	if s.link.get() == nil {
+		now.Ready, code = false, http.StatusServiceUnavailable
+		now.Reasons = append(now.Reasons, condition{health.Broker, "there is no connection to the broker; nothing is taken"})
+	}
+	if s.clients.Err() != nil {
+		now.Details = append(now.Details, condition{"clients", "the clients file can't be used as it is; the last one is in force, and the log says why"})
+	}
+	if len(s.clients.Unreachable()) > 0 {
+		now.Details = append(now.Details, condition{"issuer", "the keys of an issuer of tokens can't be had; what it has signed with keys that are not known is answered 503"})
+	}
+	_ = write(w, code, now)
+}
