@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -76,10 +77,8 @@ func laneOf(r *http.Request, c *clients.Client, usual message.Lane) (message.Lan
 			return "", wrong("lane", "lane: there is no such lane; it is one of "+message.LaneNames(message.Lanes()))
 		}
 	}
-	for _, l := range c.Lanes {
-		if l == lane {
-			return lane, nil
-		}
+	if slices.Contains(c.Lanes, lane) {
+		return lane, nil
 	}
 	return "", fault(codeForbidden, "the client does not have the lane "+string(lane))
 }

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,10 +45,8 @@ var batchName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 // named checks the name of a batch: NAME:LINE is to be an id, and of no stream's message.
 func (s *Server) named(r *http.Request) (string, *problem) {
 	name, n := r.PathValue("name"), s.link.cfg.Names
-	for _, stream := range []string{n.Stream, n.ResultsStream, n.DeadletterStream, n.ControlStream} {
-		if name == stream {
-			return "", wrong("name", "name: is a stream's; choose another")
-		}
+	if slices.Contains([]string{n.Stream, n.ResultsStream, n.DeadletterStream, n.ControlStream}, name) {
+		return "", wrong("name", "name: is a stream's; choose another")
 	}
 	if !batchName.MatchString(name) {
 		return "", wrong("name", "name: give 1 to 64 of the characters a to z, A to Z, 0 to 9, _ and -")
@@ -71,7 +70,7 @@ func (s *Server) readBatch(w http.ResponseWriter, r *http.Request, c *clients.Cl
 	if p != nil {
 		return nil, p
 	}
-	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")) //nolint:errcheck // what can't be read is none of these
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if kind != "text/csv" && kind != "application/jsonl" && kind != "application/x-ndjson" {
 		return nil, fault(codeMediaType, "send text/csv, or application/jsonl with one request a line")
 	}

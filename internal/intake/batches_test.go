@@ -75,7 +75,7 @@ func TestBatch(t *testing.T) {
 	if a := d.ask("GET", "/v1/requests/monday:2", ""); a.status != 202 {
 		t.Errorf("a row is a request: %d %s", a.status, a.body)
 	}
-	desk := d.as(otherToken)
+	desk := d.desk()
 	if a := desk.ask("GET", "/v1/batches/monday", ""); a.status != 404 || a.Code != "unknownBatch" {
 		t.Errorf("another client's: %d %s", a.status, a.body)
 	}
@@ -88,7 +88,7 @@ func TestBatch(t *testing.T) {
 	if a := d.ask("DELETE", "/v1/batches/monday", ""); a.status != 202 || a.batch(t).Rows != 3 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	d.work(nil)
+	d.work()
 	d.eventually("the end of desk's", func() bool { return desk.ask("GET", "/v1/batches/monday", "").batch(t).Outcomes["succeeded"] == 1 })
 	d.eventually("that soar's are cancelled", func() bool { return d.ask("GET", "/v1/batches/monday", "").batch(t).Outcomes["cancelled"] == 3 })
 }
@@ -145,7 +145,7 @@ func TestBatchesThatAreNotTaken(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
-	if a := d.as(otherToken).postRows("b", row(1), "application/jsonl"); a.status != 403 || a.Code != "forbidden" {
+	if a := d.desk().postRows("b", row(1), "application/jsonl"); a.status != 403 || a.Code != "forbidden" {
 		t.Errorf("a client without bulk: %d %s", a.status, a.body)
 	}
 	if n := len(d.stored()); n != 0 {

@@ -99,7 +99,7 @@ func TestCallbacks(t *testing.T) {
 		hook("all", all.URL, secret), hook("finals", finals.URL, "final_only: true, key_file: "+w.file("hook.nk", string(seed))), hook("refuses", refuses.URL, "final_only: true, "+secret),
 		hook("loses", loses.URL, "outcomes: [succeeded], "+secret), hook("gone", gone.URL, "final_only: true, "+secret),
 	}, ", ")+"]}\n- {name: desk, token_sha256: ["+digest(otherToken)+"], callbacks: ["+hook("others", others.URL, secret)+"]}\n")})
-	d.work(nil)
+	d.work()
 	for i := 1; i <= 2; i++ {
 		if a := d.post(request(fmt.Sprint("r", i), i), "Prefer", "wait=30"); a.status != 200 {
 			t.Fatalf("%d %s", a.status, a.body)
@@ -142,7 +142,7 @@ func TestCallbacks(t *testing.T) {
 	if len(others.all()) != 0 {
 		t.Errorf("desk got %q", others.ids())
 	}
-	if a := d.as(otherToken).post(request("r3", 3), "Prefer", "wait=30"); a.status != 200 {
+	if a := d.desk().post(request("r3", 3), "Prefer", "wait=30"); a.status != 200 {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 	d.eventually("desk's own", func() bool { return cmp.Equal(others.ids(), []string{"r3 submitted", "r3 succeeded"}) })

@@ -32,11 +32,11 @@ func TestARequestAndItsEnd(t *testing.T) {
 		if a := d.ask("GET", "/v1/requests/INC%2F1?async=false", ""); a.status != 200 {
 			t.Errorf("%d %s", a.status, a.body)
 		}
-		if a := d.as(otherToken).ask("GET", "/v1/requests/INC%2F1", ""); a.status != 404 || a.Code != "unknownRequest" {
+		if a := d.desk().ask("GET", "/v1/requests/INC%2F1", ""); a.status != 404 || a.Code != "unknownRequest" {
 			t.Errorf("another client sees %d %s", a.status, a.body)
 		}
 	}
-	d.work(nil)
+	d.work()
 	d.eventually("the end", func() bool { return d.ask("GET", "/v1/requests/INC%2F1", "").status == 200 })
 	a = other.post(request("INC/1", 1))
 	var result message.Result
@@ -68,10 +68,10 @@ func TestKnownWhileItWaits(t *testing.T) {
 	if a := d.ask("GET", "/v1/requests/a", ""); a.Queue == nil || a.Queue.Ahead != 0 {
 		t.Errorf("%s", a.body)
 	}
-	if a := d.as(otherToken).post(request("a", 3)); a.status != 202 || a.Duplicate || len(d.stored()) != 3 {
+	if a := d.desk().post(request("a", 3)); a.status != 202 || a.Duplicate || len(d.stored()) != 3 {
 		t.Errorf("another client's: %d %s", a.status, a.body)
 	}
-	if a := d.as(otherToken).ask("POST", "/v1/requests?lane=urgent", request("b", 3)); a.status != 403 || a.Code != "forbidden" {
+	if a := d.desk().ask("POST", "/v1/requests?lane=urgent", request("b", 3)); a.status != 403 || a.Code != "forbidden" {
 		t.Errorf("a lane that desk lacks: %d %s", a.status, a.body)
 	}
 }
@@ -241,7 +241,7 @@ func TestSignedClients(t *testing.T) {
 		}
 		return []string{message.HeaderSigner, signer, message.HeaderSignature, signature}
 	}
-	ann := d.as(otherToken)
+	ann := d.desk()
 	for code, headers := range map[string][]string{"unsigned": nil, "badSignature": signed(annSeed, "other"), "forbidden": signed(benSeed, "remediation.unrestrict")} {
 		if a := ann.post(own, headers...); a.Code != code {
 			t.Errorf("%s: %d %s", code, a.status, a.body)
@@ -260,13 +260,13 @@ func TestSignedClients(t *testing.T) {
 func TestCancel(t *testing.T) {
 	d := newWorld(t).open(nil)
 	d.post(request("a", 1))
-	if a := d.as(otherToken).ask("DELETE", "/v1/requests/a", ""); a.status != 404 {
+	if a := d.desk().ask("DELETE", "/v1/requests/a", ""); a.status != 404 {
 		t.Errorf("another client's: %d %s", a.status, a.body)
 	}
 	if a := d.ask("DELETE", "/v1/requests/a", ""); a.status != 202 || a.ID != "a" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	d.work(nil)
+	d.work()
 	d.eventually("the end", func() bool { return d.ask("GET", "/v1/requests/a", "").status == 200 })
 	if a := d.ask("DELETE", "/v1/requests/a", ""); a.status != 202 || a.Status != "Canceled" || a.Outcome != "cancelled" {
 		t.Errorf("%d %s", a.status, a.body)
@@ -289,7 +289,7 @@ func TestPreferWait(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	d = d.open(nil)
-	d.work(nil)
+	d.work()
 	if a := d.post(request("soon", 2), "Prefer", "wait=30"); a.status != 200 || a.Status != "Succeeded" {
 		t.Errorf("%d %s", a.status, a.body)
 	}

@@ -77,7 +77,7 @@ func (f *follower) finals(n int) (ids []string, last string) {
 // TestResultsAsTheyCome: in both forms, to several at once, each client its own; resumed without gap or repetition.
 func TestResultsAsTheyCome(t *testing.T) {
 	d := newWorld(t).open(nil)
-	d.work(nil)
+	d.work()
 	send := func(as *door, from, to int) {
 		for n := from; n < to; n++ {
 			if a := as.post(request(fmt.Sprint("r", n), n), "Prefer", "wait=30"); a.status != 200 {
@@ -86,7 +86,7 @@ func TestResultsAsTheyCome(t *testing.T) {
 		}
 	}
 	events, lines := d.follow("", "Accept", "text/event-stream"), d.follow("")
-	send(d.as(otherToken), 90, 91)
+	send(d.desk(), 90, 91)
 	send(d, 1, 4)
 	want := []string{"r1", "r2", "r3"}
 	ids, last := events.finals(3)
@@ -104,7 +104,7 @@ func TestResultsAsTheyCome(t *testing.T) {
 	if ids, _ := d.follow("?since=1h").finals(5); !cmp.Equal(ids, []string{"r1", "r2", "r3", "r4", "r5"}) {
 		t.Errorf("since an hour ago: %q", ids)
 	}
-	if ids, _ := d.as(otherToken).follow("?since=2026-01-01T00:00:00Z").finals(1); !cmp.Equal(ids, []string{"r90"}) {
+	if ids, _ := d.desk().follow("?since=2026-01-01T00:00:00Z").finals(1); !cmp.Equal(ids, []string{"r90"}) {
 		t.Errorf("another client's: %q", ids)
 	}
 	for _, bad := range []string{"?since=soon", "?after=x", "?after=-1"} {

@@ -138,10 +138,10 @@ func (w *world) open(more map[string]string) *door {
 	return d
 }
 
-// as is the same intake, asked by somebody else.
-func (d *door) as(token string) *door {
+// desk is the same intake, asked by the other client.
+func (d *door) desk() *door {
 	other := *d
-	other.token = token
+	other.token = otherToken
 	return &other
 }
 
@@ -219,14 +219,13 @@ func (w *world) stored() (all []broker.Message) {
 }
 
 // work starts a worker, and waits until it takes requests.
-func (w *world) work(more map[string]string) {
+func (w *world) work() {
 	w.t.Helper()
 	w.sim = defendersim.New(defendersim.Config{
 		Limits: []defendersim.Limit{}, AllowUnknownMachines: true, Lifecycle: defendersim.Lifecycle{Pending: -1, InProgress: -1},
 	})
 	api := httptest.NewServer(w.sim)
 	all := map[string]string{"DEFENDER_API_URL": api.URL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": w.file("api-token", w.sim.IssueToken(time.Hour))}
-	maps.Copy(all, more)
 	s, err := service.New(w.settings(all), os.LookupEnv, zap.NewNop(), zap.NewAtomicLevel())
 	if err != nil {
 		w.t.Fatal(err)

@@ -81,7 +81,7 @@ func (k *keySet) VerifySignature(ctx context.Context, token string) ([]byte, err
 	for _, a := range algorithms() {
 		allowed = append(allowed, jose.SignatureAlgorithm(a))
 	}
-	signed, err := jose.ParseSigned(token, allowed)
+	signed, err := jose.ParseSignedCompact(token, allowed)
 	if err != nil || len(signed.Signatures) != 1 {
 		return nil, errors.New("no signed token")
 	}
