@@ -115,6 +115,8 @@ func TestShutdownGivesBackWhatIsHeldForQuota(t *testing.T) {
 			w.ask(fmt.Sprint("early", n), 10+n)
 		}
 		w.passes(57 * time.Second)
+		w.tokens.setSlow(500 * time.Millisecond) // so that all are in hand before it is known that no call is left
+		w.tokens.grant()
 		for n := range 6 { // of which four have to wait for some seconds
 			w.ask(fmt.Sprint("r", n), n)
 		}

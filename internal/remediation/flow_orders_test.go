@@ -420,43 +420,69 @@ func TestDeathWhileAnActionIsCancelled(t *testing.T) {
 	}
 }
 
-// A batch that is cancelled with calls in flight, while replicas die: each row is called once or taken back, and ends once.
+// A batch that is cancelled with calls in flight, while replicas die: each row is taken back or carried out once, and ends once.
+// The API drops the calls of a replica that dies, or carries them out all the same: what it dropped was looked for, and is
+// taken back.
 func TestCancelOfABatchWhileReplicasDie(t *testing.T) {
-	const rows = 300
-	api := defendersim.Config{Latency: 3 * time.Second}
-	inWorld(t, setup{replicas: 3, ordered: true, api: api, slots: 6}, func(w *world) {
-		w.passes(2 * time.Second)
-		for n := range rows {
-			w.ask(fmt.Sprint("r", n), n, inBatch("b"))
-		}
-		w.ask("other", 5000, inBatch("c"))
-		w.until("calls in flight", time.Minute, func() bool { return len(w.called("unrestrict")) >= 16 })
-		w.faults.inject(fault{at: atRecord, dies: true, times: 1}, fault{at: atDecision, done: true, dies: true, times: 1})
-		w.order(`{"verb":"cancel","batch":"b","reason":"wrong list"}`)
-		w.passes(20 * time.Second)
-		for w.living() < 3 {
-			w.start()
-		}
-		w.settled(10 * time.Minute)
-		called, back := 0, 0
-		for n := range rows {
-			r, _ := w.final(fmt.Sprint("r", n))
-			switch code := cmp.Or(r.Error, &message.Failure{}).Code; {
-			case r.Outcome == message.Succeeded:
-				called++
-				w.wantPosts(n, 1)
-			case code == message.CodeBatchCancelled:
-				back++
-				w.wantPosts(n, 0)
-			default:
-				t.Errorf("row %d ended %+v", n, r)
+	for _, carriedOut := range []bool{false, true} {
+		t.Run(fmt.Sprintf("carried out %v", carriedOut), func(t *testing.T) {
+			inWorld(t, setup{replicas: 3, ordered: true, slots: 6}, func(w *world) {
+				w.api.Inject(defendersim.Fault{Op: "unrestrict", Latency: 3 * time.Second, CarriedOut: carriedOut})
+				if dropped := w.cancelWhileReplicasDie(300); carriedOut != (dropped == 0) {
+					t.Errorf("%d calls were dropped", dropped)
+				}
+			})
+		})
+	}
+}
+
+// cancelWhileReplicasDie cancels a batch of so many rows, and kills replicas that have calls of it in flight.
+func (w *world) cancelWhileReplicasDie(rows int) (dropped int) {
+	w.passes(2 * time.Second)
+	for n := range rows {
+		w.ask(fmt.Sprint("r", n), n, inBatch("b"))
+	}
+	w.ask("other", 5000, inBatch("c"))
+	w.until("calls in flight", time.Minute, func() bool { return len(w.called("unrestrict")) >= 16 })
+	w.faults.inject(fault{at: atRecord, dies: true, times: 1}, fault{at: atDecision, done: true, dies: true, times: 1})
+	w.order(`{"verb":"cancel","batch":"b","reason":"wrong list"}`)
+	w.replicas[0].kill()
+	w.passes(20 * time.Second)
+	for w.living() < 3 {
+		w.start()
+	}
+	w.settled(10 * time.Minute)
+	back, acted := 0, w.actedOn()
+	for n := range rows {
+		r, _ := w.final(fmt.Sprint("r", n))
+		switch code := cmp.Or(r.Error, &message.Failure{}).Code; {
+		case r.Outcome == message.Succeeded && acted[machine(n)] == 1:
+			w.wantPosts(n, 1)
+		case code == message.CodeBatchCancelled && acted[machine(n)] == 0:
+			back++
+			dropped += r.Attempts
+			w.wantPosts(n, r.Attempts)
+			if looks := w.entry(r.RequestID).Looks; r.Attempts > 1 || r.Attempts == 1 && looks != 3 {
+				w.t.Errorf("row %d is taken back after %d calls and %d looks", n, r.Attempts, looks)
 			}
+		default:
+			w.t.Errorf("row %d ended %+v with %d actions", n, r, acted[machine(n)])
 		}
-		w.wantFinal("other", "succeeded")
-		if back < 200 {
-			t.Errorf("%d called, %d taken back", called, back)
-		}
-	})
+	}
+	w.wantFinal("other", "succeeded")
+	if back < 200 {
+		w.t.Errorf("%d of %d taken back", back, rows)
+	}
+	return dropped
+}
+
+// actedOn counts the actions of each machine.
+func (w *world) actedOn() map[string]int {
+	all := map[string]int{}
+	for _, a := range w.api.Actions() {
+		all[a.MachineID]++
+	}
+	return all
 }
 
 // An order is in the audit trail once, whoever leads, with who gave it and why.
