@@ -53,7 +53,7 @@ func TestAuditSchema(t *testing.T) {
 	verdict := ledger.Verdict{By: "bob", Signer: "U", At: now, Message: "REMEDIATION_CONTROL:1", Reason: "r", Subject: "c", Order: "{}", Signature: "s"}
 	whole := ledger.AuditRecord{
 		Approval: &ledger.Approval{Required: 1, By: []string{"bob"}, Since: now, ExpiresAt: now, Digest: "sha256:" + strings.Repeat("a", 64), Given: []ledger.Verdict{verdict}, Denied: &verdict},
-		Kind: ledger.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
+		Kind:     ledger.AuditRefused, RequestID: "REMEDIATION:1", Run: 1, ClaimedID: "c", Message: "REMEDIATION:1", ReplayOf: 3,
 		MachineID: strings.Repeat("a", 40), Comment: "c", RequestedBy: "r", Ticket: "t", Batch: "b", SignedBy: "ann", Signer: "U", Client: "c", Lane: message.LaneUrgent, Policy: "allowed",
 		Outcome: message.Rejected, Error: &message.Failure{Code: "c", Message: "m", HTTPStatus: 400, Origin: "defender"},
 		ClaimedSigner: "ann", Count: 2, Minute: now, Act: ledger.ActDrop, By: "ann@host", ByClaimed: true, Reason: "r", DeadLetter: 4, Whose: "ann", Actions: true, Order: "{}", Subject: "c", Signature: "s",
