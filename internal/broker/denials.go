@@ -138,5 +138,5 @@ func (b *Broker) letThrough(ctx context.Context, kind denialKind, subject string
 		return false
 	}
 	after := b.nc.LastError()
-	return after == before || !errors.Is(after, nats.ErrPermissionViolation)
+	return errors.Is(after, before) || !errors.Is(after, nats.ErrPermissionViolation)
 }

@@ -78,7 +78,7 @@ func broken(err error) health.Condition {
 // Conditions are about the streams, the buckets and the consumer.
 func (b *Broker) Conditions() (all []health.Condition) {
 	all = b.denials.conditions()
-	if c := b.broken.Load(); c != nil && !(b.deaf() && c.Code == health.JetStream) { // which that explains
+	if c := b.broken.Load(); c != nil && (!b.deaf() || c.Code != health.JetStream) { // which that explains
 		all = append(all, *c)
 	}
 	f := b.found.Load()

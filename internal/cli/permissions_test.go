@@ -50,13 +50,13 @@ func testPermissions(t *testing.T, g *guarded) {
 	dir := t.TempDir()
 	run, _, admin := startRun(t, g.as(t, "worker", "WORKER_DATA_DIR="+dir+"/data", "WORKER_PROVISION=false", "WORKER_RATE_PER_HOUR=1000", "WORKER_RATE_PER_MINUTE=50"), []string{"worker", "run"})
 	g.rolesDoTheirWork(t, admin)
+	g.submitsTwice(t)
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
 		t.Error("a worker with NATS_URL made a store of its own")
 	}
 	if all := g.refused(); len(all) > 0 {
 		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
 	}
-	g.submitsTwice(t)
 	// It tries more than a worker does, such as to publish requests.
 	succeeds(t, g.as(t, "worker", "WORKER_PROVISION=false"), "worker", "check")
 	g.rolesDoNothingElse(t)
@@ -275,6 +275,7 @@ func acts() (all []act) {
 	}
 	pub([]string{"publisher", "publisher-urgent", "operator"}, "remediation.unrestrict", "remediation.unrestrict.bulk")
 	pub([]string{"publisher-urgent", "operator"}, "remediation.unrestrict.urgent")
+	pub([]string{"publisher", "publisher-urgent", "operator"}, "$SYS.REQ.USER.INFO")
 	pub(nil, "remediation.unrestrict.other")
 	pub(worker, "remediation.results", "remediation.deadletter", "remediation.replies.publisher.x",
 		"unrestrict.rate.minute", "unrestrict.rate.hour", "$KV.UNRESTRICT_LEDGER.e.0.1", "$KV.UNRESTRICT_LEDGER.m.0.1",
@@ -283,7 +284,7 @@ func acts() (all []act) {
 		"$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0", "$JS.ACK._.hash.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
 	pub(staff, "remediation.audit", "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
 	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES")
-	pub(nil, "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.NAMES.REMEDIATION", "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO",
+	pub(nil, "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.NAMES.REMEDIATION", "$SYS.REQ.SERVER.PING",
 		"_INBOX.somebody.else", "JS.remediation.API.CONSUMER.CREATE.REMEDIATION_RESULTS.x", "copy.results.x", "copy.audit.x",
 		"$JS.API.CONSUMER.DELETE.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.PAUSE.REMEDIATION.unrestrict-worker",
 		"$JS.API.CONSUMER.RESET.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.UNPIN.REMEDIATION.unrestrict-worker",

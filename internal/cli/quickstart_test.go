@@ -17,7 +17,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -191,36 +190,31 @@ func TestQuickStart(t *testing.T) {
 func runPages(t *testing.T, env []string) {
 	t.Helper()
 	all := pages(t)
-	dir := t.TempDir()
-	t.Chdir(dir)
-	pair, err := nkeys.CreateUser()
-	if err != nil {
-		t.Fatal(err)
-	}
-	seed, err := pair.Seed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, content := range map[string][]byte{"seed.nk": seed, "machines.csv": []byte(blocks(all["docs/integrations.md"], "csv")[0])} {
-		if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
-			t.Fatal(err)
+	t.Chdir(t.TempDir())
+	seedFile(t, "seed.nk")
+	writeFiles(t, map[string]string{"machines.csv": blocks(all["docs/integrations.md"], "csv")[0]})
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if name != approvalsPage { // see TestApprovalsPage
+			runBlocks(t, env, name, blocks(all[name], "sh"))
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		for _, block := range blocks(all[name], "sh") {
-			for _, words := range shellCommands(block) {
-				switch {
-				case strings.Contains(block, "export "), words[0] != "worker", slices.Contains([]string{"run", "demo", "simulate"}, words[1]):
-					continue
-				case words[1] == "results":
-					words = append(words, "--follow=false")
-				}
-				cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
-				cmd.Env = env
-				out, err := cmd.CombinedOutput()
-				if paused := words[1] == "status" && strings.Contains(string(out), "paused by an operator"); err != nil && !paused {
-					t.Errorf("%s: %q: %v\n%s", name, words, err, out)
-				}
+}
+
+func runBlocks(t *testing.T, env []string, name string, blocks []string) {
+	t.Helper()
+	for _, block := range blocks {
+		for _, words := range shellCommands(block) {
+			switch {
+			case strings.Contains(block, "export "), words[0] != "worker", slices.Contains([]string{"run", "demo", "simulate"}, words[1]):
+				continue
+			case words[1] == "results":
+				words = append(words, "--follow=false")
+			}
+			cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
+			cmd.Env = env
+			out, err := cmd.CombinedOutput()
+			if paused := words[1] == "status" && strings.Contains(string(out), "paused by an operator"); err != nil && !paused {
+				t.Errorf("%s: %q: %v\n%s", name, words, err, out)
 			}
 		}
 	}

@@ -57,7 +57,7 @@ func anyInput(t *rapid.T, states ...ledger.State) *input {
 			f.approval.digest = "other"
 		}
 		if rapid.Bool().Draw(t, "approved") {
-			approvedBy("ann")(in)
+			approvedByAnn(in)
 		}
 		if rapid.Bool().Draw(t, "denied") {
 			deniedBy("ben")(in)

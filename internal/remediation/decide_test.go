@@ -222,13 +222,13 @@ var table = []row{
 	{ledger.StateWaiting, "before call", "approval was due", both(awaits, askedFor(4*time.Hour)), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeApprovalExpired},
 	{ledger.StateWaiting, "before call", "approval was due, of another message too", both(awaits, askedFor(4*time.Hour), func(in *input) { in.f.approval.digest = "other" }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeApprovalExpired},
 	{ledger.StateWaiting, "before call", "approval was asked for, of another message", both(awaits, askedFor(20*time.Second), func(in *input) { in.f.approval.digest = "other" }), beforeCall, ledger.StateWaiting, step{do: doWait, after: 20 * time.Second, cause: "awaitingApproval"}, ""},
-	{ledger.StateWaiting, "before call", "approved", both(awaits, askedFor(time.Hour), approvedBy("ann")), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
-	{ledger.StateWaiting, "before call", "approved before it was asked for", both(awaits, approvedBy("ann")), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
-	{ledger.StateWaiting, "before call", "approved in time, and found later", both(awaits, askedFor(5*time.Hour), approvedBy("ann")), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
-	{ledger.StateWaiting, "before call", "approved, and expired since", both(awaits, askedFor(time.Hour), approvedBy("ann"), func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
-	{ledger.StateWaiting, "before call", "approved, breaker open", both(awaits, approvedBy("ann"), func(in *input) { in.f.paused = time.Second }), beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
+	{ledger.StateWaiting, "before call", "approved", both(awaits, askedFor(time.Hour), approvedByAnn), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "before call", "approved before it was asked for", both(awaits, approvedByAnn), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "before call", "approved in time, and found later", both(awaits, askedFor(5*time.Hour), approvedByAnn), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
+	{ledger.StateWaiting, "before call", "approved, and expired since", both(awaits, askedFor(time.Hour), approvedByAnn, func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
+	{ledger.StateWaiting, "before call", "approved, breaker open", both(awaits, approvedByAnn, func(in *input) { in.f.paused = time.Second }), beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateWaiting, "before call", "denied", both(awaits, askedFor(time.Hour), deniedBy("ann")), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeDenied},
-	{ledger.StateWaiting, "before call", "approved and denied", both(awaits, askedFor(time.Hour), approvedBy("ann"), deniedBy("ben")), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeDenied},
+	{ledger.StateWaiting, "before call", "approved and denied", both(awaits, askedFor(time.Hour), approvedByAnn, deniedBy("ben")), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeDenied},
 	{ledger.StateWaiting, "before call", "approval was asked for, and the policy asks no more", both(askedFor(time.Hour)), beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "before call", "", nil, beforeCall, ledger.StateWaiting, step{do: doCall}, ""},
 	{ledger.StateWaiting, "no quota", "", nil, func(in *input) (ledger.Entry, step) { return putOff(awaitQuota(in.e, time.Hour, "quota", in.f)) }, ledger.StateWaiting, step{do: doWait, after: maxQuotaDelay, cause: "quota", quota: true}, ""},
@@ -339,9 +339,7 @@ func askedFor(ago time.Duration) func(*input) {
 	}
 }
 
-func approvedBy(name string) func(*input) {
-	return func(in *input) { in.f.approval.given = []ledger.Verdict{{By: name}} }
-}
+func approvedByAnn(in *input) { in.f.approval.given = []ledger.Verdict{{By: "ann"}} }
 
 func deniedBy(name string) func(*input) {
 	return func(in *input) { in.f.approval.denied = &ledger.Verdict{By: name} }

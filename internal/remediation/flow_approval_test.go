@@ -104,18 +104,18 @@ func deny(id, digest string) message.Order {
 	return message.Order{Verb: message.VerbDeny, ID: id, Digest: digest, Reason: "dirty"}
 }
 
-// awaits checks that a run waits, and was asked for once.
-func (o *office) awaits(id string, run int) {
+// awaits checks that a run of r waits, and was asked for once.
+func (o *office) awaits(run int) {
 	o.t.Helper()
-	o.until(fmt.Sprintf("%s to await approval", id), time.Minute, func() bool { e := o.entry(id); return e.Run == run && e.Awaits() })
+	o.until("r to await approval", time.Minute, func() bool { e := o.entry("r"); return e.Run == run && e.Awaits() })
 	var told []message.Result
-	for _, r := range o.resultsOf(id) {
+	for _, r := range o.resultsOf("r") {
 		if r.Run == run {
 			told = append(told, r)
 		}
 	}
 	if len(told) != 1 || told[0].Final || told[0].Outcome != message.AwaitingApproval || told[0].Approval == nil || told[0].ApprovedBy != nil {
-		o.t.Fatalf("%s was told %+v", id, told)
+		o.t.Fatalf("r was told %+v", told)
 	}
 }
 
@@ -187,7 +187,7 @@ func TestNobodyReleasesAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inOffice(t, "signers:\n  carl:\n    approvals: {required: 1, by: [eve], within: 10m}\ndefault:\n  approvals: {required: 1, by: [ann, ben, soar], within: 10m}\n", setup{}, func(o *office) {
 				digest := o.asks("soar", "r", 1, field{"requestedBy", `"ANN"`})
-				o.awaits("r", 1)
+				o.awaits(1)
 				alone(o, digest)
 				o.stillAwaits("r", 1)
 				o.passes(10 * time.Minute)
@@ -202,7 +202,7 @@ func TestNobodyReleasesAlone(t *testing.T) {
 func TestApproved(t *testing.T) {
 	inOffice(t, twoOfThree, setup{replicas: 2}, func(o *office) {
 		digest := o.asks("soar", "r", 1)
-		o.awaits("r", 1)
+		o.awaits(1)
 		o.says("carl", approve("r", digest))
 		again := approve("r", digest)
 		again.Reason = "once more"
@@ -237,7 +237,7 @@ func TestApproved(t *testing.T) {
 func TestApprovalsAreRecorded(t *testing.T) {
 	inOffice(t, twoOfThree, setup{}, func(o *office) {
 		digest := o.asks("soar", "r", 1)
-		o.awaits("r", 1)
+		o.awaits(1)
 		o.says("carl", approve("r", digest))
 		o.says("ann", approve("r", digest))
 		denied := o.asks("soar", "s", 2)
@@ -269,14 +269,14 @@ func TestApprovalsAreRecorded(t *testing.T) {
 func TestReplayIsApprovedAnew(t *testing.T) {
 	inOffice(t, twoOfThree, setup{}, func(o *office) {
 		digest := o.asks("soar", "r", 1)
-		o.awaits("r", 1)
+		o.awaits(1)
 		o.says("ann", approve("r", digest))
 		o.passes(11 * time.Minute)
 		o.settled(time.Minute)
 		o.wantFinal("r", "rejected approvalExpired")
 		o.says("ben", approve("r", digest)) // too late for run 1
 		o.replayLetter("r", o.lastDead("r"))
-		o.awaits("r", 2)
+		o.awaits(2)
 		second := approve("r", digest)
 		second.Run = 2
 		o.says("ben", second)
@@ -292,7 +292,7 @@ func TestReplayIsApprovedAnew(t *testing.T) {
 func TestApprovalIsForItsOwner(t *testing.T) {
 	inOffice(t, "default:\n  approvals: {required: 1, by: [ben], within: 10m}\n", setup{}, func(o *office) {
 		digest := o.asks("soar", "r", 1)
-		o.awaits("r", 1)
+		o.awaits(1)
 		o.says("ben", approve("r", digest))
 		o.settled(10 * time.Minute)
 		o.releasedBy("r", "ben")
@@ -323,7 +323,7 @@ func TestApprovedIsJudgedAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inOffice(t, oneOfTwo, setup{submit: func(c *remediation.SubmitConfig) { c.GuardAfter = time.Minute }}, func(o *office) {
 				digest := o.asks("soar", "r", 1)
-				o.awaits("r", 1)
+				o.awaits(1)
 				o.passes(5 * time.Minute)
 				c.meanwhile(o)
 				o.says("ann", approve("r", digest))
@@ -338,7 +338,7 @@ func TestApprovedIsJudgedAnew(t *testing.T) {
 func TestVerdictsAreWeighed(t *testing.T) {
 	inOffice(t, twoOfThree, setup{}, func(o *office) {
 		digest := o.asks("soar", "r", 1, field{"requestedBy", `"Ann"`})
-		o.awaits("r", 1)
+		o.awaits(1)
 		ended := o.asks("ann", "ended", 2)
 		o.settledBut("r")
 		other := "sha256:" + strings.Repeat("0", 64)

@@ -103,18 +103,18 @@ func place(ctx context.Context, conn *broker.Broker, set config.Settings, all []
 
 func write(s session.Screen, b *service.Batch) error {
 	var err error
-	field := func(name, colour, text string) { err = cmp.Or(err, s.Field(name, colour, text)) }
-	field("batch", "", b.Name)
-	field("rows", "", fmt.Sprintf("%d (%s)", b.Rows, lanes(b)))
+	field := func(name, text string) { err = cmp.Or(err, s.Field(name, "", text)) }
+	field("batch", b.Name)
+	field("rows", fmt.Sprintf("%d (%s)", b.Rows, lanes(b)))
 	waiting := fmt.Sprint(b.Waiting)
 	if b.Queue != nil {
 		waiting += "; the last one " + b.Queue.When(time.Now())
 	}
-	field("waiting", "", waiting)
+	field("waiting", waiting)
 	if b.Calling > 0 {
-		field("being called", "", fmt.Sprint(b.Calling))
+		field("being called", fmt.Sprint(b.Calling))
 	}
-	field("outcomes", "", cmp.Or(outcomes(b), "none yet"))
+	field("outcomes", cmp.Or(outcomes(b), "none yet"))
 	if err != nil || len(b.Failures) == 0 {
 		return err
 	}

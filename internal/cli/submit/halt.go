@@ -97,24 +97,27 @@ func (s *Submission) halt(ctx context.Context, why *haltedError) error {
 		why, s.haltOn.text, rest, name, name)
 }
 
-// ordered is whether the batch was ever cancelled, and when it was last let go on; zero: never. To ask is a courtesy, which
-// asks for more rights than submitting does: the workers themselves do what was ordered.
+// ordered is whether the batch was ever cancelled, and when it was last let go on; zero: never. Who may not read orders goes on
+// without: the workers themselves do what was ordered.
 func (s *Submission) ordered(ctx context.Context) (cancelled bool, resumed time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, courtesy)
 	defer cancel()
-	for d, err := range s.broker.Ordered(ctx) {
-		if err != nil {
-			return cancelled, resumed
+	_ = s.broker.Courtesy(ctx, s.broker.Names().ControlStream, func(ctx context.Context) error {
+		for d, err := range s.broker.Ordered(ctx) {
+			if err != nil {
+				return err
+			}
+			o, invalid := (message.Rules{}).ParseOrder(d)
+			switch {
+			case invalid != nil || o.Batch != s.Bulk.Batch:
+			case o.Verb == message.VerbCancel:
+				cancelled = true
+			case o.Verb == message.VerbResume:
+				resumed = o.Stored
+			}
 		}
-		o, invalid := (message.Rules{}).ParseOrder(d)
-		switch {
-		case invalid != nil || o.Batch != s.Bulk.Batch:
-		case o.Verb == message.VerbCancel:
-			cancelled = true
-		case o.Verb == message.VerbResume:
-			resumed = o.Stored
-		}
-	}
+		return nil
+	})
 	return cancelled, resumed
 }
 

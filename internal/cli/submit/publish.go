@@ -138,7 +138,11 @@ func (s *Submission) publishOnLane(ctx context.Context, what string, of int, mea
 // publishReruns publishes the rows that were there, but from a dry run that has ended. For who may not read results the
 // rows stay as they were.
 func (s *Submission) publishReruns(ctx context.Context) error {
-	if _, err := s.earlier(ctx); err != nil {
+	err := s.broker.Courtesy(ctx, s.broker.Names().ResultsStream, func(ctx context.Context) error {
+		_, err := s.earlier(ctx)
+		return err
+	})
+	if err != nil {
 		return context.Cause(ctx)
 	}
 	ended := func(f *RowStatus) bool { return f.duplicate && f.rerun() > 0 }

@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,8 +133,7 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show
 		show(ctx, now)
 		if err := s.judge(s.since, now.Open == 0); err != nil {
 			stop()
-			<-ended
-			return err
+			return cmp.Or(err, <-ended) // err, once nothing reads any more
 		}
 		if now.Open == 0 {
 			stop()

@@ -21,18 +21,21 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	}
 	ctx, cancel := context.WithTimeout(ctx, courtesy)
 	defer cancel()
-	s.broker.AwaitPresence(ctx)
-	o, err := s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates))
-	if err == nil {
-		l, err = service.LookAtLine(ctx, s.broker, o, s.env.Settings)
-	}
-	if err == nil {
+	err := s.broker.Courtesy(ctx, "KV_"+broker.StateBucket, func(ctx context.Context) (err error) {
+		s.broker.AwaitPresence(ctx)
+		if o, err = s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates)); err != nil {
+			return err
+		}
+		if l, err = service.LookAtLine(ctx, s.broker, o, s.env.Settings); err != nil {
+			return err
+		}
 		last, waits, err = l.Of(ctx, s.broker, s.Bulk.Lane, seq)
-	}
+		return err
+	})
 	return o, l, last, waits && err == nil
 }
 
-// courtesy bounds what asks for more rights than submitting does: a broker that refuses them answers nothing.
+// courtesy bounds what submitting does not need.
 const courtesy = 3 * time.Second
 
 // soon is what needs no announcement.

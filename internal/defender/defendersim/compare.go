@@ -89,7 +89,7 @@ func (p *filterParser[T]) compare(of *property[T], operator, literal string, lis
 		return p.syntax(literal)
 	case is == "":
 		return p.fail(p.schema.unknown(literal)) // a bare word would be another property
-	case is != of.kind && !(listed && of.kind == edmGUID && is == edmString):
+	case is != of.kind && (!listed || of.kind != edmGUID || is != edmString):
 		return p.mismatch(of.kind, is, operator)
 	case is == edmTime:
 		at, _ := parseTime(text)
