@@ -447,7 +447,9 @@ func TestCancelOfABatchWhileReplicasDie(t *testing.T) {
 				w.wantPosts(n, 1)
 			case code == message.CodeBatchCancelled:
 				back++
-				w.wantPosts(n, 0)
+				if w.actionsOf(fmt.Sprint("r", n)) > 0 { // a call that died with its replica may have arrived, and done nothing
+					t.Errorf("row %d was taken back and carried out", n)
+				}
 			default:
 				t.Errorf("row %d ended %+v", n, r)
 			}

@@ -39,6 +39,7 @@ type statement struct {
 	verb, key, via, signer, client, digest string
 	run                                    int
 	actions                                bool
+	expires                                int64 // of approve and deny
 }
 
 // OrdersFor is how long an order about an id is in force: as long as an id is remembered.
@@ -107,14 +108,14 @@ func (o *Orders) Hear(d message.Delivery) {
 		of = map[statement]message.Order{}
 		(*kept)[name] = of
 	}
-	s := statement{order.Verb, order.Key, order.Via, order.Signer, order.Client, order.Digest, order.Run, order.Actions}
+	s := statement{order.Verb, order.Key, order.Via, order.Signer, order.Client, order.Digest, order.Run, order.Actions, 0}
 	switch order.Verb {
-	case message.VerbCancel: // the first counts
-		if _, is := of[s]; is {
+	case message.VerbCancel: // of a batch the first counts; of an id the last, which may mean a later run
+		if _, is := of[s]; is && order.Batch != "" {
 			return
 		}
-	case message.VerbApprove, message.VerbDeny: // the first counts, until it expires
-		if first, is := of[s]; is && (first.ExpiresAt.IsZero() || order.Stored.Before(first.ExpiresAt)) {
+	case message.VerbApprove, message.VerbDeny: // the first counts, of those that expire at the same time
+		if s.expires = order.ExpiresAt.UnixNano(); of[s].Ref != "" {
 			return
 		}
 	case message.VerbPause, message.VerbResume: // the last of either counts

@@ -118,6 +118,8 @@ func TestWhatIsOrdered(t *testing.T) {
 	}
 	second := of("ann")
 	second.run = 2
+	replayed := second
+	replayed.asked = time.Now().Add(-58 * time.Minute) // between the first and the last of three
 	client := target{id: "x", batch: "b", client: "soar", run: 1}
 	for _, c := range []struct {
 		name    string
@@ -139,6 +141,8 @@ func TestWhatIsOrdered(t *testing.T) {
 		{"of run 1", unsigned, []given{{"", cancel(`,"run":1`), nil}}, second, ""},
 		{"of run 2", unsigned, []given{{"", cancel(`,"run":2`), nil}}, second, `cancel by "": r`},
 		{"of the run that was open, and another opened since", unsigned, []given{{"", cancel(""), nil}}, second, ""},
+
+		{"of a run that ended, and of the replay", unsigned, []given{{"", cancel(""), nil}, {"", `{"verb":"pause","batch":"other"}`, nil}, {"", cancel(""), nil}}, replayed, `cancel by "": r`},
 
 		{"one's own", signed, []given{{"ann", cancel(""), nil}}, of("ann"), `cancel by "ann": r`},
 		{"another's", signed, []given{{"ben", cancel(""), nil}}, of("ann"), ""},
