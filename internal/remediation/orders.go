@@ -30,7 +30,7 @@ type Orders struct {
 	pruned  time.Time                              // when ids was pruned
 	ids     map[string]map[statement]message.Order // of the last 7 days, by id
 	batches map[string]map[statement]message.Order // whatever is in force, by batch
-	seen    map[[sha256.Size / 2]byte]uint64       // signed bytes, and the sequence that they came under first
+	seen    map[[sha256.Size / 2]byte]spot         // signed bytes, and where they came first
 	news    chan struct{}                          // closed at the next order that is kept
 }
 
@@ -41,6 +41,14 @@ type statement struct {
 	actions                                bool
 	expires                                int64 // of approve and deny
 }
+
+// spot is one message of the control stream, and none of a stream that was made anew.
+type spot struct {
+	sequence uint64
+	stored   int64
+}
+
+func storedAt(d message.Delivery) spot { return spot{d.Sequence, d.Published.UnixNano()} }
 
 // OrdersFor is how long an order about an id is in force: as long as an id is remembered.
 const OrdersFor = message.MaxSignFor
@@ -62,7 +70,7 @@ func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	first, is := o.seen[signedDigest(&order, d)]
 	o.mu.Unlock()
 	switch _, may := o.means(&order); {
-	case is && first < d.Sequence && order.Key != "":
+	case is && first != storedAt(d) && order.Key != "":
 		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
@@ -90,9 +98,9 @@ func (o *Orders) Hear(d message.Delivery) {
 	defer o.mu.Unlock()
 	if order.Key != "" {
 		if o.seen == nil {
-			o.seen = map[[sha256.Size / 2]byte]uint64{}
+			o.seen = map[[sha256.Size / 2]byte]spot{}
 		}
-		o.seen[signedDigest(&order, d)] = d.Sequence
+		o.seen[signedDigest(&order, d)] = storedAt(d)
 	}
 	kept, name := &o.batches, order.Batch
 	if order.ID != "" {

@@ -226,6 +226,18 @@ func TestNobodysOrdersLeaveNothing(t *testing.T) {
 	}
 }
 
+// TestOldResumeInANewStream: the same signed bytes count once, also where the stream was lost and begins at 1 again.
+func TestOldResumeInANewStream(t *testing.T) {
+	b := newOrderBook(t, "ops")
+	b.give("ops", `{"verb":"resume","batch":"b"}`)
+	b.give("ops", `{"verb":"pause","batch":"b"}`)
+	b.seq = 0 // at the very place that it had
+	b.give("ops", `{"verb":"resume","batch":"b"}`)
+	if got := b.say(target{id: "x", batch: "b", run: 1}); got != `held by "ops"` {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestJudged: what the audit trail says of an order that changes nothing.
 func TestJudged(t *testing.T) {
 	b := newOrderBook(t, "ann", "ops")
