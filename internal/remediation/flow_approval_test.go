@@ -233,6 +233,22 @@ func TestApproved(t *testing.T) {
 	})
 }
 
+// Who approves for a while, and then for good before that is over, has approved.
+func TestApprovedForLonger(t *testing.T) {
+	inOffice(t, twoOfThree, setup{}, func(o *office) {
+		digest := o.asks("soar", "r", 1)
+		o.awaits("r", 1)
+		brief := approve("r", digest)
+		brief.ExpiresAt = time.Now().Add(time.Minute)
+		o.says("carl", brief)
+		o.says("carl", approve("r", digest))
+		o.stillAwaits("r", 1)
+		o.says("ann", approve("r", digest))
+		o.settled(10 * time.Minute)
+		o.releasedBy("r", "ann", "carl")
+	})
+}
+
 // A record of a release has each approval, with what others need to verify it.
 func TestApprovalsAreRecorded(t *testing.T) {
 	inOffice(t, twoOfThree, setup{}, func(o *office) {

@@ -30,7 +30,7 @@ type Orders struct {
 	pruned  time.Time                              // when ids was pruned
 	ids     map[string]map[statement]message.Order // of the last 7 days, by id
 	batches map[string]map[statement]message.Order // whatever is in force, by batch
-	seen    map[[sha256.Size / 2]byte]uint64       // signed bytes, and the sequence that they came under first
+	seen    map[[sha256.Size / 2]byte]spot         // signed bytes, and where they came first
 	news    chan struct{}                          // closed at the next order that is kept
 }
 
@@ -39,7 +39,16 @@ type statement struct {
 	verb, key, via, signer, client, digest string
 	run                                    int
 	actions                                bool
+	expires                                int64 // of approve and deny
 }
+
+// spot is one message of the control stream, and none of a stream that was made anew.
+type spot struct {
+	sequence uint64
+	stored   int64
+}
+
+func storedAt(d message.Delivery) spot { return spot{d.Sequence, d.Published.UnixNano()} }
 
 // OrdersFor is how long an order about an id is in force: as long as an id is remembered.
 const OrdersFor = message.MaxSignFor
@@ -61,7 +70,7 @@ func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	first, is := o.seen[signedDigest(&order, d)]
 	o.mu.Unlock()
 	switch _, may := o.means(&order); {
-	case is && first < d.Sequence && order.Key != "":
+	case is && first != storedAt(d) && order.Key != "":
 		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
@@ -89,9 +98,9 @@ func (o *Orders) Hear(d message.Delivery) {
 	defer o.mu.Unlock()
 	if order.Key != "" {
 		if o.seen == nil {
-			o.seen = map[[sha256.Size / 2]byte]uint64{}
+			o.seen = map[[sha256.Size / 2]byte]spot{}
 		}
-		o.seen[signedDigest(&order, d)] = d.Sequence
+		o.seen[signedDigest(&order, d)] = storedAt(d)
 	}
 	kept, name := &o.batches, order.Batch
 	if order.ID != "" {
@@ -107,14 +116,14 @@ func (o *Orders) Hear(d message.Delivery) {
 		of = map[statement]message.Order{}
 		(*kept)[name] = of
 	}
-	s := statement{order.Verb, order.Key, order.Via, order.Signer, order.Client, order.Digest, order.Run, order.Actions}
+	s := statement{order.Verb, order.Key, order.Via, order.Signer, order.Client, order.Digest, order.Run, order.Actions, 0}
 	switch order.Verb {
-	case message.VerbCancel: // the first counts
-		if _, is := of[s]; is {
+	case message.VerbCancel: // of a batch the first counts; of an id the last, which may mean a later run
+		if _, is := of[s]; is && order.Batch != "" {
 			return
 		}
-	case message.VerbApprove, message.VerbDeny: // the first counts, until it expires
-		if first, is := of[s]; is && (first.ExpiresAt.IsZero() || order.Stored.Before(first.ExpiresAt)) {
+	case message.VerbApprove, message.VerbDeny: // the first counts, of those that expire at the same time
+		if s.expires = order.ExpiresAt.UnixNano(); of[s].Ref != "" {
 			return
 		}
 	case message.VerbPause, message.VerbResume: // the last of either counts

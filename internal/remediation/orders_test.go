@@ -118,6 +118,8 @@ func TestWhatIsOrdered(t *testing.T) {
 	}
 	second := of("ann")
 	second.run = 2
+	replayed := second
+	replayed.asked = time.Now().Add(-58 * time.Minute) // between the first and the last of three
 	client := target{id: "x", batch: "b", client: "soar", run: 1}
 	for _, c := range []struct {
 		name    string
@@ -139,6 +141,8 @@ func TestWhatIsOrdered(t *testing.T) {
 		{"of run 1", unsigned, []given{{"", cancel(`,"run":1`), nil}}, second, ""},
 		{"of run 2", unsigned, []given{{"", cancel(`,"run":2`), nil}}, second, `cancel by "": r`},
 		{"of the run that was open, and another opened since", unsigned, []given{{"", cancel(""), nil}}, second, ""},
+
+		{"of a run that ended, and of the replay", unsigned, []given{{"", cancel(""), nil}, {"", `{"verb":"pause","batch":"other"}`, nil}, {"", cancel(""), nil}}, replayed, `cancel by "": r`},
 
 		{"one's own", signed, []given{{"ann", cancel(""), nil}}, of("ann"), `cancel by "ann": r`},
 		{"another's", signed, []given{{"ben", cancel(""), nil}}, of("ann"), ""},
@@ -219,6 +223,18 @@ func TestNobodysOrdersLeaveNothing(t *testing.T) {
 	}
 	if len(b.ids) != 1 || len(b.seen) != 1 {
 		t.Errorf("it keeps %d, %d", len(b.ids), len(b.seen))
+	}
+}
+
+// TestOldResumeInANewStream: the same signed bytes count once, also where the stream was lost and begins at 1 again.
+func TestOldResumeInANewStream(t *testing.T) {
+	b := newOrderBook(t, "ops")
+	b.give("ops", `{"verb":"resume","batch":"b"}`)
+	b.give("ops", `{"verb":"pause","batch":"b"}`)
+	b.seq = 0 // at the very place that it had
+	b.give("ops", `{"verb":"resume","batch":"b"}`)
+	if got := b.say(target{id: "x", batch: "b", run: 1}); got != `held by "ops"` {
+		t.Errorf("got %q", got)
 	}
 }
 

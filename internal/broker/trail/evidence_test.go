@@ -84,6 +84,21 @@ func TestAuditProvesWhatPeopleSigned(t *testing.T) {
 		"another request":        {func(r *ledger.AuditRecord) { r.RequestID = "s" }, nil, "of something else"},
 		"another run":            {func(r *ledger.AuditRecord) { r.Run = 2 }, nil, "of something else"},
 		"another digest":         {func(r *ledger.AuditRecord) { r.Approval.Digest = "sha256:" + strings.Repeat("1", 64) }, nil, "of something else"},
+		"another's request": {func(r *ledger.AuditRecord) {
+			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, Signer: "tool"})
+		}, nil, "of somebody else's request"},
+		"a client's request": {func(r *ledger.AuditRecord) {
+			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, Client: "tool"})
+		}, nil, "of somebody else's request"},
+		"an approval that had expired": {func(r *ledger.AuditRecord) {
+			until := time.Now().Add(time.Hour)
+			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, ExpiresAt: until})
+			r.ReceivedAt = until.Add(time.Second)
+		}, nil, "had expired"},
+		"named as it should": {func(r *ledger.AuditRecord) {
+			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, Signer: "soar", ExpiresAt: time.Now().Add(time.Hour)})
+			r.ReceivedAt = time.Now()
+		}, signers, ""},
 		"a denial for an approval": {func(r *ledger.AuditRecord) {
 			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbDeny, ID: "r", Digest: digest})
 		}, nil, "of something else"},
