@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,7 +19,8 @@ type request struct {
 	machine string
 	comment string // unlike any other's
 	payload []byte
-	want    string // final outcome
+	lane    message.Lane // "": normal
+	want    string       // final outcome
 }
 
 func machineOf(name string) string {
@@ -62,7 +64,7 @@ func malformed(w *world, id string) {
 // twice asks twice for the same.
 func twice(w *world, id string) {
 	sane(w, id)
-	w.send(w.asked[id].payload, id+" again")
+	w.send(message.LaneNormal, w.asked[id].payload, id+" again")
 }
 
 // pair asks for two things of one machine.
@@ -110,20 +112,20 @@ func (w *world) publish(r *request, more map[string]any) {
 		if r.payload, err = json.Marshal(fields); err != nil {
 			w.t.Fatal(err)
 		}
-		w.send(r.payload, r.id)
+		w.send(r.lane, r.payload, r.id)
 	} else {
-		r.id = fmt.Sprint("REMEDIATION:", w.send(r.payload, more["id"].(string)))
+		r.id = fmt.Sprint("REMEDIATION:", w.send(r.lane, r.payload, more["id"].(string)))
 	}
 	w.asked[r.id] = r
 }
 
 // send is a publisher that repeats what was not acknowledged.
-func (w *world) send(payload []byte, messageID string) (seq uint64) {
+func (w *world) send(l message.Lane, payload []byte, messageID string) (seq uint64) {
 	w.t.Helper()
 	until(w.t, 3*time.Minute, func() string {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
 		defer cancel()
-		stored, err := w.own.Publish(ctx, message.LaneNormal, message.Header{"Nats-Msg-Id": {messageID}}, payload)
+		stored, err := w.own.Publish(ctx, cmp.Or(l, message.LaneNormal), message.Header{"Nats-Msg-Id": {messageID}}, payload)
 		if err != nil {
 			return err.Error()
 		}

@@ -12,10 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Three replicas share a limit to the full, and everything is killed and started anew within the window.
+// Three replicas share a limit to the full, of which normal leaves a part to urgent, and everything is killed and started anew
+// within the window.
 func TestSharedBudget(t *testing.T) {
 	t.Parallel()
-	const limit, asked = 50, 75
+	const limit, kept, asked = 50, 3, 75 // kept: the default of 5 %, rounded up
 	w := newWorld(t, options{
 		env: []string{fmt.Sprint("WORKER_RATE_PER_MINUTE=", limit), "WORKER_TRACK=false"},
 		api: defendersim.Config{Limits: []defendersim.Limit{{Calls: limit, Per: time.Minute}}},
@@ -24,12 +25,16 @@ func TestSharedBudget(t *testing.T) {
 	for n := range asked {
 		w.ask(fmt.Sprint("budget-", n), defendersim.Machine{}, message.Submitted, nil)
 	}
-	until(t, time.Minute, func() string {
-		if left := w.missing(); len(left) > asked-limit {
-			return fmt.Sprintf("%d left\n%s", len(left), w.logs("", 60))
-		}
-		return ""
-	})
+	until(t, time.Minute, func() string { return w.more(asked - limit + kept) })
+	if n := w.posts(); n != limit-kept {
+		t.Errorf("%d calls, of which normal may make %d", n, limit-kept)
+	}
+	for n := range kept {
+		id := fmt.Sprint("urgent-", n)
+		w.api.AddMachine(machineOf(id), defendersim.Machine{})
+		w.publish(&request{id: id, machine: machineOf(id), lane: message.LaneUrgent, want: message.Submitted}, nil)
+	}
+	until(t, time.Minute, func() string { return w.more(asked + kept - limit) })
 	for _, r := range w.replicas {
 		r.kill()
 	}
@@ -39,14 +44,22 @@ func TestSharedBudget(t *testing.T) {
 	w.finish(3 * time.Minute)
 
 	calls := w.api.Calls()
-	if n := w.api.Throttled(); n > 0 || len(calls) != asked {
-		t.Errorf("%d calls, of which %d were refused, want %d and none", len(calls), n, asked)
+	if n := w.api.Throttled(); n > 0 || len(calls) != asked+kept {
+		t.Errorf("%d calls, of which %d were refused, want %d and none", len(calls), n, asked+kept)
 	}
 	// The least is a window: the fifty-first call can't be granted earlier than a minute and a grant's life after the first.
 	const least = time.Minute + budget.StartLimit
 	if took := calls[len(calls)-1].At.Sub(calls[0].At); took > least*103/100 {
-		t.Errorf("%d calls took %v", asked, took)
+		t.Errorf("%d calls took %v", asked+kept, took)
 	}
+}
+
+// more says so if more than n requests are open.
+func (w *world) more(n int) string {
+	if left := w.missing(); len(left) > n {
+		return fmt.Sprintf("%d left\n%s", len(left), w.logs("", 60))
+	}
+	return ""
 }
 
 // A pause stops every replica, those too that start during it, and loses nothing that was under way.
