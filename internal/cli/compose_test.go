@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -21,6 +22,10 @@ func TestComposePlaybook(t *testing.T) {
 	run, _, _ := startRun(t, g.as(t, "worker"), []string{"worker", "run"})
 	worker, playbook := g.jetStream(t, "worker"), g.jetStream(t, "playbook")
 	succeeds(t, g.as(t, "playbook"), "worker", "submit", "--machine", permissionMachine, "--comment", "by the playbook")
+	succeeds(t, g.as(t, "playbook"), "worker", "submit", "--file", WriteTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n"))
+	if all := g.refused(); len(all) > 0 {
+		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
+	}
 
 	spy, listen := g.connect(t, "playbook"), g.connect(t, "worker")
 	inboxes, err := spy.SubscribeSync("_INBOX.>")
