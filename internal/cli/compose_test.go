@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -15,12 +16,16 @@ import (
 // TestComposePlaybook runs one broker with the users of deploy/compose.nats.conf: the playbook's may ask and hear that
 // the request was stored, and can neither write elsewhere by the reply's subject nor hear what goes to others.
 func TestComposePlaybook(t *testing.T) {
-	g := withCompose(t)
+	g := withCompose(t, nil)
 	sim, pasted := startSimulator(t, terminal(t.TempDir()), []string{"worker", "simulate"})
 	g.pasted = pasted
 	run, _, _ := startRun(t, g.as(t, "worker"), []string{"worker", "run"})
 	worker, playbook := g.jetStream(t, "worker"), g.jetStream(t, "playbook")
 	succeeds(t, g.as(t, "playbook"), "worker", "submit", "--machine", permissionMachine, "--comment", "by the playbook")
+	succeeds(t, g.as(t, "playbook"), "worker", "submit", "--file", WriteTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n"))
+	if all := g.refused(); len(all) > 0 {
+		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
+	}
 
 	spy, listen := g.connect(t, "playbook"), g.connect(t, "worker")
 	inboxes, err := spy.SubscribeSync("_INBOX.>")
@@ -70,8 +75,26 @@ func TestComposePlaybook(t *testing.T) {
 	sim.stop(t)
 }
 
-// withCompose is deploy/compose.nats.conf without what makes a cluster of three brokers in containers.
-func withCompose(t *testing.T) *guarded {
+// TestSubmitWithoutBulk has a user submit a file who was let onto the one subject that there was before lanes.
+func TestSubmitWithoutBulk(t *testing.T) {
+	g := withCompose(t, []string{"remediation.unrestrict"})
+	sim, pasted := startSimulator(t, terminal(t.TempDir()), []string{"worker", "simulate"})
+	g.pasted = pasted
+	run, _, _ := startRun(t, g.as(t, "worker"), []string{"worker", "run"})
+	submit := []string{"worker", "submit", "--file", WriteTestFile(t, "machines.csv", "machineId,comment\n"+permissionMachine+",c\n")}
+	for _, want := range []string{"1 request published, 0 were already there", "0 requests published, 1 were already there"} {
+		out := succeeds(t, g.as(t, "playbook"), submit...)
+		if !strings.Contains(out, want) || !strings.Contains(out, "publishing on remediation.unrestrict instead") {
+			t.Errorf("worker submit without the right to bulk: %s", out)
+		}
+	}
+	run.stop(t)
+	sim.stop(t)
+}
+
+// withCompose is deploy/compose.nats.conf without what makes a cluster of three brokers in containers. The playbook may publish
+// what it says there, or these subjects.
+func withCompose(t *testing.T, publishes []string) *guarded {
 	g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
 	for role, name := range map[string]string{"worker": "NATS_PASSWORD", "playbook": "PLAYBOOK_PASSWORD"} {
 		password := "of-" + role
@@ -83,6 +106,11 @@ func withCompose(t *testing.T) *guarded {
 	t.Setenv("ROUTE_PASSWORD", "of-routes")
 	opts := readConfig(t, filepath.Join(repository, "deploy", "compose.nats.conf"))
 	opts.Cluster, opts.HTTPHost, opts.HTTPPort, opts.StoreDir = server.ClusterOpts{}, "", 0, t.TempDir()
+	for _, u := range opts.Users {
+		if u.Username == "playbook" && publishes != nil {
+			u.Permissions.Publish.Allow = publishes
+		}
+	}
 	g.start(t, opts)
 	return g
 }

@@ -237,7 +237,7 @@ func TestApproved(t *testing.T) {
 func TestApprovedForLonger(t *testing.T) {
 	inOffice(t, twoOfThree, setup{}, func(o *office) {
 		digest := o.asks("soar", "r", 1)
-		o.awaits("r", 1)
+		o.awaits(1)
 		brief := approve("r", digest)
 		brief.ExpiresAt = time.Now().Add(time.Minute)
 		o.says("carl", brief)

@@ -26,7 +26,7 @@ type Submission struct {
 	signWith  string        // the file of the seed, for orders too
 	since     time.Time     // what became final before counts for no limit
 	timeout   time.Duration // of waiting; 0: none
-	anyLane   bool          // none was asked for: where the stream has no bulk, normal will do
+	anyLane   bool          // none was asked for: where there is no bulk for it, normal will do
 
 	Stored, Duplicates int
 	forgotten          int // rows queued again that have results of an earlier run of the command
@@ -104,10 +104,12 @@ func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) err
 	return s.await(ctx, from)
 }
 
-// publish publishes the rows that are meant, on normal where the stream has no bulk and none was asked for.
+// publish publishes the rows that are meant, on normal where no lane was asked for, and the stream has no bulk or this user may not
+// publish on it.
 func (s *Submission) publish(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
 	err := s.publishOnLane(ctx, what, of, meant)
-	if errors.Is(err, broker.ErrNoLane) && s.anyLane && s.Bulk.Lane != message.LaneNormal {
+	_, denied := errors.AsType[*broker.DeniedError](err)
+	if (denied || errors.Is(err, broker.ErrNoLane)) && s.anyLane && s.Bulk.Lane != message.LaneNormal {
 		fmt.Fprintf(s.env.Stderr, "%v: publishing on %s instead, in line with all others\n", err, s.Bulk.base)
 		s.Bulk.Lane = message.LaneNormal
 		err = s.publishOnLane(ctx, what, of, meant)
