@@ -128,7 +128,7 @@ func succeeds(t *testing.T, env []string, words ...string) string {
 func terminal(dir string, more ...string) []string {
 	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, promptly,
-		"WORKER_DATA_DIR=" + filepath.Join(dir, "data"), "WORKER_EMBEDDED_ADDR=127.0.0.1:0", "WORKER_ADMIN_ADDR=127.0.0.1:0",
+		"WORKER_DATA_DIR=" + filepath.Join(dir, "data"), "WORKER_EMBEDDED_ADDR=127.0.0.1:0", "WORKER_ADMIN_ADDR=127.0.0.1:0", "WORKER_INTAKE_ADDR=127.0.0.1:0",
 		"WORKER_POLL_INTERVAL=250ms",
 	}, more...)
 }
@@ -205,7 +205,7 @@ func runBlocks(t *testing.T, env []string, name string, blocks []string) {
 	for _, block := range blocks {
 		for _, words := range shellCommands(block) {
 			switch {
-			case strings.Contains(block, "export "), words[0] != "worker", slices.Contains([]string{"run", "demo", "simulate"}, words[1]):
+			case strings.Contains(block, "export "), words[0] != "worker", slices.Contains([]string{"run", "demo", "simulate", "intake"}, words[1]):
 				continue
 			case words[1] == "results":
 				words = append(words, "--follow=false")
