@@ -119,12 +119,12 @@ func (o *office) awaits(run int) {
 	}
 }
 
-// stillAwaits checks that nothing has come of a run two minutes on.
-func (o *office) stillAwaits(id string, n int) {
+// stillAwaits checks that nothing has come of the run of r, for machine 1, two minutes on.
+func (o *office) stillAwaits() {
 	o.t.Helper()
 	o.passes(2 * time.Minute)
-	if e := o.entry(id); e.State != ledger.StateWaiting || len(o.posts(n)) > 0 {
-		o.t.Fatalf("%s is %s, with %d calls", id, e.State, len(o.posts(n)))
+	if e := o.entry("r"); e.State != ledger.StateWaiting || len(o.posts(1)) > 0 {
+		o.t.Fatalf("r is %s, with %d calls", e.State, len(o.posts(1)))
 	}
 }
 
@@ -189,7 +189,7 @@ func TestNobodyReleasesAlone(t *testing.T) {
 				digest := o.asks("soar", "r", 1, field{"requestedBy", `"ANN"`})
 				o.awaits(1)
 				alone(o, digest)
-				o.stillAwaits("r", 1)
+				o.stillAwaits()
 				o.passes(10 * time.Minute)
 				o.settled(time.Minute)
 				o.wantFinal("r", "rejected approvalExpired")
@@ -208,7 +208,7 @@ func TestApproved(t *testing.T) {
 		again.Reason = "once more"
 		o.says("carl", again)
 		o.says("carl2", again)
-		o.stillAwaits("r", 1)
+		o.stillAwaits()
 		began := time.Now()
 		o.says("ann", approve("r", digest))
 		o.until("the call", time.Minute+time.Second, func() bool { return len(o.posts(1)) == 1 })
@@ -242,7 +242,7 @@ func TestApprovedForLonger(t *testing.T) {
 		brief.ExpiresAt = time.Now().Add(time.Minute)
 		o.says("carl", brief)
 		o.says("carl", approve("r", digest))
-		o.stillAwaits("r", 1)
+		o.stillAwaits()
 		o.says("ann", approve("r", digest))
 		o.settled(10 * time.Minute)
 		o.releasedBy("r", "ann", "carl")
@@ -296,7 +296,7 @@ func TestReplayIsApprovedAnew(t *testing.T) {
 		second := approve("r", digest)
 		second.Run = 2
 		o.says("ben", second)
-		o.stillAwaits("r", 1)
+		o.stillAwaits()
 		o.says("carl", second)
 		o.settled(10 * time.Minute)
 		o.releasedBy("r", "ben", "carl")
