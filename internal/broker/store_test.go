@@ -4,40 +4,20 @@ package broker_test
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sys/unix"
 
 	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/storetest"
 )
-
-// limitFiles bounds the size of every file that this process writes, which fails a write as a full disk does. So its test
-// runs in a process of its own.
-func limitFiles(t *testing.T, bytes uint64) (lift func()) {
-	t.Helper()
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
-	}
-	set := func(soft uint64) {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: soft, Max: before.Max}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set(bytes)
-	t.Cleanup(func() { set(before.Cur) })
-	return func() { set(before.Cur) }
-}
 
 // The server remembers a failed write for good. It is started anew once the store can be written, with all that it had
 // acknowledged, and its clients come back by themselves.
 func TestEmbeddedStoreFails(t *testing.T) {
-	if alone(t) {
+	if storetest.Alone(t) {
 		return
 	}
 	log, _ := observed()
@@ -57,7 +37,7 @@ func TestEmbeddedStoreFails(t *testing.T) {
 	}
 	defer closeBroker(t, command)
 
-	lift := limitFiles(t, 64<<10)
+	lift := storetest.Bound(t, 64<<10)
 	var sent []string
 	var acks []jetstream.PubAckFuture
 	send := func(id string) jetstream.PubAckFuture {
@@ -117,20 +97,4 @@ func TestEmbeddedStoreFails(t *testing.T) {
 			t.Errorf("%s is there %d times", id, times[id])
 		}
 	}
-}
-
-// alone runs the test that calls it in a process of its own, and returns true in the one that waited for it: a bound on every
-// file that a process writes would fail the log of go test, too.
-func alone(t *testing.T) bool {
-	t.Helper()
-	const name = "UNRESTRICT_TEST_ALONE"
-	if os.Getenv(name) == t.Name() {
-		return false
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=5m", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), name+"="+t.Name())
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return true
 }

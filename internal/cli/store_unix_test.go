@@ -5,14 +5,11 @@ package cli
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"example.com/unrestrict-worker/internal/broker/storetest"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/service"
 )
@@ -20,22 +17,11 @@ import (
 // TestEmbeddedStoreFailsAndHeals: a store that can't be written stops a worker, which says so and stays alive, and goes on by
 // itself once it can. Nothing is lost, and nothing is called twice.
 func TestEmbeddedStoreFailsAndHeals(t *testing.T) {
-	if alone(t) {
+	if storetest.Alone(t) {
 		return
 	}
 	s := runSystem(t, map[string]string{"WORKER_RECONCILE_DELAY": "100ms", "DEFENDER_TIMEOUT": "2s"})
 	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir()}
-	// Every file that this process writes is bounded, which fails a write as a full disk does.
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
-	}
-	bound := func(bytes uint64) {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: before.Max}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { bound(before.Cur) })
 	const rows = 40
 	var file strings.Builder
 	file.WriteString("id,machineId,comment\n")
@@ -46,7 +32,7 @@ func TestEmbeddedStoreFailsAndHeals(t *testing.T) {
 	if status, out, stderr := command(t, env, submit...); status != 0 {
 		t.Fatalf("submit: %s%s", out, stderr)
 	}
-	bound(32 << 10) // below what the ledger has by the last of them
+	lift := storetest.Bound(t, 32<<10) // below what the ledger has by the last of them
 	until := func(ok func(all []health.Condition) bool) {
 		for !ok(s.work.Conditions()) {
 			service.Pause(t.Context(), 10*time.Millisecond)
@@ -63,7 +49,7 @@ func TestEmbeddedStoreFailsAndHeals(t *testing.T) {
 			t.Errorf("%s: %s", path, resp.Status)
 		}
 	}
-	bound(before.Cur)
+	lift()
 	if status, out, stderr := command(t, env, append(submit, "--wait")...); status != 0 { // the same rows
 		t.Errorf("submit --wait: exit status %d: %s%s", status, out, stderr)
 	}
@@ -83,20 +69,4 @@ func TestEmbeddedStoreFailsAndHeals(t *testing.T) {
 	if n := strings.Count(out, "succeeded"); n != rows {
 		t.Errorf("%d final results of %d requests:\n%s", n, rows, out)
 	}
-}
-
-// alone runs the test that calls it in a process of its own, and returns true in the one that waited for it: a bound on every
-// file that a process writes would fail the log of go test, too.
-func alone(t *testing.T) bool {
-	t.Helper()
-	const name = "UNRESTRICT_TEST_ALONE"
-	if os.Getenv(name) == t.Name() {
-		return false
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=5m", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), name+"="+t.Name())
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return true
 }

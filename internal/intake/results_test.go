@@ -24,19 +24,7 @@ type follower struct {
 func (d *door) follow(query string, headers ...string) *follower {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(d.t.Context()))
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/v1/results"+query, http.NoBody)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+d.token)
-	for i := 0; i+1 < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	got, err := client.Do(r)
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	_, got := d.send(ctx, http.MethodGet, "/v1/results"+query, "", headers)
 	d.t.Cleanup(func() { cancel(); got.Body.Close() })
 	if got.StatusCode != 200 {
 		d.t.Fatalf("%d", got.StatusCode)

@@ -167,14 +167,12 @@ type answer struct {
 	Error                            *message.Failure
 }
 
-func (d *door) ask(method, path, body string, headers ...string) answer {
+// send sends a request with the client's token.
+func (d *door) send(ctx context.Context, method, path, body string, headers []string) (*http.Request, *http.Response) {
 	d.t.Helper()
-	r, err := http.NewRequest(method, d.url+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, d.url+path, strings.NewReader(body))
 	if err != nil {
 		d.t.Fatal(err)
-	}
-	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
 	}
 	r.Header.Set("Authorization", "Bearer "+d.token)
 	for i := 0; i+1 < len(headers); i += 2 {
@@ -185,6 +183,15 @@ func (d *door) ask(method, path, body string, headers ...string) answer {
 	if err != nil {
 		d.t.Fatalf("%s %s: %v", method, path, err)
 	}
+	return r, got
+}
+
+func (d *door) ask(method, path, body string, headers ...string) answer {
+	d.t.Helper()
+	if body != "" {
+		headers = append([]string{"Content-Type", "application/json"}, headers...)
+	}
+	r, got := d.send(context.WithoutCancel(d.t.Context()), method, path, body, headers)
 	defer got.Body.Close()
 	text, err := io.ReadAll(got.Body)
 	if err != nil {

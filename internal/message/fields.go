@@ -58,15 +58,20 @@ func (r Rules) readFields(object []member) (req Request, err error) {
 	return req, joined(faults...)
 }
 
+// text is the string that a member's value must be.
+func text(value []byte) (string, error) {
+	if value[0] != '"' {
+		return "", fmt.Errorf("is %s; give a string", jsonKind(value))
+	}
+	return unquote(value)
+}
+
 func (r Rules) readField(req *Request, name string, value []byte) (err error) {
 	if name == "metadata" {
 		req.Metadata, err = metadata(value)
 		return err
 	}
-	if value[0] != '"' {
-		return fmt.Errorf("is %s; give a string", jsonKind(value))
-	}
-	s, err := unquote(value)
+	s, err := text(value)
 	if err != nil {
 		return err
 	}

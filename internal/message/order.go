@@ -133,10 +133,7 @@ func (o *Order) readField(name string, value []byte) (err error) {
 		}
 		return nil
 	}
-	if value[0] != '"' {
-		return fmt.Errorf("is %s; give a string", jsonKind(value))
-	}
-	s, err := unquote(value)
+	s, err := text(value)
 	if err != nil {
 		return err
 	}

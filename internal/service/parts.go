@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/rates"
@@ -17,7 +14,6 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/consumer"
 	"example.com/unrestrict-worker/internal/defender"
-	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -54,10 +50,8 @@ type parts struct {
 
 // Delays of the probes during a system pause.
 const (
-	probeFirst    = time.Second
-	probeLongest  = 15 * time.Second
-	tokenInterval = 10 * time.Second // between two looks at a token that is there
-	tokenSought   = 2 * time.Second
+	probeFirst   = time.Second
+	probeLongest = 15 * time.Second
 )
 
 // assemble builds the parts. It waits for the stores, as long as ctx allows.
@@ -108,7 +102,18 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			Windows: []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
 	}
-	p.Consumer = consumer.New(consumer.Config{
+	p.Consumer = s.newConsumer(p, submitter)
+	p.present = func() broker.Presence { return p.presence(s) }
+	s.Mu.Lock()
+	s.Parts = p
+	s.Mu.Unlock()
+	return p, nil
+}
+
+// newConsumer makes what pulls requests for the submitter.
+func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consumer.Consumer {
+	set := s.Settings
+	return consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: p.stirring(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
@@ -122,11 +127,6 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		},
 		Slots: set.Concurrency, UrgentSlots: urgentSlots(set.Rates), AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.Registry, Log: s.Log,
 	})
-	p.present = func() broker.Presence { return p.presence(s) }
-	s.Mu.Lock()
-	s.Parts = p
-	s.Mu.Unlock()
-	return p, nil
 }
 
 // stirring has others hear soon of what a message changes in what this replica says of itself.
@@ -177,162 +177,6 @@ func (s *Service) assembleClient(p *parts) error {
 	return err
 }
 
-// serve runs all parts but the consumer.
-func (s *Service) serve(ctx context.Context, p *parts) *parallel {
-	return runAll(ctx, map[string]func(context.Context) error{
-		"streams":        s.Broker.Keep,
-		"call budget":    p.rates.Run,
-		"budget metrics": p.Budget.Run,
-		"shared state":   func(ctx context.Context) error { return p.replicas.Run(ctx, p.present) },
-		"following":      func(ctx context.Context) error { return p.replicas.Hold(ctx, "tracker", p.lead) },
-		"orders":         p.control.Run,
-		"refusals":       p.refusals,
-		"token":          p.keepToken,
-		"rule files":     s.WatchRules,
-		"tally":          p.Tally.Run,
-		"page":           func(ctx context.Context) error { return p.digest.Run(ctx, s.Broker) },
-		"watch":          func(ctx context.Context) error { return s.watchQueue(ctx, p) },
-	})
-}
-
-// lead is what one replica does for all: it follows the accepted actions, and sees to the orders.
-func (p *parts) lead(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.Tracker.Run(ctx) })
-	g.Go(func() error { return p.control.Record(ctx, p.record) })
-	g.Go(func() error { return p.withdraw(ctx, p.control) })
-	return g.Wait()
-}
-
-func (p *parts) close() {
-	p.client.Close()
-	p.tokens.Close()
-}
-
-// keepToken trips the breaker while there is no token, before a request meets that, and resets it when there is one.
-func (p *parts) keepToken(ctx context.Context) error {
-	for {
-		every := tokenInterval
-		if err := p.tokens.Check(ctx); err == nil {
-			if !p.tokenSeen.Swap(true) {
-				p.replicas.Stir()
-			}
-			p.breaker.ResetFrom(health.Token)
-		} else if ctx.Err() == nil {
-			p.breaker.Trip(health.Token, err.Error())
-			p.replicas.Stir()
-			every = tokenSought
-		}
-		if broker.Tick(ctx, every) != nil {
-			return nil
-		}
-	}
-}
-
-// presence is what this replica says of itself, each second and soon after something changed. It also reserves some calls for
-// look-ups. If actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls
-// before there is an action to look up, and the tracker would be blind for that long.
-func (p *parts) presence(s *Service) broker.Presence {
-	p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.shared.Guarding())
-	return s.presence()
-}
-
-// quotaContended reports whether requests wait for quota, or did a moment ago.
-func (p *parts) quotaContended() bool {
-	return p.shared.QuotaAwaited() || slices.ContainsFunc(message.Lanes(), p.starved)
-}
-
-// starved reports whether requests of a lane wait in the stream because no call can be had.
-func (p *parts) starved(l message.Lane) bool {
-	last, ok := p.lastStarved.Load(l)
-	return ok && time.Since(last.(time.Time)) < 5*time.Second
-}
-
-// quotaOpensIn is when a call may be had by what waits for one; 0: now, or nothing waits.
-func (p *parts) quotaOpensIn() (in time.Duration) {
-	for _, l := range slices.Backward(message.Lanes()) {
-		d, closed := p.Budget.Opens(l)
-		if closed {
-			return 0
-		}
-		if d > 0 && (in == 0 || d < in) && (p.starved(l) || p.shared.QuotaAwaited()) {
-			in = d
-		}
-	}
-	return in
-}
-
-// BesideLive reports whether this replica is in dry run and others are not: a request that it took would end without its call.
-func (p *parts) BesideLive() bool { return p.dryRun && p.replicas.Live() }
-
-// outOfTouch is the condition of a replica that would not learn of a pause, or of another's closure.
-func (p *parts) outOfTouch() (c health.Condition, is bool) {
-	if c, is = p.replicas.OutOfTouch(); is {
-		return c, true
-	}
-	since, why := p.rates.OutOfTouch()
-	if why == nil || time.Since(since) < outOfTouchAfter {
-		return c, false
-	}
-	c = health.New(health.OutOfTouch, "it is not known whether another replica has met a 429: "+why.Error())
-	c.Since = since.UTC()
-	return c, true
-}
-
-// holdsBack reports whether this replica must not begin with a message that an earlier pull has brought.
-func (p *parts) holdsBack() bool {
-	_, out := p.outOfTouch()
-	return out || p.replicas.Paused() != nil || p.BesideLive()
-}
-
-// outOfTouchAfter is longer than a change of the bucket's leader takes. Until then the budget itself grants nothing.
-const outOfTouchAfter = 10 * time.Second
-
-// inTouch blocks while this replica is out of touch.
-func (p *parts) inTouch(ctx context.Context) error {
-	for {
-		if _, out := p.outOfTouch(); !out {
-			return nil
-		}
-		if !Pause(ctx, time.Second) {
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// alone blocks while BesideLive.
-func (p *parts) alone(ctx context.Context) error {
-	for p.BesideLive() {
-		if !Pause(ctx, time.Second) {
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-// budgetOpen blocks while it is known that no call of a lane can be had, and records that its requests wait in the stream
-// meanwhile.
-func (s *Service) budgetOpen(ctx context.Context, p *parts, l message.Lane) error {
-	for {
-		d, _ := p.Budget.Opens(l)
-		if d <= 0 {
-			return nil
-		}
-		if n, err := s.Broker.PendingIn(ctx, l); err == nil && n > 0 {
-			p.lastStarved.Store(l, time.Now())
-			p.Budget.Await(l)
-		}
-		if !Pause(ctx, min(d, time.Second)) {
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// ofAny is what admits messages of any lane.
-func ofAny(admit func(context.Context) error) func(context.Context, message.Lane) error {
-	return func(ctx context.Context, _ message.Lane) error { return admit(ctx) }
-}
-
 // urgentSlots are urgent's own: as many as a minute's reserve holds, and 16 at most.
 func urgentSlots(r config.Rates) int {
 	const most = 16
@@ -340,16 +184,4 @@ func urgentSlots(r config.Rates) int {
 		return most
 	}
 	return min(most, budget.Floor(message.LaneNormal, r.PerMinute, r.UrgentReserve, 0))
-}
-
-// Pause sleeps; false when ctx ended first.
-func Pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -73,9 +73,10 @@ func TestSelect(t *testing.T) {
 	u := numbered(t, Config{UnknownFields: true}, 2)
 	u.s.AddMachine(machineID(7), Machine{DNSName: "pc-7", IP: "10.0.0.7"})
 	for target, want := range map[string]string{
+		"machines?$select=*&$top=0": `{"@odata.context":"http://example.com/api/$metadata#Machines","value":[]}`,
+
 		"machineactions?$select=requestorComment,STATUS&$top=1":                                `{"@odata.context":"http://example.com/api/$metadata#MachineActions(requestorComment,status)","value":[{"requestorComment":"1","status":"Succeeded"}]}`,
 		"machines?$select=computerDnsName, lastIpAddress&$filter=id eq '" + machineID(7) + "'": `{"@odata.context":"http://example.com/api/$metadata#Machines(computerDnsName,lastIpAddress)","value":[{"computerDnsName":"pc-7","lastIpAddress":"10.0.0.7"}]}`,
-		"machines?$select=*&$top=0":                                                            `{"@odata.context":"http://example.com/api/$metadata#Machines","value":[]}`,
 	} {
 		if a := u.get("/api/" + target); a.status != 200 || a.body != want {
 			t.Errorf("%s: %d %s", target, a.status, a.body)

@@ -1,0 +1,147 @@
+package remediation
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// target is a run that orders may be about.
+type target struct {
+	id, batch, signer, client string
+	run                       int
+	asked                     time.Time // when the run was asked for
+}
+
+func targetOf(e *ledger.Entry) target {
+	return target{e.ID, e.Batch, e.SignedBy, e.Client, e.Run, e.ReceivedAt.Add(-time.Duration(e.Stages.Queue))}
+}
+
+// ordered is what is ordered about a run.
+type ordered struct {
+	cancel *ledger.Cancel // nil: nobody takes it back
+	held   *message.Order // the pause of its batch; nil: none is in force
+}
+
+// about is what is ordered about a run, as of the last look.
+func (o *Orders) about(t target) (all ordered) {
+	if o == nil {
+		return all
+	}
+	o.mu.Lock()
+	orders := slices.Collect(maps.Values(o.ids[t.id]))
+	if t.batch != "" {
+		orders = slices.AppendSeq(orders, maps.Values(o.batches[t.batch]))
+	}
+	o.mu.Unlock()
+	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
+	var everybodys, own *message.Order // pauses
+	for i := range orders {
+		order := &orders[i]
+		whose, may := o.means(order)
+		if !may || !whose.has(t) || order.ID != "" && !meansRun(order, t) {
+			continue
+		}
+		switch order.Verb {
+		case message.VerbCancel:
+			all.cancel = cancelled(all.cancel, order)
+		case message.VerbPause:
+			if whose == (owner{}) {
+				everybodys = order
+			} else {
+				own = order
+			}
+		case message.VerbResume:
+			if whose == (owner{}) {
+				everybodys = nil
+			}
+			own = nil
+		}
+	}
+	all.held = cmp.Or(everybodys, own)
+	return all
+}
+
+// BatchOrders is what is in force about a batch, whosever rows it means.
+type BatchOrders struct{ Cancelled, Paused *message.Order }
+
+// Batch is what is in force about a batch.
+func (o *Orders) Batch(name string) (b BatchOrders) {
+	o.mu.Lock()
+	owners := map[owner]bool{{}: true}
+	for _, order := range o.batches[name] {
+		whose, _ := o.means(&order)
+		owners[whose] = true
+	}
+	o.mu.Unlock()
+	for whose := range owners {
+		all := o.about(target{batch: name, signer: whose.signer, client: whose.client, run: 1})
+		if b.Paused = cmp.Or(b.Paused, all.held); all.cancel != nil {
+			b.Cancelled = cmp.Or(b.Cancelled, &message.Order{Verb: message.VerbCancel, Batch: name, By: all.cancel.By, Reason: all.cancel.Reason, Ref: all.cancel.Order, Stored: all.cancel.At})
+		}
+	}
+	return b
+}
+
+// cancelled is the order that counts, of one that came first and one more.
+func cancelled(first *ledger.Cancel, order *message.Order) *ledger.Cancel {
+	if first == nil {
+		first = &ledger.Cancel{By: cmp.Or(order.By, order.Via), At: order.Stored.UTC(), Reason: order.Reason, Order: order.Ref, Batch: order.Batch}
+	}
+	first.Actions = first.Actions || order.Actions
+	return first
+}
+
+// meansRun reports whether an order about an id means a run of it: the one that it names, else the one that was open, or the
+// first if there was none yet.
+func meansRun(order *message.Order, t target) bool {
+	switch {
+	case time.Since(order.Stored) > OrdersFor:
+		return false
+	case order.Run != 0:
+		return order.Run == t.run
+	}
+	return t.run == 1 || !order.Stored.Before(t.asked)
+}
+
+// owner says whose requests an order means; "" is anybody's.
+type owner struct{ signer, client string }
+
+func (w owner) has(t target) bool {
+	return (w.signer == "" || w.signer == t.signer) && (w.client == "" || w.client == t.client)
+}
+
+// means says whose requests an order means; may is false where its sender may not give it.
+func (o *Orders) means(order *message.Order) (whose owner, may bool) {
+	whose = owner{order.Signer, order.Client}
+	if order.Via != "" {
+		if whose.client != "" && whose.client != order.Via {
+			return whose, false
+		}
+		whose.client = order.Via
+	}
+	if o.Rules.Signers == nil { // nobody signs, and an approval is nobody's
+		return whose, !isVerdict(order)
+	}
+	name := o.Rules.Signers.NameOf(order.Key)
+	if name == "" {
+		return whose, false
+	}
+	if isVerdict(order) {
+		return whose, o.Policy.Approver(name)
+	}
+	if o.Policy != nil {
+		if _, rule := o.Policy.Rule(name, order.Key); rule != nil && rule.Operate {
+			return whose, true
+		}
+	}
+	if whose.signer != "" && whose.signer != name {
+		return whose, false
+	}
+	whose.signer = name
+	return whose, true
+}
