@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,9 +23,28 @@ import (
 // command runs a command as main does and returns its exit status and output.
 func command(t *testing.T, env map[string]string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	var out, errs bytes.Buffer
+	var out, errs watched
 	status = Run(t.Context(), args, environOf(env), strings.NewReader(""), &out, &errs)
 	return status, out.String(), errs.String()
+}
+
+// watched is output that may be read while it grows. Like a file, it takes what is written from several goroutines: the NATS client
+// reports errors from one of its own, which may still log one when the command ends.
+type watched struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }
 
 func environOf(env map[string]string) (environ []string) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -147,7 +146,7 @@ func (p *conditionPlace) publish(t *testing.T, id string, machine int) {
 // command types a command at this deployment.
 func (p *conditionPlace) command(t *testing.T, args ...string) (status int, out string) {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
+	var stdout, stderr watched
 	env := maps.Clone(p.vars)
 	env["WORKER_DATA_DIR"], env["NATS_URL"] = p.dir, p.broker.ClientURL()
 	delete(env, "NATS_USER") // which is the worker's alone

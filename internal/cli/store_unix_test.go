@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/broker/storetest"
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
 	"example.com/unrestrict-worker/internal/service"
 )
@@ -20,7 +21,8 @@ func TestEmbeddedStoreFailsAndHeals(t *testing.T) {
 	if storetest.Alone(t) {
 		return
 	}
-	s := runSystem(t, map[string]string{"WORKER_RECONCILE_DELAY": "100ms", "DEFENDER_TIMEOUT": "2s"})
+	s := runSystem(t, map[string]string{"WORKER_CONCURRENCY": "2", "WORKER_RECONCILE_DELAY": "100ms", "DEFENDER_TIMEOUT": "2s"})
+	s.sim.Inject(defendersim.Fault{Op: "unrestrict", Latency: 100 * time.Millisecond}) // so that the disk is full amid the rows
 	env := map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir()}
 	const rows = 40
 	var file strings.Builder
@@ -32,7 +34,7 @@ func TestEmbeddedStoreFailsAndHeals(t *testing.T) {
 	if status, out, stderr := command(t, env, submit...); status != 0 {
 		t.Fatalf("submit: %s%s", out, stderr)
 	}
-	lift := storetest.Bound(t, 32<<10) // below what the ledger has by the last of them
+	lift := storetest.Bound(t, 16<<10) // below what the ledger has by the last of them
 	until := func(ok func(all []health.Condition) bool) {
 		for !ok(s.work.Conditions()) {
 			service.Pause(t.Context(), 10*time.Millisecond)

@@ -1,10 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,7 +49,7 @@ func TestSubmitSaysThatNoWorkerRuns(t *testing.T) {
 		{"submit", "--machine", MachineOf(1), "--comment", "c", "--wait"},
 		{"submit", "--file", WriteTestFile(t, "machines.csv", csvOf(2)), "--wait"},
 	} {
-		var out bytes.Buffer
+		var out watched
 		said := &waitFor{text: "no worker is running: start `worker run`", seen: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
 		status := make(chan int, 1)
@@ -69,16 +69,15 @@ func TestSubmitSaysThatNoWorkerRuns(t *testing.T) {
 // waitFor tells when a text was written to it.
 type waitFor struct {
 	text string
-	all  bytes.Buffer
+	all  watched
 	seen chan struct{}
-	done bool
+	once sync.Once
 }
 
 func (w *waitFor) Write(p []byte) (int, error) {
 	n, err := w.all.Write(p)
-	if !w.done && strings.Contains(w.all.String(), w.text) {
-		w.done = true
-		close(w.seen)
+	if strings.Contains(w.all.String(), w.text) {
+		w.once.Do(func() { close(w.seen) })
 	}
 	return n, err
 }
