@@ -1,9 +1,9 @@
 package remediation_test
 
 import (
-	"slices"
 	"cmp"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
