@@ -211,7 +211,7 @@ func TestEmbeddedStoreIsLocked(t *testing.T) {
 }
 
 func TestEmbeddedKeepsWhatItAcknowledged(t *testing.T) {
-	cfg := broker.Config{DataDir: t.TempDir(), Provision: true}
+	cfg := broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", Provision: true}
 	b, err := broker.Open(within(t), cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
@@ -230,6 +230,14 @@ func TestEmbeddedKeepsWhatItAcknowledged(t *testing.T) {
 	}
 	if got := b.Differences(); len(got) > 0 {
 		t.Errorf("differences %q in what was provisioned", got)
+	}
+	token, err := os.ReadFile(filepath.Join(cfg.DataDir, "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, broker.Config{URL: b.URL(), Auth: broker.Auth{Token: strings.TrimSpace(string(token))}, Provision: true})
+	if err := other.Provision(within(t)); err != nil || len(other.Differences()) > 0 {
+		t.Errorf("a second worker at the embedded broker: %v, differences %q", err, other.Differences())
 	}
 	msg, err := b.Requests(message.LaneNormal).Next(jetstream.FetchMaxWait(5 * time.Second))
 	if err != nil || string(msg.Data()) != "acknowledged" {

@@ -182,6 +182,9 @@ func (t topology) differences(there present) (all []string) {
 		if lacks := t.withoutLanes(got); spec.cfg.Name == t.requests.cfg.Name && lacks != "" {
 			all, got.Subjects = append(all, lacks), spec.cfg.Subjects
 		}
+		if got.MaxBytes == embeddedRequestBytes { // another worker's embedded broker
+			got.MaxBytes = spec.cfg.MaxBytes
+		}
 		all = append(all, differing("stream "+spec.cfg.Name, got, spec.cfg, "subjects", "retention", "storage", "num_replicas", "duplicate_window", "discard",
 			"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject", "max_msg_size", "max_consumers", "deny_delete", "deny_purge", "allow_rollup_hdrs", "allow_direct")...)
 	}
