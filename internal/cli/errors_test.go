@@ -46,7 +46,7 @@ func TestErrorsSayAThingOnce(t *testing.T) {
 		{"no such broker", env("NATS_URL=nats://127.0.0.1:1"), "check", "FAIL  broker address: 127.0.0.1:1: connect: connection refused"},
 		{"no variables", env("DEFENDER_AUTH=client-secret"), "check", "AZURE_TENANT_ID is not set; AZURE_CLIENT_ID is not set; neither AZURE_CLIENT_SECRET nor"},
 		{"the admin server's address is taken", env("WORKER_ADMIN_ADDR=" + taken), "run", "WORKER_ADMIN_ADDR: listen tcp " + taken},
-		{"the broker's address is taken", env("WORKER_EMBEDDED_ADDR=" + taken), "run", "the embedded broker can't listen at " + taken},
+		{"the broker's address is taken", env("WORKER_EMBEDDED_ADDR=" + taken), "run", "the embedded broker can't listen (WORKER_EMBEDDED_ADDR; NATS_URL for a broker that is there): listen tcp " + taken},
 		{"the store is no folder", env("WORKER_DATA_DIR=" + file), "run", "make the embedded broker's store (WORKER_DATA_DIR): "},
 		{"no clients file", env("WORKER_INTAKE_CLIENTS_FILE=" + filepath.Join(dir, "clients")), "intake", "WORKER_INTAKE_CLIENTS_FILE (--intake-clients-file) "},
 	} {

@@ -87,7 +87,7 @@ func who(s config.Settings, log *zap.Logger) (*clients.Set, error) {
 // Limits of what clients can hold.
 const (
 	readHeader  = 10 * time.Second
-	readWhole   = 30 * time.Second // a request that is not whole by then is ended (contract §10)
+	readWhole   = 30 * time.Second // a request that is not whole by then is ended (docs/intake.md)
 	writeWithin = maxPrefer + 30*time.Second
 	idle        = 2 * time.Minute
 	maxHeaders  = 32 << 10

@@ -23,7 +23,7 @@ func (k *Report) token(ctx context.Context, scope string) *defender.Tokens {
 		Prompt: func(text string) { fmt.Fprintln(k.Env.Stderr, session.Plain(text)) },
 	})
 	if err != nil {
-		k.fail(what, strings.ReplaceAll(err.Error(), "\n", "; "), "set what is missing, or choose another way of signing in (DEFENDER_AUTH)")
+		k.fail(what, err.Error(), "set what is missing, or choose another way of signing in (DEFENDER_AUTH)")
 		return nil
 	}
 	tokens := defender.NewTokens(source, scope)
