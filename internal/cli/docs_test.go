@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -451,6 +452,27 @@ func TestWordsOfTheField(t *testing.T) {
 	for name, text := range texts {
 		for _, word := range ours.FindAllString(text, -1) {
 			t.Errorf("%s says %q: use the field's word", name, word)
+		}
+	}
+}
+
+// TestDocsWrapped: prose is wrapped at 120 columns, so that a change shows as what it is.
+func TestDocsWrapped(t *testing.T) {
+	// These are to be rewrapped too.
+	later := []string{"SECURITY.md", "docs/approvals.md", "docs/intake.md", "docs/integrations.md", "docs/operations.md", "deploy/helm/unrestrict-worker/README.md", "deploy/helm/unrestrict-worker/README.head.md"}
+	for name, page := range pages(t) {
+		if slices.Contains(later, name) {
+			continue
+		}
+		for line := range strings.Lines(fence.ReplaceAllString(page, "")) {
+			line = strings.TrimRight(line, "\n")
+			prose := strings.TrimLeft(line, " ")
+			if strings.HasPrefix(prose, "|") || strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "<!--") || !strings.Contains(prose, " ") {
+				continue
+			}
+			if n := utf8.RuneCountInString(line); n > 120 {
+				t.Errorf("%s has a line of %d columns: %s", name, n, line)
+			}
 		}
 	}
 }

@@ -133,10 +133,28 @@ func terminal(dir string, more ...string) []string {
 	}, more...)
 }
 
+// TestBuild types what the README says before the program can be called by its name, in this repository's folder.
+func TestBuild(t *testing.T) {
+	_, section, _ := strings.Cut(pages(t)["README.md"], "## Build\n")
+	steps := blocks(section, "sh")
+	if len(steps) == 0 {
+		t.Fatal("the README does not say how to build")
+	}
+	root, err := filepath.Abs(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "cd '"+root+"'\n"+steps[0]+"command -v worker && worker version")
+	out, err := cmd.CombinedOutput()
+	if want := filepath.Join(root, "bin", "worker") + "\nworker "; err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v, want %q in\n%s", err, want, out)
+	}
+}
+
 // TestQuickStart does what the README says, in its terminals.
 func TestQuickStart(t *testing.T) {
 	_, section, found := strings.Cut(pages(t)["README.md"], "## Quick start\n")
-	section, _, ends := strings.Cut(section, "\n### ")
+	section, _, ends := strings.Cut(section, "\n### From Python")
 	steps := blocks(section, "sh")
 	if !found || !ends || len(steps) != 4 {
 		t.Fatalf("the README's quick start has other steps: %q", steps)
