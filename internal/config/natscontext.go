@@ -13,6 +13,9 @@ import (
 
 // natsContext gives the settings that nobody has given what a context of the nats command says. What signs in counts as one:
 // beside another way to sign in, or another certificate, the context's would be a mistake that nobody made.
+//
+// The module github.com/synadia-io/orbit.go/natscontext (v0.1.1) does nothing but connect: it gives out no settings before
+// that, reads no rotated file again, and runs nsc.
 func (t *Table) natsContext(lookup func(string) (string, bool)) {
 	of := t.of("NATS_CONTEXT")
 	if of.text == "" {
