@@ -62,7 +62,8 @@ const referenceTraces = `
 ## Traces
 
 OpenTelemetry's variables, for ` + "`worker run`" + `, as its
-[specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) has them; they have no flag and no key. [observability.md](observability.md#traces) says what is traced.
+[specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) has them; they have
+no flag and no key. [observability.md](observability.md#traces) says what is traced.
 
 | variable | default | meaning |
 |---|---|---|

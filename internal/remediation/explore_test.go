@@ -257,15 +257,15 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				return d.next(e, f)
 			}
 		}, "orders"},
-		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "6."},
+		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "promise "},
 		"the call within its permit's time":   {start(0, 0, 0, 1, 0), func(r *rules) { r.unlimited = true }, "promise 2"},
-		"compare and swap":                    {start(0, 0, 0, 0, 0), func(r *rules) { r.blind = true }, "6."},
+		"compare and swap":                    {start(0, 0, 0, 0, 0), func(r *rules) { r.blind = true }, "promise "},
 		"written before it is published":      {start(1, 0, 1, 0, 0), func(r *rules) { r.hasty = true }, "promise 1"},
 		"published before it is acknowledged": {start(1, 0, 1, 0, 0), func(r *rules) { r.forward = true }, "promise 1"},
 		"published before it is marked":       {start(1, 0, 1, 0, 0), func(r *rules) { r.marksFirst = true }, "promise 1"},
 		"a late answer overrules no decision": {start(0, 1, 0, 1, 0), func(r *rules) {
 			r.merged = func(mine, theirs ledger.Entry) (ledger.Entry, bool) { return mine, true }
-		}, "6."},
+		}, "promise "},
 		"only what is followed ends by being followed": {start(0, 0, 0, 0, 0), func(r *rules) {
 			r.sighted = func(d decider, e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step) {
 				if e.State == ledger.StateFinal {
