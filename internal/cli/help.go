@@ -147,7 +147,7 @@ func (c *commandLine) used(node *kong.Node) []*config.Setting {
 
 // printSettings says of each setting what it means.
 func printSettings(w io.Writer, settings []*config.Setting) {
-	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the default.")
+	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the context of NATS_CONTEXT, then the default.")
 	for i, s := range settings {
 		if i == 0 || settings[i-1].Group != s.Group {
 			fmt.Fprintf(w, "\n%s\n", groupOf(s).Title)
