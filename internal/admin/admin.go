@@ -96,7 +96,7 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 func (s *Server) Listen() (net.Addr, error) {
 	ln, err := net.Listen("tcp", s.cfg.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("admin server: %w", err)
+		return nil, err
 	}
 	s.ln = ln
 	return ln.Addr(), nil

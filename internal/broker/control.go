@@ -33,7 +33,7 @@ func (b *Broker) NewControl(orders *remediation.Orders) *Control {
 	return c
 }
 
-// controlEvery is how often the stream is looked at. An order counts within 5 s (contract §9).
+// controlEvery is how often the stream is looked at. An order counts within 5 s (docs/messages.md, orders).
 const controlEvery = time.Second
 
 // Run reads on until ctx ends. While it can't, no call is made (Orders.Current).

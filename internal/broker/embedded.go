@@ -143,7 +143,7 @@ func (e *embedded) stop() {
 func listenAddr(addr, token string) (host string, port int, err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", 0, fmt.Errorf("the embedded broker can't listen at %s (WORKER_EMBEDDED_ADDR; NATS_URL for a broker that is there): %w", addr, err)
+		return "", 0, fmt.Errorf("the embedded broker can't listen (WORKER_EMBEDDED_ADDR; NATS_URL for a broker that is there): %w", err)
 	}
 	defer func() { _ = l.Close() }()
 	host, digits, err := net.SplitHostPort(addr)

@@ -18,7 +18,7 @@ const (
 	keepEvery = 5 * time.Second
 	// silentFor is how long looks may fail in ways that pass before that is a condition: a leader may change.
 	silentFor = 2 * keepEvery
-	// sayLostFor is how long a lost ledger is shown (contract §6.2).
+	// sayLostFor is how long a lost ledger is shown (README, promise 2).
 	sayLostFor = time.Hour
 )
 
@@ -83,7 +83,7 @@ func (b *Broker) Conditions() (all []health.Condition) {
 	}
 	f := b.found.Load()
 	if len(f.full) > 0 {
-		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": nothing more is called, because what comes of it could not be told"))
+		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": nothing more is called, because what comes of it could not be published"))
 	}
 	if until := f.ledger.created.Add(sayLostFor); f.ledger.lost && time.Now().Before(until) {
 		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and made anew at %s: what was published before is looked for before it is called",

@@ -13,7 +13,7 @@ import (
 )
 
 // Messages that nobody vouches for leave dead letters and results, as many as their sender likes. Of each the last are
-// kept (contract §5).
+// kept (docs/messages.md).
 const (
 	mostUnverified      = 10_000
 	mostUnverifiedBytes = 32 << 20

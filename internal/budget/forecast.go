@@ -88,7 +88,7 @@ func (f Forecast) Latest() Forecast {
 	return f
 }
 
-// followShare is the share of the quota that following takes at most while requests wait for it (contract, WORKER_POLL_INTERVAL).
+// followShare is the share of the quota that following takes at most while requests wait for it (README, how fast).
 const followShare = 0.03
 
 // followEvery is how often following takes a call.

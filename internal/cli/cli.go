@@ -19,29 +19,29 @@ import (
 type cli struct {
 	HelpFlag    helpFlag    `name:"help" short:"h" group:"general" help:"Show this help."`
 	VersionFlag versionFlag `name:"version" group:"general" help:"Show the version."`
-	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
+	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings."`
 
-	Run         RunCmd               `cmd:"" settings:"broker embedded names provisioning work budget following acceptance defender admin log" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
-	Demo        demo.Cmd             `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
-	Simulate    demo.SimulateCmd     `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
-	Submit      submit.Cmd           `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
-	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, and let it go on."`
-	Results     ResultsCmd           `cmd:"" settings:"broker embedded names log" help:"Follow the results, one line each."`
-	Deadletter  deadletter.Cmd       `cmd:"" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
-	Audit       audit.Cmd            `cmd:"" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
-	Status      StatusCmd            `cmd:"" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions and whether it is paused."`
-	Pause       PauseCmd             `cmd:"" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing in flight is lost."`
-	Resume      ResumeCmd            `cmd:"" settings:"broker embedded names log" help:"Start consumption again on every replica."`
-	Cancel      orders.CancelCmd     `cmd:"" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a whole batch."`
-	Approvals   approvals.ListCmd    `cmd:"" settings:"broker embedded names log" help:"Show what awaits approval, with all that an approval signs."`
-	Approve     approvals.ApproveCmd `cmd:"" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
-	Deny        approvals.DenyCmd    `cmd:"" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`
-	Intake      IntakeCmd            `cmd:"" settings:"broker embedded names budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from systems that can't speak NATS, until SIGINT or SIGTERM."`
-	Check       check.Cmd            `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
-	Schema      SchemaCmd            `cmd:"" help:"Print the JSON Schema of requests, results, orders or audit records, or the AsyncAPI or OpenAPI document."`
-	Why         why.Cmd              `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`
-	Help        HelpCmd              `cmd:"" help:"Show what there is, a command's help, or what each setting means."`
-	Healthcheck HealthcheckCmd       `cmd:"" settings:"admin" help:"Ask /readyz of the worker on this machine."`
-	Completion  CompletionCmd        `cmd:"" help:"Print completion for a shell."`
-	Version     VersionCmd           `cmd:"" help:"Print version, commit and Go version."`
+	Run         RunCmd               `cmd:"" group:"service" settings:"broker embedded names provisioning work budget following acceptance defender admin log" saysunknown:"" help:"Run the service until SIGINT or SIGTERM."`
+	Demo        demo.Cmd             `cmd:"" group:"try" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
+	Simulate    demo.SimulateCmd     `cmd:"" group:"try" settings:"log" help:"Simulate the Defender API and its token endpoint."`
+	Submit      submit.Cmd           `cmd:"" group:"requests" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
+	Batch       batch.Cmd            `cmd:"" group:"requests" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, and let it go on."`
+	Results     ResultsCmd           `cmd:"" group:"requests" settings:"broker embedded names log" help:"Follow the results, one line each."`
+	Deadletter  deadletter.Cmd       `cmd:"" group:"records" settings:"broker embedded names log" help:"Look at dead letters, replay or drop them."`
+	Audit       audit.Cmd            `cmd:"" group:"records" settings:"broker embedded log" help:"Verify the audit trail, or export it."`
+	Status      StatusCmd            `cmd:"" group:"service" settings:"broker embedded names budget log" help:"Show queue, budget, followed actions, and what is wrong."`
+	Pause       PauseCmd             `cmd:"" group:"service" settings:"broker embedded names provisioning log" help:"Stop consumption on every replica; nothing gets lost."`
+	Resume      ResumeCmd            `cmd:"" group:"service" settings:"broker embedded names log" help:"Start consumption again on every replica."`
+	Cancel      orders.CancelCmd     `cmd:"" group:"requests" settings:"broker embedded names log" help:"Take back requests that were not called yet, or a batch."`
+	Approvals   approvals.ListCmd    `cmd:"" group:"requests" settings:"broker embedded names log" help:"Show what awaits approval, with all that will be signed."`
+	Approve     approvals.ApproveCmd `cmd:"" group:"requests" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
+	Deny        approvals.DenyCmd    `cmd:"" group:"requests" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`
+	Intake      IntakeCmd            `cmd:"" group:"service" settings:"broker embedded names budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from what can't speak NATS."`
+	Check       check.Cmd            `cmd:"" group:"service" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step; say how to mend it."`
+	Schema      SchemaCmd            `cmd:"" group:"self" help:"Print a JSON Schema, or the AsyncAPI or OpenAPI document."`
+	Why         why.Cmd              `cmd:"" group:"requests" settings:"broker embedded names budget log" help:"Show what happened to a request, and what it waits for."`
+	Help        HelpCmd              `cmd:"" group:"self" help:"Show a command's help, or what each setting means."`
+	Healthcheck HealthcheckCmd       `cmd:"" group:"service" settings:"admin" help:"Ask /readyz of the worker on this machine."`
+	Completion  CompletionCmd        `cmd:"" group:"self" help:"Print completion for a shell."`
+	Version     VersionCmd           `cmd:"" group:"self" help:"Print version, commit and Go version."`
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -88,24 +89,34 @@ func TestHealthcheckOfAWorkerOnEveryAddress(t *testing.T) {
 	}
 }
 
-// TestHelpNamesSettings: each command's help, and its completion, has the
-// settings that the command uses and no others, behind its own flags; what each
-// means stands in `worker help settings`.
+// TestHelpNamesSettings: each command's help, and its completion, has the settings that the command uses and no others,
+// behind its own flags. Those that all share are named there; what each means, and its flag and default, stand in
+// `worker help settings`.
 func TestHelpNamesSettings(t *testing.T) {
 	app := commandTable(t)
 	_, meanings, _ := command(t, nil, "help", "settings")
 	for _, node := range app.Model.Leaves(true) {
 		_, help, _ := command(t, nil, append(strings.Fields(node.Path()), "--help")...)
-		own, table, _ := strings.Cut(help, "\nSettings: ")
+		own, settings, _ := strings.Cut(help, "\nSettings")
 		used := map[string]bool{}
 		for _, s := range app.used(node) {
 			used[s.Env] = true
 		}
+		tabulated := strings.HasPrefix(settings, ": flag, variable, default.")
+		if len(used) == len(app.table.Settings) {
+			if !strings.HasPrefix(settings, ": all of them") {
+				t.Errorf("worker %s --help: %s", node.Path(), settings)
+			}
+			continue
+		}
+		if n := strings.Count(settings, "\n"); !tabulated && n > 9 {
+			t.Errorf("worker %s --help has %d lines of settings that others have too", node.Path(), n)
+		}
 		for _, s := range app.table.Settings {
-			if shown := strings.Contains(table, "  "+s.Env+" "); shown != used[s.Env] || strings.Contains(own, "--"+s.Flag+"=VALUE") {
+			if shown := slices.Contains(strings.Fields(settings), s.Env); shown != used[s.Env] || strings.Contains(own, "--"+s.Flag+"=VALUE") {
 				t.Errorf("worker %s --help: %s shown %t, used %t", node.Path(), s.Env, shown, used[s.Env])
 			}
-			if used[s.Env] && !s.Secret && !strings.Contains(table, "--"+s.Flag) {
+			if tabulated && used[s.Env] && !s.Secret && !strings.Contains(settings, "--"+s.Flag) {
 				t.Errorf("worker %s --help: no --%s", node.Path(), s.Flag)
 			}
 		}
@@ -113,7 +124,7 @@ func TestHelpNamesSettings(t *testing.T) {
 	_, help, _ := command(t, nil, "run", "--help")
 	for _, s := range app.table.Settings {
 		// What run leaves to `worker intake` it does not look at.
-		if strings.Contains(help, "  "+s.Env+" ") == (s.Group == "intake") || !strings.Contains(meanings, " "+s.Env+"\n") {
+		if strings.Contains(help, "  "+s.Env+" ") == (s.Group == "intake") || !strings.Contains(meanings, s.FlagForm()) || !strings.Contains(meanings, " "+s.Env+"\n") {
 			t.Errorf("no %s in worker run --help, or in worker help settings", s.Env)
 		}
 	}
@@ -130,8 +141,8 @@ func TestHelpExamples(t *testing.T) {
 		}
 		_, help, _ := command(t, nil, append(strings.Fields(node.Path()), "--help")...)
 		for _, line := range lines {
-			if !strings.Contains(help, "\n  "+line+"\n") {
-				t.Errorf("worker %s --help has no %s", node.Path(), line)
+			if first, _, _ := strings.Cut(help, "\nFlags"); !strings.Contains(first, "\n    "+line+"\n") {
+				t.Errorf("worker %s --help does not begin with %s", node.Path(), line)
 			}
 			for _, words := range shellCommands(strings.TrimSuffix(strings.TrimPrefix(line, "source <("), ")")) {
 				for strings.Contains(words[0], "=") {

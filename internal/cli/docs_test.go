@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -142,6 +143,31 @@ func TestDocsCommands(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Errorf("found only %d commands", seen)
+	}
+}
+
+// TestDocsHaveEachCommand: the reference of the commands has all that the program has, and no others. In a row what follows
+// the first one stands in the place of its last word.
+func TestDocsHaveEachCommand(t *testing.T) {
+	var documented, there []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `worker [^|]*\\|").FindAllString(pages(t)["docs/commands.md"], -1) {
+		before := ""
+		for i, span := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(row, -1) {
+			name := before + span[1]
+			if i == 0 {
+				name = strings.TrimPrefix(name, "worker ")
+				before = name[:strings.LastIndex(name, " ")+1]
+			}
+			documented = append(documented, name)
+		}
+	}
+	for _, node := range commandTable(t).Model.Leaves(true) {
+		there = append(there, node.Path())
+	}
+	slices.Sort(documented)
+	slices.Sort(there)
+	if diff := cmp.Diff(there, documented); diff != "" {
+		t.Errorf("the commands of docs/commands.md (+) are not those that are there (-):\n%s", diff)
 	}
 }
 
@@ -393,5 +419,60 @@ func TestDocsCauses(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Errorf("found only %d causes", seen)
+	}
+}
+
+// TestWordsOfTheField: pages, help and messages use the field's words: published, nakked, redelivered, dead-lettered.
+func TestWordsOfTheField(t *testing.T) {
+	ours := regexp.MustCompile(`(?i)\b(untold|tellers?|passages?|glances?|barred|hand(s|ed)? back|stumbles?|bur(y|ied)|unwraps?|orphaned|foreign|take(s|n)? back the intent|could not be told)\b`)
+	texts := pages(t)
+	for _, topic := range append(commandTable(t).Model.Leaves(true), nil) {
+		args := []string{"help", "settings"}
+		if topic != nil {
+			args = append(strings.Fields(topic.Path()), "--help")
+		}
+		_, texts[strings.Join(args, " ")], _ = command(t, nil, args...)
+	}
+	literal := regexp.MustCompile(`"(?:[^"\\\n]|\\.)*"`)
+	for _, pattern := range []string{"../*/*.go", "../*/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(file, "_test.go") {
+				texts[file] = strings.Join(literal.FindAllString(string(source), -1), "\n")
+			}
+		}
+	}
+	for name, text := range texts {
+		for _, word := range ours.FindAllString(text, -1) {
+			t.Errorf("%s says %q: use the field's word", name, word)
+		}
+	}
+}
+
+// TestDocsWrapped: prose is wrapped at 120 columns, so that a change shows as what it is.
+func TestDocsWrapped(t *testing.T) {
+	// These are to be rewrapped too.
+	later := []string{"SECURITY.md", "docs/approvals.md", "docs/intake.md", "docs/integrations.md", "docs/operations.md", "deploy/helm/unrestrict-worker/README.md", "deploy/helm/unrestrict-worker/README.head.md"}
+	for name, page := range pages(t) {
+		if slices.Contains(later, name) {
+			continue
+		}
+		for line := range strings.Lines(fence.ReplaceAllString(page, "")) {
+			line = strings.TrimRight(line, "\n")
+			prose := strings.TrimLeft(line, " ")
+			if strings.HasPrefix(prose, "|") || strings.HasPrefix(line, "    ") || strings.HasPrefix(line, "<!--") || !strings.Contains(prose, " ") {
+				continue
+			}
+			if n := utf8.RuneCountInString(line); n > 120 {
+				t.Errorf("%s has a line of %d columns: %s", name, n, line)
+			}
+		}
 	}
 }

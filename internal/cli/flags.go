@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -45,11 +46,21 @@ func newCommandLine(stdout, stderr io.Writer) (*commandLine, error) {
 		kong.NamedMapper("toggle", toggleMapper{}),
 		kong.NamedMapper("secret", secretMapper{}),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), durationMapper{}),
-		kong.ExplicitGroups([]kong.Group{{Key: "general", Title: "Flags of every command:"}}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "general", Title: "Flags of every command:"},
+			{Key: "service", Title: "The service:"},
+			{Key: "try", Title: "To try it out:"},
+			{Key: "requests", Title: "Requests:"},
+			{Key: "records", Title: "What was refused, and what was decided:"},
+			{Key: "self", Title: "About this program:"},
+		}),
 		kong.Embed(c.flags.Interface()),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("command table: %w", err)
+	}
+	for _, node := range parser.Model.Leaves(true) {
+		node.Detail = "Examples:\n\n  " + strings.Join(examples()[node.Path()], "\n  ")
 	}
 	c.Kong = parser
 	return c, nil

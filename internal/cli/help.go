@@ -61,15 +61,15 @@ func (c *commandLine) printOverview() error {
 	if err != nil {
 		return err
 	}
-	if err := kong.DefaultHelpPrinter(kong.HelpOptions{Compact: true, WrapUpperBound: helpWidth, ValueFormatter: kong.DefaultHelpValueFormatter}, ctx); err != nil {
+	if err := kong.DefaultHelpPrinter(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: helpWidth, ValueFormatter: kong.DefaultHelpValueFormatter}, ctx); err != nil {
 		return err
 	}
 	_, err = fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
 	return err
 }
 
-// printHelp prints kong's help, examples, and then the settings that the
-// command uses, each with its variable and default.
+// printHelp prints kong's help, and then the settings that the command uses. The table of those would hide the rest of the
+// help: only the commands that have settings of their own show it.
 func (c *commandLine) printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	node := ctx.Selected()
 	options.Compact = true
@@ -77,28 +77,39 @@ func (c *commandLine) printHelp(options kong.HelpOptions, ctx *kong.Context) err
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
 	}
-	if node != nil {
-		for i, example := range examples()[node.Path()] {
-			if i == 0 {
-				fmt.Fprint(ctx.Stdout, "\nExamples:\n")
-			}
-			fmt.Fprintln(ctx.Stdout, "  "+example)
-		}
-	}
 	used := c.used(node)
-	if len(used) == 0 {
+	switch {
+	case len(used) == 0:
+		return nil
+	case node == nil:
+		if err := tabulate(ctx.Stdout, used); err != nil {
+			return err
+		}
+		_, err := fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
+		return err
+	case len(used) == len(c.table.Settings):
+		_, err := fmt.Fprint(ctx.Stdout, "\nSettings: all of them; see \"worker help settings\".\n")
+		return err
+	case !slices.ContainsFunc(used, func(s *config.Setting) bool { return !groupOf(s).Shared }):
+		var names []string
+		for _, s := range used {
+			names = append(names, s.Env)
+		}
+		fmt.Fprint(ctx.Stdout, "\nSettings, of which \"worker help settings\" says flag, default and meaning:\n")
+		writeWrapped(ctx.Stdout, "  ", strings.Join(names, " "))
 		return nil
 	}
-	fmt.Fprint(ctx.Stdout, "\nSettings: flag, variable, default. \"worker help settings\" says what each means.\n")
-	table := tabwriter.NewWriter(ctx.Stdout, 0, 0, 2, ' ', 0)
-	for _, s := range used {
+	return tabulate(ctx.Stdout, used)
+}
+
+// tabulate lists settings with flag, variable and default.
+func tabulate(w io.Writer, settings []*config.Setting) error {
+	fmt.Fprint(w, "\nSettings: flag, variable, default. \"worker help settings\" says what each means.\n")
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range settings {
 		fmt.Fprintf(table, "  %s\t%s\t%s\n", s.FlagForm(), s.Env, s.Fallback())
 	}
-	if err := table.Flush(); err != nil || node != nil {
-		return err
-	}
-	_, err := fmt.Fprint(ctx.Stdout, "\n"+moreHelp)
-	return err
+	return table.Flush()
 }
 
 const moreHelp = "Run \"worker COMMAND --help\" for its flags and examples, \"worker help settings\" for what each setting means.\n"
@@ -136,7 +147,7 @@ func (c *commandLine) used(node *kong.Node) []*config.Setting {
 
 // printSettings says of each setting what it means.
 func printSettings(w io.Writer, settings []*config.Setting) {
-	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the default.")
+	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the context of NATS_CONTEXT, then the default.")
 	for i, s := range settings {
 		if i == 0 || settings[i-1].Group != s.Group {
 			fmt.Fprintf(w, "\n%s\n", groupOf(s).Title)

@@ -133,10 +133,28 @@ func terminal(dir string, more ...string) []string {
 	}, more...)
 }
 
+// TestBuild types what the README says before the program can be called by its name, in this repository's folder.
+func TestBuild(t *testing.T) {
+	_, section, _ := strings.Cut(pages(t)["README.md"], "## Build\n")
+	steps := blocks(section, "sh")
+	if len(steps) == 0 {
+		t.Fatal("the README does not say how to build")
+	}
+	root, err := filepath.Abs(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "cd '"+root+"'\n"+steps[0]+"command -v worker && worker version")
+	out, err := cmd.CombinedOutput()
+	if want := filepath.Join(root, "bin", "worker") + "\nworker "; err != nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v, want %q in\n%s", err, want, out)
+	}
+}
+
 // TestQuickStart does what the README says, in its terminals.
 func TestQuickStart(t *testing.T) {
 	_, section, found := strings.Cut(pages(t)["README.md"], "## Quick start\n")
-	section, _, ends := strings.Cut(section, "\n### ")
+	section, _, ends := strings.Cut(section, "\n### From Python")
 	steps := blocks(section, "sh")
 	if !found || !ends || len(steps) != 4 {
 		t.Fatalf("the README's quick start has other steps: %q", steps)
@@ -149,9 +167,10 @@ func TestQuickStart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	out := succeeds(t, append(env, "WORKER_EMBEDDED_ADDR="+at.Host), shellCommands(steps[2])[0]...)
-	if !strings.Contains(out, "succeeded") {
-		t.Errorf("worker submit --wait: %s", out)
+	for _, words := range shellCommands(steps[2]) {
+		if out := succeeds(t, append(env, "WORKER_EMBEDDED_ADDR="+at.Host), words...); !strings.Contains(out, "succeeded") {
+			t.Errorf("%q: %s", words, out)
+		}
 	}
 
 	fourth := shellCommands(steps[3])
@@ -170,7 +189,7 @@ func TestQuickStart(t *testing.T) {
 	if _, err := js.Publish(t.Context(), words[len(words)-2], []byte(words[len(words)-1])); err != nil {
 		t.Fatal(err)
 	}
-	if r := finalResult(t, js, "INC-4711-1", 1); r.Outcome != message.Succeeded {
+	if r := finalResult(t, js, "INC-4711-2", 1); r.Outcome != message.Succeeded {
 		t.Errorf("what was published with nats pub ended %s: %+v", r.Outcome, r.Error)
 	}
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
 )
 
@@ -37,7 +38,8 @@ const referenceHead = `<!-- Generated from internal/config/settings.go by "make 
 # Configuration
 
 Every setting is a flag, an environment variable and a key in the YAML file that ` + "`--config FILE`" + ` names.
-The flag comes before the variable, the variable before the file, the file before the default.
+The flag comes before the variable, the variable before the file, the file before the context of the nats command that
+` + "`NATS_CONTEXT`" + ` names, that before the default.
 An empty variable or key counts as not given. A variable in NAME_LIKE_THIS without ` + "`WORKER_`" + ` is the flag
 in kebab-case and the key in snake_case:
 
@@ -48,7 +50,7 @@ in kebab-case and the key in snake_case:
 Every mistake is listed at once, with exit status 2, and nothing is started. Unknown and repeated keys in the file are
 mistakes too, and so is a variable that is one of these but for a slip: a letter more, less or other, or two swapped.
 Other variables that begin with ` + "`WORKER_` or `DEFENDER_`" + ` and are not here are warned of, those aside that Kubernetes
-injects for a Service. Each command reads and checks only the settings that its ` + "`--help`" + ` shows.
+injects for a Service. Each command reads and checks only the settings that its ` + "`--help`" + ` names.
 
 A duration is a number with its unit: ` + "`500ms`, `30s`, `5m`, `24h`" + `.
 Secrets have no flag, since other people on the machine can read a command line. Each can be put into a file instead,
@@ -59,8 +61,9 @@ named by the variable that ends in ` + "`_FILE`" + `; setting both is a mistake.
 const referenceTraces = `
 ## Traces
 
-OpenTelemetry's variables, for ` + "`worker run`" + `, as its [specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/)
-has them; they have no flag and no key. [observability.md](observability.md#traces) says what is traced.
+OpenTelemetry's variables, for ` + "`worker run`" + `, as its
+[specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) has them; they have
+no flag and no key. [observability.md](observability.md#traces) says what is traced.
 
 | variable | default | meaning |
 |---|---|---|
@@ -84,7 +87,7 @@ func reference() string {
 			group = s.Group
 			fmt.Fprintf(&b, "\n## %s\n\n", groupOf(s).Title)
 			if text := groupOf(s).Description; text != "" {
-				b.WriteString(text + "\n\n")
+				b.WriteString(strings.Join(session.Wrap(text, 120), "\n") + "\n\n")
 			}
 			b.WriteString("| variable | flag | key | default | meaning |\n|---|---|---|---|---|\n")
 		}

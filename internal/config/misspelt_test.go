@@ -28,7 +28,7 @@ func TestMisspelt(t *testing.T) {
 		{"what it is meant", "WORKER_DRY_RUN=true NATS_KEY=f NATS_NKEY=f", "", false},
 		{"two slips", "WORKER_DRYY_RUUN=true", "", true},
 		{"another name", "DEFENDER_PORTAL=x", "", true},
-		{"of the nats command, which is not read here", "NATS_TIMEOUT=5s NATS_SOCKS_PROXY=x NATS_COLOR=red NATS_CONTEXT=x", "", false},
+		{"of the nats command, which is not read here", "NATS_TIMEOUT=5s NATS_SOCKS_PROXY=x NATS_COLOR=red", "", false},
 		{"a URL by another name", "NATS_URI=nats://a", "NATS_URL", false},
 		{"of another program, beside ours", "NATS_URI=nats://a NATS_URL=nats://a", "", false},
 		{"a Service named nats", "NATS_SERVICE_HOST=10.0.0.1 NATS_SERVICE_PORT=4222 NATS_SERVICE_PORT_CLIENT=4222 NATS_PORT=tcp://10.0.0.1:4222 " +
@@ -54,7 +54,7 @@ func TestMisspelt(t *testing.T) {
 // a slip of one of ours.
 func TestSettingsAreNotSlips(t *testing.T) {
 	settings := NewTable().Settings
-	others := strings.Fields(`NATS_TIMEOUT NATS_SOCKS_PROXY NATS_COLOR NATS_CONTEXT NATS_JS_DOMAIN NATS_JS_API_PREFIX NATS_JS_EVENT_PREFIX
+	others := strings.Fields(`NATS_TIMEOUT NATS_SOCKS_PROXY NATS_COLOR NATS_JS_DOMAIN NATS_JS_API_PREFIX NATS_JS_EVENT_PREFIX
 		NATS_INBOX_PREFIX NATS_TLS_FIRST NATS_STEP_TIMEOUT NATS_HOST NATS_PORT NATS_SERVER NATS_USERNAME NATS_JWT NATS_SEED
 		AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET AZURE_CLIENT_SECRET_FILE AZURE_CLIENT_CERTIFICATE_PATH AZURE_CLIENT_CERTIFICATE_PASSWORD
 		AZURE_FEDERATED_TOKEN_FILE AZURE_AUTHORITY_HOST AZURE_TOKEN_CREDENTIALS AZURE_LOG_LEVEL OTEL_LOG_LEVEL OTEL_SERVICE_NAME OTEL_SDK_DISABLED`)

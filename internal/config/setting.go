@@ -62,6 +62,9 @@ func newSetting(tag reflect.StructTag, value reflect.Value, group string) *Setti
 	return s
 }
 
+// context is the key of a nats command's context that says the same, "" if there is none.
+func (s *Setting) context() string { return s.tag.Get("context") }
+
 // Fallback says in words what the setting is when it isn't given.
 func (s *Setting) Fallback() string {
 	switch {

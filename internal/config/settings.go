@@ -22,6 +22,7 @@ import (
 //	unset    what an empty value means, for settings without a default
 //	file     help of a second setting, the variable with _FILE: the value is in that file
 //	oneof    the values there are
+//	context  the key of a nats command's context that says the same
 //	is       what a text must be: see parseText
 //	min max  bounds of a number or a duration, both allowed
 //
@@ -56,19 +57,20 @@ type Settings struct {
 // NATS says which broker and how to sign in. Empty means not given; at most
 // one way of signing in is.
 type NATS struct {
-	URLs     []string `env:"NATS_URL" unset:"the embedded broker" help:"NATS servers, comma-separated."` // may carry user:password
-	Creds    string   `env:"NATS_CREDS" is:"file" help:"Credentials file (JWT and nkey seed) to sign in with."`
-	Nkey     string   `env:"NATS_NKEY" is:"file" help:"File with the nkey seed to sign in with."`
-	User     string   `env:"NATS_USER" help:"User name to sign in with."`
-	Password Secret   `env:"NATS_PASSWORD" help:"Password of NATS_USER." file:"File with the password."`
-	Token    Secret   `env:"NATS_TOKEN" help:"Token to sign in with." file:"File with the token."`
-	CA       string   `env:"NATS_CA" is:"file" unset:"the system's certificates" help:"File with the certificates (PEM) that the server's is checked against."`
-	Cert     string   `env:"NATS_CERT" is:"file" help:"File with the client certificate (PEM); needs NATS_KEY."`
-	Key      string   `env:"NATS_KEY" is:"file" help:"File with the key (PEM) of NATS_CERT."`
+	URLs     []string `env:"NATS_URL" context:"url" unset:"the embedded broker" help:"NATS servers, comma-separated."` // may carry user:password
+	Creds    string   `env:"NATS_CREDS" context:"creds" is:"file" help:"Credentials file (JWT and nkey seed) to sign in with."`
+	Nkey     string   `env:"NATS_NKEY" context:"nkey" is:"file" help:"File with the nkey seed to sign in with."`
+	User     string   `env:"NATS_USER" context:"user" help:"User name to sign in with."`
+	Password Secret   `env:"NATS_PASSWORD" context:"password" help:"Password of NATS_USER." file:"File with the password."`
+	Token    Secret   `env:"NATS_TOKEN" context:"token" help:"Token to sign in with." file:"File with the token."`
+	CA       string   `env:"NATS_CA" context:"ca" is:"file" unset:"the system's certificates" help:"File with the certificates (PEM) that the server's is checked against."`
+	Cert     string   `env:"NATS_CERT" context:"cert" is:"file" help:"File with the client certificate (PEM); needs NATS_KEY."`
+	Key      string   `env:"NATS_KEY" context:"key" is:"file" help:"File with the key (PEM) of NATS_CERT."`
 
-	Domain      string `env:"NATS_JS_DOMAIN" is:"domain" unset:"the server's own" help:"JetStream domain that has, or is to have, the streams."`
-	TLSFirst    bool   `env:"NATS_TLS_FIRST" default:"false" help:"Begin with the TLS handshake, for a server with handshake_first."`
-	InboxPrefix string `env:"NATS_INBOX_PREFIX" is:"prefix" unset:"_INBOX" help:"Begins the subjects of answers, for a user that may subscribe to these alone."`
+	Domain      string `env:"NATS_JS_DOMAIN" context:"jetstream_domain" is:"domain" unset:"the server's own" help:"JetStream domain that has, or is to have, the streams."`
+	TLSFirst    bool   `env:"NATS_TLS_FIRST" context:"tls_first" default:"false" help:"Begin with the TLS handshake, for a server with handshake_first."`
+	Context     string `env:"NATS_CONTEXT" help:"Context of the nats command, its name or its file. What it says counts where flags, variables and the --config file say nothing."`
+	InboxPrefix string `env:"NATS_INBOX_PREFIX" context:"inbox_prefix" is:"prefix" unset:"_INBOX" help:"Begins the subjects of answers, for a user that may subscribe to these alone."`
 }
 
 // Embedded says where the embedded broker is.
@@ -155,22 +157,25 @@ type Log struct {
 }
 
 // Group is a group of settings, by which commands say what they use.
-type Group struct{ Key, Title, Description string }
+type Group struct {
+	Key, Title, Description string
+	Shared                  bool // by the commands that only talk to the broker
+}
 
 // Groups are in the order of the help.
 func Groups() []Group {
 	return []Group{
-		{Key: "broker", Title: "Broker", Description: "As the nats command reads them."},
-		{Key: "embedded", Title: "Embedded broker", Description: "Commands other than run, demo and simulate find a running worker's broker here when NATS_URL is empty."},
-		{Key: "names", Title: "Subjects, streams and consumer"},
-		{Key: "provisioning", Title: "Provisioning and storage"},
+		{Key: "broker", Title: "Broker", Description: "As the nats command reads them.", Shared: true},
+		{Key: "embedded", Title: "Embedded broker", Description: "Commands other than run, demo and simulate find a running worker's broker here when NATS_URL is empty.", Shared: true},
+		{Key: "names", Title: "Subjects, streams and consumer", Shared: true},
+		{Key: "provisioning", Title: "Provisioning and storage", Shared: true},
 		{Key: "work", Title: "Carrying out requests"},
-		{Key: "budget", Title: "Call budget"},
+		{Key: "budget", Title: "Call budget", Shared: true},
 		{Key: "following", Title: "Following actions"},
 		{Key: "acceptance", Title: "Which requests are carried out"},
 		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST."},
 		{Key: "admin", Title: "Admin server"},
 		{Key: "intake", Title: "HTTP intake", Description: "Of `worker intake` alone."},
-		{Key: "log", Title: "Log"},
+		{Key: "log", Title: "Log", Shared: true},
 	}
 }

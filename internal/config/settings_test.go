@@ -55,7 +55,7 @@ const (
 	seed    = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 )
 
-// TestDefaults holds every variable of the contract against its default.
+// TestDefaults holds every variable against its default.
 func TestDefaults(t *testing.T) {
 	got, mistakes := load(t, nil)
 	if len(mistakes) > 0 {

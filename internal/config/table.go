@@ -40,7 +40,8 @@ type Mistake struct {
 }
 
 // Load merges and checks everything and returns every mistake, those of the file first. A setting is given on the
-// command line, else in the environment, else in the file, else it has its default. An empty variable or key counts as
+// command line, else in the environment, else in the file, else in the context of the nats command that those name, else it
+// has its default. An empty variable or key counts as
 // not given.
 func (t *Table) Load(given Given) (Settings, []Mistake) {
 	var file map[string]fileValue
@@ -62,6 +63,7 @@ func (t *Table) Load(given Given) (Settings, []Mistake) {
 			s.give(v.text, fmt.Sprintf("in %s, line %d", *given.File, v.line))
 		}
 	}
+	t.natsContext(lookup)
 	for _, s := range t.Settings {
 		t.fill(s)
 	}

@@ -49,7 +49,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// classOf is the table as design and contract have it, for codes that mean nothing special.
+// classOf is the table as ARCHITECTURE.md has it, for codes that mean nothing special.
 func classOf(status int, op string, defender, fresh, accepted bool) Class {
 	switch {
 	case status == 429:

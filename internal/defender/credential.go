@@ -68,7 +68,8 @@ func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 		a.limit = 20 * time.Minute // a person has to act
 	}
 	if a.held, err = a.build(); err != nil {
-		return nil, fmt.Errorf("DEFENDER_AUTH=%s: %w", cfg.Mode, errors.New(redact(err.Error(), a.secrets...)))
+		text := strings.ReplaceAll(err.Error(), "\n", "; ") // of several that are joined
+		return nil, fmt.Errorf("DEFENDER_AUTH=%s: %w", cfg.Mode, errors.New(redact(text, a.secrets...)))
 	}
 	return a, nil
 }

@@ -107,6 +107,9 @@ type Error struct {
 
 // Error says everything in one line.
 func (e *Error) Error() string {
+	if e.Op == opToken && e.Code == codeToken { // the operation, the class and the code say the same
+		return "no token for Defender: " + e.Message
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "defender %s: %s: ", e.Op, e.Class)
 	if e.StatusCode != 0 {

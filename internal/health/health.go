@@ -1,5 +1,5 @@
 // Package health names the conditions that keep waiting requests from being called, or accepted actions from being followed
-// (contract §6.4). It has one table of them, so that /readyz, /status, `worker status`, `worker why`, the page, the metric
+// (README, promise 4). It has one table of them, so that /readyz, /status, `worker status`, `worker why`, the page, the metric
 // unrestrict_condition, the alerts and the runbook say the same by the same name. It imports nothing of ours, and decides
 // nothing about requests: each part says what it sees, and internal/service gathers it.
 package health

@@ -179,7 +179,7 @@ var table = []Row{
 	},
 	{
 		Code: StreamFull, Stops: true,
-		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be told. What is decided already waits in the ledger",
+		Means:  "The stream of results, the one of dead letters or the audit trail is full and takes no new message (discard new). Nothing more is called, because what comes of it could not be published. What is decided already waits in the ledger",
 		Remedy: "make room, or raise the limit that the message names: `nats stream edit`. The audit trail can't be purged, its limit must be raised",
 		Ends:   "when there is room, within 10 s",
 	},
@@ -293,7 +293,7 @@ var table = []Row{
 	},
 	{
 		Code: HeldElsewhere, Holds: Calls,
-		Means:  "Requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor handed back: they come to a replica only when the consumer's `ack_wait` is over, or never if he acknowledges them",
+		Means:  "Requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor nakked: they come to a replica only when the consumer's `ack_wait` is over, or never if he acknowledges them",
 		Remedy: "find out who pulls from the worker's consumer (`nats consumer info`, the server's connections), and take the permission away. `nats consumer edit` with `--wait=20s` has them delivered again at once where `ack_wait` is longer",
 		Ends:   "when they are delivered again or acknowledged, within 10 s",
 	},

@@ -19,7 +19,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What a target gets (contract §10).
+// What a target gets (docs/intake.md).
 const (
 	callWithin  = 20 * time.Second
 	callAgain   = 5 * time.Second // doubling

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"time"
@@ -74,6 +75,9 @@ func who(s config.Settings, log *zap.Logger) (*clients.Set, error) {
 		return set, nil
 	}
 	set, err := clients.Load(s.Intake.ClientsFile, log)
+	if unread, ok := errors.AsType[*fs.PathError](err); ok {
+		err = unread.Err // the path is named here
+	}
 	if err != nil {
 		return nil, config.BadInput("WORKER_INTAKE_CLIENTS_FILE (--intake-clients-file) %s:\n%w", s.Intake.ClientsFile, err)
 	}
@@ -83,7 +87,7 @@ func who(s config.Settings, log *zap.Logger) (*clients.Set, error) {
 // Limits of what clients can hold.
 const (
 	readHeader  = 10 * time.Second
-	readWhole   = 30 * time.Second // a request that is not whole by then is ended (contract §10)
+	readWhole   = 30 * time.Second // a request that is not whole by then is ended (docs/intake.md)
 	writeWithin = maxPrefer + 30*time.Second
 	idle        = 2 * time.Minute
 	maxHeaders  = 32 << 10

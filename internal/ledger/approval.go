@@ -6,7 +6,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Approval is what a run awaits before its call (contract §9). The policy of the moment says how many of whom; what stands
+// Approval is what a run awaits before its call (docs/messages.md, orders). The policy of the moment says how many of whom; what stands
 // here is as it was asked last.
 type Approval struct {
 	Required  int       `json:"required"`

@@ -74,7 +74,7 @@ type Saved struct {
 	Err      error
 }
 
-// Retention is how long the ledger remembers a request after its end (contract §3): for longer than a signature may last, by
+// Retention is how long the ledger remembers a request after its end (docs/messages.md): for longer than a signature may last, by
 // whatever the replicas' clocks may differ.
 const Retention = message.MaxSignFor + time.Hour
 

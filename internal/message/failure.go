@@ -6,7 +6,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Codes of the worker's own (contract §4).
+// Codes of the worker's own (docs/messages.md).
 const (
 	CodeIDConflict      = "idConflict"
 	CodeExpired         = "expired"

@@ -44,7 +44,7 @@ type Order struct {
 	// By and Key are who signed it, by name and public nkey; "" where no signers are configured. Via is the client of worker
 	// intake that it came from; "" if it came by another way.
 	By, Key, Via string
-	// Of approve and deny what was signed, where, and the signature: others can verify it (contract §9).
+	// Of approve and deny what was signed, where, and the signature: others can verify it (docs/messages.md, orders).
 	Subject, Text, Signature string
 
 	Ref    string    // STREAM:SEQ

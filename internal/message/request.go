@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a request (contract: docs/messages.md).
+// Limits of a request (docs/messages.md).
 const (
 	MaxPayload  = 64 << 10 // bytes of a request message
 	maxComment  = 4000     // characters, that is Unicode code points

@@ -15,7 +15,7 @@ type Fault struct {
 	Since  time.Time
 }
 
-// Breaker is the circuit breaker of one replica (contract §6.4: the system pause). A fault trips it. While it is open, one
+// Breaker is the circuit breaker of one replica (README, promise 4: the system pause). A fault trips it. While it is open, one
 // message at a time is let through as a probe, with a growing delay. An answer that shows that the fault is gone resets it.
 // The operator's pause and the budget are not its concern.
 type Breaker struct {

@@ -27,8 +27,7 @@ const (
 	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked: each
 	// time costs a call of the budget.
 	maxStale = 3
-	// notFoundTwice is how far apart two 404 must be to count: a valid machine now and then answers one (defender-api,
-	// "reported as transient").
+	// notFoundTwice is how far apart two 404 must be to count: a valid machine now and then answers one.
 	notFoundTwice = 5 * time.Second
 )
 

@@ -60,7 +60,7 @@ func takenBack(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.Cancelled, why, false), step{do: doPublish}
 }
 
-// heldFor is how long a row of a paused batch stays away: it goes on within a minute of the resume (contract §9).
+// heldFor is how long a row of a paused batch stays away: it goes on within a minute of the resume (docs/messages.md, orders).
 const heldFor = time.Minute
 
 const causeHeld = "held"

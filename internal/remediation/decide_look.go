@@ -8,7 +8,7 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (contract §2).
+// lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (docs/configuration.md).
 var lookAfter = [...]time.Duration{1, 3, 6}
 
 // lookAt is when the run's next look is due. The last one is not before the call has timed out, which may have left as late as

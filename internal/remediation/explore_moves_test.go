@@ -293,20 +293,20 @@ func (x *explorer) post(u universe, i int, say sayer) {
 			wrong := ""
 			for _, f := range u.flights {
 				if f.at == pending || f.at == carriedOut {
-					wrong = "contract 6.2: called again while an earlier call may take place"
+					wrong = "promise 2: called again while an earlier call may take place"
 				}
 			}
 			if u.effects > 0 {
-				wrong = "contract 6.2: called again behind a call that took place"
+				wrong = "promise 2: called again behind a call that took place"
 			}
 			if u.asks == 1 {
-				wrong = "contract 9: called without approval"
+				wrong = "orders: called without approval"
 			}
 			if u.denied > 2 {
-				wrong = "contract 9: called longer after the denial than an intent may be old"
+				wrong = "orders: called longer after the denial than an intent may be old"
 			}
 			if u.ordered > 2 {
-				wrong = "contract 9: called longer after the order than an intent may be old"
+				wrong = "orders: called longer after the order than an intent may be old"
 			}
 			x.emit(x.name("r%d: sends the POST", i), n, wrong)
 			return

@@ -103,9 +103,9 @@ func (u *universe) publish(e rec, marked bool) (wrong string) {
 	ledger := rec{state: u.ledger.state, action: u.ledger.action, outcome: u.ledger.outcome}
 	switch {
 	case u.told != rec{} && u.told != result:
-		wrong = fmt.Sprintf("contract 6.1: a second final result: %s behind %s", outcomes[e.outcome], outcomes[u.told.outcome])
+		wrong = fmt.Sprintf("promise 1: a second final result: %s behind %s", outcomes[e.outcome], outcomes[u.told.outcome])
 	case ledger != result && !marked:
-		wrong = "contract 6.1: published, and not durable"
+		wrong = "promise 1: published, and not durable"
 	}
 	u.told = result
 	return wrong
@@ -115,13 +115,13 @@ func (u *universe) publish(e rec, marked bool) (wrong string) {
 func (u universe) wrong() string {
 	switch {
 	case u.effects > 1:
-		return "contract 6.2: carried out twice"
+		return "promise 2: carried out twice"
 	case outcomes[u.ledger.outcome] == message.Rejected && u.effects > 0:
-		return "contract 6.1: rejected, and carried out"
+		return "promise 1: rejected, and carried out"
 	case outcomes[u.ledger.outcome] == message.Cancelled && u.effects > 0:
-		return "contract 9: taken back before its call, and carried out"
+		return "orders: taken back before its call, and carried out"
 	case u.told != rec{} && states[u.ledger.state] != ledger.StateFinal:
-		return "contract 6.1: a final result, and the run goes on"
+		return "promise 1: a final result, and the run goes on"
 	}
 	return ""
 }

@@ -15,11 +15,11 @@
 // Of the API: a call takes effect within the time-out of an exchange from its first byte, or never, whoever still waits for
 // its answer; an action is listed as soon as it is there; the API refuses a call that it does not carry out.
 //
-// Of the worker: nothing comes between the check of the permit's age and the first byte (contract 6.2 says so). A process
+// Of the worker: nothing comes between the check of the permit's age and the first byte (promise 2 says so). A process
 // works at once, or freezes and goes on later. Left out: other requests for the machine, what never leaves it, stale reads
 // (decisions rest on writes), replays, the end of the time within which approval is awaited, and giving up by any other way than failed looks.
 //
-// It checks contract 6.1: one final result, durable before it is published, true to what the API did, and from everywhere a
+// It checks promise 1: one final result, durable before it is published, true to what the API did, and from everywhere a
 // way to the end; and 6.2: no call while an earlier one may take place or did.
 package remediation
 
@@ -62,7 +62,7 @@ func explore(r rules, first universe) (count int, trace []string, wrong string) 
 	}
 	// Nothing is lost: from everywhere there is a way to the end.
 	if lost := stuck(all, into); lost >= 0 {
-		return len(all), x.trail(all, from, lost, universe{}), "contract 6.1: from here no way leads to a final result and two acknowledgements"
+		return len(all), x.trail(all, from, lost, universe{}), "promise 1: from here no way leads to a final result and two acknowledgements"
 	}
 	return len(all), nil, ""
 }
@@ -157,7 +157,7 @@ func denying(u universe) universe {
 	return u
 }
 
-// The contract holds in every universe.
+// The promises hold in every universe.
 func TestExplore(t *testing.T) {
 	bounds := []universe{
 		start(1, 0, 1, 1, 0), start(2, 0, 0, 0, 0), start(0, 1, 1, 0, 0), start(0, 1, 0, 1, 0), start(1, 1, 0, 0, 0), start(0, 0, 0, 0, 1), beside(start(0, 1, 0, 0, 0)), beside(start(1, 0, 0, 0, 0)),
@@ -189,13 +189,13 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				e.Written = e.Written.Add(-time.Hour)
 				return d.next(e, f)
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"an intent whose machine was taken may have been followed by a call": {start(1, 0, 0, 0, 0), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				f.isHolder = false
 				return d.next(e, f)
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"who wants a message later leaves \"called\" as it is": {start(0, 0, 0, 0, 0), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				e, s := d.next(e, f)
@@ -204,7 +204,7 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return e, s
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"an unclear answer is looked for": {start(0, 1, 0, 0, 0), func(r *rules) {
 			r.answered = func(d decider, e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 				e, s := d.answered(e, a, f)
@@ -213,13 +213,13 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return e, s
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"three looks": {start(0, 1, 0, 0, 0), func(r *rules) {
 			r.looked = func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 				e.Looks = 2
 				return d.looked(e, found, f)
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"an early look that does not show the call counts for nothing": {start(0, 0, 0, 0, 0), func(r *rules) {
 			r.looked = func(d decider, e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 				if e.State == ledger.StateCalled {
@@ -227,7 +227,7 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return d.looked(e, found, f)
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"the last look not before the call has timed out": {start(0, 1, 0, 0, 0), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				if e.State == ledger.StateUnknown {
@@ -235,12 +235,12 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return d.next(e, f)
 			}
-		}, "6.2"},
+		}, "promise 2"},
 		"a look that began before it was due does not count": {beside(start(0, 1, 0, 0, 0)), func(r *rules) {
 			r.serves = func(look, need) bool { return true }
-		}, "6.2"},
-		"what was ordered is asked for right before the intent": {ordering(start(0, 0, 0, 1, 0)), func(r *rules) { r.deaf = true }, "9"},
-		"nothing is called before it is approved":               {approving(start(0, 0, 0, 0, 0)), func(r *rules) { r.deaf = true }, "9"},
+		}, "promise 2"},
+		"what was ordered is asked for right before the intent": {ordering(start(0, 0, 0, 1, 0)), func(r *rules) { r.deaf = true }, "orders"},
+		"nothing is called before it is approved":               {approving(start(0, 0, 0, 0, 0)), func(r *rules) { r.deaf = true }, "orders"},
 		"what may have been called is found out before it is denied": {denying(start(1, 0, 0, 0, 0)), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				if f.approval.denied != nil && (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) {
@@ -248,7 +248,7 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return d.next(e, f)
 			}
-		}, "6.1"},
+		}, "promise 1"},
 		"what may have been called is found out before it is taken back": {ordering(start(1, 0, 0, 0, 0)), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				if f.ordered.cancel != nil && (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) {
@@ -256,16 +256,16 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return d.next(e, f)
 			}
-		}, "9"},
-		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "6."},
-		"the call within its permit's time":   {start(0, 0, 0, 1, 0), func(r *rules) { r.unlimited = true }, "6.2"},
-		"compare and swap":                    {start(0, 0, 0, 0, 0), func(r *rules) { r.blind = true }, "6."},
-		"written before it is published":      {start(1, 0, 1, 0, 0), func(r *rules) { r.hasty = true }, "6.1"},
-		"published before it is acknowledged": {start(1, 0, 1, 0, 0), func(r *rules) { r.forward = true }, "6.1"},
-		"published before it is marked":       {start(1, 0, 1, 0, 0), func(r *rules) { r.marksFirst = true }, "6.1"},
+		}, "orders"},
+		"the intent before the call":          {start(1, 0, 0, 0, 0), func(r *rules) { r.unintended = true }, "promise "},
+		"the call within its permit's time":   {start(0, 0, 0, 1, 0), func(r *rules) { r.unlimited = true }, "promise 2"},
+		"compare and swap":                    {start(0, 0, 0, 0, 0), func(r *rules) { r.blind = true }, "promise "},
+		"written before it is published":      {start(1, 0, 1, 0, 0), func(r *rules) { r.hasty = true }, "promise 1"},
+		"published before it is acknowledged": {start(1, 0, 1, 0, 0), func(r *rules) { r.forward = true }, "promise 1"},
+		"published before it is marked":       {start(1, 0, 1, 0, 0), func(r *rules) { r.marksFirst = true }, "promise 1"},
 		"a late answer overrules no decision": {start(0, 1, 0, 1, 0), func(r *rules) {
 			r.merged = func(mine, theirs ledger.Entry) (ledger.Entry, bool) { return mine, true }
-		}, "6."},
+		}, "promise "},
 		"only what is followed ends by being followed": {start(0, 0, 0, 0, 0), func(r *rules) {
 			r.sighted = func(d decider, e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step) {
 				if e.State == ledger.StateFinal {
@@ -273,14 +273,14 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 				}
 				return d.observed(e, s, timeout, now)
 			}
-		}, "6.1"},
+		}, "promise 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := theRules()
 			m.without(&r)
 			count, trace, wrong := explore(r, m.first)
 			t.Logf("%d universes; %s:\n%s", count, wrong, strings.Join(trace, "\n"))
-			if !strings.Contains(wrong, "contract "+m.finds) {
+			if !strings.Contains(wrong, m.finds) {
 				t.Errorf("found: %q", wrong)
 			}
 		})

@@ -29,7 +29,7 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// setup is how a world begins. The zero value: one replica, no limits, the defaults of the contract.
+// setup is how a world begins. The zero value: one replica, no limits, the defaults of docs/configuration.md.
 type setup struct {
 	api      defendersim.Config              // every machine exists; no limits unless given
 	replicas int                             // 0: 1; negative: none

@@ -16,7 +16,7 @@ const (
 )
 
 const (
-	// guardGood is how long one look of the guard serves the calls that follow it (contract, WORKER_GUARD_AFTER). A call
+	// guardGood is how long one look of the guard serves the calls that follow it (docs/policy.md, old requests). A call
 	// begins up to StartLimit after the guard let it through.
 	guardGood = 15 * time.Second
 	// guardAhead is how old a look may be when a call is not granted yet: a grant is waited for up to 5 s.

@@ -9,7 +9,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Metrics are the counters of what becomes of requests (contract §7).
+// Metrics are the counters of what becomes of requests (docs/observability.md).
 type Metrics struct {
 	requests    *prometheus.CounterVec
 	duration    *prometheus.HistogramVec

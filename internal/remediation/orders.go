@@ -52,7 +52,7 @@ func storedAt(d message.Delivery) spot { return spot{d.Sequence, d.Published.Uni
 const OrdersFor = message.MaxSignFor
 
 // orderFresh is how long ago a look at the stream may have begun for calls to be made: an order counts from 5 s after it was
-// stored (contract §9), and a call leaves some time after it was last asked whether it may.
+// stored (docs/messages.md, orders), and a call leaves some time after it was last asked whether it may.
 const orderFresh = 5 * time.Second
 
 // CodeRepeated is of an order whose signed bytes came before.

@@ -9,7 +9,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// replay is the dead letter that a message asks to be carried out again (contract §5).
+// replay is the dead letter that a message asks to be carried out again (docs/messages.md).
 type replay struct {
 	seq   uint64 // 0: the message is no replay
 	found bool   // the dead letter is still there

@@ -96,7 +96,7 @@ const (
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
-	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (contract, WORKER_GUARD_AFTER)
+	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (docs/policy.md, old requests)
 	publishWorkers = 16
 	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
 	// which something is wrong with the list alone, not for speed.

@@ -15,7 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Message is the payload of a request, contract §3.
+// Message is the payload of a request, docs/messages.md.
 type Message struct {
 	MachineID   string          `json:"machineId"`
 	Comment     string          `json:"comment"`

@@ -82,7 +82,7 @@ func DeploymentStatus(ctx context.Context, b *broker.Broker, tally *broker.Tally
 	return statusOf(ctx, b, o, tally, s)
 }
 
-// statusOf makes the object of contract §1. It is healthy while nothing stops any replica and one runs at least.
+// statusOf makes the object of docs/commands.md. It is healthy while nothing stops any replica and one runs at least.
 func statusOf(ctx context.Context, b *broker.Broker, o broker.Overview, tally *broker.Tally, s config.Settings) (admin.Status, error) {
 	line, err := LookAtLine(ctx, b, o, s)
 	if err != nil {
@@ -127,7 +127,7 @@ func statusOf(ctx context.Context, b *broker.Broker, o broker.Overview, tally *b
 	return status, nil
 }
 
-// paused is what stops the deployment in contract §1's form: the operator, else the first fault; nil: nothing does, or
+// paused is what stops the deployment in the form of docs/commands.md: the operator, else the first fault; nil: nothing does, or
 // nobody is there to be stopped.
 func paused(operator *broker.Pause, stop []health.Condition) *admin.Pause {
 	if operator != nil {

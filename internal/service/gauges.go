@@ -10,7 +10,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// gauges are the metrics of contract §7 that no package owns.
+// gauges are the metrics of docs/observability.md that no package owns.
 func (s *Service) gauges() []prometheus.Collector {
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "unrestrict_queue_pending", Help: "Requests in the stream that nobody has in hand; -1 while the broker does not answer.",

@@ -7,7 +7,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Place is where a request waits and when its call is expected: the object `queue` of contract §8, the same wherever a waiting
+// Place is where a request waits and when its call is expected: the object `queue` of docs/lanes.md, the same wherever a waiting
 // request is shown. Either both times are there, or why they are not.
 type Place struct {
 	Lane        message.Lane `json:"lane"`

@@ -67,7 +67,7 @@ func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger,
 		Addr: s.Admin.Addr, Token: s.Admin.Token.Reveal(), Gatherer: registry, Level: &level,
 	}, w.sources(), log)
 	if err != nil {
-		return nil, fmt.Errorf("admin server: %w", err)
+		return nil, err
 	}
 	return w, nil
 }
@@ -85,7 +85,7 @@ func RandomID() string {
 func (s *Service) listen() error {
 	addr, err := s.admin.Listen()
 	if err != nil {
-		return fmt.Errorf("admin server (WORKER_ADMIN_ADDR): %w", err)
+		return fmt.Errorf("WORKER_ADMIN_ADDR: %w", err)
 	}
 	s.AdminAddr = addr
 	s.Log.Info("admin server listens", zap.String("addr", addr.String()))
@@ -100,13 +100,13 @@ func (s *Service) Open(ctx context.Context) error {
 	cfg.OnWait, cfg.SyncInterval = s.waitFor, s.SyncInterval
 	b, err := broker.Open(ctx, cfg, s.Log)
 	if err != nil {
-		return fmt.Errorf("broker: %w", err)
+		return err
 	}
 	if err := b.Provision(ctx); err != nil {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), CloseIn)
 		defer cancel()
 		_ = b.Close(last) // the error that matters is Provision's
-		return fmt.Errorf("broker: %w", err)
+		return err
 	}
 	if small := b.SmallPayload(); small != "" {
 		s.Log.Warn("the broker takes small messages alone", zap.String("what", small))

@@ -133,7 +133,7 @@ func verifyTrail(ctx context.Context, env *session.Env, kept trail.Kept, signers
 
 // Cmd is `worker audit`.
 type Cmd struct {
-	Verify VerifyCmd `cmd:"" help:"Walk the audit trail and name the first record that was altered or is missing."`
+	Verify VerifyCmd `cmd:"" help:"Name the first record that was altered or is missing."`
 	Export ExportCmd `cmd:"" help:"Write the audit trail as JSON lines."`
 }
 

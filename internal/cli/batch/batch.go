@@ -3,8 +3,8 @@ package batch
 
 // Cmd is `worker batch`.
 type Cmd struct {
-	List   ListCmd   `cmd:"" help:"List batches, the one to which something happened last first."`
-	Show   ShowCmd   `cmd:"" help:"Show how far a batch is, its first failures, and when its last row is expected to be called."`
-	Pause  PauseCmd  `cmd:"" help:"Hold back a batch's rows that were not called; others are not touched."`
+	List   ListCmd   `cmd:"" help:"List batches, the one that changed last first."`
+	Show   ShowCmd   `cmd:"" help:"Show how far a batch is, its failures and expected end."`
+	Pause  PauseCmd  `cmd:"" help:"Hold back a batch's rows that were not called, no others."`
 	Resume ResumeCmd `cmd:"" help:"Let a batch's rows go on."`
 }

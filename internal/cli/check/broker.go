@@ -104,9 +104,17 @@ func (k *Report) reach(ctx context.Context, addr string) (text, do string) {
 	case isDNS:
 		return "the name is not found: " + dns.Err, "correct the host in " + variable + ", or this machine's DNS"
 	case variable == "NATS_URL":
-		return err.Error(), "start the broker, correct NATS_URL, or open the way to it (firewall, network policy)"
+		return reason(err), "start the broker, correct NATS_URL, or open the way to it (firewall, network policy)"
 	}
-	return "nothing listens there: " + err.Error(), "start `worker run`, whose embedded broker this is, or set NATS_URL for another one"
+	return "nothing listens there: " + reason(err), "start `worker run`, whose embedded broker this is, or set NATS_URL for another one"
+}
+
+// reason is an error of dialling without the address, which is named beside it.
+func reason(err error) string {
+	if dial, ok := errors.AsType[*net.OpError](err); ok {
+		err = dial.Err
+	}
+	return err.Error()
 }
 
 // natsAddress is host and port of a server as nats.go reads it.

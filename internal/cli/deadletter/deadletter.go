@@ -198,7 +198,7 @@ func (l Letter) Hopeless(n broker.Names, now time.Time) string {
 type Cmd struct {
 	List   ListCmd   `cmd:"" help:"List the dead letters."`
 	Show   ShowCmd   `cmd:"" help:"Show dead letters with their payload and headers."`
-	Replay ReplayCmd `cmd:"" help:"Publish the requests of dead letters again, each as its next run."`
+	Replay ReplayCmd `cmd:"" help:"Publish their requests again, each as its next run."`
 	Drop   DropCmd   `cmd:"" help:"Delete dead letters."`
 }
 

@@ -65,7 +65,7 @@ func (l Letter) Advice() string {
 	if l.stuck != "" {
 		return "it can't be replayed: " + l.stuck
 	}
-	return "worker deadletter replay carries it out again"
+	return "worker deadletter replay publishes it again, to be judged anew"
 }
 
 // status is err, else exit status 1 if something was not done.

@@ -62,5 +62,5 @@ func Claiming(id, claimed string) string {
 	return id + " (claims " + claimed + ")"
 }
 
-// Remembered is how long the worker remembers an id after the request's end (contract §3).
+// Remembered is how long the worker remembers an id after the request's end (docs/messages.md).
 const Remembered = 7 * 24 * time.Hour

@@ -134,9 +134,9 @@ type Cmd struct {
 	Lane         string        `placeholder:"LANE" help:"Who goes first: urgent, normal or bulk (default: normal for one request, bulk for a file)."`
 	ReplyTo      string        `placeholder:"SUBJECT" help:"With --machine: a subject that gets this request's results too."`
 	Batch        string        `placeholder:"NAME" help:"Name of the batch, from which with the line each row's id is made (default: a digest of the file's content). The same file under the same name never has a row carried out twice."`
-	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too; end with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
+	Wait         bool          `help:"Follow the results to their final outcome, those of an earlier run of the same file too. Of one machine each is printed as it comes; a file ends with a table of counts and the failed rows. Exit status 1 if some did not succeed."`
 	Canary       int           `placeholder:"N" help:"With --file: publish the first N rows, wait for their final results, and go on with the others only while no more failed than --halt-on says."`
-	HaltOn       Limit         `placeholder:"N|N%%" help:"With --wait or --canary: halt the batch once more rows failed (failed, timedOut, rejected, abandoned) than this number, or than this share of those that are final, such as 25 or 5%% (default: 20%% with --canary, else never). Exit status 1; the same command goes on after the batch is resumed."`
+	HaltOn       Limit         `placeholder:"N|N%" help:"With --wait or --canary: halt the batch once more rows failed (failed, timedOut, rejected, abandoned) than this number, or than this share of those that are final, such as 25 or 5% (default: 20% with --canary, else never). Exit status 1; the same command goes on after the batch is resumed."`
 	Timeout      time.Duration `placeholder:"DURATION" help:"With --wait or --canary: stop waiting after this long, such as 10m or 2d, with exit status 1 (default: none)."`
 	Report       string        `placeholder:"FILE" help:"With --wait: write every row with its outcome to this CSV file."`
 	ValidateOnly bool          `help:"Check everything and publish nothing; needs no broker."`

@@ -101,7 +101,7 @@ func Local(dir string, log *zap.Logger) (s *Set, file string, err error) {
 	return s, file, nil
 }
 
-// lookEvery is how often the file is looked at: a change counts within 10 s (contract §10).
+// lookEvery is how often the file is looked at: a change counts within 10 s (docs/intake.md).
 const lookEvery = 2 * time.Second
 
 // Watch reads the file again when it changes, until ctx ends. One that is wrong leaves the last in force.

@@ -13,7 +13,7 @@ import (
 
 const (
 	sampleMachine = "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"
-	maxPayload    = 64 << 10 // bytes of a request (contract §3)
+	maxPayload    = 64 << 10 // bytes of a request (docs/messages.md)
 )
 
 // Sample is a message as somebody might publish it.
