@@ -29,7 +29,7 @@ type rendered struct {
 
 func newPage(src Sources, level *zap.AtomicLevel, l *limits) (*page, error) {
 	tmpl, err := template.New("page").Funcs(template.FuncMap{
-		"num": number, "text": text, "whole": Printable, "series": seriesOf, "mode": ModeText,
+		"num": number, "text": text, "whole": Printable, "series": seriesOf, "mode": ModeText, "prose": prose,
 	}).ParseFS(assets, "assets/*.html")
 	if err != nil {
 		return nil, err

@@ -197,10 +197,10 @@ func (d *PageDigest) waits(r message.Request, at time.Time) {
 	d.waiting = append(d.waiting, admin.ResultRow{
 		RequestID: r.ID, MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Outcome: stateQueued, State: "in the queue", Time: at,
 	})
-	d.waiting = slices.Delete(d.waiting, 0, max(len(d.waiting)-shownRequests, 0))
+	d.waiting = slices.Delete(d.waiting, 0, max(len(d.waiting)-shownWaiting, 0))
 }
 
-// requests are the latest, each once.
+// requests are the latest, each once; of those that wait a few, so that a bulk leaves room for what has become of others.
 func (d *PageDigest) requests() (rows []admin.ResultRow) {
 	known := map[string]bool{}
 	for _, r := range d.latest {

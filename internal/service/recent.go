@@ -16,6 +16,7 @@ import (
 const (
 	shown         = 12 // rows of failures, dead letters and batches
 	shownRequests = 25
+	shownWaiting  = 5 // of them
 )
 
 func resultRow(at time.Time, r message.Result) admin.ResultRow {
