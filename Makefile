@@ -145,6 +145,15 @@ check-nsc: ## Try deploy/nats/nsc.sh: needs nsc
 monitoring-test: ## Ask a real Prometheus for every expression of the alerts and the dashboard
 	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./internal/cli
 
+# Without npm the pictures are made all the same, and axe-core looks for nothing.
+AXE_VERSION = 4.14.1
+AXE = .bin/axe-core-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
+.PHONY: pictures
+pictures: ## Look at the status page in Chromium, make docs/pictures anew, and have axe-core find nothing
+	@[ -f $(AXE) ] || npm install --silent --no-save --no-package-lock --prefix .bin/axe-core-$(AXE_VERSION) axe-core@$(AXE_VERSION) || echo "pictures: npm could not install axe-core, which is skipped"
+	mkdir -p docs/pictures
+	PICTURES=$(CURDIR)/docs/pictures AXE=$$([ ! -f $(AXE) ] || echo $(CURDIR)/$(AXE)) $(GO) test -count 1 -v -timeout 10m -run '^TestBrowser$$' ./internal/cli
+
 # The parts are image, chart, compose and systemd; chart and compose need the image.
 .PHONY: deploy-test
 deploy-test: $(HELM) $(KUBECONFORM) $(NATS_SERVER) ## Run what is in deploy for real; PARTS="image chart" for some of it

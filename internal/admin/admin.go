@@ -47,15 +47,17 @@ type Sources struct {
 	Status func(ctx context.Context) (Status, error)
 	// Recent is for the page alone.
 	Recent func(ctx context.Context) (Recent, error)
-	// Find are the requests with that id, machine or ticket, newest first. One at a time is asked.
+	// Find are the requests with that id, machine or ticket, newest first.
 	Find func(ctx context.Context, what string) ([]ResultRow, error)
+	// Stories are what is known of the requests with that id, one for each whose it is. Of Find and Stories one is asked at a time.
+	Stories func(ctx context.Context, id string) ([]Story, error)
 }
 
 // limits bounds what clients can hold; tests shorten them.
 type limits struct {
 	readHeader, read, write, idle time.Duration
 	source                        time.Duration // one question to Sources
-	search                        time.Duration // the same, for Find
+	search                        time.Duration // the same, for Find and Stories
 	tick                          time.Duration // least time between two renderings
 	grace                         time.Duration // for answers under way at shutdown
 	connections                   int
@@ -77,7 +79,7 @@ func New(cfg Config, src Sources, log *zap.Logger) (*Server, error) {
 	if _, _, err := net.SplitHostPort(cfg.Addr); err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}
-	if src.Alive == nil || src.Conditions == nil || src.Status == nil || src.Recent == nil || src.Find == nil || cfg.Gatherer == nil {
+	if src.Alive == nil || src.Conditions == nil || src.Status == nil || src.Recent == nil || src.Find == nil || src.Stories == nil || cfg.Gatherer == nil {
 		return nil, errors.New("admin server: every source and the gatherer are required")
 	}
 	l := &limits{

@@ -31,6 +31,7 @@ type worker struct {
 	recent     Recent
 	found      map[string][]ResultRow
 	findErr    error
+	stories    map[string][]Story
 }
 
 func (w *worker) set(change func(*worker)) {
@@ -53,6 +54,11 @@ func (w *worker) sources() Sources {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			return w.found[what], w.findErr
+		},
+		Stories: func(_ context.Context, id string) ([]Story, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.stories[id], w.findErr
 		},
 	}
 }

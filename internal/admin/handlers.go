@@ -26,6 +26,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /{$}", s.index)
 	mux.HandleFunc("GET /fragment", s.fragment)
+	mux.HandleFunc("GET /request", s.request)
 	for _, name := range []string{"style.css", "page.js"} {
 		mux.HandleFunc("GET /assets/"+name, func(w http.ResponseWriter, r *http.Request) {
 			http.ServeFileFS(w, r, assets, "assets/"+name)
@@ -145,20 +146,11 @@ func (s *Server) search(r *http.Request) *search {
 	if found.What == "" {
 		return nil
 	}
-	select {
-	case s.finding <- struct{}{}:
-		defer func() { <-s.finding }()
-	default:
-		found.Err = "Somebody else searches just now; try again in a moment."
-		return found
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.limits.search)
-	defer cancel()
-	rows, err := s.src.Find(ctx, found.What)
-	if err != nil {
-		found.Err = "The search failed: " + err.Error()
-	}
-	found.Rows, found.More = rows[:min(len(rows), mostFound)], len(rows) > mostFound
+	found.Err = s.inTurn(r, func(ctx context.Context) error {
+		rows, err := s.src.Find(ctx, found.What)
+		found.Rows, found.More = rows[:min(len(rows), mostFound)], len(rows) > mostFound
+		return err
+	})
 	return found
 }
 

@@ -67,7 +67,9 @@ func TestStatus(t *testing.T) {
 	until := since.Add(time.Hour)
 	w := &worker{status: Status{
 		Paused: &Pause{Kind: KindOperator, Code: "paused", Reason: "freeze", Since: since, Until: &until}, WaitingForQuota: &QuotaWait{until}, Queue: Queue{Pending: 3, InFlight: 2, OldestSeconds: 1.5, Lanes: map[string]Lane{"bulk": {Pending: 4, OldestSeconds: 2.5}}},
-		Budget: []Window{{"minute", 100, 7}}, Followed: 4, DeadLetters: 5, Results: map[string]int{"succeeded": 6}, Version: "v1",
+		Budget: []Window{{Window: "minute", Limit: 100, Remaining: 7, FreesAt: since, FullAt: until}}, Followed: 4, DeadLetters: 5, Results: map[string]int{"succeeded": 6}, Version: "v1",
+		System:   System{API: "https://localhost", Lab: true, Tenant: "t", Account: "a", Broker: "nats://b", Mode: ModeLive, Streams: Streams{"R", "RR", "RD", "RC"}},
+		Replicas: []Replica{{ID: "i", Host: "h", Version: "v1", Mode: ModeLive, API: "https://localhost", Ready: true, Conditions: []string{}}},
 	}}
 	s := start(t, Config{}, w.sources(), nil)
 	check := func(want string) {
@@ -84,11 +86,14 @@ func TestStatus(t *testing.T) {
 	}
 	check(`{"healthy":false,"paused":{"kind":"operator","code":"paused","reason":"freeze","since":"2026-11-23T12:00:00Z","until":"2026-11-23T13:00:00Z"},` +
 		`"waitingForQuota":{"nextCallAt":"2026-11-23T13:00:00Z"},` +
-		`"queue":{"pending":3,"inFlight":2,"oldestSeconds":1.5,"lanes":{"bulk":{"pending":4,"oldestSeconds":2.5}}},"budget":[{"window":"minute","limit":100,"remaining":7}],` +
-		`"awaitingApproval":0,"followed":4,"deadLetters":5,"results":{"succeeded":6},"version":"v1","conditions":[]}`)
+		`"queue":{"pending":3,"inFlight":2,"oldestSeconds":1.5,"lanes":{"bulk":{"pending":4,"oldestSeconds":2.5}}},"budget":[{"window":"minute","limit":100,"remaining":7,"freesAt":"2026-11-23T12:00:00Z","fullAt":"2026-11-23T13:00:00Z"}],` +
+		`"awaitingApproval":0,"followed":4,"deadLetters":5,"results":{"succeeded":6},"version":"v1",` +
+		`"system":{"api":"https://localhost","lab":true,"tenant":"t","account":"a","broker":"nats://b","mode":"live","streams":{"requests":"R","results":"RR","deadLetters":"RD","orders":"RC"}},` +
+		`"replicas":[{"id":"i","host":"h","version":"v1","mode":"live","api":"https://localhost","ready":true,"conditions":[]}],"conditions":[]}`)
 	w.set(func(w *worker) { w.status = Status{Healthy: true, Version: "v1"} })
 	check(`{"healthy":true,"paused":null,"waitingForQuota":null,"queue":{"pending":0,"inFlight":0,"oldestSeconds":0,"lanes":{}},"budget":[],` +
-		`"awaitingApproval":0,"followed":0,"deadLetters":0,"results":{},"version":"v1","conditions":[]}`)
+		`"awaitingApproval":0,"followed":0,"deadLetters":0,"results":{},"version":"v1",` +
+		`"system":{"api":"","lab":false,"tenant":"","account":"","broker":"","mode":"","streams":{"requests":"","results":"","deadLetters":"","orders":""}},"replicas":[],"conditions":[]}`)
 	w.set(func(w *worker) { w.statusErr = errors.New("no responders") })
 	if code, body := s.get(t, "/status"); code != 503 || !strings.Contains(body, `"error": "no responders"`) {
 		t.Errorf("got %d %s", code, body)

@@ -9,8 +9,6 @@ import (
 	"go.uber.org/zap"
 )
 
-const shownRows = 12
-
 // page renders one fragment for all viewers, so that the worker and the broker
 // are asked once a tick however many look on.
 type page struct {
@@ -31,7 +29,7 @@ type rendered struct {
 
 func newPage(src Sources, level *zap.AtomicLevel, l *limits) (*page, error) {
 	tmpl, err := template.New("page").Funcs(template.FuncMap{
-		"num": number, "text": text, "series": seriesOf,
+		"num": number, "text": text, "whole": Printable, "series": seriesOf, "mode": ModeText, "prose": prose,
 	}).ParseFS(assets, "assets/*.html")
 	if err != nil {
 		return nil, err
@@ -75,6 +73,6 @@ func (p *page) render(ctx context.Context) (rendered, error) {
 	if err := p.tmpl.ExecuteTemplate(&out, "fragment.html", v); err != nil {
 		return rendered{}, err
 	}
-	p.at, p.last = time.Now(), rendered{title: v.Banner.Title, html: out.Bytes()}
+	p.at, p.last = time.Now(), rendered{title: v.Title(), html: out.Bytes()}
 	return p.last, nil
 }

@@ -20,22 +20,24 @@ import (
 )
 
 func TestPageShowsEverything(t *testing.T) {
-	now := time.Now()
+	now, day := time.Now(), time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	w := &worker{
 		status: Status{
-			Healthy: true, Conditions: []health.Condition{impairs("cannotList", "no permission to list")}, Queue: Queue{Pending: 12345, InFlight: 16, OldestSeconds: 8042}, Followed: 648, DeadLetters: 4,
-			Budget:  []Window{{"minute", 100, 38}, {"hour", 1500, 1204}, {"day", 0, 0}},
-			Results: map[string]int{"succeeded": 77, "failed": 2}, Version: "v9.8.7",
+			Healthy: true, Conditions: []health.Condition{impairs("cannotList", "no permission to list")}, Queue: Queue{Pending: 12345, InFlight: 17, OldestSeconds: 8042, Lanes: map[string]Lane{"bulk": {Pending: 12340, OldestSeconds: 8042, ExpectedAt: day.Add(time.Hour), LatestAt: day.Add(2 * time.Hour)}, "urgent": {Pending: 5, OldestSeconds: 3, Unavailable: "paused"}}}, Followed: 648, DeadLetters: 4,
+			Budget:  []Window{{Window: "minute", Limit: 100, Remaining: 38}, {Window: "hour", Limit: 1500, Remaining: 1204, FreesAt: day.Add(time.Minute), FullAt: day.Add(time.Hour)}, {Window: "day", Limit: 0, Remaining: 0}},
+			Results: map[string]int{"succeeded": 77, "failed": 2}, Version: "v9.8.7", AwaitingApproval: 3,
+			System:   System{API: "https://api.security.microsoft.com", Tenant: "contoso-tenant", Account: "SECURITY", Broker: "tls://nats.contoso.com", Mode: ModeLive, Streams: Streams{"R", "RR", "RD", "RC"}},
+			Replicas: []Replica{{ID: "ab12", Host: "pod-1", Version: "v9.8.7", Mode: ModeLive, Ready: true}, {ID: "cd34", Version: "v9.8.6", Mode: ModeDryRun, Conditions: []string{"token"}}},
 		},
 		recent: Recent{
-			Results:  []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
+			Requests: []ResultRow{{RequestID: "req-1", Run: 2, MachineID: strings.Repeat("ab", 20), Outcome: "failed", Code: "trackTimeout", Message: "not final", Time: now}},
 			Failures: []ResultRow{{RequestID: "req-0", MachineID: strings.Repeat("ef", 20), RequestedBy: "ann@contoso.com", Ticket: "INC-9", SignedBy: "soar", Outcome: "failed", Code: "actionFailed", Message: "errorHResult 0x80004005", Time: now}},
 			Batches: []Batch{
 				{Name: "monday", Outcomes: map[string]int{"succeeded": 1200, "failed": 3}, Followed: 40, Waiting: 757},
 				{Name: "sunday", Waiting: 10000, AtLeast: true},
 			},
-			EmptyAt:      now.Add(30 * time.Second),
-			DeadLetters:  []DeadLetterRow{{Sequence: 90, Attempts: 1, ResultRow: ResultRow{RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
+			Awaiting:     []ResultRow{{RequestID: "req-3", Outcome: "awaitingApproval", State: "waiting for approval", Message: "2 of ann, ben", Time: now}},
+			DeadLetters:  []DeadLetterRow{{Sequence: 91, ResultRow: ResultRow{RequestID: "req-4", Code: "policy", Time: now}}, {Sequence: 90, Attempts: 1, Stuck: "publish a corrected request", ResultRow: ResultRow{RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
 			ActionsByAge: []Bucket{{"under 1 h", 640}, {"over 1 h", 8}},
 			PerMinute:    []Point{{now, map[string]int{"succeeded": 5, "abandoned": 1}}},
 		},
@@ -47,12 +49,16 @@ func TestPageShowsEverything(t *testing.T) {
 		t.Errorf("got %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
 	for _, want := range []string{
-		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">16<", ">648<", ">4<",
+		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">17<", ">648<", ">79<",
+		"https://api.security.microsoft.com, tenant contoso-tenant, account SECURITY", "tls://nats.contoso.com", "R, RR, RD, RC", "pod-1", "<bdi>cd34", "v9.8.6", "dry run", "takes no requests: token",
+		"For somebody to decide", "Dead letters: the latest of 4", "<code>worker deadletter replay --seq 91</code>", "publish a corrected request</bdi>. Then <code>worker deadletter drop --seq 90</code>",
+		"Awaiting approval: the longest of 3", "waiting for approval", `<a href="request?id=req-1">`,
+		`<td>12,340</td><td>2h14m</td><td><time datetime="2026-11-23T13:00Z">Nov 23, 13:00</time> <small>at the latest`, "when the pause ends", `all of them at <time datetime="2026-11-23T13:00:00Z">13:00:00`,
 		`role="meter" aria-label="Left in the minute" aria-valuemin="0" aria-valuemax="100" aria-valuenow="38"`,
 		"1,204 of 1,500", "no limit", "under 1 h", `width="1.25%"`, "5 succeeded; 1 rejected or abandoned", "<b>77</b> <bdi>succeeded</bdi>",
-		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 attempt.",
-		"shy-2", "T-2", strings.Repeat("cd", 20), "req-0", "actionFailed", "errorHResult 0x80004005", "ann@contoso.com", "INC-9", "signed by <bdi>soar", "; empty within a minute",
-		"<b>1,203 of 2,000</b> ended; 757 waiting, 40 under way on their machines", `width="60.15%"`, "<b>1,200</b> <bdi>succeeded</bdi>", "<b>0 of 10,000</b> ended; at least 10,000 waiting", "v9.8.7", "log level debug",
+		"req-1", "run 2", strings.Repeat("ab", 20), "trackTimeout", "not final", "req-2", "Dead letter 90, 1 call.",
+		"shy-2", "T-2", strings.Repeat("cd", 20), "req-0", "actionFailed", "errorHResult 0x80004005", "ann@contoso.com", "INC-9", "signed by <bdi>soar",
+		`<b>1,203 of 2,000</b> ended; <b class="failed">3 did not succeed</b>; 757 waiting to be called, 40 waiting for the machine`, `width="60.15%"`, "<b>1,200</b> <bdi>succeeded</bdi>", "<b>0 of 10,000</b> ended; at least 10,000 waiting to be called", "v9.8.7", "log level debug",
 		`<meta name="viewport"`, `<html lang="en">`, `<noscript><meta http-equiv="refresh" content="10"></noscript>`,
 	} {
 		if !strings.Contains(body, want) {
@@ -90,13 +96,15 @@ func TestHostileTextStaysText(t *testing.T) {
 	w := &worker{
 		status: Status{
 			Conditions: []health.Condition{{Code: evil, Message: evil, Remedy: evil, Stops: true}, impairs(evil, evil)}, Budget: []Window{{Window: evil, Limit: 2, Remaining: 1}},
-			Results: map[string]int{evil: 1}, Version: evil,
+			Results: map[string]int{evil: 1}, Version: evil, System: System{API: evil, Tenant: evil, Account: evil, Broker: evil, Lab: true, Streams: Streams{evil, evil, evil, evil}},
+			Replicas: []Replica{{Host: evil, Version: evil, Mode: evil, Conditions: []string{evil}}},
 		},
 		recent: Recent{
-			Results:      []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
+			Requests:     []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
+			Awaiting:     []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Ticket: evil, Message: evil}},
 			Failures:     []ResultRow{{RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
 			Batches:      []Batch{{Name: evil, Outcomes: map[string]int{evil: 1}, Waiting: 1}},
-			DeadLetters:  []DeadLetterRow{{ResultRow: ResultRow{RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
+			DeadLetters:  []DeadLetterRow{{Stuck: evil, ResultRow: ResultRow{Run: 2, RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
 			ActionsByAge: []Bucket{{evil, 1}}, PerMinute: []Point{{time.Now(), map[string]int{evil: 1}}},
 		},
 	}
@@ -280,7 +288,7 @@ func TestSmallFormats(t *testing.T) {
 	if got := text(strings.Repeat("ü", 301)); got != strings.Repeat("ü", 300)+"…" {
 		t.Errorf("not clipped: %s", got)
 	}
-	bars := budgetBars([]Window{{"minute", 100, 9}, {"hour", 100, 0}, {"hour", 100, 10}, {"hour", 100, 140}})
+	bars := budgetBars([]Window{{Window: "minute", Limit: 100, Remaining: 9}, {Window: "hour", Limit: 100, Remaining: 0}, {Window: "hour", Limit: 100, Remaining: 10}, {Window: "hour", Limit: 100, Remaining: 140}})
 	got := fmt.Sprint(bars[0].Tone, bars[0].Width, " ", bars[1].Tone, bars[1].Width, " ", bars[2].Tone, bars[2].Width, " ", bars[3].Width)
 	if want := "warn9.00% bad0.00% 10.00% 100.00%"; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -290,12 +298,12 @@ func TestSmallFormats(t *testing.T) {
 func TestRowsAreCapped(t *testing.T) {
 	w := healthy()
 	for i := range 100 {
-		w.recent.Results = append(w.recent.Results, ResultRow{RequestID: fmt.Sprintf("result-%03d-", i)})
+		w.recent.Requests = append(w.recent.Requests, ResultRow{RequestID: fmt.Sprintf("result-%03d-", i)})
 		w.recent.DeadLetters = append(w.recent.DeadLetters, DeadLetterRow{ResultRow: ResultRow{RequestID: fmt.Sprintf("dead-%03d-", i)}})
 	}
 	s := start(t, Config{}, w.sources(), nil)
 	_, page := s.get(t, "/")
-	if r, d := strings.Count(page, "result-0"), strings.Count(page, "dead-0"); r != shownRows || d != shownRows {
-		t.Errorf("%d results and %d dead letters, want %d each", r, d, shownRows)
+	if r, d := strings.Count(page, "<bdi class=\"mono\">result-0"), strings.Count(page, "<bdi class=\"mono\">dead-0"); r != shownRequests || d != shownRows {
+		t.Errorf("%d requests and %d dead letters, want %d and %d", r, d, shownRequests, shownRows)
 	}
 }

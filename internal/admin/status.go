@@ -24,6 +24,8 @@ type Status struct {
 	Results          map[string]int `json:"results"`                      // by outcome
 	Counting         bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
 	Version          string         `json:"version"`
+	System           System         `json:"system"`
+	Replicas         []Replica      `json:"replicas"`
 	// Conditions are all that holds requests or actions up, what stops the worker first.
 	Conditions []health.Condition `json:"conditions"`
 }
@@ -60,9 +62,9 @@ type DryRun struct {
 // String says it in one line.
 func (d DryRun) String() string {
 	if d.Live == 0 {
-		return "dry run: requests end without the call"
+		return "requests end without the call"
 	}
-	return fmt.Sprintf("live on %d of %d replicas; the rest is in dry run, and takes nothing beside them", d.Live, d.Live+d.Replicas)
+	return fmt.Sprintf("live on %d of %d replicas; the rest takes nothing beside them", d.Live, d.Live+d.Replicas)
 }
 
 // Queue is what waits: Pending not taken yet, InFlight taken and not decided.
@@ -91,6 +93,9 @@ type Window struct {
 	Window    string `json:"window"` // minute or hour
 	Limit     int    `json:"limit"`
 	Remaining int    `json:"remaining"`
+	// When the next of the calls that count ages out, and when the last of them has; zero: none counts, or it is not known.
+	FreesAt time.Time `json:"freesAt,omitzero"`
+	FullAt  time.Time `json:"fullAt,omitzero"`
 }
 
 // MarshalJSON writes empty lists and an empty object, never null, so that
@@ -106,24 +111,26 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	if s.Results == nil {
 		s.Results = map[string]int{}
 	}
+	if s.Replicas == nil {
+		s.Replicas = []Replica{}
+	}
 	if s.Conditions == nil {
 		s.Conditions = []health.Condition{}
 	}
 	return json.Marshal(plain(s))
 }
 
-// Recent is what the page shows beyond Status. Rows come newest first; the page
-// shows the first 12 of each list.
+// Recent is what the page shows beyond Status. Rows come newest first, and the
+// page shows the first of each list.
 type Recent struct {
-	Results      []ResultRow
+	Requests     []ResultRow // of the last 24 hours, and some of those that wait
 	Awaiting     []ResultRow // runs that await approval, the longest first
 	Failures     []ResultRow // final results of the last 24 hours that are no success
 	Batches      []Batch     // that something happened to in the last 24 hours
 	DeadLetters  []DeadLetterRow
-	ActionsByAge []Bucket  // of the actions followed, youngest first
-	PerMinute    []Point   // the last hour, in any order; a minute without results may be left out
-	Counting     bool      // Failures and Batches are still being read
-	EmptyAt      time.Time // when the last request of the queue is expected to be called; zero: not known
+	ActionsByAge []Bucket // of the actions followed, youngest first
+	PerMinute    []Point  // the last hour, in any order; a minute without results may be left out
+	Counting     bool     // Requests, Failures and Batches are still being read
 }
 
 // ResultRow is one published result, or what is known of a request that was searched for.
@@ -136,6 +143,7 @@ type ResultRow struct {
 	SignedBy    string
 	Ticket      string
 	Outcome     string // or the state of a request that has none
+	State       string // of one that goes on, in words; empty: the outcome says it
 	Code        string // error code, empty where there is none
 	Message     string // error message
 	Time        time.Time
@@ -154,7 +162,8 @@ type Batch struct {
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
 	Attempts  int
-	ResultRow // MachineID is empty if the request could not be read
+	Stuck     string // why a replay would be refused; empty: it need not be
+	ResultRow        // MachineID is empty if the request could not be read
 }
 
 // Bucket counts the open actions of one age, e.g. "under 1 h".

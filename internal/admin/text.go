@@ -39,6 +39,21 @@ func text(s string) string {
 	return Printable(s)
 }
 
+// span is a piece of prose: what stood between backticks is code.
+type span struct {
+	Text string
+	Code bool
+}
+
+func prose(s string) (spans []span) {
+	for i, piece := range strings.Split(s, "`") {
+		if piece != "" {
+			spans = append(spans, span{piece, i%2 == 1})
+		}
+	}
+	return spans
+}
+
 // Printable spells out what can't be seen, or changes what is seen around it: control and format characters (a
 // right-to-left override shows an id that isn't the id, a zero-width space makes two of one), spaces other than the
 // ordinary one, and characters that draw nothing. Everything that people read of foreign text goes through it.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -11,13 +12,15 @@ import (
 
 // view is what the fragment's template reads.
 type view struct {
-	Banner  banner
-	Stop    []health.Condition // what the banner is about
-	Details []health.Condition
-	Status  *Status // nil if it could not be read
-	Cards   []card
-	Budget  []bar
-	Totals  []count
+	Warnings []string // what makes it anything but production
+	Banner   banner
+	Stop     []health.Condition // what the banner is about
+	Details  []health.Condition
+	Status   *Status // nil if it could not be read
+	Cards    []card
+	Lanes    []laneRow
+	Budget   []bar
+	Totals   []count
 
 	Recent    *Recent // nil if it could not be read, with the reason in RecentErr
 	RecentErr string
@@ -28,25 +31,32 @@ type view struct {
 	Level string
 }
 
+// Rows of each list that are shown.
+const (
+	shownRows     = 12
+	shownRequests = 25
+)
+
 func (p *page) gather(ctx context.Context) view {
 	var v view
 	status, err := ask(ctx, p.limits.source, p.src.Status)
 	if err == nil {
 		v.Status = &status
-		v.Budget, v.Totals = budgetBars(status.Budget), counts(status.Results)
+		v.Warnings, v.Lanes, v.Budget, v.Totals = status.Warnings(), laneRows(status.Queue), budgetBars(status.Budget), counts(status.Results)
 	} else {
 		status.Conditions = p.src.Conditions() // this replica's alone
 	}
 	v.Stop, v.Details = health.Stopping(status.Conditions)
 	v.Banner = newBanner(status, err, len(v.Stop))
+	v.Cards = cards(v.Status)
 	recent, err := ask(ctx, p.limits.source, p.src.Recent)
-	v.Cards = cards(v.Status, recent.EmptyAt)
 	if err != nil {
 		v.RecentErr = err.Error()
 	} else {
 		v.Recent = &recent
 		v.Ages, v.Plot = ageBars(recent.ActionsByAge), newPlot(recent.PerMinute, time.Now())
-		recent.Results = recent.Results[:min(len(recent.Results), shownRows)]
+		recent.Failures = withoutLetters(recent.Failures, recent.DeadLetters)
+		recent.Requests = recent.Requests[:min(len(recent.Requests), shownRequests)]
 		recent.Awaiting = recent.Awaiting[:min(len(recent.Awaiting), shownRows)]
 		recent.Failures = recent.Failures[:min(len(recent.Failures), shownRows)]
 		recent.DeadLetters = recent.DeadLetters[:min(len(recent.DeadLetters), shownRows)]
@@ -58,6 +68,39 @@ func (p *page) gather(ctx context.Context) view {
 		v.Level = p.level.String()
 	}
 	return v
+}
+
+// Title is that of the browser's tab: of several the one of the lab must not look like the others.
+func (v view) Title() string {
+	title := v.Banner.Title
+	for _, warning := range v.Warnings {
+		name, _, _ := strings.Cut(warning, ":")
+		title = name + " · " + title
+	}
+	return title
+}
+
+// NeedsSomebody reports whether something waits for a person to decide.
+func (v view) NeedsSomebody() bool {
+	return v.Recent != nil && len(v.Recent.DeadLetters)+len(v.Recent.Awaiting) > 0
+}
+
+// withoutLetters are the failures that nobody is asked about as dead letters already.
+func withoutLetters(failures []ResultRow, letters []DeadLetterRow) (rest []ResultRow) {
+	type run struct {
+		id string
+		n  int
+	}
+	asked := map[run]bool{}
+	for _, l := range letters {
+		asked[run{l.RequestID, l.Run}] = true
+	}
+	for _, f := range failures {
+		if !asked[run{f.RequestID, f.Run}] {
+			rest = append(rest, f)
+		}
+	}
+	return rest
 }
 
 func ask[T any](ctx context.Context, limit time.Duration, question func(context.Context) (T, error)) (T, error) {
@@ -91,14 +134,14 @@ func newBanner(s Status, err error, stop int) banner {
 	return banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out."}
 }
 
-type card struct{ Label, Value, Note, Tone string }
+type card struct{ Label, Value, Note string }
 
-func cards(s *Status, emptyAt time.Time) []card {
+func cards(s *Status) []card {
 	list := []card{
-		{Label: "Waiting in the queue", Note: "nothing waits"},
-		{Label: "In flight", Note: "taken, not decided yet"},
-		{Label: "Open actions", Note: "accepted, being followed"},
-		{Label: "Dead letters", Note: "none to look at"},
+		{Label: "Waiting to be called", Note: "nothing waits"},
+		{Label: "Being called", Note: "in a worker's hands"},
+		{Label: "Waiting for the machine", Note: "accepted, and not done there yet"},
+		{Label: "Final results", Note: "in the last 24 hours"},
 	}
 	if s == nil {
 		for i := range list {
@@ -106,34 +149,54 @@ func cards(s *Status, emptyAt time.Time) []card {
 		}
 		return list
 	}
-	for i, n := range []int{s.Queue.Pending, s.Queue.InFlight, s.Followed, s.DeadLetters} {
+	for i, n := range []int{s.Queue.Pending, s.Queue.InFlight, s.Followed, sum(s.Results)} {
 		list[i].Value = number(n)
 	}
 	if s.Queue.Pending > 0 {
-		list[0].Note = "oldest for " + Roughly(s.Queue.Age()) + whenEmpty(emptyAt)
+		list[0].Note = "the oldest for " + Roughly(s.Queue.Age())
 	}
-	if s.DeadLetters > 0 {
-		list[3].Note, list[3].Tone = "to replay or drop", "warn"
+	if s.Counting {
+		list[3].Note = "still being counted"
 	}
 	return list
 }
 
-// whenEmpty is when the queue is expected to be empty, to the minute, so that the page does not change with each second.
-func whenEmpty(at time.Time) string {
-	switch left := time.Until(at); {
-	case at.IsZero():
-		return ""
-	case left < time.Minute:
-		return "; empty within a minute"
-	case left < 12*time.Hour:
-		return "; empty at about " + at.UTC().Add(time.Minute).Format("15:04") + " UTC"
+// laneRow is what waits in one lane.
+type laneRow struct {
+	Name, Waiting, Oldest string
+	At                    time.Time // when the last is expected to be called; zero: Why says why that is not known
+	Latest                time.Time // zero: at At
+	Why                   string
+}
+
+// laneRows are the lanes, the first that is called first.
+func laneRows(q Queue) (rows []laneRow) {
+	for _, name := range []string{"urgent", "normal", "bulk"} {
+		lane := q.Lanes[name]
+		row := laneRow{Name: name, Waiting: number(lane.Pending), Oldest: "–", At: lane.ExpectedAt, Why: unknownTimes[lane.Unavailable]}
+		if lane.Pending > 0 {
+			row.Oldest = Roughly(time.Duration(lane.OldestSeconds * float64(time.Second)))
+		}
+		if lane.LatestAt.Sub(lane.ExpectedAt) >= time.Minute {
+			row.Latest = lane.LatestAt
+		}
+		if row.Why == "" && row.At.IsZero() {
+			row.Why = cmp.Or(lane.Unavailable, "–")
+		}
+		rows = append(rows, row)
 	}
-	return "; empty at about " + at.UTC().Add(time.Minute).Format("Jan 2, 15:04") + " UTC"
+	return rows
+}
+
+// unknownTimes are the reasons of contract §8 that a whole lane can have.
+var unknownTimes = map[string]string{
+	"paused": "when the pause ends", "closed": "when the API no longer throttles", "systemFault": "when the fault ends", "noLimit": "at once: there is no limit of calls",
 }
 
 // progress is how far a batch is.
 type progress struct {
 	Name, Text      string
+	Failed          string // how many did not succeed; empty: none
 	Outcomes        []count
 	Done, Of, Width string
 }
@@ -142,16 +205,19 @@ func newProgress(b Batch) progress {
 	done := sum(b.Outcomes)
 	all := done + b.Followed + b.Waiting
 	p := progress{Name: b.Name, Outcomes: counts(b.Outcomes), Done: number(done), Of: number(all), Width: percent(done, all)}
+	if n := b.Outcomes["failed"] + b.Outcomes["timedOut"] + b.Outcomes["rejected"] + b.Outcomes["abandoned"]; n > 0 {
+		p.Failed = number(n) + " did not succeed"
+	}
 	var open []string
 	if b.Waiting > 0 || b.AtLeast {
-		text := number(b.Waiting) + " waiting"
+		text := number(b.Waiting) + " waiting to be called"
 		if b.AtLeast {
 			text = "at least " + text
 		}
 		open = append(open, text)
 	}
 	if b.Followed > 0 {
-		open = append(open, number(b.Followed)+" under way on their machines")
+		open = append(open, number(b.Followed)+" waiting for the machine")
 	}
 	p.Text = strings.Join(open, ", ")
 	return p
@@ -160,6 +226,8 @@ func newProgress(b Batch) progress {
 // bar is a meter or one row of a bar chart.
 type bar struct {
 	Label, Text string
+	FreesAt     time.Time // when the next call comes free
+	FullAt      time.Time // when all of them have
 	Value, Max  int
 	Width       string // of the track, in percent
 	Tone        string
@@ -179,6 +247,9 @@ func budgetBars(windows []Window) []bar {
 		case w.Remaining*10 < w.Limit:
 			b.Tone = "warn"
 		}
+		if w.Remaining < w.Limit {
+			b.FreesAt, b.FullAt = w.FreesAt, w.FullAt
+		}
 		b.Width = percent(w.Remaining, w.Limit)
 		list = append(list, b)
 	}
@@ -189,6 +260,9 @@ func ageBars(buckets []Bucket) []bar {
 	most := 0
 	for _, b := range buckets {
 		most = max(most, b.Count)
+	}
+	if most == 0 {
+		return nil
 	}
 	var list []bar
 	for _, b := range buckets {

@@ -1,10 +1,12 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -26,6 +28,18 @@ func (b *Broker) Courtesy(ctx context.Context, streamName string, call func(cont
 
 // mayRead reports whether this user may look at a stream. A broker that does not say so is one that may let it.
 func (b *Broker) mayRead(ctx context.Context, streamName string) bool {
+	user, err := b.user(ctx)
+	if err != nil || user.Permissions == nil || user.Permissions.Publish == nil {
+		return true
+	}
+	subject := stream.API(b.js, "STREAM.INFO."+streamName)
+	matches := func(filter string) bool { return server.SubjectMatchesFilter(subject, filter) }
+	may := user.Permissions.Publish
+	return (len(may.Allow) == 0 || slices.ContainsFunc(may.Allow, matches)) && !slices.ContainsFunc(may.Deny, matches)
+}
+
+// user is what the broker says of this user.
+func (b *Broker) user(ctx context.Context) (server.UserInfo, error) {
 	var answer struct{ Data server.UserInfo }
 	err := b.untilDenied(ctx, func(ctx context.Context) error {
 		msg, err := b.nc.RequestWithContext(ctx, aboutMe, nil)
@@ -34,11 +48,16 @@ func (b *Broker) mayRead(ctx context.Context, streamName string) bool {
 		}
 		return json.Unmarshal(msg.Data, &answer)
 	})
-	if err != nil || answer.Data.Permissions == nil || answer.Data.Permissions.Publish == nil {
-		return true
+	return answer.Data, err
+}
+
+// Account is the name of this user's account, else its key; "" where the broker does not say.
+func (b *Broker) Account(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	user, err := b.user(ctx)
+	if err != nil {
+		return "" // it is shown, and nothing rests on it
 	}
-	subject := stream.API(b.js, "STREAM.INFO."+streamName)
-	matches := func(filter string) bool { return server.SubjectMatchesFilter(subject, filter) }
-	may := answer.Data.Permissions.Publish
-	return (len(may.Allow) == 0 || slices.ContainsFunc(may.Allow, matches)) && !slices.ContainsFunc(may.Deny, matches)
+	return cmp.Or(user.AccountName, user.Account)
 }

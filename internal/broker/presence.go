@@ -36,6 +36,15 @@ type Presence struct {
 	UrgentReserve *int   `json:"urgentReserve,omitempty"`
 	Version       string `json:"version"`
 	NotKept       int    `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
+	Site
+}
+
+// Site is where a replica runs, and whose machines it releases; a version before does not say.
+type Site struct {
+	Host    string `json:"host,omitempty"`
+	API     string `json:"api,omitempty"`     // scheme, host and port
+	Tenant  string `json:"tenant,omitempty"`  // of the API's token
+	Account string `json:"account,omitempty"` // in NATS
 }
 
 // readPresence never takes a replica whose word it does not understand for none.

@@ -26,12 +26,15 @@ func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window
 			info := stream.CachedInfo()
 			status.Limit = int(info.Config.MaxMsgsPerSubject)
 			status.Remaining = max(0, status.Limit-int(info.State.Msgs))
+			if info.State.Msgs > 0 {
+				status.FreesAt, status.FullAt = info.State.FirstTime.Add(w.Lasts()), info.State.LastTime.Add(w.Lasts())
+			}
 			next, unknown, err := b.nextFree(ctx, w, stream, o.Reserve[w.Name])
 			if err != nil {
 				return err
 			}
 			if unknown {
-				status.Remaining = 0
+				status.Remaining, status.FreesAt, status.FullAt = 0, next, next
 			}
 			if next.After(o.NextCall) {
 				o.NextCall, o.Short = next, w.Name

@@ -72,6 +72,12 @@ func TestQuotaIsWhatTheWorkersAgreedOn(t *testing.T) {
 	expect := func(configured []budget.Window, want ...budget.WindowStatus) {
 		t.Helper()
 		o, err := b.Overview(within(t), configured)
+		for i, w := range o.Budget {
+			if counts := w.Remaining < w.Limit; counts != !w.FreesAt.IsZero() || w.FullAt.Before(w.FreesAt) || counts && time.Until(w.FreesAt) < 50*time.Second {
+				t.Errorf("of %d calls of a %s the next comes free at %s, the last at %s", w.Limit-w.Remaining, w.Window, w.FreesAt, w.FullAt)
+			}
+			o.Budget[i].FreesAt, o.Budget[i].FullAt = time.Time{}, time.Time{}
+		}
 		if diff := cmp.Diff(want, o.Budget); err != nil || diff != "" {
 			t.Errorf("%v (-want +got):\n%s", err, diff)
 		}

@@ -135,6 +135,8 @@ type WindowStatus struct {
 	Window    string
 	Limit     int
 	Remaining int
+	// When the next of the calls that count ages out, and when the last of them has; zero: none counts, or it is not known.
+	FreesAt, FullAt time.Time
 }
 
 // Remaining asks the store what each window has left.
@@ -146,7 +148,7 @@ func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 	defer b.mu.Unlock()
 	var all []WindowStatus
 	for _, w := range b.windows {
-		all = append(all, WindowStatus{w.Name, w.seen.Limit, max(0, w.seen.Left)})
+		all = append(all, WindowStatus{Window: w.Name, Limit: w.seen.Limit, Remaining: max(0, w.seen.Left)})
 	}
 	return all, nil
 }

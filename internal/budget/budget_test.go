@@ -551,7 +551,7 @@ func TestRemaining(t *testing.T) {
 		b := New(m, windows, zap.NewNop(), reg)
 		mustTake(t, b, "urgent", 3)
 		got, err := b.Remaining(t.Context())
-		want := []WindowStatus{{"minute", 0, 0}, {"hour", 100, 97}}
+		want := []WindowStatus{{Window: "minute"}, {Window: "hour", Limit: 100, Remaining: 97}}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("Remaining: %v (-want +got):\n%s", err, diff)
 		}

@@ -275,7 +275,7 @@ func acts() (all []act) {
 	}
 	pub([]string{"publisher", "publisher-urgent", "operator"}, "remediation.unrestrict", "remediation.unrestrict.bulk")
 	pub([]string{"publisher-urgent", "operator"}, "remediation.unrestrict.urgent")
-	pub([]string{"publisher", "publisher-urgent", "operator"}, "$SYS.REQ.USER.INFO")
+	pub(append([]string{"publisher", "publisher-urgent"}, staff...), "$SYS.REQ.USER.INFO")
 	pub(nil, "remediation.unrestrict.other")
 	pub(worker, "remediation.results", "remediation.deadletter", "remediation.replies.publisher.x",
 		"unrestrict.rate.minute", "unrestrict.rate.hour", "$KV.UNRESTRICT_LEDGER.e.0.1", "$KV.UNRESTRICT_LEDGER.m.0.1",

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/cli/why"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -24,6 +25,7 @@ func (c *RunCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
+	w.Explain = why.Stories
 	manager, err := service.Supervise(w)
 	if err != nil {
 		return err

@@ -56,6 +56,10 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 			err = s.Field(name, colour, text)
 		}
 	}
+	for _, warning := range status.Warnings() {
+		name, text, _ := strings.Cut(warning, ": ")
+		field(name, session.Yellow, text)
+	}
 	field("state", colour, state)
 	for _, c := range status.Conditions {
 		name, colour := "why", ""
@@ -64,9 +68,6 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 		}
 		field(name, colour, session.Condition(c, now))
 		field("  do", "", c.Remedy)
-	}
-	if d := status.DryRun; d != nil {
-		field("mode", session.Yellow, d.String())
 	}
 	field("queue", "", queueText(status.Queue))
 	if text := lanesText(status.Queue); text != "" {
@@ -86,6 +87,11 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	}
 	field("dead letters", colour, letters)
 	field("results", "", resultsText(status.Results, status.Counting))
+	field("api", "", status.System.Text())
+	field("streams", "", strings.TrimSuffix(status.System.Streams.Text()+" at "+status.System.Broker, " at "))
+	for i, r := range status.Replicas {
+		field([]string{"replicas", ""}[min(i, 1)], "", fmt.Sprintf("%s  %s  %s  %s", cmp.Or(r.Host, r.ID), cmp.Or(r.Version, "version not known"), admin.ModeText(r.Mode), r.State()))
+	}
 	field("version", "", status.Version)
 	return err
 }
@@ -121,7 +127,11 @@ func budgetText(windows []admin.Window) string {
 	}
 	var parts []string
 	for _, w := range windows {
-		parts = append(parts, fmt.Sprintf("%d of %d calls left this %s", w.Remaining, w.Limit, w.Window))
+		text := fmt.Sprintf("%d of %d calls left this %s", w.Remaining, w.Limit, w.Window)
+		if w.Remaining < w.Limit && !w.FullAt.IsZero() {
+			text += " (all again at " + admin.Clock(w.FullAt) + ")"
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -24,6 +24,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/cli/submit"
+	"example.com/unrestrict-worker/internal/cli/why"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
@@ -76,6 +77,7 @@ func (s *system) start(ctx context.Context, more map[string]string) error {
 	if s.work, err = service.New(settings, os.LookupEnv, log, level); err != nil {
 		return err
 	}
+	s.work.Explain = why.Stories
 	s.work.SyncInterval, s.work.StillAfter = true, s.stillAfter
 	ctx, cancel := context.WithCancel(ctx)
 	failed := make(chan error, 1)

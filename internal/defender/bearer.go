@@ -22,6 +22,7 @@ const (
 type bearer struct {
 	value    string
 	secret   *secret // value, to be looked for where somebody repeats it
+	tenant   string  // that it is for, as far as it says
 	obtained time.Time
 	expires  time.Time    // zero: unknown
 	renewAt  time.Time    // zero: never
@@ -31,7 +32,7 @@ type bearer struct {
 
 // newBearer remembers how the API met the last one if the value is the same. A refusal makes it prove itself anew.
 func newBearer(tok Token, now time.Time, last *bearer, refused bool) *bearer {
-	b := &bearer{value: tok.Value, secret: newSecret(tok.Value), obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
+	b := &bearer{value: tok.Value, secret: newSecret(tok.Value), tenant: readClaims(tok.Value).TenantID, obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
 	if last != nil && last.value == tok.Value {
 		b.accepted = last.accepted
 		b.proven.Store(last.proven.Load() && !refused)

@@ -27,6 +27,16 @@ func Endpoints(cloud string) (apiURL, scope, authority string, err error) {
 	return apiURL, apiURL + "/.default", authority, nil
 }
 
+// Microsofts reports whether an API's address is one of Microsoft's. Any other is a simulator or a proxy.
+func Microsofts(apiURL string) bool {
+	u, err := url.Parse(apiURL)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(u.Hostname())
+	return u.Scheme == "https" && (strings.HasSuffix(host, ".microsoft.com") || strings.HasSuffix(host, ".microsoft.us"))
+}
+
 // parseBaseURL reads the API's address: https, or http on a loopback host, with nothing
 // after host and port. Its error never repeats raw, which may hold a password.
 func parseBaseURL(raw string) (*url.URL, error) {

@@ -166,6 +166,16 @@ func (t *Tokens) refuse(b *bearer) {
 	}
 }
 
+// Tenant is the tenant of the latest token; "" before there was one, or where it does not say.
+func (t *Tokens) Tenant() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.last == nil {
+		return ""
+	}
+	return t.last.tenant
+}
+
 // expires is when the token in hand ends; zero without one, or if that is not known.
 func (t *Tokens) expires() time.Time {
 	t.mu.Lock()

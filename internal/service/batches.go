@@ -15,14 +15,16 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// PageDigest keeps what the page shows and what would take reading the whole results stream each time: the latest failures,
-// and the progress of each batch. Run reads each result of the last 24 hours once, in order, when the page asks. Everything
+// PageDigest keeps what the page shows and what would take reading the whole results stream each time: the latest requests and
+// failures, and the progress of each batch. Run reads each result of the last 24 hours once, in order, when the page asks. Everything
 // that others choose is bounded: batches, their rows and what is read of the queue.
 type PageDigest struct {
 	asked chan chan struct{} // to Run, which closes what it is sent when it has read on
 
 	mu       sync.Mutex
 	seed     maphash.Seed
+	latest   []admin.ResultRow // one for each request, the latest last
+	waiting  []admin.ResultRow // requests of the queue that were published last, the latest last
 	failures []admin.ResultRow // the latest last
 	Batches  map[string]*batchRows
 	counted  time.Time // when the queue was counted
@@ -92,7 +94,7 @@ func (d *PageDigest) Run(ctx context.Context, conn *broker.Broker) error {
 func (d *PageDigest) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.failures, d.Batches = nil, map[string]*batchRows{}
+	d.latest, d.failures, d.Batches = nil, nil, map[string]*batchRows{}
 }
 
 // Add adds a result.
@@ -103,6 +105,7 @@ func (d *PageDigest) Add(m broker.Message) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.request(resultRow(m.Time, r))
 	if r.Final && slices.Contains([]string{message.Failed, message.TimedOut, message.Cancelled, message.Rejected, message.Abandoned}, r.Outcome) {
 		d.failures = append(d.failures, resultRow(m.Time, r))
 		d.failures = slices.Delete(d.failures, 0, max(len(d.failures)-shown, 0))
@@ -124,6 +127,13 @@ func (d *PageDigest) Add(m broker.Message) {
 	}
 	b.rows[row] = outcome
 	b.counts[outcome]++
+}
+
+// request puts the request's latest result in the place of an earlier one.
+func (d *PageDigest) request(row admin.ResultRow) {
+	d.latest = slices.DeleteFunc(d.latest, func(r admin.ResultRow) bool { return r.RequestID == row.RequestID && r.SignedBy == row.SignedBy })
+	d.latest = append(d.latest, row)
+	d.latest = slices.Delete(d.latest, 0, max(len(d.latest)-shownRequests, 0))
 }
 
 // batch is the one with the name, at the cost of the one that had a result the longest ago.
@@ -155,7 +165,7 @@ func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error 
 	for _, b := range d.Batches {
 		b.waiting = 0
 	}
-	d.cut = false
+	d.cut, d.waiting = false, nil
 	rules, messages, bytes := message.Rules{Stream: conn.Names().Stream}, 0, 0
 	for m, err := range conn.Queue(ctx) {
 		if messages, bytes = messages+1, bytes+len(m.Data); ctx.Err() != nil || messages > countMost || bytes > countBytes {
@@ -166,7 +176,11 @@ func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error 
 			return err
 		}
 		r, invalid := rules.Parse(message.Delivery{Stream: rules.Stream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time})
-		if invalid != nil || r.Batch == "" {
+		if invalid != nil {
+			continue
+		}
+		d.waits(r, m.Time)
+		if r.Batch == "" {
 			continue
 		}
 		b := d.batch(r.Batch, m.Time)
@@ -178,10 +192,36 @@ func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error 
 	return nil
 }
 
+// waits keeps the last messages of the queue. What has become of one that a worker has in hand its own page says.
+func (d *PageDigest) waits(r message.Request, at time.Time) {
+	d.waiting = append(d.waiting, admin.ResultRow{
+		RequestID: r.ID, MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Outcome: stateQueued, State: "in the queue", Time: at,
+	})
+	d.waiting = slices.Delete(d.waiting, 0, max(len(d.waiting)-shownWaiting, 0))
+}
+
+// requests are the latest, each once; of those that wait a few, so that a bulk leaves room for what has become of others.
+func (d *PageDigest) requests() (rows []admin.ResultRow) {
+	known := map[string]bool{}
+	for _, r := range d.latest {
+		if known[r.RequestID] = true; time.Since(r.Time) < 24*time.Hour {
+			rows = append(rows, r)
+		}
+	}
+	for _, r := range d.waiting {
+		if !known[r.RequestID] {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b admin.ResultRow) int { return b.Time.Compare(a.Time) })
+	return rows[:min(len(rows), shownRequests)]
+}
+
 // Show puts into a view what is kept, the latest first.
 func (d *PageDigest) Show(r *admin.Recent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	r.Requests = d.requests()
 	for _, f := range slices.Backward(d.failures) {
 		if time.Since(f.Time) < 24*time.Hour {
 			r.Failures = append(r.Failures, f)

@@ -98,6 +98,7 @@ func statusOf(ctx context.Context, b *broker.Broker, o broker.Overview, tally *b
 		Healthy: health.Healthy(conditions), Conditions: conditions, Paused: paused(o.Pause, stop),
 		Queue:            admin.Queue{Pending: o.Pending, InFlight: o.InFlight},
 		AwaitingApproval: o.Awaiting, Followed: o.Followed, DeadLetters: o.DeadLetters, NotKept: o.NotKept, Results: results, Counting: !current, Version: ThisBuild().Version,
+		System: systemOf(b, o), Replicas: replicasOf(o),
 	}
 	if !o.Oldest.IsZero() {
 		status.Queue.OldestSeconds = max(time.Since(o.Oldest).Seconds(), 0)

@@ -130,16 +130,6 @@ func (l Line) Last(lane message.Lane) (Place, bool) {
 	return l.Place(lane, n-1), true
 }
 
-// Empty is when the last of all that wait is expected to be called; zero: nothing waits, or it is not known.
-func (l Line) Empty() (at time.Time) {
-	for _, lane := range message.Lanes() {
-		if p, waits := l.Last(lane); waits && p.ExpectedAt.After(at) {
-			at = p.ExpectedAt
-		}
-	}
-	return at
-}
-
 // Next is the place of a request that is published on a lane now.
 func (l Line) Next(lane message.Lane) Place {
 	return l.Place(lane, l.forecast.Waiting.Of(lane))

@@ -110,7 +110,7 @@ func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
 }
 
 func (q Queued) known() Known {
-	k := Known{RequestID: q.Req.ID, State: "queued", MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
+	k := Known{RequestID: q.Req.ID, State: stateQueued, MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
 	k.lane, k.sequence = q.Lane, q.Sequence
 	if q.invalid != nil {
 		k.ClaimedID = q.invalid.ClaimedID
@@ -118,11 +118,30 @@ func (q Queued) known() Known {
 	return k
 }
 
+// stateWords are what the states of a request that goes on are called where people read them.
+var stateWords = map[string]string{
+	stateQueued:                   "waiting to be called",
+	string(ledger.StateWaiting):   "waiting to be called",
+	message.AwaitingApproval:      "waiting for approval",
+	string(ledger.StateCalled):    "being called",
+	string(ledger.StateUnknown):   "called, and being looked up",
+	string(ledger.StateSubmitted): "waiting for the machine",
+}
+
+// stateQueued is that of a request that no worker has taken.
+const stateQueued = "queued"
+
 // Row is the same for the page.
 func (k Known) Row() admin.ResultRow {
 	row := admin.ResultRow{
 		RequestID: k.RequestID, ClaimedID: k.ClaimedID, Run: k.Run, MachineID: k.MachineID, RequestedBy: k.RequestedBy, SignedBy: k.SignedBy,
 		Ticket: k.Ticket, Outcome: k.state(), Time: k.Time,
+	}
+	if k.State != string(ledger.StateFinal) {
+		row.State = stateWords[k.State]
+	}
+	if k.entry != nil && k.entry.Awaits() {
+		row.State = stateWords[message.AwaitingApproval]
 	}
 	if k.Error != nil {
 		row.Code, row.Message = k.Error.Code, k.Error.Message

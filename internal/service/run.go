@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"example.com/unrestrict-worker/internal/admin"
+	"example.com/unrestrict-worker/internal/defender"
 )
 
 // Run runs the worker until ctx ends. It starts the admin server first, so that it shows what is waited for, then the broker,
@@ -63,17 +66,28 @@ func (s *Service) Work(ctx context.Context) error {
 		case <-consuming.Done():
 		}
 	}()
-	s.Log.Info("taking requests", zap.String("subject", s.Settings.Names.Subject), zap.String("broker", s.Broker.URL()),
-		zap.String("api", p.apiURL), zap.Int("concurrency", s.Settings.Concurrency))
-	if p.dryRun {
-		s.Log.Warn("dry run (WORKER_DRY_RUN): requests end with the outcome dryRun, and nothing is called; beside live replicas nothing is taken")
-	}
+	s.sayWhere(p)
 	err = p.Consumer.Run(consuming)
 	if ctx.Err() == nil {
 		return errors.Join(err, context.Cause(consuming))
 	}
 	s.Log.Info("stopped taking requests")
 	return err
+}
+
+// sayWhere logs which system this is. A lab must not look like production.
+func (s *Service) sayWhere(p *parts) {
+	n, at := s.Broker.Names(), s.site(p)
+	s.Log.Info("taking requests", zap.String("subject", n.Subject), zap.String("broker", s.Broker.URL()), zap.String("account", at.Account),
+		zap.Strings("streams", []string{n.Stream, n.ResultsStream, n.DeadletterStream, n.ControlStream}),
+		zap.String("api", at.API), zap.String("tenant", at.Tenant), zap.String("mode", modeOf(p.dryRun)),
+		zap.String("host", at.Host), zap.String("version", ThisBuild().Version), zap.Int("concurrency", s.Settings.Concurrency))
+	if p.dryRun {
+		s.Log.Warn("DRY RUN (WORKER_DRY_RUN): requests end with the outcome dryRun, and nothing is called; beside live replicas nothing is taken")
+	}
+	if !defender.Microsofts(at.API) {
+		s.Log.Warn(admin.LabText(at.API))
+	}
 }
 
 // parallel runs background parts that end with one context.

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -33,7 +34,12 @@ type Service struct {
 	AdminAddr  net.Addr
 	Broker     *broker.Broker
 	Owner      string // this process, to the others
+	host       string
+	account    string // of NATS; once there is a broker
 	Ended      chan struct{}
+
+	// Explain is all that is known of an id's requests, as the command that explains them says it; nil: nobody can. Set before Run.
+	Explain func(ctx context.Context, b *broker.Broker, s config.Settings, id string) ([]admin.Story, error)
 
 	SyncInterval bool          // for benchmarks: the embedded broker acknowledges before the disk has it
 	StillAfter   time.Duration // for tests: how long requests may stand still without a cause; 0: as long as they should
@@ -59,7 +65,7 @@ func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger,
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w := &Service{
-		Settings: s, credential: credential, lookup: lookup, Log: log, Registry: registry, Owner: RandomID(),
+		Settings: s, credential: credential, lookup: lookup, Log: log, Registry: registry, Owner: RandomID(), host: hostName(),
 		waiting: waitingForStart, Ended: make(chan struct{}),
 	}
 	registry.MustRegister(w.gauges()...)
@@ -111,10 +117,17 @@ func (s *Service) Open(ctx context.Context) error {
 	if small := b.SmallPayload(); small != "" {
 		s.Log.Warn("the broker takes small messages alone", zap.String("what", small))
 	}
+	account := b.Account(ctx)
 	s.Mu.Lock()
-	s.Broker = b
+	s.Broker, s.account = b, account
 	s.Mu.Unlock()
 	return nil
+}
+
+// hostName is this machine's name; "" where it has none.
+func hostName() string {
+	name, _ := os.Hostname()
+	return name
 }
 
 // Close closes the broker's connection and sends the last spans.

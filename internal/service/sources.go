@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -14,7 +15,7 @@ import (
 )
 
 func (s *Service) sources() admin.Sources {
-	return admin.Sources{Alive: s.alive, Conditions: s.Conditions, Status: s.status, Recent: s.recent, Find: s.find}
+	return admin.Sources{Alive: s.alive, Conditions: s.Conditions, Status: s.status, Recent: s.recent, Find: s.find, Stories: s.stories}
 }
 
 func (s *Service) current() (b *broker.Broker, p *parts, waiting string) {
@@ -38,12 +39,20 @@ func (s *Service) presence() broker.Presence {
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Awaiting: p.Tracker.Awaiting(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
-		NotKept: p.notKept(), Hands: p.hands(),
+		NotKept: p.notKept(), Hands: p.hands(), Site: s.site(p),
 	}
 	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the words of the version before
 		out.Ready, out.Code, out.Reason, out.Since = false, stop[0].Code, stop[0].Message, stop[0].Since
 	}
 	return out
+}
+
+// site is where this replica runs. The tenant is the one that the token names, else the one that it is asked for.
+func (s *Service) site(p *parts) broker.Site {
+	tenant, _ := s.lookup("AZURE_TENANT_ID")
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	return broker.Site{Host: s.host, API: p.apiURL, Tenant: cmp.Or(p.tokens.Tenant(), tenant), Account: s.account}
 }
 
 var errNoBroker = errors.New("the broker is not there yet")
@@ -94,19 +103,23 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 		return r, err
 	}
 	p.digest.Show(&r)
-	line, err := s.lines.Look(ctx, b, s.Settings)
-	if err != nil {
-		return r, err
-	}
 	if r.Awaiting, err = p.awaiting.show(ctx, b); err != nil {
-		return r, err
-	}
-	r.EmptyAt = line.Empty()
-	if r.Results, err = recentResults(ctx, b); err != nil {
 		return r, err
 	}
 	r.DeadLetters, err = recentDeadLetters(ctx, b)
 	return r, err
+}
+
+// stories is the page of one request.
+func (s *Service) stories(ctx context.Context, id string) ([]admin.Story, error) {
+	b, _, _ := s.current()
+	switch {
+	case b == nil:
+		return nil, errNoBroker
+	case s.Explain == nil:
+		return nil, errors.New("this program can't tell; ask `worker why`")
+	}
+	return s.Explain(ctx, b, s.Settings, id)
 }
 
 // find is the page's search.

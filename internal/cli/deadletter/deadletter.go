@@ -171,27 +171,9 @@ func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bo
 	return letters, nil
 }
 
-// Hopeless is why a replay would be rejected whatever happens, "" if it need not be. Signatures and policy are the
-// worker's to judge, which knows the signers of today.
+// Hopeless is why a replay would be rejected whatever happens, "" if it need not be.
 func (l Letter) Hopeless(n broker.Names, now time.Time) string {
-	original, _, _, err := message.OriginalDelivery(l.Header, l.Data)
-	switch {
-	case err != nil:
-		return err.Error()
-	case original.Stream != n.Stream || !n.Takes(original.Subject):
-		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
-	}
-	if l.Dead.Code == message.CodeIDConflict && now.Sub(l.Dead.Time) < session.Remembered {
-		return "another request has its id; publish the request under an id of its own"
-	}
-	r, invalid := message.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
-	switch {
-	case invalid != nil:
-		return "it would be rejected again: " + invalid.Error() + "; publish a corrected request"
-	case !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt):
-		return "it expired at " + admin.Clock(r.ExpiresAt) + "; publish the request anew"
-	}
-	return ""
+	return service.Stuck(n, l.Dead, l.Header, l.Data, now)
 }
 
 // Cmd is `worker deadletter`.

@@ -17,6 +17,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/cli/why"
 	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
@@ -103,6 +104,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 	if w, err = service.New(settings, env.Lookup, log, level); err != nil {
 		return nil, nil, nil, err
 	}
+	w.Explain = why.Stories
 	ctx, cancel := context.WithCancel(ctx)
 	done = make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()

@@ -154,7 +154,7 @@ type historyView struct {
 
 func (s *History) view(n broker.Names) historyView {
 	v := historyView{
-		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.machine(), WaitsFor: append([]string{}, s.waits...),
+		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.about().MachineID, WaitsFor: append([]string{}, s.waits...),
 		Queue: s.place, Events: s.events(), Letters: []deadletter.LetterView{},
 	}
 	if e := s.Entry; e != nil {
@@ -184,49 +184,66 @@ func (s *History) state() string {
 	return string(ledger.StateFinal)
 }
 
-func (s *History) machine() string {
-	switch {
-	case s.Entry != nil:
-		return s.Entry.MachineID
-	case len(s.Queued) > 0:
-		return s.Queued[0].Req.MachineID
-	case len(s.results) > 0:
-		return s.results[0].result.MachineID
+// Story is the history for people, on the page as in a terminal.
+func (s *History) Story() (story admin.Story) {
+	fact := func(name string, warn bool, texts ...string) {
+		if strings.Join(texts, "") != "" {
+			story.Facts = append(story.Facts, admin.Fact{Name: name, Texts: texts, Warn: warn})
+		}
 	}
-	return ""
+	fact("note", false, s.notes...)
+	fact(admin.FactRequest, false, s.id)
+	fact("signed by", false, s.signedBy)
+	fact("client", false, s.client)
+	about := s.about()
+	fact("machine", false, cmp.Or(about.MachineID, "not readable"))
+	fact("ticket", false, about.Ticket)
+	fact("asked by", false, about.RequestedBy)
+	fact("comment", false, about.Comment)
+	fact("state", false, s.stateText())
+	if len(s.waits) > 0 {
+		fact("waits for", true, s.waits...)
+	} else {
+		fact("waits for", false, "nothing: it has ended")
+	}
+	for _, e := range s.events() {
+		story.Events = append(story.Events, admin.Event{Time: e.Time, Run: e.Run, Text: e.Text})
+	}
+	return story
 }
 
-// write writes the history for people.
-func (s *History) write(out session.Screen) error {
-	var err error
-	field := func(name, colour, text string) { err = cmp.Or(err, out.Field(name, colour, text)) }
-	for _, note := range s.notes {
-		field("note", "", note)
-	}
-	field("request", "", s.id)
-	if s.signedBy != "" {
-		field("signed by", "", s.signedBy)
-	}
-	if s.client != "" {
-		field("client", "", s.client)
-	}
-	field("machine", "", cmp.Or(s.machine(), "not readable"))
-	field("state", "", s.stateText())
+// about is what the request says, as far as that is still known.
+func (s *History) about() (r message.Request) {
 	switch {
-	case len(s.waits) > 0:
-		for i, w := range s.waits {
-			field([]string{"waits for", ""}[min(i, 1)], session.Yellow, w)
-		}
-	default:
-		field("waits for", "", "nothing: it has ended")
+	case s.Entry != nil:
+		r.MachineID, r.Ticket, r.RequestedBy, r.Comment = s.Entry.MachineID, s.Entry.Ticket, s.Entry.RequestedBy, s.Entry.Comment
+	case len(s.Queued) > 0:
+		return s.Queued[0].Req
+	case len(s.results) > 0:
+		last := s.results[0].result
+		r.MachineID, r.Ticket, r.RequestedBy = last.MachineID, last.Ticket, last.RequestedBy
 	}
-	if err != nil {
-		return err
+	return r
+}
+
+// write writes a story to a screen.
+func write(story admin.Story, out session.Screen) error {
+	for _, f := range story.Facts {
+		name, colour := f.Name, ""
+		if f.Warn {
+			colour = session.Yellow
+		}
+		for _, text := range f.Texts {
+			if err := out.Field(name, colour, text); err != nil {
+				return err
+			}
+			name = ""
+		}
 	}
 	var b strings.Builder
 	b.WriteByte('\n')
 	run := 0
-	for _, e := range s.events() {
+	for _, e := range story.Events {
 		if e.Run > 1 && e.Run != run {
 			fmt.Fprintf(&b, "run %d\n", e.Run)
 		}
@@ -235,7 +252,7 @@ func (s *History) write(out session.Screen) error {
 		text := session.Wrap(session.Plain(e.Text), max(out.Width-len(at), 30))
 		fmt.Fprintf(&b, "%s%s\n", at, strings.Join(text, "\n"+strings.Repeat(" ", len(at))))
 	}
-	_, err = fmt.Fprint(out.Out, b.String())
+	_, err := fmt.Fprint(out.Out, b.String())
 	return err
 }
 

@@ -11,10 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/broker/trail"
 	"example.com/unrestrict-worker/internal/cli/deadletter"
 	"example.com/unrestrict-worker/internal/cli/session"
+	"example.com/unrestrict-worker/internal/config"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
@@ -51,10 +53,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	all, err := gather(ctx, conn, c.ID)
-	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.standing() == gone }) {
-		all, err = gather(ctx, conn, c.ID) // or it was published between the look at the stream and that at the ledger
-	}
+	all, err := find(ctx, conn, c.ID)
 	if err != nil {
 		return err
 	}
@@ -81,13 +80,38 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 			if i > 0 {
 				fmt.Fprintln(env.Stdout)
 			}
-			err = s.write(session.NewScreen(env))
+			err = write(s.Story(), session.NewScreen(env))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Stories are what is known of the requests of an id, one for each whose it is.
+func Stories(ctx context.Context, conn *broker.Broker, set config.Settings, id string) (stories []admin.Story, err error) {
+	all, err := find(ctx, conn, id)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if err := s.look(ctx, conn, set); err != nil {
+			return nil, err
+		}
+		stories = append(stories, s.Story())
+	}
+	return stories, nil
+}
+
+// find gathers what is known. A message that seems to be gone may have been published between the look at the stream and that at
+// the ledger.
+func find(ctx context.Context, conn *broker.Broker, id string) ([]*History, error) {
+	all, err := gather(ctx, conn, id)
+	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.standing() == gone }) {
+		return gather(ctx, conn, id)
+	}
+	return all, err
 }
 
 // gather looks everywhere. A message whose own id is another one leads to the request of that id.

@@ -1,0 +1,99 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+)
+
+// System says which system this is: what its replicas say of themselves, and the streams. A field is empty where none says
+// it, and has each value that one says, comma-separated, where they differ.
+type System struct {
+	API     string  `json:"api"` // the address that is called
+	Lab     bool    `json:"lab"` // it is not Microsoft's, on one replica at least
+	Tenant  string  `json:"tenant"`
+	Account string  `json:"account"` // in NATS
+	Broker  string  `json:"broker"`
+	Mode    string  `json:"mode"` // live, dryRun or mixed
+	Streams Streams `json:"streams"`
+}
+
+// Streams are the names of the streams.
+type Streams struct {
+	Requests    string `json:"requests"`
+	Results     string `json:"results"`
+	DeadLetters string `json:"deadLetters"`
+	Orders      string `json:"orders"`
+}
+
+// The modes of a replica, and of all.
+const (
+	ModeLive   = "live"
+	ModeDryRun = "dryRun"
+	ModeMixed  = "mixed"
+)
+
+// Replica is a process of `worker run`. An older version says less of itself.
+type Replica struct {
+	ID         string   `json:"id"`
+	Host       string   `json:"host"`
+	Version    string   `json:"version"`
+	Mode       string   `json:"mode"` // live or dryRun
+	API        string   `json:"api"`
+	Ready      bool     `json:"ready"`
+	Conditions []string `json:"conditions"` // codes
+}
+
+// State is the replica's condition in a line.
+func (r Replica) State() string {
+	state := "ready"
+	if !r.Ready {
+		state = "takes no requests"
+	}
+	if len(r.Conditions) > 0 {
+		state += ": " + strings.Join(r.Conditions, ", ")
+	}
+	return state
+}
+
+// ModeText is a mode for people.
+func ModeText(mode string) string {
+	if mode == ModeDryRun {
+		return "dry run"
+	}
+	return mode
+}
+
+// Text is the system in a line: what distinguishes one from another.
+func (s System) Text() string {
+	if s.API == "" {
+		return "not known: no replica says it"
+	}
+	text := s.API
+	for _, part := range []struct{ name, value string }{{"tenant", s.Tenant}, {"account", s.Account}} {
+		if part.value != "" {
+			text += ", " + part.name + " " + part.value
+		}
+	}
+	return text
+}
+
+// Text is the names in a line.
+func (s Streams) Text() string {
+	return strings.Join([]string{s.Requests, s.Results, s.DeadLetters, s.Orders}, ", ")
+}
+
+// Warnings say what makes this anything but the production system; none there.
+func (s Status) Warnings() (all []string) {
+	if s.DryRun != nil {
+		all = append(all, "DRY RUN: "+s.DryRun.String())
+	}
+	if s.System.Lab {
+		all = append(all, LabText(s.System.API))
+	}
+	return all
+}
+
+// LabText says that calls do not go to Microsoft.
+func LabText(api string) string {
+	return fmt.Sprintf("LAB: calls go to %s, which is not Microsoft's address but a simulator's or a proxy's", api)
+}
