@@ -22,7 +22,7 @@ type cli struct {
 	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings; flags and environment come first."`
 
 	Run         RunCmd               `cmd:"" settings:"broker embedded names provisioning work budget following acceptance defender admin log" saysunknown:"" help:"Run the service until SIGINT or SIGTERM: consume, call, follow, publish."`
-	Demo        demo.Cmd             `cmd:"" settings:"embedded admin log" help:"Show the whole system on loopback, with nothing to set up."`
+	Demo        demo.Cmd             `cmd:"" settings:"embedded admin intake log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    demo.SimulateCmd     `cmd:"" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      submit.Cmd           `cmd:"" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
 	Batch       batch.Cmd            `cmd:"" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, and let it go on."`
