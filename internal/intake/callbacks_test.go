@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -155,5 +156,34 @@ func TestCallbacks(t *testing.T) {
 	d.eventually("the next", func() bool { return len(all.all()) >= 6 })
 	if ids := all.ids(); len(ids) != 6 {
 		t.Errorf("delivered: %q", ids)
+	}
+}
+
+// TestATargetThatHangs holds up no other: they have their results before it has given its first answer.
+func TestATargetThatHangs(t *testing.T) {
+	w := newWorld(t)
+	secret := "secret_file: " + w.file("hook.secret", "whsec_"+base64.StdEncoding.EncodeToString([]byte("a-secret-of-twenty-four-")))
+	began, done := make(chan struct{}, 100), make(chan struct{})
+	var givenUp atomic.Bool
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		began <- struct{}{}
+		select {
+		case <-done:
+		case <-r.Context().Done():
+			givenUp.Store(true)
+		}
+	}))
+	defer hangs.Close()
+	defer close(done)
+	other := newReceiver(t, nil)
+	d := w.open(map[string]string{"WORKER_INTAKE_CLIENTS_FILE": w.file("hanging.yaml", fmt.Sprintf(
+		"clients:\n- {name: soar, token_sha256: [%s], callbacks: [{name: hangs, url: %q, %s}, {name: other, url: %q, final_only: true, %s}]}\n", digest(token), hangs.URL, secret, other.URL, secret))})
+	d.work()
+	d.post(request("r1", 1))
+	<-began
+	d.eventually("the other's result", func() bool { return len(other.all()) == 1 })
+	if givenUp.Load() {
+		t.Error("the other target waited until the one that hangs was given up")
 	}
 }

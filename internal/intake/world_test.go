@@ -3,6 +3,7 @@ package intake_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -37,6 +38,7 @@ type world struct {
 	wire   *wire
 	sim    *defendersim.Server
 	doc    *document
+	tls    *tls.Config // of a client; nil: the intake has no TLS
 }
 
 const token, otherToken = "the-token-of-soar", "the-token-of-desk"
@@ -127,6 +129,9 @@ func (w *world) open(more map[string]string) *door {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	d := &door{world: w, url: "http://" + addr.String(), token: token}
+	if w.tls != nil {
+		d.url = "https://" + addr.String()
+	}
 	d.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -174,11 +179,13 @@ func (d *door) send(ctx context.Context, method, path, body string, headers []st
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	r.Header.Set("Authorization", "Bearer "+d.token)
+	if d.token != "" {
+		r.Header.Set("Authorization", "Bearer "+d.token)
+	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: d.tls}}
 	got, err := client.Do(r)
 	if err != nil {
 		d.t.Fatalf("%s %s: %v", method, path, err)
