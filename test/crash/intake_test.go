@@ -138,5 +138,5 @@ func TestIntakeBeforeTheAcknowledgement(t *testing.T) {
 			return ""
 		})
 	}
-	w.finish(20 * time.Second)
+	w.finish(3 * time.Minute)
 }
