@@ -132,14 +132,14 @@ func (o *overHTTP) show(ctx context.Context, out io.Writer) (ok bool, err error)
 	defer cancel()
 	defer http.DefaultClient.CloseIdleConnections()
 	for ready := false; !ready; service.Pause(ctx, 10*time.Millisecond) { // it connects to the broker after it listens
-		answer, _, err := o.ask(ctx, http.MethodGet, "/readyz", "")
+		answer, _, err := o.ask(ctx, http.MethodGet, o.url+"/readyz", "")
 		if err != nil {
 			return false, err
 		}
 		ready = answer.StatusCode == http.StatusOK
 	}
 	fmt.Fprintf(out, "\nOne more request, over HTTP from a client of worker intake at %s:\n\n", o.url)
-	answer, st, err := o.ask(ctx, http.MethodPost, "/v1/requests", curlBody("demo-http", 9))
+	answer, st, err := o.ask(ctx, http.MethodPost, o.url+"/v1/requests", curlBody("demo-http", 9))
 	for err == nil {
 		fmt.Fprintf(out, "  %-4s %-25s %d %s%s\n", answer.Request.Method, answer.Request.URL.Path, answer.StatusCode, st.Status, where(answer.Header))
 		if answer.StatusCode != http.StatusAccepted {
@@ -176,8 +176,8 @@ func curlBody(id string, machine int) string {
 // told is what the demo reads of an answer.
 type told struct{ Status, Outcome string }
 
-func (o *overHTTP) ask(ctx context.Context, method, path, body string) (*http.Response, told, error) {
-	r, err := http.NewRequestWithContext(ctx, method, o.url+path, strings.NewReader(body))
+func (o *overHTTP) ask(ctx context.Context, method, url, body string) (*http.Response, told, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return nil, told{}, err
 	}
@@ -190,7 +190,7 @@ func (o *overHTTP) ask(ctx context.Context, method, path, body string) (*http.Re
 	defer answer.Body.Close()
 	var st told
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&st); err != nil {
-		return nil, told{}, fmt.Errorf("%s %s is answered %d: %w", method, path, answer.StatusCode, err)
+		return nil, told{}, fmt.Errorf("%s %s is answered %d: %w", method, url, answer.StatusCode, err)
 	}
 	return answer, st, nil
 }
