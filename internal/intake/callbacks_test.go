@@ -187,3 +187,24 @@ func TestATargetThatHangs(t *testing.T) {
 		t.Error("the other target waited until the one that hangs was given up")
 	}
 }
+
+// TestANewCallback gets what is published after it was written into the file, and nothing of what was before.
+func TestANewCallback(t *testing.T) {
+	w := newWorld(t)
+	secret := w.file("hook.secret", "whsec_"+base64.StdEncoding.EncodeToString([]byte("a-secret-of-twenty-four-")))
+	target := newReceiver(t, nil)
+	client := "clients:\n- {name: soar, token_sha256: [" + digest(token) + "]"
+	d := w.open(map[string]string{"WORKER_INTAKE_CLIENTS_FILE": w.file("later.yaml", client+"}\n")})
+	d.work()
+	if a := d.post(request("before", 1), "Prefer", "wait=30"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	w.file("later.yaml", client+fmt.Sprintf(", callbacks: [{name: new, url: %q, secret_file: %s}]}\n", target.URL, secret))
+	if a := d.post(request("after", 2), "Prefer", "wait=30"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	d.eventually("its results", func() bool { return len(target.all()) >= 2 })
+	if diff := cmp.Diff([]string{"after submitted", "after succeeded"}, target.ids()); diff != "" {
+		t.Error(diff)
+	}
+}
