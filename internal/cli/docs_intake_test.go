@@ -85,7 +85,8 @@ func TestDocsIntakeRecipes(t *testing.T) {
 		command  []string
 		says     string
 	}{
-		{"bash", []string{"bash", "-e", "-c"}, `"status":"Succeeded"`}, {"python", []string{"python3", "-c"}, "200 Succeeded succeeded"},
+		{"bash", []string{"bash", "-e", "-c"}, `"status":"Succeeded"`},
+		{"python", []string{"python3", "-c"}, "200 Succeeded succeeded"},
 		{"js", []string{"node", "--input-type=module", "--eval"}, "200 Succeeded succeeded"},
 	} {
 		t.Run(c.language, func(t *testing.T) {
