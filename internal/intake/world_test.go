@@ -1,6 +1,7 @@
 package intake_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -263,8 +264,9 @@ type wire struct {
 	ln     net.Listener
 
 	mu    sync.Mutex
-	deaf  bool // nothing of the broker comes through
-	away  bool // no connection holds
+	deaf  bool   // nothing of the broker comes through
+	until string // what is sent then makes it deaf; "": nothing
+	away  bool   // no connection holds
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
 }
@@ -282,6 +284,13 @@ func newWire(t testing.TB, server string) *wire {
 }
 
 func (w *wire) addr() string { return w.ln.Addr().String() }
+
+// deafFrom makes the wire deaf from when this is sent.
+func (w *wire) deafFrom(sent string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = sent
+}
 
 // set makes the wire deaf or breaks it.
 func (w *wire) set(deaf, away bool) {
@@ -329,6 +338,9 @@ func (w *wire) pump(to, from net.Conn, says bool) {
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := from.Read(buffer)
 		w.mu.Lock()
+		if w.until != "" && !says && bytes.Contains(buffer[:n], []byte(w.until)) {
+			w.deaf, w.until = true, ""
+		}
 		lost := says && w.deaf
 		w.mu.Unlock()
 		if err != nil {
