@@ -33,12 +33,16 @@ type overHTTP struct {
 	tokenFile  string
 	secret     []byte      // of the callback
 	posted     chan string // what came to the receiver, a line for each final result
+	client     http.Client
 }
 
 // startIntake runs an intake with one client, and the receiver that this client's results are posted to. done gets the error that
 // ended the intake.
 func startIntake(ctx context.Context, env *session.Env, stay bool, dir string, w *service.Service) (o *overHTTP, done chan error, stop func(), err error) {
-	o = &overHTTP{token: rand.Text(), tokenFile: filepath.Join(dir, "intake-token"), secret: []byte(rand.Text()), posted: make(chan string)}
+	o = &overHTTP{
+		token: rand.Text(), tokenFile: filepath.Join(dir, "intake-token"), secret: []byte(rand.Text()),
+		posted: make(chan string), client: http.Client{Transport: &http.Transport{}},
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, nil, err
@@ -130,7 +134,7 @@ func (o *overHTTP) signed(h http.Header, body []byte) bool {
 func (o *overHTTP) show(ctx context.Context, out io.Writer) (ok bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, errors.New("the request over HTTP did not get its result in time"))
 	defer cancel()
-	defer http.DefaultClient.CloseIdleConnections()
+	defer o.client.CloseIdleConnections()
 	for ready := false; !ready; service.Pause(ctx, 10*time.Millisecond) { // it connects to the broker after it listens
 		answer, _, err := o.ask(ctx, http.MethodGet, o.url+"/readyz", "")
 		if err != nil {
@@ -173,24 +177,24 @@ func curlBody(id string, machine int) string {
 	return fmt.Sprintf(`{"id":%q,"machineId":%q,"comment":"Cleaned and validated"}`, id, demoMachine(machine))
 }
 
-// told is what the demo reads of an answer.
-type told struct{ Status, Outcome string }
+// state is what the demo reads of an answer.
+type state struct{ Status, Outcome string }
 
-func (o *overHTTP) ask(ctx context.Context, method, url, body string) (*http.Response, told, error) {
+func (o *overHTTP) ask(ctx context.Context, method, url, body string) (*http.Response, state, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
-		return nil, told{}, err
+		return nil, state{}, err
 	}
 	r.Header.Set("Authorization", "Bearer "+o.token)
 	r.Header.Set("Content-Type", "application/json")
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := o.client.Do(r)
 	if err != nil {
-		return nil, told{}, cmp.Or(context.Cause(ctx), err)
+		return nil, state{}, cmp.Or(context.Cause(ctx), err)
 	}
 	defer answer.Body.Close()
-	var st told
+	var st state
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&st); err != nil {
-		return nil, told{}, fmt.Errorf("%s %s is answered %d: %w", method, url, answer.StatusCode, err)
+		return nil, state{}, fmt.Errorf("%s %s is answered %d: %w", method, url, answer.StatusCode, err)
 	}
 	return answer, st, nil
 }
@@ -211,16 +215,19 @@ What is posted to the client's callback is printed here:
 
 // stay prints what is posted to the receiver, until it is told to end or the worker or the intake ends by itself.
 func (o *overHTTP) stay(ctx context.Context, out io.Writer, worker, server chan error) error {
-	for {
+	for ctx.Err() == nil {
+		var err error
 		select {
 		case line := <-o.posted:
 			fmt.Fprintln(out, "  "+line)
-		case err := <-worker:
-			return fmt.Errorf("the worker ended: %w", err)
-		case err := <-server:
-			return fmt.Errorf("the intake ended: %w", err)
+			continue
+		case err = <-worker:
+		case err = <-server:
 		case <-ctx.Done():
-			return nil
+		}
+		if ctx.Err() == nil {
+			return fmt.Errorf("it ended by itself: %w", err)
 		}
 	}
+	return nil
 }
