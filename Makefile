@@ -169,7 +169,7 @@ $(HELM) $(KUBECONFORM) $(NATS_SERVER): tools/deploy.mod tools/deploy.sum
 	@touch $@
 
 .PHONY: clients
-clients: build ## Try other people's clients on worker simulate; PARTS="openssl curl node python" for some of them
+clients: build ## Try other people's clients on worker simulate and on the intake; PARTS="openssl curl node python intake" for some of them
 	test/clients/run bin/worker $(PARTS)
 
 .PHONY: images

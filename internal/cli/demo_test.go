@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,51 @@ func TestDemoStaySaysHowToSignIn(t *testing.T) {
 	}
 	if text, err := os.ReadFile(api[0]); err != nil || strings.Contains(string(text), token) {
 		t.Errorf("the broker takes the API's token (%v)", err)
+	}
+	demo.stop(t)
+}
+
+// TestDemoStaySaysHowToAskOverHTTP types the lines that `demo --stay` prints for asking over HTTP: a release is done, its result
+// comes to the client's callback, and is found at its address. The token is not shown.
+func TestDemoStaySaysHowToAskOverHTTP(t *testing.T) {
+	env := terminal(t.TempDir())
+	demo := start(t, env, []string{"worker", "demo", "--stay"}, false)
+	var said strings.Builder
+	var url, token string
+	var lines [][]string
+	typed := func(words []string) int {
+		words[len(words)-1] = strings.Replace(words[len(words)-1], "$INTAKE", url, 1)
+		return curl(t, strings.TrimPrefix(url, "http://"), token, words)
+	}
+	demo.until(t, func(line string) bool {
+		said.WriteString(line + "\n")
+		switch {
+		case strings.HasPrefix(line, "export INTAKE="):
+			if out := strings.Fields(succeeds(t, env, "sh", "-c", line+"\necho $INTAKE $TOKEN")); len(out) == 2 {
+				url, token = out[0], out[1]
+			}
+		case strings.HasPrefix(line, "curl ") && url != "":
+			lines = append(lines, shellCommands(line)[0])
+		case strings.HasPrefix(line, "What is posted"):
+			if len(lines) != 2 {
+				t.Fatalf("it says %s", said.String())
+			}
+			if status := typed(lines[0]); status != http.StatusAccepted {
+				t.Fatalf("%q is answered %d", lines[0], status)
+			}
+		}
+		return strings.Contains(line, "curl-1 ") && !strings.HasPrefix(line, "curl ")
+	})
+	if status := typed(lines[1]); status != http.StatusOK {
+		t.Errorf("%q is answered %d", lines[1], status)
+	}
+	for _, id := range []string{"demo-http", "curl-1"} {
+		if !strings.Contains(said.String(), id+" succeeded, the signature is verified") {
+			t.Errorf("nothing of %s's callback: %s", id, said.String())
+		}
+	}
+	if strings.Contains(said.String(), token) {
+		t.Error("the token is shown")
 	}
 	demo.stop(t)
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,9 +17,9 @@ import (
 	"example.com/unrestrict-worker/internal/intake"
 )
 
-// TestDocsIntake runs the command lines of docs/intake.md, in their order, against an intake as `worker intake` is beside a worker
-// on one machine: each is answered with a 2xx.
-func TestDocsIntake(t *testing.T) {
+// openDoor is an intake as `worker intake` is beside a worker on one machine: its address, and the token of its client.
+func openDoor(t *testing.T) (addr, token string) {
+	t.Helper()
 	s := runSystem(t, nil)
 	settings, err := config.SettingsFrom(map[string]string{"WORKER_DATA_DIR": s.dataDir(), "WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_INTAKE_ADDR": "127.0.0.1:0"})
 	if err != nil {
@@ -28,25 +29,31 @@ func TestDocsIntake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr, err := door.Listen()
+	at, err := door.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- door.Run(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	}()
-	token, err := os.ReadFile(filepath.Join(s.dataDir(), "intake-token"))
+	})
+	text, err := os.ReadFile(filepath.Join(s.dataDir(), "intake-token"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for curl(t, addr.String(), "", []string{"curl", "http://127.0.0.1:8090/readyz"}) != http.StatusOK {
+	for curl(t, at.String(), "", []string{"curl", "http://127.0.0.1:8090/readyz"}) != http.StatusOK {
 	}
+	return at.String(), strings.TrimSpace(string(text))
+}
+
+// TestDocsIntake runs the command lines of docs/intake.md, in their order: each is answered with a 2xx.
+func TestDocsIntake(t *testing.T) {
+	addr, token := openDoor(t)
 	ran := 0
 	for _, block := range blocks(pages(t)["docs/intake.md"], "sh") {
 		for _, words := range shellCommands(block) {
@@ -54,13 +61,51 @@ func TestDocsIntake(t *testing.T) {
 				continue
 			}
 			ran++
-			if status := curl(t, addr.String(), strings.TrimSpace(string(token)), words); status/100 != 2 {
+			if status := curl(t, addr, token, words); status/100 != 2 {
 				t.Errorf("%q is answered %d", words, status)
 			}
 		}
 	}
 	if ran < 3 {
 		t.Errorf("ran only %d", ran)
+	}
+}
+
+// TestDocsIntakeRecipes runs the recipes of docs/integrations.md that a program of this machine can run, as they are: each gets its
+// release done, and says so.
+func TestDocsIntakeRecipes(t *testing.T) {
+	addr, token := openDoor(t)
+	_, section, _ := strings.Cut(pages(t)["docs/integrations.md"], "## Over HTTP\n")
+	section, _, found := strings.Cut(section, "\n## ")
+	if !found {
+		t.Fatal("docs/integrations.md has no recipes")
+	}
+	for _, c := range []struct {
+		language string
+		command  []string
+		says     string
+	}{
+		{"bash", []string{"bash", "-e", "-c"}, `"status":"Succeeded"`},
+		{"python", []string{"python3", "-c"}, "200 Succeeded succeeded"},
+		{"js", []string{"node", "--input-type=module", "--eval"}, "200 Succeeded succeeded"},
+	} {
+		t.Run(c.language, func(t *testing.T) {
+			recipes := blocks(section, c.language)
+			if len(recipes) != 1 {
+				t.Fatalf("there are %d recipes", len(recipes))
+			}
+			words := append(c.command, recipes[0])
+			for _, program := range []string{words[0], "curl"} {
+				if _, err := exec.LookPath(program); err != nil {
+					t.Skip(err)
+				}
+			}
+			cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
+			cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "INTAKE=http://"+addr, "TOKEN="+token)
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), c.says) {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }
 

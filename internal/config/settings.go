@@ -143,7 +143,7 @@ type Admin struct {
 // Intake says where `worker intake` listens, and for whom.
 type Intake struct {
 	Addr        string `env:"WORKER_INTAKE_ADDR" default:"127.0.0.1:8090" is:"address" help:"Where the HTTP intake listens. An address other than loopback needs WORKER_INTAKE_TLS_CERT, WORKER_INTAKE_TLS_KEY and WORKER_INTAKE_CLIENTS_FILE."`
-	URL         string `env:"WORKER_INTAKE_URL" is:"base-url" unset:"what the Host header says" help:"What Operation-Location begins with, where clients come through a proxy."`
+	URL         string `env:"WORKER_INTAKE_URL" is:"base-url" unset:"what the Host header says" help:"What Location and Operation-Location begin with, where clients come through a proxy."`
 	ClientsFile string `env:"WORKER_INTAKE_CLIENTS_FILE" unset:"one client, local, with a token in WORKER_DATA_DIR/intake-token" help:"YAML file that says who may ask over HTTP; read anew when it changes."`
 	ClientCA    string `env:"WORKER_INTAKE_CLIENT_CA" is:"file" help:"File with the certificates (PEM) that clients' certificates are checked against; needs WORKER_INTAKE_TLS_CERT."`
 	TLSCert     string `env:"WORKER_INTAKE_TLS_CERT" is:"file" help:"File with the intake's certificate (PEM); needs WORKER_INTAKE_TLS_KEY. Read anew when it changes."`

@@ -120,6 +120,28 @@ func TestBatchHalfStored(t *testing.T) {
 	}
 }
 
+// TestBatchWithoutAnAnswer: the broker falls silent amid the rows. It is said that nobody knows, and the same again queues no row twice.
+func TestBatchWithoutAnAnswer(t *testing.T) {
+	d := newWorld(t).open(nil)
+	rows := csvRows(1, 6)
+	d.wire.deafFrom(`"id":"silent:3"`)
+	a := d.postRows("silent", rows, "text/csv")
+	if a.status != 503 || a.Code != "unknown" || !strings.Contains(a.body, `"stored":`) || a.batch(t).Stored > 5 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	d.wire.set(false, false)
+	d.eventually("that it is taken", func() bool { return d.postRows("silent", rows, "text/csv").status == 202 })
+	ids := map[string]bool{}
+	for _, m := range d.stored() {
+		var r struct{ ID string }
+		_ = json.Unmarshal(m.Data, &r)
+		ids[r.ID] = true
+	}
+	if n := len(d.stored()); n != 5 || len(ids) != 5 {
+		t.Errorf("%d messages with %d ids for 5 rows", n, len(ids))
+	}
+}
+
 func TestBatchesThatAreNotTaken(t *testing.T) {
 	d := newWorld(t).open(nil)
 	row := func(n int) string { return `{"machineId":"` + machine(n) + `","comment":"c"}` + "\n" }

@@ -49,3 +49,13 @@ func BenchmarkPost(b *testing.B) {
 	b.ReportMetric(float64(len(took))/b.Elapsed().Seconds(), "req/s")
 	b.ReportMetric(float64(took[len(took)*99/100].Milliseconds()), "p99-ms")
 }
+
+// BenchmarkBatch is batches of 10,000 rows, one after the other.
+func BenchmarkBatch(b *testing.B) {
+	d := newWorld(b).open(nil)
+	for i := range b.N {
+		if a := d.postRows(fmt.Sprint("bench-", i), csvRows(i*10_000+1, i*10_000+10_001), "text/csv"); a.status != 202 {
+			b.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+}

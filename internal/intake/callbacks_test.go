@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -155,5 +156,55 @@ func TestCallbacks(t *testing.T) {
 	d.eventually("the next", func() bool { return len(all.all()) >= 6 })
 	if ids := all.ids(); len(ids) != 6 {
 		t.Errorf("delivered: %q", ids)
+	}
+}
+
+// TestATargetThatHangs holds up no other: they have their results before it has given its first answer.
+func TestATargetThatHangs(t *testing.T) {
+	w := newWorld(t)
+	secret := "secret_file: " + w.file("hook.secret", "whsec_"+base64.StdEncoding.EncodeToString([]byte("a-secret-of-twenty-four-")))
+	began, done := make(chan struct{}, 100), make(chan struct{})
+	var givenUp atomic.Bool
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		began <- struct{}{}
+		select {
+		case <-done:
+		case <-r.Context().Done():
+			givenUp.Store(true)
+		}
+	}))
+	defer hangs.Close()
+	defer close(done)
+	other := newReceiver(t, nil)
+	d := w.open(map[string]string{"WORKER_INTAKE_CLIENTS_FILE": w.file("hanging.yaml", fmt.Sprintf(
+		"clients:\n- {name: soar, token_sha256: [%s], callbacks: [{name: hangs, url: %q, %s}, {name: other, url: %q, final_only: true, %s}]}\n", digest(token), hangs.URL, secret, other.URL, secret))})
+	d.work()
+	d.post(request("r1", 1))
+	<-began
+	d.eventually("the other's result", func() bool { return len(other.all()) == 1 })
+	if givenUp.Load() {
+		t.Error("the other target waited until the one that hangs was given up")
+	}
+}
+
+// TestANewCallback gets what is published after it was written into the file, and nothing of what was before.
+func TestANewCallback(t *testing.T) {
+	w := newWorld(t)
+	secret := w.file("hook.secret", "whsec_"+base64.StdEncoding.EncodeToString([]byte("a-secret-of-twenty-four-")))
+	target := newReceiver(t, nil)
+	client := "clients:\n- {name: soar, token_sha256: [" + digest(token) + "]"
+	d := w.open(map[string]string{"WORKER_INTAKE_CLIENTS_FILE": w.file("later.yaml", client+"}\n")})
+	d.work()
+	if a := d.post(request("before", 1), "Prefer", "wait=30"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	w.file("later.yaml", client+fmt.Sprintf(", callbacks: [{name: new, url: %q, secret_file: %s}]}\n", target.URL, secret))
+	if a := d.post(request("after", 2), "Prefer", "wait=30"); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	d.eventually("its results", func() bool { return len(target.all()) >= 2 })
+	if diff := cmp.Diff([]string{"after submitted", "after succeeded"}, target.ids()); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -15,12 +15,13 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// accepted answers that a request is open, and where to ask for it.
+// accepted answers that a request is open, and where to ask for it. Both addresses are absolute: a poller of the Azure SDKs refuses
+// another Location.
 func (s *Server) accepted(w http.ResponseWriter, r *http.Request, st status) *problem {
-	path := requestPath(st.ID)
+	at := s.base(r) + requestPath(st.ID)
 	h := w.Header()
-	h.Set("Location", path)
-	h.Set("Operation-Location", s.base(r)+path)
+	h.Set("Location", at)
+	h.Set("Operation-Location", at)
 	h.Set("Retry-After", strconv.Itoa(againIn(st)))
 	return write(w, http.StatusAccepted, st)
 }

@@ -1,8 +1,10 @@
 package intake_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -37,6 +39,7 @@ type world struct {
 	wire   *wire
 	sim    *defendersim.Server
 	doc    *document
+	tls    *tls.Config // of a client; nil: the intake has no TLS
 }
 
 const token, otherToken = "the-token-of-soar", "the-token-of-desk"
@@ -127,6 +130,9 @@ func (w *world) open(more map[string]string) *door {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	d := &door{world: w, url: "http://" + addr.String(), token: token}
+	if w.tls != nil {
+		d.url = "https://" + addr.String()
+	}
 	d.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -174,11 +180,13 @@ func (d *door) send(ctx context.Context, method, path, body string, headers []st
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	r.Header.Set("Authorization", "Bearer "+d.token)
+	if d.token != "" {
+		r.Header.Set("Authorization", "Bearer "+d.token)
+	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: d.tls}}
 	got, err := client.Do(r)
 	if err != nil {
 		d.t.Fatalf("%s %s: %v", method, path, err)
@@ -256,8 +264,9 @@ type wire struct {
 	ln     net.Listener
 
 	mu    sync.Mutex
-	deaf  bool // nothing of the broker comes through
-	away  bool // no connection holds
+	deaf  bool   // nothing of the broker comes through
+	until string // what is sent then makes it deaf; "": nothing
+	away  bool   // no connection holds
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
 }
@@ -275,6 +284,13 @@ func newWire(t testing.TB, server string) *wire {
 }
 
 func (w *wire) addr() string { return w.ln.Addr().String() }
+
+// deafFrom makes the wire deaf from when this is sent.
+func (w *wire) deafFrom(sent string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = sent
+}
 
 // set makes the wire deaf or breaks it.
 func (w *wire) set(deaf, away bool) {
@@ -322,6 +338,9 @@ func (w *wire) pump(to, from net.Conn, says bool) {
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := from.Read(buffer)
 		w.mu.Lock()
+		if w.until != "" && !says && bytes.Contains(buffer[:n], []byte(w.until)) {
+			w.deaf, w.until = true, ""
+		}
 		lost := says && w.deaf
 		w.mu.Unlock()
 		if err != nil {

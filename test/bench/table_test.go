@@ -11,8 +11,8 @@ import (
 	"text/tabwriter"
 )
 
-// BenchmarkTable prints one table. The numbers in brackets are what is aimed at. BENCH_ONLY=calls, process, recovery, memory or
-// load measures that part alone.
+// BenchmarkTable prints one table. The numbers in brackets are what is aimed at. BENCH_ONLY=calls, process, recovery, memory, load
+// or intake measures that part alone.
 func BenchmarkTable(b *testing.B) {
 	t := &table{bin: filepath.Join(b.TempDir(), "worker"), lines: []string{"WHAT\tWORKER\tLOOP\tNOTE"}}
 	build := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", t.bin, "example.com/unrestrict-worker/cmd/worker")
@@ -23,7 +23,7 @@ func BenchmarkTable(b *testing.B) {
 	for _, m := range []struct {
 		name    string
 		measure func(*testing.B, *table)
-	}{{"calls", calls}, {"process", process}, {"recovery", recovery}, {"memory", memory}, {"load", load}} {
+	}{{"calls", calls}, {"process", process}, {"recovery", recovery}, {"memory", memory}, {"load", load}, {"intake", intake}} {
 		if only := os.Getenv("BENCH_ONLY"); only == "" || only == m.name {
 			m.measure(b, t)
 		}

@@ -324,7 +324,9 @@ func (o *oracle) entries(ctx context.Context) (map[string]ledger.Entry, error) {
 			if err != nil {
 				return nil, err
 			}
-			all[e.ID] = e
+			if e.State != "" { // else it keeps an id from the version before, where a client's request has it
+				all[e.ID] = e
+			}
 		}
 	}
 }

@@ -30,6 +30,7 @@ type trap struct {
 	point
 	when   when
 	victim *replica
+	fate   func() // what happens where there is no victim
 	killed chan *replica
 }
 
@@ -46,6 +47,10 @@ func (t *trap) fits(f frame) bool {
 }
 
 func (t *trap) spring() {
+	if t.victim == nil {
+		t.fate()
+		return
+	}
 	t.victim.kill()
 	t.killed <- t.victim
 }

@@ -28,7 +28,7 @@ import (
 // demoLimit is how long the sample may take. The machine that is not found takes the longest, five seconds.
 const demoLimit = 2 * time.Minute
 
-// Run shows the whole system on loopback: broker, simulated API and a worker, with a sample bulk.
+// Run shows the whole system on loopback: broker, simulated API, a worker with a sample bulk, and an intake with one request.
 func (c *Cmd) Run(ctx context.Context, env *session.Env) (err error) {
 	dir, err := os.MkdirTemp("", "worker-demo-")
 	if err != nil {
@@ -55,19 +55,28 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) (err error) {
 	defer stop()
 	fmt.Fprintf(env.Stdout, "A worker, a NATS broker (%s) and a simulated Defender API (%s) run in this process.\nStatus page: http://%s/\n\n", w.Broker.URL(), apiURL, w.AdminAddr)
 
+	door, closed, stopIntake, err := startIntake(ctx, env, c.Stay, dir, w)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	defer stopIntake()
+
 	ok, err := showSample(ctx, w.Broker, env.Stdout)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	over, err := door.show(ctx, env.Stdout)
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
 	if c.Stay && ctx.Err() == nil {
 		printStay(env.Stdout, w)
-		select {
-		case <-ctx.Done():
-		case err := <-done:
-			return fmt.Errorf("demo: the worker ended: %w", err)
+		door.printStay(env.Stdout)
+		if err := door.stay(ctx, env.Stdout, done, closed); err != nil {
+			return fmt.Errorf("demo: %w", err)
 		}
 	}
-	if !ok {
+	if !ok || !over {
 		return session.ExitStatus(1)
 	}
 	return nil
@@ -160,7 +169,7 @@ func demoMachine(n int) string { return fmt.Sprintf("%039d%x", 0, n) }
 
 // prepare adds the machines and faults of the sample to the simulated API.
 func prepare(api *defendersim.Server) {
-	for n := 1; n <= 4; n++ {
+	for _, n := range []int{1, 2, 3, 4, 9} { // the last one is asked for over HTTP
 		api.AddMachine(demoMachine(n), defendersim.Machine{})
 	}
 	api.AddMachine(demoMachine(5), defendersim.Machine{Outcome: "Failed"})
@@ -236,5 +245,5 @@ curl -s http://%s/status
 
 // Cmd is `worker demo`.
 type Cmd struct {
-	Stay bool `help:"Keep everything running afterwards, at --embedded-addr and --admin-addr (a free port where one is taken), and print the lines to copy for publishing by hand."`
+	Stay bool `help:"Keep everything running afterwards, at --embedded-addr, --admin-addr and --intake-addr (a free port where one is taken), and print the lines to copy for publishing by hand and for asking over HTTP."`
 }
