@@ -36,7 +36,7 @@ type cli struct {
 	Approvals   approvals.ListCmd    `cmd:"" settings:"broker embedded names log" help:"Show what awaits approval, with all that an approval signs."`
 	Approve     approvals.ApproveCmd `cmd:"" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
 	Deny        approvals.DenyCmd    `cmd:"" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`
-	Intake      IntakeCmd            `cmd:"" settings:"broker embedded names budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from systems that can't speak NATS, until SIGINT or SIGTERM."`
+	Intake      IntakeCmd            `cmd:"" settings:"broker embedded names provisioning budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from systems that can't speak NATS, until SIGINT or SIGTERM."`
 	Check       check.Cmd            `cmd:"" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step, and say what to do about each failure."`
 	Schema      SchemaCmd            `cmd:"" help:"Print the JSON Schema of requests, results, orders or audit records, or the AsyncAPI or OpenAPI document."`
 	Why         why.Cmd              `cmd:"" settings:"broker embedded names budget log" help:"Show everything that happened to one request and what it waits for."`

@@ -10,9 +10,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
@@ -38,6 +38,7 @@ type Server struct {
 	metrics  *metrics
 	handler  http.Handler
 	caller   *http.Client // of callbacks
+	stuck    sync.Map     // *target: callbacks that get no results
 	ln       net.Listener
 	draining chan struct{} // closed when no answer is waited for any longer
 }
@@ -57,7 +58,7 @@ func New(s config.Settings, log *zap.Logger) (*Server, error) {
 	cfg := config.BrokerConfig(s)
 	cfg.ClientName = "unrestrict-worker intake"
 	server.link = &link{cfg: cfg, log: log}
-	server.metrics = newMetrics(prometheus.NewRegistry())
+	server.metrics = newMetrics(s.Tenant, server.conditions)
 	server.caller = newCaller()
 	server.handler = server.routes()
 	return server, nil
