@@ -63,6 +63,7 @@ func (s *Server) callAll(ctx context.Context, conn *broker.Broker, list []*clien
 			running.Go(func() {
 				ctx, gone := context.WithCancel(ctx)
 				defer gone()
+				s.metrics.calls.WithLabelValues(c.Name, callback.Name, "givenUp") // so that the first one is an increase
 				t := &target{s: s, client: c, callback: callback, mine: s.owns(c), gone: gone}
 				defer s.stuck.Delete(t)
 				conn.HandOut(ctx, broker.Handout{
