@@ -3,6 +3,6 @@
 set -e
 case "$1" in
 remove | 0)
-	[ ! -d /run/systemd/system ] || systemctl disable --now unrestrict-worker.service
+	[ ! -d /run/systemd/system ] || systemctl disable --now unrestrict-worker.service unrestrict-intake.service
 	;;
 esac

@@ -40,6 +40,7 @@ type Config struct {
 	SyncInterval  bool   // for benchmarks: acknowledge before the disk has it
 
 	Names      Names
+	Tenant     string          // stands in the source of results; empty: none
 	Provision  bool            // create what is missing
 	ReadOnly   bool            // of a command that only looks: Provision writes nothing
 	Windows    []budget.Window // of the call budget; their streams, which rates.Store makes, are asked for where nothing is created

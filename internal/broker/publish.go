@@ -35,7 +35,7 @@ var (
 // NewPublisher publishes on the Broker's subjects, after Provision.
 func (b *Broker) NewPublisher() *Publisher {
 	p := &Publisher{
-		b: b, source: "urn:unrestrict-worker:" + b.cfg.Names.Stream,
+		b: b, source: source(b.cfg),
 		unverifiedLetters: b.newUnverified(b.cfg.Names.DeadletterStream, true),
 		unverifiedResults: b.newUnverified(b.cfg.Names.ResultsStream, false),
 	}
@@ -43,6 +43,15 @@ func (b *Broker) NewPublisher() *Publisher {
 		p.tracer = b.cfg.TracerProvider.Tracer("example.com/unrestrict-worker/internal/broker")
 	}
 	return p
+}
+
+// source is the ce-source of results.
+func source(cfg Config) string {
+	urn := "urn:unrestrict-worker:"
+	if cfg.Tenant != "" {
+		urn += cfg.Tenant + ":"
+	}
+	return urn + cfg.Names.Stream
 }
 
 // NotKept is how many dead letters of messages that nobody vouches for this process has deleted or not written.

@@ -36,7 +36,7 @@ type cli struct {
 	Approvals   approvals.ListCmd    `cmd:"" group:"requests" settings:"broker embedded names log" help:"Show what awaits approval, with all that will be signed."`
 	Approve     approvals.ApproveCmd `cmd:"" group:"requests" settings:"broker embedded names log" help:"Approve requests that await it, by their digests."`
 	Deny        approvals.DenyCmd    `cmd:"" group:"requests" settings:"broker embedded names log" help:"Deny requests that await approval: they end rejected."`
-	Intake      IntakeCmd            `cmd:"" group:"service" settings:"broker embedded names budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from what can't speak NATS."`
+	Intake      IntakeCmd            `cmd:"" group:"service" settings:"broker embedded names provisioning budget following acceptance intake log" saysunknown:"" help:"Take requests over HTTP from what can't speak NATS."`
 	Check       check.Cmd            `cmd:"" group:"service" settings:"all" withmistakes:"" saysunknown:"" help:"Prove the set-up step by step; say how to mend it."`
 	Schema      SchemaCmd            `cmd:"" group:"self" help:"Print a JSON Schema, or the AsyncAPI or OpenAPI document."`
 	Why         why.Cmd              `cmd:"" group:"requests" settings:"broker embedded names budget log" help:"Show what happened to a request, and what it waits for."`

@@ -154,7 +154,7 @@ func TestMetricsAfterEveryOutcome(t *testing.T) {
 		t.Errorf("the list and the worker differ: %s", diff)
 	}
 	rows := metricRows(t, s)
-	checkMetricsPage(t, rows)
+	checkMetricsPage(t, `metrics, by "make generate"`, "end", rows)
 
 	start(map[string]string{"WORKER_DRY_RUN": "true"})
 	everyOutcome(t, s, map[string]string{"dryRun": request(7)})
@@ -225,8 +225,8 @@ func metricRows(t *testing.T, s *system) (rows []metricRow) {
 
 const metricsPage = "../../docs/observability.md"
 
-// checkMetricsPage holds the table of docs/observability.md against the worker; -update writes it.
-func checkMetricsPage(t *testing.T, rows []metricRow) {
+// checkMetricsPage holds a table of docs/observability.md, between two marks, against what is exported; -update writes it.
+func checkMetricsPage(t *testing.T, head, foot string, rows []metricRow) {
 	t.Helper()
 	var table bytes.Buffer
 	table.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
@@ -241,11 +241,11 @@ func checkMetricsPage(t *testing.T, rows []metricRow) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const head, foot = "<!-- metrics, by \"make generate\" -->\n", "<!-- end -->\n"
+	head, foot = "<!-- "+head+" -->\n", "<!-- "+foot+" -->\n"
 	before, rest, found := strings.Cut(string(page), head)
 	have, after, ends := strings.Cut(rest, foot)
 	if !found || !ends {
-		t.Fatal("docs/observability.md has no place for the metrics")
+		t.Fatalf("docs/observability.md has no place for the metrics: %s", head)
 	}
 	if *update {
 		if err := os.WriteFile(metricsPage, []byte(before+head+table.String()+foot+after), 0o644); err != nil {
@@ -254,6 +254,6 @@ func checkMetricsPage(t *testing.T, rows []metricRow) {
 		return
 	}
 	if diff := cmp.Diff(table.String(), have); diff != "" {
-		t.Errorf("docs/observability.md is not what the worker exports (make generate): %s", diff)
+		t.Errorf("docs/observability.md is not what is exported (make generate): %s", diff)
 	}
 }

@@ -131,6 +131,11 @@ func TestMonitoringNames(t *testing.T) {
 		return strings.HasPrefix(line, "Everything keeps running")
 	})
 	have := seriesOf(t, addr)
+	for name, labels := range seriesOf(t, intakeAtWork(t).addr) {
+		if strings.HasPrefix(name, "unrestrict_intake_") {
+			have[name] = labels
+		}
+	}
 	http.DefaultClient.CloseIdleConnections()
 	demo.stop(t)
 	own := slices.Collect(func(yield func(string) bool) {
@@ -175,7 +180,7 @@ func TestMonitoringNames(t *testing.T) {
 // knows reports what an expression asks for and nobody has.
 func (have series) knows(t *testing.T, where, expr, runbook string) {
 	t.Helper()
-	labels := []string{"namespace", "job", "instance"} // of the target
+	labels := []string{"namespace", "job", "instance", "tenant"} // of the target, and WORKER_TENANT
 	names, groupedBy := selectors(expr)
 	if len(names) == 0 {
 		t.Errorf("%s: no metric in %s", where, expr)
@@ -193,7 +198,7 @@ func (have series) knows(t *testing.T, where, expr, runbook string) {
 			label, op, value := m[1], m[2], m[3]
 			values, found := of[label]
 			switch {
-			case slices.Contains(labels[:3], label) || label == "alertname" || label == "alertstate":
+			case slices.Contains(labels[:4], label) || label == "alertname" || label == "alertstate":
 				continue
 			case !found:
 				t.Errorf("%s: %s has no label %s", where, s.metric, label)

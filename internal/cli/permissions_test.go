@@ -51,6 +51,7 @@ func testPermissions(t *testing.T, g *guarded) {
 	run, _, admin := startRun(t, g.as(t, "worker", "WORKER_DATA_DIR="+dir+"/data", "WORKER_PROVISION=false", "WORKER_RATE_PER_HOUR=1000", "WORKER_RATE_PER_MINUTE=50"), []string{"worker", "run"})
 	g.rolesDoTheirWork(t, admin)
 	g.submitsTwice(t)
+	g.takesOverHTTP(t)
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
 		t.Error("a worker with NATS_URL made a store of its own")
 	}
@@ -273,8 +274,8 @@ func acts() (all []act) {
 			all = append(all, act{subject: s, by: by})
 		}
 	}
-	pub([]string{"publisher", "publisher-urgent", "operator"}, "remediation.unrestrict", "remediation.unrestrict.bulk")
-	pub([]string{"publisher-urgent", "operator"}, "remediation.unrestrict.urgent")
+	pub([]string{"publisher", "publisher-urgent", "operator", "intake"}, "remediation.unrestrict", "remediation.unrestrict.bulk")
+	pub([]string{"publisher-urgent", "operator", "intake"}, "remediation.unrestrict.urgent")
 	pub(append([]string{"publisher", "publisher-urgent"}, staff...), "$SYS.REQ.USER.INFO")
 	pub(nil, "remediation.unrestrict.other")
 	pub(worker, "remediation.results", "remediation.deadletter", "remediation.replies.publisher.x",
@@ -282,7 +283,8 @@ func acts() (all []act) {
 		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.unlimited.minute",
 		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker-urgent", "$JS.API.CONSUMER.LIST.REMEDIATION",
 		"$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0", "$JS.ACK._.hash.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
-	pub(staff, "remediation.audit", "$KV.UNRESTRICT_STATE.pause.0", "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
+	pub(staff, "remediation.audit", "$KV.UNRESTRICT_STATE.pause.0")
+	pub(append([]string{"intake"}, staff...), "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
 	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES")
 	pub(nil, "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.CONSUMER.NAMES.REMEDIATION", "$SYS.REQ.SERVER.PING",
 		"_INBOX.somebody.else", "JS.remediation.API.CONSUMER.CREATE.REMEDIATION_RESULTS.x", "copy.results.x", "copy.audit.x",
@@ -323,6 +325,9 @@ func acts() (all []act) {
 		}
 		pub(drop, "$JS.API.STREAM.MSG.DELETE."+s)
 		readers := append(slices.Clone(staff), read[s]...)
+		if s != "REMEDIATION_AUDIT" && s != "REMEDIATION_DEADLETTER" {
+			readers = append(readers, "intake")
+		}
 		pub(readers, "$JS.API.STREAM.MSG.GET."+s, "$JS.API.DIRECT.GET."+s)
 		pub(staff, "$JS.API.DIRECT.GET."+s+".$KV.UNRESTRICT_LEDGER.e.0.1")
 		for _, copier := range read[s] {
@@ -330,7 +335,11 @@ func acts() (all []act) {
 		}
 		pub(readers, "$JS.API.STREAM.INFO."+s)
 	}
-	pub([]string{"reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine")
+	callers := []string{"intake", "intake-provisioner"}
+	pub([]string{"reader"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine")
+	pub([]string{"reader", "intake-provisioner"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_RESULTS.mine.remediation.results")
+	pub(append([]string{"reader"}, callers...), "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION_RESULTS.mine", "$JS.ACK.REMEDIATION_RESULTS.mine.1.1.1.1700000000000000000.0")
+	pub([]string{"reader"}, "$JS.API.CONSUMER.DELETE.REMEDIATION_RESULTS.mine")
 	pub(nil, "$JS.API.CONSUMER.CREATE.REMEDIATION_DEADLETTER.mine", "$JS.ACK._.hash.OTHER.unrestrict-worker.1.1.1.1700000000000000000.0")
 	pub([]string{"auditor"}, "$JS.API.CONSUMER.CREATE.REMEDIATION_AUDIT.mine")
 	pub(worker, "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_LEDGER.mine", "$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.mine")

@@ -12,7 +12,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-//go:generate go test . -run "TestReference|TestRunbookConditions|TestScripts|TestSimulatorPage|TestMetricsAfterEveryOutcome" -update
+//go:generate go test . -run "TestReference|TestRunbookConditions|TestScripts|TestSimulatorPage|TestMetricsAfterEveryOutcome|TestMetricsOfIntake" -update
 
 const referencePath = "../../docs/configuration.md"
 

@@ -17,7 +17,7 @@ func BrokerConfig(s Settings) broker.Config {
 		},
 		Domain: s.NATS.Domain, InboxPrefix: s.NATS.InboxPrefix,
 		DataDir: s.DataDir, EmbeddedAddr: s.Embedded.Addr, EmbeddedToken: s.Embedded.Token.Reveal(),
-		Names:     broker.Names(s.Names),
+		Names: broker.Names(s.Names), Tenant: s.Tenant,
 		Provision: s.Provision, Replicas: s.Replicas, AckWait: s.AckWait, Windows: Windows(s.Rates),
 	}
 }

@@ -141,6 +141,8 @@ func (s *Setting) parseText() (any, error) {
 		return s.text, must(s.text == "" || isSubject(strings.TrimLeft(s.text, "_")), "give the beginning of a subject, without spaces, wildcards or a dot at its end, such as _INBOX_worker")
 	case "domain":
 		return s.text, must(s.text == "" || isName(s.text), "give the name of a JetStream domain, without a dot")
+	case "tenant":
+		return s.text, must(s.text == "" || message.CheckName(s.text) == nil, "give a name of 1 to 64 letters, digits and . _ @ -")
 	case "name":
 		return s.text, must(isName(s.text), `give a name without spaces and . * > / \`+such)
 	case "stream":

@@ -52,6 +52,7 @@ type Settings struct {
 	Admin    Admin    `group:"admin"`
 	Intake   Intake   `group:"intake"`
 	Log      Log      `group:"log"`
+	Tenant   string   `group:"log" env:"WORKER_TENANT" is:"tenant" help:"Name of the tenant, where the deployments of several are watched together: a label of all metrics, a field of each log line, and part of the results' ce-source."`
 }
 
 // NATS says which broker and how to sign in. Empty means not given; at most
@@ -176,6 +177,6 @@ func Groups() []Group {
 		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST."},
 		{Key: "admin", Title: "Admin server"},
 		{Key: "intake", Title: "HTTP intake", Description: "Of `worker intake` alone."},
-		{Key: "log", Title: "Log", Shared: true},
+		{Key: "log", Title: "Log and tenant", Shared: true},
 	}
 }

@@ -63,9 +63,14 @@ func (s *Server) callAll(ctx context.Context, conn *broker.Broker, list []*clien
 			running.Go(func() {
 				ctx, gone := context.WithCancel(ctx)
 				defer gone()
+				s.metrics.calls.WithLabelValues(c.Name, callback.Name, "givenUp") // so that the first one is an increase
 				t := &target{s: s, client: c, callback: callback, mine: s.owns(c), gone: gone}
-				name := "intake-" + ledger.Digest(s.rules.Stream+"\n"+c.Name+"\n"+callback.Name, 10)
-				conn.HandOut(ctx, name, "results of "+c.Name+" for its callback "+callback.Name, changed, t.handle)
+				defer s.stuck.Delete(t)
+				conn.HandOut(ctx, broker.Handout{
+					Name:        "intake-" + ledger.Digest(s.rules.Stream+"\n"+c.Name+"\n"+callback.Name, 10),
+					Description: "results of " + c.Name + " for its callback " + callback.Name,
+					Since:       changed, Handle: t.handle, Watch: t.watch,
+				})
 			})
 		}
 	}
@@ -79,6 +84,21 @@ type target struct {
 	callback *clients.Callback
 	mine     func(message.Result) bool
 	gone     func() // ends it
+}
+
+// watch notes whether results come for this target at all. Two wait for results at once, and may say so at once.
+func (t *target) watch(waiting uint64, err error) {
+	t.s.metrics.waiting.WithLabelValues(t.client.Name, t.callback.Name).Set(float64(waiting))
+	about := []zap.Field{zap.String("client", t.client.Name), zap.String("callback", t.callback.Name)}
+	if err == nil {
+		if _, was := t.s.stuck.LoadAndDelete(t); was {
+			t.s.log.Info("results come for a callback again", about...)
+		}
+		return
+	}
+	if _, known := t.s.stuck.LoadOrStore(t, true); !known {
+		t.s.log.Error("a callback gets no results", append(about, zap.Error(err))...)
+	}
 }
 
 // handle posts a result that is one for this target.

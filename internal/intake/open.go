@@ -42,10 +42,18 @@ type condition struct {
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	now, code := s.conditions(), http.StatusOK
+	if !now.Ready {
+		code = http.StatusServiceUnavailable
+	}
+	_ = write(w, code, now)
+}
+
+// conditions are what keeps the intake from its work, or from a part of it.
+func (s *Server) conditions() readiness {
 	now := readiness{Ready: true, Reasons: []condition{}, Details: []condition{}}
-	code := http.StatusOK
 	if s.link.get() == nil {
-		now.Ready, code = false, http.StatusServiceUnavailable
+		now.Ready = false
 		now.Reasons = append(now.Reasons, condition{health.Broker, "there is no connection to the broker; nothing is taken"})
 	}
 	if s.clients.Err() != nil {
@@ -54,5 +62,9 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	if len(s.clients.Unreachable()) > 0 {
 		now.Details = append(now.Details, condition{"issuer", "the keys of an issuer of tokens can't be had; what it has signed with keys that are not known is answered 503"})
 	}
-	_ = write(w, code, now)
+	for range s.stuck.Range {
+		now.Details = append(now.Details, condition{"callbacks", "a callback gets no results from the broker; the log says which, and why"})
+		break
+	}
+	return now
 }

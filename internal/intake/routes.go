@@ -86,6 +86,7 @@ func (s *Server) forClients(methods map[string]operation) http.Handler {
 			return
 		}
 		if p := serve(answer, r, c); p != nil {
+			s.metrics.failed(p)
 			p.write(answer)
 		}
 	})

@@ -11,9 +11,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
@@ -39,6 +39,7 @@ type Server struct {
 	metrics  *metrics
 	handler  http.Handler
 	caller   *http.Client // of callbacks
+	stuck    sync.Map     // *target: callbacks that get no results
 	ln       net.Listener
 	draining chan struct{} // closed when no answer is waited for any longer
 }
@@ -58,7 +59,7 @@ func New(s config.Settings, log *zap.Logger) (*Server, error) {
 	cfg := config.BrokerConfig(s)
 	cfg.ClientName = "unrestrict-worker intake"
 	server.link = &link{cfg: cfg, log: log}
-	server.metrics = newMetrics(prometheus.NewRegistry())
+	server.metrics = newMetrics(s.Tenant, server.conditions)
 	server.caller = newCaller()
 	server.handler = server.routes()
 	return server, nil

@@ -42,6 +42,14 @@ func (s *Service) gauges() []prometheus.Collector {
 	return all
 }
 
+// ForTenant registers metrics with the label tenant, if there is one.
+func ForTenant(tenant string, r prometheus.Registerer) prometheus.Registerer {
+	if tenant == "" {
+		return r
+	}
+	return prometheus.WrapRegistererWith(prometheus.Labels{"tenant": tenant}, r)
+}
+
 // BuildInfo is unrestrict_build_info of this program.
 func BuildInfo() prometheus.Collector {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{

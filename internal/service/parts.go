@@ -70,14 +70,14 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Budget = budget.New(p.rates, config.Windows(set.Rates), s.Log.Named("budget"), s.Registry)
+	p.Budget = budget.New(p.rates, config.Windows(set.Rates), s.Log.Named("budget"), s.metrics)
 	p.Budget.UrgentReserve = set.Rates.UrgentReserve
 	p.Budget.SetReserve(set.Track.Enabled)
 	if err := s.assembleClient(p); err != nil {
 		return nil, err
 	}
 	requestRoom, actionRoom := ledger.Room(s.Broker.MaxPayload())
-	publisher, auditor, metrics := s.Broker.NewPublisher(), s.Broker.NewAuditor(s.Owner), remediation.NewMetrics(s.Registry)
+	publisher, auditor, metrics := s.Broker.NewPublisher(), s.Broker.NewAuditor(s.Owner), remediation.NewMetrics(s.metrics)
 	p.orders = &remediation.Orders{Rules: message.Rules{Signers: set.Accept.Signers}, Policy: set.Accept.Policy}
 	p.control = s.Broker.NewControl(p.orders)
 	tracing := remediation.NewTracing(s.tracing.Spans(), s.Broker.SpanAttributes()...)
@@ -125,7 +125,7 @@ func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consu
 			_, n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
 		},
-		Slots: set.Concurrency, UrgentSlots: urgentSlots(set.Rates), AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.Registry, Log: s.Log,
+		Slots: set.Concurrency, UrgentSlots: urgentSlots(set.Rates), AckWait: s.Broker.AckWait(), Grace: set.ShutdownTimeout, Registerer: s.metrics, Log: s.Log,
 	})
 }
 
@@ -172,7 +172,7 @@ func (s *Service) assembleClient(p *parts) error {
 	_, actionRoom := ledger.Room(s.Broker.MaxPayload())
 	p.client, err = defender.New(defender.Config{
 		BaseURL: apiURL, UserAgent: "unrestrict-worker/" + ThisBuild().Version, Timeout: d.Timeout, StartLimit: budget.StartLimit,
-		MaxAction: actionRoom, Registerer: s.Registry, TracerProvider: s.tracing.Spans(),
+		MaxAction: actionRoom, Registerer: s.metrics, TracerProvider: s.tracing.Spans(),
 	}, p.tokens, p.Budget)
 	return err
 }

@@ -30,6 +30,7 @@ type Service struct {
 	tracing    Tracing
 	Log        *zap.Logger
 	Registry   *prometheus.Registry
+	metrics    prometheus.Registerer // into Registry
 	admin      *admin.Server
 	AdminAddr  net.Addr
 	Broker     *broker.Broker
@@ -63,12 +64,13 @@ func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger,
 		return nil, config.BadInput("%w", err)
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := ForTenant(s.Tenant, registry)
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	w := &Service{
-		Settings: s, credential: credential, lookup: lookup, Log: log, Registry: registry, Owner: RandomID(), host: hostName(),
+		Settings: s, credential: credential, lookup: lookup, Log: log, Registry: registry, metrics: metrics, Owner: RandomID(), host: hostName(),
 		waiting: waitingForStart, Ended: make(chan struct{}),
 	}
-	registry.MustRegister(w.gauges()...)
+	metrics.MustRegister(w.gauges()...)
 	w.admin, err = admin.New(admin.Config{
 		Addr: s.Admin.Addr, Token: s.Admin.Token.Reveal(), Gatherer: registry, Level: &level,
 	}, w.sources(), log)

@@ -32,6 +32,19 @@ for values in "$chart/values.yaml" "$chart"/ci/*-values.yaml; do
     fi
 done
 
+# Each tenant's values lie over those that all share (docs/operations.md).
+for tenant in deploy/helm/tenants/*.yaml; do
+    [[ $tenant != */all.yaml ]] || continue
+    "$HELM" template releases "$chart" "${kube[@]}" -f deploy/helm/tenants/all.yaml -f "$tenant" >"$WORK/objects.yaml"
+    grep -q "WORKER_TENANT: \"\?$(basename "$tenant" .yaml)\"\?\$" "$WORK/objects.yaml" || die "chart: $tenant does not name its tenant"
+    [[ -z $schemas ]] || "$KUBECONFORM" -strict -schema-location "$schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json" "$WORK/objects.yaml" || die "chart: $tenant"
+done
+
+# The intake holds nothing of Defender's.
+"$HELM" template releases "$chart" "${kube[@]}" -f "$chart/ci/intake-values.yaml" --set defender.auth=client-secret,defender.existingSecret=worker-defender \
+    --show-only templates/intake.yaml >"$WORK/intake.yaml"
+! grep -E 'worker-defender|AZURE_|DEFENDER_|azure.workload' "$WORK/intake.yaml" || die "chart: the intake has a credential of Defender's"
+
 # Mistakes are refused, and say where.
 while IFS='|' read -r mistake text; do
     # shellcheck disable=SC2086 # several words
@@ -43,6 +56,10 @@ done <<'MISTAKES'
 --set nats.auth=user,nats.existingSecret=a|nats.user
 --set defender.auth=client-secret|defender.existingSecret
 --set acceptance.policyKey=policy|acceptance.existingConfigMap
+--set intake.enabled=true|intake.tls.existingSecret
+--set intake.enabled=true,intake.tls.existingSecret=a|intake.clients.existingSecret
+--set intake.enabled=true,intake.nats.auth=creds|intake.nats.existingSecret
+--set intake.enabled=true,intake.tls.existingSecret=a,intake.clients.existingSecret=b,intake.ingress.enabled=true|intake.ingress.host
 --set keda.maxReplicaCount=10|maxReplicaCount
 --set config.WORKER_ADMIN_TOKEN=secret|WORKER_ADMIN_TOKEN
 MISTAKES

@@ -131,7 +131,11 @@ func TestChartValuesFitTheirSchema(t *testing.T) {
 	if err != nil || len(examples) == 0 {
 		t.Fatalf("no examples of values: %v", err)
 	}
-	for _, path := range append(examples, chart+"/values.yaml") {
+	tenants, err := filepath.Glob(repository + "/deploy/helm/tenants/*.yaml")
+	if err != nil || len(tenants) < 3 {
+		t.Fatalf("values of tenants: %v, %v", tenants, err)
+	}
+	for _, path := range append(append(examples, tenants...), chart+"/values.yaml") {
 		name, err := filepath.Rel(chart, path)
 		if err != nil {
 			t.Fatal(err)
@@ -159,6 +163,9 @@ func TestChartRefusesMistakes(t *testing.T) {
 		"admin: {port: 80}",
 		"image: {digest: latest}",
 		"replicas: 2",
+		"intake: {url: 'http://releases.contoso.com'}",
+		"intake: {nats: {url: 'nats://nats:4222'}}",
+		"intake: {port: 443}",
 	} {
 		wrong := values(t, "values.yaml")
 		var layer map[string]any

@@ -40,7 +40,7 @@ leftout "real images of others: look-alikes of what is installed stand in for th
 
 # What another part of the repository brings may be missing; Prometheus would not start without its rules.
 [[ -f deploy/monitoring/alerts.yaml ]] || { leftout "Prometheus in compose: deploy/monitoring/alerts.yaml is missing"; without_rules=1; }
-services=(nats-1 nats-2 nats-3 simulator worker-1 worker-2)
+services=(nats-1 nats-2 nats-3 simulator worker-1 worker-2 intake)
 [[ -n ${without_rules:-} ]] || services+=(prometheus)
 
 export DOCKER_HOST=unix://$WORK/podman.sock COMPOSE_PROJECT_NAME=deploytest
@@ -94,6 +94,15 @@ grep -q '"paused":null' "$WORK/status" || { cat "$WORK/status"; die "compose: th
 if podman exec -e NATS_PASSWORD=wrong "$(container worker-2)" worker status >/dev/null 2>&1; then
     die "compose: a wrong password is taken"
 fi
+
+# Over HTTP: 202, and at the end 200.
+intake() { curl -s -o "$WORK/answer" -w '%{http_code}' -H 'Authorization: Bearer for-trying-out' -H 'Content-Type: application/json' "$@"; }
+until_true 60 curl -fsS -o /dev/null http://127.0.0.1:8090/readyz || die "compose: the intake is not ready"
+[[ $(intake -d "{\"id\":\"http\",\"machineId\":\"$MACHINE\",\"comment\":\"over HTTP\"}" http://127.0.0.1:8090/v1/requests) == 202 ]] ||
+    { cat "$WORK/answer"; die "compose: the intake takes no request"; }
+ended() { [[ $(intake http://127.0.0.1:8090/v1/requests/http) == 200 ]]; }
+until_true 90 ended || { cat "$WORK/answer"; die "compose: what was asked over HTTP does not end"; }
+[[ $(curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8090/v1/requests/http) == 401 ]] || die "compose: the intake asks for no token"
 
 # Of each stream there are three copies.
 address=$(podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container nats-2)")

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,14 +15,7 @@ import (
 
 // TestUnitGivesTheWorkerTime: what the unit says fits what the worker does.
 func TestUnitGivesTheWorkerTime(t *testing.T) {
-	options, err := unit.DeserializeOptions(bytes.NewReader(read(t, repository+"/deploy/systemd/unrestrict-worker.service")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := map[string]string{}
-	for _, o := range options {
-		set[o.Section+"."+o.Name] = o.Value
-	}
+	set := unitOf(t, "unrestrict-worker")
 	if set["Service.Type"] != "notify" {
 		t.Errorf("Type=%s, but the worker says when it is ready", set["Service.Type"])
 	}
@@ -32,6 +26,34 @@ func TestUnitGivesTheWorkerTime(t *testing.T) {
 		if d, err := time.ParseDuration(set["Service."+name]); err != nil || d < atLeast {
 			t.Errorf("%s=%s, want %s at least (%v)", name, set["Service."+name], atLeast, err)
 		}
+	}
+}
+
+// unitOf are the settings of a unit, the last of each name.
+func unitOf(t *testing.T, name string) map[string]string {
+	t.Helper()
+	options, err := unit.DeserializeOptions(bytes.NewReader(read(t, repository+"/deploy/systemd/"+name+".service")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]string{}
+	for _, o := range options {
+		set[o.Section+"."+o.Name] = o.Value
+	}
+	return set
+}
+
+// TestUnitsAreEquallyClosed: what confines the worker confines the intake, which has no credential of Defender's.
+func TestUnitsAreEquallyClosed(t *testing.T) {
+	worker, intake := unitOf(t, "unrestrict-worker"), unitOf(t, "unrestrict-intake")
+	own := []string{"Type", "ExecStart", "Environment", "EnvironmentFile", "LoadCredential", "WatchdogSec", "TimeoutStartSec", "TimeoutStopSec", "StateDirectory"}
+	for name, value := range worker {
+		if bare, is := strings.CutPrefix(name, "Service."); is && !slices.Contains(own, bare) && intake[name] != value {
+			t.Errorf("%s=%s of the worker is %q of the intake", bare, value, intake[name])
+		}
+	}
+	if text := string(read(t, repository+"/deploy/systemd/unrestrict-intake.service")); strings.Contains(text, "AZURE") || strings.Contains(text, "DEFENDER") {
+		t.Error("the intake has a credential of Defender's")
 	}
 }
 

@@ -33,7 +33,11 @@ type Env struct {
 
 // Logger makes the logger that the settings ask for, on Stderr.
 func (e *Env) Logger() (*zap.Logger, zap.AtomicLevel) {
-	return service.NewLogger(e.Settings.Log, e.Stderr)
+	log, level := service.NewLogger(e.Settings.Log, e.Stderr)
+	if e.Settings.Tenant != "" {
+		log = log.With(zap.String("tenant", e.Settings.Tenant))
+	}
+	return log, level
 }
 
 // ExitStatus is an error that only sets the exit status: the command has

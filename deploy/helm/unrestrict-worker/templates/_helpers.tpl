@@ -13,6 +13,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: worker
 {{- end -}}
 
+{{/* The intakes, which hold none of the workers' credentials. */}}
+{{- define "worker.intakes" -}}
+{{ include "worker.selector" . }}
+app.kubernetes.io/component: intake
+{{- end -}}
+
 {{- define "worker.labels" -}}
 {{ include "worker.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -30,47 +36,61 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* GOMEMLIMIT: nine tenths of limits.memory in MiB, so that the collector works harder before the kernel kills. */}}
+{{/* GOMEMLIMIT: nine tenths of a limit in MiB, so that the collector works harder before the kernel kills. */}}
 {{- define "worker.goMemLimit" -}}
-{{- $limit := .Values.resources.limits.memory -}}
+{{- $limit := . -}}
 {{- $mebi := ternary (mul 1024 (trimSuffix "Gi" $limit | int)) (trimSuffix "Mi" $limit | int) (hasSuffix "Gi" $limit) -}}
 {{- printf "%dMiB" (div (mul $mebi 9) 10) -}}
 {{- end -}}
 
 {{/* Mistakes between values, which a schema says badly. */}}
 {{- define "worker.check" -}}
-{{- if and (ne .Values.nats.auth "none") (not .Values.nats.existingSecret) -}}
-{{- fail (printf "nats.auth is %s: name the secret with its key %s in nats.existingSecret" .Values.nats.auth (include "worker.natsKey" .)) -}}
-{{- end -}}
-{{- if and (eq .Values.nats.auth "user") (not .Values.nats.user) -}}
-{{- fail "nats.auth is user: name the user in nats.user" -}}
-{{- end -}}
+{{- include "worker.checkNats" (dict "at" "nats" "nats" .Values.nats) -}}
 {{- if and (has .Values.defender.auth (list "client-secret" "client-certificate" "token-file")) (not .Values.defender.existingSecret) -}}
 {{- fail (printf "defender.auth is %s: name the secret with the key %s in defender.existingSecret" .Values.defender.auth .Values.defender.auth) -}}
+{{- end -}}
+{{- with .Values.intake -}}
+{{- if .enabled -}}
+{{- include "worker.checkNats" (dict "at" "intake.nats" "nats" .nats) -}}
+{{- if not .tls.existingSecret -}}
+{{- fail "intake.enabled: name the secret with its certificate, tls.crt and tls.key, in intake.tls.existingSecret" -}}
+{{- end -}}
+{{- if not .clients.existingSecret -}}
+{{- fail "intake.enabled: name the secret with its clients file in intake.clients.existingSecret" -}}
+{{- end -}}
+{{- if and .ingress.enabled (not .ingress.host) -}}
+{{- fail "intake.ingress.enabled: name the host in intake.ingress.host" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.acceptance.policyKey (not .Values.acceptance.existingConfigMap) -}}
 {{- fail "acceptance.policyKey needs acceptance.existingConfigMap, which has the signers too" -}}
 {{- end -}}
 {{- end -}}
 
-{{- define "worker.natsKey" -}}
-{{- ternary "password" .Values.nats.auth (eq .Values.nats.auth "user") -}}
+{{/* How a program signs in to NATS, of values as nats has them. */}}
+{{- define "worker.checkNats" -}}
+{{- if and (ne .nats.auth "none") (not .nats.existingSecret) -}}
+{{- fail (printf "%s.auth is %s: name the secret with its key %s in %s.existingSecret" .at .nats.auth (include "worker.natsKey" .nats) .at) -}}
+{{- end -}}
+{{- if and (eq .nats.auth "user") (not .nats.user) -}}
+{{- fail (printf "%s.auth is user: name the user in %s.user" .at .at) -}}
+{{- end -}}
 {{- end -}}
 
-{{- define "worker.env" -}}
-- name: GOMEMLIMIT
-  value: {{ include "worker.goMemLimit" . }}
-- name: NATS_URL
-  value: {{ .Values.nats.url | quote }}
+{{- define "worker.natsKey" -}}
+{{- ternary "password" .auth (eq .auth "user") -}}
+{{- end -}}
+
+{{- define "worker.natsEnv" }}
 {{- $secrets := "/etc/unrestrict-worker" }}
-{{- with .Values.nats }}
 {{- if eq .auth "user" }}
 - name: NATS_USER
   value: {{ .user | quote }}
 {{- end }}
 {{- if ne .auth "none" }}
 - name: {{ get (dict "creds" "NATS_CREDS" "nkey" "NATS_NKEY" "user" "NATS_PASSWORD_FILE" "token" "NATS_TOKEN_FILE") .auth }}
-  value: {{ $secrets }}/nats/{{ include "worker.natsKey" $ }}
+  value: {{ $secrets }}/nats/{{ include "worker.natsKey" . }}
 {{- end }}
 {{- if .tls.existingSecret }}
 {{- if .tls.ca }}
@@ -85,6 +105,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* The ports of nats.url, for network policies. */}}
+{{- define "worker.natsPorts" -}}
+{{- $ports := dict }}
+{{- range splitList "," .Values.nats.url }}
+{{- $url := urlParse (trim .) }}
+{{- $_ := set $ports (regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default "4222") true }}
+{{- end }}
+{{- range keys $ports | sortAlpha }}
+- port: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "worker.env" -}}
+- name: GOMEMLIMIT
+  value: {{ include "worker.goMemLimit" .Values.resources.limits.memory }}
+- name: NATS_URL
+  value: {{ .Values.nats.url | quote }}
+{{- include "worker.natsEnv" .Values.nats }}
+{{- $secrets := "/etc/unrestrict-worker" }}
 {{- with .Values.defender }}
 - name: DEFENDER_CLOUD
   value: {{ .cloud }}
@@ -149,8 +189,9 @@ acceptance: {configMap: {{ .Values.acceptance.existingConfigMap }}}
 {{- end }}
 {{- end -}}
 
-{{- define "worker.volumes" -}}
-{{- range $name, $from := include "worker.mounted" . | fromYaml }}
+{{/* Volumes of a map as worker.mounted makes. */}}
+{{- define "worker.volumesOf" -}}
+{{- range $name, $from := . }}
 - name: {{ $name }}
   {{- if $from.secret }}
   secret: {secretName: {{ $from.secret }}, defaultMode: 0440, optional: false}
@@ -158,6 +199,17 @@ acceptance: {configMap: {{ .Values.acceptance.existingConfigMap }}}
   configMap: {name: {{ $from.configMap }}, defaultMode: 0444, optional: false}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Folders, not files of them: only so a changed secret reaches a running program. */}}
+{{- define "worker.mountsOf" -}}
+{{- range $name, $_ := . }}
+- {name: {{ $name }}, mountPath: /etc/unrestrict-worker/{{ $name }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "worker.volumes" -}}
+{{- include "worker.volumesOf" (include "worker.mounted" . | fromYaml) }}
 {{- if and (eq .Values.defender.auth "workload-identity") .Values.defender.workloadIdentity.projectToken }}
 - name: azure-identity-token
   projected:
@@ -169,11 +221,8 @@ acceptance: {configMap: {{ .Values.acceptance.existingConfigMap }}}
 {{- end }}
 {{- end -}}
 
-{{/* Folders, not files of them: only so a changed secret reaches a running worker. */}}
 {{- define "worker.volumeMounts" -}}
-{{- range $name, $_ := include "worker.mounted" . | fromYaml }}
-- {name: {{ $name }}, mountPath: /etc/unrestrict-worker/{{ $name }}, readOnly: true}
-{{- end }}
+{{- include "worker.mountsOf" (include "worker.mounted" . | fromYaml) }}
 {{- if and (eq .Values.defender.auth "workload-identity") .Values.defender.workloadIdentity.projectToken }}
 - {name: azure-identity-token, mountPath: /var/run/secrets/azure/tokens, readOnly: true}
 {{- end }}
@@ -213,15 +262,11 @@ volumeMounts: {{- . | nindent 2 }}
 {{- end -}}
 
 {{/* What is the same for every pod. */}}
-{{- define "worker.pod" -}}
-serviceAccountName: {{ include "worker.serviceAccount" . }}
+{{- define "worker.anyPod" -}}
 automountServiceAccountToken: false
 securityContext: {{- include "worker.podSecurity" . | nindent 2 }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with include "worker.volumes" . }}
-volumes: {{- . | nindent 2 }}
 {{- end }}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" }}
 {{- with index $.Values $key }}
@@ -230,6 +275,27 @@ volumes: {{- . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* What is the same for worker and check. */}}
+{{- define "worker.pod" -}}
+serviceAccountName: {{ include "worker.serviceAccount" . }}
+{{ include "worker.anyPod" . }}
+{{- with include "worker.volumes" . }}
+volumes: {{- . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* On different nodes and in different zones, of a component. */}}
+{{- define "worker.spread" -}}
+{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- maxSkew: 1
+  topologyKey: {{ . }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- $.labels | nindent 6 }}
+  matchLabelKeys: [pod-template-hash]
 {{- end }}
 {{- end -}}
 
