@@ -66,6 +66,7 @@ func TestDocsNumbers(t *testing.T) {
 		{"intake/callbacks.go", "callAgain", "5 * time.Second", "docs/intake.md", "is tried again after 5 s, doubling to an hour"},
 		{"intake/callbacks.go", "callAtMost", "time.Hour", "docs/intake.md", "doubling to an hour, for three days"},
 		{"intake/callbacks.go", "callGiveUp", "3 * 24 * time.Hour", "docs/intake.md", "doubling to an hour, for three days"},
+		{"defender/bearer.go", "renewBefore", "5 * time.Minute", "docs/runbook.md", "due five minutes before the end"},
 		{"service/tracing.go", "flushIn", "2 * time.Second", "docs/observability.md", "the last spans have 2 s"},
 		{"cli/submit/submit.go", "signFor", "24 * time.Hour", "docs/commands.md", "expires 24 hours after it was signed"},
 	} {
