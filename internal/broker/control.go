@@ -121,6 +121,15 @@ func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Deli
 	return max(from, s.CachedInfo().State.LastSeq+1), nil
 }
 
+// Arrival implements remediation.Queue.
+func (c *Control) Arrival(ctx context.Context, name string) (d message.Delivery, waits bool, err error) {
+	of, seq := named(name)
+	if seq == 0 || of != c.b.cfg.Names.Stream {
+		return d, false, nil
+	}
+	return c.b.Arrival(ctx, seq)
+}
+
 // recordEvery is how often orders are recorded: soon enough for the command that waits for what became of its own.
 const recordEvery = 2 * time.Second
 

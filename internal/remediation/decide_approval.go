@@ -45,9 +45,9 @@ func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case a.given != nil:
 		e.Approval = &mine
 		return e, step{do: doCall}
-	case !f.now.Before(asked.ExpiresAt) && f.unheard: // it may have been given in time
+	case a.over(asked, f.now) && f.unheard: // it may have been given in time
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
-	case !f.now.Before(asked.ExpiresAt):
+	case a.over(asked, f.now):
 		e.Approval = &mine
 		return reject(e, f, &message.Failure{Code: message.CodeApprovalExpired, Origin: message.OriginRequest, Message: fmt.Sprintf(
 			"not approved by %s: it takes %d of %s; replay it, and ask them again", asked.ExpiresAt.UTC().Format(time.RFC3339), a.need.Required, strings.Join(a.need.By, ", "))})

@@ -292,7 +292,7 @@ func (r *replica) track(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.tracker.Run(ctx) })
 	g.Go(func() error { return r.control.Record(ctx, r.submitter.RecordOrder) })
-	g.Go(func() error { return r.submitter.Withdraw(ctx, r.control) })
+	g.Go(func() error { return r.submitter.Withdraw(ctx, r.control, r.tracker.Unpulled) })
 	return g.Wait()
 }
 

@@ -188,8 +188,8 @@ func (o *Orders) changed() <-chan struct{} {
 	return o.news
 }
 
-// cancels reports whether anybody has ordered anything to be cancelled.
-func (o *Orders) cancels() bool {
+// exist reports whether anybody has ordered anything.
+func (o *Orders) exist() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.ids)+len(o.batches) > 0

@@ -32,8 +32,8 @@ type parts struct {
 	Tracker     *remediation.Tracker
 	orders      *remediation.Orders
 	control     *broker.Control
-	record      func(context.Context, message.Delivery) error  // an order
-	withdraw    func(context.Context, remediation.Queue) error // what was cancelled
+	record      func(context.Context, message.Delivery) error                   // an order
+	withdraw    func(context.Context, remediation.Queue, func() []string) error // what is to end without a call
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
