@@ -24,6 +24,7 @@ type Orders struct {
 	Read func(context.Context) error
 
 	mu      sync.Mutex
+	lost    string                                 // why orders are missing that are in force; "": none are known to be
 	read    time.Time                              // when the last look that came to the stream's end began; zero: none has
 	pruned  time.Time                              // when ids was pruned
 	ids     map[string]map[statement]message.Order // of the last 7 days, by id
@@ -151,6 +152,20 @@ func (o *Orders) ReadTo(began time.Time) {
 	}
 }
 
+// Lose records why orders are missing that are in force; "": none are. Meanwhile it is not known what was ordered.
+func (o *Orders) Lose(why string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost = why
+}
+
+// Lost is why orders are missing that are in force; "": none are known to be.
+func (o *Orders) Lost() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lost
+}
+
 // Current reports whether everything is known that was stored until 5 s before some time that is soon from now.
 func (o *Orders) Current(soon time.Duration) bool {
 	if o == nil {
@@ -158,7 +173,7 @@ func (o *Orders) Current(soon time.Duration) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !o.read.IsZero() && time.Since(o.read) <= orderFresh-soon
+	return o.lost == "" && !o.read.IsZero() && time.Since(o.read) <= orderFresh-soon
 }
 
 // Await blocks while it is not known what was ordered.

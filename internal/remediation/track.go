@@ -195,7 +195,7 @@ func (t *Tracker) Awaiting() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, u := range t.unpulled {
-		if u.awaits && time.Since(u.due) < 2*approvalLater {
+		if u.awaits && time.Since(u.due) < 2*turnEvery {
 			n++
 		}
 	}
