@@ -74,7 +74,7 @@ func (c *Control) Read(ctx context.Context) error {
 	if c.first = info.State.FirstSeq; anew {
 		c.created, c.next = info.Created, 1
 	}
-	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.ControlSubject, from: c.next}) {
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.ControlSubject, from: c.next, most: manyMessages}) {
 		if err != nil {
 			return err
 		}
