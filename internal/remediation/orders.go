@@ -24,9 +24,9 @@ type Orders struct {
 	Read func(context.Context) error
 
 	mu      sync.Mutex
-	lost    string                                 // why orders are missing that are in force; "": none are known to be
-	read    time.Time                              // when the last look that came to the stream's end began; zero: none has
-	pruned  time.Time                              // when ids was pruned
+	lost    string                         // why orders are missing that are in force; "": none are known to be
+	read    time.Time                      // when the last look that came to the stream's end began; zero: none has
+	pruned  time.Time                      // when ids was pruned
 	ids     map[string][]message.Order     // of the last 7 days, by id
 	batches map[string][]message.Order     // whatever is in force, by batch
 	seen    map[[sha256.Size / 2]byte]spot // signed bytes, and where they came first
@@ -74,8 +74,8 @@ const ordersMost = 20_000
 
 // Codes of an order that changes nothing.
 const (
-	CodeRepeated  = "repeated"  // its signed bytes came before
-	CodeTooOften  = "tooOften" // its signer has given too many
+	CodeRepeated = "repeated" // its signed bytes came before
+	CodeTooOften = "tooOften" // its signer has given too many
 )
 
 // Judge says what an order is that was heard, and why it changes nothing; nil: it may, as far as it goes by itself.

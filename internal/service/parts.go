@@ -92,7 +92,8 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
-	p.record, p.withdraw = submitter.RecordOrder, submitter.Withdraw
+	p.record = func(ctx context.Context, d message.Delivery) error { return submitter.RecordOrder(ctx, p.control, d) }
+	p.withdraw = submitter.Withdraw
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Orders: p.orders, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
