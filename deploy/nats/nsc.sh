@@ -48,16 +48,18 @@ import_() {
   rm "$dir/activation.jwt"
 }
 
-for account in REMEDIATION OPERATOR PUBLISHER READER AUDITOR; do
+for account in REMEDIATION OPERATOR APPROVER PUBLISHER READER AUDITOR; do
   nsc add account --name "$account"
-  if [ "$account" != OPERATOR ] && [ "$account" != PUBLISHER ]; then
+  case $account in REMEDIATION | READER | AUDITOR)
     nsc edit account --name "$account" --js-disk-storage -1 --js-mem-storage -1 --js-streams -1 --js-consumer -1
-  fi
+    ;;
+  esac
 done
 
 user REMEDIATION worker WORKER_MAY
 user REMEDIATION provisioner PROVISIONER_MAY
 user OPERATOR operator OPERATOR_MAY
+user APPROVER approver APPROVER_MAY
 user PUBLISHER publisher PUBLISHER_MAY
 user PUBLISHER publisher-urgent PUBLISHER_URGENT_MAY
 user READER reader READER_MAY
@@ -69,7 +71,7 @@ entries REMEDIATION_EXPORTS | awk '{ split($0, part, "\""); type = ""; if ($4 ==
   while read -r kind subject responses; do
     export_ "$subject" "${kind%:}" "$responses"
   done
-for account in OPERATOR PUBLISHER READER AUDITOR; do
+for account in OPERATOR APPROVER PUBLISHER READER AUDITOR; do
   entries "${account}_IMPORTS" | awk '{ split($0, part, "\""); print part[2], part[4] }' | while read -r subject local; do
     import_ "$account" "$subject" "$local"
   done
