@@ -48,7 +48,7 @@ import_() {
   rm "$dir/activation.jwt"
 }
 
-for account in REMEDIATION OPERATOR INTAKE PUBLISHER READER AUDITOR; do
+for account in REMEDIATION OPERATOR APPROVER INTAKE PUBLISHER READER AUDITOR; do
   nsc add account --name "$account"
   case $account in
   REMEDIATION | READER | AUDITOR)
@@ -60,6 +60,7 @@ done
 user REMEDIATION worker WORKER_MAY
 user REMEDIATION provisioner PROVISIONER_MAY
 user OPERATOR operator OPERATOR_MAY
+user APPROVER approver APPROVER_MAY
 user INTAKE intake INTAKE_MAY
 user INTAKE intake-provisioner INTAKE_PROVISIONER_MAY
 user PUBLISHER publisher PUBLISHER_MAY
@@ -73,7 +74,7 @@ entries REMEDIATION_EXPORTS | awk '{ split($0, part, "\""); type = ""; if ($4 ==
   while read -r kind subject responses; do
     export_ "$subject" "${kind%:}" "$responses"
   done
-for account in OPERATOR INTAKE PUBLISHER READER AUDITOR; do
+for account in OPERATOR APPROVER INTAKE PUBLISHER READER AUDITOR; do
   entries "${account}_IMPORTS" | awk '{ split($0, part, "\""); print part[2], part[4] }' | while read -r subject local; do
     import_ "$account" "$subject" "$local"
   done

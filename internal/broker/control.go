@@ -2,9 +2,7 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"time"
 
@@ -22,6 +20,7 @@ type Control struct {
 
 	turn    chan struct{} // holds one token; who has it owns what is below
 	created time.Time     // of the stream
+	first   uint64        // its first sequence
 	next    uint64        // sequence to read on at
 }
 
@@ -63,10 +62,19 @@ func (c *Control) Read(ctx context.Context) error {
 		return err
 	}
 	info := s.CachedInfo()
-	if !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next { // it was made anew: what was known stays in force
+	anew := !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next // what was known stays in force
+	if anew || info.State.FirstSeq != c.first || c.orders.Lost() != "" {
+		_, now, lost, err := c.b.witness(ctx)
+		if err != nil {
+			return err
+		}
+		c.orders.Lose(lost)
+		s, info = now, now.CachedInfo()
+	}
+	if c.first = info.State.FirstSeq; anew {
 		c.created, c.next = info.Created, 1
 	}
-	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.ControlSubject, from: c.next}) {
+	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.ControlSubject, from: c.next, most: manyMessages}) {
 		if err != nil {
 			return err
 		}
@@ -121,15 +129,23 @@ func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Deli
 	return max(from, s.CachedInfo().State.LastSeq+1), nil
 }
 
+// Arrival implements remediation.Queue.
+func (c *Control) Arrival(ctx context.Context, name string) (d message.Delivery, waits bool, err error) {
+	of, seq := named(name)
+	if seq == 0 || of != c.b.cfg.Names.Stream {
+		return d, false, nil
+	}
+	return c.b.Arrival(ctx, seq)
+}
+
 // recordEvery is how often orders are recorded: soon enough for the command that waits for what became of its own.
 const recordEvery = 2 * time.Second
 
 // Record calls record for each message of the control stream once, in order, until ctx ends, whoever has called it before: how far that
-// came stands in UNRESTRICT_STATE. After a crash the last ones may be recorded again.
+// came stands in UNRESTRICT_STATE. After a crash the last ones may be recorded again. None are while some are lost.
 func (c *Control) Record(ctx context.Context, record func(context.Context, message.Delivery) error) error {
-	key := c.b.cfg.Names.stateKeys().orders
 	for {
-		if err := c.recordOn(ctx, key, record); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
+		if err := c.recordOn(ctx, record); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
 			c.b.repeating.Warn("orders are not in the audit trail yet", zap.Error(err))
 		}
 		if Tick(ctx, recordEvery) != nil {
@@ -138,49 +154,36 @@ func (c *Control) Record(ctx context.Context, record func(context.Context, messa
 	}
 }
 
-func (c *Control) recordOn(ctx context.Context, key string, record func(context.Context, message.Delivery) error) error {
+func (c *Control) recordOn(ctx context.Context, record func(context.Context, message.Delivery) error) error {
 	if err := c.Read(ctx); err != nil { // what is recorded here was heard
 		return err
 	}
-	stored, err := c.b.state.Load(ctx, key)
-	if err != nil {
-		return fmt.Errorf("read how far orders are recorded: %w", err)
-	}
-	s, err := c.b.open(ctx, c.b.cfg.Names.ControlStream)
-	if err != nil {
+	at, s, lost, err := c.b.witness(ctx)
+	if err != nil || lost != "" {
 		return err
 	}
-	var at Cursor
-	if _ = json.Unmarshal(stored.Value, &at); !at.Stream.Equal(s.CachedInfo().Created) {
-		at = Cursor{Stream: s.CachedInfo().Created, Next: 1}
+	state := s.CachedInfo().State
+	unsaved := state.Msgs > 0 && at.First.Sequence != state.FirstSeq
+	if unsaved {
+		at.First = orderSpot{state.FirstSeq, state.FirstTime.UTC()}
 	}
-	save := func() error {
-		value, err := json.Marshal(struct {
-			Cursor
-			Nonce string `json:"nonce"`
-		}{at, ledger.Nonce()})
-		if err != nil {
-			return err
-		}
-		stored.Revision, err = c.b.state.Save(ctx, ledger.Write{Key: key, Value: value, Revision: stored.Revision})
-		return err
-	}
-	unsaved := 0
 	for m, err := range c.b.scanOpened(ctx, s, part{subject: c.b.cfg.Names.ControlSubject, from: at.Next}) {
 		if err == nil {
 			err = record(ctx, c.b.order(m))
 		}
 		if err != nil {
-			return errors.Join(err, save())
+			return errors.Join(err, at.save(ctx, c.b))
 		}
-		if at.Next, unsaved = m.Sequence+1, unsaved+1; unsaved%readMessages == 0 {
-			if err := save(); err != nil {
+		at.Next, at.Last, unsaved = m.Sequence+1, orderSpot{m.Sequence, m.Time.UTC()}, true
+		if m.Sequence%readMessages == 0 {
+			if err := at.save(ctx, c.b); err != nil {
 				return err
 			}
+			unsaved = false
 		}
 	}
-	if unsaved%readMessages == 0 {
+	if !unsaved {
 		return nil
 	}
-	return save()
+	return at.save(ctx, c.b)
 }

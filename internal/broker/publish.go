@@ -200,16 +200,25 @@ func (p *Publisher) published(ctx context.Context, name, subject, id string, sin
 
 // Unacked implements remediation.Publisher.
 func (p *Publisher) Unacked(ctx context.Context, message string) (bool, error) {
-	i := strings.LastIndexByte(message, ':')
-	seq, err := strconv.ParseUint(message[i+1:], 10, 64)
-	if i < 0 || err != nil || seq == 0 {
-		return false, nil //nolint:nilerr // no message has that name
+	name, seq := named(message)
+	if seq == 0 {
+		return false, nil
 	}
-	_, found, err := p.b.get(ctx, message[:i], stream.Query{Sequence: seq})
+	_, found, err := p.b.get(ctx, name, stream.Query{Sequence: seq})
 	if IsMissing(err) {
 		return false, nil
 	}
 	return found, err
+}
+
+// named takes a message's name apart (STREAM:SEQ); seq is 0 where no message has that name.
+func named(message string) (stream string, seq uint64) {
+	i := max(strings.LastIndexByte(message, ':'), 0)
+	seq, err := strconv.ParseUint(strings.TrimPrefix(message[i:], ":"), 10, 64)
+	if err != nil || i == 0 {
+		return "", 0
+	}
+	return message[:i], seq
 }
 
 // Load implements remediation.DeadLetters.

@@ -19,12 +19,13 @@ import (
 )
 
 // stateKeys are a deployment's keys in UNRESTRICT_STATE. The budget's stand beside them and are the account's.
-type stateKeys struct{ pause, lease, replica, tally, orders string }
+type stateKeys struct{ pause, answer, lease, replica, tally, orders string }
 
-// stateKeys keeps two deployments on one account apart, as their request streams do.
+// stateKeys keeps two deployments on one account apart, as their request streams do. What begins with "pause." an operator may
+// write (deploy/nats).
 func (n Names) stateKeys() stateKeys {
 	d := ledger.DeploymentDigest(n.Stream)
-	return stateKeys{pause: "pause." + d, lease: "lease." + d + ".", replica: everyReplica + d + ".", tally: "tally." + d, orders: "orders." + d}
+	return stateKeys{pause: "pause." + d, answer: "pause.orders-" + d, lease: "lease." + d + ".", replica: everyReplica + d + ".", tally: "tally." + d, orders: "orders." + d}
 }
 
 const (

@@ -23,7 +23,7 @@ import (
 const natsFiles = repository + "/deploy/nats"
 
 // roles are those of deploy/nats/permissions.conf.
-var roles = []string{"worker", "provisioner", "operator", "intake", "intake-provisioner", "publisher", "publisher-urgent", "reader", "reader-provisioner", "auditor", "auditor-provisioner"}
+var roles = []string{"worker", "provisioner", "operator", "approver", "intake", "intake-provisioner", "publisher", "publisher-urgent", "reader", "reader-provisioner", "auditor", "auditor-provisioner"}
 
 // envName is a role's name in the variables of users.conf and nkeys.conf.
 func envName(role string) string { return strings.ToUpper(strings.ReplaceAll(role, "-", "_")) }
@@ -133,7 +133,7 @@ func withAccounts(t *testing.T, flags map[string]bool) *guarded {
 	g := &guarded{signIn: map[string][]string{}, option: map[string]nats.Option{}}
 	operator := newKey(t, nkeys.CreateOperator)
 	accounts := map[string]nkeys.KeyPair{}
-	for _, name := range []string{"SYS", "REMEDIATION", "OPERATOR", "INTAKE", "PUBLISHER", "READER", "AUDITOR"} {
+	for _, name := range []string{"SYS", "REMEDIATION", "OPERATOR", "APPROVER", "INTAKE", "PUBLISHER", "READER", "AUDITOR"} {
 		accounts[name] = newKey(t, nkeys.CreateAccount)
 	}
 	resolver := &server.MemAccResolver{}

@@ -49,8 +49,13 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	if c.Closure {
+	switch {
+	case c.Closure && c.Orders:
+		return config.BadInput("--closure and --orders are two things; give one of them")
+	case c.Closure:
 		return c.lift(ctx, env, conn)
+	case c.Orders:
+		return c.forgo(ctx, env, conn)
 	}
 	o, err := conn.Overview(ctx, nil)
 	if err != nil {
@@ -117,6 +122,36 @@ func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Bro
 	return err
 }
 
+// forgo lets calls be made again without orders that are lost. What they had cancelled or held back is called then, unless that
+// was ordered anew: whether it was, the operator has to know.
+func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Broker) error {
+	lost, err := conn.OrdersLost(ctx)
+	if err != nil {
+		return err
+	}
+	if lost == "" {
+		_, err = fmt.Fprintln(env.Stdout, "No orders are lost.")
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "Orders are lost: %s. What they cancelled or held back is called once you go on, unless that was ordered anew.\n", session.Plain(lost))
+	if err := session.Unasked(env, c.Yes, "going on without the lost orders"); err != nil {
+		return err
+	}
+	if !c.Yes {
+		if err := session.Ask(ctx, env); err != nil {
+			return err
+		}
+	}
+	if err := session.NewOperator(conn, c.Reason).Record(ctx, ledger.ActForgo, ledger.AuditRecord{}); err != nil {
+		return err
+	}
+	if err := conn.AnswerLostOrders(ctx); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.Stdout, "Calls are made again, by the orders that there are.")
+	return err
+}
+
 // PauseCmd is `worker pause`.
 type PauseCmd struct {
 	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log, and stands in the audit trail."`
@@ -125,6 +160,7 @@ type PauseCmd struct {
 // ResumeCmd is `worker resume`.
 type ResumeCmd struct {
 	Closure bool   `help:"Lift the closure after a 429 before its time, instead of ending a pause: calls are made again."`
-	Yes     bool   `help:"With --closure: do not ask."`
+	Orders  bool   `help:"Go on without the orders that are lost (condition ordersLost), instead of ending a pause: what they cancelled or held back is called, unless it was ordered anew."`
+	Yes     bool   `help:"With --closure or --orders: do not ask."`
 	Reason  string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
 }

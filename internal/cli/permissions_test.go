@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
@@ -65,7 +66,42 @@ func testPermissions(t *testing.T, g *guarded) {
 	if log := run.stop(t); strings.Contains(log, "Violation") {
 		t.Errorf("the worker was refused something:\n%s", log)
 	}
+	g.approverReleases(t)
 	sim.stop(t)
+}
+
+// approverReleases: an approver sees what awaits approval, and gives it, and is refused nothing on the way.
+func (g *guarded) approverReleases(t *testing.T) {
+	t.Helper()
+	seeds, signers := map[string]string{}, ""
+	for _, name := range []string{"soar", "ann"} {
+		pair := newKey(t, nkeys.CreateUser)
+		seed, err := pair.Seed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds[name] = secretFile(t, name+".nk", seed)
+		signers += name + "=" + publicKey(t, pair) + ","
+	}
+	rules := WriteTestFile(t, "policy.yaml", "signers:\n  soar:\n    approvals: {required: 1, by: [ann], within: 1h}\ndefault: {}\n")
+	run, _, _ := startRun(t, g.as(t, "worker", "WORKER_PROVISION=false", "WORKER_TRUSTED_SIGNERS="+strings.TrimSuffix(signers, ","), "WORKER_POLICY_FILE="+rules), []string{"worker", "run"})
+	before := len(g.refused())
+	succeeds(t, g.as(t, "publisher"), "worker", "submit", "--id", "asks", "--machine", permissionMachine, "--comment", "c", "--sign-with", seeds["soar"])
+	for ctx := t.Context(); !strings.Contains(succeeds(t, g.as(t, "approver"), "worker", "approvals"), "asks"); {
+		if !service.Pause(ctx, 100*time.Millisecond) {
+			t.Fatal("nothing awaits approval")
+		}
+	}
+	if out := succeeds(t, g.as(t, "approver"), "worker", "approve", "asks", "--sign-with", seeds["ann"]); !strings.Contains(out, "approved") {
+		t.Errorf("worker approve as approver: %s", out)
+	}
+	if r := finalResult(t, g.jetStream(t, "reader"), "asks", 1); r.Outcome != message.Succeeded {
+		t.Errorf("ended %s: %+v", r.Outcome, r.Error)
+	}
+	if all := g.refused()[before:]; len(all) > 0 {
+		t.Errorf("the broker refused:\n%s", strings.Join(all, "\n"))
+	}
+	run.stop(t)
 }
 
 // submitsTwice: a publisher's rows are not queued again, nor are an operator's.
@@ -180,6 +216,9 @@ func (g *guarded) rolesDoTheirWork(t *testing.T, admin string) {
 			t.Errorf("%s is not in the audit trail: %s", who, out)
 		}
 	}
+	if out := succeeds(t, g.as(t, "approver"), "worker", "approvals"); !strings.Contains(out, "Nothing awaits approval") {
+		t.Errorf("worker approvals as approver: %s", out)
+	}
 	for role, lane := range map[string]string{"publisher": "bulk", "publisher-urgent": "urgent"} {
 		succeeds(t, g.as(t, role), "worker", "submit", "--machine", permissionMachine, "--comment", "c", "--lane", lane)
 	}
@@ -283,6 +322,7 @@ func acts() (all []act) {
 		"$KV.UNRESTRICT_STATE.closed", "$KV.UNRESTRICT_STATE.lease.0.track", "$KV.UNRESTRICT_STATE.replica.0.1", "$KV.UNRESTRICT_STATE.rate.unlimited.minute",
 		"$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.unrestrict-worker-urgent", "$JS.API.CONSUMER.LIST.REMEDIATION",
 		"$JS.ACK.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0", "$JS.ACK._.hash.REMEDIATION.unrestrict-worker.1.1.1.1700000000000000000.0")
+	pub([]string{"operator", "approver", "intake"}, "remediation.control")
 	pub(staff, "remediation.audit", "$KV.UNRESTRICT_STATE.pause.0")
 	pub(append([]string{"intake"}, staff...), "$JS.API.CONSUMER.INFO.REMEDIATION.unrestrict-worker")
 	pub([]string{"provisioner"}, "$JS.API.STREAM.NAMES")
@@ -293,7 +333,8 @@ func acts() (all []act) {
 		"$JS.API.CONSUMER.DURABLE.CREATE.REMEDIATION.mine", "$JS.API.CONSUMER.CREATE.REMEDIATION", "$JS.API.CONSUMER.MSG.NEXT.REMEDIATION.mine",
 		"$JS.API.META.LEADER.STEPDOWN", "anything.else")
 	pub([]string{"provisioner"}, "$JS.API.CONSUMER.CREATE.REMEDIATION.mine", "$JS.API.CONSUMER.CREATE.REMEDIATION.mine.remediation.unrestrict")
-	read := map[string][]string{"REMEDIATION_RESULTS": {"reader"}, "REMEDIATION_AUDIT": {"auditor"}}
+	read := map[string][]string{"REMEDIATION_RESULTS": {"reader"}, "REMEDIATION_AUDIT": {"auditor"}} // copies of them
+	approver := []string{"REMEDIATION", "REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER"}
 	for _, s := range []string{
 		"REMEDIATION", "REMEDIATION_RESULTS", "REMEDIATION_DEADLETTER", "REMEDIATION_AUDIT", "KV_UNRESTRICT_LEDGER",
 		"KV_UNRESTRICT_STATE", "UNRESTRICT_RATE_MINUTE", "UNRESTRICT_RATE_HOUR",
@@ -325,6 +366,9 @@ func acts() (all []act) {
 		}
 		pub(drop, "$JS.API.STREAM.MSG.DELETE."+s)
 		readers := append(slices.Clone(staff), read[s]...)
+		if slices.Contains(approver, s) {
+			readers = append(readers, "approver")
+		}
 		if s != "REMEDIATION_AUDIT" && s != "REMEDIATION_DEADLETTER" {
 			readers = append(readers, "intake")
 		}
@@ -395,7 +439,7 @@ func (g *guarded) answersStayInTheAccount(t *testing.T) {
 	pause := "$KV.UNRESTRICT_STATE.pause." + ledger.DeploymentDigest("REMEDIATION")
 	own := map[string][]string{"publisher": {"remediation.unrestrict"}, "operator": {"remediation.unrestrict", "remediation.audit", pause}} // which it may
 	for role, asks := range map[string]string{
-		"publisher": "remediation.unrestrict", "operator": "$JS.API.STREAM.INFO.REMEDIATION",
+		"publisher": "remediation.unrestrict", "operator": "$JS.API.STREAM.INFO.REMEDIATION", "approver": "$JS.API.STREAM.INFO.REMEDIATION",
 		"reader": "$JS.API.DIRECT.GET.REMEDIATION_RESULTS", "auditor": "$JS.API.STREAM.INFO.REMEDIATION_AUDIT",
 	} {
 		nc := g.connect(t, role)

@@ -21,6 +21,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // situation is how a condition is brought about.
@@ -232,6 +233,24 @@ var situations = map[string]situation{
 	health.OutOfTouch:        {publish: true, begin: startedAnewDenying("$JS.API.CONSUMER.CREATE.KV_UNRESTRICT_STATE.>")},
 	health.DiskNearlyFull:    {elsewhere: "TestFullness"},
 	health.ControlUnreadable: {elsewhere: "TestControlUnreadable"},
+	health.OrdersLost: {publish: true, begin: func(t *testing.T, p *conditionPlace) func() {
+		if _, err := p.js.Publish(t.Context(), "remediation.control", []byte(`{"verb":"pause","batch":"monday"}`)); err != nil {
+			t.Fatal(err)
+		}
+		kv, err := p.js.KeyValue(t.Context(), "UNRESTRICT_STATE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.eventually(t, "the order to be recorded", func() string {
+			_, err := kv.Get(t.Context(), "orders."+ledger.DeploymentDigest("REMEDIATION"))
+			if err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		p.drop(t, "REMEDIATION_CONTROL")
+		return func() { p.command(t, "resume", "--orders", "--yes") }
+	}},
 	health.SlowBroker: {unstarted: true, env: map[string]string{"WORKER_RATE_PER_MINUTE": "100"}, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}
 		p.vars["NATS_URL"] = slow.listen(t)

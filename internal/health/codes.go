@@ -23,6 +23,7 @@ const (
 	ConsumerPaused    = "consumerPaused"
 	RateUnknown       = "rateUnknown"
 	ControlUnreadable = "controlUnreadable"
+	OrdersLost        = "ordersLost"
 	Denied            = "denied"
 	StreamFull        = "streamFull"
 	NotPublished      = "notPublished"

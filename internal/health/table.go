@@ -166,6 +166,12 @@ var table = []Row{
 		Ends:   "when it is read to its end, within seconds",
 	},
 	{
+		Code: OrdersLost, Stops: true, Holds: Calls,
+		Means:  "Orders that were in force are gone: their stream (`WORKER_CONTROL_STREAM`) was deleted, purged or restored from an older copy, as `UNRESTRICT_STATE` knows. What was cancelled or held back by them can't be told, so that nothing is called",
+		Remedy: "give again what still holds (`worker cancel`, `worker batch pause`; `worker audit export` has what was ordered, and who ordered it), then `worker resume --orders`. Find out who may delete or purge the stream",
+		Ends:   "with `worker resume --orders`, within seconds",
+	},
+	{
 		Code: RateUnknown, Stops: true,
 		Means:  "A stream of the call budget was lost, somebody has taken calls out of it that count still (purged, deleted, or dropped by a limit of his), or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
 		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",

@@ -26,6 +26,7 @@ const (
 	ActDrop   = "deadletterDrop"
 	ActReplay = "deadletterReplay"
 	ActLift   = "closureLift"
+	ActForgo  = "ordersForgone" // orders that were lost
 )
 
 // Verdicts of the policy.

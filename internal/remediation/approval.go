@@ -2,7 +2,6 @@ package remediation
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ func (o *Orders) verdicts(t target) (all []message.Order) {
 		return nil
 	}
 	o.mu.Lock()
-	orders := slices.Collect(maps.Values(o.ids[t.id]))
+	orders := slices.Clone(o.ids[t.id])
 	o.mu.Unlock()
 	for _, order := range orders {
 		whose, may := o.means(&order)

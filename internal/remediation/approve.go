@@ -24,9 +24,14 @@ func (f facts) halts() bool {
 	return f.ordered != (ordered{}) || f.unheard || f.approval.stops()
 }
 
+// over reports whether a run awaits approval that did not come in time.
+func (a approval) over(asked *ledger.Approval, now time.Time) bool {
+	return a.need != nil && a.given == nil && asked != nil && !now.Before(asked.ExpiresAt)
+}
+
 // approval gathers what is asked of people before the call of a run that is not called yet, and what they said.
-func (p *attempt) approval() (a approval) {
-	if p.Policy == nil || p.e.State == ledger.StateSubmitted || p.e.State == ledger.StateFinal {
+func (p *attempt) approval(e *ledger.Entry) (a approval) {
+	if p.Policy == nil || e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
 		return a
 	}
 	name, key := p.signer()
@@ -35,16 +40,16 @@ func (p *attempt) approval() (a approval) {
 		return a
 	}
 	a.asking = asking{
-		need: rule.Approvals, digest: message.SignedDigest(p.origin.Subject, p.origin.Data), since: p.e.ReceivedAt,
-		own: []string{name, key, p.Rules.Signers.NameOf(key), p.req.SignedBy}, requestedBy: []string{p.e.RequestedBy, p.req.RequestedBy}, shared: othersHave(p.owners, p.key, p.e.Print),
+		need: rule.Approvals, digest: message.SignedDigest(p.origin.Subject, p.origin.Data), since: e.ReceivedAt,
+		own: []string{name, key, p.Rules.Signers.NameOf(key), p.req.SignedBy}, requestedBy: []string{e.RequestedBy, p.req.RequestedBy}, shared: othersHave(p.owners, p.key, e.Print),
 	}
 	a.until = p.req.ExpiresAt
-	kept := p.e.Approval
+	kept := e.Approval
 	if kept != nil && kept.Digest == a.digest && len(kept.Given) > 0 {
 		a.given = a.stillGiven(kept.Given, p.Rules.Signers)
 	}
 	end := a.end(kept, time.Now())
-	given, denied := a.tally(p.Orders.verdicts(targetOf(&p.e)), end)
+	given, denied := a.tally(p.Orders.verdicts(targetOf(e)), end)
 	if a.denied = denied; a.given == nil {
 		a.given = given
 	}

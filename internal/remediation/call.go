@@ -104,7 +104,7 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	f = p.facts()
 	if f.ordered.held != nil || f.approval.stops() { // it may have been resumed, or approved, a moment ago
 		p.Orders.refresh(p.wait)
-		f.ordered, f.approval = p.Orders.about(targetOf(&p.e)), p.approval()
+		f.ordered, f.approval = p.Orders.about(targetOf(&p.e)), p.approval(&p.e)
 	}
 	if f.refusal, f.allowed = p.refusal(); f.refusal != nil || f.halts() {
 		return f, nil

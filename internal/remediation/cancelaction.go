@@ -81,7 +81,7 @@ func (t *Tracker) cancelActions(ctx context.Context) {
 
 // toCancel are the followed actions about which the API may have to be asked.
 func (t *Tracker) toCancel() (all []*followed) {
-	if t.Orders == nil || !t.Orders.cancels() {
+	if t.Orders == nil || !t.Orders.exist() {
 		return nil
 	}
 	t.mu.Lock()

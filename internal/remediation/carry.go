@@ -65,7 +65,7 @@ func (p *attempt) facts() facts {
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
 		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited() && p.lane() != message.LaneUrgent,
 		ordered: p.Orders.about(targetOf(&p.e)), unheard: !p.Orders.Current(p.Config.StartLimit),
-		approval: p.approval(),
+		approval: p.approval(&p.e),
 	}
 }
 

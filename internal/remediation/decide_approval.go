@@ -15,12 +15,9 @@ const doAsk do = 40
 
 const causeApproval = "awaitingApproval"
 
-// A run that awaits approval stays away for as long as it has waited already, within these bounds: a bot answers in seconds,
-// people in hours. It costs no call, and goes on within a minute of the last approval.
-const (
-	approvalSoon  = 15 * time.Second
-	approvalLater = time.Minute
-)
+// approvalSoon is how long a run that awaits approval stays away at first, and then for as long as it has waited already, until it
+// has its turns: a bot answers in seconds, people in hours. It costs no call, and goes on within a minute of the last approval.
+const approvalSoon = 15 * time.Second
 
 // awaitApproval decides whether a run may go on, as far as people are asked; the step is doCall then. What was asked before is
 // judged anew each time, by the policy as it is now: who is named no more, or is trusted no more, has not approved. Facts:
@@ -45,14 +42,18 @@ func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case a.given != nil:
 		e.Approval = &mine
 		return e, step{do: doCall}
-	case !f.now.Before(asked.ExpiresAt) && f.unheard: // it may have been given in time
+	case a.over(asked, f.now) && f.unheard: // it may have been given in time
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
-	case !f.now.Before(asked.ExpiresAt):
+	case a.over(asked, f.now):
 		e.Approval = &mine
 		return reject(e, f, &message.Failure{Code: message.CodeApprovalExpired, Origin: message.OriginRequest, Message: fmt.Sprintf(
 			"not approved by %s: it takes %d of %s; replay it, and ask them again", asked.ExpiresAt.UTC().Format(time.RFC3339), a.need.Required, strings.Join(a.need.By, ", "))})
 	}
-	after := min(max(f.now.Sub(asked.Since), approvalSoon), approvalLater, asked.ExpiresAt.Sub(f.now))
+	after := max(f.now.Sub(asked.Since), approvalSoon)
+	if after > turnEvery {
+		after = untilTurn(&e, f)
+	}
+	after = min(after, asked.ExpiresAt.Sub(f.now))
 	if asked.Digest == a.digest {
 		e.Approval = &mine
 	}

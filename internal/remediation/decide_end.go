@@ -3,6 +3,7 @@ package remediation
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender"
@@ -60,8 +61,25 @@ func takenBack(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.Cancelled, why, false), step{do: doPublish}
 }
 
-// heldFor is how long a row of a paused batch stays away: it goes on within a minute of the resume (docs/messages.md, orders).
-const heldFor = time.Minute
+// What waits for people, a row of a paused batch or a run that awaits approval, comes again about once a minute and goes on within
+// a minute. Thousands that came at once would come at once each time, and the last of them late. So each has its turn in every
+// turnEvery, by its id and the broker's clock, whichever replica sees it and whenever it was seen last.
+const (
+	turnEvery = 55 * time.Second
+	turnLeast = 2 * time.Second // what comes a moment before its turn has had it
+)
+
+// untilTurn is how long a run that waits for people stays away. Facts: brokerNow.
+func untilTurn(e *ledger.Entry, f facts) time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(e.ID))
+	turn := time.Duration(h.Sum64() % uint64(turnEvery))
+	after := (turn - time.Duration(f.brokerNow.UnixNano()%int64(turnEvery)) + turnEvery) % turnEvery
+	if after < turnLeast {
+		after += turnEvery
+	}
+	return after
+}
 
 const causeHeld = "held"
 
@@ -75,7 +93,7 @@ func heldBack(e ledger.Entry, f facts) (ledger.Entry, step) {
 		what += ": " + reason
 	}
 	e.LastError = &message.Failure{Code: causeHeld, Origin: message.OriginWorker, Message: what}
-	return putOff(e, wait(heldFor, causeHeld))
+	return putOff(e, wait(untilTurn(&e, f), causeHeld))
 }
 
 // endDryRun ends a dry run, in which everything but the POST was done.

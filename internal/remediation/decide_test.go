@@ -2,6 +2,7 @@ package remediation
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -53,6 +54,9 @@ type input struct {
 	seen   observation
 	comes  arrival
 }
+
+// tableTurn is how long one of the table's runs waits for its turn.
+var tableTurn = untilTurn(&ledger.Entry{}, facts{brokerNow: tableNow})
 
 func ordinary(from ledger.State) *input {
 	in := &input{d: tableRules, f: facts{
@@ -206,7 +210,7 @@ var table = []row{
 	{ledger.StateWaiting, "before call", "cancelled, and expired, paused and breaker open", both(cancelOrdered, batchPaused, func(in *input) {
 		in.f.refusal, in.f.paused = &message.Failure{Code: message.CodeExpired}, time.Second
 	}), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
-	{ledger.StateWaiting, "before call", "its batch is paused", batchPaused, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "held"}, ""},
+	{ledger.StateWaiting, "before call", "its batch is paused", batchPaused, beforeCall, ledger.StateWaiting, step{do: doWait, after: tableTurn, cause: "held"}, ""},
 	{ledger.StateWaiting, "before call", "its batch is paused, and it has expired", both(batchPaused, func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
 	{ledger.StateWaiting, "before call", "what was ordered is not known", func(in *input) { in.f.unheard = true }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "controlUnreadable"}, ""},
 	{ledger.StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
@@ -217,8 +221,8 @@ var table = []row{
 	{ledger.StateWaiting, "before call", "approval is asked for", awaits, beforeCall, ledger.StateWaiting, step{do: doAsk, after: 15 * time.Second, cause: "awaitingApproval"}, ""},
 	{ledger.StateCalled, "before call", "approval is asked for, by the policy of now; call refused before", awaits, beforeCall, ledger.StateWaiting, step{do: doAsk, after: 15 * time.Second, cause: "awaitingApproval"}, ""},
 	{ledger.StateWaiting, "before call", "approval was asked for", both(awaits, askedFor(20*time.Second)), beforeCall, ledger.StateWaiting, step{do: doWait, after: 20 * time.Second, cause: "awaitingApproval"}, ""},
-	{ledger.StateWaiting, "before call", "approval was asked for long ago", both(awaits, askedFor(time.Hour)), beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Minute, cause: "awaitingApproval"}, ""},
-	{ledger.StateWaiting, "before call", "approval is due soon", both(awaits, askedFor(4*time.Hour-10*time.Second)), beforeCall, ledger.StateWaiting, step{do: doWait, after: 10 * time.Second, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approval was asked for long ago", both(awaits, askedFor(time.Hour)), beforeCall, ledger.StateWaiting, step{do: doWait, after: tableTurn, cause: "awaitingApproval"}, ""},
+	{ledger.StateWaiting, "before call", "approval is due soon", both(awaits, askedFor(4*time.Hour-3*time.Second)), beforeCall, ledger.StateWaiting, step{do: doWait, after: 3 * time.Second, cause: "awaitingApproval"}, ""},
 	{ledger.StateWaiting, "before call", "approval was due", both(awaits, askedFor(4*time.Hour)), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeApprovalExpired},
 	{ledger.StateWaiting, "before call", "approval was due, of another message too", both(awaits, askedFor(4*time.Hour), func(in *input) { in.f.approval.digest = "other" }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeApprovalExpired},
 	{ledger.StateWaiting, "before call", "approval was asked for, of another message", both(awaits, askedFor(20*time.Second), func(in *input) { in.f.approval.digest = "other" }), beforeCall, ledger.StateWaiting, step{do: doWait, after: 20 * time.Second, cause: "awaitingApproval"}, ""},
@@ -477,6 +481,34 @@ func TestMerged(t *testing.T) {
 					t.Errorf("over %s of run %d, with action %q: %t, %+v", theirs, run, action, over, e)
 				}
 			}
+		}
+	}
+}
+
+// What waits for people comes again in its turn, each time after less than a minute, and spread over all of it.
+func TestTurns(t *testing.T) {
+	const rows = 5000
+	crowd := map[time.Time]int{}
+	for n := range rows {
+		e := ledger.Entry{ID: fmt.Sprint("monday:", n)}
+		at := tableNow
+		for range 20 {
+			late := time.Duration(n%7) * 100 * time.Millisecond // it is seen a moment after it came
+			after := untilTurn(&e, facts{brokerNow: at.Add(late)})
+			if after < turnLeast || after > turnEvery+turnLeast {
+				t.Fatalf("%s comes again after %v", e.ID, after)
+			}
+			if at = at.Add(late + after); at.Sub(tableNow) > turnEvery+turnLeast {
+				crowd[at.Truncate(time.Second)]++
+			}
+		}
+		if times := at.Sub(tableNow) / turnEvery; times < 19 || times > 20 {
+			t.Fatalf("20 turns of %s take %v", e.ID, at.Sub(tableNow))
+		}
+	}
+	for second, n := range crowd {
+		if n > 2*rows/int(turnEvery/time.Second) {
+			t.Errorf("%d of %d come within the second %v", n, rows, second)
 		}
 	}
 }

@@ -128,7 +128,7 @@ func (x *explorer) withdraws(u universe, i int) (e ledger.Entry, ends bool) {
 	if u.procs[i] != (proc{}) { // the request is in hand of this process (inFlight)
 		return l, false
 	}
-	if u.ordered == 0 || l.State == ledger.StateFinal || l.State == ledger.StateSubmitted {
+	if u.ordered == 0 && u.denied == 0 || l.State == ledger.StateFinal || l.State == ledger.StateSubmitted {
 		return l, false
 	}
 	f := x.facts(u, i)

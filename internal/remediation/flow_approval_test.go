@@ -1,6 +1,7 @@
 package remediation_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -388,7 +389,7 @@ func TestVerdictsAreWeighed(t *testing.T) {
 			m, err := s.GetMsg(o.ctx, info.State.LastSeq)
 			o.must(err)
 			o.passes(2 * time.Second) // it is heard
-			o.must(o.replicas[0].submitter.RecordOrder(o.ctx, message.Delivery{Stream: subject, Sequence: m.Sequence, Subject: m.Subject, Header: message.Header(m.Header), Data: m.Data, Published: m.Time}))
+			o.must(o.replicas[0].submitter.RecordOrder(o.ctx, o.broker.NewControl(&remediation.Orders{}), message.Delivery{Stream: subject, Sequence: m.Sequence, Subject: m.Subject, Header: message.Header(m.Header), Data: m.Data, Published: m.Time}))
 			o.readTrail()
 			r := o.trail.records[len(o.trail.records)-1]
 			got := ""
@@ -402,6 +403,39 @@ func TestVerdictsAreWeighed(t *testing.T) {
 		o.says("carl", approve("r", digest))
 		o.settled(5 * time.Minute)
 		o.releasedBy("r", "ben", "carl")
+	})
+}
+
+// Another message of a request that awaits approval, on the lane that it is moved to, can be approved as well as the first: the run
+// is called for by that one, and the record says that it counted.
+func TestApprovalOfAnotherMessage(t *testing.T) {
+	inOffice(t, oneOfTwo, setup{ordered: true}, func(o *office) {
+		o.asks("soar", "r", 1)
+		o.awaits(1)
+		subject := o.broker.Names().LaneSubject(message.LaneUrgent)
+		data := payload("r", 1, field{"requestedBy", `"Ben"`}, expiresIn(24*time.Hour))
+		key, signature, err := message.Sign([]byte(o.people["soar"].seed), subject, data)
+		o.must(err)
+		stored, err := o.broker.Publish(o.ctx, message.LaneUrgent, message.Header{message.HeaderSigner: {key}, message.HeaderSignature: {signature}}, data)
+		o.must(err)
+		o.published = append(o.published, request{stored.Sequence, "r"})
+		digest := message.SignedDigest(subject, data)
+		o.says("ben", approve("r", digest)) // whom that message names
+		o.says("ann", approve("r", "sha256:"+strings.Repeat("0", 64)))
+		o.says("ann", approve("r", digest))
+		o.passes(5 * time.Second)
+		o.readTrail()
+		var got []string
+		for _, r := range o.trail.records {
+			if r.Kind == ledger.AuditOrdered {
+				got = append(got, r.SignedBy+" "+cmp.Or(r.Error, &message.Failure{}).Code)
+			}
+		}
+		if want := []string{"ben ownRequest", "ann otherDigest", "ann "}; !slices.Equal(got, want) {
+			t.Errorf("recorded %q, want %q", got, want)
+		}
+		o.settled(5 * time.Minute)
+		o.releasedBy("r", "ann")
 	})
 }
 

@@ -291,8 +291,10 @@ func (r *replica) track(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.tracker.Run(ctx) })
-	g.Go(func() error { return r.control.Record(ctx, r.submitter.RecordOrder) })
-	g.Go(func() error { return r.submitter.Withdraw(ctx, r.control) })
+	g.Go(func() error {
+		return r.control.Record(ctx, func(ctx context.Context, d message.Delivery) error { return r.submitter.RecordOrder(ctx, r.control, d) })
+	})
+	g.Go(func() error { return r.submitter.Withdraw(ctx, r.control, r.tracker.Unpulled) })
 	return g.Wait()
 }
 

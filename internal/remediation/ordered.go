@@ -2,7 +2,6 @@ package remediation
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -33,9 +32,9 @@ func (o *Orders) about(t target) (all ordered) {
 		return all
 	}
 	o.mu.Lock()
-	orders := slices.Collect(maps.Values(o.ids[t.id]))
+	orders := slices.Clone(o.ids[t.id])
 	if t.batch != "" {
-		orders = slices.AppendSeq(orders, maps.Values(o.batches[t.batch]))
+		orders = append(orders, o.batches[t.batch]...)
 	}
 	o.mu.Unlock()
 	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
@@ -134,14 +133,22 @@ func (o *Orders) means(order *message.Order) (whose owner, may bool) {
 	if isVerdict(order) {
 		return whose, o.Policy.Approver(name)
 	}
-	if o.Policy != nil {
-		if _, rule := o.Policy.Rule(name, order.Key); rule != nil && rule.Operate {
-			return whose, true
-		}
+	if o.operates(order.Key) {
+		return whose, true
 	}
 	if whose.signer != "" && whose.signer != name {
 		return whose, false
 	}
 	whose.signer = name
 	return whose, true
+}
+
+// operates reports whether the policy lets a key's signer order about others' requests.
+func (o *Orders) operates(key string) bool {
+	name := o.Rules.Signers.NameOf(key)
+	if name == "" || o.Policy == nil {
+		return false
+	}
+	_, rule := o.Policy.Rule(name, key)
+	return rule != nil && rule.Operate
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,20 +24,33 @@ type Orders struct {
 	Read func(context.Context) error
 
 	mu      sync.Mutex
-	read    time.Time                              // when the last look that came to the stream's end began; zero: none has
-	pruned  time.Time                              // when ids was pruned
-	ids     map[string]map[statement]message.Order // of the last 7 days, by id
-	batches map[string]map[statement]message.Order // whatever is in force, by batch
-	seen    map[[sha256.Size / 2]byte]spot         // signed bytes, and where they came first
-	news    chan struct{}                          // closed at the next order that is kept
+	lost    string                         // why orders are missing that are in force; "": none are known to be
+	read    time.Time                      // when the last look that came to the stream's end began; zero: none has
+	pruned  time.Time                      // when ids was pruned
+	ids     map[string][]message.Order     // of the last 7 days, by id
+	batches map[string][]message.Order     // whatever is in force, by batch
+	seen    map[[sha256.Size / 2]byte]spot // signed bytes, and where they came first
+	counts  map[string][]time.Time         // when the orders of the last 7 days were stored, by the key of who may not operate
+	news    chan struct{}                  // closed at the next order that is kept
 }
 
-// statement is what of an order makes it another one: of those that are the same in it one is kept.
+// statement is what of an order makes it another one: of those about one id or batch that are the same in it one is kept.
 type statement struct {
 	verb, key, via, signer, client, digest string
 	run                                    int
 	actions                                bool
 	expires                                int64 // of approve and deny
+}
+
+func statementOf(o *message.Order) statement {
+	s := statement{verb: o.Verb, key: o.Key, via: o.Via, signer: o.Signer, client: o.Client, digest: o.Digest, run: o.Run, actions: o.Actions}
+	switch o.Verb {
+	case message.VerbApprove, message.VerbDeny:
+		s.expires = o.ExpiresAt.UnixNano()
+	case message.VerbResume: // the last of either counts
+		s.verb = message.VerbPause
+	}
+	return s
 }
 
 // spot is one message of the control stream, and none of a stream that was made anew.
@@ -55,11 +68,32 @@ const OrdersFor = message.MaxSignFor
 // stored (docs/messages.md, orders), and a call leaves some time after it was last asked whether it may.
 const orderFresh = 5 * time.Second
 
-// CodeRepeated is of an order whose signed bytes came before.
-const CodeRepeated = "repeated"
+// ordersMost is how many orders of a signer who may not operate count in any 7 days: what is trusted with requests of its own
+// must not fill every replica's memory.
+const ordersMost = 20_000
 
-// Judge says what an order is and why it changes nothing; nil: it may, as far as it goes by itself.
+// Codes of an order that changes nothing.
+const (
+	CodeRepeated = "repeated" // its signed bytes came before
+	CodeTooOften = "tooOften" // its signer has given too many
+)
+
+// Judge says what an order is that was heard, and why it changes nothing; nil: it may, as far as it goes by itself.
 func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
+	order, invalid := o.judge(d)
+	if order.Key == "" || invalid != nil && invalid.Code != message.CodePolicy {
+		return order, invalid
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, is := o.seen[signedDigest(&order, d)]; !is {
+		return order, &message.Invalid{Code: CodeTooOften, Message: fmt.Sprintf("signedBy: more than %d orders of %s within 7 days; have it given by one who may operate, or about a batch", ordersMost, order.By), ClaimedID: order.ID}
+	}
+	return order, invalid
+}
+
+// judge is Judge of an order that is not heard yet.
+func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	order, invalid := o.Rules.ParseOrder(d)
 	if invalid != nil {
 		return order, invalid
@@ -88,13 +122,17 @@ func signedDigest(o *message.Order, d message.Delivery) (digest [sha256.Size / 2
 
 // Hear takes over the stream's next message. What nobody vouches for leaves nothing.
 func (o *Orders) Hear(d message.Delivery) {
-	order, invalid := o.Judge(d)
+	order, invalid := o.judge(d)
 	if invalid != nil && (invalid.Code != message.CodePolicy || order.Key == "") {
 		return
 	}
+	operates := o.operates(order.Key)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if order.Key != "" {
+		if !operates && o.tooMany(&order) {
+			return
+		}
 		if o.seen == nil {
 			o.seen = map[[sha256.Size / 2]byte]spot{}
 		}
@@ -107,31 +145,39 @@ func (o *Orders) Hear(d message.Delivery) {
 		}
 	}
 	if *kept == nil {
-		*kept = map[string]map[statement]message.Order{}
+		*kept = map[string][]message.Order{}
 	}
-	of := (*kept)[name]
-	if of == nil {
-		of = map[statement]message.Order{}
-		(*kept)[name] = of
+	s := statementOf(&order)
+	switch i := slices.IndexFunc((*kept)[name], func(k message.Order) bool { return statementOf(&k) == s }); {
+	case i < 0:
+		(*kept)[name] = append((*kept)[name], order)
+	case isVerdict(&order), order.Verb == message.VerbCancel && order.Batch != "":
+		return // the first counts; of a cancel of an id the last, which may mean a later run
+	default:
+		(*kept)[name][i] = order
 	}
-	s := statement{order.Verb, order.Key, order.Via, order.Signer, order.Client, order.Digest, order.Run, order.Actions, 0}
-	switch order.Verb {
-	case message.VerbCancel: // of a batch the first counts; of an id the last, which may mean a later run
-		if _, is := of[s]; is && order.Batch != "" {
-			return
-		}
-	case message.VerbApprove, message.VerbDeny: // the first counts, of those that expire at the same time
-		if s.expires = order.ExpiresAt.UnixNano(); of[s].Ref != "" {
-			return
-		}
-	case message.VerbPause, message.VerbResume: // the last of either counts
-		s.verb = message.VerbPause
-	}
-	of[s] = order
 	if o.news != nil {
 		close(o.news)
 		o.news = nil
 	}
+}
+
+// tooMany counts an order of a signer who may not operate, unless that is one too many. The times are the broker's, so that all
+// replicas come to the same.
+func (o *Orders) tooMany(order *message.Order) bool {
+	if o.counts == nil {
+		o.counts = map[string][]time.Time{}
+	}
+	times := o.counts[order.Key]
+	for len(times) > 0 && order.Stored.Sub(times[0]) > OrdersFor {
+		times = times[1:]
+	}
+	if len(times) < ordersMost {
+		o.counts[order.Key] = append(times, order.Stored)
+		return false
+	}
+	o.counts[order.Key] = times
+	return true
 }
 
 // ReadTo records that everything is heard that was stored before began.
@@ -144,11 +190,25 @@ func (o *Orders) ReadTo(began time.Time) {
 	}
 	o.pruned = began
 	for id, of := range o.ids {
-		maps.DeleteFunc(of, func(_ statement, order message.Order) bool { return time.Since(order.Stored) > OrdersFor })
-		if len(of) == 0 {
+		of = slices.DeleteFunc(of, func(order message.Order) bool { return time.Since(order.Stored) > OrdersFor })
+		if o.ids[id] = of; len(of) == 0 {
 			delete(o.ids, id)
 		}
 	}
+}
+
+// Lose records why orders are missing that are in force; "": none are. Meanwhile it is not known what was ordered.
+func (o *Orders) Lose(why string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.lost = why
+}
+
+// Lost is why orders are missing that are in force; "": none are known to be.
+func (o *Orders) Lost() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lost
 }
 
 // Current reports whether everything is known that was stored until 5 s before some time that is soon from now.
@@ -158,7 +218,7 @@ func (o *Orders) Current(soon time.Duration) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !o.read.IsZero() && time.Since(o.read) <= orderFresh-soon
+	return o.lost == "" && !o.read.IsZero() && time.Since(o.read) <= orderFresh-soon
 }
 
 // Await blocks while it is not known what was ordered.
@@ -188,8 +248,8 @@ func (o *Orders) changed() <-chan struct{} {
 	return o.news
 }
 
-// cancels reports whether anybody has ordered anything to be cancelled.
-func (o *Orders) cancels() bool {
+// exist reports whether anybody has ordered anything.
+func (o *Orders) exist() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.ids)+len(o.batches) > 0

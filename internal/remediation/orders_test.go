@@ -189,9 +189,8 @@ func TestOrdersAreForgotten(t *testing.T) {
 	b.now = time.Now().Add(-OrdersFor + time.Minute)
 	b.give("", `{"verb":"cancel","id":"x"}`)
 	for _, of := range b.ids {
-		for s, o := range of {
-			o.Stored = o.Stored.Add(-3 * time.Minute)
-			of[s] = o
+		for i := range of {
+			of[i].Stored = of[i].Stored.Add(-3 * time.Minute)
 		}
 	}
 	if got := b.say(target{id: "x", run: 1}); got != "" {
@@ -238,6 +237,36 @@ func TestOldResumeInANewStream(t *testing.T) {
 	}
 }
 
+// TestOrdersOfOneSignerAreBounded: who is trusted with requests of his own has so many orders count in any 7 days, by the broker's
+// time; who may operate is not bounded.
+func TestOrdersOfOneSignerAreBounded(t *testing.T) {
+	b := newOrderBook(t, "ann", "ben", "ops")
+	first := b.delivery("ann", `{"verb":"cancel","id":"x"}`)
+	b.Hear(first)
+	key := first.Header.Get(message.HeaderSigner)
+	for range ordersMost - 1 {
+		b.counts[key] = append(b.counts[key], first.Published)
+	}
+	cancels := `{"verb":"cancel","id":"y","reason":"r"}`
+	mine := target{id: "y", signer: "ann", run: 1}
+	over := b.delivery("ann", cancels)
+	b.Hear(over)
+	if _, why := b.Judge(over); why == nil || why.Code != CodeTooOften || b.say(mine) != "" || len(b.ids) != 1 || len(b.seen) != 1 {
+		t.Errorf("one too many: %v, %q, it keeps %d, %d", why, b.say(mine), len(b.ids), len(b.seen))
+	}
+	b.give("ben", `{"verb":"cancel","id":"y"}`)
+	b.give("ops", `{"verb":"cancel","batch":"b"}`)
+	if b.say(target{id: "y", signer: "ben", run: 1}) == "" || b.say(target{batch: "b", signer: "ann", run: 1}) == "" {
+		t.Error("another signer's order does not count")
+	}
+	b.now = first.Published.Add(OrdersFor)
+	later := b.delivery("ann", cancels) // a minute after that
+	b.Hear(later)
+	if _, why := b.Judge(later); why != nil || b.say(mine) == "" {
+		t.Errorf("when the first is 7 days old: %v, %q", why, b.say(mine))
+	}
+}
+
 // TestJudged: what the audit trail says of an order that changes nothing.
 func TestJudged(t *testing.T) {
 	b := newOrderBook(t, "ann", "ops")
@@ -253,6 +282,7 @@ func TestJudged(t *testing.T) {
 		"malformed": b.delivery("ops", `{"verb":"cancel"}`),
 		"again":     again,
 	} {
+		b.Hear(d)
 		if _, why := b.Judge(d); why != nil {
 			got[name] = why.Code
 		}

@@ -106,7 +106,7 @@ type incoming struct {
 	replay       replay
 	req          message.Request
 	owners       map[string]ledger.Record // all that the ledger has of the id, whoever's it is
-	withdrawn    bool                     // nobody pulled it: its run is to be cancelled (withdraw.go)
+	withdrawn    bool                     // nobody pulled it: its run is to end without a call (withdraw.go)
 	unauthorized *message.Invalid         // not nil: it was taken before, and may not be called for any more
 }
 

@@ -56,7 +56,7 @@ type Tracker struct {
 	mu          sync.Mutex
 	open        map[string]*followed
 	unpublished map[string]*unpublished // decided and not known to be published
-	awaiting    map[string]time.Time    // until when each run awaits approval that does
+	unpulled    map[string]*unpulled    // that nobody may pull in time to end them
 	fresh       bool                    // something new to follow came since the last look
 	looked      time.Time               // when all that was open was last seen
 	due         time.Duration           // how soon after that it is to be seen again
@@ -68,6 +68,22 @@ type Tracker struct {
 type unpublished struct {
 	tried time.Time
 	tries int // at what never fits
+}
+
+// unpulled is a run whose end takes its message, in whosever hand: it awaits approval, or was decided as a dead letter that is not
+// published.
+type unpulled struct {
+	source   string // its message
+	awaits   bool
+	due, try time.Time // when it should have ended, and is named next
+}
+
+// letterWithin is how soon whoever has a message in hand publishes the dead letter that it decided on, unless he has died.
+const letterWithin = 30 * time.Second
+
+// isAbandonedLetter reports whether a run was decided as a dead letter, and that is not known to be published.
+func isAbandonedLetter(e *ledger.Entry) bool {
+	return e.State == ledger.StateFinal && e.Dead && !e.Published
 }
 
 // followed is one open action; small, for there may be tens of thousands.
@@ -107,7 +123,7 @@ const (
 // Run follows until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
 	t.mu.Lock()
-	t.open, t.unpublished, t.awaiting = map[string]*followed{}, map[string]*unpublished{}, map[string]time.Time{}
+	t.open, t.unpublished, t.unpulled = map[string]*followed{}, map[string]*unpublished{}, map[string]*unpulled{}
 	t.toFollow, t.toPublish = make(chan struct{}, 1), make(chan struct{}, 1)
 	t.looked = time.Now()
 	t.mu.Unlock()
@@ -156,7 +172,7 @@ func (t *Tracker) feed(ctx context.Context, synced chan struct{}) error {
 func (t *Tracker) forget(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open, t.unpublished, t.awaiting = nil, nil, nil
+	t.open, t.unpublished, t.unpulled = nil, nil, nil
 	if err == nil {
 		t.Shared.over(health.NotFollowing)
 	} else {
@@ -178,12 +194,43 @@ func (t *Tracker) Following() int {
 func (t *Tracker) Awaiting() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, until := range t.awaiting {
-		if time.Since(until) < 2*approvalLater {
+	for _, u := range t.unpulled {
+		if u.awaits && time.Since(u.due) < 2*turnEvery {
 			n++
 		}
 	}
 	return n
+}
+
+// Unpulled names the messages (STREAM:SEQ) of runs that should have ended by now. Each is named again when as much time has
+// passed as since it should have: its message may be gone.
+func (t *Tracker) Unpulled() (all []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for _, u := range t.unpulled {
+		if now.After(u.try) {
+			u.try = now.Add(max(now.Sub(u.due), withdrawAgain))
+			all = append(all, u.source)
+		}
+	}
+	return all
+}
+
+// unpull records from an entry until when somebody must have its message in hand.
+func (t *Tracker) unpull(key string, e *ledger.Entry) {
+	delete(t.unpulled, key)
+	u := &unpulled{source: e.Source, awaits: e.Awaits()}
+	switch {
+	case u.awaits:
+		u.due = e.Approval.ExpiresAt
+	case isAbandonedLetter(e):
+		u.due = e.DecidedAt.Add(letterWithin)
+	default:
+		return
+	}
+	u.try = u.due.Add(withdrawAgain) // for whoever has it in hand
+	t.unpulled[key] = u
 }
 
 // Ages are how long ago each followed action was accepted.
@@ -213,9 +260,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		t.unpublished[key] = &unpublished{tried: time.Now()}
 		fill(t.toPublish)
 	}
-	if delete(t.awaiting, key); e.Awaits() {
-		t.awaiting[key] = e.Approval.ExpiresAt
-	}
+	t.unpull(key, &e)
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {

@@ -12,7 +12,7 @@ import (
 
 // discounts is why an approve or a deny, whose signer may give it, counts for no run that there is; nil: it counts, or the run
 // is still to come.
-func (s *Submitter) discounts(ctx context.Context, o *message.Order) (why *message.Invalid, err error) {
+func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (why *message.Invalid, err error) {
 	records, err := ledger.LoadOwners(ctx, s.Ledger, ledger.IDKey(s.Rules.Stream, message.Request{ID: o.ID}, time.Time{}))
 	if err != nil {
 		return nil, err
@@ -22,15 +22,39 @@ func (s *Submitter) discounts(ctx context.Context, o *message.Order) (why *messa
 		if err != nil || e.State == "" || e.Run != cmp.Or(o.Run, 1) || o.Signer != "" && o.Signer != e.SignedBy {
 			continue
 		}
-		if why = s.weigh(&e, o, othersHave(records, key, e.Print)); why == nil {
+		shared := othersHave(records, key, e.Print)
+		if why = s.weigh(&e, o, shared, nil); why != nil && why.Code == CodeOtherDigest {
+			other, err := s.copyOf(ctx, q, &e, o.Digest)
+			if err != nil {
+				return nil, err
+			}
+			why = s.weigh(&e, o, shared, other)
+		}
+		if why == nil {
 			return nil, nil
 		}
 	}
 	return why, nil
 }
 
-// weigh is why an approve or a deny does not count for a run, as far as its entry tells.
-func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool) *message.Invalid {
+// copyOf finds another message of a run's request by its digest, as of a lane that it was moved to: it waits too, and is called for
+// by what was approved of it. nil: there is none.
+func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest string) (found *message.Request, err error) {
+	_, err = q.Waiting(ctx, 0, func(d message.Delivery) error {
+		if found != nil || message.SignedDigest(d.Subject, d.Data) != digest {
+			return ctx.Err()
+		}
+		req, invalid := s.Rules.Parse(d)
+		if invalid == nil && req.ID == e.ID && req.SignedBy == e.SignedBy && ledger.NewEntry(req, d, d.Published, d.Published).Print == e.Print {
+			found = &req
+		}
+		return ctx.Err()
+	})
+	return found, err
+}
+
+// weigh is why an approve or a deny does not count for a run, as far as its entry tells, or for another message of its request.
+func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool, other *message.Request) *message.Invalid {
 	counted := func(v ledger.Verdict) bool { return v.Message == o.Ref }
 	kept := e.Approval
 	if kept != nil && (slices.ContainsFunc(kept.Given, counted) || kept.Denied != nil && counted(*kept.Denied)) {
@@ -54,7 +78,10 @@ func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool) *messa
 		need: rule.Approvals, digest: o.Digest, since: e.ReceivedAt, shared: shared,
 		own: []string{e.SignedBy, e.Signer, s.Rules.Signers.NameOf(e.Signer)}, requestedBy: []string{e.RequestedBy},
 	}
-	if kept != nil {
+	switch {
+	case other != nil:
+		a.own, a.requestedBy = append(a.own, other.SignedBy), append(a.requestedBy, other.RequestedBy)
+	case kept != nil:
 		a.digest = kept.Digest
 	}
 	named := *o

@@ -12,15 +12,18 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Requests that somebody has ordered to be cancelled end without being pulled: calls may be used up, closed or paused for
-// hours. One replica at a time reads the queue for them, all of it at the next order, and what comes later as it comes. It
-// handles each as a delivery that no call is made for and that nobody acknowledges: the message is still there, and whoever
-// pulls it finds that its run has ended. Whether this or a call is first the compare-and-swap of the entry decides.
+// Runs that people have taken back or denied, or have not approved in time, end without being pulled: calls may be used up,
+// closed or paused for hours. One replica at a time reads the queue for them, all of it at the next order, and what comes later
+// as it comes; for those whose time is over it reads their messages alone, as the tracker knows them. It handles each as a
+// delivery that no call is made for and that nobody acknowledges: the message is still there, and whoever pulls it finds that
+// its run has ended. Whether this or a call is first the compare-and-swap of the entry decides.
 
 // Queue is the request stream, as it is read without taking anything from it. Waiting calls fn for each message that nobody
-// has acknowledged, from the sequence on, in order, as far as there are any now. next is the sequence to go on from.
+// has acknowledged, from the sequence on, in order, as far as there are any now. next is the sequence to go on from. Arrival
+// is one of them by its name (STREAM:SEQ); waits is false if it is gone, acknowledged, or of another stream.
 type Queue interface {
 	Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error)
+	Arrival(ctx context.Context, name string) (d message.Delivery, waits bool, err error)
 }
 
 const (
@@ -32,23 +35,23 @@ const (
 // withdrawal is one replica's reading of the queue.
 type withdrawal struct {
 	*Submitter
-	queue Queue
-	next  uint64 // to read on at
+	queue    Queue
+	unpulled func() []string
+	next     uint64 // to read on at
 
 	mu   sync.Mutex
-	open map[uint64]message.Delivery // ordered to be cancelled and not ended yet, by sequence
+	open map[uint64]message.Delivery // ordered to be ended and not ended yet, by sequence
 	due  time.Time                   // when they are tried again
 }
 
-// Withdraw ends what is ordered to be cancelled, until ctx ends.
-func (s *Submitter) Withdraw(ctx context.Context, q Queue) error {
-	w := &withdrawal{Submitter: s, queue: q, open: map[uint64]message.Delivery{}}
+// Withdraw ends what is ordered to be cancelled or denied, and the runs of the messages that unpulled names (Tracker.Unpulled),
+// until ctx ends.
+func (s *Submitter) Withdraw(ctx context.Context, q Queue, unpulled func() []string) error {
+	w := &withdrawal{Submitter: s, queue: q, unpulled: unpulled, open: map[uint64]message.Delivery{}}
 	for news := s.Orders.changed(); ; {
-		if s.Orders.cancels() {
-			if err := w.round(ctx); err != nil && ctx.Err() == nil {
-				s.Log.Warn("what was cancelled is not ended yet", zap.Error(err))
-				w.next = 0
-			}
+		if err := w.round(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Warn("what is to end without a call has not ended yet", zap.Error(err))
+			w.next = 0
 		}
 		select {
 		case <-ctx.Done():
@@ -63,8 +66,11 @@ func (s *Submitter) Withdraw(ctx context.Context, q Queue) error {
 	}
 }
 
-// round reads on, and tries again what has not ended.
+// round ends what is unpulled, reads on, and tries again what has not ended.
 func (w *withdrawal) round(ctx context.Context) error {
+	if err := w.endUnpulled(ctx); err != nil || !w.Orders.exist() {
+		return err
+	}
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var g errgroup.Group
@@ -105,6 +111,22 @@ func (w *withdrawal) round(ctx context.Context) error {
 	return err
 }
 
+// endUnpulled tries once what is unpulled; the tracker names again what has not ended.
+func (w *withdrawal) endUnpulled(ctx context.Context) error {
+	var g errgroup.Group
+	g.SetLimit(withdrawWorkers)
+	for _, name := range w.unpulled() {
+		g.Go(func() error {
+			d, waits, err := w.queue.Arrival(ctx, name)
+			if waits && err == nil {
+				w.withdraw(ctx, d)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
 // concerns reports whether an order may be about a message, at next to no cost. Whose it is, and which run, handle finds out.
 func (w *withdrawal) concerns(d message.Delivery) bool {
 	if seq, is, _ := message.ParseReplay(d.Header); is && seq > 0 {
@@ -114,7 +136,7 @@ func (w *withdrawal) concerns(d message.Delivery) bool {
 	return invalid == nil && w.Orders.mentions(req.ID, req.Batch)
 }
 
-// withdraw ends the run of a message if that was ordered and nothing was called; open says that it is to be tried again.
+// withdraw ends the run of a message if it is to end and nothing was called; open says that it is to be tried again.
 func (s *Submitter) withdraw(ctx context.Context, d message.Delivery) (open bool) {
 	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: ctx, work: ctx, began: time.Now()}, incoming: incoming{d: d, origin: d, withdrawn: true}}
 	var out message.Outcome
@@ -126,16 +148,25 @@ func (s *Submitter) withdraw(ctx context.Context, d message.Delivery) (open bool
 	return !out.Done
 }
 
-// isWithdrawn reports whether the message in hand is of a run that was ordered to be cancelled. e is the run that it opens or
-// goes on with, s says how.
+// isWithdrawn reports whether the message in hand is of a run that is to end without a call: it was cancelled or denied, nobody
+// approved it in time, or whoever decided on its dead letter has died. e is the run that it opens or goes on with, s says how.
 func (p *attempt) isWithdrawn(e *ledger.Entry, s step) bool {
-	return s.do != doRefuse && s.do != doDrop && p.Orders.about(targetOf(e)).cancel != nil
+	switch {
+	case s.do == doRefuse || s.do == doDrop:
+		return false
+	case e.State == ledger.StateFinal:
+		return isAbandonedLetter(e) && e.Source == p.d.Ref() && time.Since(e.DecidedAt) > letterWithin
+	case p.Orders.about(targetOf(e)).cancel != nil:
+		return true
+	}
+	a := p.approval(e)
+	return a.denied != nil || a.over(e.Approval, time.Now())
 }
 
 // carryBack is carry for a withdrawn message: its run ends if no call of it took place or can be under way. Everything else is
 // left to whoever pulls the message.
 func (p *attempt) carryBack() (message.Outcome, error) {
-	if p.e.State == ledger.StateFinal || p.e.State == ledger.StateSubmitted {
+	if p.e.State == ledger.StateSubmitted {
 		return message.Done(), nil
 	}
 	e, s, err := p.next()
@@ -144,7 +175,9 @@ func (p *attempt) carryBack() (message.Outcome, error) {
 	}
 	if s.do == doCall {
 		p.e = e
-		e, s = decider(p.Config).beforeCall(e, p.facts())
+		f := p.facts()
+		f.refusal, f.allowed = p.refusal()
+		e, s = decider(p.Config).beforeCall(e, f)
 	}
 	if e.State != ledger.StateFinal {
 		return message.Later(withdrawAgain, "unclear"), nil

@@ -83,7 +83,9 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	} else if !p.tokenSeen.Load() {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
-	if !p.orders.Current(0) {
+	if lost := p.orders.Lost(); lost != "" {
+		all = append(all, health.New(health.OrdersLost, lost+": what was cancelled or held back is not known, and nothing is called; give again what still holds, then `worker resume --orders`"))
+	} else if !p.orders.Current(0) {
 		all = append(all, health.New(health.ControlUnreadable, "the stream of orders could not be read to its end in the last 5 s: what was cancelled or held back is not known, and nothing is called"))
 	}
 	all = append(all, p.throttled()...)

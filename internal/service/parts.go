@@ -32,8 +32,8 @@ type parts struct {
 	Tracker     *remediation.Tracker
 	orders      *remediation.Orders
 	control     *broker.Control
-	record      func(context.Context, message.Delivery) error  // an order
-	withdraw    func(context.Context, remediation.Queue) error // what was cancelled
+	record      func(context.Context, message.Delivery) error                   // an order
+	withdraw    func(context.Context, remediation.Queue, func() []string) error // what is to end without a call
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
@@ -92,7 +92,8 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 			MaxAge:  set.Accept.MaxRequestAge, GuardAfter: set.Accept.GuardAfter, MaxAction: actionRoom, Track: set.Track.Enabled, DryRun: set.DryRun,
 		},
 	}
-	p.record, p.withdraw = submitter.RecordOrder, submitter.Withdraw
+	p.record = func(ctx context.Context, d message.Delivery) error { return submitter.RecordOrder(ctx, p.control, d) }
+	p.withdraw = submitter.Withdraw
 	p.refusals, p.notKept = submitter.RecordRefusals, publisher.NotKept
 	p.Tracker = &remediation.Tracker{
 		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Orders: p.orders, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,

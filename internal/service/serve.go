@@ -33,7 +33,7 @@ func (p *parts) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Tracker.Run(ctx) })
 	g.Go(func() error { return p.control.Record(ctx, p.record) })
-	g.Go(func() error { return p.withdraw(ctx, p.control) })
+	g.Go(func() error { return p.withdraw(ctx, p.control, p.Tracker.Unpulled) })
 	return g.Wait()
 }
 

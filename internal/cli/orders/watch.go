@@ -92,7 +92,11 @@ func (w *watch) read(ctx context.Context, id string) error {
 // fates are what has become of an id by now, for each owner one.
 func (w *watch) fates(id string) (all []fate) {
 	for _, e := range w.entries[id] {
-		all = append(all, w.fateOf(&e))
+		f := w.fateOf(&e)
+		if w.isReplayed(&e) {
+			f.Result, f.Why = ordered, "a replay of it waits in its stream"
+		}
+		all = append(all, f)
 	}
 	switch {
 	case len(all) > 0:
@@ -102,6 +106,17 @@ func (w *watch) fates(id string) (all []fate) {
 		all = append(all, fate{ID: id, Result: unknown, Why: "no request of this id is known; the order counts for one that comes within 7 days"})
 	}
 	return all
+}
+
+// isReplayed reports whether a run that has ended is followed by one that nobody has taken yet: its replay waits.
+func (w *watch) isReplayed(e *ledger.Entry) bool {
+	return e.State == ledger.StateFinal && slices.ContainsFunc(w.queued[e.ID], func(q service.Queued) bool {
+		mine := q.Header.Get(message.HeaderSigner) == e.Signer
+		if e.SignedBy == "" {
+			mine = q.Header.Get(message.HeaderClient) == e.Client
+		}
+		return q.Replay > 0 && q.Replay != e.ReplayOf && mine
+	})
 }
 
 func (w *watch) fateOf(e *ledger.Entry) fate {
