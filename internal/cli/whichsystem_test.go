@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -30,41 +32,8 @@ func TestWhichSystem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := "replica." + ledger.DeploymentDigest("REMEDIATION") + ".older"
-	if err := s.work.Broker.State().Put(t.Context(), key, []byte(`{"ready":true,"inFlight":0,"followed":0,"version":"v0.9.0"}`), time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tenant := s.work.Parts.Tenant()
-	if tenant == "" {
-		t.Fatal("the token names no tenant")
-	}
-	var status admin.Status
-	if err := json.Unmarshal([]byte(fetchText(t, s, "/status")), &status); err != nil {
-		t.Fatal(err)
-	}
-	want := admin.System{
-		API: s.api.URL, Lab: true, Tenant: tenant, Account: "$G", Broker: s.work.Broker.URL(), Mode: admin.ModeMixed,
-		Streams: admin.Streams{Requests: "REMEDIATION", Results: "REMEDIATION_RESULTS", DeadLetters: "REMEDIATION_DEADLETTER", Orders: "REMEDIATION_CONTROL"},
-	}
-	if diff := cmp.Diff(want, status.System); diff != "" {
-		t.Error(diff)
-	}
-	version := service.ThisBuild().Version
-	replicas := []admin.Replica{
-		{ID: "older", Version: "v0.9.0", Mode: admin.ModeLive, Ready: true, Conditions: []string{}},
-		{ID: s.work.Owner, Host: host, Version: version, Mode: admin.ModeDryRun, API: s.api.URL, Ready: true, Conditions: []string{}},
-	}
-	for i := range status.Replicas {
-		status.Replicas[i].Conditions = []string{} // whether it has heard of the other yet
-	}
-	if diff := cmp.Diff(replicas, status.Replicas); diff != "" {
-		t.Error(diff)
-	}
-
+	tenant := saysItInStatus(t, s)
+	version, host := service.ThisBuild().Version, hostName(t)
 	_, out, _ := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir()}, "status")
 	words := strings.Join(strings.Fields(out), " ")
 	for _, want := range []string{
@@ -83,6 +52,51 @@ func TestWhichSystem(t *testing.T) {
 			t.Errorf("no %s in the log: %s", want, log.String())
 		}
 	}
+}
+
+// hostName is this machine's name.
+func hostName(t *testing.T) string {
+	t.Helper()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host
+}
+
+// saysItInStatus holds /status against what is known of the system, and returns the tenant.
+func saysItInStatus(t *testing.T, s *system) (tenant string) {
+	t.Helper()
+	key := "replica." + ledger.DeploymentDigest("REMEDIATION") + ".older"
+	if err := s.work.Broker.State().Put(t.Context(), key, []byte(`{"ready":true,"inFlight":0,"followed":0,"version":"v0.9.0"}`), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	tenant = s.work.Parts.Tenant()
+	if tenant == "" {
+		t.Fatal("the token names no tenant")
+	}
+	var status admin.Status
+	if err := json.Unmarshal([]byte(fetchText(t, s, "/status")), &status); err != nil {
+		t.Fatal(err)
+	}
+	want := admin.System{
+		API: s.api.URL, Lab: true, Tenant: tenant, Account: "$G", Broker: s.work.Broker.URL(), Mode: admin.ModeMixed,
+		Streams: admin.Streams{Requests: "REMEDIATION", Results: "REMEDIATION_RESULTS", DeadLetters: "REMEDIATION_DEADLETTER", Orders: "REMEDIATION_CONTROL"},
+	}
+	if diff := cmp.Diff(want, status.System); diff != "" {
+		t.Error(diff)
+	}
+	replicas := []admin.Replica{
+		{ID: "older", Version: "v0.9.0", Mode: admin.ModeLive, Ready: true, Conditions: []string{}},
+		{ID: s.work.Owner, Host: hostName(t), Version: service.ThisBuild().Version, Mode: admin.ModeDryRun, API: s.api.URL, Ready: true, Conditions: []string{}},
+	}
+	for i := range status.Replicas {
+		status.Replicas[i].Conditions = []string{} // whether it has heard of the other yet
+	}
+	if diff := cmp.Diff(replicas, status.Replicas); diff != "" {
+		t.Error(diff)
+	}
+	return tenant
 }
 
 // TestPageReadsNothingAnew: however many results there are, a page reads those that have come since the page before.
@@ -116,5 +130,40 @@ func TestPageReadsNothingAnew(t *testing.T) {
 	}
 	if more := s.work.Broker.Conn().Stats().InMsgs - heard; more > before {
 		t.Errorf("three pages read %d messages", more)
+	}
+}
+
+var (
+	whyText = regexp.MustCompile(`(?m)^(?:[a-z][a-z ]{0,12}[a-z] {2,}|\d{4}-\d\d-\d\d \S+  )(.+(?:\n {14,}.+)*)`)
+	tags    = regexp.MustCompile(`<[^>]*>`)
+)
+
+// TestRequestPageSaysWhatWhyDoes: word for word, and links lead there.
+func TestRequestPageSaysWhatWhyDoes(t *testing.T) {
+	t.Parallel()
+	s := runSystem(t, nil)
+	s.refuse(MachineOf(1))
+	everyOutcome(t, s, map[string]string{
+		"rejected":  fmt.Sprintf(`{"id":"a&b","machineId":%q,"comment":"c","ticket":"INC-1","requestedBy":"ann"}`, MachineOf(1)),
+		"succeeded": fmt.Sprintf(`{"id":"good","machineId":%q,"comment":"c"}`, MachineOf(2)),
+	})
+	for !strings.Contains(fetchText(t, s, "/"), `href="request?id=a%26b"`) {
+		if !service.Pause(t.Context(), 50*time.Millisecond) {
+			t.Fatal("there is no link")
+		}
+	}
+	words := func(text string) string { return strings.Join(strings.Fields(text), " ") }
+	for id, path := range map[string]string{"a&b": "a%26b", "good": "good"} {
+		_, out, _ := command(t, map[string]string{"WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_DATA_DIR": s.dataDir()}, "why", id)
+		page := words(html.UnescapeString(tags.ReplaceAllString(fetchText(t, s, "/request?id="+path), " ")))
+		said := whyText.FindAllStringSubmatch(out, -1)
+		if len(said) < 8 {
+			t.Errorf("worker why %s says %q", id, out)
+		}
+		for _, m := range said {
+			if !strings.Contains(page, words(m[1])) {
+				t.Errorf("%s: no %q on the page: %s", id, words(m[1]), page)
+			}
+		}
 	}
 }
