@@ -31,7 +31,7 @@ func TestBrokerIsKilled(t *testing.T) {
 		w.brokers[0].run()
 		w.startAll()
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 	w.readiness("")
 }
 
@@ -52,7 +52,7 @@ func TestBrokerIsStopped(t *testing.T) {
 	w.brokers[0].stop()
 	w.readiness("broker")
 	w.brokers[0].run()
-	w.finish(3 * time.Minute)
+	w.finish()
 	w.readiness("")
 }
 
@@ -79,7 +79,7 @@ func TestBrokerIsUnreachableForAMinute(t *testing.T) {
 	for _, r := range w.replicas {
 		r.broker.stall(false)
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 	w.readiness("")
 }
 
@@ -96,7 +96,7 @@ func TestBrokerIsSlow(t *testing.T) {
 	for n := range 30 {
 		mixed(w, n, fmt.Sprint("slow-", n))
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 	w.readiness("")
 	if n := w.api.Throttled(); n > 0 {
 		t.Errorf("%d calls were over the limit", n)
@@ -124,7 +124,7 @@ func TestResultsSurviveAReconnect(t *testing.T) {
 		})
 		w.replicas[n%3].broker.cut()
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 }
 
 func TestBrokerIsAbsentAtStart(t *testing.T) {
@@ -146,7 +146,7 @@ func TestBrokerIsAbsentAtStart(t *testing.T) {
 	for n := range 15 {
 		mixed(w, n, fmt.Sprint("absent-", n))
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 }
 
 // A stream of requests that is full refuses at the publisher, and what it took is carried out.
@@ -179,7 +179,7 @@ func TestRequestStreamIsFull(t *testing.T) {
 	for n := range 40 { // each waits until there is room
 		sane(w, fmt.Sprint("room-", n))
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 }
 
 // No stream can be written for want of room: the replicas pause and say so, nothing is called for that could not be
@@ -213,7 +213,7 @@ func TestStoreIsFull(t *testing.T) {
 	if err := filler.Purge(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 	w.readiness("")
 }
 
@@ -230,7 +230,7 @@ func TestClusterLosesAnyNode(t *testing.T) {
 		for n := range 15 {
 			mixed(w, n, fmt.Sprintf("without-%d-%d", lost, n))
 		}
-		w.finish(3 * time.Minute)
+		w.finish()
 		b.run()
 		w.whole()
 	}

@@ -36,7 +36,7 @@ func TestDeathOnTheWayToTheCall(t *testing.T) {
 		{"a malformed request's dead letter", "remediation.deadletter", nil, malformed},
 		{"a malformed request's result", results, []string{`"code":"malformed"`}, malformed},
 	})
-	w.finish(3 * time.Minute)
+	w.finish()
 }
 
 // The replica that follows actions dies at each point of their end; another one takes over.
@@ -50,7 +50,7 @@ func TestDeathOfTheFollower(t *testing.T) {
 		{"the final result", results, []string{`"outcome":"succeeded"`}, sane},
 		{"the mark", entries, []string{`"state":"final","published":true`, `"outcome":"failed"`}, failing},
 	})
-	w.finish(3 * time.Minute)
+	w.finish()
 }
 
 // Replicas die at any instant, while the API misbehaves in all forms.
@@ -83,5 +83,5 @@ func TestDeathAtAnyTime(t *testing.T) {
 		r.kill()
 		r.start()
 	}
-	w.finish(5*time.Minute + time.Duration(requests)*100*time.Millisecond)
+	w.finish()
 }

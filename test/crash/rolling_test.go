@@ -63,7 +63,7 @@ func TestRollingRestart(t *testing.T) {
 		default:
 		}
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 	if n := w.posts(); n != len(all) {
 		t.Errorf("%d calls for %d requests", n, len(all))
 	}
