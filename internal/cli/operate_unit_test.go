@@ -32,11 +32,16 @@ func TestStatusForPeople(t *testing.T) {
 		Queue:  admin.Queue{Pending: 12, InFlight: 3, OldestSeconds: 3 * 24 * 3600},
 		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2,
 		Results: map[string]int{message.Failed: 1, message.Succeeded: 10}, Version: "v1.2.3",
+		System:   admin.System{API: "http://localhost:1", Lab: true, Account: "A", Broker: "nats://b", Streams: admin.Streams{Requests: "R", Results: "RR", DeadLetters: "RD", Orders: "RC"}},
+		Replicas: []admin.Replica{{Host: "one", Version: "v1.2.3", Mode: admin.ModeLive, Ready: true}, {ID: "ab12", Version: "v1.2.2", Mode: admin.ModeDryRun, Conditions: []string{"token"}}},
 	}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `state         not taking requests
+	want := `LAB           calls go to http://localhost:1, which is not
+              Microsoft's address but a simulator's or a
+              proxy's
+state         not taking requests
 why           token: the client secret has expired: make a
               new one\u{1b}[2J, for 1h30m, on 2 replicas
   do          make one
@@ -47,6 +52,11 @@ budget        7 of 100 calls left this minute
 followed      1 action
 dead letters  2 (worker deadletter list)
 results       10 succeeded, 1 failed in 24 hours
+api           http://localhost:1, account A
+streams       R, RR, RD, RC at nats://b
+replicas      one, v1.2.3, live, ready
+              ab12, v1.2.2, dry run, takes no requests:
+              token
 version       v1.2.3
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {

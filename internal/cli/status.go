@@ -90,7 +90,7 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	field("api", "", status.System.Text())
 	field("streams", "", strings.TrimSuffix(status.System.Streams.Text()+" at "+status.System.Broker, " at "))
 	for i, r := range status.Replicas {
-		field([]string{"replicas", ""}[min(i, 1)], "", fmt.Sprintf("%s  %s  %s  %s", cmp.Or(r.Host, r.ID), cmp.Or(r.Version, "version not known"), admin.ModeText(r.Mode), r.State()))
+		field([]string{"replicas", ""}[min(i, 1)], "", fmt.Sprintf("%s, %s, %s, %s", cmp.Or(r.Host, r.ID), cmp.Or(r.Version, "version not known"), admin.ModeText(r.Mode), r.State()))
 	}
 	field("version", "", status.Version)
 	return err

@@ -186,3 +186,6 @@ func urgentSlots(r config.Rates) int {
 	}
 	return min(most, budget.Floor(message.LaneNormal, r.PerMinute, r.UrgentReserve, 0))
 }
+
+// Tenant is that of the API's token; "" where it names none.
+func (p *parts) Tenant() string { return p.tokens.Tenant() }

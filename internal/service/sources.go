@@ -52,7 +52,7 @@ func (s *Service) site(p *parts) broker.Site {
 	tenant, _ := s.lookup("AZURE_TENANT_ID")
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
-	return broker.Site{Host: s.host, API: p.apiURL, Tenant: cmp.Or(p.tokens.Tenant(), tenant), Account: s.account}
+	return broker.Site{Host: s.host, API: p.apiURL, Tenant: cmp.Or(p.Tenant(), tenant), Account: s.account}
 }
 
 var errNoBroker = errors.New("the broker is not there yet")
