@@ -104,3 +104,25 @@ func TestResultsAsTheyCome(t *testing.T) {
 	for lines.lines.Scan() { // it ends with the intake
 	}
 }
+
+// TestAReaderThatFallsBehind gets every result in its order, though more came meanwhile than are kept for readers.
+func TestAReaderThatFallsBehind(t *testing.T) {
+	d := newWorld(t).open(nil)
+	const many = 8000 // of 4 KiB: more than the sockets hold, too
+	slow := d.follow("")
+	js, subject := d.broker.JS(), d.broker.Names().ResultsSubject
+	for n := range many {
+		body := fmt.Sprintf(`{"requestId":"r%d","client":"soar","final":true,"comment":%q}`, n, strings.Repeat("c", 4<<10))
+		if _, err := js.PublishAsync(subject, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+		if n%500 == 499 {
+			<-js.PublishAsyncComplete()
+		}
+	}
+	for n := range many {
+		if ids, _ := slow.finals(1); ids[0] != fmt.Sprint("r", n) {
+			t.Fatalf("%s is in the place of r%d", ids[0], n)
+		}
+	}
+}
