@@ -126,8 +126,11 @@ func (l *live) asksOverHTTP(door *door, file string, posted <-chan message.Resul
 func (l *live) asksInVain(door *door, intake *process) {
 	l.t.Helper()
 	l.fires("UnrestrictIntakeNotReady")
-	if status, text := door.ask("POST", "/v1/requests", `{"id":"away","machineId":"`+machine(91)+`","comment":"c"}`); status != http.StatusServiceUnavailable {
-		l.t.Errorf("without a broker the intake answers %d %s", status, text)
+	for _, id := range []string{"away", "still-away"} { // a counter's first value is no increase
+		if status, text := door.ask("POST", "/v1/requests", `{"id":"`+id+`","machineId":"`+machine(91)+`","comment":"c"}`); status != http.StatusServiceUnavailable {
+			l.t.Errorf("without a broker the intake answers %d %s", status, text)
+		}
+		l.await("the answer is counted", `unrestrict_intake_requests_total{code="503"}`)
 	}
 	l.fires("UnrestrictIntakeErrors")
 	l.fires("UnrestrictIntakeNotStored")
