@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
 
@@ -28,6 +29,8 @@ var silent = map[string]string{
 	"UnrestrictTokenNotRenewed":    "the simulator's tokens last an hour",
 	"UnrestrictBrokerUnreachable":  "the broker is embedded",
 	"UnrestrictStoreFault":         "the disk is not full",
+	"UnrestrictCallbackGaveUp":     "a result is given up after three days",
+	"UnrestrictCallbackBehind":     "there are not a hundred results",
 }
 
 // TestMonitoringLive has a real Prometheus scrape a worker, provokes what the alerts are about, and then asks for every
@@ -50,7 +53,9 @@ func TestMonitoringLive(t *testing.T) {
 		set[name] = value
 	}
 	l := &live{t: t, env: append(env, "WORKER_EMBEDDED_ADDR="+at.Host), simulator: set["DEFENDER_API_URL"] + "/sim/", rules: alertRules(t), fired: map[string]bool{}}
-	prometheus := l.prometheus(dir, admin)
+	file, posted := calledBack(t)
+	door, intake := startIntake(t, append(l.env, "WORKER_INTAKE_CLIENTS_FILE="+file))
+	prometheus := l.prometheus(dir, admin, door.addr)
 	began := time.Now()
 
 	// The first call is told to wait; then its action stays open, and may not be looked up.
@@ -93,13 +98,49 @@ func TestMonitoringLive(t *testing.T) {
 	l.mended()
 	l.await("all is well again", `min(unrestrict_paused) == 0 and max(unrestrict_queue_pending) == 0`)
 
+	l.asksOverHTTP(door, file, posted)
 	l.dashboard(began)
+	l.write(file, "clients: none")
+	l.fires("UnrestrictIntakeImpaired")
 	run.stop(t)
+	l.asksInVain(door, intake)
 	l.fires("UnrestrictWorkerDown")
 	l.fires("UnrestrictWorkerAbsent")
 	l.alerts(began)
 	prometheus.stop(t)
 	sim.stop(t)
+}
+
+// asksOverHTTP has what is asked over HTTP posted to one callback, and not to another.
+func (l *live) asksOverHTTP(door *door, file string, posted <-chan message.Result) {
+	l.t.Helper()
+	l.write(file, strings.Replace(string(l.read(file)), "callbacks: [", `callbacks: [{name: gone, url: "http://127.0.0.1:1/", secret_file: `+secretOf(string(l.read(file)))+`}, `, 1))
+	if status, text := door.ask("POST", "/v1/requests", `{"id":"http","machineId":"`+machine(90)+`","comment":"c"}`); status != http.StatusAccepted {
+		l.t.Fatalf("the intake answers %d %s", status, text)
+	}
+	<-posted
+	l.fires("UnrestrictCallbackFails")
+}
+
+// asksInVain is about an intake that has lost its broker, and then ends.
+func (l *live) asksInVain(door *door, intake *process) {
+	l.t.Helper()
+	l.fires("UnrestrictIntakeNotReady")
+	for _, id := range []string{"away", "still-away"} { // a counter's first value is no increase
+		if status, text := door.ask("POST", "/v1/requests", `{"id":"`+id+`","machineId":"`+machine(91)+`","comment":"c"}`); status != http.StatusServiceUnavailable {
+			l.t.Errorf("without a broker the intake answers %d %s", status, text)
+		}
+		l.await("the answer is counted", `unrestrict_intake_requests_total{code="503"}`)
+	}
+	l.fires("UnrestrictIntakeErrors")
+	l.fires("UnrestrictIntakeNotStored")
+	intake.stop(l.t)
+	l.fires("UnrestrictIntakeDown")
+}
+
+// secretOf is the file that the first callback of a clients file has its secret from.
+func secretOf(clients string) string {
+	return regexp.MustCompile(`secret_file: ("[^"]+")`).FindStringSubmatch(clients)[1]
 }
 
 func machine(n int) string { return fmt.Sprintf("%040x", n) }
@@ -115,7 +156,7 @@ type live struct {
 }
 
 // prometheus starts one that scrapes and evaluates every second.
-func (l *live) prometheus(dir, target string) *process {
+func (l *live) prometheus(dir, worker, intake string) *process {
 	l.t.Helper()
 	rules, err := filepath.Abs(filepath.Join(repository, "deploy", "monitoring", "alerts.yaml"))
 	if err != nil {
@@ -130,7 +171,11 @@ scrape_configs:
     static_configs:
       - targets: [%q]
         labels: {namespace: soc}
-`, rules, target))
+  - job_name: unrestrict-intake
+    static_configs:
+      - targets: [%q]
+        labels: {namespace: soc}
+`, rules, worker, intake))
 	p := start(l.t, l.env, []string{
 		"prometheus", "--config.file=" + config, "--storage.tsdb.path=" + filepath.Join(dir, "tsdb"), "--web.listen-address=127.0.0.1:0",
 	}, true)
@@ -142,8 +187,18 @@ scrape_configs:
 		}
 		return strings.Contains(line, "Server is ready")
 	})
-	l.await("the worker is scraped", "unrestrict_build_info")
+	l.await("the worker is scraped", "unrestrict_paused")
+	l.await("the intake is scraped", "unrestrict_intake_condition")
 	return p
+}
+
+func (l *live) read(file string) []byte {
+	l.t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return text
 }
 
 func (l *live) write(file, content string) {
@@ -283,7 +338,7 @@ func stamp(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli(
 
 // dashboard asks for everything that the dashboard shows, as Grafana would.
 func (l *live) dashboard(since time.Time) {
-	fill := strings.NewReplacer("$namespace", "soc", "$job", "unrestrict-worker", "$__rate_interval", "10s", "$__range", "10m")
+	fill := strings.NewReplacer("$namespace", "soc", "$job", ".*", "$tenant", ".*", "$__rate_interval", "10s", "$__range", "10m")
 	asked := 0
 	for _, p := range dashboard(l.t) {
 		for _, target := range p.Targets {

@@ -74,7 +74,7 @@ func (d *door) ask(method, path, body string) (status int, text string) {
 // until asks until the answer has this in it.
 func (d *door) until(path, part string) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(d.t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
 		_, text := d.ask("GET", path, "")
@@ -87,10 +87,10 @@ func (d *door) until(path, part string) {
 	}
 }
 
-// takesOverHTTP has the intake do all that it does, as its role: first as the one who makes the consumer of a callback.
-func (g *guarded) takesOverHTTP(t *testing.T) {
+// calledBack is a clients file with a callback, and what is posted to it.
+func calledBack(t *testing.T) (file string, posted chan message.Result) {
 	t.Helper()
-	posted := make(chan message.Result, 64)
+	posted = make(chan message.Result, 64)
 	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var result message.Result
 		if err := json.NewDecoder(r.Body).Decode(&result); err != nil {
@@ -101,12 +101,18 @@ func (g *guarded) takesOverHTTP(t *testing.T) {
 	t.Cleanup(target.Close)
 	sum := sha256.Sum256([]byte(intakeToken))
 	secret := WriteTestFile(t, "hook.secret", "whsec_"+base64.StdEncoding.EncodeToString([]byte("a-secret-of-twenty-four-")))
-	file := WriteTestFile(t, "clients.yaml", fmt.Sprintf(`clients:
+	return WriteTestFile(t, "clients.yaml", fmt.Sprintf(`clients:
 - name: soar
   lanes: [urgent, normal, bulk]
   token_sha256: [%s]
   callbacks: [{name: siem, url: %q, secret_file: %q, final_only: true}]
-`, hex.EncodeToString(sum[:]), target.URL, secret))
+`, hex.EncodeToString(sum[:]), target.URL, secret)), posted
+}
+
+// takesOverHTTP has the intake do all that it does, as its role: first as the one who makes the consumer of a callback.
+func (g *guarded) takesOverHTTP(t *testing.T) {
+	t.Helper()
+	file, posted := calledBack(t)
 
 	// Without its consumer the callback is said to get nothing; the rest works.
 	d, p := startIntake(t, g.as(t, "intake", "WORKER_PROVISION=false", "WORKER_INTAKE_CLIENTS_FILE="+file))
@@ -150,8 +156,8 @@ func (g *guarded) takesOverHTTP(t *testing.T) {
 			t.Errorf("DELETE %s: %d %s", path, status, text)
 		}
 	}
-	succeeds(t, g.as(t, "operator"), "worker", "resume", "--reason", "done")
 	d.until("/v1/requests/http-3", `"outcome":"cancelled"`)
+	succeeds(t, g.as(t, "operator"), "worker", "resume", "--reason", "done")
 	want := map[string]bool{"http-1": true, "http-2": true, "http-3": true, "http-rows:2": true}
 	for len(want) > 0 {
 		select {

@@ -377,6 +377,9 @@ func acts() (all []act) {
 		for _, copier := range read[s] {
 			readers = append(readers, copier+"-provisioner")
 		}
+		if s == "REMEDIATION_DEADLETTER" { // how many there are
+			readers = append(readers, "intake")
+		}
 		pub(readers, "$JS.API.STREAM.INFO."+s)
 	}
 	callers := []string{"intake", "intake-provisioner"}

@@ -184,7 +184,7 @@ func TestMistakes(t *testing.T) {
 		"WORKER_INTAKE_ADDR=8090", "WORKER_INTAKE_ADDR=0.0.0.0:8090", "WORKER_INTAKE_ADDR=:8090 WORKER_INTAKE_CLIENTS_FILE=c.yaml", "WORKER_INTAKE_TLS_KEY WORKER_INTAKE_TLS_CERT=" + empty,
 		"WORKER_INTAKE_TLS_CERT WORKER_INTAKE_TLS_KEY=" + empty, "WORKER_INTAKE_TLS_CERT=" + empty + " WORKER_INTAKE_TLS_KEY=" + empty, "WORKER_INTAKE_CLIENT_CA=/not/there",
 		"WORKER_INTAKE_URL=intake.example.com", "WORKER_INTAKE_URL=https://u@intake.example.com",
-		"LOG_LEVEL=loud", "LOG_FORMAT=runes",
+		"LOG_LEVEL=loud", "LOG_FORMAT=runes", "WORKER_TENANT=contoso/eu", "WORKER_TENANT=" + strings.Repeat("x", 65),
 	} {
 		words := strings.Split(one, " ")
 		name, _, named := strings.Cut(words[0], "=") // "NAME A=b": the mistake is NAME's
