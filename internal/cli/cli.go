@@ -22,7 +22,7 @@ type cli struct {
 	Config      *string     `placeholder:"FILE" group:"general" help:"YAML file with settings."`
 
 	Run         RunCmd               `cmd:"" group:"service" settings:"broker embedded names provisioning work budget following acceptance defender admin log" saysunknown:"" help:"Run the service until SIGINT or SIGTERM."`
-	Demo        demo.Cmd             `cmd:"" group:"try" settings:"embedded admin intake log" help:"Show the whole system on loopback, with nothing to set up."`
+	Demo        demo.Cmd             `cmd:"" group:"try" settings:"embedded budget admin intake log" help:"Show the whole system on loopback, with nothing to set up."`
 	Simulate    demo.SimulateCmd     `cmd:"" group:"try" settings:"log" help:"Simulate the Defender API and its token endpoint."`
 	Submit      submit.Cmd           `cmd:"" group:"requests" settings:"broker embedded names budget log" help:"Publish one request, or many from a file."`
 	Batch       batch.Cmd            `cmd:"" group:"requests" settings:"broker embedded names budget log" help:"Show how far batches are, hold one back, and let it go on."`

@@ -10,9 +10,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// What `demo --stay` prints for another terminal lets its programs in, and shows no token.
+// What `demo --stay` prints for another terminal lets its programs in, and shows no token. Its limits are those that were asked for.
 func TestDemoStaySaysHowToSignIn(t *testing.T) {
-	env := terminal(t.TempDir())
+	env := append(terminal(t.TempDir()), "WORKER_RATE_PER_HOUR=60")
 	demo := start(t, env, []string{"worker", "demo", "--stay"}, false)
 	var said strings.Builder
 	export := ""
@@ -36,6 +36,9 @@ func TestDemoStaySaysHowToSignIn(t *testing.T) {
 	if nc, err := nats.Connect(url); err == nil {
 		nc.Close()
 		t.Error("a client without the token was let in")
+	}
+	if status := succeeds(t, env, "sh", "-c", export+"\nworker status"); !strings.Contains(status, "of 60 calls left this hour") {
+		t.Errorf("the call budget is not as asked for: %s", status)
 	}
 	if strings.Contains(said.String(), token) {
 		t.Errorf("the token is shown: %s", said.String())

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
@@ -47,12 +48,14 @@ func (s *Service) presence() broker.Presence {
 	return out
 }
 
-// site is where this replica runs. The tenant is the one that the token names, else the one that it is asked for.
+// site is where this replica runs. The tenant is the one that the token names, else the one that it is asked for, behind the name
+// that it was given here (WORKER_TENANT).
 func (s *Service) site(p *parts) broker.Site {
 	tenant, _ := s.lookup("AZURE_TENANT_ID")
+	tenant = strings.TrimSpace(s.Settings.Tenant + " " + cmp.Or(p.Tenant(), tenant))
 	s.Mu.Lock()
 	defer s.Mu.Unlock()
-	return broker.Site{Host: s.host, API: p.apiURL, Tenant: cmp.Or(p.Tenant(), tenant), Account: s.account}
+	return broker.Site{Host: s.host, API: p.apiURL, Tenant: tenant, Account: s.account}
 }
 
 var errNoBroker = errors.New("the broker is not there yet")

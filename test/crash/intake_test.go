@@ -138,5 +138,5 @@ func TestIntakeBeforeTheAcknowledgement(t *testing.T) {
 			return ""
 		})
 	}
-	w.finish(3 * time.Minute)
+	w.finish()
 }

@@ -96,18 +96,19 @@ func serveSimulation(ctx context.Context, sim *Simulation) (url string, stop fun
 	return "http://" + l.Addr().String(), func() { sim.api.Close(); _ = server.Close(); <-ended }, nil
 }
 
-// startDemoWorker runs a worker with the demo's own settings, whatever the environment says, and waits until it is ready.
+// startDemoWorker runs a worker with the demo's own settings, whatever the environment says, and waits until it is ready. One that
+// stays takes its addresses and its call budget from the environment.
 func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiURL, tokenFile string) (w *service.Service, done chan error, stop func(), err error) {
-	embedded, adminAddr := "127.0.0.1:0", "127.0.0.1:0"
-	if stay {
-		embedded, adminAddr = freeOr(ctx, env.Settings.Embedded.Addr), freeOr(ctx, env.Settings.Admin.Addr)
-	}
 	settings, err := config.SettingsFrom(map[string]string{
-		"WORKER_EMBEDDED_ADDR": embedded, "WORKER_ADMIN_ADDR": adminAddr, "WORKER_DATA_DIR": filepath.Join(dir, "data"),
+		"WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0", "WORKER_DATA_DIR": filepath.Join(dir, "data"),
 		"WORKER_POLL_INTERVAL": "500ms", "DEFENDER_API_URL": apiURL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": tokenFile,
 	})
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	if stay {
+		settings.Embedded.Addr, settings.Admin.Addr = freeOr(ctx, env.Settings.Embedded.Addr), freeOr(ctx, env.Settings.Admin.Addr)
+		settings.Rates = env.Settings.Rates // to see what waits, limits of a few calls do
 	}
 	log, level := service.NewLogger(config.Log{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
 	if w, err = service.New(settings, env.Lookup, log, level); err != nil {
