@@ -70,7 +70,7 @@ const orderFresh = 5 * time.Second
 
 // ordersMost is how many orders of a signer who may not operate count in any 7 days: what is trusted with requests of its own
 // must not fill every replica's memory.
-const ordersMost = 20_000
+const ordersMost = 50_000
 
 // Codes of an order that changes nothing.
 const (
