@@ -40,7 +40,7 @@ func TestQueueReadsEveryMessage(t *testing.T) {
 					subject = "remediation.isolate"
 				}
 				msg := &nats.Msg{Subject: subject, Data: []byte{0, 0xff, byte(i)}, Header: nats.Header{"Nats-Sequence": {"7"}, "colour": {"red", fmt.Sprint(i)}}}
-				if _, err := js.PublishMsgAsync(msg); err != nil {
+				if _, err := js.PublishMsgAsync(msg, jetstream.WithStallWait(time.Minute)); err != nil {
 					t.Fatal(err)
 				}
 			}

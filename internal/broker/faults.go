@@ -119,11 +119,15 @@ func explain(err error) error {
 		return again{Advise(err)}
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return err
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout),
-		errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout), isAway(err):
 		return again{err}
 	}
 	return err
+}
+
+// isAway reports whether the connection was lost, and is being made anew.
+func isAway(err error) bool {
+	return errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded)
 }
 
 // Advise adds what to do where nobody answers for JetStream.

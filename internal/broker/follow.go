@@ -61,9 +61,13 @@ func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn 
 	return err
 }
 
-// readForever reads on and on. Once it has begun it waits out what may pass, such as a stream without a leader.
+// readForever reads on and on. Once it has begun it waits out what may pass, such as a stream without a leader, and before that a
+// connection that was there and is made anew.
 func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func(Message) error) error {
 	s, err := b.open(ctx, stream)
+	for isAway(err) && wait(ctx, followEvery) == nil {
+		s, err = b.open(ctx, stream)
+	}
 	if err != nil {
 		return err
 	}
@@ -74,11 +78,11 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 			if _, missing := b.open(ctx, stream); IsMissing(missing) {
 				return missing
 			}
-			if _, passes := errors.AsType[again](err); !passes || !begun {
+			if _, passes := errors.AsType[again](err); !passes || !begun && !isAway(err) {
 				return fmt.Errorf("read %s: %w", stream, err)
 			}
 		}
-		begun = true
+		begun = begun || err == nil
 		for _, m := range msgs {
 			if err := fn(m); err != nil {
 				return err

@@ -77,6 +77,35 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// Reading that begins while the connection is made anew waits for it.
+func TestFollowBeginsWithoutAConnection(t *testing.T) {
+	store := t.TempDir()
+	s := runServer(t, server.Options{JetStream: true, StoreDir: store})
+	port := s.Addr().(*net.TCPAddr).Port
+	b := open(t, broker.Config{URL: s.ClientURL()})
+	if _, err := b.JS().CreateStream(within(t), jetstream.StreamConfig{Name: "MINE", Subjects: []string{"a"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JS().Publish(within(t), "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	stopServer(s)
+	eventually(t, "the loss of the connection", func() bool { return !b.Conn().IsConnected() })
+	got := make(chan error, 1)
+	go func() {
+		got <- b.Follow(within(t), "MINE", broker.FollowOptions{}, func(broker.Message) error { return broker.Enough() })
+	}()
+	select {
+	case err := <-got:
+		t.Errorf("it ended: %v", err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	runServer(t, server.Options{JetStream: true, StoreDir: store, Port: port})
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
 // Where reading begins and ends.
 func TestFollowFromAndTo(t *testing.T) {
 	for _, direct := range []bool{true, false} {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/message"
@@ -18,7 +21,7 @@ func TestQueueIsSeenAtAGlance(t *testing.T) {
 	}
 	const rows = 9000
 	for i := range rows {
-		if _, err := b.JS().PublishAsync(b.Names().Subject+".bulk", fmt.Appendf(nil, `{"id":"row-%d."}`, i)); err != nil {
+		if _, err := b.JS().PublishAsync(b.Names().Subject+".bulk", fmt.Appendf(nil, `{"id":"row-%d."}`, i), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}

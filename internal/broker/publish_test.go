@@ -123,7 +123,7 @@ func TestSearchPastTheDuplicateWindow(t *testing.T) {
 	began := time.Now()
 	p.tell(t, "first", began)
 	for range between {
-		if _, err := p.broker.JS().PublishAsync("remediation.results", []byte("{}")); err != nil {
+		if _, err := p.broker.JS().PublishAsync("remediation.results", []byte("{}"), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -68,7 +68,7 @@ func (p teller) publish(t testing.TB, prefix string, n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.broker.JS().PublishMsgAsync(&nats.Msg{Subject: "remediation.results", Header: nats.Header(header), Data: body}); err != nil {
+		if _, err := p.broker.JS().PublishMsgAsync(&nats.Msg{Subject: "remediation.results", Header: nats.Header(header), Data: body}, jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"example.com/unrestrict-worker/internal/broker"
@@ -76,7 +77,7 @@ func (s *site) publish(from, n int) {
 	s.b.Helper()
 	for i := from; i < from+n; i++ {
 		payload := fmt.Sprintf(`{"id":"r-%d","machineId":"%040x","comment":"Cleaned and validated"}`, i, i+1)
-		if _, err := s.br.JS().PublishAsync(s.br.Names().Subject, []byte(payload)); err != nil {
+		if _, err := s.br.JS().PublishAsync(s.br.Names().Subject, []byte(payload), jetstream.WithStallWait(time.Minute)); err != nil {
 			s.b.Fatal(err)
 		}
 		if i%500 == 499 {
