@@ -68,13 +68,14 @@ func (s System) Text() string {
 	if s.API == "" {
 		return "not known: no replica says it"
 	}
-	text := s.API
-	for _, part := range []struct{ name, value string }{{"tenant", s.Tenant}, {"account", s.Account}} {
-		if part.value != "" {
-			text += ", " + part.name + " " + part.value
-		}
+	parts := []string{s.API}
+	if s.Tenant != "" {
+		parts = append(parts, "tenant "+s.Tenant)
 	}
-	return text
+	if s.Account != "" {
+		parts = append(parts, "account "+s.Account)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Text is the names in a line.

@@ -68,9 +68,9 @@ func TestOrdersLost(t *testing.T) {
 			order(t, b, `{"verb":"cancel","batch":"first"}`)
 			order(t, b, `{"verb":"cancel","batch":"second"}`)
 			recorded := make(chan string, 100)
-			record := func(_ context.Context, d message.Delivery) error {
+			record := func(ctx context.Context, d message.Delivery) error {
 				recorded <- string(d.Data)
-				return nil
+				return ctx.Err()
 			}
 			lead := func() (stop func()) {
 				control := b.NewControl(&remediation.Orders{})

@@ -262,7 +262,7 @@ func TestCancelMeansARun(t *testing.T) {
 // Rows of a paused batch cost no call and hold nobody up; each is redelivered about once a minute, in its own turn; and all go on
 // within a minute of the resume.
 func TestPausedBatchCostsNothing(t *testing.T) {
-	const rows = 400
+	const rows = 200
 	inWorld(t, setup{replicas: 2, ordered: true, limits: budget.Limits(0, 2000), submit: untracked}, func(w *world) {
 		w.order(`{"verb":"pause","batch":"b","reason":"look first"}`)
 		w.passes(2 * time.Second)
@@ -278,7 +278,7 @@ func TestPausedBatchCostsNothing(t *testing.T) {
 		}
 		w.passes(time.Minute)
 		before, crowd := deliveries(), uint64(0)
-		for last, end := before, time.Now().Add(10*time.Minute); time.Now().Before(end); {
+		for last, end := before, time.Now().Add(5*time.Minute); time.Now().Before(end); {
 			w.passes(time.Second)
 			now := deliveries()
 			crowd, last = max(crowd, now-last), now
@@ -286,8 +286,8 @@ func TestPausedBatchCostsNothing(t *testing.T) {
 		if n := len(w.api.Calls()); n != 1 {
 			t.Errorf("%d calls", n)
 		}
-		if n := deliveries() - before; n > rows*11 {
-			t.Errorf("%d deliveries of %d rows in 10 minutes", n, rows)
+		if n := deliveries() - before; n > rows*6 {
+			t.Errorf("%d deliveries of %d rows in 5 minutes", n, rows)
 		}
 		if crowd > rows/10 {
 			t.Errorf("%d of %d rows come within a second", crowd, rows)
@@ -331,7 +331,7 @@ func TestNothingIsCalledWhileOrdersCantBeRead(t *testing.T) {
 // The API is asked to cancel an action once, again where it may not have heard, and never for somebody else's. The run ends as
 // the action does, whatever the API answers.
 func TestCancelOfAnAction(t *testing.T) {
-	slow := defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: time.Hour}}
+	slow := defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: 20 * time.Minute}}
 	for _, c := range []struct {
 		name    string
 		fault   defendersim.Fault

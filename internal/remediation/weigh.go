@@ -44,7 +44,7 @@ func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest
 		if found != nil || message.SignedDigest(d.Subject, d.Data) != digest {
 			return ctx.Err()
 		}
-		req, invalid := s.Rules.Parse(d)
+		req, invalid := s.Rules.Parse(d) //nolint:contextcheck // the trace is in the delivery
 		if invalid == nil && req.ID == e.ID && req.SignedBy == e.SignedBy && ledger.NewEntry(req, d, d.Published, d.Published).Print == e.Print {
 			found = &req
 		}

@@ -20,7 +20,7 @@ func Alone(t *testing.T) bool {
 	if os.Getenv(name) == t.Name() {
 		return false
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=5m", "-test.run=^"+t.Name()+"$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=5m", "-test.run=^"+t.Name()+"$") //nolint:gosec // it is this program
 	cmd.Env = append(os.Environ(), name+"="+t.Name())
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Fatalf("%v\n%s", err, out)

@@ -136,22 +136,22 @@ func (o *overHTTP) show(ctx context.Context, out io.Writer) (ok bool, err error)
 	defer cancel()
 	defer o.client.CloseIdleConnections()
 	for ready := false; !ready; service.Pause(ctx, 10*time.Millisecond) { // it connects to the broker after it listens
-		answer, _, err := o.ask(ctx, http.MethodGet, o.url+"/readyz", "")
+		answer, err := o.ask(ctx, http.MethodGet, o.url+"/readyz", "")
 		if err != nil {
 			return false, err
 		}
-		ready = answer.StatusCode == http.StatusOK
+		ready = answer.code == http.StatusOK
 	}
 	fmt.Fprintf(out, "\nOne more request, over HTTP from a client of worker intake at %s:\n\n", o.url)
-	answer, st, err := o.ask(ctx, http.MethodPost, o.url+"/v1/requests", curlBody("demo-http", 9))
+	answer, err := o.ask(ctx, http.MethodPost, o.url+"/v1/requests", curlBody("demo-http", 9))
 	for err == nil {
-		fmt.Fprintf(out, "  %-4s %-25s %d %s%s\n", answer.Request.Method, answer.Request.URL.Path, answer.StatusCode, st.Status, where(answer.Header))
-		if answer.StatusCode != http.StatusAccepted {
+		fmt.Fprintf(out, "  %-4s %-25s %d %s%s\n", answer.method, answer.path, answer.code, answer.Status, where(answer.header))
+		if answer.code != http.StatusAccepted {
 			break
 		}
-		seconds, _ := strconv.Atoi(answer.Header.Get("Retry-After"))
+		seconds, _ := strconv.Atoi(answer.header.Get("Retry-After"))
 		service.Pause(ctx, time.Duration(seconds)*time.Second)
-		answer, st, err = o.ask(ctx, http.MethodGet, answer.Header.Get("Location"), "")
+		answer, err = o.ask(ctx, http.MethodGet, answer.header.Get("Location"), "")
 	}
 	if err != nil {
 		return false, err
@@ -162,7 +162,7 @@ func (o *overHTTP) show(ctx context.Context, out io.Writer) (ok bool, err error)
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	return st.Outcome == message.Succeeded, nil
+	return answer.Outcome == message.Succeeded, nil
 }
 
 func where(h http.Header) string {
@@ -177,26 +177,32 @@ func curlBody(id string, machine int) string {
 	return fmt.Sprintf(`{"id":%q,"machineId":%q,"comment":"Cleaned and validated"}`, id, demoMachine(machine))
 }
 
-// state is what the demo reads of an answer.
-type state struct{ Status, Outcome string }
+// answer is what the demo reads of one.
+type answer struct {
+	method, path string
+	code         int
+	header       http.Header
 
-func (o *overHTTP) ask(ctx context.Context, method, url, body string) (*http.Response, state, error) {
+	Status, Outcome string
+}
+
+func (o *overHTTP) ask(ctx context.Context, method, url, body string) (a answer, err error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
-		return nil, state{}, err
+		return a, err
 	}
 	r.Header.Set("Authorization", "Bearer "+o.token)
 	r.Header.Set("Content-Type", "application/json")
-	answer, err := o.client.Do(r)
+	got, err := o.client.Do(r)
 	if err != nil {
-		return nil, state{}, cmp.Or(context.Cause(ctx), err)
+		return a, cmp.Or(context.Cause(ctx), err)
 	}
-	defer answer.Body.Close()
-	var st state
-	if err := json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&st); err != nil {
-		return nil, state{}, fmt.Errorf("%s %s is answered %d: %w", method, url, answer.StatusCode, err)
+	defer got.Body.Close()
+	a = answer{method: method, path: r.URL.Path, code: got.StatusCode, header: got.Header}
+	if err := json.NewDecoder(io.LimitReader(got.Body, 1<<20)).Decode(&a); err != nil {
+		return a, fmt.Errorf("%s %s is answered %d: %w", method, url, a.code, err)
 	}
-	return answer, st, nil
+	return a, nil
 }
 
 // printStay prints what to paste for asking over HTTP by hand. The token is in its file alone.
