@@ -97,7 +97,7 @@ func TestFollowBeginsWithoutAConnection(t *testing.T) {
 	}()
 	select {
 	case err := <-got:
-		t.Errorf("it ended: %v", err)
+		t.Fatalf("it ended: %v", err)
 	case <-time.After(500 * time.Millisecond):
 	}
 	runServer(t, server.Options{JetStream: true, StoreDir: store, Port: port})

@@ -181,14 +181,21 @@ func (b *browser) picture(t *testing.T, file string, height int) {
 
 func findChromium(t *testing.T) string {
 	t.Helper()
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+	return findProgram(t, "chromium", "chromium-browser", "google-chrome")
+}
+
+// findProgram is where the first of these programs is that this machine has. Where there is none the test is skipped, but not on
+// CI, for which .ci/run installs it.
+func findProgram(t *testing.T, names ...string) string {
+	t.Helper()
+	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
 		}
 	}
 	if os.Getenv("CI") == "" {
-		t.Skip("chromium is not installed")
+		t.Skip(names[0] + " is not installed")
 	}
-	t.Fatal("chromium is not installed; .ci/run installs it")
+	t.Fatal(names[0] + " is not installed; .ci/run installs it")
 	return ""
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,11 +18,12 @@ import (
 	"example.com/unrestrict-worker/internal/intake"
 )
 
-// openDoor is an intake as `worker intake` is beside a worker on one machine: its address, and the token of its client.
-func openDoor(t *testing.T) (addr, token string) {
+// runIntake runs an intake beside the system's worker, and returns its address.
+func (s *system) runIntake(t *testing.T, more map[string]string) (addr string) {
 	t.Helper()
-	s := runSystem(t, nil)
-	settings, err := config.SettingsFrom(map[string]string{"WORKER_DATA_DIR": s.dataDir(), "WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_INTAKE_ADDR": "127.0.0.1:0"})
+	variables := map[string]string{"WORKER_DATA_DIR": s.dataDir(), "WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_INTAKE_ADDR": "127.0.0.1:0"}
+	maps.Copy(variables, more)
+	settings, err := config.SettingsFrom(variables)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,13 +44,21 @@ func openDoor(t *testing.T) (addr, token string) {
 			t.Error(err)
 		}
 	})
+	return at.String()
+}
+
+// openDoor is an intake as `worker intake` is beside a worker on one machine: its address, and the token of its client.
+func openDoor(t *testing.T) (addr, token string) {
+	t.Helper()
+	s := runSystem(t, nil)
+	addr = s.runIntake(t, nil)
 	text, err := os.ReadFile(filepath.Join(s.dataDir(), "intake-token"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for curl(t, at.String(), "", []string{"curl", "http://127.0.0.1:8090/readyz"}) != http.StatusOK {
+	for curl(t, addr, "", []string{"curl", "http://127.0.0.1:8090/readyz"}) != http.StatusOK {
 	}
-	return at.String(), strings.TrimSpace(string(text))
+	return addr, strings.TrimSpace(string(text))
 }
 
 // TestDocsIntake runs the command lines of docs/intake.md, in their order: each is answered with a 2xx.
@@ -95,11 +105,8 @@ func TestDocsIntakeRecipes(t *testing.T) {
 				t.Fatalf("there are %d recipes", len(recipes))
 			}
 			words := append(c.command, recipes[0])
-			for _, program := range []string{words[0], "curl"} {
-				if _, err := exec.LookPath(program); err != nil {
-					t.Skip(err)
-				}
-			}
+			findProgram(t, words[0])
+			findProgram(t, "curl")
 			cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
 			cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), "INTAKE=http://"+addr, "TOKEN="+token)
 			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), c.says) {

@@ -392,29 +392,39 @@ func TestDocsArrows(t *testing.T) {
 	}
 }
 
-// TestDocsCauses: the runbook has every cause for which a message is redelivered, in its last section.
-func TestDocsCauses(t *testing.T) {
-	_, section, _ := strings.Cut(pages(t)["docs/runbook.md"], "## A request seems stuck\n")
-	cause := regexp.MustCompile(`(?:wait|awaitQuota|failed|Later)\(.*"([a-z]+[A-Za-z]*)"[,)]|cause: "(\w+)"`)
-	seen := 0
-	for _, pattern := range []string{"../remediation/*.go", "../consumer/*.go"} {
+// sources are the Go files of these patterns, tests left out.
+func sources(t *testing.T, patterns ...string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, pattern := range patterns {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
 			source, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			for _, m := range cause.FindAllStringSubmatch(string(source), -1) {
-				seen++
-				if name := m[1] + m[2]; !strings.Contains(section, "`"+name+"`") {
-					t.Errorf("%s: the runbook does not say what a message waits for whose cause is %s", file, name)
-				}
+			all[file] = string(source)
+		}
+	}
+	return all
+}
+
+// TestDocsCauses: the runbook has every cause for which a message is redelivered, in its last section.
+func TestDocsCauses(t *testing.T) {
+	_, section, _ := strings.Cut(pages(t)["docs/runbook.md"], "## A request seems stuck\n")
+	cause := regexp.MustCompile(`(?:wait|awaitQuota|failed|Later)\(.*"([a-z]+[A-Za-z]*)"[,)]|cause: "(\w+)"`)
+	seen := 0
+	for file, source := range sources(t, "../remediation/*.go", "../consumer/*.go") {
+		for _, m := range cause.FindAllStringSubmatch(source, -1) {
+			seen++
+			if name := m[1] + m[2]; !strings.Contains(section, "`"+name+"`") {
+				t.Errorf("%s: the runbook does not say what a message waits for whose cause is %s", file, name)
 			}
 		}
 	}
@@ -435,20 +445,8 @@ func TestWordsOfTheField(t *testing.T) {
 		_, texts[strings.Join(args, " ")], _ = command(t, nil, args...)
 	}
 	literal := regexp.MustCompile(`"(?:[^"\\\n]|\\.)*"`)
-	for _, pattern := range []string{"../*/*.go", "../*/*/*.go"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !strings.HasSuffix(file, "_test.go") {
-				texts[file] = strings.Join(literal.FindAllString(string(source), -1), "\n")
-			}
-		}
+	for file, source := range sources(t, "../*/*.go", "../*/*/*.go") {
+		texts[file] = strings.Join(literal.FindAllString(source, -1), "\n")
 	}
 	for name, text := range texts {
 		for _, word := range ours.FindAllString(text, -1) {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -10,11 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"go.uber.org/zap"
-
-	"example.com/unrestrict-worker/internal/config"
-	"example.com/unrestrict-worker/internal/intake"
 )
 
 // intakeAtWork is an intake that has stored a request and could not post its results, and that knows nobody else.
@@ -29,30 +23,7 @@ func intakeAtWork(t *testing.T) *door {
 	file := WriteTestFile(t, "clients.yaml", fmt.Sprintf("clients:\n- name: soar\n  token_sha256: [%s]\n  callbacks: [{name: siem, url: %q, secret_file: %q}]\n",
 		hex.EncodeToString(sum[:]), "http://"+nobody.Addr().String(), WriteTestFile(t, "secret", "whsec_"+base64.StdEncoding.EncodeToString([]byte("a-secret-of-twenty-four-")))))
 	_ = nobody.Close()
-	settings, err := config.SettingsFrom(map[string]string{
-		"WORKER_DATA_DIR": s.dataDir(), "WORKER_EMBEDDED_ADDR": s.addr(), "WORKER_INTAKE_ADDR": "127.0.0.1:0", "WORKER_INTAKE_CLIENTS_FILE": file,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := intake.New(settings, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr, err := server.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	d := &door{t: t, addr: addr.String()}
+	d := &door{t: t, addr: s.runIntake(t, map[string]string{"WORKER_INTAKE_CLIENTS_FILE": file})}
 	d.until("/readyz", `"ready":true`)
 	if status, text := d.ask("POST", "/v1/requests", `{"id":"a","machineId":"`+MachineOf(1)+`","comment":"c"}`); status != 202 {
 		t.Fatalf("%d %s", status, text)
