@@ -83,6 +83,13 @@ func closeBroker(t *testing.T, b *broker.Broker) {
 	}
 }
 
+// runAgain starts a server anew that b is connected to, so that b is closed before it.
+func runAgain(t *testing.T, b *broker.Broker, opts server.Options) {
+	t.Helper()
+	runServer(t, opts)
+	t.Cleanup(func() { closeBroker(t, b) })
+}
+
 // client is a connection that is not the worker's.
 func client(t *testing.T, s *server.Server) jetstream.JetStream {
 	t.Helper()

@@ -235,7 +235,7 @@ func TestPublishAllOverARestart(t *testing.T) {
 			go func() {
 				defer close(restarted)
 				stopServer(s)
-				runServer(t, server.Options{JetStream: true, StoreDir: store, SyncAlways: true, Port: port})
+				runAgain(t, b, server.Options{JetStream: true, StoreDir: store, SyncAlways: true, Port: port})
 			}()
 		}
 	})
@@ -248,7 +248,6 @@ func TestPublishAllOverARestart(t *testing.T) {
 	if diff := gocmp.Diff(payloads(1000), got); diff != "" {
 		t.Error(len(diff), diff[:min(len(diff), 600)])
 	}
-	closeBroker(t, b) // before the server that is the last one started
 }
 
 func TestTaken(t *testing.T) {

@@ -68,7 +68,7 @@ func TestControlUnreadable(t *testing.T) {
 	}
 	var number int
 	_, _ = fmt.Sscanf(port, "127.0.0.1:%d", &number)
-	runServer(t, server.Options{JetStream: true, StoreDir: store, Port: number})
+	runAgain(t, b, server.Options{JetStream: true, StoreDir: store, Port: number})
 	eventually(t, "a replica that knows again", func() bool { return orders.Current(0) })
 }
 

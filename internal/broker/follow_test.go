@@ -55,7 +55,7 @@ func TestFollow(t *testing.T) {
 					go func() {
 						defer close(restarted)
 						stopServer(s)
-						runServer(t, server.Options{JetStream: true, StoreDir: store, Port: port})
+						runAgain(t, b, server.Options{JetStream: true, StoreDir: store, Port: port})
 						publish()
 					}()
 				case 601:
@@ -72,7 +72,6 @@ func TestFollow(t *testing.T) {
 					t.Fatalf("message %d is %d", i+1, seq)
 				}
 			}
-			closeBroker(t, b)
 		})
 	}
 }
@@ -100,7 +99,7 @@ func TestFollowBeginsWithoutAConnection(t *testing.T) {
 		t.Fatalf("it ended: %v", err)
 	case <-time.After(500 * time.Millisecond):
 	}
-	runServer(t, server.Options{JetStream: true, StoreDir: store, Port: port})
+	runAgain(t, b, server.Options{JetStream: true, StoreDir: store, Port: port})
 	if err := <-got; err != nil {
 		t.Error(err)
 	}
