@@ -34,9 +34,9 @@ func (b *Broker) NewControl(orders *remediation.Orders) *Control {
 	return c
 }
 
-// controlEvery is how often the stream is looked at: whenever something else is asked. Before a call it is looked at besides. An
-// order counts within 5 s (docs/messages.md, orders).
-const controlEvery = leaseRenew
+// controlEvery is how often the stream is looked at, so that every other look comes with what else is asked. A call needs a look
+// that began 3 s ago at most (Orders.Current): what is left is for one that is slow.
+const controlEvery = leaseRenew / 2
 
 // Run reads on until ctx ends. While it can't, no call is made (Orders.Current).
 func (c *Control) Run(ctx context.Context) error {
