@@ -17,7 +17,7 @@ func TestMistyped(t *testing.T) {
 		"run --concurrency":                "--concurrency: its value is missing; give it as --concurrency=VALUE",
 		"results --id --json":              "--id: its value is missing, for --json is a flag; give it as --id=VALUE",
 		"results --outcome":                "--outcome: its value is missing; give it as --outcome=VALUE",
-		"results --outcome won":            `--outcome: "won" is none of submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun; give one of these`,
+		"results --outcome won":            `--outcome: "won" is none of awaitingApproval, submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun; give one of these`,
 		"deadletter show --seq":            "--seq: its value is missing; give it as --seq=VALUE",
 		"deadletter show --seq 1,2":        `--seq: "1,2" is no whole number; give one, such as 5`,
 		"submit --file - --canary ten":     `--canary: "ten" is no whole number; give one, such as 5`,
