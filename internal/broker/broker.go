@@ -5,6 +5,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -134,6 +135,9 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	return b, nil
 }
 
+// errDialTooLong is why Dial gives up by itself.
+var errDialTooLong = errors.New("gave up after 10 s")
+
 // Dial connects for a command that is no worker: without a URL to the embedded
 // broker of one that runs at EmbeddedAddr. It tries until ctx ends, 10 s if ctx
 // has no deadline. Errors as Open's; that of an absent broker says what to do.
@@ -141,7 +145,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+		ctx, cancel = context.WithTimeoutCause(ctx, 10*time.Second, errDialTooLong)
 		defer cancel()
 	}
 	b := newBroker(cfg, log)

@@ -3,6 +3,9 @@ package broker_test
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -196,9 +199,35 @@ func TestLedgerSearch(t *testing.T) {
 	}
 }
 
+// warnings are what a server warns of.
+type warnings struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (w *warnings) about(what string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(w.all), func(line string) bool { return !strings.Contains(line, what) })
+}
+
+func (w *warnings) Warnf(format string, v ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.all = append(w.all, fmt.Sprintf(format, v...))
+}
+func (w *warnings) Noticef(string, ...any) {}
+func (w *warnings) Fatalf(string, ...any)  {}
+func (w *warnings) Errorf(string, ...any)  {}
+func (w *warnings) Debugf(string, ...any)  {}
+func (w *warnings) Tracef(string, ...any)  {}
+
+// TestPermissionsLeaveNoTrace: neither in a stream nor in the log of the server.
 func TestPermissionsLeaveNoTrace(t *testing.T) {
 	deny := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"remediation.results", "$JS.API.CONSUMER.MSG.NEXT.>", "$KV.UNRESTRICT_LEDGER.>"}}}
 	s := runServer(t, server.Options{JetStream: true, Users: []*server.User{{Username: "admin", Password: "p"}, {Username: "worker", Password: "p", Permissions: deny}}})
+	said := &warnings{}
+	s.SetLoggerV2(said, false, false, false)
 	b, err := broker.Dial(within(t), broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "worker", Password: "p"}}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +263,9 @@ func TestPermissionsLeaveNoTrace(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"true may", "true may", "true may", "true may", "true may", "true may", "true may", "true may", "true may", "true may", "false may", "false may", "false may"}, verdicts(admin)); diff != "" {
 		t.Error(diff)
+	}
+	if all := said.about(".check"); len(all) > 0 {
+		t.Errorf("the server logs %q", all)
 	}
 	for name, want := range map[string]uint64{"REMEDIATION": 1, "REMEDIATION_RESULTS": 0, "REMEDIATION_DEADLETTER": 0, "REMEDIATION_AUDIT": 0, "KV_UNRESTRICT_LEDGER": 1, "KV_UNRESTRICT_STATE": 1} { // which ledger there is, and since when
 		stream, err := admin.JS().Stream(within(t), name)

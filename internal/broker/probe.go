@@ -75,7 +75,7 @@ func (b *Broker) untilDenied(ctx context.Context, call func(context.Context) err
 // ErrUntried is that of a permission whose stream or consumer is not there.
 var ErrUntried = errors.New("what it is for is not there")
 
-// nowhere is no stream's name: a publish that expects it is refused once it was let through.
+// nowhere is no stream's name: what names it is refused once it was let through.
 const nowhere = "none-this-only-tries-the-permission"
 
 func (b *Broker) tryPublish(ctx context.Context, subject string) error {
@@ -91,13 +91,13 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 	return err
 }
 
-// tryConsumer asks for a consumer of a stream in a way that the broker does not understand, which it says before it looks for
-// the stream.
+// tryConsumer asks for a consumer of one stream under the name of another, which the broker refuses before it looks for
+// either. A request that it can't read it would log each time.
 func (b *Broker) tryConsumer(ctx context.Context, stream, subject string) error {
 	if _, err := b.open(ctx, stream); IsMissing(err) {
 		return ErrUntried
 	}
-	_, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
+	_, err := b.nc.RequestWithContext(ctx, subject, fmt.Appendf(nil, `{"stream_name":%q}`, nowhere))
 	if errors.Is(err, nats.ErrNoResponders) {
 		return ErrUntried
 	}

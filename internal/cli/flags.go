@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/message"
 )
 
 // commandLine is the command table with the settings as flags. It is for one command line.
@@ -41,6 +42,7 @@ func newCommandLine(stdout, stderr io.Writer) (*commandLine, error) {
 		kong.Name("worker"),
 		kong.Description("Lifts app execution restrictions with Microsoft Defender, on requests from NATS JetStream.\n\nTo see it work with nothing set up: worker demo"),
 		kong.NoDefaultHelp(),
+		kong.Vars{"outcomes": strings.Join(message.Outcomes(), ", ")},
 		kong.Help(c.printHelp),
 		kong.Writers(stdout, stderr),
 		kong.NamedMapper("toggle", toggleMapper{}),

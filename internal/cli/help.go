@@ -52,7 +52,7 @@ func (c *HelpCmd) Run(_ context.Context, env *session.Env) error {
 	if errors.Is(err, errShown) {
 		return nil
 	}
-	return config.BadInput("%w\n%s", err, hint(err))
+	return mistyped(err)
 }
 
 // printOverview is what there is, on one page.
@@ -176,13 +176,4 @@ func writeWrapped(w io.Writer, indent, text string) {
 	if text != "" {
 		fmt.Fprintln(w, indent+strings.Join(session.Wrap(text, helpWidth-len(indent)), "\n"+indent))
 	}
-}
-
-// hint says where to find out what a mistyped command should have been.
-func hint(err error) string {
-	command := "worker"
-	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil && parse.Context.Selected() != nil {
-		command = parse.Context.Selected().FullPath()
-	}
-	return fmt.Sprintf("Run %q for what there is.", command+" --help")
 }

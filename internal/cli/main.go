@@ -46,7 +46,7 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		if errors.Is(err, errShown) {
 			return 0
 		}
-		return exitStatus(stderr, config.BadInput("%w\n%s", err, hint(err)))
+		return exitStatus(stderr, mistyped(err))
 	}
 	env := &session.Env{Stdin: stdin, Stdout: stdout, Stderr: stderr, Lookup: config.Lookup(environ)}
 	command := parsed.Selected()

@@ -37,7 +37,8 @@ func TestReference(t *testing.T) {
 const referenceHead = `<!-- Generated from internal/config/settings.go by "make generate"; changes here are overwritten. -->
 # Configuration
 
-Every setting is a flag, an environment variable and a key in the YAML file that ` + "`--config FILE`" + ` names.
+Every setting is a flag, an environment variable and a key in the YAML file that ` + "`--config FILE`" + ` names; secrets have
+no flag.
 The flag comes before the variable, the variable before the file, the file before the context of the nats command that
 ` + "`NATS_CONTEXT`" + ` names, that before the default.
 An empty variable or key counts as not given. A variable in NAME_LIKE_THIS without ` + "`WORKER_`" + ` is the flag

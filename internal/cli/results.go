@@ -130,7 +130,7 @@ type ResultsCmd struct {
 	Ticket  string        `placeholder:"TICKET" help:"Only results of requests with this ticket."`
 	Batch   string        `placeholder:"NAME" help:"Only results of this batch."`
 	Machine string        `placeholder:"ID" help:"Only results of this machine."`
-	Outcome []string      `placeholder:"OUTCOME" enum:"submitted,succeeded,failed,timedOut,cancelled,rejected,abandoned,dryRun" help:"Only results with one of these outcomes: submitted, succeeded, failed, timedOut, cancelled, rejected, abandoned, dryRun."`
+	Outcome []string      `placeholder:"OUTCOME" enum:"${outcomes}" help:"Only results with one of these outcomes: ${outcomes}."`
 	Since   time.Duration `placeholder:"DURATION" help:"Only results of the last so long, such as 1h or 2d (default: from the oldest kept)."`
 	Follow  bool          `default:"true" negatable:"" help:"Go on with what comes later, until SIGINT (default: ${default}); --follow=false ends at the present."`
 	JSON    bool          `name:"json" help:"One JSON object a line."`

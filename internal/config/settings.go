@@ -89,7 +89,7 @@ type Names struct {
 	ResultsStream     string `env:"WORKER_RESULTS_STREAM" default:"REMEDIATION_RESULTS" is:"stream" help:"Stream of the results."`
 	DeadletterSubject string `env:"WORKER_DEADLETTER_SUBJECT" default:"remediation.deadletter" is:"subject" help:"Subject of the dead letters."`
 	DeadletterStream  string `env:"WORKER_DEADLETTER_STREAM" default:"REMEDIATION_DEADLETTER" is:"stream" help:"Stream of the dead letters."`
-	ControlSubject    string `env:"WORKER_CONTROL_SUBJECT" default:"remediation.control" is:"subject" help:"Subject of the orders: cancel, pause and resume of a batch."`
+	ControlSubject    string `env:"WORKER_CONTROL_SUBJECT" default:"remediation.control" is:"subject" help:"Subject of the orders: cancel, pause and resume of a batch, approve and deny."`
 	ControlStream     string `env:"WORKER_CONTROL_STREAM" default:"REMEDIATION_CONTROL" is:"stream" help:"Stream of the orders."`
 }
 

@@ -217,7 +217,7 @@ func TestPolicyFileMistakes(t *testing.T) {
 		t.Fatal(mistakes)
 	}
 	for i, want := range []string{path + ", line 3: unknown key tickets", path + ", line 4: machines_per_hour must be", path + ", line 5: there is no trusted signer saor; there are soar"} {
-		if m := mistakes[i]; m.Name != "WORKER_POLICY_FILE" || !strings.Contains(m.Text, want) {
+		if m := mistakes[i]; m.Name != "WORKER_POLICY_FILE" || !strings.Contains(m.Text, want) || strings.Count(m.Text, path) != 1 {
 			t.Errorf("got %v, want %q", m, want)
 		}
 	}

@@ -98,8 +98,8 @@ func (t *Table) fill(s *Setting) {
 	}
 	value, err := s.parse(&t.values)
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, one := range several.Unwrap() {
-			t.mistake(s, one.Error())
+		for _, one := range several.Unwrap() { // each names the file, and its line
+			t.mistakes = append(t.mistakes, Mistake{Name: s.Env, Group: s.Group, Text: s.name() + ": " + one.Error()})
 		}
 		return
 	}

@@ -41,7 +41,7 @@ func (r *reply) unreadable() *Error {
 // and a 429 has closed the budget.
 func (c *Client) send(ctx context.Context, p Permit, what call) (Exchange, *Error) {
 	if p.spent == nil || !p.spent.CompareAndSwap(false, true) {
-		return Exchange{}, &Error{Op: what.op, Class: Stale, Code: codeStale, Message: "the permit is spent"}
+		return Exchange{}, &Error{Op: what.op, Class: Stale, Code: codeStale, Message: "the grant is spent"}
 	}
 	if e := c.startable(ctx, what.op, p); e != nil {
 		return Exchange{}, e

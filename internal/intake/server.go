@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -100,6 +101,9 @@ const (
 func (s *Server) Listen() (net.Addr, error) {
 	ln, err := net.Listen("tcp", s.settings.Intake.Addr)
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w: end what listens there (worker demo --stay does), or give another address", err)
+		}
 		return nil, fmt.Errorf("WORKER_INTAKE_ADDR: %w", err)
 	}
 	s.ln = netutil.LimitListener(ln, connections)

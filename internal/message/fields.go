@@ -75,6 +75,13 @@ func (r Rules) readField(req *Request, name string, value []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	return r.setText(req, name, s)
+}
+
+// CheckField says what is wrong with the text of one field of a request, whatever the others are.
+func CheckField(name, text string) error { return Rules{}.setText(&Request{}, name, text) }
+
+func (r Rules) setText(req *Request, name, s string) (err error) {
 	switch name {
 	case "machineId":
 		req.MachineID, err = MachineID(s)

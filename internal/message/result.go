@@ -24,10 +24,13 @@ const (
 	AwaitingApproval = "awaitingApproval" // never final
 )
 
-// IsOutcome reports whether s is one of the outcomes.
-func IsOutcome(s string) bool {
-	return slices.Contains([]string{Submitted, AwaitingApproval, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun}, s)
+// Outcomes are what a result can say.
+func Outcomes() []string {
+	return []string{AwaitingApproval, Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun}
 }
+
+// IsOutcome reports whether s is one of the outcomes.
+func IsOutcome(s string) bool { return slices.Contains(Outcomes(), s) }
 
 // Result is one message on the results subject (docs/schemas/result.json).
 type Result struct {

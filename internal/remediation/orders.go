@@ -107,7 +107,7 @@ func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
 	case !may && isVerdict(&order):
-		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy names %s in nobody's approvals; have the name added to by", cmp.Or(order.By, "nobody who signs")), ClaimedID: order.ID}
+		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: %s is no approver in the policy; somebody whom it names must sign", cmp.Or(order.By, "whoever sent it")), ClaimedID: order.ID}
 	case !may:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy does not let %s order about others' requests; it needs operate: true", order.By), ClaimedID: order.ID}
 	}

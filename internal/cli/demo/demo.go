@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -239,9 +240,18 @@ Everything keeps running until you interrupt it. In another terminal:
 %s
 nats pub %s '{"machineId":"%s","comment":"Cleaned and validated"}'
 nats sub %s
-worker submit --machine %s --comment "Cleaned and validated" --wait
+%s submit --machine %s --comment "Cleaned and validated" --wait
 curl -s http://%s/status
-`, w.Broker.SignIn(), w.Settings.Names.Subject, demoMachine(7), w.Settings.Names.ResultsSubject, demoMachine(8), w.AdminAddr)
+`, w.Broker.SignIn(), w.Settings.Names.Subject, demoMachine(7), w.Settings.Names.ResultsSubject, thisProgram(), demoMachine(8), w.AdminAddr)
+}
+
+// thisProgram is how a shell calls this program, which need not be on its path: `go run` has put it into a folder of its own.
+func thisProgram() string {
+	path, err := os.Executable()
+	if found, _ := exec.LookPath("worker"); err != nil || found == path {
+		return "worker"
+	}
+	return session.ShellQuote(path)
 }
 
 // Cmd is `worker demo`.

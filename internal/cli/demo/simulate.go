@@ -153,7 +153,7 @@ func (c *SimulateCmd) simulation() (*Simulation, error) {
 	for _, text := range c.Fault {
 		fault, err := defendersim.ParseFault(strings.NewReader(text))
 		if err != nil {
-			return nil, config.BadInput("--fault %s: %w", text, err)
+			return nil, config.BadInput("--fault %s: %s; give JSON such as {\"op\":\"unrestrict\",\"status\":503,\"times\":1}", text, strings.TrimPrefix(err.Error(), "jsontext: "))
 		}
 		s.api.Inject(fault)
 	}

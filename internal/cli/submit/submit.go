@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -64,16 +65,12 @@ func (c *Cmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(),
 	if err := checkBatch(c.Batch, names.Stream); err != nil {
 		return nil, nil, err
 	}
-	for flag, value := range c.texts() {
-		if !utf8.ValidString(value) {
-			return nil, nil, config.BadInput("%s: is not UTF-8; encode it as UTF-8", flag)
-		}
-	}
 	if err := c.ReadSeed(b); err != nil {
 		return nil, nil, err
 	}
 	if c.Machine != "" {
-		return b, func() {}, c.single(b)
+		c.single(b)
+		return b, func() {}, nil
 	}
 	in, err := openInput(ctx, c.File, env.Stdin)
 	if err != nil {
@@ -89,10 +86,7 @@ func (c *Cmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(),
 }
 
 // single is the one request that the flags describe.
-func (c *Cmd) single(b *Bulk) error {
-	if expires, err := time.Parse(time.RFC3339, c.ExpiresAt); err == nil && time.Now().After(expires) {
-		return config.BadInput("--expires-at: %s has passed; give a time to come", c.ExpiresAt)
-	}
+func (c *Cmd) single(b *Bulk) {
 	b.Single, b.known = c.ID, c.ID != ""
 	if !b.known {
 		b.Single = service.RandomID()
@@ -101,7 +95,6 @@ func (c *Cmd) single(b *Bulk) error {
 		ID: b.Single, MachineID: c.Machine, Comment: c.Comment, Ticket: c.Ticket, RequestedBy: c.RequestedBy,
 		ExpiresAt: c.ExpiresAt, ReplyTo: c.ReplyTo,
 	}}})
-	return nil
 }
 
 // ReadSeed makes the rules those of a worker that trusts this one signer.
@@ -143,38 +136,80 @@ type Cmd struct {
 	SignWith     string        `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
 }
 
-// Validate is called by kong.
+// Validate is called by kong. It names all that is wrong with the flags, as is done with the rows of a file.
 func (c Cmd) Validate() error {
-	if c.Lane != "" {
-		if _, err := message.ParseLane(c.Lane); err != nil {
-			return config.BadInput("--lane: %w", err)
+	var wrong []string
+	for _, rule := range c.rules() {
+		if rule.broken {
+			wrong = append(wrong, rule.say)
 		}
 	}
-	switch {
-	case (c.Machine == "") == (c.File == ""):
-		return config.BadInput("give either --machine with --comment, or --file")
-	case c.Machine != "" && c.Comment == "":
-		return config.BadInput("--machine needs --comment")
-	case c.File != "" && c.ofOne() != "":
-		return config.BadInput("%s goes with --machine; in a file it is a column of each row", c.ofOne())
-	case c.Canary != 0 && c.File == "":
-		return config.BadInput("--canary needs --file")
-	case c.Canary < 0:
-		return config.BadInput("--canary: give how many rows go first, such as 10")
-	case c.HaltOn.text != "" && c.File == "":
-		return config.BadInput("--halt-on needs --file")
-	case c.HaltOn.text != "" && !c.Wait && c.Canary == 0:
-		return config.BadInput("--halt-on needs --wait or --canary: results that nobody waits for halt nothing")
-	case c.Timeout != 0 && !c.Wait && c.Canary == 0:
-		return config.BadInput("--timeout needs --wait or --canary")
-	case c.Timeout < 0:
-		return config.BadInput("--timeout: give how long to wait, such as 10m")
-	case c.Report != "" && !c.Wait:
-		return config.BadInput("--report needs --wait")
-	case c.ValidateOnly && (c.Wait || c.Canary > 0):
-		return config.BadInput("--validate-only publishes nothing to wait for; leave out --wait and --canary")
+	wrong = append(wrong, c.wrongTexts()...)
+	switch len(wrong) {
+	case 0:
+		return nil
+	case 1:
+		return config.BadInput("%s", wrong[0])
 	}
-	return nil
+	return config.BadInput("%d mistakes; nothing was published:\n  %s", len(wrong), strings.Join(wrong, "\n  "))
+}
+
+// flagRule is what flags must not do together.
+type flagRule struct {
+	broken bool
+	say    string
+}
+
+func (c Cmd) rules() []flagRule {
+	waits := c.Wait || c.Canary > 0
+	return []flagRule{
+		{(c.Machine == "") == (c.File == ""), "give either --machine with --comment, or --file"},
+		{c.Machine != "" && c.Comment == "", "--machine needs --comment"},
+		{c.File != "" && c.ofOne() != "", c.ofOne() + " goes with --machine; in a file it is a column of each row"},
+		{c.Canary != 0 && c.File == "", "--canary needs --file"},
+		{c.Canary < 0, "--canary: give how many rows go first, such as 10"},
+		{c.HaltOn.text != "" && c.File == "", "--halt-on needs --file"},
+		{c.HaltOn.text != "" && c.File != "" && !waits, "--halt-on needs --wait or --canary: results that nobody waits for halt nothing"},
+		{c.Timeout != 0 && !waits, "--timeout needs --wait or --canary"},
+		{c.Timeout < 0, "--timeout: give how long to wait, such as 10m"},
+		{c.Report != "" && !c.Wait, "--report needs --wait"},
+		{c.ValidateOnly && waits, "--validate-only publishes nothing to wait for; leave out --wait and --canary"},
+	}
+}
+
+// wrongTexts is what is wrong with the values of flags. A request's own are held against the rules of its fields, by the
+// names of the flags.
+func (c Cmd) wrongTexts() (wrong []string) {
+	if c.Lane != "" {
+		if _, err := message.ParseLane(c.Lane); err != nil {
+			wrong = append(wrong, "--lane: "+err.Error())
+		}
+	}
+	for flag, value := range c.texts() {
+		if !utf8.ValidString(value) {
+			wrong = append(wrong, flag+": is not UTF-8; encode it as UTF-8")
+		}
+	}
+	if c.Machine == "" {
+		return wrong
+	}
+	for _, f := range []struct{ flag, field, text string }{
+		{"--machine", "machineId", c.Machine},
+		{"--comment", "comment", c.Comment},
+		{"--expires-at", "expiresAt", c.ExpiresAt},
+		{"--reply-to", "replyTo", c.ReplyTo},
+	} {
+		if f.text == "" {
+			continue
+		}
+		if err := message.CheckField(f.field, f.text); err != nil {
+			wrong = append(wrong, f.flag+": "+err.Error())
+		}
+	}
+	if expires, err := time.Parse(time.RFC3339, c.ExpiresAt); err == nil && time.Now().After(expires) {
+		wrong = append(wrong, fmt.Sprintf("--expires-at: %s has passed; give a time to come", c.ExpiresAt))
+	}
+	return wrong
 }
 
 // lane is the one given, else normal for one request and bulk for a file.

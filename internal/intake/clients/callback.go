@@ -84,7 +84,7 @@ func (e callbackEntry) callback(wrong func(string, ...any)) *Callback {
 	}
 	for _, outcome := range e.Outcomes {
 		if !message.IsOutcome(outcome) {
-			wrong("outcomes: one of them is none")
+			wrong("outcomes: one of them is none; there are %s", strings.Join(message.Outcomes(), ", "))
 		}
 	}
 	switch {

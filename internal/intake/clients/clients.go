@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -178,11 +180,23 @@ func (s *Set) current() []*Client {
 	return s.list
 }
 
-// mistakes are all that is wrong with a clients file.
-type mistakes struct{ list []error }
+// mistakes are all that is wrong with a clients file, by line.
+type mistakes struct{ list []mistake }
 
-func (m *mistakes) Error() string { return errors.Join(m.list...).Error() }
+type mistake struct {
+	line int
+	what error
+}
 
-func (m *mistakes) add(format string, args ...any) {
-	m.list = append(m.list, fmt.Errorf(format, args...))
+func (m *mistakes) Error() string {
+	var lines []string
+	for _, one := range m.list {
+		lines = append(lines, fmt.Sprintf("line %d: %v", one.line, one.what))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (m *mistakes) add(line int, format string, args ...any) {
+	m.list = append(m.list, mistake{max(line, 1), fmt.Errorf(format, args...)})
+	slices.SortStableFunc(m.list, func(a, b mistake) int { return a.line - b.line })
 }

@@ -57,9 +57,15 @@ func asks(authorization ...string) *http.Request {
 
 func TestMistakesAreAllNamed(t *testing.T) {
 	for text, want := range map[string][]string{
-		"":                           {"it names no client"},
-		"clients: [\n- {":            {"line "},
-		"clients:\n- {nme: a}":       {"line 2: unknown field"},
+		"":                   {"it names no client"},
+		"clients: [\n- {":    {"line "},
+		"clients: {name: a}": {"line 1: clients: give a list"},
+		"clients:\n- name: a\n  nme: b\n  rate: 0\n  mtls:\n    sam: x\n- name: b\n  rate: many\n  callbacks: true\n- naem: c\nclinets: []\n": {
+			"line 3: unknown key nme;", "line 4: client a: rate: give how many", "line 5: client a: mtls: san: is missing", "line 6: unknown key sam; there are san",
+			"line 8: give a whole number", "line 10: unknown key naem;", "line 10: client 3: name: must be", "line 11: unknown key clinets; there are clients",
+		},
+		"clients:\n- {name: a, token_sha256: &x [" + digestOf("x") + "]}\n- {name: b, rate: 0, token_sha256: *x}": {"line 3: client b: rate:", "line 3: client b: token_sha256: a has that token"},
+		"clients:\n- {nme: a}":       {"line 2: unknown key nme; there are name, lanes, rate, token_sha256, ", "line 2: client 1: name: must be"},
 		"clients:\n- {name: a b}":    {"client 1: name: must be", "client 1: there are 0 ways"},
 		"clients:\n- {name: no-way}": {"client no-way: there are 0 ways to sign in"},
 		"clients:\n- {name: a, token_sha256: [secret-that-is-no-digest], rate: 0, lanes: [express]}":                        {"client a: rate:", "client a: lanes:", "client a: token_sha256: one of them"},

@@ -3,7 +3,6 @@ package clients
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -43,41 +42,41 @@ type mtlsEntry struct {
 	SAN string `yaml:"san"`
 }
 
-// parse reads a clients file. Its mistakes name the client and the key, and repeat no value: a secret may stand where none belongs.
+// parse reads a clients file. Its mistakes name the line, the client and the key, and repeat no value: a secret may stand
+// where none belongs.
 func parse(text []byte) ([]*Client, error) {
-	var file struct {
-		Clients []entry `yaml:"clients"`
-	}
 	m := &mistakes{}
-	if err := yaml.UnmarshalWithOptions(text, &file, yaml.Strict()); err != nil {
-		if at, ok := errors.AsType[yaml.Error](err); ok && at.GetToken() != nil {
-			m.add("line %d: %s", at.GetToken().Position.Line, at.GetMessage())
-		} else {
-			m.add("it is no YAML")
-		}
-		return nil, m
-	}
+	nodes := m.entries(text)
+	decoder := yaml.NewDecoder(strings.NewReader("")) // one for all: an anchor of one entry may be meant by the next
 	var list []*Client
 	owners := map[[sha256.Size]byte]string{}
-	for i, e := range file.Clients {
+	for i, node := range nodes {
+		var e entry
+		if !m.decode(decoder, node, &e) {
+			continue
+		}
 		where := fmt.Sprintf("client %d", i+1)
 		if message.CheckName(e.Name) == nil {
 			where = "client " + e.Name
 		}
-		c := e.client(func(format string, args ...any) { m.add(where+": "+format, args...) })
+		wrong := func(format string, args ...any) {
+			what := fmt.Errorf(format, args...)
+			m.add(lineOf(node, what.Error()), "%s: %w", where, what)
+		}
+		c := e.client(wrong)
 		if slices.ContainsFunc(list, func(o *Client) bool { return o.Name == c.Name && c.Name != "" }) {
-			m.add("%s: is there twice; give each client one entry", where)
+			wrong("is there twice; give each client one entry")
 		}
 		for _, digest := range c.tokens {
 			if other, taken := owners[digest]; taken && other != c.Name {
-				m.add("%s: token_sha256: %s has that token too; give each client its own", where, other)
+				wrong("token_sha256: %s has that token too; give each client its own", other)
 			}
 			owners[digest] = c.Name
 		}
 		list = append(list, c)
 	}
-	if len(list) == 0 && len(m.list) == 0 {
-		m.add("it names no client; give a list, clients:")
+	if len(nodes) == 0 && len(m.list) == 0 {
+		m.add(1, "it names no client; give a list, clients:")
 	}
 	if len(m.list) > 0 {
 		return nil, m
