@@ -162,7 +162,8 @@ type Batch struct {
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
 	Attempts  int
-	Stuck     string // why a replay would be refused; empty: it need not be
+	Advice    string // what a replay of it comes to, and what to do
+	Replay    bool   // a replay is what helps; else it is to be dropped in the end
 	ResultRow        // MachineID is empty if the request could not be read
 }
 

@@ -115,32 +115,39 @@ func deadLetterOf(payload string, limit int) deadletter.Letter {
 	return deadletter.Letter{Seq: 3, Dead: message.ReadDeadLetter(h, body), Header: h, Data: body}
 }
 
+// TestHopelessReplays: what is rejected whatever happens.
 func TestHopelessReplays(t *testing.T) {
+	hopeless := func(l deadletter.Letter, n broker.Names, now time.Time) string {
+		if r := service.ReplayOf(n, l.Dead, l.Header, l.Data, now); r.Chance == service.ReplayRefused {
+			return r.Text
+		}
+		return ""
+	}
 	good := `{"machineId":"` + MachineOf(1) + `","comment":"c"`
 	ours := broker.Names{Stream: "REMEDIATION", Subject: "remediation.unrestrict", ResultsSubject: "remediation.results"}
 	for payload, want := range map[string]string{
 		good + `}`: "",
 		good + `,"expiresAt":"2999-01-01T00:00:00Z"}`: "",
-		good + `,"expiresAt":"2020-01-01T00:00:00Z"}`: "it expired at",
+		good + `,"expiresAt":"2020-01-01T00:00:00Z"}`: "has expired",
 		good + `,"replyTo":"remediation.results"}`:    "replyTo: is a subject of the worker itself",
-		`{`: "it would be rejected again: malformed",
+		`{`: "A replay is rejected: malformed",
 	} {
-		got := deadLetterOf(payload, 0).Hopeless(ours, time.Now())
+		got := hopeless(deadLetterOf(payload, 0), ours, time.Now())
 		if (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", payload, got, want)
 		}
 	}
 	for _, others := range []broker.Names{{Stream: "STAGING", Subject: ours.Subject}, {Stream: ours.Stream, Subject: "staging.unrestrict"}} {
-		if got := deadLetterOf(good+`}`, 0).Hopeless(others, time.Now()); !strings.Contains(got, "on remediation.unrestrict of stream REMEDIATION") {
+		if got := hopeless(deadLetterOf(good+`}`, 0), others, time.Now()); !strings.Contains(got, "on remediation.unrestrict of stream REMEDIATION") {
 			t.Errorf("another deployment's: %q", got)
 		}
 	}
 	conflict := deadLetterOf(good+`}`, 0)
 	conflict.Dead.Code = message.CodeIDConflict
-	if now, later := conflict.Hopeless(ours, time.Now()), conflict.Hopeless(ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
+	if now, later := hopeless(conflict, ours, time.Now()), hopeless(conflict, ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
 		t.Errorf("a conflict: %q, and when the other is forgotten %q", now, later)
 	}
-	if got := deadLetterOf(good+`}`, 100).Hopeless(broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {
+	if got := hopeless(deadLetterOf(good+`}`, 100), broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {
 		t.Errorf("truncated: %q", got)
 	}
 }
@@ -270,11 +277,11 @@ func TestReplayThatIsDone(t *testing.T) {
 	}
 	l := lettersOf(1)[0]
 	s.sim.ClearFaults()
-	if err := l.Replay(t.Context(), b); err != nil {
+	if err := l.Publish(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	lettersOf(0)
-	if err := l.Replay(t.Context(), b); err != nil || requestsPublished(t, b) != 3 {
+	if err := l.Publish(t.Context(), b); err != nil || requestsPublished(t, b) != 3 {
 		t.Errorf("again: %v, %d messages", err, requestsPublished(t, b))
 	}
 	for taken := 0; taken == 0; {

@@ -67,7 +67,7 @@ func (s *History) events() []event {
 		}
 	}
 	for _, l := range s.letters {
-		add(l.Dead.Time, l.Dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.Seq, l.Dead.Code, l.Advice())
+		add(l.Dead.Time, l.Dead.Run, "deadLetter", "became dead letter %d (%s). %s", l.Seq, l.Dead.Code, l.Replay.Text)
 	}
 	for _, r := range s.acts {
 		switch r.Act {
@@ -135,6 +135,7 @@ func Because(f *message.Failure) string {
 // historyView is the same in JSON.
 type historyView struct {
 	RequestID string                  `json:"requestId"`
+	ClaimedID string                  `json:"claimedId,omitempty"` // where the message had no claim on the id it bears
 	SignedBy  string                  `json:"signedBy,omitempty"`
 	Client    string                  `json:"client,omitempty"`
 	State     string                  `json:"state"`
@@ -154,7 +155,7 @@ type historyView struct {
 
 func (s *History) view(n broker.Names) historyView {
 	v := historyView{
-		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.about().MachineID, WaitsFor: append([]string{}, s.waits...),
+		RequestID: s.id, ClaimedID: s.claimed(), SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.about().MachineID, WaitsFor: append([]string{}, s.waits...),
 		Queue: s.place, Events: s.events(), Letters: []deadletter.LetterView{},
 	}
 	if e := s.Entry; e != nil {
@@ -193,6 +194,7 @@ func (s *History) Story() (story admin.Story) {
 	}
 	fact("note", false, s.notes...)
 	fact(admin.FactRequest, false, s.id)
+	fact("claimed id", false, s.claimed())
 	fact("signed by", false, s.signedBy)
 	fact("client", false, s.client)
 	about := s.about()
@@ -210,6 +212,26 @@ func (s *History) Story() (story admin.Story) {
 		story.Events = append(story.Events, admin.Event{Time: e.Time, Run: e.Run, Text: e.Text})
 	}
 	return story
+}
+
+// claimed is the id that its message bore without a claim on it.
+func (s *History) claimed() string {
+	for _, l := range s.letters {
+		if l.Claimed != "" {
+			return l.Claimed
+		}
+	}
+	for _, t := range s.results {
+		if t.result.RequestID == s.id && t.result.ClaimedID != "" {
+			return t.result.ClaimedID
+		}
+	}
+	for _, q := range s.Queued {
+		if claimed := q.AsResult().ClaimedID; claimed != "" {
+			return claimed
+		}
+	}
+	return ""
 }
 
 // about is what the request says, as far as that is still known.
