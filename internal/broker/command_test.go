@@ -3,6 +3,7 @@ package broker_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -247,5 +248,28 @@ func TestPermissionsLeaveNoTrace(t *testing.T) {
 	info, err := admin.Requests(message.LaneNormal).Info(within(t))
 	if err != nil || info.NumAckPending != 0 || info.Delivered.Consumer != 0 {
 		t.Errorf("the consumer was touched: %v, %+v", err, info)
+	}
+}
+
+// TestPermissionsAreTriedInSilence: what is tried leaves no warning in the server's log, where an operator would look for its cause.
+func TestPermissionsAreTriedInSilence(t *testing.T) {
+	log, logs := observed()
+	b, err := broker.Open(within(t), broker.Config{DataDir: t.TempDir(), EmbeddedAddr: "127.0.0.1:0", Provision: true}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBroker(t, b)
+	if err := b.Provision(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range b.Permissions() {
+		if err := p.Try(within(t), b); err != nil {
+			t.Errorf("%s: %v", p.What, err)
+		}
+	}
+	for _, entry := range logs.FilterLevelExact(zap.WarnLevel).All() {
+		if strings.Contains(entry.Message, "JetStream") {
+			t.Error(entry.Message)
+		}
 	}
 }
