@@ -49,7 +49,7 @@ func TestPageShowsEverything(t *testing.T) {
 		t.Errorf("got %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
 	for _, want := range []string{
-		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">17<", ">648<", ">79<",
+		"<title>Healthy, 7 things to decide · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">17<", ">648<", ">79<",
 		"https://api.security.microsoft.com, tenant contoso-tenant, account SECURITY", "tls://nats.contoso.com", "R, RR, RD, RC", "pod-1", "<bdi>cd34", "v9.8.6", "dry run", "takes no requests: token",
 		"For somebody to decide", "Dead letters: the latest of 4", "<code>worker deadletter replay --seq 91</code>", "Publish a corrected request.</bdi> Then <code>worker deadletter drop --seq 90</code>",
 		"Awaiting approval: the longest of 3", "waiting for approval", `<a href="request?id=req-1">`,
@@ -141,6 +141,8 @@ func TestBanner(t *testing.T) {
 		stop   int
 		want   string // tone and title
 	}{
+		"things to decide":    {Status{Healthy: true, DeadLetters: 2, AwaitingApproval: 1}, nil, 0, "ok Healthy, 3 things to decide"},
+		"one thing":           {Status{Healthy: true, DeadLetters: 1}, nil, 0, "ok Healthy, 1 thing to decide"},
 		"healthy":             {Status{Healthy: true}, nil, 0, "ok Healthy"},
 		"paused":              {Status{Paused: operator}, nil, 1, "warn Paused"},
 		"paused and at fault": {Status{Paused: operator}, nil, 2, "bad Paused"},
@@ -182,6 +184,29 @@ func TestPageSaysEachCondition(t *testing.T) {
 	}
 	w.set(func(w *worker) { w.statusErr = errors.New("gone") })
 	s.fragment(t, "<code>brokerAway</code> <bdi>this replica&#39;s alone</bdi>")
+}
+
+// TestPageOrder: what needs a person comes first, then the queue, batches and requests; what nobody needs to act on is last.
+func TestPageOrder(t *testing.T) {
+	w := &worker{
+		status: Status{Healthy: true, DeadLetters: 1, Queue: Queue{Lanes: map[string]Lane{}}, Conditions: []health.Condition{
+			health.New(health.WaitingForQuota, "all calls are used up"), health.New(health.MayNotList, "no permission to list"),
+		}},
+		recent: Recent{
+			DeadLetters: []DeadLetterRow{{Sequence: 9, Advice: "It asks for approval again.", ResultRow: ResultRow{RequestID: "dead"}}},
+			Awaiting:    []ResultRow{{RequestID: "asks"}}, Requests: []ResultRow{{RequestID: "asked"}}, Batches: []Batch{{Name: "monday"}},
+		},
+	}
+	s := start(t, Config{}, w.sources(), nil)
+	_, page := s.get(t, "/")
+	at := 0
+	for _, next := range []string{"no permission to list", "For somebody to decide", "It asks for approval again.", "worker approvals", `id="h-queue"`, `id="h-batches"`, `id="h-requests"`, "Worth knowing", "all calls are used up"} {
+		i := strings.Index(page[at:], next)
+		if i < 0 {
+			t.Fatalf("no %q behind what comes before it: %s", next, page)
+		}
+		at += i
+	}
 }
 
 func TestManyViewersAreOneQuestion(t *testing.T) {

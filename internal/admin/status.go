@@ -30,6 +30,9 @@ type Status struct {
 	Conditions []health.Condition `json:"conditions"`
 }
 
+// ToDecide is how much waits for somebody to decide.
+func (s Status) ToDecide() int { return s.DeadLetters + s.AwaitingApproval }
+
 // Kinds of a Pause.
 const (
 	KindOperator = "operator" // by hand: it ends by hand, or at Until
@@ -64,7 +67,7 @@ func (d DryRun) String() string {
 	if d.Live == 0 {
 		return "requests end without the call"
 	}
-	return fmt.Sprintf("live on %d of %d replicas; the rest takes nothing beside them", d.Live, d.Live+d.Replicas)
+	return fmt.Sprintf("%d of %d replicas call the API; the rest takes nothing beside them", d.Live, d.Live+d.Replicas)
 }
 
 // Queue is what waits: Pending not taken yet, InFlight taken and not decided.

@@ -28,9 +28,10 @@ func TestStatusForPeople(t *testing.T) {
 		Conditions: []health.Condition{
 			{Code: "token", Message: "the client secret has expired: make a new one\x1b[2J", Remedy: "make one", Since: now.Add(-90 * time.Minute), Stops: true, Replicas: 2},
 			{Code: "settings", Message: "other", Remedy: "nothing needs to be done", Until: now},
+			{Code: "policy", Message: "line 3", Remedy: "correct it"},
 		},
 		Queue:  admin.Queue{Pending: 12, InFlight: 3, OldestSeconds: 3 * 24 * 3600},
-		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2,
+		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2, AwaitingApproval: 1, NotKept: 4,
 		Results: map[string]int{message.Failed: 1, message.Succeeded: 10}, Version: "v1.2.3",
 		System:   admin.System{API: "http://localhost:1", Lab: true, Account: "A", Broker: "nats://b", Streams: admin.Streams{Requests: "R", Results: "RR", DeadLetters: "RD", Orders: "RC"}},
 		Replicas: []admin.Replica{{Host: "one", Version: "v1.2.3", Mode: admin.ModeLive, Ready: true}, {ID: "ab12", Version: "v1.2.2", Mode: admin.ModeDryRun, Conditions: []string{"token"}}},
@@ -45,16 +46,21 @@ state         not taking requests
 why           token: the client secret has expired: make a
               new one\u{1b}[2J, for 1h30m, on 2 replicas
   do          make one
-also          settings: other, until ` + admin.Clock(now) + `
-  do          nothing needs to be done
+also          policy: line 3
+  do          correct it
+to decide     2 dead letters (worker deadletter list), 1
+              approval (worker approvals)
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action
-dead letters  2 (worker deadletter list)
+not kept      4 dead letters of messages that nobody vouches
+              for
 results       10 succeeded, 1 failed in 24 hours
+note          settings: other, until ` + admin.Clock(now) + `
+  do          nothing needs to be done
 api           http://localhost:1, account A
 streams       R, RR, RD, RC at nats://b
-replicas      one, v1.2.3, live, ready
+replicas      one, v1.2.3, calls the API, ready
               ab12, v1.2.2, dry run, takes no requests:
               token
 version       v1.2.3

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/service"
 )
@@ -55,7 +56,7 @@ func TestWhenIsSaidEverywhere(t *testing.T) {
 		body, _ := io.ReadAll(resp.Body)
 		return string(body)
 	}
-	if page := get("/?q=row3"); !strings.Contains(page, "it is expected to be called at "+at.Local().Format(time.TimeOnly)) {
+	if page := get("/?q=row3"); !strings.Contains(page, "it is expected to be called at "+admin.Clock(at)) {
 		t.Errorf("the page does not say %s: %s", at, page)
 	}
 	metric := regexp.MustCompile(`unrestrict_queue_expected_wait_seconds\{lane="normal"\} (\S+)`).FindStringSubmatch(get("/metrics"))

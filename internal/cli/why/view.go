@@ -107,10 +107,7 @@ func codeOf(r ledger.AuditRecord) string {
 
 // whoAndWhy is who did something, and why if he said so.
 func whoAndWhy(r ledger.AuditRecord) string {
-	text := r.By
-	if r.ByClaimed {
-		text += " (as that machine says)"
-	}
+	text := session.ByWhom(r)
 	if r.Reason != "" {
 		text += ": " + r.Reason
 	}
@@ -200,8 +197,8 @@ func (s *History) Story() (story admin.Story) {
 	about := s.about()
 	fact("machine", false, cmp.Or(about.MachineID, "not readable"))
 	fact("ticket", false, about.Ticket)
-	fact("asked by", false, about.RequestedBy)
-	fact("comment", false, about.Comment)
+	fact("requested by", false, about.RequestedBy)
+	fact("comment", false, cmp.Or(about.Comment, s.comment))
 	fact("state", false, s.stateText())
 	if len(s.waits) > 0 {
 		fact("waits for", true, s.waits...)
