@@ -34,11 +34,14 @@ build: ## Build bin/worker
 # than fails, hence the time-out.
 LONGEST = $(if $(filter ./...,$(PACKAGES)),./internal/remediation ./test/crash ./internal/cli ./internal/defender)
 
+# What takes fewer steps with the race detector (test/raced), once more in full.
+UNRACED = TestExplore.*|TestAnyMisfortuneIsSurvived|TestOldBulkGoesAtFullSpeed|TestLooksAreShared|TestAnswersCountInTheOrderTheyArrive|TestHowFast|TestUrgentBesideABulk|TestForecastIsWhatHappens|TestLatestHoldsBesideUrgentOnes
+
 .PHONY: test
 test: ## Vet, and run every test with the race detector
 	$(GO) vet $(PACKAGES)
 	GORACE=atexit_sleep_ms=0 $(GO) test -race -ldflags=-w -p 3 -timeout 30m $(LONGEST) $(PACKAGES)
-	$(GO) test -run '^(TestExplore.*|TestOldBulkGoesAtFullSpeed|TestLooksAreShared|TestAnswersCountInTheOrderTheyArrive|TestHowFast)$$' ./internal/remediation ./internal/broker/rates # as much as they ask for where the race detector is too slow (remediation.Raced)
+	$(GO) test -run '^($(UNRACED))$$' ./internal/remediation ./internal/broker/rates
 
 .PHONY: soak
 soak: ## Kill replicas a thousand times over 5,000 requests, and run the rest of the crash matrix

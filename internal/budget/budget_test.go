@@ -559,12 +559,13 @@ func TestRemaining(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- b.Run(ctx) }()
+		synctest.Wait()
 		m.set(func() {
 			for range 97 {
 				m.grants["hour"] = append(m.grants["hour"], time.Now())
 			}
 		})
-		time.Sleep(6 * time.Second)
+		time.Sleep(refreshStill + time.Second)
 		if left := testutil.ToFloat64(b.left.WithLabelValues("hour")); left != 0 || opensIn(b) == 0 {
 			t.Errorf("hour: %v left, open in %v, after others took the rest", left, opensIn(b))
 		}

@@ -379,7 +379,7 @@ func waitForFinals(t *testing.T, js jetstream.JetStream, v *vault, admin string,
 		if finals >= n {
 			return
 		}
-		if !service.Pause(ctx, 200*time.Millisecond) {
+		if !service.Pause(ctx, time.Second) {
 			t.Fatalf("%d of %d requests ended", finals, n)
 		}
 	}

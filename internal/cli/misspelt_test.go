@@ -13,7 +13,7 @@ import (
 
 // TestMisspeltStops: a command stops where it would have used what was meant, and else says nothing; all slips at once.
 func TestMisspeltStops(t *testing.T) {
-	env := map[string]string{"NATS_ULR": "nats://127.0.0.1:1", "WORKER_DRY_RUNN": "true", "WORKER_COLOUR": "red"}
+	env := map[string]string{"NATS_ULR": "nats://127.0.0.1:1", "WORKER_DRY_RUNN": "true", "WORKER_COLOUR": "red", "WORKER_ADMIN_ADDR": "127.0.0.1:1"}
 	status, _, stderr := command(t, env, "run")
 	want := "worker: bad configuration, 2 mistakes:\n" +
 		"  NATS_ULR is set in the environment: there is no such variable; did you mean NATS_URL? Rename it, or unset it\n" +

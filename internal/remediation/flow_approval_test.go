@@ -177,21 +177,21 @@ func TestNobodyReleasesAlone(t *testing.T) {
 		},
 		"ben approved, and his key was withdrawn": func(o *office, d string) {
 			o.trust("soar", "soar2", "ann", "carl", "eve")
-			o.rules("default:\n  approvals: {required: 1, by: [ann, soar], within: 10m}\n")
+			o.rules("default:\n  approvals: {required: 1, by: [ann, soar], within: 3m}\n")
 			o.says("ben", approve("r", d))
 		},
 		"ben approved, and the policy names him no more": func(o *office, d string) {
-			o.rules("default:\n  approvals: {required: 1, by: [ann, soar], within: 10m}\n")
+			o.rules("default:\n  approvals: {required: 1, by: [ann, soar], within: 3m}\n")
 			o.says("ben", approve("r", d))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inOffice(t, "signers:\n  carl:\n    approvals: {required: 1, by: [eve], within: 10m}\ndefault:\n  approvals: {required: 1, by: [ann, ben, soar], within: 10m}\n", setup{}, func(o *office) {
+			inOffice(t, "signers:\n  carl:\n    approvals: {required: 1, by: [eve], within: 3m}\ndefault:\n  approvals: {required: 1, by: [ann, ben, soar], within: 3m}\n", setup{}, func(o *office) {
 				digest := o.asks("soar", "r", 1, field{"requestedBy", `"ANN"`})
 				o.awaits(1)
 				alone(o, digest)
 				o.stillAwaits()
-				o.passes(10 * time.Minute)
+				o.passes(time.Minute)
 				o.settled(time.Minute)
 				o.wantFinal("r", "rejected approvalExpired")
 				o.wantPosts(1, 0)

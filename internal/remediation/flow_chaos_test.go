@@ -7,12 +7,17 @@ import (
 	"time"
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
+	"example.com/unrestrict-worker/test/raced"
 )
 
 // TestAnyMisfortuneIsSurvived throws every fault of the API and of the broker, and deaths, at requests that come in
 // between, and then lets the dust settle. The oracle looks all the time.
 func TestAnyMisfortuneIsSurvived(t *testing.T) {
-	for seed := range uint64(4) {
+	seeds := uint64(8)
+	if raced.On {
+		seeds = 2
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			dice := rand.New(rand.NewPCG(seed, 7))
 			api := defendersim.Config{

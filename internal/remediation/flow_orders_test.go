@@ -278,7 +278,7 @@ func TestPausedBatchCostsNothing(t *testing.T) {
 		}
 		w.passes(time.Minute)
 		before, crowd := deliveries(), uint64(0)
-		for last, end := before, time.Now().Add(5*time.Minute); time.Now().Before(end); {
+		for last, end := before, time.Now().Add(2*time.Minute); time.Now().Before(end); {
 			w.passes(time.Second)
 			now := deliveries()
 			crowd, last = max(crowd, now-last), now
@@ -286,8 +286,8 @@ func TestPausedBatchCostsNothing(t *testing.T) {
 		if n := len(w.api.Calls()); n != 1 {
 			t.Errorf("%d calls", n)
 		}
-		if n := deliveries() - before; n > rows*6 {
-			t.Errorf("%d deliveries of %d rows in 5 minutes", n, rows)
+		if n := deliveries() - before; n > rows*3 {
+			t.Errorf("%d deliveries of %d rows in 2 minutes", n, rows)
 		}
 		if crowd > rows/10 {
 			t.Errorf("%d of %d rows come within a second", crowd, rows)
@@ -331,7 +331,7 @@ func TestNothingIsCalledWhileOrdersCantBeRead(t *testing.T) {
 // The API is asked to cancel an action once, again where it may not have heard, and never for somebody else's. The run ends as
 // the action does, whatever the API answers.
 func TestCancelOfAnAction(t *testing.T) {
-	slow := defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: 20 * time.Minute}}
+	slow := defendersim.Config{Lifecycle: defendersim.Lifecycle{Pending: 5 * time.Minute}}
 	for _, c := range []struct {
 		name    string
 		fault   defendersim.Fault
@@ -362,7 +362,7 @@ func TestCancelOfAnAction(t *testing.T) {
 				w.ask("r1", 1)
 				w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
 				w.order(`{"verb":"cancel","id":"r1","reason":"why not"%s}`, c.order)
-				w.settled(3 * time.Hour)
+				w.settled(15 * time.Minute)
 				r := w.wantFinal("r1", c.outcome)
 				if q := r.CancelRequested; q == nil || q.HTTPStatus != c.status || q.Reason != "why not" {
 					t.Errorf("cancelRequested %+v, want status %d", q, c.status)
@@ -382,11 +382,11 @@ func TestCancelOfAnAction(t *testing.T) {
 				w.ask("r1", 1)
 				w.until("the call", time.Minute, func() bool { return w.entry("r1").State == ledger.StateSubmitted })
 				w.order(`{"verb":"cancel","id":"r1","actions":true}`)
-				w.passes(10 * time.Minute)
+				w.passes(3 * time.Minute)
 				if r, ended := w.final("r1"); ended {
 					t.Errorf("the reply alone ended it: %+v", r)
 				}
-				w.settled(3 * time.Hour)
+				w.settled(15 * time.Minute)
 				if r := w.wantFinal("r1", want); r.CancelRequested == nil || r.CancelRequested.HTTPStatus != 200 {
 					t.Errorf("%+v", r.CancelRequested)
 				}
@@ -399,7 +399,7 @@ func TestCancelOfAnAction(t *testing.T) {
 			w.ask("r1", 1)
 			w.until("the adoption", time.Minute, func() bool { return w.entry("r1").Adopted })
 			w.order(`{"verb":"cancel","id":"r1","actions":true}`)
-			w.settled(3 * time.Hour)
+			w.settled(15 * time.Minute)
 			w.wantFinal("r1", "succeeded")
 			if n := len(w.called("cancel")); n != 0 {
 				t.Errorf("somebody else's action was cancelled, %d calls", n)

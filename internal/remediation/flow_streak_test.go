@@ -10,13 +10,14 @@ import (
 
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/remediation"
+	"example.com/unrestrict-worker/test/raced"
 )
 
 // Every fourth call of 2,000, with the race detector of 200, gets no clear answer, 16 are in flight, and each outcome takes longer to store than the next
 // answers take to come. No two unclear answers come in a row, so nothing pauses.
 func TestAnswersCountInTheOrderTheyArrive(t *testing.T) {
 	requests := 2000
-	if remediation.Raced {
+	if raced.On {
 		requests = 200
 	}
 	faults, pauses := observer.New(zap.ErrorLevel)

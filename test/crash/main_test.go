@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"testing"
 
+	"example.com/unrestrict-worker/test/raced"
 	"go.uber.org/goleak"
 )
 
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	worker = filepath.Join(dir, "worker.exe")
-	build := exec.Command("go", "build", raceFlag, "-buildvcs=false", "-o", worker, "example.com/unrestrict-worker/cmd/worker")
+	build := exec.Command("go", "build", fmt.Sprint("-race=", raced.On), "-buildvcs=false", "-o", worker, "example.com/unrestrict-worker/cmd/worker")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the worker: %v\n%s", err, out)
 		os.Exit(1)

@@ -48,7 +48,7 @@ func last(f budget.Forecast, now time.Time) (end time.Time) {
 // Without other traffic each of 5,000 requests has its call when the stored grants say, wherever it stands; and in the order
 // that they say, where lanes wait beside each other.
 func TestForecastIsWhatHappens(t *testing.T) {
-	for _, waiting := range []budget.ByLane{{0, 0, 5000}, {0, 5000, 0}, {40, 1200, 600}} {
+	for _, waiting := range []budget.ByLane{{0, 0, manyCalls()}, {0, manyCalls(), 0}, {40, 1200, 600}} {
 		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				r := w.replica(budget.Limits(100, 1500))
@@ -102,7 +102,7 @@ func TestLatestHoldsBesideUrgentOnes(t *testing.T) {
 			}
 		})
 		var latest []time.Time
-		for _, at := range w.forecast(r.js, budget.ByLane{0, 0, 5000}).Latest().Calls(time.Now()) {
+		for _, at := range w.forecast(r.js, budget.ByLane{0, 0, manyCalls()}).Latest().Calls(time.Now()) {
 			latest = append(latest, at)
 		}
 		for n, at := range latest {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,6 +146,55 @@ func TestBucketRolledBack(t *testing.T) {
 			t.Error(err)
 		}
 		b.mustSave(t, "d")
+	})
+}
+
+// A watch whose consumer is lost, and can't be made again, ends, though the client library says nothing of it. One that shows
+// everything goes on.
+func TestSilentWatchEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, js jetstream.JetStream, b *Bucket, _ func()) {
+		s, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+			Name: "KV_B", Subjects: []string{"$KV.B.>"}, MaxMsgsPerSubject: 1, Storage: jetstream.MemoryStorage, AllowRollup: true, AllowDirect: true, MaxConsumers: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.mustSave(t, "other.a")
+		b.mustSave(t, "mine.a")
+		var shown []string
+		ended := make(chan error, 1)
+		go func() {
+			ended <- b.Watch(t.Context(), []string{"mine.>"}, func() {}, func(key string, _ ledger.Record) { shown = append(shown, key) })
+		}()
+		time.Sleep(time.Minute)
+		b.mustSave(t, "mine.b")
+		b.mustSave(t, "other.b")
+		time.Sleep(time.Minute)
+		select {
+		case err := <-ended:
+			t.Fatalf("a watch that shows everything ended with %v", err)
+		default:
+		}
+		for name := range s.ConsumerNames(t.Context()).Name() {
+			if err := s.DeleteConsumer(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{}); err != nil { // which leaves no room for another
+			t.Fatal(err)
+		}
+		b.mustSave(t, "mine.c")
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), "has not shown for 8s that there is revision 5") {
+				t.Errorf("the watch ended with %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("the watch goes on, and shows nothing")
+		}
+		if want := []string{"mine.a", "mine.b"}; !slices.Equal(shown, want) {
+			t.Errorf("it showed %q, want %q", shown, want)
+		}
 	})
 }
 

@@ -24,7 +24,8 @@ func Same(info *jetstream.StreamInfo, created *time.Time) error {
 // Watch calls fn for the latest value of each key that one of the patterns matches, then synced once, then fn for each
 // change. A key that is gone has a nil value. It returns nil when ctx ends, and an error when the watch breaks: when the
 // bucket was made anew, too, for the client library would go on behind the revisions of the one before and miss what the
-// new one begins with.
+// new one begins with; and when the watch shows no longer what is in the bucket, for the library tries for ever, and says
+// nothing, to make a consumer again that was lost and is now denied.
 func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn func(key string, r ledger.Record)) error {
 	b.mu.Lock()
 	anew := b.anew
@@ -41,12 +42,20 @@ func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn
 		return fmt.Errorf("watch the bucket %s: %w", b.name, err)
 	}
 	defer func() { _ = w.Stop() }()
-	for last := uint64(0); ; {
+	due := time.NewTicker(silence)
+	defer due.Stop()
+	var last, seen, latest uint64
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-anew:
 			return fmt.Errorf("watch %s: %w", b.name, ErrMadeAnew)
+		case <-due.C:
+			if last < latest && last == seen {
+				return fmt.Errorf("the watch of the bucket %s has not shown for %v that there is revision %d", b.name, silence, latest)
+			}
+			seen, latest = last, b.latest(ctx, patterns)
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok && ctx.Err() != nil:
@@ -67,4 +76,20 @@ func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn
 			fn(e.Key(), r)
 		}
 	}
+}
+
+// silence is how long a watch may leave out what is in the bucket. What it holds up is to be said within 30 seconds, and a new
+// watch takes up to Timeout to find out that it can't begin.
+const silence = 8 * time.Second
+
+// latest is the latest revision of the keys that the patterns match, 0 if that can't be told.
+func (b *Bucket) latest(ctx context.Context, patterns []string) (revision uint64) {
+	for _, keys := range patterns {
+		r, err := b.Load(ctx, keys)
+		if err != nil {
+			return 0
+		}
+		revision = max(revision, r.Revision)
+	}
+	return revision
 }
