@@ -15,7 +15,7 @@ type view struct {
 	Warnings []string // what makes it anything but production
 	Banner   banner
 	Stop     []health.Condition // what the banner is about
-	Impair   []health.Condition // the others that somebody has to see to
+	Impair   []health.Condition // the others that need attention
 	Notes    []health.Condition // nobody needs to do anything about them
 	Status   *Status            // nil if it could not be read
 	Cards    []card

@@ -247,7 +247,7 @@ var table = []Row{
 	{
 		Code: WaitingForQuota, Holds: Calls, Note: true,
 		Means:  "All calls that the API allows are used up, but for those that are left to look-ups; requests wait in the stream",
-		Remedy: "nothing needs to be done: the next call is made at the time that it says",
+		Remedy: "nothing: the next call is made at the time given",
 		Ends:   "with the next free call",
 	},
 	{
