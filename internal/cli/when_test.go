@@ -24,6 +24,9 @@ func TestWhenIsSaidEverywhere(t *testing.T) {
 		if _, err := s.work.Broker.Publish(t.Context(), message.LaneNormal, nil, fmt.Appendf(nil, `{"id":"row%d","machineId":"%s","comment":"c"}`, n, MachineOf(n))); err != nil {
 			t.Fatal(err)
 		}
+		if n < 2 { // else the calls that are free at once may be those of the later rows
+			s.until(t, "its call", func() bool { return len(s.sim.Actions()) == n+1 })
+		}
 	}
 	var why struct{ Queue service.Place }
 	for why.Queue.Ahead != 1 || why.Queue.Lane == "" { // the first two are not called yet
