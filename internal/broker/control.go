@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 	"example.com/unrestrict-worker/internal/remediation"
@@ -22,18 +23,20 @@ type Control struct {
 	created time.Time     // of the stream
 	first   uint64        // its first sequence
 	next    uint64        // sequence to read on at
+	news    chan struct{} // full when Record has not seen what was read
 }
 
 // NewControl reads into orders, after Provision.
 func (b *Broker) NewControl(orders *remediation.Orders) *Control {
-	c := &Control{b: b, orders: orders, turn: make(chan struct{}, 1), next: 1}
+	c := &Control{b: b, orders: orders, turn: make(chan struct{}, 1), next: 1, news: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	orders.Read = c.Read
 	return c
 }
 
-// controlEvery is how often the stream is looked at. An order counts within 5 s (docs/messages.md, orders).
-const controlEvery = time.Second
+// controlEvery is how often the stream is looked at, so that every other look comes with what else is asked. A call needs a look
+// that began 3 s ago at most (Orders.Current): what is left is for one that is slow.
+const controlEvery = leaseRenew / 2
 
 // Run reads on until ctx ends. While it can't, no call is made (Orders.Current).
 func (c *Control) Run(ctx context.Context) error {
@@ -62,6 +65,7 @@ func (c *Control) Read(ctx context.Context) error {
 		return err
 	}
 	info := s.CachedInfo()
+	next, first, was := c.next, c.first, c.orders.Lost()
 	anew := !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next // what was known stays in force
 	if anew || info.State.FirstSeq != c.first || c.orders.Lost() != "" {
 		_, now, lost, err := c.b.witness(ctx)
@@ -74,6 +78,11 @@ func (c *Control) Read(ctx context.Context) error {
 	if c.first = info.State.FirstSeq; anew {
 		c.created, c.next = info.Created, 1
 	}
+	defer func() {
+		if anew || c.next != next || c.first != first || c.orders.Lost() != was {
+			signal(c.news)
+		}
+	}()
 	for m, err := range c.b.scanOpened(ctx, s, part{subject: n.ControlSubject, from: c.next, most: manyMessages}) {
 		if err != nil {
 			return err
@@ -138,18 +147,27 @@ func (c *Control) Arrival(ctx context.Context, name string) (d message.Delivery,
 	return c.b.Arrival(ctx, seq)
 }
 
-// recordEvery is how often orders are recorded: soon enough for the command that waits for what became of its own.
-const recordEvery = 2 * time.Second
+const (
+	recordAgain  = 2 * time.Second // after an error
+	recordAnyway = time.Minute     // without news: how far that came may be gone with UNRESTRICT_STATE
+)
 
 // Record calls record for each message of the control stream once, in order, until ctx ends, whoever has called it before: how far that
-// came stands in UNRESTRICT_STATE. After a crash the last ones may be recorded again. None are while some are lost.
+// came stands in UNRESTRICT_STATE. After a crash the last ones may be recorded again. None are while some are lost. What is new it
+// hears from Run.
 func (c *Control) Record(ctx context.Context, record func(context.Context, message.Delivery) error) error {
 	for {
-		if err := c.recordOn(ctx, record); err != nil && ctx.Err() == nil && !errors.Is(err, ledger.ErrConflict) {
-			c.b.repeating.Warn("orders are not in the audit trail yet", zap.Error(err))
+		rest := recordAnyway
+		if err := c.recordOn(ctx, record); err != nil && ctx.Err() == nil {
+			if rest = recordAgain; !errors.Is(err, ledger.ErrConflict) {
+				c.b.repeating.Warn("orders are not in the audit trail yet", zap.Error(err))
+			}
 		}
-		if Tick(ctx, recordEvery) != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-c.news:
+		case <-time.After(stream.UntilTick(rest)):
 		}
 	}
 }

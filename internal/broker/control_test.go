@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/message"
@@ -36,6 +37,16 @@ func running(t *testing.T, run func(context.Context) error) (stop func()) {
 	})
 	t.Cleanup(stop)
 	return stop
+}
+
+// recording is what the replica that leads runs for orders.
+func recording(c *broker.Control, record func(context.Context, message.Delivery) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return c.Run(ctx) })
+		g.Go(func() error { return c.Record(ctx, record) })
+		return g.Wait()
+	}
 }
 
 // TestControlUnreadable: a replica knows at its start what was ordered, hears what comes, and knows when it does not.
@@ -123,7 +134,7 @@ func TestOrdersAreRecordedOnce(t *testing.T) {
 		for range want - count() {
 			order(t, b, `{"verb":"cancel","batch":"x"}`)
 		}
-		stop := running(t, func(ctx context.Context) error { return control.Record(ctx, record) })
+		stop := running(t, recording(control, record))
 		eventually(t, "all orders", func() bool { return count() == want })
 		stop()
 	}
@@ -132,16 +143,16 @@ func TestOrdersAreRecordedOnce(t *testing.T) {
 	order(t, b, `{"verb":"cancel","batch":"z"}`)
 	refused := 0
 	control := b.NewControl(&remediation.Orders{})
-	running(t, func(ctx context.Context) error {
-		return control.Record(ctx, func(ctx context.Context, d message.Delivery) error {
-			if d.Sequence == 7 && refused == 0 {
-				refused++
-				return context.DeadlineExceeded
-			}
-			return record(ctx, d)
-		})
-	})
+	running(t, recording(control, func(ctx context.Context, d message.Delivery) error {
+		if d.Sequence == 7 && refused == 0 {
+			refused++
+			return context.DeadlineExceeded
+		}
+		return record(ctx, d)
+	}))
 	eventually(t, "the last two", func() bool { return count() == 7 })
+	order(t, b, `{"verb":"cancel","batch":"later"}`)
+	eventually(t, "one that comes later", func() bool { return count() == 8 })
 	mu.Lock()
 	defer mu.Unlock()
 	for seq, n := range seen {

@@ -74,7 +74,7 @@ func TestOrdersLost(t *testing.T) {
 			}
 			lead := func() (stop func()) {
 				control := b.NewControl(&remediation.Orders{})
-				return running(t, func(ctx context.Context) error { return control.Record(ctx, record) })
+				return running(t, recording(control, record))
 			}
 			stop := lead()
 			<-recorded

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"example.com/unrestrict-worker/internal/broker/stream"
 	"example.com/unrestrict-worker/internal/health"
 )
@@ -164,18 +166,19 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// report writes what this replica says of itself, and measures the broker's clock on the way. What fails is said again. It is
-// written first: a replica that hears no answers is heard all the same.
+// report writes what this replica says of itself, and measures the broker's clock meanwhile. What fails is said again.
 func (r *Replicas) report(ctx context.Context, present Presence) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	began := time.Now()
-	value, err := json.Marshal(present)
-	if err == nil {
-		err = r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
-	}
-	if err == nil {
-		err = r.Measure(ctx)
-	}
-	r.spoken(began, err)
+	var g errgroup.Group
+	g.Go(func() error { return r.Measure(ctx) })
+	g.Go(func() error {
+		value, err := json.Marshal(present)
+		if err != nil {
+			return err
+		}
+		return r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
+	})
+	r.spoken(began, g.Wait())
 }

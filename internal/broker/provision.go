@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -128,18 +129,28 @@ func (b *Broker) lookConsumers(ctx context.Context, p *present) error {
 	if requests == nil {
 		return nil
 	}
+	var mu sync.Mutex
+	var g errgroup.Group // as above, all at once
 	for _, l := range b.topology.lanes(*p) {
-		name := b.cfg.Names.LaneConsumer(l)
-		pull, info, err := b.lookConsumer(ctx, requests, name)
-		switch {
-		case err != nil:
-			return fmt.Errorf("look up consumer %s: %w", name, err)
-		case info == nil:
-			continue
-		case info.Cluster != nil && info.Cluster.Leader == "":
-			return again{fmt.Errorf("consumer %s has no leader", name)}
-		}
-		p.requests[l], p.consumers[l] = pull, info
+		g.Go(func() error {
+			name := b.cfg.Names.LaneConsumer(l)
+			pull, info, err := b.lookConsumer(ctx, requests, name)
+			switch {
+			case err != nil:
+				return fmt.Errorf("look up consumer %s: %w", name, err)
+			case info == nil:
+				return nil
+			case info.Cluster != nil && info.Cluster.Leader == "":
+				return again{fmt.Errorf("consumer %s has no leader", name)}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			p.requests[l], p.consumers[l] = pull, info
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	if requests.CachedInfo().State.Consumers > len(p.consumers) {
 		p.foreign = b.foreignConsumers(ctx, requests)

@@ -101,11 +101,13 @@ func (p *piecemeal) Read(b []byte) (int, error) {
 	return n, err
 }
 
+const byteOrderMark = "\xef\xbb\xbf"
+
 // unmarked is text behind a byte order mark, should there be one.
 func unmarked(text io.Reader) io.Reader {
 	r := bufio.NewReader(text)
-	if head, _ := r.Peek(3); string(head) == "\xef\xbb\xbf" {
-		_, _ = r.Discard(3)
+	if head, _ := r.Peek(len(byteOrderMark)); string(head) == byteOrderMark {
+		_, _ = r.Discard(len(byteOrderMark))
 	}
 	return r
 }

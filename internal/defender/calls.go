@@ -107,11 +107,11 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 
 // entity reads the one action that an answer bears.
 func (c *Client) entity(body io.Reader, token *secret) (MachineAction, error) {
-	content, err := io.ReadAll(unmarked(body))
+	content, err := io.ReadAll(body)
 	if err != nil {
 		return MachineAction{}, fmt.Errorf("read the answer: %w", err)
 	}
-	content = bytes.TrimSpace(content)
+	content = bytes.TrimSpace(bytes.TrimPrefix(content, []byte(byteOrderMark)))
 	if len(content) == 0 {
 		return MachineAction{}, errNoAction
 	}

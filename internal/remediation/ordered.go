@@ -37,6 +37,9 @@ func (o *Orders) about(t target) (all ordered) {
 		orders = append(orders, o.batches[t.batch]...)
 	}
 	o.mu.Unlock()
+	if len(orders) == 0 { // of most
+		return all
+	}
 	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
 	var everybodys, own *message.Order // pauses
 	for i := range orders {

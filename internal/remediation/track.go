@@ -186,7 +186,11 @@ func (t *Tracker) Ages() []time.Duration {
 
 // learn records from an entry what is to be followed or published.
 func (t *Tracker) learn(key string, rec ledger.Record) {
-	e, err := ledger.DecodeEntry(rec)
+	var e ledger.Entry
+	var err error
+	if !ledger.Unfollowed(rec) {
+		e, err = ledger.DecodeEntry(rec)
+	}
 	if err != nil && !errors.Is(err, ledger.ErrNewer) { // a newer version's is not ours to follow any more
 		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
 		return
