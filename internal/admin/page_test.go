@@ -37,7 +37,7 @@ func TestPageShowsEverything(t *testing.T) {
 				{Name: "sunday", Waiting: 10000, AtLeast: true},
 			},
 			Awaiting:     []ResultRow{{RequestID: "req-3", Outcome: "awaitingApproval", State: "waiting for approval", Message: "2 of ann, ben", Time: now}},
-			DeadLetters:  []DeadLetterRow{{Sequence: 91, ResultRow: ResultRow{RequestID: "req-4", Code: "policy", Time: now}}, {Sequence: 90, Attempts: 1, Stuck: "publish a corrected request", ResultRow: ResultRow{RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
+			DeadLetters:  []DeadLetterRow{{Sequence: 91, Replay: true, Advice: "A replay is judged anew.", ResultRow: ResultRow{RequestID: "req-4", Code: "policy", Time: now}}, {Sequence: 90, Attempts: 1, Advice: "Publish a corrected request.", ResultRow: ResultRow{RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
 			ActionsByAge: []Bucket{{"under 1 h", 640}, {"over 1 h", 8}},
 			PerMinute:    []Point{{now, map[string]int{"succeeded": 5, "abandoned": 1}}},
 		},
@@ -49,9 +49,9 @@ func TestPageShowsEverything(t *testing.T) {
 		t.Errorf("got %d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 	}
 	for _, want := range []string{
-		"<title>Healthy · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">17<", ">648<", ">79<",
+		"<title>Healthy, 7 things to decide · unrestrict-worker</title>", "cannotList", "12,345", "oldest for 2h14m", ">17<", ">648<", ">79<",
 		"https://api.security.microsoft.com, tenant contoso-tenant, account SECURITY", "tls://nats.contoso.com", "R, RR, RD, RC", "pod-1", "<bdi>cd34", "v9.8.6", "dry run", "takes no requests: token",
-		"For somebody to decide", "Dead letters: the latest of 4", "<code>worker deadletter replay --seq 91</code>", "publish a corrected request</bdi>. Then <code>worker deadletter drop --seq 90</code>",
+		"For somebody to decide", "Dead letters: the latest of 4", "<code>worker deadletter replay --seq 91</code>", "Publish a corrected request.</bdi> Then <code>worker deadletter drop --seq 90</code>",
 		"Awaiting approval: the longest of 3", "waiting for approval", `<a href="request?id=req-1">`,
 		`<td>12,340</td><td>2h14m</td><td><time datetime="2026-11-23T13:00Z">Nov 23, 13:00</time> <small>at the latest`, "when the pause ends", `all of them at <time datetime="2026-11-23T13:00:00Z">13:00:00`,
 		`role="meter" aria-label="Left in the minute" aria-valuemin="0" aria-valuemax="100" aria-valuenow="38"`,
@@ -104,7 +104,7 @@ func TestHostileTextStaysText(t *testing.T) {
 			Awaiting:     []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Ticket: evil, Message: evil}},
 			Failures:     []ResultRow{{RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
 			Batches:      []Batch{{Name: evil, Outcomes: map[string]int{evil: 1}, Waiting: 1}},
-			DeadLetters:  []DeadLetterRow{{Stuck: evil, ResultRow: ResultRow{Run: 2, RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
+			DeadLetters:  []DeadLetterRow{{Advice: evil, ResultRow: ResultRow{Run: 2, RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
 			ActionsByAge: []Bucket{{evil, 1}}, PerMinute: []Point{{time.Now(), map[string]int{evil: 1}}},
 		},
 	}
@@ -141,6 +141,8 @@ func TestBanner(t *testing.T) {
 		stop   int
 		want   string // tone and title
 	}{
+		"things to decide":    {Status{Healthy: true, DeadLetters: 2, AwaitingApproval: 1}, nil, 0, "ok Healthy, 3 things to decide"},
+		"one thing":           {Status{Healthy: true, DeadLetters: 1}, nil, 0, "ok Healthy, 1 thing to decide"},
 		"healthy":             {Status{Healthy: true}, nil, 0, "ok Healthy"},
 		"paused":              {Status{Paused: operator}, nil, 1, "warn Paused"},
 		"paused and at fault": {Status{Paused: operator}, nil, 2, "bad Paused"},
@@ -182,6 +184,29 @@ func TestPageSaysEachCondition(t *testing.T) {
 	}
 	w.set(func(w *worker) { w.statusErr = errors.New("gone") })
 	s.fragment(t, "<code>brokerAway</code> <bdi>this replica&#39;s alone</bdi>")
+}
+
+// TestPageOrder: what needs a person comes first, then the queue, batches and requests; what nobody needs to act on is last.
+func TestPageOrder(t *testing.T) {
+	w := &worker{
+		status: Status{Healthy: true, DeadLetters: 1, Queue: Queue{Lanes: map[string]Lane{}}, Conditions: []health.Condition{
+			health.New(health.WaitingForQuota, "all calls are used up"), health.New(health.MayNotList, "no permission to list"),
+		}},
+		recent: Recent{
+			DeadLetters: []DeadLetterRow{{Sequence: 9, Advice: "It asks for approval again.", ResultRow: ResultRow{RequestID: "dead"}}},
+			Awaiting:    []ResultRow{{RequestID: "asks"}}, Requests: []ResultRow{{RequestID: "asked"}}, Batches: []Batch{{Name: "monday"}},
+		},
+	}
+	s := start(t, Config{}, w.sources(), nil)
+	_, page := s.get(t, "/")
+	at := 0
+	for _, next := range []string{"no permission to list", "For somebody to decide", "It asks for approval again.", "worker approvals", `id="h-queue"`, `id="h-batches"`, `id="h-requests"`, "Worth knowing", "all calls are used up"} {
+		i := strings.Index(page[at:], next)
+		if i < 0 {
+			t.Fatalf("no %q behind what comes before it: %s", next, page)
+		}
+		at += i
+	}
 }
 
 func TestManyViewersAreOneQuestion(t *testing.T) {

@@ -30,6 +30,9 @@ type Status struct {
 	Conditions []health.Condition `json:"conditions"`
 }
 
+// ToDecide is how much waits for somebody to decide.
+func (s Status) ToDecide() int { return s.DeadLetters + s.AwaitingApproval }
+
 // Kinds of a Pause.
 const (
 	KindOperator = "operator" // by hand: it ends by hand, or at Until
@@ -64,7 +67,7 @@ func (d DryRun) String() string {
 	if d.Live == 0 {
 		return "requests end without the call"
 	}
-	return fmt.Sprintf("live on %d of %d replicas; the rest takes nothing beside them", d.Live, d.Live+d.Replicas)
+	return fmt.Sprintf("%d of %d replicas call the API; the rest takes nothing beside them", d.Live, d.Live+d.Replicas)
 }
 
 // Queue is what waits: Pending not taken yet, InFlight taken and not decided.
@@ -162,7 +165,8 @@ type Batch struct {
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
 	Attempts  int
-	Stuck     string // why a replay would be refused; empty: it need not be
+	Advice    string // what a replay of it comes to, and what to do
+	Replay    bool   // a replay is what helps; else it is to be dropped in the end
 	ResultRow        // MachineID is empty if the request could not be read
 }
 

@@ -57,8 +57,11 @@ func (r Replica) State() string {
 
 // ModeText is a mode for people.
 func ModeText(mode string) string {
-	if mode == ModeDryRun {
+	switch mode {
+	case ModeDryRun:
 		return "dry run"
+	case ModeLive:
+		return "calls the API"
 	}
 	return mode
 }

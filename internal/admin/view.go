@@ -15,8 +15,9 @@ type view struct {
 	Warnings []string // what makes it anything but production
 	Banner   banner
 	Stop     []health.Condition // what the banner is about
-	Details  []health.Condition
-	Status   *Status // nil if it could not be read
+	Impair   []health.Condition // the others that need attention
+	Notes    []health.Condition // nobody needs to do anything about them
+	Status   *Status            // nil if it could not be read
 	Cards    []card
 	Lanes    []laneRow
 	Budget   []bar
@@ -46,7 +47,9 @@ func (p *page) gather(ctx context.Context) view {
 	} else {
 		status.Conditions = p.src.Conditions() // this replica's alone
 	}
-	v.Stop, v.Details = health.Stopping(status.Conditions)
+	var others []health.Condition
+	v.Stop, others = health.Stopping(status.Conditions)
+	v.Notes, v.Impair = health.Notes(others)
 	v.Banner = newBanner(status, err, len(v.Stop))
 	v.Cards = cards(v.Status)
 	recent, err := ask(ctx, p.limits.source, p.src.Recent)
@@ -121,9 +124,9 @@ func newBanner(s Status, err error, stop int) banner {
 	case err != nil:
 		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error()}
 	case s.Paused != nil && s.Paused.ByOperator() && stop <= 1:
-		return banner{Tone: "warn", Title: "Paused", Text: "An operator has paused the worker."}
+		return banner{Tone: "warn", Title: "Paused", Text: "No request is taken. Accepted actions are followed all the same."}
 	case s.Paused != nil && s.Paused.ByOperator():
-		return banner{Tone: "bad", Title: "Paused", Text: "An operator has paused the worker, and there is a fault besides."}
+		return banner{Tone: "bad", Title: "Paused", Text: "No request is taken, and there is a fault besides."}
 	case !s.Healthy && stop == 0:
 		return banner{Tone: "bad", Title: "Impaired", Text: "Requests are taken, and something holds some of them, or accepted actions, up."}
 	case !s.Healthy:
@@ -131,7 +134,13 @@ func newBanner(s Status, err error, stop int) banner {
 	case quota:
 		return banner{Tone: "warn", Title: "Waiting for quota", Text: "Requests are taken and carried out as the API's limits allow."}
 	}
-	return banner{Tone: "ok", Title: "Healthy", Text: "Requests are taken and carried out."}
+	title := "Healthy"
+	if n := s.ToDecide(); n == 1 {
+		title = "Healthy, 1 thing to decide"
+	} else if n > 1 {
+		title = "Healthy, " + number(n) + " things to decide"
+	}
+	return banner{Tone: "ok", Title: title, Text: "Requests are taken and carried out."}
 }
 
 type card struct{ Label, Value, Note string }

@@ -36,6 +36,7 @@ const (
 // Pause is an operator's order to stop consumption on every replica.
 type Pause struct {
 	Reason string     `json:"reason"`
+	By     string     `json:"by,omitempty"` // whoever paused, in words; absent: an older version does not say
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until"` // nil: until resumed
 }

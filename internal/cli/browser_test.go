@@ -30,7 +30,7 @@ func TestBrowser(t *testing.T) {
 
 	p.looksGood(t, "empty", "", "Healthy", "None in the last 24 hours.", "LAB: calls go to "+s.api.URL)
 	p.fill(t, ann, bob)
-	p.awaits(t, "INC-4698-1", "actionFailed", "waiting for approval", "OsPlatformNotSupported", "monday", "1 did not succeed")
+	p.awaits(t, "INC-4698-1", "actionFailed", "waiting for approval", "OsPlatformNotSupported", "monday", "1 did not succeed", "waiting to be called, ")
 	p.looksGood(t, "busy", "", "For somebody to decide", "worker deadletter replay --seq", "waiting for approval", "waiting to be called, ")
 	p.looksGood(t, "search", "?q=INC-4711", "Close the search")
 	p.looksGood(t, "request", "request?id=INC-4711-5", "waits for", "ann@contoso.com", "accepted as action", "result published: submitted")

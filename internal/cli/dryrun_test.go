@@ -36,7 +36,7 @@ func TestDryRunBesideLiveReplicas(t *testing.T) {
 		t.Errorf("/readyz: %v, %v", reasons, details)
 	}
 	for _, s := range []*system{live, dry} {
-		if page := fetchText(t, s, "/"); !strings.Contains(page, "live on 1 of 2 replicas") {
+		if page := fetchText(t, s, "/"); !strings.Contains(page, "1 of 2 replicas call the API") {
 			t.Error("the page does not name the mode")
 		}
 		if status := fetchText(t, s, "/status"); !strings.Contains(strings.Join(strings.Fields(status), ""), `"dryRun":{"replicas":1,"live":1}`) {

@@ -28,9 +28,10 @@ func TestStatusForPeople(t *testing.T) {
 		Conditions: []health.Condition{
 			{Code: "token", Message: "the client secret has expired: make a new one\x1b[2J", Remedy: "make one", Since: now.Add(-90 * time.Minute), Stops: true, Replicas: 2},
 			{Code: "settings", Message: "other", Remedy: "nothing needs to be done", Until: now},
+			{Code: "policy", Message: "line 3", Remedy: "correct it"},
 		},
 		Queue:  admin.Queue{Pending: 12, InFlight: 3, OldestSeconds: 3 * 24 * 3600},
-		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2,
+		Budget: []admin.Window{{Window: "minute", Limit: 100, Remaining: 7}}, Followed: 1, DeadLetters: 2, AwaitingApproval: 1, NotKept: 4,
 		Results: map[string]int{message.Failed: 1, message.Succeeded: 10}, Version: "v1.2.3",
 		System:   admin.System{API: "http://localhost:1", Lab: true, Account: "A", Broker: "nats://b", Streams: admin.Streams{Requests: "R", Results: "RR", DeadLetters: "RD", Orders: "RC"}},
 		Replicas: []admin.Replica{{Host: "one", Version: "v1.2.3", Mode: admin.ModeLive, Ready: true}, {ID: "ab12", Version: "v1.2.2", Mode: admin.ModeDryRun, Conditions: []string{"token"}}},
@@ -45,16 +46,21 @@ state         not taking requests
 why           token: the client secret has expired: make a
               new one\u{1b}[2J, for 1h30m, on 2 replicas
   do          make one
-also          settings: other, until ` + admin.Clock(now) + `
-  do          nothing needs to be done
+also          policy: line 3
+  do          correct it
+to decide     2 dead letters (worker deadletter list), 1
+              approval (worker approvals)
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action
-dead letters  2 (worker deadletter list)
+not kept      4 dead letters of messages that nobody vouches
+              for
 results       10 succeeded, 1 failed in 24 hours
+note          settings: other, until ` + admin.Clock(now) + `
+  do          nothing needs to be done
 api           http://localhost:1, account A
 streams       R, RR, RD, RC at nats://b
-replicas      one, v1.2.3, live, ready
+replicas      one, v1.2.3, calls the API, ready
               ab12, v1.2.2, dry run, takes no requests:
               token
 version       v1.2.3
@@ -115,32 +121,39 @@ func deadLetterOf(payload string, limit int) deadletter.Letter {
 	return deadletter.Letter{Seq: 3, Dead: message.ReadDeadLetter(h, body), Header: h, Data: body}
 }
 
+// TestHopelessReplays: what is rejected whatever happens.
 func TestHopelessReplays(t *testing.T) {
+	hopeless := func(l deadletter.Letter, n broker.Names, now time.Time) string {
+		if r := service.ReplayOf(n, l.Dead, l.Header, l.Data, now); r.Chance == service.ReplayRefused {
+			return r.Text
+		}
+		return ""
+	}
 	good := `{"machineId":"` + MachineOf(1) + `","comment":"c"`
 	ours := broker.Names{Stream: "REMEDIATION", Subject: "remediation.unrestrict", ResultsSubject: "remediation.results"}
 	for payload, want := range map[string]string{
 		good + `}`: "",
 		good + `,"expiresAt":"2999-01-01T00:00:00Z"}`: "",
-		good + `,"expiresAt":"2020-01-01T00:00:00Z"}`: "it expired at",
+		good + `,"expiresAt":"2020-01-01T00:00:00Z"}`: "has expired",
 		good + `,"replyTo":"remediation.results"}`:    "replyTo: is a subject of the worker itself",
-		`{`: "it would be rejected again: malformed",
+		`{`: "A replay is rejected: malformed",
 	} {
-		got := deadLetterOf(payload, 0).Hopeless(ours, time.Now())
+		got := hopeless(deadLetterOf(payload, 0), ours, time.Now())
 		if (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", payload, got, want)
 		}
 	}
 	for _, others := range []broker.Names{{Stream: "STAGING", Subject: ours.Subject}, {Stream: ours.Stream, Subject: "staging.unrestrict"}} {
-		if got := deadLetterOf(good+`}`, 0).Hopeless(others, time.Now()); !strings.Contains(got, "on remediation.unrestrict of stream REMEDIATION") {
+		if got := hopeless(deadLetterOf(good+`}`, 0), others, time.Now()); !strings.Contains(got, "on remediation.unrestrict of stream REMEDIATION") {
 			t.Errorf("another deployment's: %q", got)
 		}
 	}
 	conflict := deadLetterOf(good+`}`, 0)
 	conflict.Dead.Code = message.CodeIDConflict
-	if now, later := conflict.Hopeless(ours, time.Now()), conflict.Hopeless(ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
+	if now, later := hopeless(conflict, ours, time.Now()), hopeless(conflict, ours, time.Now().Add(8*24*time.Hour)); !strings.Contains(now, "another request has its id") || later != "" {
 		t.Errorf("a conflict: %q, and when the other is forgotten %q", now, later)
 	}
-	if got := deadLetterOf(good+`}`, 100).Hopeless(broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {
+	if got := hopeless(deadLetterOf(good+`}`, 100), broker.Names{}, time.Now()); !strings.Contains(got, "payload was left out") {
 		t.Errorf("truncated: %q", got)
 	}
 }
@@ -270,11 +283,11 @@ func TestReplayThatIsDone(t *testing.T) {
 	}
 	l := lettersOf(1)[0]
 	s.sim.ClearFaults()
-	if err := l.Replay(t.Context(), b); err != nil {
+	if err := l.Publish(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	lettersOf(0)
-	if err := l.Replay(t.Context(), b); err != nil || requestsPublished(t, b) != 3 {
+	if err := l.Publish(t.Context(), b); err != nil || requestsPublished(t, b) != 3 {
 		t.Errorf("again: %v, %d messages", err, requestsPublished(t, b))
 	}
 	for taken := 0; taken == 0; {

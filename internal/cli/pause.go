@@ -31,11 +31,12 @@ func (c *PauseCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	if err := replicas.Pause(ctx, broker.Pause{Reason: reason, Since: time.Now().UTC()}); err != nil {
+	by := session.NewOperator(conn, reason)
+	if err := replicas.Pause(ctx, broker.Pause{Reason: reason, By: by.Who(), Since: time.Now().UTC()}); err != nil {
 		return err
 	}
 	// Behind the act, unlike all others: whoever must stop everything is not kept from it.
-	if err := session.NewOperator(conn, reason).Record(ctx, ledger.ActPause, ledger.AuditRecord{}); err != nil {
+	if err := by.Record(ctx, ledger.ActPause, ledger.AuditRecord{}); err != nil {
 		fmt.Fprintf(env.Stderr, "worker: the pause is not in the audit trail: %s\n", session.Plain(err.Error()))
 	}
 	_, err = fmt.Fprintln(env.Stdout, "Paused: no replica takes another request. What is in hand is finished. `worker resume` ends it.")

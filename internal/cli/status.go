@@ -52,7 +52,7 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	}
 	var err error
 	field := func(name, colour, text string) {
-		if err == nil {
+		if err == nil && text != "" {
 			err = s.Field(name, colour, text)
 		}
 	}
@@ -61,32 +61,28 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 		field(name, session.Yellow, text)
 	}
 	field("state", colour, state)
-	for _, c := range status.Conditions {
-		name, colour := "why", ""
-		if !c.Stops {
-			name, colour = "also", session.Yellow
+	stop, others := health.Stopping(status.Conditions)
+	notes, impair := health.Notes(others)
+	conditions := func(name, colour string, all []health.Condition) {
+		for _, c := range all {
+			field(name, colour, session.Condition(c, now))
+			field("  do", "", c.Remedy)
 		}
-		field(name, colour, session.Condition(c, now))
-		field("  do", "", c.Remedy)
 	}
+	conditions("why", "", stop)
+	conditions("also", session.Yellow, impair)
+	field("to decide", session.Yellow, toDecide(status))
 	field("queue", "", queueText(status.Queue))
 	if text := lanesText(status.Queue); text != "" {
 		field("lanes", "", text)
 	}
-	if n := status.AwaitingApproval; n > 0 {
-		field("approval", session.Yellow, fmt.Sprintf("%s it (worker approvals)", session.Count(n, "request awaits", "requests await")))
-	}
 	field("budget", "", budgetText(status.Budget))
 	field("followed", "", session.Count(status.Followed, "action", "actions"))
-	letters, colour := "none", ""
-	if n := status.DeadLetters; n > 0 {
-		letters, colour = fmt.Sprintf("%d (worker deadletter list)", n), session.Yellow
-	}
 	if n := status.NotKept; n > 0 {
-		letters += fmt.Sprintf("; %d more, of messages that nobody vouches for, were not kept", n)
+		field("not kept", "", session.Count(n, "dead letter", "dead letters")+" of messages that nobody vouches for")
 	}
-	field("dead letters", colour, letters)
 	field("results", "", resultsText(status.Results, status.Counting))
+	conditions("note", "", notes)
 	field("api", "", status.System.Text())
 	field("streams", "", strings.TrimSuffix(status.System.Streams.Text()+" at "+status.System.Broker, " at "))
 	for i, r := range status.Replicas {
@@ -94,6 +90,18 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	}
 	field("version", "", status.Version)
 	return err
+}
+
+// toDecide is what waits for somebody to decide, and how; "": nothing does.
+func toDecide(status admin.Status) string {
+	var parts []string
+	if n := status.DeadLetters; n > 0 {
+		parts = append(parts, session.Count(n, "dead letter", "dead letters")+" (worker deadletter list)")
+	}
+	if n := status.AwaitingApproval; n > 0 {
+		parts = append(parts, session.Count(n, "approval", "approvals")+" (worker approvals)")
+	}
+	return strings.Join(parts, ", ")
 }
 
 func queueText(q admin.Queue) string {

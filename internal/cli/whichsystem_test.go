@@ -38,7 +38,7 @@ func TestWhichSystem(t *testing.T) {
 	words := strings.Join(strings.Fields(out), " ")
 	for _, want := range []string{
 		"LAB calls go to " + s.api.URL, "api " + s.api.URL + ", tenant " + tenant + ", account $G", "REMEDIATION_CONTROL at nats://",
-		"replicas older, v0.9.0, live, ready", host + ", " + version + ", dry run, ready",
+		"replicas older, v0.9.0, calls the API, ready", host + ", " + version + ", dry run, ready",
 	} {
 		if !strings.Contains(words, want) {
 			t.Errorf("no %q in %s", want, out)

@@ -69,6 +69,18 @@ func Stopping(all []Condition) (stop, impair []Condition) {
 	return stop, impair
 }
 
+// Notes are the conditions that nobody needs to do anything about, and the others.
+func Notes(all []Condition) (notes, others []Condition) {
+	for _, c := range all {
+		if Lookup(c.Code).Note {
+			notes = append(notes, c)
+		} else {
+			others = append(others, c)
+		}
+	}
+	return notes, others
+}
+
 // Has returns the condition with a code.
 func Has(all []Condition, code string) (Condition, bool) {
 	i := slices.IndexFunc(all, func(c Condition) bool { return c.Code == code })

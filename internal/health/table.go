@@ -6,6 +6,7 @@ import "slices"
 type Row struct {
 	Code   string
 	Stops  bool   // by default; a part may say otherwise of one condition
+	Note   bool   // nobody needs to do anything about it
 	Holds  Held   // what it holds up
 	Means  string // a sentence without its full stop
 	Remedy string // what to do
@@ -172,7 +173,7 @@ var table = []Row{
 		Ends:   "with `worker resume --orders`, within seconds",
 	},
 	{
-		Code: RateUnknown, Stops: true,
+		Code: RateUnknown, Stops: true, Note: true,
 		Means:  "A stream of the call budget was lost, somebody has taken calls out of it that count still (purged, deleted, or dropped by a limit of his), or calls were made without a limit: how many count in the API's window is not known, so none is made until they have aged out",
 		Remedy: "nothing needs to be done: it ends by itself, after a minute and a few seconds for the minute's window and 66 minutes for the hour's",
 		Ends:   "at the time that it says",
@@ -202,7 +203,7 @@ var table = []Row{
 		Ends:   "when the bucket can be followed again, tried every few seconds",
 	},
 	{
-		Code: Throttled, Stops: true,
+		Code: Throttled, Stops: true, Note: true,
 		Means:  "The API answered 429, and no replica calls before its `Retry-After` has passed. While that is more than a minute ahead nothing is taken, and `/readyz` is 503",
 		Remedy: "nothing needs to be done. If it is further ahead than the API's limits explain (they are a minute's and an hour's; a `Retry-After` that held a time instead of seconds lasts for decades), `worker resume --closure` lifts it",
 		Ends:   "at the time that it says, or with `worker resume --closure`",
@@ -244,13 +245,13 @@ var table = []Row{
 		Ends:   "with the first list that the API answers",
 	},
 	{
-		Code: WaitingForQuota, Holds: Calls,
+		Code: WaitingForQuota, Holds: Calls, Note: true,
 		Means:  "All calls that the API allows are used up, but for those that are left to look-ups; requests wait in the stream",
-		Remedy: "nothing needs to be done: it goes on at the time that it says, as `waitingForQuota.nextCallAt` of `worker status --json` does",
+		Remedy: "nothing: the next call is made at the time given",
 		Ends:   "with the next free call",
 	},
 	{
-		Code: LiveReplicas, Holds: Nothing,
+		Code: LiveReplicas, Holds: Nothing, Note: true,
 		Means:  "This replica is in dry run (`WORKER_DRY_RUN`) beside live ones, and takes nothing: a request that it took would end without its call",
 		Remedy: "nothing needs to be done, or stop one of the two kinds",
 		Ends:   "when no live replica is left",
@@ -280,7 +281,7 @@ var table = []Row{
 		Ends:   "with a broker that takes more",
 	},
 	{
-		Code: Settings, Holds: Nothing,
+		Code: Settings, Holds: Nothing, Note: true,
 		Means:  "A stream or the consumer is set up differently from what would be created",
 		Remedy: "nothing needs to be done if it is meant; else change it with the nats command",
 		Ends:   "when it is as it would be created",

@@ -24,32 +24,47 @@ func prefers(r *http.Request) time.Duration {
 	return 0
 }
 
-// await waits for a request's end; false: it has not come, or the intake is ending.
-func (s *Server) await(ctx context.Context, wait time.Duration, r message.Request) (status, bool) {
+// await waits for a request's end. It returns early where the intake is ending.
+func (s *Server) await(ctx context.Context, wait time.Duration, r message.Request) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	key := ledger.EntryKey(s.rules.Stream, r, time.Time{})
-	for tick := time.NewTicker(waitStep); ; {
+	tick := time.NewTicker(waitStep)
+	defer tick.Stop()
+	for {
 		select {
 		case <-tick.C:
 		case <-s.draining:
-			tick.Stop()
-			return status{}, false
+			return
 		case <-ctx.Done():
-			tick.Stop()
-			return status{}, false
+			return
 		}
 		conn := s.link.get()
 		if conn == nil {
 			continue
 		}
-		k, err := entry(ctx, conn, key)
-		if err != nil || !k.ended() {
-			continue
-		}
-		if st, err := s.tell(ctx, conn, r.ID, k); err == nil {
-			tick.Stop()
-			return st, true
+		if k, err := entry(ctx, conn, key); err == nil && k.ended() {
+			return
 		}
 	}
+}
+
+// reread is what has become of a request meanwhile; what can't be read now stands as it was.
+func (s *Server) reread(ctx context.Context, r message.Request, was status) status {
+	conn := s.link.get()
+	if conn == nil {
+		return was
+	}
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	k, err := s.find(ctx, conn, r)
+	if err != nil || k.nothing() {
+		return was
+	}
+	st, err := s.tell(ctx, conn, r.ID, k)
+	if err != nil {
+		return was
+	}
+	st.Duplicate = was.Duplicate
+	return st
 }

@@ -63,9 +63,9 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *clients.Client)
 	}
 	if wait := prefers(r); wait > 0 {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the request is whole; else its time would end the wait
-		if ended, ok := s.await(r.Context(), wait, a.req); ok {
-			ended.Duplicate = st.Duplicate
-			return write(w, http.StatusOK, ended)
+		s.await(r.Context(), wait, a.req)
+		if st = s.reread(r.Context(), a.req, st); st.Result != nil {
+			return write(w, http.StatusOK, st)
 		}
 	}
 	return s.accepted(w, r, st)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nkeys"
 
+	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/message"
 )
 
@@ -291,6 +292,21 @@ func TestPreferWait(t *testing.T) {
 	d = d.open(nil)
 	d.work()
 	if a := d.post(request("soon", 2), "Prefer", "wait=30"); a.status != 200 || a.Status != "Succeeded" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestPreferWaitTellsTheStateAfterIt: what comes back when the end has not come is how the request stands then, not before the wait.
+func TestPreferWaitTellsTheStateAfterIt(t *testing.T) {
+	d := newWorld(t).open(nil)
+	other := d.open(nil)
+	waited := make(chan answer)
+	go func() { waited <- d.post(request("slow", 1), "Prefer", "wait=30") }()
+	d.eventually("the message", func() bool { return len(d.stored()) == 1 })
+	d.workWith(defendersim.Lifecycle{Pending: time.Hour})
+	d.eventually("the acceptance", func() bool { return other.ask("GET", "/v1/requests/slow", "").Outcome == "submitted" })
+	d.stop() // ends the wait, as its time would
+	if a := <-waited; a.status != 202 || a.Status != "Running" || a.Outcome != "submitted" || a.Duplicate {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }

@@ -233,11 +233,16 @@ func (w *world) stored() (all []broker.Message) {
 	return all
 }
 
-// work starts a worker, and waits until it takes requests.
+// work starts a worker, whose actions end at once, and waits until it takes requests.
 func (w *world) work() {
 	w.t.Helper()
+	w.workWith(defendersim.Lifecycle{Pending: -1, InProgress: -1})
+}
+
+func (w *world) workWith(actions defendersim.Lifecycle) {
+	w.t.Helper()
 	w.sim = defendersim.New(defendersim.Config{
-		Limits: []defendersim.Limit{}, AllowUnknownMachines: true, Lifecycle: defendersim.Lifecycle{Pending: -1, InProgress: -1},
+		Limits: []defendersim.Limit{}, AllowUnknownMachines: true, Lifecycle: actions,
 	})
 	api := httptest.NewServer(w.sim)
 	all := map[string]string{"DEFENDER_API_URL": api.URL, "DEFENDER_AUTH": "token-file", "DEFENDER_TOKEN_FILE": w.file("api-token", w.sim.IssueToken(time.Hour))}

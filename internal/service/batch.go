@@ -22,7 +22,8 @@ type Batch struct {
 	Paused   bool                 `json:"paused"`  // a row was held back, and is not called until the batch is resumed
 	Outcomes map[string]int       `json:"outcomes"`
 	Lanes    map[message.Lane]int `json:"lanes"`
-	Failures []BatchFailure       `json:"failures"` // the first ones
+	Owners   map[string]int       `json:"owners,omitempty"` // rows by signer or client, as far as they have one
+	Failures []BatchFailure       `json:"failures"`         // the first ones
 	Queue    *Place               `json:"queue,omitempty"`
 	Latest   time.Time            `json:"latest"` // when something happened to a row last
 
@@ -92,7 +93,7 @@ func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Ba
 func (b *Batches) batch(name string) *Batch {
 	batch := b.of[name]
 	if batch == nil {
-		batch = &Batch{Name: name, Outcomes: map[string]int{}, Lanes: map[message.Lane]int{}, Failures: []BatchFailure{}, last: map[message.Lane]uint64{}}
+		batch = &Batch{Name: name, Outcomes: map[string]int{}, Lanes: map[message.Lane]int{}, Owners: map[string]int{}, Failures: []BatchFailure{}, last: map[message.Lane]uint64{}}
 		b.of[name] = batch
 	}
 	return batch
@@ -103,6 +104,7 @@ func (b *Batches) entry(e *ledger.Entry) {
 	b.rows[e.Source] = true
 	batch.Rows++
 	batch.Lanes[cmp.Or(e.Lane, message.LaneNormal)]++
+	batch.owned(cmp.Or(e.SignedBy, e.Client))
 	batch.happened(cmp.Or(e.DecidedAt, e.AcceptedAt, e.LastCall, e.ReceivedAt))
 	switch e.State {
 	case ledger.StateWaiting:
@@ -132,7 +134,14 @@ func (b *Batches) queued(name string, q Queued, known bool) {
 	batch.Rows++
 	batch.Waiting++
 	batch.Lanes[lane]++
+	batch.owned(q.Req.Owner()) // a signer's name the workers alone can tell
 	batch.happened(q.Time)
+}
+
+func (b *Batch) owned(owner string) {
+	if owner != "" {
+		b.Owners[owner]++
+	}
 }
 
 func (b *Batch) happened(at time.Time) {

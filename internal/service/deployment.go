@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -47,7 +48,7 @@ func Conditions(o broker.Overview) []health.Condition {
 }
 
 func pausedBy(p *broker.Pause) health.Condition {
-	c := health.New(health.Paused, "an operator has paused the worker: "+p.Reason)
+	c := health.New(health.Paused, cmp.Or(p.By, "an operator")+" has paused the worker: "+p.Reason)
 	c.Since = p.Since
 	if p.Until != nil {
 		c.Until = *p.Until

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/health"
@@ -106,15 +107,14 @@ func TestPlaceOfItsOwn(t *testing.T) {
 func TestPlaceInWords(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.Local)
 	for want, p := range map[string]Place{
-		"is expected to be called at 13:40 (13:55 at the latest)": {ExpectedAt: now.Add(100 * time.Minute), LatestAt: now.Add(115 * time.Minute), AsOf: now},
-		"is expected to be called at 12:00:42":                    {ExpectedAt: now.Add(42 * time.Second), LatestAt: now.Add(42 * time.Second), AsOf: now},
-		"is expected to be called at Nov 25 00:30":                {ExpectedAt: now.Add(12*time.Hour + 30*time.Minute), LatestAt: now.Add(12*time.Hour + 30*time.Minute), AsOf: now},
+		"is expected to be called at " + admin.Clock(now.Add(100*time.Minute)) + " (" + admin.Clock(now.Add(115*time.Minute)) + " at the latest)": {ExpectedAt: now.Add(100 * time.Minute), LatestAt: now.Add(115 * time.Minute), AsOf: now},
+		"is expected to be called at " + admin.Clock(now.Add(42*time.Second)):                                                                     {ExpectedAt: now.Add(42 * time.Second), LatestAt: now.Add(42 * time.Second), AsOf: now},
 		"is called now": {ExpectedAt: now, LatestAt: now, AsOf: now},
-		"waits for a fault of the system to end; `worker status` names it":                       {Unavailable: WaitSystemFault},
-		"waits for a fault or a busy machine of its own, and is not tried again before 12:01:00": {Unavailable: WaitOwn, NotBefore: now.Add(time.Minute)},
-		"is called as soon as a worker has a slot: there is no limit of calls":                   {Unavailable: WaitNoLimit},
+		"waits for a fault of the system to end; `worker status` names it":                                                   {Unavailable: WaitSystemFault},
+		"waits for a fault or a busy machine of its own, and is not tried again before " + admin.Clock(now.Add(time.Minute)): {Unavailable: WaitOwn, NotBefore: now.Add(time.Minute)},
+		"is called as soon as a worker has a slot: there is no limit of calls":                                               {Unavailable: WaitNoLimit},
 	} {
-		if got := p.When(now); got != want {
+		if got := p.When(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

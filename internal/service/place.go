@@ -3,6 +3,7 @@ package service
 import (
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/message"
 )
@@ -66,7 +67,7 @@ func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
 }
 
 // When says it in words that follow "the request".
-func (p Place) When(now time.Time) string {
+func (p Place) When() string {
 	switch p.Unavailable {
 	case "":
 	case WaitNoLimit:
@@ -80,18 +81,18 @@ func (p Place) When(now time.Time) string {
 	case WaitHeld:
 		return "waits, for its batch is paused"
 	case WaitOwn:
-		return "waits for a fault or a busy machine of its own, and is not tried again before " + clock(p.NotBefore, now)
+		return "waits for a fault or a busy machine of its own, and is not tried again before " + admin.Clock(p.NotBefore)
 	case WaitTaken:
 		return "waits no longer: it is taken"
 	default:
 		return "waits for a fault of the system to end; `worker status` names it"
 	}
-	text := "is expected to be called at " + clock(p.ExpectedAt, now)
+	text := "is expected to be called at " + admin.Clock(p.ExpectedAt)
 	if !p.ExpectedAt.After(p.AsOf) {
 		text = "is called now"
 	}
-	if latest := clock(p.LatestAt, now); p.LatestAt.Sub(p.ExpectedAt) >= time.Second {
-		text += " (" + latest + " at the latest)"
+	if p.LatestAt.Sub(p.ExpectedAt) >= time.Second {
+		text += " (" + admin.Clock(p.LatestAt) + " at the latest)"
 	}
 	return text
 }
@@ -100,17 +101,5 @@ func upTo(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return " until " + clock(t, time.Now())
-}
-
-// clock is a time of day, with the date if that is another one, to the second while it is near.
-func clock(t, now time.Time) string {
-	t, now = t.Local(), now.Local()
-	switch {
-	case t.Sub(now).Abs() < time.Hour:
-		return t.Format(time.TimeOnly)
-	case t.YearDay() == now.YearDay() && t.Year() == now.Year():
-		return t.Format("15:04")
-	}
-	return t.Format("Jan 2 15:04")
+	return " until " + admin.Clock(t)
 }

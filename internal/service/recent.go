@@ -42,7 +42,8 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 	for _, m := range msgs {
 		h := m.Header
 		d := message.ReadDeadLetter(h, m.Data)
-		row := admin.DeadLetterRow{Sequence: m.Sequence, Attempts: d.Attempts, Stuck: Stuck(b.Names(), d, h, m.Data, time.Now())}
+		replay := ReplayOf(b.Names(), d, h, m.Data, time.Now())
+		row := admin.DeadLetterRow{Sequence: m.Sequence, Attempts: d.Attempts, Advice: replay.Text, Replay: replay.Chance == ReplayHelps}
 		row.ResultRow = admin.ResultRow{RequestID: d.RequestID, Run: d.Run, SignedBy: d.SignedBy, Code: d.Code, Message: d.Message, Time: m.Time}
 		if r, claimed, ok := Asked(d, h, m.Data, b.Names().Stream); ok {
 			row.MachineID, row.RequestedBy, row.Ticket, row.ClaimedID = r.MachineID, r.RequestedBy, r.Ticket, claimed
@@ -50,29 +51,6 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 		rows = append(rows, row)
 	}
 	return rows, nil
-}
-
-// Stuck is why a replay of a dead letter would be rejected whatever happens; "": it need not be. Signatures and policy are the
-// worker's to judge, which knows the signers of today.
-func Stuck(n broker.Names, d message.DeadLetter, h message.Header, data []byte, now time.Time) string {
-	original, _, _, err := message.OriginalDelivery(h, data)
-	switch {
-	case err != nil:
-		return err.Error()
-	case original.Stream != n.Stream || !n.Takes(original.Subject):
-		return "it is of a request on " + original.Subject + " of stream " + original.Stream + ": replay it there"
-	}
-	if d.Code == message.CodeIDConflict && now.Sub(d.Time) < message.MaxSignFor {
-		return "another request has its id; publish the request under an id of its own"
-	}
-	r, invalid := message.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
-	switch {
-	case invalid != nil:
-		return "it would be rejected again: " + invalid.Error() + "; publish a corrected request"
-	case !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt):
-		return "it expired at " + admin.Clock(r.ExpiresAt) + "; publish the request anew"
-	}
-	return ""
 }
 
 // WhyEnded is the error of a result; of an action that ended otherwise than it should, what the API says of it, which has

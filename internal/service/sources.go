@@ -141,7 +141,7 @@ func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, err
 		row := k.Row()
 		if err == nil && k.sequence > 0 && row.Message == "" && len(all)-n <= shown { // each is a question to the broker
 			if p, waits, err := line.Of(ctx, b, k.lane, k.sequence); err == nil && waits {
-				row.Message = "it " + p.Own(k.entry, line.AsOf()).When(time.Now())
+				row.Message = "it " + p.Own(k.entry, line.AsOf()).When()
 			}
 		}
 		rows = append(rows, row)

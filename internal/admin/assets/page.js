@@ -28,7 +28,7 @@
       const answer = await fetch("fragment", { signal: AbortSignal.timeout(10000) });
       if (!answer.ok) throw new Error(answer.status);
       show(await answer.text());
-      say("live", "Live");
+      say("live", "Connected");
     } catch {
       say("lost", "Connection lost at " + new Date().toISOString().slice(11, 19) + " UTC, trying again");
     } finally {

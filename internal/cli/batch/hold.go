@@ -25,7 +25,7 @@ type ResumeCmd struct {
 
 // Run holds the batch back.
 func (c *PauseCmd) Run(ctx context.Context, env *session.Env) error {
-	return give(ctx, env, c.By, message.VerbPause, c.Name, "is held back: its rows that were not called wait, later ones too. `worker batch resume` lets them go on.")
+	return give(ctx, env, c.By, message.VerbPause, c.Name, "is paused: its rows that were not called wait, later ones too. `worker batch resume` lets them go on.")
 }
 
 // Run lets the batch go on.

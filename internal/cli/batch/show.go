@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
-	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
@@ -33,7 +34,7 @@ func (c *ListCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	t := session.NewTable("BATCH", "ROWS", "WAITING", "OUTCOMES", "LAST CALL", "LATEST")
+	t := session.NewTable("BATCH", "ROWS", "WAITING", "OUTCOMES", "EXPECTED END", "CHANGED", "WHOSE")
 	for _, b := range all {
 		if c.JSON {
 			if err := session.WriteJSONLine(env.Stdout, b); err != nil {
@@ -41,7 +42,7 @@ func (c *ListCmd) Run(ctx context.Context, env *session.Env) error {
 			}
 			continue
 		}
-		t.Row(b.Name, fmt.Sprint(b.Rows), fmt.Sprint(b.Waiting), outcomes(b), lastCall(b), admin.Clock(b.Latest))
+		t.Row(b.Name, fmt.Sprint(b.Rows), fmt.Sprint(b.Waiting), outcomes(b), lastCall(b), admin.Clock(b.Latest), whose(b))
 	}
 	switch {
 	case c.JSON:
@@ -106,9 +107,12 @@ func write(s session.Screen, b *service.Batch) error {
 	field := func(name, text string) { err = cmp.Or(err, s.Field(name, "", text)) }
 	field("batch", b.Name)
 	field("rows", fmt.Sprintf("%d (%s)", b.Rows, lanes(b)))
+	if text := whose(b); text != "" {
+		field("whose", text)
+	}
 	waiting := fmt.Sprint(b.Waiting)
 	if b.Queue != nil {
-		waiting += "; the last one " + b.Queue.When(time.Now())
+		waiting += "; the last one " + b.Queue.When()
 	}
 	field("waiting", waiting)
 	if b.Calling > 0 {
@@ -138,6 +142,15 @@ func lanes(b *service.Batch) string {
 		if n := b.Lanes[l]; n > 0 {
 			said = append(said, fmt.Sprintf("%s %d", l, n))
 		}
+	}
+	return strings.Join(said, ", ")
+}
+
+// whose is whose rows it has: several may use one name.
+func whose(b *service.Batch) string {
+	var said []string
+	for _, owner := range slices.Sorted(maps.Keys(b.Owners)) {
+		said = append(said, fmt.Sprintf("%s %d", owner, b.Owners[owner]))
 	}
 	return strings.Join(said, ", ")
 }

@@ -24,7 +24,8 @@ type Letter struct {
 	Header message.Header // as it is kept
 	Data   []byte
 
-	stuck string // why a replay would be rejected whatever happens; "": it need not be
+	Claimed string         // the id that its message bore without a claim on it
+	Replay  service.Replay // what a replay of it comes to
 }
 
 // Run lists dead letters.
@@ -52,11 +53,15 @@ func (c *ListCmd) Run(ctx context.Context, env *session.Env) error {
 	}
 	t := session.NewTable("SEQ", "TIME", "REQUEST", "RUN", "MACHINE", "CODE", "MESSAGE")
 	for _, l := range letters {
-		r, claimed, _ := service.Asked(l.Dead, l.Header, l.Data, conn.Names().Stream)
-		t.Row(strconv.FormatUint(l.Seq, 10), admin.Clock(l.Dead.Time), session.Claiming(l.Dead.RequestID, claimed),
+		r, _, _ := service.Asked(l.Dead, l.Header, l.Data, conn.Names().Stream)
+		t.Row(strconv.FormatUint(l.Seq, 10), admin.Clock(l.Dead.Time), session.Claiming(l.Dead.RequestID, l.Claimed),
 			strconv.Itoa(l.Dead.Run), r.MachineID, l.Dead.Code, l.Dead.Message)
 	}
-	return t.Fit(env.Stdout)
+	if err := t.Fit(env.Stdout); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.Stdout, "\n"+strings.Join(advice(letters), "\n"))
+	return err
 }
 
 // Run shows dead letters in full.
@@ -67,7 +72,7 @@ func (c *ShowCmd) Run(ctx context.Context, env *session.Env) error {
 			v.Headers = l.shownHeaders()
 			return session.WriteJSONLine(env.Stdout, v)
 		}
-		return l.Show(conn.Names(), env.Stdout)
+		return l.Show(env.Stdout)
 	})
 }
 
@@ -77,19 +82,25 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 	var by *session.Operator
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what, hopeful := "", 0
+		var fail []Letter
 		for _, l := range letters {
-			if l.stuck == "" {
+			switch l.Replay.Chance {
+			case service.ReplayFails:
+				fail = append(fail, l)
+				fallthrough
+			case service.ReplayHelps:
 				hopeful++
 			}
 		}
 		if left := len(letters) - hopeful; left > 0 {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
-		return say.Confirm(ctx, c.Yes || hopeful == 0, "Replaying "+session.Count(hopeful, "dead letter", "dead letters")+what+".", len(letters))
+		what = "Replaying " + session.Count(hopeful, "dead letter", "dead letters") + what + "."
+		return say.Confirm(ctx, c.Yes || hopeful == 0, strings.Join(append([]string{what}, advice(fail)...), "\n"), len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
-		if l.stuck != "" {
-			return say.report(l, l.stuck)
+		if l.Replay.Chance == service.ReplayRefused {
+			return say.report(l, l.Replay.Text)
 		}
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
@@ -97,7 +108,7 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 		if err := recordLetter(ctx, by, ledger.ActReplay, l); err != nil {
 			return err // the next would fare no better
 		}
-		if err := l.Replay(ctx, conn); err != nil {
+		if err := l.Publish(ctx, conn); err != nil {
 			return say.report(l, err.Error())
 		}
 		return say.report(l, "")
@@ -105,10 +116,11 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 	return say.status(err)
 }
 
-// Replay publishes a dead letter's request again, on its own lane, which its signature covers. If the broker drops the replay as a duplicate, it need not be queued: its
-// message id is fixed, and anybody who may publish can have used it. So it is published once more under an id that nobody
-// can guess. A superfluous replay does no harm, because a dead letter opens one run.
-func (l Letter) Replay(ctx context.Context, conn *broker.Broker) error {
+// Publish replays a dead letter: it publishes its request again, on its own lane, which its signature covers. If the broker
+// drops the replay as a duplicate, it need not be queued: its message id is fixed, and anybody who may publish can have used it.
+// So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead letter opens
+// one run.
+func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 	header, lane := message.ReplayHeader(l.Seq, l.Header), message.LaneOf(conn.Names().Subject, l.Dead.Delivery.Subject)
 	stored, err := conn.Publish(ctx, lane, header, l.Data)
 	if err != nil || !stored.Duplicate {
@@ -147,6 +159,29 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	return say.status(err)
 }
 
+// advice is what a replay of dead letters comes to, each text once with the sequences of some of those it is said of.
+func advice(letters []Letter) (lines []string) {
+	const named = 5
+	seqs := map[string][]string{}
+	var texts []string
+	for _, l := range letters {
+		text := l.Replay.Text
+		if seqs[text] == nil {
+			texts = append(texts, text)
+		}
+		seqs[text] = append(seqs[text], strconv.FormatUint(l.Seq, 10))
+	}
+	for _, text := range texts {
+		all := seqs[text]
+		of := strings.Join(all[:min(len(all), named)], ", ")
+		if more := len(all) - named; more > 0 {
+			of += fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, of+": "+session.Plain(text))
+	}
+	return lines
+}
+
 // owner is the signer or client whose request it is, "" if it is nobody's.
 func (l Letter) owner() string {
 	return cmp.Or(l.Dead.SignedBy, l.Header.Get(message.HeaderClient))
@@ -163,17 +198,13 @@ func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bo
 			return nil, err
 		}
 		l := Letter{Seq: m.Sequence, Dead: message.ReadDeadLetter(m.Header, m.Data), Header: m.Header, Data: m.Data}
+		_, l.Claimed, _ = service.Asked(l.Dead, l.Header, l.Data, conn.Names().Stream)
 		if means(l) {
-			l.stuck = l.Hopeless(conn.Names(), time.Now())
+			l.Replay = service.ReplayOf(conn.Names(), l.Dead, l.Header, l.Data, time.Now())
 			letters = append(letters, l)
 		}
 	}
 	return letters, nil
-}
-
-// Hopeless is why a replay would be rejected whatever happens, "" if it need not be.
-func (l Letter) Hopeless(n broker.Names, now time.Time) string {
-	return service.Stuck(n, l.Dead, l.Header, l.Data, now)
 }
 
 // Cmd is `worker deadletter`.

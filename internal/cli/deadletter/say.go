@@ -52,20 +52,12 @@ func (s *Reporter) report(l Letter, why string) error {
 	}
 	what := s.Done
 	if why != "" {
-		what = "not " + s.Done + ": " + session.Plain(why)
+		what = "not " + s.Done + ". " + session.Plain(why)
 	} else if s.Done == "replayed" {
 		what += fmt.Sprintf(", as run %d", l.Dead.Run+1)
 	}
 	_, err := fmt.Fprintf(s.Env.Stdout, "%d  %s  %s\n", l.Seq, session.Plain(l.Dead.RequestID), what)
 	return err
-}
-
-// Advice is what can be done about a dead letter.
-func (l Letter) Advice() string {
-	if l.stuck != "" {
-		return "it can't be replayed: " + l.stuck
-	}
-	return "worker deadletter replay publishes it again, to be judged anew"
 }
 
 // status is err, else exit status 1 if something was not done.

@@ -17,7 +17,7 @@ import (
 // everything given. At least one thing is given, so that all are meant only
 // where --all says it.
 type Selection struct {
-	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids."`
+	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids; an id that a rejected message claimed means that one."`
 	All      bool     `help:"All dead letters."`
 	Code     string   `placeholder:"CODE" help:"All dead letters with this error code."`
 	Seq      uint64   `placeholder:"SEQ" help:"The dead letter with this sequence in the dead-letter stream: distinguishes several with one id."`
@@ -38,7 +38,7 @@ func (s Selection) Validate() error {
 
 // Means reports whether the dead letter is selected.
 func (s Selection) Means(l Letter) bool {
-	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.Dead.RequestID)) &&
+	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.Dead.RequestID) || slices.Contains(s.IDs, l.Claimed)) &&
 		(s.Code == "" || l.Dead.Code == s.Code) && (s.Seq == 0 || l.Seq == s.Seq) && (s.SignedBy == "" || l.owner() == s.SignedBy)
 }
 
@@ -46,7 +46,7 @@ func (s Selection) Means(l Letter) bool {
 func (s Selection) Unknown(letters []Letter) error {
 	var names []string
 	for _, id := range s.IDs {
-		if !slices.ContainsFunc(letters, func(l Letter) bool { return l.Dead.RequestID == id }) {
+		if !slices.ContainsFunc(letters, func(l Letter) bool { return l.Dead.RequestID == id || l.Claimed == id }) {
 			names = append(names, session.Plain(id))
 		}
 	}
@@ -63,12 +63,23 @@ func (s Selection) Unknown(letters []Letter) error {
 	return fmt.Errorf("no such dead letter%s: %s (worker deadletter list shows those there are)", of, strings.Join(names, ", "))
 }
 
+// own leaves out what only claims an id that another dead letter has: a forged message must not keep anybody from his own.
+func (s Selection) own(letters []Letter) []Letter {
+	has := map[string]bool{}
+	for _, l := range letters {
+		has[l.Dead.RequestID] = true
+	}
+	return slices.DeleteFunc(letters, func(l Letter) bool {
+		return len(s.IDs) > 0 && !slices.Contains(s.IDs, l.Dead.RequestID) && has[l.Claimed]
+	})
+}
+
 // Ambiguous refuses an id of several dead letters: one may be of another message, or out of date.
 func (s Selection) Ambiguous(letters []Letter) error {
 	for _, id := range s.IDs {
 		var seqs []string
 		for _, l := range letters {
-			if l.Dead.RequestID == id {
+			if l.Dead.RequestID == id || l.Claimed == id {
 				seqs = append(seqs, strconv.FormatUint(l.Seq, 10))
 			}
 		}
@@ -92,7 +103,11 @@ func (s Selection) each(ctx context.Context, env *session.Env, before func(*brok
 		return err
 	}
 	unknown := s.Unknown(letters)
+	if len(letters) == 0 && unknown != nil {
+		return unknown
+	}
 	if before != nil {
+		letters = s.own(letters)
 		if err := s.Ambiguous(letters); err != nil {
 			return err
 		}

@@ -49,8 +49,8 @@ func (l Letter) View(n broker.Names) LetterView {
 		Attempts: l.Dead.Attempts, Time: l.Dead.Time, Subject: l.Dead.Delivery.Subject, Truncated: l.truncated(),
 		Source: l.Header.Get(message.HeaderDeadStream) + ":" + l.Header.Get(message.HeaderDeadSequence),
 	}
-	r, claimed, _ := service.Asked(l.Dead, l.Header, l.Data, n.Stream)
-	v.MachineID, v.ClaimedID = r.MachineID, claimed
+	r, _, _ := service.Asked(l.Dead, l.Header, l.Data, n.Stream)
+	v.MachineID, v.ClaimedID = r.MachineID, l.Claimed
 	if !v.Truncated {
 		v.PayloadEncoding, v.Payload = PayloadJSON(l.Data)
 	}
@@ -88,16 +88,15 @@ func (l Letter) shownHeaders() map[string][]string {
 }
 
 // Show writes a dead letter for people: what it says of itself, the other headers, and the payload.
-func (l Letter) Show(n broker.Names, out io.Writer) error {
+func (l Letter) Show(out io.Writer) error {
 	var b strings.Builder
 	of := ""
 	if owner := l.owner(); owner != "" {
 		of = " of " + session.Plain(owner)
 	}
-	_, claimed, _ := service.Asked(l.Dead, l.Header, l.Data, n.Stream)
-	fmt.Fprintf(&b, "Dead letter %d: request %s%s, run %d, %s after %s\n", l.Seq, session.Plain(session.Claiming(l.Dead.RequestID, claimed)), of, l.Dead.Run,
+	fmt.Fprintf(&b, "Dead letter %d: request %s%s, run %d, %s after %s\n", l.Seq, session.Plain(session.Claiming(l.Dead.RequestID, l.Claimed)), of, l.Dead.Run,
 		session.Plain(l.Dead.Code), session.Count(l.Dead.Attempts, "call", "calls"))
-	fmt.Fprintf(&b, "%s  %s\n\n", admin.Clock(l.Dead.Time), session.Plain(l.Dead.Message))
+	fmt.Fprintf(&b, "%s  %s\n%s\n\n", admin.Clock(l.Dead.Time), session.Plain(l.Dead.Message), session.Plain(l.Replay.Text))
 	headers := l.shownHeaders()
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		for _, value := range headers[name] {

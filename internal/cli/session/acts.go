@@ -32,6 +32,19 @@ func NewOperator(conn *broker.Broker, reason string) *Operator {
 	return o
 }
 
+// Who is whoever acts, in words.
+func (o *Operator) Who() string {
+	return ByWhom(ledger.AuditRecord{By: o.by, ByClaimed: o.claimed})
+}
+
+// ByWhom is whoever a record names, in words.
+func ByWhom(r ledger.AuditRecord) string {
+	if r.ByClaimed {
+		return r.By + " (as that machine says)"
+	}
+	return r.By
+}
+
 // localUser is USER@HOST.
 func localUser() string {
 	name := ""

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
@@ -51,7 +52,7 @@ func (s *Submission) sayWhen(ctx context.Context) {
 	if s.Bulk.Single == "" {
 		what = "The last one "
 	}
-	fmt.Fprintln(s.env.Stdout, what+last.When(time.Now())+".")
+	fmt.Fprintln(s.env.Stdout, what+last.When()+".")
 	s.warnExpiring(l, last)
 }
 
@@ -101,9 +102,9 @@ func (q *whenNote) note(ctx context.Context, now Progress) string {
 	case len(o.Replicas) == 0:
 		q.text = service.NoWorker
 	case last.Unavailable != "":
-		q.text = "the last one " + last.When(time.Now())
+		q.text = "the last one " + last.When()
 	case time.Until(last.ExpectedAt) > time.Minute:
-		q.text = "last call at about " + last.ExpectedAt.Local().Format("Jan 2 15:04")
+		q.text = "last call at " + admin.Clock(last.ExpectedAt)
 	}
 	return q.text
 }

@@ -67,7 +67,7 @@ func (s *History) events() []event {
 		}
 	}
 	for _, l := range s.letters {
-		add(l.Dead.Time, l.Dead.Run, "deadLetter", "became dead letter %d (%s); %s", l.Seq, l.Dead.Code, l.Advice())
+		add(l.Dead.Time, l.Dead.Run, "deadLetter", "became dead letter %d (%s). %s", l.Seq, l.Dead.Code, l.Replay.Text)
 	}
 	for _, r := range s.acts {
 		switch r.Act {
@@ -107,10 +107,7 @@ func codeOf(r ledger.AuditRecord) string {
 
 // whoAndWhy is who did something, and why if he said so.
 func whoAndWhy(r ledger.AuditRecord) string {
-	text := r.By
-	if r.ByClaimed {
-		text += " (as that machine says)"
-	}
+	text := session.ByWhom(r)
 	if r.Reason != "" {
 		text += ": " + r.Reason
 	}
@@ -135,6 +132,7 @@ func Because(f *message.Failure) string {
 // historyView is the same in JSON.
 type historyView struct {
 	RequestID string                  `json:"requestId"`
+	ClaimedID string                  `json:"claimedId,omitempty"` // where the message had no claim on the id it bears
 	SignedBy  string                  `json:"signedBy,omitempty"`
 	Client    string                  `json:"client,omitempty"`
 	State     string                  `json:"state"`
@@ -154,7 +152,7 @@ type historyView struct {
 
 func (s *History) view(n broker.Names) historyView {
 	v := historyView{
-		RequestID: s.id, SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.about().MachineID, WaitsFor: append([]string{}, s.waits...),
+		RequestID: s.id, ClaimedID: s.claimed(), SignedBy: s.signedBy, Client: s.client, State: s.state(), MachineID: s.about().MachineID, WaitsFor: append([]string{}, s.waits...),
 		Queue: s.place, Events: s.events(), Letters: []deadletter.LetterView{},
 	}
 	if e := s.Entry; e != nil {
@@ -193,13 +191,14 @@ func (s *History) Story() (story admin.Story) {
 	}
 	fact("note", false, s.notes...)
 	fact(admin.FactRequest, false, s.id)
+	fact("claimed id", false, s.claimed())
 	fact("signed by", false, s.signedBy)
 	fact("client", false, s.client)
 	about := s.about()
 	fact("machine", false, cmp.Or(about.MachineID, "not readable"))
 	fact("ticket", false, about.Ticket)
-	fact("asked by", false, about.RequestedBy)
-	fact("comment", false, about.Comment)
+	fact("requested by", false, about.RequestedBy)
+	fact("comment", false, cmp.Or(about.Comment, s.comment))
 	fact("state", false, s.stateText())
 	if len(s.waits) > 0 {
 		fact("waits for", true, s.waits...)
@@ -210,6 +209,26 @@ func (s *History) Story() (story admin.Story) {
 		story.Events = append(story.Events, admin.Event{Time: e.Time, Run: e.Run, Text: e.Text})
 	}
 	return story
+}
+
+// claimed is the id that its message bore without a claim on it.
+func (s *History) claimed() string {
+	for _, l := range s.letters {
+		if l.Claimed != "" {
+			return l.Claimed
+		}
+	}
+	for _, t := range s.results {
+		if t.result.RequestID == s.id && t.result.ClaimedID != "" {
+			return t.result.ClaimedID
+		}
+	}
+	for _, q := range s.Queued {
+		if claimed := q.AsResult().ClaimedID; claimed != "" {
+			return claimed
+		}
+	}
+	return ""
 }
 
 // about is what the request says, as far as that is still known.

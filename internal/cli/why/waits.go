@@ -106,7 +106,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	e := s.Entry
 	switch s.standing() {
 	case queued:
-		waits = []string{"being taken" + s.turn(now)}
+		waits = []string{"being taken" + s.turn()}
 	case accepted:
 		waits = append([]string{"the end of action " + e.ActionID}, ownCause(e)...)
 	case decided:
@@ -126,14 +126,14 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 }
 
 // turn is its place in the queue in words, where it has one.
-func (s *History) turn(now time.Time) string {
+func (s *History) turn() string {
 	p := s.place
 	if p == nil || p.Unavailable == service.WaitTaken {
 		return ""
 	}
 	text := fmt.Sprintf(": %s before it, lane %s", session.Count(p.Ahead, "call comes", "calls come"), p.Lane)
 	if p.Unavailable == "" {
-		text += "; it " + p.When(now)
+		text += "; it " + p.When()
 	}
 	return text
 }
@@ -152,7 +152,7 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 			waits = append(waits, health.StillUnclear+": its calls, or the looks for them, have had no clear answer more than once")
 		}
 	case taken && len(ownCause(e)) == 0:
-		waits = []string{"its next attempt" + s.turn(now)}
+		waits = []string{"its next attempt" + s.turn()}
 	}
 	if e.NotBefore.After(now) {
 		waits = append(waits, "its time: not tried again before "+admin.Clock(e.NotBefore))

@@ -2,6 +2,7 @@
 package why
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,6 +34,7 @@ type History struct {
 	results []publishedResult
 	letters []deadletter.Letter
 	acts    []ledger.AuditRecord // of operators, on its dead letters
+	comment string               // as the audit trail has it; the ledger forgets it at the end
 	notes   []string             // what was found out on the way
 	waits   []string             // what it waits for; nil: for nothing
 	holder  string               // whose call its machine waits for; "": nobody's
@@ -144,17 +146,21 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	s.Gone = len(s.Queued) == 0
 	all := s.byOwner()
 	for _, of := range all {
-		if err := of.readActs(ctx, conn); err != nil {
+		if err := of.readTrail(ctx, conn); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
 }
 
-// readActs reads in the audit trail what was done to its dead letters, from when it could have had one: the trail is long.
-func (s *History) readActs(ctx context.Context, conn *broker.Broker) error {
-	since, had := s.firstLetter()
-	if !had {
+// readTrail reads in the audit trail what was done to its dead letters, and of a request that has ended its comment. It begins
+// where that can first be, and ends with the comment where there was no dead letter: the trail is long.
+func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
+	since, letters := s.firstLetter()
+	if !letters {
+		since = s.endedAt()
+	}
+	if since.IsZero() {
 		return nil
 	}
 	stream, err := conn.OpenAuditTrail(ctx)
@@ -166,11 +172,30 @@ func (s *History) readActs(ctx context.Context, conn *broker.Broker) error {
 	}
 	return stream.Each(ctx, since.Add(-time.Minute), func(m trail.Message) error {
 		var r ledger.AuditRecord
-		if json.Unmarshal(m.Data, &r) == nil && r.Kind == ledger.AuditOperated && r.RequestID == s.id && r.SignedBy == s.signedBy && r.Client == s.client {
+		if json.Unmarshal(m.Data, &r) != nil || r.RequestID != s.id || r.SignedBy != s.signedBy || r.Client != s.client {
+			return nil
+		}
+		s.comment = cmp.Or(r.Comment, s.comment)
+		if r.Kind == ledger.AuditOperated {
 			s.acts = append(s.acts, r)
+		}
+		if !letters && s.comment != "" {
+			return broker.Enough()
 		}
 		return nil
 	})
+}
+
+// endedAt is when it ended, as far as that is known; zero: it has not.
+func (s *History) endedAt() time.Time {
+	if e := s.Entry; e != nil {
+		if e.State == ledger.StateFinal && e.Published {
+			return e.DecidedAt
+		}
+		return time.Time{}
+	}
+	t, _ := s.ended()
+	return t.at
 }
 
 // firstLetter is when its first run ended that had a dead letter, as far as that is still known.
