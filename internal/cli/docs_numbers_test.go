@@ -21,7 +21,7 @@ func TestDocsNumbers(t *testing.T) {
 		{"remediation/ambiguous.go", "longStreak", "3", "ARCHITECTURE.md", "three in a row for different machines trip the breaker"},
 		{"remediation/guard.go", "guardGood", "15 * time.Second", "docs/policy.md", "a replica begins within 15 s of it"},
 		{"remediation/guard.go", "gatherCalls", "20", "docs/policy.md", "until 20 calls are free, a minute at most"},
-		{"remediation/track.go", "quotaShare", "0.03", "README.md", "following takes at most 3 %"},
+		{"remediation/track.go", "quotaShare", "0.03", "README.md", "looking up accepted actions takes at most 3 %"},
 		{"remediation/track.go", "letGoAfter", "3", "ARCHITECTURE.md", "lets go after three failed rounds"},
 		{"remediation/decide_approval.go", "approvalSoon", "15 * time.Second", "docs/approvals.md", "looked at again after 15 s"},
 		{"remediation/orders.go", "orderFresh", "5 * time.Second", "docs/runbook.md", "holds back what was not called, within 5 s"},

@@ -58,6 +58,24 @@ Secrets have no flag, since other people on the machine can read a command line.
 named by the variable that ends in ` + "`_FILE`" + `; setting both is a mistake.
 `
 
+// referenceSignIn is about variables of the Azure SDK, which the program reads without declaring them.
+const referenceSignIn = `
+### Signing in at Entra ID
+
+| ` + "`DEFENDER_AUTH`" + ` | needs | reads too |
+|---|---|---|
+| ` + "`client-secret`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, and `AZURE_CLIENT_SECRET` or `AZURE_CLIENT_SECRET_FILE`" + ` | |
+| ` + "`client-certificate`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH`" + ` | ` + "`AZURE_CLIENT_CERTIFICATE_PASSWORD`, or that with `_FILE`; `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN`" + ` |
+| ` + "`workload-identity`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`" + `; on AKS its webhook sets them | |
+| ` + "`managed-identity`" + ` | a machine in Azure that has one | ` + "`AZURE_CLIENT_ID`" + `, of one that is assigned by a user |
+| ` + "`azure-cli`" + ` | ` + "`az login`" + ` | ` + "`AZURE_TENANT_ID`" + ` |
+| ` + "`device-code`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`" + `, and a person | |
+| ` + "`token-file`" + ` | ` + "`DEFENDER_TOKEN_FILE`" + `, which something else renews | |
+| ` + "`default`" + ` | those of the secret or the certificate; without them what the Azure SDK finds | ` + "`AZURE_TOKEN_CREDENTIALS`" + `, which of its ways it tries |
+
+` + "`AZURE_AUTHORITY_HOST`" + ` goes before the authority of ` + "`DEFENDER_CLOUD`" + `.
+`
+
 // referenceTraces is about variables of OpenTelemetry's SDK, which the program does not declare.
 const referenceTraces = `
 ## Traces
@@ -85,6 +103,9 @@ func reference() string {
 	group := ""
 	for _, s := range config.NewTable().Settings {
 		if s.Group != group {
+			if group == "defender" {
+				b.WriteString(referenceSignIn)
+			}
 			group = s.Group
 			fmt.Fprintf(&b, "\n## %s\n\n", groupOf(s).Title)
 			if text := groupOf(s).Description; text != "" {

@@ -174,7 +174,7 @@ func Groups() []Group {
 		{Key: "budget", Title: "Call budget", Shared: true},
 		{Key: "following", Title: "Following actions"},
 		{Key: "acceptance", Title: "Which requests are carried out"},
-		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST."},
+		{Key: "defender", Title: "Defender API", Description: "The Azure SDK's own variables work too: AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_SECRET_FILE), AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST. DEFENDER_AUTH decides which of them are needed."},
 		{Key: "admin", Title: "Admin server"},
 		{Key: "intake", Title: "HTTP intake", Description: "Of `worker intake` alone."},
 		{Key: "log", Title: "Log and tenant", Shared: true},

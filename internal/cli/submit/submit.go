@@ -120,7 +120,7 @@ type Cmd struct {
 	Machine      string        `placeholder:"ID" help:"Publish one request: the machine's id, 40 hexadecimal digits; needs --comment."`
 	Comment      string        `placeholder:"TEXT" help:"The comment; with --file that of all rows, if they have none of their own."`
 	File         string        `placeholder:"FILE" help:"Publish many: a .csv file (its first line names fields in any order: machineId, comment, id, requestedBy, ticket, batch, expiresAt, replyTo, metadata.KEY), a plain list of machine ids with --comment, a .jsonl file, or - for standard input, any of them."`
-	ID           string        `name:"id" placeholder:"ID" help:"With --machine: the request's id, which is carried out once however often it is published (default: one is made)."`
+	ID           string        `name:"id" placeholder:"ID" help:"With --machine: the request's id, which is carried out once, however often it is published, until 7 days after its end (default: one is made)."`
 	Ticket       string        `placeholder:"TEXT" help:"With --machine: the ticket, echoed in results."`
 	RequestedBy  string        `placeholder:"NAME" help:"With --machine: who asks for it, echoed in results."`
 	ExpiresAt    string        `placeholder:"TIME" help:"With --machine: not carried out after this time, such as 2026-11-24T18:00:00Z."`
