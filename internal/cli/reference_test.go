@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/cli/session"
 	"example.com/unrestrict-worker/internal/config"
+	"example.com/unrestrict-worker/internal/defender"
 )
 
 //go:generate go test . -run "TestReference|TestRunbookConditions|TestScripts|TestSimulatorPage|TestMetricsAfterEveryOutcome|TestMetricsOfIntake" -update
@@ -96,6 +98,30 @@ no flag and no key. [observability.md](observability.md#traces) says what is tra
 | ` + "`OTEL_TRACES_EXPORTER`" + ` | ` + "`otlp`" + ` | ` + "`none`" + ` switches traces off. |
 | ` + "`OTEL_SDK_DISABLED`" + ` | ` + "`false`" + ` | ` + "`true`" + ` switches traces off. |
 `
+
+// TestReferenceSignIn: each way to sign in is in the table, with every variable that it misses where none is set.
+func TestReferenceSignIn(t *testing.T) {
+	for _, s := range config.NewTable().Settings {
+		if s.Env != "DEFENDER_AUTH" {
+			continue
+		}
+		for _, mode := range s.OneOf {
+			row := regexp.MustCompile("(?m)^\\| `" + mode + "` \\| (.*?) \\|").FindString(referenceSignIn)
+			if row == "" {
+				t.Errorf("%s is not in the table", mode)
+			}
+			_, err := defender.NewCredential(defender.CredentialConfig{Mode: mode, Cloud: "commercial", Getenv: func(string) string { return "" }})
+			if err == nil {
+				continue
+			}
+			for _, name := range regexp.MustCompile(`\b(?:AZURE|DEFENDER_TOKEN)_[A-Z_]+`).FindAllString(err.Error(), -1) {
+				if !strings.Contains(row, "`"+name+"`") {
+					t.Errorf("%s needs %s, which its row does not say: %s", mode, name, row)
+				}
+			}
+		}
+	}
+}
 
 func reference() string {
 	var b strings.Builder
