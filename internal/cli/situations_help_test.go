@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -111,7 +112,7 @@ func (p *conditionPlace) limit(t *testing.T, name string, change func(*jetstream
 // slowLine is a way to the broker that takes its time.
 type slowLine struct {
 	to    int
-	delay atomic.Int64 // of each piece, in each direction
+	delay atomic.Int64 // of all that is sent, in each direction
 }
 
 func (l *slowLine) listen(t *testing.T) (url string) {
@@ -140,13 +141,30 @@ func (l *slowLine) listen(t *testing.T) (url string) {
 	return "nats://" + listener.Addr().String()
 }
 
+// carry brings each piece on when it is due: one that waits holds up no other.
 func (l *slowLine) carry(from, to net.Conn) {
-	defer func() { _ = from.Close(); _ = to.Close() }()
-	for piece := make([]byte, 1<<16); ; {
-		n, err := from.Read(piece)
-		time.Sleep(time.Duration(l.delay.Load()))
-		if _, wrong := to.Write(piece[:n]); err != nil || wrong != nil {
-			return
+	type piece struct {
+		due  time.Time
+		data []byte
+	}
+	pieces := make(chan piece, 1<<10)
+	go func() {
+		defer close(pieces)
+		for read := make([]byte, 1<<16); ; {
+			n, err := from.Read(read)
+			pieces <- piece{time.Now().Add(time.Duration(l.delay.Load())), bytes.Clone(read[:n])}
+			if err != nil {
+				return
+			}
 		}
+	}()
+	for p := range pieces {
+		time.Sleep(time.Until(p.due))
+		if _, err := to.Write(p.data); err != nil {
+			break
+		}
+	}
+	_, _ = from.Close(), to.Close()
+	for range pieces { // until the reader has seen it
 	}
 }

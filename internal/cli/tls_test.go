@@ -49,7 +49,7 @@ func TestBrokerCertificates(t *testing.T) {
 			// The same broker takes what is right: it was not refused for something else.
 			if c.url == good {
 				env["NATS_CA"], env["NATS_CERT"], env["NATS_KEY"] = ca.file, client.cert, client.key
-				if _, stdout, stderr := command(t, env, "status"); !strings.Contains(stdout, "dead letters") {
+				if _, stdout, stderr := command(t, env, "status"); !strings.Contains(stdout, "followed ") {
 					t.Errorf("with the right certificates: %s%s", stdout, stderr)
 				}
 			}
