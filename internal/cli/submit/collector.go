@@ -25,6 +25,7 @@ type RowStatus struct {
 	seq         uint64    // of our own message of it in the request stream; 0: not published
 	duplicate   bool      // the broker had that message already
 	resultSeq   uint64    // sequence of the result that the rest is from; 0: none
+	of          string    // the request that the result is of: the row's, or its message's where another has the id
 	run         int
 	Outcome     string
 	Final       bool
@@ -122,6 +123,9 @@ func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.R
 		return
 	}
 	h.close(f, false)
+	if f.of != r.RequestID || f.run != r.Run {
+		f.of, f.action = r.RequestID, "" // the action is of an earlier run, or of the request that has the id
+	}
 	f.resultSeq, f.told, f.run, f.Outcome, f.received, f.finished = seq, told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
 	f.Code, f.Message, f.reopened = "", "", false
 	if r.Error != nil {
