@@ -40,8 +40,9 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 		if f.action != "" {
 			d.once(f, &d.action, f.action, "accepted as machine action "+f.action)
 		}
-		if f.Final {
+		if f.Final && f.Outcome != d.outcome {
 			d.once(f, &d.outcome, f.Outcome, f.Outcome+because(f))
+			d.sayAdvice(f)
 		}
 	}
 	if now.Open > 0 && time.Since(d.asked) > patience {
@@ -56,6 +57,12 @@ func (d *oneDisplay) sayEnded(f RowStatus) {
 		d.outcome = f.Outcome
 		fmt.Fprintf(d.s.env.Stdout, "%s already ended: %s at %s%s. Nothing was called.\nTo ask once more for the same machine, use a new id.\n",
 			session.Plain(f.ID), f.Outcome, reportTime(f.finished), session.Plain(because(f)))
+	}
+}
+
+func (d *oneDisplay) sayAdvice(f RowStatus) {
+	if f.advice != "" {
+		fmt.Fprintln(d.s.env.Stdout, f.advice)
 	}
 }
 

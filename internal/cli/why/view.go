@@ -61,7 +61,8 @@ func (s *History) events() []event {
 			if s.Entry == nil || s.Entry.Run != r.Run { // the ledger has nothing of that run any more
 				add(r.ReceivedAt, r.Run, "taken", "taken")
 			}
-			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, Because(service.WhyEnded(r)))
+			text := strings.TrimSuffix(r.Outcome+Because(service.WhyEnded(r))+". "+service.AdviceOf(r), ". ")
+			add(t.at, r.Run, "result", "final result published: %s", text)
 		default:
 			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
 		}
