@@ -217,6 +217,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		"fate unknown":  {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}},
 		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, NotBefore: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}},
 		"held up":       {e: ledger.Entry{State: ledger.StateWaiting}, held: true, want: []string{"store: full"}},
+		"held up by its own fault": {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: health.Store, Message: "full"}}, held: true, want: []string{"store: full"}},
 		"unknown, held": {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now}, held: true, want: []string{"a look-up of whether the call of " + at + " took place (0 of 3 have not shown it)", "store: full"}},
 		"purged": {e: ledger.Entry{State: ledger.StateUnknown}, gone: true, want: []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}},
