@@ -37,7 +37,7 @@ func TestPageShowsEverything(t *testing.T) {
 				{Name: "sunday", Waiting: 10000, AtLeast: true},
 			},
 			Awaiting:     []ResultRow{{RequestID: "req-3", Outcome: "awaitingApproval", State: "waiting for approval", Message: "2 of ann, ben", Time: now}},
-			DeadLetters:  []DeadLetterRow{{Sequence: 91, Replay: true, Advice: "A replay is judged anew.", ResultRow: ResultRow{RequestID: "req-4", Code: "policy", Time: now}}, {Sequence: 90, Attempts: 1, Advice: "Publish a corrected request.", ResultRow: ResultRow{RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
+			DeadLetters:  []DeadLetterRow{{Sequence: 91, Replay: true, ResultRow: ResultRow{Advice: "A replay is judged anew.", RequestID: "req-4", Code: "policy", Time: now}}, {Sequence: 90, Attempts: 1, ResultRow: ResultRow{Advice: "Publish a corrected request.", RequestID: "req-2", ClaimedID: "shy-2", Ticket: "T-2", MachineID: strings.Repeat("cd", 20), Code: "malformed", Message: "no machine", Time: now}}},
 			ActionsByAge: []Bucket{{"under 1 h", 640}, {"over 1 h", 8}},
 			PerMinute:    []Point{{now, map[string]int{"succeeded": 5, "abandoned": 1}}},
 		},
@@ -104,7 +104,7 @@ func TestHostileTextStaysText(t *testing.T) {
 			Awaiting:     []ResultRow{{RequestID: evil, MachineID: evil, Outcome: evil, Ticket: evil, Message: evil}},
 			Failures:     []ResultRow{{RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Outcome: evil, Code: evil, Message: evil}},
 			Batches:      []Batch{{Name: evil, Outcomes: map[string]int{evil: 1}, Waiting: 1}},
-			DeadLetters:  []DeadLetterRow{{Advice: evil, ResultRow: ResultRow{Run: 2, RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
+			DeadLetters:  []DeadLetterRow{{ResultRow: ResultRow{Advice: evil, Run: 2, RequestID: evil, ClaimedID: evil, Ticket: evil, RequestedBy: evil, SignedBy: evil, MachineID: evil, Code: evil, Message: evil}}},
 			ActionsByAge: []Bucket{{evil, 1}}, PerMinute: []Point{{time.Now(), map[string]int{evil: 1}}},
 		},
 	}
@@ -193,7 +193,7 @@ func TestPageOrder(t *testing.T) {
 			health.New(health.WaitingForQuota, "all calls are used up"), health.New(health.MayNotList, "no permission to list"),
 		}},
 		recent: Recent{
-			DeadLetters: []DeadLetterRow{{Sequence: 9, Advice: "It asks for approval again.", ResultRow: ResultRow{RequestID: "dead"}}},
+			DeadLetters: []DeadLetterRow{{Sequence: 9, ResultRow: ResultRow{Advice: "It asks for approval again.", RequestID: "dead"}}},
 			Awaiting:    []ResultRow{{RequestID: "asks"}}, Requests: []ResultRow{{RequestID: "asked"}}, Batches: []Batch{{Name: "monday"}},
 		},
 	}

@@ -149,6 +149,7 @@ type ResultRow struct {
 	State       string // of one that goes on, in words; empty: the outcome says it
 	Code        string // error code, empty where there is none
 	Message     string // error message
+	Advice      string // what to do, in whole sentences
 	Time        time.Time
 }
 
@@ -165,9 +166,8 @@ type Batch struct {
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
 	Attempts  int
-	Advice    string // what a replay of it comes to, and what to do
-	Replay    bool   // a replay is what helps; else it is to be dropped in the end
-	ResultRow        // MachineID is empty if the request could not be read
+	Replay    bool // a replay is what helps; else it is to be dropped in the end
+	ResultRow      // MachineID is empty if the request could not be read
 }
 
 // Bucket counts the open actions of one age, e.g. "under 1 h".

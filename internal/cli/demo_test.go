@@ -53,6 +53,14 @@ func TestDemoStaySaysHowToSignIn(t *testing.T) {
 	demo.stop(t)
 }
 
+// TestDemoSaysHowToKeepIt: the page whose address it showed has ended with it.
+func TestDemoSaysHowToKeepIt(t *testing.T) {
+	out := succeeds(t, terminal(t.TempDir()), "worker", "demo")
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); !strings.HasSuffix(lines[len(lines)-1], " demo --stay") {
+		t.Errorf("the demo ends with %q", lines[len(lines)-1])
+	}
+}
+
 // TestDemoStaySaysHowToAskOverHTTP types the lines that `demo --stay` prints for asking over HTTP: a release is done, its result
 // comes to the client's callback, and is found at its address. The token is not shown.
 func TestDemoStaySaysHowToAskOverHTTP(t *testing.T) {

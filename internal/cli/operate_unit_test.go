@@ -208,16 +208,17 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		held   bool
 		want   []string
 	}{
-		"ended":         {e: ledger.Entry{State: ledger.StateFinal, Published: true}},
-		"coming again":  {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken"}},
-		"not told":      {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}},
-		"followed":      {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A"}},
-		"not followed":  {e: ledger.Entry{State: ledger.StateSubmitted}},
-		"being called":  {e: ledger.Entry{State: ledger.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}},
-		"fate unknown":  {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}},
-		"due again":     {e: ledger.Entry{State: ledger.StateWaiting, NotBefore: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}},
-		"held up":       {e: ledger.Entry{State: ledger.StateWaiting}, held: true, want: []string{"store: full"}},
-		"unknown, held": {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now}, held: true, want: []string{"a look-up of whether the call of " + at + " took place (0 of 3 have not shown it)", "store: full"}},
+		"ended":                    {e: ledger.Entry{State: ledger.StateFinal, Published: true}},
+		"coming again":             {e: ledger.Entry{State: ledger.StateFinal, Published: true}, queued: true, want: []string{"being taken"}},
+		"not told":                 {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed"}, want: []string{"its result to be published; it is decided: failed"}},
+		"followed":                 {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, want: []string{"the end of action A"}},
+		"not followed":             {e: ledger.Entry{State: ledger.StateSubmitted}},
+		"being called":             {e: ledger.Entry{State: ledger.StateCalled, LastCall: now}, want: []string{"the answer to the call of " + at + ", or the look-up of what became of it"}},
+		"fate unknown":             {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now, Looks: 2}, want: []string{"a look-up of whether the call of " + at + " took place (2 of 3 have not shown it)"}},
+		"due again":                {e: ledger.Entry{State: ledger.StateWaiting, NotBefore: due}, want: []string{"its next attempt", "its time: not tried again before " + admin.Clock(due)}},
+		"held up":                  {e: ledger.Entry{State: ledger.StateWaiting}, held: true, want: []string{"store: full"}},
+		"held up by its own fault": {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: health.Store, Message: "full"}}, held: true, want: []string{"store: full"}},
+		"unknown, held":            {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now}, held: true, want: []string{"a look-up of whether the call of " + at + " took place (0 of 3 have not shown it)", "store: full"}},
 		"purged": {e: ledger.Entry{State: ledger.StateUnknown}, gone: true, want: []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}},
 		"never fits":           {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed", LastError: &message.Failure{Origin: message.OriginWorker, Code: health.Unpublishable, Message: "too large"}}, want: []string{"its result to be published; it is decided: failed", "unpublishable: too large"}},

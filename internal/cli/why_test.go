@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
@@ -30,6 +31,17 @@ func TestWhyOfAPurgedRequest(t *testing.T) {
 	p.command(t, "resume")
 	p.publish(t, "purged", 1)
 	p.saysWhy(t, "purged", "ended: succeeded", "nothing: it has ended")
+}
+
+// TestWhyTellsOfLooks: that a 429 was no call, that an answer was lost, and that the call was looked up before the next.
+func TestWhyTellsOfLooks(t *testing.T) {
+	t.Parallel()
+	p := newConditionPlace(t, situation{})
+	p.sim.Inject(defendersim.Fault{Op: "unrestrict", Status: 429, Code: "TooManyRequests", Message: "later", RetryAfter: time.Second, Times: 1})
+	p.sim.Inject(defendersim.Fault{Op: "unrestrict", CarriedOut: true, Cut: "before", Times: 1})
+	p.publish(t, "told", 1)
+	p.saysWhy(t, "told", "ended: succeeded", "the API answered HTTP 429 (TooManyRequests): it did not take the call",
+		"whether it took place is looked up", "the API was asked for the actions on record", "the API was called, the latest of 2 times", "accepted as action ")
 }
 
 // TestWhyOfAMachineThatAPurgedRequestHolds: the request that waits for it names the one that will not come, and no call that was

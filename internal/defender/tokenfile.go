@@ -76,6 +76,9 @@ func (f *tokenFile) readRetrying(ctx context.Context) (string, error) {
 
 func (f *tokenFile) read() (string, error) {
 	file, err := os.Open(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errors.New("there is no such file: start what writes it (worker simulate writes a new one at each start)")
+	}
 	if err != nil {
 		return "", pathless(err)
 	}

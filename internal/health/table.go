@@ -61,7 +61,7 @@ var table = []Row{
 	{
 		Code: Token, Stops: true,
 		Means:  "There is no token for the API",
-		Remedy: "the message is the identity provider's: an expired secret or certificate, a wrong tenant or client, `DEFENDER_TOKEN_FILE` missing or stale, the sign-in host unreachable. A new secret needs a restart where it came as a variable",
+		Remedy: "the message says why: `DEFENDER_TOKEN_FILE` missing or stale (`worker simulate` writes a new one at each start), or, of the identity provider, an expired secret or certificate, a wrong tenant or client, its host unreachable. A new secret needs a restart where it came as a variable",
 		Ends:   "with a token, asked for every 2 s",
 	},
 	{

@@ -24,16 +24,19 @@ const maxCalls = 16
 
 // Operations of a Call, as defender names them.
 const (
-	opUnrestrict = "unrestrict"
+	OpUnrestrict = "unrestrict"
 	OpList       = "list"
 )
 
 // classAnswered is a Call that got what it asked for.
 const classAnswered = "answered"
 
+// Answered reports whether it got what it asked for.
+func (c Call) Answered() bool { return c.Class == classAnswered }
+
 // AppendExchange records a POST with the intent, before it is sent. If its answer is lost, at least this is known.
 func (e *Entry) AppendExchange(at time.Time) {
-	e.addCall(Call{Time: at, Operation: opUnrestrict})
+	e.addCall(Call{Time: at, Operation: OpUnrestrict})
 }
 
 // DropExchange removes the record of a POST that did not leave this machine.
@@ -79,7 +82,7 @@ func (e *Entry) AddSharedLook(c Call) {
 
 func (e *Entry) addCall(c Call) {
 	for len(e.Calls) >= maxCalls {
-		oldest := max(0, slices.IndexFunc(e.Calls, func(c Call) bool { return c.Operation != opUnrestrict }))
+		oldest := max(0, slices.IndexFunc(e.Calls, func(c Call) bool { return c.Operation != OpUnrestrict }))
 		e.Calls = slices.Delete(slices.Clone(e.Calls), oldest, oldest+1)
 		e.CallsOmitted++
 	}

@@ -40,7 +40,7 @@ func TestWhatIsTakenFits(t *testing.T) {
 		full := &message.Failure{Code: "code", Message: strings.Repeat("m", message.MaxMessage), Origin: message.OriginDefender}
 		e.LastError, e.Error = full, full
 		for range maxCalls {
-			e.addCall(Call{Time: time.Now(), Operation: opUnrestrict, Class: "ambiguous", HTTPStatus: 500, Code: strings.Repeat("c", 64), CorrelationID: strings.Repeat("c", 64)})
+			e.addCall(Call{Time: time.Now(), Operation: OpUnrestrict, Class: "ambiguous", HTTPStatus: 500, Code: strings.Repeat("c", 64), CorrelationID: strings.Repeat("c", 64)})
 		}
 		w, err := e.Write("e.0.1", 0)
 		if err != nil || len(w.Value) > maxPayload {

@@ -22,7 +22,7 @@ const (
 func resultRow(at time.Time, r message.Result) admin.ResultRow {
 	row := admin.ResultRow{
 		RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, MachineID: r.MachineID, RequestedBy: r.RequestedBy, SignedBy: r.SignedBy,
-		Ticket: r.Ticket, Outcome: r.Outcome, Time: at,
+		Ticket: r.Ticket, Outcome: r.Outcome, Time: at, Advice: AdviceOf(r),
 	}
 	if !r.Final {
 		row.State = stateWords[r.Outcome]
@@ -43,8 +43,10 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 		h := m.Header
 		d := message.ReadDeadLetter(h, m.Data)
 		replay := ReplayOf(b.Names(), d, h, m.Data, time.Now())
-		row := admin.DeadLetterRow{Sequence: m.Sequence, Attempts: d.Attempts, Advice: replay.Text, Replay: replay.Chance == ReplayHelps}
-		row.ResultRow = admin.ResultRow{RequestID: d.RequestID, Run: d.Run, SignedBy: d.SignedBy, Code: d.Code, Message: d.Message, Time: m.Time}
+		row := admin.DeadLetterRow{Sequence: m.Sequence, Attempts: d.Attempts, Replay: replay.Chance == ReplayHelps}
+		row.ResultRow = admin.ResultRow{
+			RequestID: d.RequestID, Run: d.Run, SignedBy: d.SignedBy, Code: d.Code, Message: d.Message, Time: m.Time, Advice: replay.Text,
+		}
 		if r, claimed, ok := Asked(d, h, m.Data, b.Names().Stream); ok {
 			row.MachineID, row.RequestedBy, row.Ticket, row.ClaimedID = r.MachineID, r.RequestedBy, r.Ticket, claimed
 		}

@@ -93,7 +93,7 @@ func RandomID() string {
 func (s *Service) listen() error {
 	addr, err := s.admin.Listen()
 	if err != nil {
-		return fmt.Errorf("WORKER_ADMIN_ADDR: %w", err)
+		return fmt.Errorf("WORKER_ADMIN_ADDR: %w; give an address that is free, such as 127.0.0.1:8081, or end the other worker that listens there", err)
 	}
 	s.AdminAddr = addr
 	s.Log.Info("admin server listens", zap.String("addr", addr.String()))

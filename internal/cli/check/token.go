@@ -34,7 +34,7 @@ func (k *Report) token(ctx context.Context, scope string) *defender.Tokens {
 		if e, ok := errors.AsType[*defender.Error](err); ok {
 			text = e.Message
 		}
-		k.fail(what, text, "check the sign-in: DEFENDER_AUTH="+d.Auth+" and the variables that it uses")
+		k.fail(what, text, "check the sign-in: DEFENDER_AUTH="+d.Auth+", which takes "+defender.SignsInWith(d.Auth))
 		return nil
 	}
 	if !claims.OK {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -70,7 +71,9 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) (err error) {
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	if c.Stay && ctx.Err() == nil {
+	if !c.Stay {
+		fmt.Fprintf(env.Stdout, "\nAll of it has ended, with the page. To keep it running: %s demo --stay\n", programToType())
+	} else if ctx.Err() == nil {
 		printStay(env.Stdout, w)
 		door.printStay(env.Stdout)
 		if err := door.stay(ctx, env.Stdout, done, closed); err != nil {
@@ -238,7 +241,7 @@ func printStay(out io.Writer, w *service.Service) {
 Everything keeps running until you interrupt it. In another terminal:
 
 %s
-nats pub %s '{"machineId":"%s","comment":"Cleaned and validated"}'
+nats pub --jetstream %s '{"id":"by-hand-1","machineId":"%s","comment":"Cleaned and validated"}'
 nats sub %s
 %s submit --machine %s --comment "Cleaned and validated" --wait
 curl -s http://%s/status
@@ -252,6 +255,14 @@ func thisProgram() string {
 		return "worker"
 	}
 	return session.ShellQuote(path)
+}
+
+// programToType is how this program is called once it has ended: what `go run` has built is gone by then.
+func programToType() string {
+	if path, err := os.Executable(); err == nil && strings.Contains(filepath.ToSlash(path), "/go-build") {
+		return "go run ./cmd/worker"
+	}
+	return thisProgram()
 }
 
 // Cmd is `worker demo`.

@@ -13,6 +13,7 @@ import (
 
 	"example.com/unrestrict-worker/internal/broker"
 	"example.com/unrestrict-worker/internal/message"
+	"example.com/unrestrict-worker/internal/service"
 )
 
 // RowStatus is what is known of a row and its result.
@@ -25,6 +26,7 @@ type RowStatus struct {
 	seq         uint64    // of our own message of it in the request stream; 0: not published
 	duplicate   bool      // the broker had that message already
 	resultSeq   uint64    // sequence of the result that the rest is from; 0: none
+	of          string    // the request that the result is of: the row's, or its message's where another has the id
 	run         int
 	Outcome     string
 	Final       bool
@@ -32,6 +34,7 @@ type RowStatus struct {
 	reopened    bool      // it was final, but its message was published again since, and what the worker decides of that is not known yet
 	Code        string
 	Message     string
+	advice      string // what to do about it
 	action      string // id of the machine action
 	received    time.Time
 	finished    time.Time
@@ -122,10 +125,13 @@ func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.R
 		return
 	}
 	h.close(f, false)
+	if f.of != r.RequestID || f.run != r.Run {
+		f.of, f.action = r.RequestID, "" // the action is of an earlier run, or of the request that has the id
+	}
 	f.resultSeq, f.told, f.run, f.Outcome, f.received, f.finished = seq, told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
-	f.Code, f.Message, f.reopened = "", "", false
-	if r.Error != nil {
-		f.Code, f.Message = r.Error.Code, r.Error.Message
+	f.Code, f.Message, f.advice, f.reopened = "", "", service.AdviceOf(r), false
+	if why := service.WhyEnded(r); why != nil {
+		f.Code, f.Message = why.Code, why.Message
 	}
 	var action struct {
 		ID string `json:"id"`

@@ -37,7 +37,7 @@ func openInput(ctx context.Context, path string, stdin io.Reader) (*input, error
 	} else {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, config.BadInput("--file: %w", err)
+			return nil, config.BadInput("--file: %w; give the path of a file that can be read, or - for standard input", err)
 		}
 		defer f.Close()
 		source = f

@@ -30,17 +30,20 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 	if f.run != d.run {
 		d.run, d.action, d.outcome = f.run, "", ""
 	}
-	if f.action != "" && f.action != d.action {
-		d.action = f.action
-		d.print("accepted as machine action " + f.action)
-	}
-	if f.Final && f.Outcome != d.outcome {
-		d.outcome = f.Outcome
-		why := ""
-		if f.Code != "" {
-			why = "  " + f.Code + ": " + f.Message
+	switch earlier := f.resultSeq <= d.s.before; {
+	case f.reopened: // whether the earlier result holds is not known yet
+	case earlier && f.Final:
+		d.sayEnded(f)
+	case earlier && f.action != "":
+		d.once(f, &d.action, f.action, "under way already, as machine action "+f.action)
+	default:
+		if f.action != "" {
+			d.once(f, &d.action, f.action, "accepted as machine action "+f.action)
 		}
-		d.print(f.Outcome + why)
+		if f.Final && f.Outcome != d.outcome {
+			d.once(f, &d.outcome, f.Outcome, f.Outcome+because(f))
+			d.sayAdvice(f)
+		}
 	}
 	if now.Open > 0 && time.Since(d.asked) > patience {
 		d.asked = time.Now()
@@ -48,16 +51,43 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 	}
 }
 
-// print writes one line of what happened. It also begins the patience anew.
-func (d *oneDisplay) print(what string) {
+// sayEnded says that the request had ended before it was published again, so that nobody takes its old result for a new one.
+func (d *oneDisplay) sayEnded(f RowStatus) {
+	if d.outcome != f.Outcome {
+		d.outcome = f.Outcome
+		fmt.Fprintf(d.s.env.Stdout, "%s already ended: %s at %s%s. Nothing was called.\nTo ask once more for the same machine, use a new id.\n",
+			session.Plain(f.ID), f.Outcome, reportTime(f.finished), session.Plain(because(f)))
+	}
+}
+
+func (d *oneDisplay) sayAdvice(f RowStatus) {
+	if f.advice != "" {
+		fmt.Fprintln(d.s.env.Stdout, f.advice)
+	}
+}
+
+// because is why it ended, "" if nothing is to be said.
+func because(f RowStatus) string {
+	if f.Code == "" {
+		return ""
+	}
+	return "  " + f.Code + ": " + f.Message
+}
+
+// once writes one line of what happened, and when, unless it is what was said last. It also begins the patience anew.
+func (d *oneDisplay) once(f RowStatus, last *string, now, what string) {
+	if *last == now {
+		return
+	}
+	*last = now
 	d.asked, d.waits = time.Now(), ""
-	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", time.Now().Format(time.TimeOnly), session.Plain(what))
+	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.told.Local().Format(time.TimeOnly), session.Plain(what))
 }
 
 // sayWaits says what the request waits for, where that is not what was said last.
 func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
-	if f.action == "" {
+	if f.action == "" || f.reopened {
 		held, err := service.HoldingUp(ctx, d.s.broker, d.s.env.Settings.Rates, false)
 		switch {
 		case err != nil:

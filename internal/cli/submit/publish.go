@@ -29,7 +29,8 @@ type Submission struct {
 	anyLane   bool          // none was asked for: where there is no bulk for it, normal will do
 
 	Stored, Duplicates int
-	forgotten          int // rows queued again that have results of an earlier run of the command
+	before             uint64 // sequence of the last result that was there before anything was published
+	forgotten          int    // rows queued again that have results of an earlier run of the command
 }
 
 // CarryOut publishes and waits. The report is written whatever happens, with what is known by then.
@@ -72,6 +73,7 @@ func (s *Submission) run(ctx context.Context) error {
 		if from, err = s.earlier(ctx); err != nil {
 			return s.cut(ctx, err)
 		}
+		s.before = s.Collector.last()
 	}
 	if s.canary > 0 {
 		err = s.runCanary(ctx, from)

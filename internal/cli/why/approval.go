@@ -3,14 +3,13 @@ package why
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"example.com/unrestrict-worker/internal/admin"
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
 // approvals are what people said of the run, as far as it counted.
-func approvals(e *ledger.Entry, add func(at time.Time, run int, what, format string, args ...any)) {
+func approvals(e *ledger.Entry, add adder) {
 	a := e.Approval
 	if a == nil {
 		return

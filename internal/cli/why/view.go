@@ -20,9 +20,12 @@ import (
 type event struct {
 	Time time.Time `json:"time"`
 	Run  int       `json:"run,omitempty"`
-	What string    `json:"what"` // published, taken, asked, approved, denied, called, notFound, accepted, decided, result, deadLetter, dropped, replayed
+	What string    `json:"what"` // published, taken, asked, approved, denied, called, answered, looked, notFound, accepted, decided, result, deadLetter, dropped, replayed
 	Text string    `json:"text"`
 }
+
+// adder adds an event of a run, unless its time is not known.
+type adder func(at time.Time, run int, what, format string, args ...any)
 
 // events are all that is still known, the oldest first. What a later run has overwritten in the ledger is known only from
 // results and dead letters.
@@ -52,6 +55,7 @@ func (s *History) events() []event {
 		approvals(e, add)
 		add(e.DecidedAt, e.Run, "decided", "decided: %s%s", e.Outcome, Because(e.Error))
 	}
+	s.exchanges(add)
 	for _, t := range s.results {
 		r := t.result
 		switch {
@@ -61,7 +65,8 @@ func (s *History) events() []event {
 			if s.Entry == nil || s.Entry.Run != r.Run { // the ledger has nothing of that run any more
 				add(r.ReceivedAt, r.Run, "taken", "taken")
 			}
-			add(t.at, r.Run, "result", "final result published: %s%s", r.Outcome, Because(service.WhyEnded(r)))
+			text := strings.TrimSuffix(r.Outcome+Because(service.WhyEnded(r))+". "+service.AdviceOf(r), ". ")
+			add(t.at, r.Run, "result", "final result published: %s", text)
 		default:
 			add(t.at, r.Run, "result", "result published: %s", r.Outcome)
 		}

@@ -112,7 +112,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	case decided:
 		waits = append([]string{"its result to be published; it is decided: " + e.Outcome}, ownCause(e)...)
 	case waiting:
-		waits = s.ownWaits(now, len(held) == 0)
+		waits = s.ownWaits(now, held)
 	case gone:
 		return []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}
@@ -138,8 +138,9 @@ func (s *History) turn() string {
 	return text
 }
 
-// ownWaits are those of a request that is not accepted. Its next attempt comes only while nothing holds up all.
-func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
+// ownWaits are those of a request that is not accepted. Its next attempt comes only while nothing holds up all, and a fault that
+// does is said once.
+func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []string) {
 	e := s.Entry
 	switch {
 	case e.Awaits():
@@ -151,7 +152,7 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 		if e.Failures > 0 {
 			waits = append(waits, health.StillUnclear+": its calls, or the looks for them, have had no clear answer more than once")
 		}
-	case taken && len(ownCause(e)) == 0:
+	case len(held) == 0 && len(ownCause(e)) == 0:
 		waits = []string{"its next attempt" + s.turn()}
 	}
 	if e.NotBefore.After(now) {
@@ -163,7 +164,10 @@ func (s *History) ownWaits(now time.Time, taken bool) (waits []string) {
 		}
 		return append(waits, own...)
 	}
-	if e.LastError != nil {
+	if e.LastError == nil {
+		return waits
+	}
+	if _, said := health.Has(held, e.LastError.Code); !said {
 		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
 	}
 	return waits

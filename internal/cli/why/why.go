@@ -34,6 +34,7 @@ type History struct {
 	results []publishedResult
 	letters []deadletter.Letter
 	acts    []ledger.AuditRecord // of operators, on its dead letters
+	decided []ledger.AuditRecord // of its runs that have ended, with what was exchanged with the API
 	comment string               // as the audit trail has it; the ledger forgets it at the end
 	notes   []string             // what was found out on the way
 	waits   []string             // what it waits for; nil: for nothing
@@ -153,8 +154,9 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	return all, nil
 }
 
-// readTrail reads in the audit trail what was done to its dead letters, and of a request that has ended its comment. It begins
-// where that can first be, and ends with the comment where there was no dead letter: the trail is long.
+// readTrail reads in the audit trail what was done to its dead letters, and of a request that has ended its comment and
+// its exchanges with the API. It begins where that can first be, and ends with the decision where there was no dead letter: the
+// trail is long.
 func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
 	since, letters := s.firstLetter()
 	if !letters {
@@ -176,11 +178,14 @@ func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
 			return nil
 		}
 		s.comment = cmp.Or(r.Comment, s.comment)
-		if r.Kind == ledger.AuditOperated {
+		switch r.Kind {
+		case ledger.AuditOperated:
 			s.acts = append(s.acts, r)
-		}
-		if !letters && s.comment != "" {
-			return broker.Enough()
+		case ledger.AuditDecided:
+			s.decided = append(s.decided, r)
+			if !letters {
+				return broker.Enough()
+			}
 		}
 		return nil
 	})
