@@ -1,6 +1,8 @@
 //go:build !race
 
+// Package raced says whether the race detector is on, which makes a test of many steps slow. Such a test takes fewer of them
+// then; make test runs it once more without the detector, in full.
 package raced
 
-// On is whether the race detector is on.
+// On is whether it is on.
 const On = false

@@ -63,8 +63,8 @@ func (m *mistakes) misspelt(node ast.Node, of reflect.Type) {
 }
 
 func fieldsOf(of reflect.Type) (keys []string, types []reflect.Type) {
-	for i := range of.NumField() {
-		keys, types = append(keys, of.Field(i).Tag.Get("yaml")), append(types, of.Field(i).Type)
+	for f := range of.Fields() {
+		keys, types = append(keys, f.Tag.Get("yaml")), append(types, f.Type)
 	}
 	return keys, types
 }
