@@ -61,22 +61,15 @@ named by the variable that ends in ` + "`_FILE`" + `; setting both is a mistake.
 `
 
 // referenceSignIn is about variables of the Azure SDK, which the program reads without declaring them.
-const referenceSignIn = `
-### Signing in at Entra ID
-
-| ` + "`DEFENDER_AUTH`" + ` | needs | reads too |
-|---|---|---|
-| ` + "`client-secret`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, and `AZURE_CLIENT_SECRET` or `AZURE_CLIENT_SECRET_FILE`" + ` | |
-| ` + "`client-certificate`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH`" + ` | ` + "`AZURE_CLIENT_CERTIFICATE_PASSWORD`, or that with `_FILE`; `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN`" + ` |
-| ` + "`workload-identity`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_FEDERATED_TOKEN_FILE`" + `; on AKS its webhook sets them | |
-| ` + "`managed-identity`" + ` | a machine in Azure that has one | ` + "`AZURE_CLIENT_ID`" + `, of one that is assigned by a user |
-| ` + "`azure-cli`" + ` | ` + "`az login`" + ` | ` + "`AZURE_TENANT_ID`" + ` |
-| ` + "`device-code`" + ` | ` + "`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`" + `, and a person | |
-| ` + "`token-file`" + ` | ` + "`DEFENDER_TOKEN_FILE`" + `, which something else renews | |
-| ` + "`default`" + ` | those of the secret or the certificate; without them what the Azure SDK finds | ` + "`AZURE_TOKEN_CREDENTIALS`" + `, which of its ways it tries |
-
-` + "`AZURE_AUTHORITY_HOST`" + ` goes before the authority of ` + "`DEFENDER_CLOUD`" + `.
-`
+func referenceSignIn(ways []string) string {
+	var b strings.Builder
+	b.WriteString("\n### Signing in at Entra ID\n\n| `DEFENDER_AUTH` | takes |\n|---|---|\n")
+	for _, way := range ways {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", way, regexp.MustCompile(`\b[A-Z]+_[A-Z_]+|_FILE|az login`).ReplaceAllString(defender.SignsInWith(way), "`$0`"))
+	}
+	b.WriteString("\n`AZURE_AUTHORITY_HOST` goes before the authority of `DEFENDER_CLOUD`.\n")
+	return b.String()
+}
 
 // referenceTraces is about variables of OpenTelemetry's SDK, which the program does not declare.
 const referenceTraces = `
@@ -99,38 +92,47 @@ no flag and no key. [observability.md](observability.md#traces) says what is tra
 | ` + "`OTEL_SDK_DISABLED`" + ` | ` + "`false`" + ` | ` + "`true`" + ` switches traces off. |
 `
 
-// TestReferenceSignIn: each way to sign in is in the table, with every variable that it misses where none is set.
+// TestReferenceSignIn: of each way to sign in it is said what it takes, with every variable that it misses where none is set.
 func TestReferenceSignIn(t *testing.T) {
-	for _, s := range config.NewTable().Settings {
-		if s.Env != "DEFENDER_AUTH" {
+	for _, mode := range waysToSignIn(t) {
+		says := defender.SignsInWith(mode)
+		if says == "" {
+			t.Errorf("%s: it is not said what it takes", mode)
+		}
+		_, err := defender.NewCredential(defender.CredentialConfig{Mode: mode, Cloud: "commercial", Getenv: func(string) string { return "" }})
+		if err == nil {
 			continue
 		}
-		for _, mode := range s.OneOf {
-			row := regexp.MustCompile("(?m)^\\| `" + mode + "` \\| (.*?) \\|").FindString(referenceSignIn)
-			if row == "" {
-				t.Errorf("%s is not in the table", mode)
-			}
-			_, err := defender.NewCredential(defender.CredentialConfig{Mode: mode, Cloud: "commercial", Getenv: func(string) string { return "" }})
-			if err == nil {
-				continue
-			}
-			for _, name := range regexp.MustCompile(`\b(?:AZURE|DEFENDER_TOKEN)_[A-Z_]+`).FindAllString(err.Error(), -1) {
-				if !strings.Contains(row, "`"+name+"`") {
-					t.Errorf("%s needs %s, which its row does not say: %s", mode, name, row)
-				}
+		for _, name := range regexp.MustCompile(`\b(?:AZURE|DEFENDER_TOKEN)_[A-Z_]+`).FindAllString(err.Error(), -1) {
+			if !strings.Contains(says, name) {
+				t.Errorf("%s needs %s, which is not said: %s", mode, name, says)
 			}
 		}
 	}
 }
 
+func waysToSignIn(t *testing.T) []string {
+	t.Helper()
+	for _, s := range config.NewTable().Settings {
+		if s.Env == "DEFENDER_AUTH" {
+			return s.OneOf
+		}
+	}
+	t.Fatal("DEFENDER_AUTH is no setting")
+	return nil
+}
+
 func reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
-	group := ""
+	group, ways := "", []string(nil)
 	for _, s := range config.NewTable().Settings {
+		if s.Env == "DEFENDER_AUTH" {
+			ways = s.OneOf
+		}
 		if s.Group != group {
 			if group == "defender" {
-				b.WriteString(referenceSignIn)
+				b.WriteString(referenceSignIn(ways))
 			}
 			group = s.Group
 			fmt.Fprintf(&b, "\n## %s\n\n", groupOf(s).Title)

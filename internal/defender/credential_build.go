@@ -48,20 +48,28 @@ func (a *azureCredential) build() (azcore.TokenCredential, error) {
 		"managed-identity, azure-cli, device-code, token-file)")
 }
 
-// signsInWith are the variables, and what else a way of signing in takes.
-var signsInWith = map[string]string{
-	"default":            "AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or AZURE_FEDERATED_TOKEN_FILE, else a managed identity, else the sign-in of az login",
-	"client-secret":      "AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET or AZURE_CLIENT_SECRET_FILE",
-	"client-certificate": "AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_CERTIFICATE_PATH, and AZURE_CLIENT_CERTIFICATE_PASSWORD where it has one",
-	"workload-identity":  "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE",
-	"managed-identity":   "the identity of this machine, or the one that AZURE_CLIENT_ID names",
-	"azure-cli":          "the sign-in of az login, and AZURE_TENANT_ID where it is set",
-	"device-code":        "AZURE_TENANT_ID and AZURE_CLIENT_ID",
-	"token-file":         "DEFENDER_TOKEN_FILE",
+// SignsInWith says what a way of signing in takes: its variables, and what else it needs.
+func SignsInWith(mode string) string {
+	switch mode {
+	case "client-secret":
+		return "AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET or AZURE_CLIENT_SECRET_FILE"
+	case "client-certificate":
+		return "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_CERTIFICATE_PATH; where it has a password AZURE_CLIENT_CERTIFICATE_PASSWORD, or that with _FILE; AZURE_CLIENT_SEND_CERTIFICATE_CHAIN if it is to be sent whole"
+	case "workload-identity":
+		return "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE; on AKS its webhook sets them"
+	case "managed-identity":
+		return "a machine in Azure that has one; AZURE_CLIENT_ID names one that a user has assigned"
+	case "azure-cli":
+		return "the sign-in of az login; AZURE_TENANT_ID if it is to be in another tenant"
+	case "device-code":
+		return "AZURE_TENANT_ID and AZURE_CLIENT_ID, and a person"
+	case "token-file":
+		return "DEFENDER_TOKEN_FILE, which something else renews"
+	case "default":
+		return "those of the secret or the certificate, else what the Azure SDK finds; AZURE_TOKEN_CREDENTIALS says which of its ways it tries"
+	}
+	return ""
 }
-
-// SignsInWith says which variables a way of signing in takes.
-func SignsInWith(mode string) string { return signsInWith[mode] }
 
 // chain is azidentity's. Its first link, the environment, is built here where it is complete, since azidentity knows
 // no AZURE_..._FILE and would stop at that link too, whether it works or not.

@@ -181,16 +181,3 @@ func TestAuthorityByCloud(t *testing.T) {
 		}
 	}
 }
-
-func TestEachWayOfSigningInSaysWhatItTakes(t *testing.T) {
-	_, err := NewCredential(CredentialConfig{Mode: "x", Cloud: "commercial", Getenv: func(string) string { return "" }})
-	if err == nil {
-		t.Fatal("x is taken for a way of signing in")
-	}
-	_, ways, _ := strings.Cut(strings.TrimSuffix(err.Error(), ")"), "(")
-	for way := range strings.SplitSeq(ways, ", ") {
-		if SignsInWith(way) == "" {
-			t.Errorf("%s: it is not said which variables it takes", way)
-		}
-	}
-}
