@@ -1,0 +1,76 @@
+package why
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"time"
+
+	"example.com/unrestrict-worker/internal/broker"
+	"example.com/unrestrict-worker/internal/broker/trail"
+	"example.com/unrestrict-worker/internal/ledger"
+	"example.com/unrestrict-worker/internal/message"
+)
+
+// readTrail reads in the audit trail what was done to its dead letters, and of a request that has ended its comment and
+// its exchanges with the API. It begins where that can first be, and ends with the decision where there was no dead letter: the
+// trail is long.
+func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
+	since, letters := s.firstLetter()
+	if !letters {
+		since = s.endedAt()
+	}
+	if since.IsZero() {
+		return nil
+	}
+	stream, err := conn.OpenAuditTrail(ctx)
+	if broker.IsMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return stream.Each(ctx, since.Add(-time.Minute), func(m trail.Message) error {
+		var r ledger.AuditRecord
+		if json.Unmarshal(m.Data, &r) != nil || r.RequestID != s.id || r.SignedBy != s.signedBy || r.Client != s.client {
+			return nil
+		}
+		s.comment = cmp.Or(r.Comment, s.comment)
+		switch r.Kind {
+		case ledger.AuditOperated:
+			s.acts = append(s.acts, r)
+		case ledger.AuditDecided:
+			s.decided = append(s.decided, r)
+			if !letters {
+				return broker.Enough()
+			}
+		}
+		return nil
+	})
+}
+
+// endedAt is when it ended, as far as that is known; zero: it has not.
+func (s *History) endedAt() time.Time {
+	if e := s.Entry; e != nil {
+		if e.State == ledger.StateFinal && e.Published {
+			return e.DecidedAt
+		}
+		return time.Time{}
+	}
+	t, _ := s.ended()
+	return t.at
+}
+
+// firstLetter is when its first run ended that had a dead letter, as far as that is still known.
+func (s *History) firstLetter() (at time.Time, had bool) {
+	deadLettered := func(outcome string) bool { return outcome == message.Rejected || outcome == message.Abandoned }
+	for _, t := range s.results {
+		if t.result.RequestID == s.id && deadLettered(t.result.Outcome) {
+			return t.at, true
+		}
+	}
+	if e := s.Entry; e != nil && e.State == ledger.StateFinal && deadLettered(e.Outcome) {
+		return e.DecidedAt, true
+	}
+	return time.Time{}, false
+}
