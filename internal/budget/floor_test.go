@@ -176,3 +176,53 @@ func TestOthersAreNotStarvedByUrgent(t *testing.T) {
 		}
 	})
 }
+
+// A message that is in hand has the call before those behind it in its lane, though it asks later; not when it asks too late, or
+// not at all.
+func TestFirstInFirstOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		after time.Duration // until the first one asks; 0: it never does
+		gone  time.Duration // until the first one is not in hand any more
+		want  string
+		took  time.Duration
+	}{
+		"asks soon":       {after: 100 * time.Millisecond, gone: time.Second, want: "[1 2]", took: 100 * time.Millisecond},
+		"asks too late":   {after: time.Second, gone: time.Second, want: "[2 1]", took: comesWithin},
+		"asks for none":   {gone: 10 * time.Millisecond, want: "[2]", took: 10 * time.Millisecond},
+		"waits elsewhere": {gone: time.Hour, want: "[2]", took: comesWithin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, Limits(10, 0), func(t *testing.T, b *Budget, _ *memory) {
+				var order []uint64
+				var mu sync.Mutex
+				start, first := time.Now(), time.Duration(0)
+				ask := func(sequence uint64) {
+					_, err := b.Take(message.InHand(t.Context(), message.Delivery{Sequence: sequence}), "normal")
+					mu.Lock()
+					defer mu.Unlock()
+					if len(order) == 0 {
+						first = time.Since(start)
+					}
+					if order = append(order, sequence); err != nil {
+						t.Error(err)
+					}
+				}
+				gone := b.Expect(message.LaneNormal, 1)
+				other := b.Expect(message.LaneBulk, 1) // another lane's, which nobody waits for
+				var wg sync.WaitGroup
+				wg.Go(func() { ask(2) })
+				if test.after > 0 {
+					wg.Go(func() { time.Sleep(test.after); ask(1) })
+				}
+				wg.Go(func() { time.Sleep(test.gone); gone(); other() })
+				wg.Wait()
+				if got := fmt.Sprint(order); got != test.want || first != test.took {
+					t.Errorf("calls went to %s, the first after %v; want %s, %v", got, first, test.want, test.took)
+				}
+				if len(b.line.coming) != 0 {
+					t.Error("still expected")
+				}
+			})
+		})
+	}
+}

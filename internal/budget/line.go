@@ -19,6 +19,7 @@ const (
 type line struct {
 	mu      sync.Mutex
 	waiters []*waiter // in the order of the messages that they have in hand, else in which they came
+	coming  []*coming
 	busy    bool
 	turns   Turns
 	awaits  map[message.Lane]time.Time // until when requests of a lane are known to wait, beside those here
@@ -38,6 +39,17 @@ type waiter struct {
 	again    time.Time // not before this, for it lost a race
 }
 
+// coming is a message in hand that has not asked for a call yet.
+type coming struct {
+	lane     message.Lane
+	sequence uint64
+	until    time.Time // those behind it wait for it
+}
+
+// comesWithin is how long those behind a message in its lane wait for it to ask for a call. It has to read the ledger first,
+// several round trips to the broker. One that takes longer waits for something of its own, and holds up nobody.
+const comesWithin = 250 * time.Millisecond
+
 func newLine() *line {
 	return &line{awaits: map[message.Lane]time.Time{}, changed: make(chan struct{})}
 }
@@ -51,12 +63,39 @@ func (n *line) join(w *waiter) (leave func()) {
 		at--
 	}
 	n.waiters = slices.Insert(n.waiters, at, w)
+	n.coming = slices.DeleteFunc(n.coming, func(c *coming) bool { return string(c.lane) == w.use && c.sequence == w.sequence })
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.waiters = slices.DeleteFunc(n.waiters, func(other *waiter) bool { return other == w })
 		n.signal()
 	}
+}
+
+// expect has those behind a message wait for it, until it joins or is gone.
+func (n *line) expect(l message.Lane, sequence uint64) (gone func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	one := &coming{lane: l, sequence: sequence, until: time.Now().Add(comesWithin)}
+	n.coming = append(n.coming, one)
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if i := slices.Index(n.coming, one); i >= 0 {
+			n.coming = slices.Delete(n.coming, i, i+1)
+			n.signal()
+		}
+	}
+}
+
+// ahead is how long a caller waits at most for messages before its own that have not asked yet. The caller holds mu.
+func (n *line) ahead(w *waiter) (wait time.Duration) {
+	for _, c := range n.coming {
+		if string(c.lane) == w.use && c.sequence < w.sequence {
+			wait = max(wait, time.Until(c.until))
+		}
+	}
+	return wait
 }
 
 func (n *line) signal() {
@@ -104,13 +143,16 @@ func (b *Budget) stand(w *waiter) (wait time.Duration, turn bool, changed <-chan
 	if n.failedAt.After(w.entered) {
 		return 0, false, nil, n.failure
 	}
-	ready := func(one *waiter) bool {
-		return !one.tried || open[one.use] <= 0 && !time.Now().Before(one.again)
+	until := func(one *waiter) time.Duration {
+		if !one.tried {
+			return n.ahead(one)
+		}
+		return max(n.ahead(one), open[one.use], time.Until(one.again))
 	}
-	if !ready(w) {
-		return max(open[w.use], time.Until(w.again)), false, n.changed, nil
+	if wait := until(w); wait > 0 {
+		return wait, false, n.changed, nil
 	}
-	if n.busy || n.first(ready) != w {
+	if n.busy || n.first(func(one *waiter) bool { return until(one) <= 0 }) != w {
 		return 0, false, n.changed, nil
 	}
 	n.busy = true

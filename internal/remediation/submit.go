@@ -39,8 +39,10 @@ type DeadLetters interface {
 }
 
 // Quota is where calls come from, to those who have a use for several at once. Gather returns when n calls of a lane may be
-// had, or as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then.
+// had, or as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then. Expect
+// has those behind a message in its lane leave the next call to it, while it is in hand and may soon ask for one.
 type Quota interface {
+	Expect(l message.Lane, sequence uint64) (gone func())
 	Gather(ctx context.Context, l message.Lane, n int, d time.Duration) error
 }
 
@@ -121,6 +123,9 @@ type scope struct {
 func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: message.InHand(wait, d), work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
 	defer func() { p.endSpan(out) }()
+	if p.Config.Limited && p.Quota != nil {
+		defer p.Quota.Expect(p.lane(), d.Sequence)()
+	}
 	out, err := p.handle() //nolint:contextcheck // its contexts are in p
 	if err != nil {
 		out = p.outcomeOf(err)
