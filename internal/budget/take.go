@@ -66,7 +66,9 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 
 // Expect records that a message of a lane is in hand and may ask for a call: those behind it in its lane let it go first, if
 // it asks soon. gone is called when it is not in hand any more.
-func (b *Budget) Expect(l message.Lane, sequence uint64) (gone func()) { return b.line.expect(l, sequence) }
+func (b *Budget) Expect(l message.Lane, sequence uint64) (gone func()) {
+	return b.line.expect(l, sequence)
+}
 
 // overdue is the error of a caller whose turn does not come in time.
 func (b *Budget) overdue(wait time.Duration) error {
