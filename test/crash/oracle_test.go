@@ -33,13 +33,18 @@ func (o *oracle) finish() {
 	t := o.world.t
 	t.Helper()
 	const stuck = 3 * time.Minute
-	for fewest, since := math.MaxInt, time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		missing := o.missing()
-		if len(missing) == 0 {
+	for fewest, read, since := math.MaxInt, uint64(0), time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		missing, err := o.missing()
+		if err == nil && len(missing) == 0 {
 			break
 		}
-		if len(missing) < fewest {
+		if err != nil {
+			missing = []string{err.Error()}
+		} else if len(missing) < fewest {
 			fewest, since = len(missing), time.Now()
+		}
+		if o.read > read {
+			read, since = o.read, time.Now()
 		}
 		if time.Since(since) > stuck {
 			id, _, _ := strings.Cut(missing[0], " ")
@@ -54,11 +59,11 @@ func (o *oracle) finish() {
 }
 
 // missing is what must still happen.
-func (o *oracle) missing() (what []string) {
-	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
+func (o *oracle) missing() (what []string, err error) {
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), time.Minute)
 	defer cancel()
 	if err := o.readResults(ctx); err != nil {
-		return []string{err.Error()}
+		return nil, err
 	}
 	for id := range o.asked {
 		if _, ok := o.final(id); !ok {
@@ -67,11 +72,11 @@ func (o *oracle) missing() (what []string) {
 	}
 	if len(what) > 0 {
 		slices.Sort(what)
-		return what
+		return what, nil
 	}
 	entries, err := o.entries(ctx)
 	if err != nil {
-		return []string{err.Error()}
+		return nil, err
 	}
 	for _, e := range entries {
 		if e.State != ledger.StateFinal || !e.Published {
@@ -80,12 +85,12 @@ func (o *oracle) missing() (what []string) {
 	}
 	s, err := o.world.own.JS().Stream(ctx, o.world.own.Names().Stream)
 	if err != nil {
-		return []string{err.Error()}
+		return nil, err
 	}
 	if n := s.CachedInfo().State.Msgs; n > 0 {
 		what = append(what, fmt.Sprintf("(queue) has %d unacknowledged requests", n))
 	}
-	return what
+	return what, nil
 }
 
 func (o *oracle) readResults(ctx context.Context) error {
@@ -214,7 +219,7 @@ func outcomes(all []message.Result) (words []string) {
 
 // deadLettersAgree: exactly one for what was rejected, with its bytes.
 func (o *oracle) deadLettersAgree() error {
-	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), time.Minute)
 	defer cancel()
 	seen := map[string]bool{}
 	var from uint64
@@ -237,7 +242,7 @@ func (o *oracle) deadLettersAgree() error {
 
 // ledgerAgrees: the ledger says of each request what its result says.
 func (o *oracle) ledgerAgrees() error {
-	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(o.world.t.Context(), time.Minute)
 	defer cancel()
 	entries, err := o.entries(ctx)
 	if err != nil {

@@ -53,8 +53,9 @@ func TestSharedBudget(t *testing.T) {
 
 // more says so if more than n requests are open.
 func (w *world) more(n int) string {
-	if left := w.missing(); len(left) > n {
-		return fmt.Sprintf("%d left\n%s", len(left), w.logs("", 60))
+	left, err := w.missing()
+	if err != nil || len(left) > n {
+		return fmt.Sprintf("%d left (%v)\n%s", len(left), err, w.logs("", 60))
 	}
 	return ""
 }
