@@ -13,14 +13,14 @@ type Status struct {
 	Healthy         bool       `json:"healthy"`
 	Paused          *Pause     `json:"paused"`           // null while requests are taken
 	WaitingForQuota *QuotaWait `json:"waitingForQuota"`  // null unless requests wait for a free call
-	DryRun          *DryRun    `json:"dryRun,omitempty"` // absent where nobody is in dry run
+	DryRun          *DryRun    `json:"dryRun,omitempty"` // absent if no replica is in dry run
 	Queue           Queue      `json:"queue"`
 	Budget          []Window   `json:"budget"`
 	// AwaitingApproval are requests that wait for somebody to approve them.
 	AwaitingApproval int            `json:"awaitingApproval"`
 	Followed         int            `json:"followed"`                     // actions not final yet
 	DeadLetters      int            `json:"deadLetters"`                  // kept now
-	NotKept          int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
+	NotKept          int            `json:"deadLettersNotKept,omitempty"` // of unverified messages, beyond the bound
 	Results          map[string]int `json:"results"`                      // by outcome
 	Counting         bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
 	Version          string         `json:"version"`
@@ -51,7 +51,7 @@ type Pause struct {
 // ByOperator reports whether somebody has to resume it.
 func (p Pause) ByOperator() bool { return p.Kind == KindOperator }
 
-// QuotaWait is that all calls that the API allows are used up, but for those that are left to look-ups.
+// QuotaWait is present while all calls that the API allows are used up, except those reserved for look-ups.
 type QuotaWait struct {
 	NextCallAt time.Time `json:"nextCallAt"`
 }
@@ -62,7 +62,7 @@ type DryRun struct {
 	Live     int `json:"live"`
 }
 
-// String says it in one line.
+// String describes it in one line.
 func (d DryRun) String() string {
 	if d.Live == 0 {
 		return "requests end without the call"
@@ -129,7 +129,7 @@ type Recent struct {
 	Requests     []ResultRow // of the last 24 hours, and some of those that wait
 	Awaiting     []ResultRow // runs that await approval, the longest first
 	Failures     []ResultRow // final results of the last 24 hours that are no success
-	Batches      []Batch     // that something happened to in the last 24 hours
+	Batches      []Batch     // that changed in the last 24 hours
 	DeadLetters  []DeadLetterRow
 	ActionsByAge []Bucket // of the actions followed, youngest first
 	PerMinute    []Point  // the last hour, in any order; a minute without results may be left out
@@ -139,21 +139,21 @@ type Recent struct {
 // ResultRow is one published result, or what is known of a request that was searched for.
 type ResultRow struct {
 	RequestID   string
-	ClaimedID   string // the id that a message bore without a claim on it
+	ClaimedID   string // the id that a message gave itself without owning it
 	Run         int
 	MachineID   string
 	RequestedBy string
 	SignedBy    string
 	Ticket      string
 	Outcome     string // or the state of a request that has none
-	State       string // of one that goes on, in words; empty: the outcome says it
-	Code        string // error code, empty where there is none
+	State       string // in words, of a request that has not ended; empty: Outcome says it
+	Code        string // error code, empty if there is none
 	Message     string // error message
 	Advice      string // what to do, in whole sentences
 	Time        time.Time
 }
 
-// Batch is how far a batch is: its rows, each in one place.
+// Batch is the progress of a batch. Each row is counted once.
 type Batch struct {
 	Name     string
 	Outcomes map[string]int // rows that ended
@@ -166,7 +166,7 @@ type Batch struct {
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
 	Attempts  int
-	Replay    bool // a replay is what helps; else it is to be dropped in the end
+	Replay    bool // a replay can help; if not, it is to be dropped in the end
 	ResultRow      // MachineID is empty if the request could not be read
 }
 

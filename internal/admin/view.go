@@ -73,7 +73,7 @@ func (p *page) gather(ctx context.Context) view {
 	return v
 }
 
-// Title is that of the browser's tab: of several the one of the lab must not look like the others.
+// Title is the title of the browser's tab. Among several tabs, that of a lab must not look like the others.
 func (v view) Title() string {
 	title := v.Banner.Title
 	for _, warning := range v.Warnings {
@@ -88,7 +88,7 @@ func (v view) NeedsSomebody() bool {
 	return v.Recent != nil && len(v.Recent.DeadLetters)+len(v.Recent.Awaiting) > 0
 }
 
-// withoutLetters are the failures that nobody is asked about as dead letters already.
+// withoutLetters returns the failures that are not among the dead letters already.
 func withoutLetters(failures []ResultRow, letters []DeadLetterRow) (rest []ResultRow) {
 	type run struct {
 		id string
@@ -112,7 +112,7 @@ func ask[T any](ctx context.Context, limit time.Duration, question func(context.
 	return question(ctx)
 }
 
-// banner is the first thing to read: the state in a word and a sentence. What is to be said of it follows.
+// banner is the first thing to read: the state in a word and a sentence. The details follow it.
 type banner struct {
 	Tone  string // ok, warn or bad
 	Title string
@@ -178,7 +178,7 @@ type laneRow struct {
 	Why                   string
 }
 
-// laneRows are the lanes, the first that is called first.
+// laneRows returns the lanes in the order in which they are called.
 func laneRows(q Queue) (rows []laneRow) {
 	for _, name := range []string{"urgent", "normal", "bulk"} {
 		lane := q.Lanes[name]

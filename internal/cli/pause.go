@@ -35,7 +35,7 @@ func (c *PauseCmd) Run(ctx context.Context, env *session.Env) error {
 	if err := replicas.Pause(ctx, broker.Pause{Reason: reason, By: by.Who(), Since: time.Now().UTC()}); err != nil {
 		return err
 	}
-	// Behind the act, unlike all others: whoever must stop everything is not kept from it.
+	// Recorded after the act, unlike all others: a failure to record must not keep anybody from stopping everything.
 	if err := by.Record(ctx, ledger.ActPause, ledger.AuditRecord{}); err != nil {
 		fmt.Fprintf(env.Stderr, "worker: the pause is not in the audit trail: %s\n", session.Plain(err.Error()))
 	}
@@ -62,7 +62,7 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	// Also where none is seen: what there is may be an entry that is not understood.
+	// Even if no pause is seen: the key may hold a value that this version does not understand.
 	replicas, err := conn.OpenReplicas(ctx, false)
 	switch {
 	case broker.IsMissing(err):
@@ -87,8 +87,8 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 	return err
 }
 
-// lift lets calls be made again before the time that the API named with a 429 has come. A closure may be wrong, as of a
-// Retry-After that holds a time instead of seconds; whether this one is, the operator has to know.
+// lift ends the closure after a 429 before its Retry-After has passed. A closure may be wrong, for example if Retry-After held
+// a time instead of seconds. The operator has to judge whether this one is.
 func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Broker) error {
 	rates, err := conn.VisitRates(ctx, nil)
 	if err != nil {
@@ -124,7 +124,7 @@ func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Bro
 }
 
 // forgo lets calls be made again without orders that are lost. What they had cancelled or held back is called then, unless that
-// was ordered anew: whether it was, the operator has to know.
+// was ordered anew. The operator has to judge whether it was.
 func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Broker) error {
 	lost, err := conn.OrdersLost(ctx)
 	if err != nil {

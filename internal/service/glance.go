@@ -9,19 +9,19 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// glance tells at a glance which messages can't have a name as their id, machine or ticket: to read every message of a long queue
-// in full takes seconds.
+// glance rules out, without parsing, messages that can't have a name as their id, machine or ticket: parsing every message of a
+// long queue takes seconds.
 type glance struct {
 	name string
-	text []byte // what a message has that has the name, in lower case
+	text []byte // what a message with the name contains, in lower case
 }
 
-// glanceFor looks for the name in any case, as a machine's id is. Of a CloudEvent's SOURCE#ID the message has the parts.
+// glanceFor ignores case, as machine ids do. Of a CloudEvent's SOURCE#ID it looks for ID alone: the message has the two apart.
 func glanceFor(name string) glance {
 	return glance{name, bytes.ToLower([]byte(name[strings.LastIndexByte(name, '#')+1:]))}
 }
 
-// mayName is false for a message that does not have the name. What could hide it from a glance is read in full.
+// mayName returns false for a message that can't have the name. One in which the name may be encoded matches, and is parsed.
 func (g glance) mayName(m broker.Message) bool {
 	if len(g.text) == 0 || g.in(m.Data) || strings.HasSuffix(g.name, ":"+strconv.FormatUint(m.Sequence, 10)) || hides(m.Data) {
 		return true
@@ -36,7 +36,7 @@ func (g glance) mayName(m broker.Message) bool {
 	return false
 }
 
-// mayBeIn is mayName for who sees the payload alone: one without an id of its own may have one in its headers.
+// mayBeIn is mayName for a caller that has the payload alone. A payload without an id matches: a header may have it.
 func (g glance) mayBeIn(payload []byte) bool {
 	return len(g.text) == 0 || g.in(payload) || hides(payload) || !hasID(payload)
 }
@@ -67,7 +67,7 @@ func hasID(payload []byte) bool {
 
 func (g glance) in(data []byte) bool { return bytes.Contains(bytes.ToLower(data), g.text) }
 
-// hides reports whether a payload may say something in other characters than it has: in JSON's escapes, or encoded.
+// hides reports whether a payload may contain the name in another form: in JSON's escapes, or in base64.
 func hides(data []byte) bool {
 	return bytes.IndexByte(data, '\\') >= 0 || bytes.Contains(data, []byte("data_base64"))
 }

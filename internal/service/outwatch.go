@@ -10,35 +10,37 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// outWatch finds out that somebody who is no replica has requests in hand: the broker counts more as delivered and not
-// acknowledged than all replicas have in hand or have handed back with a delay. It judges what it is told, and asks nobody.
+// outWatch detects that a client that is no replica has pulled requests: the broker counts more messages as delivered and not
+// acknowledged than all replicas have in hand or have nakked with a delay. It compares the numbers it is given, and reads nothing
+// itself.
 type outWatch struct {
-	after   time.Duration // the broker gives back by itself within that what a replica had that died
-	longest time.Duration // a delay that a replica which is gone may have given
+	after   time.Duration // within this time the broker redelivers what a dead replica had in hand
+	longest time.Duration // how long the naks of a replica that is gone may delay its messages
 
 	mu    sync.Mutex
-	hands map[string]hands // by replica; beside them what was out before this one was there
-	since time.Time        // zero: nobody else has any
-	floor uint64           // of the look at since
-	count int              // that somebody else has, at the last look that could tell
+	hands map[string]hands // by replica; "before": what was out before this one started
+	since time.Time        // zero: no other client has any
+	floor uint64           // the ack floor at since
+	count int              // what other clients have, as last known
 	said  bool
 }
 
-// hands is what a replica had out, and until when that counts though it says nothing more.
+// hands is what a replica had out when it last reported, and until when that counts if it reports no more.
 type hands struct {
 	inHand, delayed         int
 	untilInHand, untilDelay time.Time
 }
 
-// outLook is what the consumer says: what is out, whether somebody asks for requests and gets none, so that nothing of that
-// waits for a free hand, and up to where everything was acknowledged.
+// outLook is what the consumers report: how many messages are out, whether a pull request is open, so that none of them waits for
+// a free slot, and the ack floors, added up.
 type outLook struct {
 	Out   int
 	Asked bool
 	Floor uint64
 }
 
-// newOutWatch begins before this replica takes anything: what is out then replicas may have delayed that ended before.
+// newOutWatch is called before this replica takes anything: replicas that have ended may have nakked with a delay what is out
+// then.
 func newOutWatch(set config.Settings, now time.Time, out int) *outWatch {
 	after := set.AckWait + watchEvery
 	backoff := time.Duration(float64(set.Backoff.Max) * (1 + set.Backoff.Randomization))
@@ -47,12 +49,12 @@ func newOutWatch(set config.Settings, now time.Time, out int) *outWatch {
 	return w
 }
 
-// hands is what this replica has out.
+// hands returns what this replica has in hand, and what it has nakked with a delay.
 func (p *parts) hands() []int {
 	return []int{p.Consumer.InFlight() + p.Consumer.Waiting(), p.Consumer.Delayed()}
 }
 
-// look is told of a look, and what each replica that is there has in hand and has delayed.
+// look takes what the consumers report, and what each running replica has in hand and has nakked with a delay.
 func (w *outWatch) look(now time.Time, l outLook, there map[string][]int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,7 +65,7 @@ func (w *outWatch) look(now time.Time, l outLook, there map[string][]int) {
 	switch {
 	case count <= 0:
 		w.since, w.count, w.said = time.Time{}, 0, false
-	case !l.Asked: // some of that may wait for a free hand: who can't tell says what he said before
+	case !l.Asked: // some of it may wait for a free slot: keep the last verdict
 	case w.since.IsZero() || l.Floor != w.floor && !w.said:
 		w.since, w.floor, w.count = now, l.Floor, count
 	default:
@@ -71,7 +73,7 @@ func (w *outWatch) look(now time.Time, l outLook, there map[string][]int) {
 	}
 }
 
-// accounted is how many replicas have out. The caller holds mu.
+// accounted returns how many messages the replicas account for. The caller holds mu.
 func (w *outWatch) accounted(now time.Time) (n int) {
 	for _, h := range w.hands {
 		if now.Before(h.untilInHand) {
@@ -85,7 +87,8 @@ func (w *outWatch) accounted(now time.Time) (n int) {
 	return n
 }
 
-// conditions are what is found. What may not be acknowledged stays out, which is said already.
+// conditions returns what was found; nothing while the broker denies acknowledgements. Then messages stay out, and that is
+// reported already.
 func (w *outWatch) conditions(known []health.Condition) []health.Condition {
 	w.mu.Lock()
 	defer w.mu.Unlock()

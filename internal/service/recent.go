@@ -12,11 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What the page asks for.
+// How many rows the page shows.
 const (
 	shown         = 12 // rows of failures, dead letters and batches
 	shownRequests = 25
-	shownWaiting  = 5 // of them
+	shownWaiting  = 5 // requests that wait, among these
 )
 
 func resultRow(at time.Time, r message.Result) admin.ResultRow {
@@ -55,8 +55,8 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 	return rows, nil
 }
 
-// WhyEnded is the error of a result; of an action that ended otherwise than it should, what the API says of it, which has
-// no error. Nil: there is nothing to say.
+// WhyEnded returns the error of a result. An action that did not succeed has none: for it WhyEnded returns what the API reports
+// of the action. Nil: there is nothing to report.
 func WhyEnded(r message.Result) *message.Failure {
 	if r.Error != nil || !r.Final || r.Outcome == message.Succeeded || len(r.MachineAction) == 0 {
 		return r.Error

@@ -31,7 +31,7 @@ type Known struct {
 	SignedBy    string           `json:"signedBy,omitempty"`
 	Time        time.Time        `json:"time"` // the last known of: published, received, called, decided
 
-	entry    *ledger.Entry // of one that is taken
+	entry    *ledger.Entry // nil: no worker has taken it
 	lane     message.Lane
 	sequence uint64 // of its message, while it waits
 }
@@ -98,7 +98,7 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 }
 
 func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
-	ids := map[string]bool{} // whose a message is that nobody has taken, the workers alone can tell, which know the signers
+	ids := map[string]bool{} // without owners: whose message it is that no worker has taken only the workers can tell, which know the signers
 	for _, k := range f.found {
 		ids[k.RequestID] = true
 	}
@@ -118,7 +118,7 @@ func (q Queued) known() Known {
 	return k
 }
 
-// stateWords are what the states of a request that goes on are called where people read them.
+// stateWords describes the states of a request that has not ended, for people.
 var stateWords = map[string]string{
 	stateQueued:                   "waiting to be called",
 	string(ledger.StateWaiting):   "waiting to be called",
@@ -128,10 +128,10 @@ var stateWords = map[string]string{
 	string(ledger.StateSubmitted): "waiting for the machine",
 }
 
-// stateQueued is that of a request that no worker has taken.
+// stateQueued is the state of a request that no worker has taken.
 const stateQueued = "queued"
 
-// Row is the same for the page.
+// Row returns the request as a row of the page.
 func (k Known) Row() admin.ResultRow {
 	row := admin.ResultRow{
 		RequestID: k.RequestID, ClaimedID: k.ClaimedID, Run: k.Run, MachineID: k.MachineID, RequestedBy: k.RequestedBy, SignedBy: k.SignedBy,
@@ -149,7 +149,7 @@ func (k Known) Row() admin.ResultRow {
 	return row
 }
 
-// state is the outcome of what has ended, else what the ledger calls it.
+// state returns the outcome of a request that has ended, otherwise its state in the ledger.
 func (k Known) state() string {
 	if k.State == string(ledger.StateFinal) {
 		return cmp.Or(k.Outcome, k.State)
@@ -157,10 +157,11 @@ func (k Known) state() string {
 	return k.State
 }
 
-// ReadQueue finds messages in the request stream that are meant. They have the name as id, machine or ticket; "" is any.
+// ReadQueue returns the messages in the request stream that mine selects. They have the name as id, machine or ticket, so that
+// others need not be parsed; "" is any.
 func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(Queued) bool) (found []Queued, err error) {
 	look := glanceFor(name)
-	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message's place is not in it
+	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message does not contain its own sequence
 		return readQueue(conn, conn.Queue(ctx), look, mine)
 	}
 	return readQueue(conn, conn.QueueWith(ctx, look.mayBeIn), look, mine)
@@ -199,17 +200,17 @@ type Queued struct {
 	Lane   message.Lane
 	Replay uint64 // the dead letter that it replays; 0: none
 	Req    message.Request
-	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
+	// invalid is why the worker will reject its form; nil: its form is valid.
 	invalid *message.Invalid
 }
 
-// AsResult is a request that waits as its result will name it.
+// AsResult returns a waiting request with the names that its result will have.
 func (q Queued) AsResult() message.Result {
 	k := q.known()
 	return message.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.Req.Batch}
 }
 
-// Asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
+// Asked returns the request of a dead letter, as far as it can be read, and the id that its message claimed without owning it.
 func Asked(dead message.DeadLetter, h message.Header, data []byte, stream string) (r message.Request, claimed string, ok bool) {
 	original, _, _, err := message.OriginalDelivery(h, data)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 // rulesInterval is how soon the log reports a changed file. A request is judged by the file's content when it is handled.
 const rulesInterval = time.Second
 
-// WatchRules says in the log when the file of signers or the policy can't be used any more, when it can be again, and who is
-// trusted from now on. What was read last stays in force meanwhile; /readyz has it among its details.
+// WatchRules logs when the file of signers or the policy becomes unusable, when it is usable again, and when the trusted signers
+// change. While a file is unusable its last good content stays in force; /readyz has that among its details.
 func (s *Service) WatchRules(ctx context.Context) error {
 	a := s.Settings.Accept
 	if a.Signers == nil && a.Policy == nil {

@@ -33,10 +33,10 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 	return give(ctx, env, c.By, message.VerbResume, c.Name, "goes on, within a minute.")
 }
 
-// heardWithin is how long a command waits for the worker's word on an order.
+// heardWithin is how long a command waits until a worker has recorded an order.
 const heardWithin = 6 * time.Second
 
-// give gives an order about a batch. One about a batch that nobody knows is given all the same: its rows may be still to come.
+// give gives an order about a batch. It does so for an unknown batch too, because rows may come later.
 func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said string) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {

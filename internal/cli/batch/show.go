@@ -146,7 +146,7 @@ func lanes(b *service.Batch) string {
 	return strings.Join(said, ", ")
 }
 
-// whose is whose rows it has: several may use one name.
+// whose counts the rows of each owner: several may use one name.
 func whose(b *service.Batch) string {
 	var said []string
 	for _, owner := range slices.Sorted(maps.Keys(b.Owners)) {
@@ -155,7 +155,7 @@ func whose(b *service.Batch) string {
 	return strings.Join(said, ", ")
 }
 
-// outcomes are counts; what is submitted is under way on its machine.
+// outcomes counts the rows by outcome. A submitted one is under way on its machine.
 func outcomes(b *service.Batch) string {
 	var said []string
 	for _, outcome := range submit.Outcomes() {

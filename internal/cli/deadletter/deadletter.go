@@ -24,8 +24,8 @@ type Letter struct {
 	Header message.Header // as it is kept
 	Data   []byte
 
-	Claimed string         // the id that its message bore without a claim on it
-	Replay  service.Replay // what a replay of it comes to
+	Claimed string         // the id that its message gave itself without owning it
+	Replay  service.Replay // what to expect of its replay
 }
 
 // Run lists dead letters.
@@ -117,9 +117,9 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Publish replays a dead letter: it publishes its request again, on its own lane, which its signature covers. If the broker
-// drops the replay as a duplicate, it need not be queued: its message id is fixed, and anybody who may publish can have used it.
-// So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead letter opens
-// one run.
+// drops the replay as a duplicate, it is not necessarily queued: its message id is fixed, and anybody who may publish can have used
+// it. So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead letter
+// opens one run.
 func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 	header, lane := message.ReplayHeader(l.Seq, l.Header), message.LaneOf(conn.Names().Subject, l.Dead.Delivery.Subject)
 	stored, err := conn.Publish(ctx, lane, header, l.Data)
@@ -131,7 +131,7 @@ func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// Run deletes dead letters. That there was one stays in the audit trail.
+// Run deletes dead letters. The audit trail keeps a record of each.
 func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	say := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
@@ -159,7 +159,7 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	return say.status(err)
 }
 
-// advice is what a replay of dead letters comes to, each text once with the sequences of some of those it is said of.
+// advice returns what to expect of the replays, each text once, with the sequences of some of the dead letters that it is about.
 func advice(letters []Letter) (lines []string) {
 	const named = 5
 	seqs := map[string][]string{}
@@ -182,12 +182,12 @@ func advice(letters []Letter) (lines []string) {
 	return lines
 }
 
-// owner is the signer or client whose request it is, "" if it is nobody's.
+// owner returns the signer or client whose request it is, "" if it is nobody's.
 func (l Letter) owner() string {
 	return cmp.Or(l.Dead.SignedBy, l.Header.Get(message.HeaderClient))
 }
 
-// ReadLetters reads the dead letters that are meant, the oldest first.
+// ReadLetters reads the dead letters that means selects, the oldest first.
 func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bool) ([]Letter, error) {
 	var letters []Letter
 	for m, err := range conn.DeadLetters(ctx) {

@@ -112,7 +112,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 	}
 	if stay {
 		settings.Embedded.Addr, settings.Admin.Addr = freeOr(ctx, env.Settings.Embedded.Addr), freeOr(ctx, env.Settings.Admin.Addr)
-		settings.Rates = env.Settings.Rates // to see what waits, limits of a few calls do
+		settings.Rates = env.Settings.Rates // with limits of a few calls one can see requests wait
 	}
 	log, level := service.NewLogger(config.Log{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
 	if w, err = service.New(settings, env.Lookup, log, level); err != nil {
@@ -149,7 +149,7 @@ func freeOr(ctx context.Context, addr string) string {
 	return addr
 }
 
-// sample is one request of the demo and what has to become of it.
+// sample is one request of the demo and its expected outcome.
 type sample struct {
 	id, what, payload string
 	want              string
@@ -183,7 +183,7 @@ func prepare(api *defendersim.Server) {
 	api.Inject(defendersim.Fault{Op: "unrestrict", Machine: demoMachine(6), Status: http.StatusNotFound, Code: "ResourceNotFound", Message: "Machine " + demoMachine(6) + " was not found"})
 }
 
-// showSample publishes the sample, prints each result as it comes and a table at the end. ok: all got what they should.
+// showSample publishes the sample, prints each result as it comes and a table at the end. ok: all outcomes are as expected.
 func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, err error) {
 	waiting := map[string]sample{} // by request id
 	for _, s := range samples() {

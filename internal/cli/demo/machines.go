@@ -16,7 +16,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
-// given is the list of machines that a simulator has which was given none, and an example of such a file.
+// given is the list of machines of a simulator without --machines, and an example of such a file.
 //
 //go:embed machines.csv
 var given string
@@ -70,7 +70,7 @@ func readMachines(path string) ([]listed, error) {
 	}
 }
 
-// take reads one cell; an empty one says nothing, except of an id.
+// take reads one cell. An empty one is ignored, except for the id, which is required.
 func (one *listed) take(column, cell string) (err error) {
 	switch strings.ToLower(strings.TrimSpace(column)) {
 	case "machineid", "id":
@@ -99,7 +99,7 @@ func (one *listed) take(column, cell string) (err error) {
 	return err
 }
 
-// span reads a Go duration; a machine that takes no time has a negative one, as zero means the setting's.
+// span reads a Go duration. For a machine that takes no time it returns a negative one, because zero means the default setting.
 func span(cell string) (time.Duration, error) {
 	if cell == "" {
 		return 0, nil

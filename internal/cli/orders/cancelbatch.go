@@ -14,7 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Rows counts a batch's rows by where they stand.
+// Rows counts a batch's rows by their state.
 type Rows struct {
 	Waiting   int `json:"waiting"`   // not called yet
 	Unclear   int `json:"unclear"`   // their calls may be under way
@@ -29,7 +29,7 @@ func (r Rows) All() int { return r.Waiting + r.Unclear + r.Accepted + r.Cancelle
 
 // CountRows counts the rows of a batch in the ledger and in the queue, of one signer or client if whose is not "".
 func CountRows(ctx context.Context, conn *broker.Broker, batch, whose string) (r Rows, err error) {
-	entries, taken := map[string]ledger.Entry{}, map[string]bool{} // an entry that is written meanwhile comes twice
+	entries, taken := map[string]ledger.Entry{}, map[string]bool{} // an entry that is written during the search is read twice
 	err = conn.NewLedger().Search(ctx, func(e ledger.Entry) {
 		owner := cmp.Or(e.SignedBy, e.Client)
 		if e.Batch == batch && (whose == "" || owner == whose) {
@@ -69,7 +69,7 @@ func (r *Rows) add(e *ledger.Entry) {
 	}
 }
 
-// open are the rows that an order may still change.
+// open counts the rows that an order may still change.
 func (c *CancelCmd) open(r Rows) int {
 	n := r.Waiting + r.Unclear
 	if c.Actions {

@@ -33,7 +33,7 @@ func CloseAfterCommand(b *broker.Broker) {
 	_ = b.Close(ctx) // nothing is waiting to be sent: what was published was acknowledged
 }
 
-// FollowResults is Follow, with what to do where no worker has made the stream yet.
+// FollowResults is Follow, with an error that says what to do if no worker has made the stream yet.
 func FollowResults(ctx context.Context, b *broker.Broker, o broker.FollowOptions, fn func(broker.Message) error) error {
 	return AdviseMissing(b.Follow(ctx, b.Names().ResultsStream, o, fn))
 }

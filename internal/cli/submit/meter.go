@@ -16,8 +16,8 @@ const (
 	meterSilence  = time.Minute     // a line even though nothing has changed
 )
 
-// Meter shows how far a bulk has come: a bar on a terminal, else a line now and then. It uses no colours, so that there
-// are none for NO_COLOR to turn off. Whoever makes one ends it. A nil one shows nothing.
+// Meter shows how far a bulk has come: a bar on a terminal, otherwise a line now and then. It uses no colours, so that there
+// are none for NO_COLOR to turn off. The caller of NewMeter must call End. A nil one shows nothing.
 type Meter struct {
 	out   io.Writer
 	what  string // "published"
@@ -66,7 +66,7 @@ func (m *Meter) Show(done int, notes ...string) {
 		m.bar.SetCurrent(int64(done))
 		return
 	}
-	// What changes by itself as time passes is no news.
+	// The rate, which changes as time passes, is no news.
 	news := fmt.Sprint(done, notes)
 	if since := time.Since(m.printed); since < meterInterval || news == m.last && since < meterSilence {
 		return
@@ -83,7 +83,7 @@ func (m *Meter) End() {
 	}
 }
 
-// Rate is n in a time, per second or per minute.
+// Rate returns n in a time, per second or per minute.
 func Rate(n int, in time.Duration) string {
 	each := float64(n) / max(in, time.Millisecond).Seconds()
 	if each < 1 {

@@ -51,7 +51,7 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 	}
 }
 
-// sayEnded says that the request had ended before it was published again, so that nobody takes its old result for a new one.
+// sayEnded prints that the request had ended before it was published again, so that nobody takes its old result for a new one.
 func (d *oneDisplay) sayEnded(f RowStatus) {
 	if d.outcome != f.Outcome {
 		d.outcome = f.Outcome
@@ -66,7 +66,7 @@ func (d *oneDisplay) sayAdvice(f RowStatus) {
 	}
 }
 
-// because is why it ended, "" if nothing is to be said.
+// because is why it ended, "" if there is no reason to print.
 func because(f RowStatus) string {
 	if f.Code == "" {
 		return ""
@@ -74,7 +74,7 @@ func because(f RowStatus) string {
 	return "  " + f.Code + ": " + f.Message
 }
 
-// once writes one line of what happened, and when, unless it is what was said last. It also begins the patience anew.
+// once prints one line with what happened and when, unless it was printed last. It also restarts the patience.
 func (d *oneDisplay) once(f RowStatus, last *string, now, what string) {
 	if *last == now {
 		return
@@ -84,14 +84,14 @@ func (d *oneDisplay) once(f RowStatus, last *string, now, what string) {
 	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.told.Local().Format(time.TimeOnly), session.Plain(what))
 }
 
-// sayWaits says what the request waits for, where that is not what was said last.
+// sayWaits prints what the request waits for, unless that was printed last.
 func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" || f.reopened {
 		held, err := service.HoldingUp(ctx, d.s.broker, d.s.env.Settings.Rates, false)
 		switch {
 		case err != nil:
-			return // a courtesy, which asks for more rights than submitting does
+			return // optional, because it needs more permissions than submitting does
 		case held == nil:
 			waits = "waiting for its call"
 		default:

@@ -16,7 +16,7 @@ import (
 // ShownFailures is how many failed rows the table at the end has; a report has all.
 const ShownFailures = 100
 
-// Outcomes in the order of the tables.
+// Outcomes returns the outcomes in the order of the tables.
 func Outcomes() []string {
 	return []string{
 		message.Succeeded, message.Submitted, message.DryRun, message.Failed, message.TimedOut,
@@ -67,10 +67,10 @@ func WriteSummary(out io.Writer, fates []*RowStatus) error {
 	return nil
 }
 
-// ReportFile is the file that --report names; a nil one is none.
+// ReportFile is the file that --report names; nil: there is none.
 type ReportFile struct{ file *os.File }
 
-// OpenReport sees to it, before anything is published, that the file can be written. What is in it stays until then.
+// OpenReport makes sure, before anything is published, that the file can be written. Its old content stays until Write.
 func OpenReport(path string) (*ReportFile, error) {
 	if path == "" {
 		return nil, nil

@@ -25,8 +25,8 @@ func (s *Submission) sayPublished() {
 	}
 }
 
-// sayHowToGoOn is for who does not wait. JetStream rebuilds its memory of message ids from what is still stored, so that
-// after a restart it has forgotten the rows that were taken; of that nothing is known here.
+// sayHowToGoOn is for a command without --wait. After a restart JetStream rebuilds its message ids from what is still
+// stored, and so has forgotten the rows that were taken. This command can't know whether that happened.
 func (s *Submission) sayHowToGoOn() {
 	if s.Bulk.Single != "" {
 		fmt.Fprintf(s.env.Stdout, "What becomes of it: worker why %s\n", session.ShellQuote(s.Bulk.Single))

@@ -17,7 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// standing is where a request stands, as far as it matters for what it waits for.
+// standing is the state of a request, as far as it matters for what it waits for.
 type standing int
 
 const (
@@ -52,7 +52,7 @@ func (s *History) standing() standing {
 	return waiting
 }
 
-// look finds out what must happen before the request goes on, and where it waits; nothing of one that has ended.
+// look finds out what the request waits for, and its place in the queue. One that nothing will happen to has no place.
 func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Settings) error {
 	at := s.standing()
 	switch at {
@@ -91,7 +91,7 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 		}
 	}
 	switch {
-	case s.standing() == queued: // an entry is of an earlier run
+	case s.standing() == queued: // its entry, if it has one, is of an earlier run
 		return nil
 	case s.place == nil:
 		s.place = &service.Place{Lane: cmp.Or(s.Entry.Lane, message.LaneNormal)}
@@ -101,7 +101,8 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 	return nil
 }
 
-// Waits is what the request itself waits for, and what holds up all of its kind. It promises nothing that will not come.
+// Waits returns what the request itself waits for, and what holds up all requests like it. It promises nothing that will not
+// happen.
 func (s *History) Waits(now time.Time, held []health.Condition) (waits []string) {
 	e := s.Entry
 	switch s.standing() {
@@ -125,7 +126,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	return waits
 }
 
-// turn is its place in the queue in words, where it has one.
+// turn is its place in the queue in words; "" if it has none.
 func (s *History) turn() string {
 	p := s.place
 	if p == nil || p.Unavailable == service.WaitTaken {
@@ -138,8 +139,8 @@ func (s *History) turn() string {
 	return text
 }
 
-// ownWaits are those of a request that is not accepted. Its next attempt comes only while nothing holds up all, and a fault that
-// does is said once.
+// ownWaits returns what a request that is not accepted waits for. Its next attempt is listed only while nothing holds up all
+// requests. A fault that does is listed once.
 func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []string) {
 	e := s.Entry
 	switch {
@@ -173,7 +174,8 @@ func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []stri
 	return waits
 }
 
-// ownCause is what the worker found that this request alone waits for: a busy machine, or room for what is to be stored of it.
+// ownCause returns what the worker found that holds up this request alone: a busy machine, or a message about it that fits into no
+// stream.
 func ownCause(e *ledger.Entry) []string {
 	if e.LastError == nil || e.LastError.Origin != message.OriginWorker {
 		return nil
@@ -181,7 +183,7 @@ func ownCause(e *ledger.Entry) []string {
 	return []string{e.LastError.Code + ": " + e.LastError.Message}
 }
 
-// readHolder finds out whose call the machine waits for, where it does.
+// readHolder finds the request that holds the machine, if this one waits for its machine.
 func (s *History) readHolder(ctx context.Context, conn *broker.Broker) error {
 	if s.standing() != waiting || ownCause(s.Entry) == nil {
 		return nil
