@@ -18,7 +18,7 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// Config says where to listen and for whom.
+// Config is where to listen and who may read.
 type Config struct {
 	// Addr is host:port; port 0 takes a free one. Whether the bound address is
 	// loopback decides which rules hold: on loopback the Host header is checked
@@ -26,7 +26,7 @@ type Config struct {
 	Addr string
 	// Token is required off loopback for everything but /livez, /readyz and
 	// /metrics, as a bearer token or as the password of Basic authentication
-	// with any user. Empty: everything else answers 403 off loopback.
+	// with any user. Empty: everything but these three answers 403 off loopback.
 	Token string
 	// Gatherer is what /metrics serves.
 	Gatherer prometheus.Gatherer

@@ -82,7 +82,7 @@ type Queue struct {
 type Lane struct {
 	Pending       int     `json:"pending"`
 	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
-	// When the last one is expected to be called, and the latest time; zero: nothing waits, or Unavailable says why not.
+	// When the last one is expected to be called, and the latest time; zero: nothing waits, or Unavailable is the reason.
 	ExpectedAt  time.Time `json:"expectedAt,omitzero"`
 	LatestAt    time.Time `json:"latestAt,omitzero"`
 	Unavailable string    `json:"unavailable,omitempty"`
@@ -146,7 +146,7 @@ type ResultRow struct {
 	SignedBy    string
 	Ticket      string
 	Outcome     string // or the state of a request that has none
-	State       string // in words, of a request that has not ended; empty: Outcome says it
+	State       string // in words, of a request that has not ended; empty: see Outcome
 	Code        string // error code, empty if there is none
 	Message     string // error message
 	Advice      string // what to do, in whole sentences

@@ -97,7 +97,7 @@ func (s Status) Warnings() (all []string) {
 	return all
 }
 
-// LabText says that calls do not go to Microsoft.
+// LabText is the warning that calls do not go to Microsoft.
 func LabText(api string) string {
 	return fmt.Sprintf("LAB: calls go to %s, which is not Microsoft's address but a simulator's or a proxy's", api)
 }

@@ -173,7 +173,7 @@ func cards(s *Status) []card {
 // laneRow is what waits in one lane.
 type laneRow struct {
 	Name, Waiting, Oldest string
-	At                    time.Time // when the last is expected to be called; zero: Why says why that is not known
+	At                    time.Time // when the last is expected to be called; zero: not known, because of Why
 	Latest                time.Time // zero: at At
 	Why                   string
 }

@@ -84,7 +84,7 @@ func (c *commandLine) load(groups, environ []string) (settings config.Settings, 
 }
 
 // toggleMapper reads a setting that is true or false: the flag alone means
-// true; what --flag=TEXT says is checked later, with all the other settings.
+// true; the text of --flag=TEXT is checked later, with all the other settings.
 type toggleMapper struct{}
 
 // Decode is called by kong.

@@ -104,7 +104,7 @@ func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Bro
 	}
 	fmt.Fprintf(env.Stdout, "No call is made until %s, as the API asked with a 429. Lifted, every replica calls again at once; if the API throttles still, its next 429 closes it again.\n",
 		admin.Clock(time.Now().Add(rest)))
-	if err := session.Unasked(env, c.Yes, "lifting the closure"); err != nil {
+	if err := session.RequireYes(env, c.Yes, "lifting the closure"); err != nil {
 		return err
 	}
 	if !c.Yes {
@@ -135,7 +135,7 @@ func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Br
 		return err
 	}
 	fmt.Fprintf(env.Stdout, "Orders are lost: %s. What they cancelled or held back is called once you go on, unless that was ordered anew.\n", session.Plain(lost))
-	if err := session.Unasked(env, c.Yes, "going on without the lost orders"); err != nil {
+	if err := session.RequireYes(env, c.Yes, "going on without the lost orders"); err != nil {
 		return err
 	}
 	if !c.Yes {

@@ -45,7 +45,7 @@ func (a *awaiting) show(ctx context.Context, b *broker.Broker) ([]admin.ResultRo
 			return
 		}
 		rows = append(rows, admin.ResultRow{
-			RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, SignedBy: e.SignedBy, Ticket: e.Ticket, Outcome: message.AwaitingApproval, State: stateWords[message.AwaitingApproval], Time: e.Approval.Since,
+			RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, SignedBy: e.SignedBy, Ticket: e.Ticket, Outcome: message.AwaitingApproval, State: stateTexts[message.AwaitingApproval], Time: e.Approval.Since,
 			Message: fmt.Sprintf("%d of %s, until %s", e.Approval.Required, strings.Join(e.Approval.By, ", "), admin.Clock(e.Approval.ExpiresAt)),
 		})
 	})

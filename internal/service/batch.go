@@ -71,8 +71,8 @@ func (o RowsOf) Batch(ctx context.Context, conn *broker.Broker, name string) (*B
 
 func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
 	all := &Batches{of: map[string]*Batch{}, rows: map[string]bool{}}
-	look := glanceFor(name)
-	err := conn.NewLedger().SearchFor(ctx, look.text, func(e ledger.Entry) {
+	filter := newPrefilter(name)
+	err := conn.NewLedger().SearchFor(ctx, filter.text, func(e ledger.Entry) {
 		if e.Batch != "" && (name == "" || e.Batch == name) && (o.Entry == nil || o.Entry(&e)) {
 			all.entry(&e)
 		}
@@ -81,7 +81,7 @@ func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Ba
 		return nil, err
 	}
 	stream := conn.Names().Stream
-	_, err = readQueue(conn, conn.Queue(ctx), look, func(q Queued) bool {
+	_, err = readQueue(conn, conn.Queue(ctx), filter, func(q Queued) bool {
 		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil && (o.Queued == nil || o.Queued(q)) {
 			all.queued(b, q, all.rows[fmt.Sprint(stream, ":", q.Sequence)])
 		}
@@ -109,7 +109,7 @@ func (b *Batches) entry(e *ledger.Entry) {
 	switch e.State {
 	case ledger.StateWaiting:
 		batch.Waiting++
-		why, _ := itself(e, time.Now())
+		why, _ := ownReason(e, time.Now())
 		batch.Paused = batch.Paused || why == WaitHeld
 	case ledger.StateSubmitted:
 		batch.Outcomes[message.Submitted]++

@@ -184,7 +184,7 @@ func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error 
 			continue
 		}
 		b := d.batch(r.Batch, m.Time)
-		if _, told := b.rows[maphash.String(d.seed, r.ID)]; !told { // else it is about to leave the queue
+		if _, hasResult := b.rows[maphash.String(d.seed, r.ID)]; !hasResult { // a row with a result is about to leave the queue
 			b.waiting++
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 // Conditions returns what holds the deployment up: what its replicas report, and what the broker shows if none of them does.
 func Conditions(o broker.Overview) []health.Condition {
-	var said [][]health.Condition
+	var reported [][]health.Condition
 	for _, r := range o.Replicas {
 		all := slices.Clone(r.Conditions)
 		if len(all) == 0 && !r.Ready { // an older version, without the list
@@ -24,7 +24,7 @@ func Conditions(o broker.Overview) []health.Condition {
 			all = append(all, c)
 		}
 		// The operator's pause is read from the store: a replica reports it seconds later.
-		said = append(said, slices.DeleteFunc(all, func(c health.Condition) bool { return c.Code == health.Paused }))
+		reported = append(reported, slices.DeleteFunc(all, func(c health.Condition) bool { return c.Code == health.Paused }))
 	}
 	var stored []health.Condition
 	if o.Pause != nil {
@@ -35,7 +35,7 @@ func Conditions(o broker.Overview) []health.Condition {
 	} else if len(o.Replicas) == 0 {
 		stored = append(stored, health.New(health.NoWorker, NoWorker))
 	}
-	all := append(stored, health.Merge(said...)...)
+	all := append(stored, health.Merge(reported...)...)
 	if _, has := health.Has(all, health.WaitingForQuota); !has && o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero() {
 		all = append(all, waitingForQuota(o.NextCall))
 	}

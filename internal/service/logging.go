@@ -36,7 +36,7 @@ func NewLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	encoder := zapcore.NewJSONEncoder(config)
 	if s.Format == "console" || s.Format == "" && IsTerminal(w) {
 		config.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder, w = zapcore.NewConsoleEncoder(config), readable{w}
+		encoder, w = zapcore.NewConsoleEncoder(config), printableWriter{w}
 	}
 	out := zapcore.Lock(zapcore.AddSync(w))
 	at := func(warnings bool) zapcore.Core {
@@ -47,11 +47,11 @@ func NewLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	return zap.New(zapcore.NewTee(at(false), broker.NewSampler(at(true), time.Second, 10, 100))), level
 }
 
-// readable escapes, in a log for people, characters that would make it look different from what was logged.
-type readable struct{ w io.Writer }
+// printableWriter escapes, in a log for people, characters that would make it look different from what was logged.
+type printableWriter struct{ w io.Writer }
 
 // Write is called by zap, with one entry.
-func (r readable) Write(line []byte) (int, error) {
+func (r printableWriter) Write(line []byte) (int, error) {
 	lines := strings.Split(string(line), "\n")
 	for i, text := range lines {
 		cells := strings.Split(text, "\t")

@@ -18,22 +18,22 @@ type outWatch struct {
 	longest time.Duration // how long the naks of a replica that is gone may delay its messages
 
 	mu    sync.Mutex
-	hands map[string]hands // by replica; "before": what was out before this one started
+	replicas map[string]outstanding // by replica; "before": what was out before this one started
 	since time.Time        // zero: no other client has any
 	floor uint64           // the ack floor at since
 	count int              // what other clients have, as last known
-	said  bool
+	reported  bool
 }
 
-// hands is what a replica had out when it last reported, and until when that counts if it reports no more.
-type hands struct {
+// outstanding is what a replica had out when it last reported, and until when that counts if it reports no more.
+type outstanding struct {
 	inHand, delayed         int
 	untilInHand, untilDelay time.Time
 }
 
-// outLook is what the consumers report: how many messages are out, whether a pull request is open, so that none of them waits for
-// a free slot, and the ack floors, added up.
-type outLook struct {
+// consumerState is what the broker reports of the consumers: how many messages are out, whether each has a pull request open, so
+// that none of its messages waits for a free slot, and the sum of the ack floors.
+type consumerState struct {
 	Out   int
 	Asked bool
 	Floor uint64
@@ -45,37 +45,37 @@ func newOutWatch(set config.Settings, now time.Time, out int) *outWatch {
 	after := set.AckWait + watchEvery
 	backoff := time.Duration(float64(set.Backoff.Max) * (1 + set.Backoff.Randomization))
 	w := &outWatch{after: after, longest: max(backoff, time.Minute) + after}
-	w.hands = map[string]hands{"before": {delayed: out, untilDelay: now.Add(w.longest)}}
+	w.replicas = map[string]outstanding{"before": {delayed: out, untilDelay: now.Add(w.longest)}}
 	return w
 }
 
-// hands returns what this replica has in hand, and what it has nakked with a delay.
-func (p *parts) hands() []int {
+// outstanding returns what this replica has in hand, and what it has nakked with a delay.
+func (p *parts) outstanding() []int {
 	return []int{p.Consumer.InFlight() + p.Consumer.Waiting(), p.Consumer.Delayed()}
 }
 
-// look takes what the consumers report, and what each running replica has in hand and has nakked with a delay.
-func (w *outWatch) look(now time.Time, l outLook, there map[string][]int) {
+// observe takes the state of the consumers, and what each running replica has in hand and has nakked with a delay.
+func (w *outWatch) observe(now time.Time, state consumerState, replicas map[string][]int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, n := range there {
-		w.hands[id] = hands{n[0], n[1], now.Add(w.after), now.Add(w.longest)}
+	for id, n := range replicas {
+		w.replicas[id] = outstanding{n[0], n[1], now.Add(w.after), now.Add(w.longest)}
 	}
-	count := l.Out - w.accounted(now)
+	count := state.Out - w.accounted(now)
 	switch {
 	case count <= 0:
-		w.since, w.count, w.said = time.Time{}, 0, false
-	case !l.Asked: // some of it may wait for a free slot: keep the last verdict
-	case w.since.IsZero() || l.Floor != w.floor && !w.said:
-		w.since, w.floor, w.count = now, l.Floor, count
+		w.since, w.count, w.reported = time.Time{}, 0, false
+	case !state.Asked: // some of it may wait for a free slot: keep the last verdict
+	case w.since.IsZero() || state.Floor != w.floor && !w.reported:
+		w.since, w.floor, w.count = now, state.Floor, count
 	default:
-		w.count, w.said = count, now.Sub(w.since) >= w.after
+		w.count, w.reported = count, now.Sub(w.since) >= w.after
 	}
 }
 
 // accounted returns how many messages the replicas account for. The caller holds mu.
 func (w *outWatch) accounted(now time.Time) (n int) {
-	for _, h := range w.hands {
+	for _, h := range w.replicas {
 		if now.Before(h.untilInHand) {
 			n += h.inHand
 		}
@@ -83,7 +83,7 @@ func (w *outWatch) accounted(now time.Time) (n int) {
 			n += h.delayed
 		}
 	}
-	maps.DeleteFunc(w.hands, func(_ string, h hands) bool { return now.After(h.untilInHand) && now.After(h.untilDelay) })
+	maps.DeleteFunc(w.replicas, func(_ string, h outstanding) bool { return now.After(h.untilInHand) && now.After(h.untilDelay) })
 	return n
 }
 
@@ -92,7 +92,7 @@ func (w *outWatch) accounted(now time.Time) (n int) {
 func (w *outWatch) conditions(known []health.Condition) []health.Condition {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, denied := health.Has(known, health.Denied); !w.said || denied {
+	if _, denied := health.Has(known, health.Denied); !w.reported || denied {
 		return nil
 	}
 	c := health.New(health.HeldElsewhere, fmt.Sprintf("%d requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor nakked", w.count))

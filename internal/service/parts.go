@@ -116,7 +116,7 @@ func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consu
 	set := s.Settings
 	return consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
-		Handler: p.stirring(submitter.Handle),
+		Handler: p.withPresence(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
 			ofAny(p.replicas.Unpaused), ofAny(p.inTouch), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
 			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
@@ -130,8 +130,8 @@ func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consu
 	})
 }
 
-// stirring wraps a handler so that this replica soon publishes its presence record, which each message changes.
-func (p *parts) stirring(handle message.Handler) message.Handler {
+// withPresence wraps a handler so that this replica soon publishes its presence record, which each message changes.
+func (p *parts) withPresence(handle message.Handler) message.Handler {
 	return func(ctx, work context.Context, d message.Delivery) message.Outcome {
 		p.replicas.Stir()
 		return handle(ctx, work, d)

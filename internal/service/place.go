@@ -36,7 +36,7 @@ const (
 
 // Own returns the place of a request with that entry. What holds up this request alone takes precedence over what holds up all.
 func (p Place) Own(e *ledger.Entry, now time.Time) Place {
-	why, notBefore := itself(e, now)
+	why, notBefore := ownReason(e, now)
 	if why == "" {
 		return p
 	}
@@ -47,9 +47,9 @@ func (p Place) Own(e *ledger.Entry, now time.Time) Place {
 	return without
 }
 
-// itself returns why this request has no expected time, whatever holds up the others. It reads that from the entry; nil is a
+// ownReason returns why this request has no expected time, whatever holds up the others. It reads that from the entry; nil is a
 // request that no worker has taken.
-func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
+func ownReason(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
 	switch {
 	case e == nil:
 		return "", time.Time{}

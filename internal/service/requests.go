@@ -81,8 +81,8 @@ func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 
 func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 	return conn.NewLedger().Search(ctx, func(e ledger.Entry) {
-		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
-			return // its result says more
+		if _, hasResult := f.found[e.ID+"\x00"+e.SignedBy]; hasResult && e.State == ledger.StateFinal && e.Published {
+			return // its result has more
 		}
 		sequence := uint64(0)
 		if e.State == ledger.StateWaiting {
@@ -118,8 +118,8 @@ func (q Queued) known() Known {
 	return k
 }
 
-// stateWords describes the states of a request that has not ended, for people.
-var stateWords = map[string]string{
+// stateTexts describes the states of a request that has not ended, for people.
+var stateTexts = map[string]string{
 	stateQueued:                   "waiting to be called",
 	string(ledger.StateWaiting):   "waiting to be called",
 	message.AwaitingApproval:      "waiting for approval",
@@ -138,10 +138,10 @@ func (k Known) Row() admin.ResultRow {
 		Ticket: k.Ticket, Outcome: k.state(), Time: k.Time,
 	}
 	if k.State != string(ledger.StateFinal) {
-		row.State = stateWords[k.State]
+		row.State = stateTexts[k.State]
 	}
 	if k.entry != nil && k.entry.Awaits() {
-		row.State = stateWords[message.AwaitingApproval]
+		row.State = stateTexts[message.AwaitingApproval]
 	}
 	if k.Error != nil {
 		row.Code, row.Message = k.Error.Code, k.Error.Message
@@ -160,14 +160,14 @@ func (k Known) state() string {
 // ReadQueue returns the messages in the request stream that mine selects. They have the name as id, machine or ticket, so that
 // others need not be parsed; "" is any.
 func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(Queued) bool) (found []Queued, err error) {
-	look := glanceFor(name)
+	filter := newPrefilter(name)
 	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message does not contain its own sequence
-		return readQueue(conn, conn.Queue(ctx), look, mine)
+		return readQueue(conn, conn.Queue(ctx), filter, mine)
 	}
-	return readQueue(conn, conn.QueueWith(ctx, look.mayBeIn), look, mine)
+	return readQueue(conn, conn.QueueWith(ctx, filter.mayMatchPayload), filter, mine)
 }
 
-func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], look glance, mine func(Queued) bool) (found []Queued, err error) {
+func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], filter prefilter, mine func(Queued) bool) (found []Queued, err error) {
 	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
 	for m, err := range queue {
 		if broker.IsMissing(err) {
@@ -176,7 +176,7 @@ func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], look
 		if err != nil {
 			return nil, err
 		}
-		if !look.mayName(m) {
+		if !filter.mayMatch(m) {
 			continue
 		}
 		q := Queued{Message: m, Lane: message.LaneOf(conn.Names().Subject, m.Subject)}

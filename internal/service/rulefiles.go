@@ -18,17 +18,17 @@ func (s *Service) WatchRules(ctx context.Context) error {
 	if a.Signers == nil && a.Policy == nil {
 		return nil
 	}
-	said := map[string]string{}
+	logged := map[string]string{}
 	names := a.Signers.Names()
 	for Pause(ctx, rulesInterval) {
 		for what, err := range map[string]error{"signers": a.Signers.Err(), "policy": a.Policy.Err()} {
 			switch {
-			case err == nil && said[what] != "":
+			case err == nil && logged[what] != "":
 				s.Log.Info("a rule file is in use again", zap.String("rules", what))
-				said[what] = ""
-			case err != nil && said[what] != err.Error():
+				logged[what] = ""
+			case err != nil && logged[what] != err.Error():
 				s.Log.Warn("a rule file is not in use, what was read before stays in force", zap.String("rules", what), zap.Error(err))
-				said[what] = err.Error()
+				logged[what] = err.Error()
 			}
 		}
 		if now := a.Signers.Names(); !slices.Equal(now, names) {

@@ -66,7 +66,7 @@ func (s *Service) Work(ctx context.Context) error {
 		case <-consuming.Done():
 		}
 	}()
-	s.sayWhere(p)
+	s.logSystem(p)
 	err = p.Consumer.Run(consuming)
 	if ctx.Err() == nil {
 		return errors.Join(err, context.Cause(consuming))
@@ -75,8 +75,8 @@ func (s *Service) Work(ctx context.Context) error {
 	return err
 }
 
-// sayWhere logs which system this is, so that a lab is not taken for production.
-func (s *Service) sayWhere(p *parts) {
+// logSystem logs which system this is, so that a lab is not taken for production.
+func (s *Service) logSystem(p *parts) {
 	n, at := s.Broker.Names(), s.site(p)
 	s.Log.Info("taking requests", zap.String("subject", n.Subject), zap.String("broker", s.Broker.URL()), zap.String("account", at.Account),
 		zap.Strings("streams", []string{n.Stream, n.ResultsStream, n.DeadletterStream, n.ControlStream}),

@@ -40,7 +40,7 @@ func (s *Service) presence() broker.Presence {
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Awaiting: p.Tracker.Awaiting(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
-		NotKept: p.notKept(), Hands: p.hands(), Site: s.site(p),
+		NotKept: p.notKept(), Hands: p.outstanding(), Site: s.site(p),
 	}
 	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the form that the previous version reads
 		out.Ready, out.Code, out.Reason, out.Since = false, stop[0].Code, stop[0].Message, stop[0].Since
@@ -73,15 +73,15 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	}
 	now := s.presence()
 	now.ID = s.Owner
-	said := slices.IndexFunc(o.Replicas, func(r broker.Presence) bool { return r.ID == s.Owner })
-	if said < 0 {
-		o.Replicas, said = append(o.Replicas, broker.Presence{}), len(o.Replicas)
+	own := slices.IndexFunc(o.Replicas, func(r broker.Presence) bool { return r.ID == s.Owner })
+	if own < 0 {
+		o.Replicas, own = append(o.Replicas, broker.Presence{}), len(o.Replicas)
 	}
-	o.Followed += now.Followed - o.Replicas[said].Followed
-	o.Awaiting += now.Awaiting - o.Replicas[said].Awaiting
-	o.InFlight += now.InFlight - o.Replicas[said].InFlight
-	o.NotKept += now.NotKept - o.Replicas[said].NotKept
-	o.Replicas[said], o.Silenced = now, nil
+	o.Followed += now.Followed - o.Replicas[own].Followed
+	o.Awaiting += now.Awaiting - o.Replicas[own].Awaiting
+	o.InFlight += now.InFlight - o.Replicas[own].InFlight
+	o.NotKept += now.NotKept - o.Replicas[own].NotKept
+	o.Replicas[own], o.Silenced = now, nil
 	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 

@@ -65,8 +65,8 @@ func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 			known, _ := s.known()
 			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)
 			if others, all := p.replicas.Hands(); all {
-				others[""] = p.hands()
-				p.out.look(time.Now(), outLook{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
+				others[""] = p.outstanding()
+				p.out.observe(time.Now(), consumerState{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
 			}
 		}
 	}

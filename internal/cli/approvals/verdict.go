@@ -179,9 +179,9 @@ func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) 
 		}
 	}
 	for deadline := time.Now().Add(orders.Within(len(refs))); len(refs) > 0; {
-		heard := giver.Heard(ctx, refs)
+		recorded := giver.Recorded(ctx, refs)
 		for i, f := range fates {
-			r, is := heard[f.ref]
+			r, is := recorded[f.ref]
 			switch {
 			case !is:
 				continue

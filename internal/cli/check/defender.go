@@ -40,7 +40,7 @@ func (k *Report) defender(ctx context.Context, conn *broker.Broker) {
 	}
 	tokens := k.token(ctx, scope)
 	if tokens == nil {
-		k.unasked(ctx, apiURL)
+		k.apiWithoutToken(ctx, apiURL)
 		return
 	}
 	defer tokens.Close()
@@ -84,8 +84,8 @@ func sameDomain(host, want string) bool {
 		strings.HasSuffix(host, ".securitycenter.windows.com")
 }
 
-// unasked checks whether the API can be reached at all, if there is no token.
-func (k *Report) unasked(ctx context.Context, apiURL string) {
+// apiWithoutToken checks whether the API can be reached at all, if there is no token.
+func (k *Report) apiWithoutToken(ctx context.Context, apiURL string) {
 	const what = "API"
 	ctx, cancel := context.WithTimeout(ctx, min(k.Env.Settings.Defender.Timeout, checkPatience))
 	defer cancel()

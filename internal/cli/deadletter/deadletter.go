@@ -117,9 +117,9 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 }
 
 // Publish replays a dead letter: it publishes its request again, on its own lane, which its signature covers. If the broker
-// drops the replay as a duplicate, it is not necessarily queued: its message id is fixed, and anybody who may publish can have used
-// it. So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead letter
-// opens one run.
+// drops the replay as a duplicate, that does not prove that it is queued: its message id is fixed, and anybody who may publish can
+// have used it. So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead
+// letter opens one run.
 func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 	header, lane := message.ReplayHeader(l.Seq, l.Header), message.LaneOf(conn.Names().Subject, l.Dead.Delivery.Subject)
 	stored, err := conn.Publish(ctx, lane, header, l.Data)
@@ -137,7 +137,7 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
-			if err := session.Unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
+			if err := session.RequireYes(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
 				return false, err
 			}
 		}

@@ -16,10 +16,10 @@ import (
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
-// given is the list of machines of a simulator without --machines, and an example of such a file.
+// sampleMachines is the list of machines of a simulator without --machines, and an example of such a file.
 //
 //go:embed machines.csv
-var given string
+var sampleMachines string
 
 // listed is a line of a list of machines.
 type listed struct {
@@ -31,7 +31,7 @@ var machineID = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 
 // readMachines reads a list of machines; "": the sample. Its first line names the columns, in any order and case.
 func readMachines(path string) ([]listed, error) {
-	in, name := io.Reader(strings.NewReader(given)), "the sample"
+	in, name := io.Reader(strings.NewReader(sampleMachines)), "the sample"
 	if path != "" {
 		file, err := os.Open(path)
 		if err != nil {

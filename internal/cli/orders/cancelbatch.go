@@ -95,7 +95,7 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 		if !service.Pause(ctx, time.Second) {
 			return context.Cause(ctx)
 		}
-		if r, is := giver.Heard(ctx, map[string]bool{ref: true})[ref]; is && r.Error != nil {
+		if r, is := giver.Recorded(ctx, map[string]bool{ref: true})[ref]; is && r.Error != nil {
 			return fmt.Errorf("refused: %s", session.Plain(r.Error.Message))
 		}
 		if rows, err = CountRows(ctx, giver.conn, c.Batch, c.SignedBy); err != nil {
@@ -119,7 +119,7 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		_, err := fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept: rows that come later end cancelled.\n", name)
 		return err
 	}
-	said := []string{fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)}
+	parts := []string{fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)}
 	for _, more := range []struct {
 		n    int
 		what string
@@ -131,9 +131,9 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		{rows.Ended, "had ended"},
 	} {
 		if more.n > 0 {
-			said = append(said, fmt.Sprintf("%d %s", more.n, more.what))
+			parts = append(parts, fmt.Sprintf("%d %s", more.n, more.what))
 		}
 	}
-	_, err := fmt.Fprintln(env.Stdout, strings.Join(said, "; ")+". Rows that come later end cancelled: the rest needs a new batch name.")
+	_, err := fmt.Fprintln(env.Stdout, strings.Join(parts, "; ")+". Rows that come later end cancelled: the rest needs a new batch name.")
 	return err
 }

@@ -71,20 +71,20 @@ func (g *Giver) Give(ctx context.Context, o message.Order) (ref string, err erro
 	return g.conn.PublishOrder(ctx, h, payload)
 }
 
-// Heard returns the workers' audit records of orders, by their references; nil if the trail can't be read. The record of an order
+// Recorded returns the workers' audit records of orders, by reference; nil if the trail can't be opened. The record of an order
 // that changes nothing has an error.
-func (g *Giver) Heard(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
+func (g *Giver) Recorded(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
 	stream, err := g.conn.OpenAuditTrail(ctx)
 	if err != nil {
 		return nil // optional, because it needs more permissions than ordering does
 	}
-	heard := map[string]ledger.AuditRecord{}
+	recorded := map[string]ledger.AuditRecord{}
 	_ = stream.Each(ctx, g.began.Add(-time.Minute), func(m trail.Message) error {
 		var r ledger.AuditRecord
 		if json.Unmarshal(m.Data, &r) == nil && r.Kind == ledger.AuditOrdered && refs[r.Message] {
-			heard[r.Message] = r
+			recorded[r.Message] = r
 		}
 		return nil
 	})
-	return heard
+	return recorded
 }

@@ -152,7 +152,7 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 	for _, ref := range orders {
 		names[ref] = true
 	}
-	var heard map[string]ledger.AuditRecord
+	var recorded map[string]ledger.AuditRecord
 	for deadline := time.Now().Add(Within(len(orders))); ; {
 		var all []fate
 		open := 0
@@ -160,10 +160,10 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 			if err := w.read(ctx, id); err != nil {
 				return nil, err
 			}
-			record, isHeard := heard[orders[id]]
+			record, isRecorded := recorded[orders[id]]
 			for _, f := range w.fates(id) {
 				switch {
-				case f.Result == ordered && isHeard && record.Error != nil:
+				case f.Result == ordered && isRecorded && record.Error != nil:
 					f.Result, f.Why = refused, record.Error.Message
 				case f.Result == ordered:
 					open++
@@ -172,23 +172,23 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 			}
 		}
 		if open == 0 || time.Now().After(deadline) {
-			return w.undecided(all, orders, heard), nil
+			return w.undecided(all, orders, recorded), nil
 		}
 		if !service.Pause(ctx, 500*time.Millisecond) {
 			return nil, context.Cause(ctx)
 		}
-		heard = giver.Heard(ctx, names)
+		recorded = giver.Recorded(ctx, names)
 	}
 }
 
 // undecided explains why an order has no result yet. If a worker has recorded it, and the request is somebody else's, the order
 // will never end that request.
-func (w *watch) undecided(all []fate, orders map[string]string, heard map[string]ledger.AuditRecord) []fate {
+func (w *watch) undecided(all []fate, orders map[string]string, recorded map[string]ledger.AuditRecord) []fate {
 	for i, f := range all {
 		if f.Result != ordered {
 			continue
 		}
-		record, is := heard[orders[f.ID]]
+		record, is := recorded[orders[f.ID]]
 		signer := record.SignedBy
 		switch e := w.entries[f.ID]; {
 		case is && signer != "" && f.Whose != "" && f.Whose != signer:

@@ -30,8 +30,8 @@ func Ask(ctx context.Context, env *Env) error {
 	return errors.New("nothing was done")
 }
 
-// Unasked refuses what needs a confirmation if there is no terminal to ask at, unless --yes was given.
-func Unasked(env *Env, yes bool, what string) error {
+// RequireYes refuses what needs a confirmation if there is no terminal to ask at, unless --yes was given.
+func RequireYes(env *Env, yes bool, what string) error {
 	if yes || IsTerminalInput(env.Stdin) {
 		return nil
 	}

@@ -30,7 +30,7 @@ type RowStatus struct {
 	run         int
 	Outcome     string
 	Final       bool
-	told        time.Time // when the result was published, by the broker's clock
+	publishedAt        time.Time // when the result was published, by the broker's clock
 	reopened    bool      // it was final, but its message was published again since, and what the worker decides about that is not known yet
 	Code        string
 	Message     string
@@ -44,7 +44,7 @@ type RowStatus struct {
 // message is known once that is published.
 type claim struct {
 	resultSeq uint64
-	told      time.Time
+	publishedAt      time.Time
 	result    message.Result
 }
 
@@ -120,7 +120,7 @@ func (h *collector) ref(seq uint64) string { return h.stream + ":" + strconv.For
 
 // update relies on the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
 // late, after a crash.
-func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.Result) {
+func (h *collector) update(f *RowStatus, seq uint64, publishedAt time.Time, r message.Result) {
 	if seq <= f.resultSeq || f.Final && !r.Final && r.Run <= f.run {
 		return
 	}
@@ -128,7 +128,7 @@ func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.R
 	if f.of != r.RequestID || f.run != r.Run {
 		f.of, f.action = r.RequestID, "" // the action is of an earlier run, or of the request that has the id
 	}
-	f.resultSeq, f.told, f.run, f.Outcome, f.received, f.finished = seq, told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
+	f.resultSeq, f.publishedAt, f.run, f.Outcome, f.received, f.finished = seq, publishedAt, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
 	f.Code, f.Message, f.advice, f.reopened = "", "", service.AdviceOf(r), false
 	if why := service.WhyEnded(r); why != nil {
 		f.Code, f.Message = why.Code, why.Message
@@ -163,7 +163,7 @@ func (h *collector) published(f *RowStatus, s broker.Stored) {
 	defer h.mu.Unlock()
 	f.seq, f.duplicate = s.Sequence, s.Duplicate
 	if c, ok := h.claims[h.ref(f.seq)]; ok {
-		h.update(f, c.resultSeq, c.told, c.result)
+		h.update(f, c.resultSeq, c.publishedAt, c.result)
 	}
 	if f.Final && (!s.Duplicate || f.Outcome == message.DryRun) {
 		h.close(f, false)

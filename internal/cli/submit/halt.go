@@ -98,9 +98,9 @@ func (s *Submission) halt(ctx context.Context, why *haltedError) error {
 		why, s.haltOn.text, rest, name, name)
 }
 
-// ordered returns whether the batch was ever cancelled, and when it was last resumed; zero: never. A user who may not read orders
-// goes on without: the workers follow the orders in any case.
-func (s *Submission) ordered(ctx context.Context) (cancelled bool, resumed time.Time) {
+// batchOrders returns whether the batch was ever cancelled, and when it was last resumed; zero: never. A user who may not read
+// orders goes on without: the workers follow them in any case.
+func (s *Submission) batchOrders(ctx context.Context) (cancelled bool, resumed time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, courtesy)
 	defer cancel()
 	_ = s.broker.Courtesy(ctx, s.broker.Names().ControlStream, func(ctx context.Context) error {
@@ -151,7 +151,7 @@ func (h *collector) ended(since time.Time) (failed, final int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range h.rows {
-		if f.Final && f.told.After(since) {
+		if f.Final && f.publishedAt.After(since) {
 			final++
 			if slices.Contains(failures(), f.Outcome) {
 				failed++

@@ -51,16 +51,16 @@ func (m *Meter) Show(done int, notes ...string) {
 	if m == nil {
 		return
 	}
-	var said []string
+	var parts []string
 	if done > 0 {
-		said = append(said, Rate(done, time.Since(m.began)))
+		parts = append(parts, Rate(done, time.Since(m.began)))
 	}
 	for _, note := range notes {
 		if note != "" {
-			said = append(said, note)
+			parts = append(parts, note)
 		}
 	}
-	text := strings.Join(said, "; ")
+	text := strings.Join(parts, "; ")
 	if m.bars != nil {
 		m.text.Store(&text)
 		m.bar.SetCurrent(int64(done))

@@ -81,7 +81,7 @@ func (d *oneDisplay) once(f RowStatus, last *string, now, what string) {
 	}
 	*last = now
 	d.asked, d.waits = time.Now(), ""
-	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.told.Local().Format(time.TimeOnly), session.Plain(what))
+	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.publishedAt.Local().Format(time.TimeOnly), session.Plain(what))
 }
 
 // sayWaits prints what the request waits for, unless that was printed last.

@@ -44,7 +44,7 @@ func (s *Submission) CarryOut(ctx context.Context, reportPath string) error {
 		return err
 	}
 	if failed := out.Write(s.Collector.rows); failed != nil {
-		if _, said := errors.AsType[session.ExitStatus](err); said {
+		if _, isStatus := errors.AsType[session.ExitStatus](err); isStatus {
 			err = nil
 		}
 		return errors.Join(err, failed)
@@ -64,7 +64,7 @@ func (s *Submission) run(ctx context.Context) error {
 	from := broker.FollowOptions{}
 	var err error
 	if s.Bulk.Single == "" {
-		cancelled, resumed := s.ordered(ctx)
+		cancelled, resumed := s.batchOrders(ctx)
 		if s.since = resumed; cancelled {
 			return fmt.Errorf("the batch %s was cancelled, and nothing of it is published any more; give what is left of it another name (--batch)", session.Plain(s.Bulk.Batch))
 		}
@@ -77,7 +77,7 @@ func (s *Submission) run(ctx context.Context) error {
 	}
 	if s.canary > 0 {
 		err = s.runCanary(ctx, from)
-		from = s.goOn()
+		from = s.resumeFrom()
 	}
 	if err == nil {
 		err = s.runRest(ctx, from)
@@ -106,8 +106,8 @@ func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) err
 	return s.await(ctx, from)
 }
 
-// publish publishes the rows that meant selects. If no lane was given, and the stream has no bulk lane or this user may not publish
-// on it, it publishes them on normal.
+// publish publishes the rows that meant selects. If no lane was given, and the stream has no bulk lane or this user may not
+// publish on it, they go to normal.
 func (s *Submission) publish(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
 	err := s.publishOnLane(ctx, what, of, meant)
 	_, denied := errors.AsType[*broker.DeniedError](err)

@@ -36,11 +36,11 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	if err == nil {
 		err = context.Cause(ctx)
 	}
-	return s.goOn(), err
+	return s.resumeFrom(), err
 }
 
-// goOn returns where to go on reading results.
-func (s *Submission) goOn() broker.FollowOptions {
+// resumeFrom returns where to go on reading results.
+func (s *Submission) resumeFrom() broker.FollowOptions {
 	if last := s.Collector.last(); last > 0 {
 		return broker.FollowOptions{From: last + 1}
 	}
@@ -152,7 +152,7 @@ func (s *Submission) confirmEarlier(ctx context.Context) {
 	if acked == 0 {
 		return
 	}
-	o := s.goOn()
+	o := s.resumeFrom()
 	o.ToPresent = true
 	if err := session.FollowResults(ctx, s.broker, o, s.Collector.take); err == nil && ctx.Err() == nil {
 		s.Collector.confirm(rows[:acked])
@@ -161,14 +161,14 @@ func (s *Submission) confirmEarlier(ctx context.Context) {
 
 // note is the progress in words.
 func (s Progress) note() string {
-	var said []string
+	var parts []string
 	for _, outcome := range Outcomes() {
 		if n := s.counts[outcome]; n > 0 {
-			said = append(said, fmt.Sprintf("%s %d", outcome, n))
+			parts = append(parts, fmt.Sprintf("%s %d", outcome, n))
 		}
 	}
 	if s.underWay > 0 {
-		said = append(said, fmt.Sprintf("under way %d", s.underWay))
+		parts = append(parts, fmt.Sprintf("under way %d", s.underWay))
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(parts, ", ")
 }

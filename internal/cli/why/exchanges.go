@@ -9,8 +9,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// exchanges adds the looks, and the calls that were not accepted, of the runs in the audit trail and of the current run. The ledger
-// forgets them at the end of a run.
+// exchanges adds the looks, and the calls that were not accepted, of the runs in the audit trail and of the current run. The
+// ledger forgets them at the end of a run.
 func (s *History) exchanges(add adder) {
 	runs := s.decided
 	if e := s.Entry; e != nil && !slices.ContainsFunc(runs, func(r ledger.AuditRecord) bool { return r.Run == e.Run }) {

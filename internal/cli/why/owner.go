@@ -16,7 +16,7 @@ func (s *History) byOwner() []*History {
 	of := map[string]*History{}
 	get := func(owner, signedBy, client string) *History {
 		if of[owner] == nil {
-			of[owner] = &History{id: s.id, Gone: s.Gone, notes: s.notes, signedBy: signedBy, client: client}
+			of[owner] = &History{id: s.id, MessageGone: s.MessageGone, notes: s.notes, signedBy: signedBy, client: client}
 		}
 		return of[owner]
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 // readTrail reads from the audit trail what was done to its dead letters and, if the request has ended, its comment and its
-// exchanges with the API. The trail is long: it begins at the earliest time that these can have, and stops at the decision if there
-// was no dead letter.
+// exchanges with the API. The trail is long: it begins at the earliest time that these can have, and stops at the decision if
+// there was no dead letter.
 func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
 	since, letters := s.firstLetter()
 	if !letters {

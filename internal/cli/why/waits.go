@@ -17,20 +17,20 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// standing is the state of a request, as far as it matters for what it waits for.
-type standing int
+// stage is the state of a request, as far as it matters for what it waits for.
+type stage int
 
 const (
-	ended    standing = iota
+	ended    stage = iota
 	queued            // in its stream, with no open entry
 	waiting           // open, and not accepted
 	accepted          // its action is followed
 	decided           // its result is to be published
-	gone              // open, and its message is gone: nobody takes it up
+	messageGone              // open, and its message is gone: nobody takes it up
 	vanished          // accepted, and its entry is gone: nobody follows it
 )
 
-func (s *History) standing() standing {
+func (s *History) stage() stage {
 	switch e := s.Entry; {
 	case e == nil || e.State == ledger.StateFinal && e.Published:
 		if len(s.Queued) > 0 {
@@ -46,17 +46,17 @@ func (s *History) standing() standing {
 		return ended
 	case e.State == ledger.StateFinal:
 		return decided
-	case s.Gone:
-		return gone
+	case s.MessageGone:
+		return messageGone
 	}
 	return waiting
 }
 
 // look finds out what the request waits for, and its place in the queue. One that nothing will happen to has no place.
 func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Settings) error {
-	at := s.standing()
+	at := s.stage()
 	switch at {
-	case ended, gone, vanished:
+	case ended, messageGone, vanished:
 		s.waits = s.Waits(time.Now(), nil)
 		return nil
 	}
@@ -91,7 +91,7 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 		}
 	}
 	switch {
-	case s.standing() == queued: // its entry, if it has one, is of an earlier run
+	case s.stage() == queued: // its entry, if it has one, is of an earlier run
 		return nil
 	case s.place == nil:
 		s.place = &service.Place{Lane: cmp.Or(s.Entry.Lane, message.LaneNormal)}
@@ -105,7 +105,7 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 // happen.
 func (s *History) Waits(now time.Time, held []health.Condition) (waits []string) {
 	e := s.Entry
-	switch s.standing() {
+	switch s.stage() {
 	case queued:
 		waits = []string{"being taken" + s.turn()}
 	case accepted:
@@ -114,7 +114,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 		waits = append([]string{"its result to be published; it is decided: " + e.Outcome}, ownCause(e)...)
 	case waiting:
 		waits = s.ownWaits(now, held)
-	case gone:
+	case messageGone:
 		return []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}
 	case vanished:
@@ -185,12 +185,12 @@ func ownCause(e *ledger.Entry) []string {
 
 // readHolder finds the request that holds the machine, if this one waits for its machine.
 func (s *History) readHolder(ctx context.Context, conn *broker.Broker) error {
-	if s.standing() != waiting || ownCause(s.Entry) == nil {
+	if s.stage() != waiting || ownCause(s.Entry) == nil {
 		return nil
 	}
 	_, holder, err := ledger.LoadMachine(ctx, conn.NewLedger(), conn.Names().Stream, s.Entry.MachineID, "", ledger.Retention)
 	if errors.Is(err, ledger.ErrGarbled) || err == nil && (holder == nil || holder.ID == s.id) {
-		return nil // the request's own cause says it
+		return nil // the request's own cause is enough
 	}
 	if err != nil {
 		return err

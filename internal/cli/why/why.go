@@ -28,7 +28,7 @@ type History struct {
 	Entry   *ledger.Entry    // the ledger's; nil: it has none
 	Queued  []service.Queued // messages of it that are not acknowledged
 	place   *service.Place   // in the queue; nil: it does not wait in it
-	Gone    bool             // no message of the id is in the stream
+	MessageGone bool             // no message of the id is in the stream
 	results []publishedResult
 	letters []deadletter.Letter
 	acts    []ledger.AuditRecord // of operators, on its dead letters
@@ -109,13 +109,13 @@ func Stories(ctx context.Context, conn *broker.Broker, set config.Settings, id s
 // stream was read and before the ledger was.
 func find(ctx context.Context, conn *broker.Broker, id string) ([]*History, error) {
 	all, err := gather(ctx, conn, id)
-	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.standing() == gone }) {
+	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.stage() == messageGone }) {
 		return gather(ctx, conn, id)
 	}
 	return all, err
 }
 
-// gather reads every store. If id is the STREAM:SEQ of a message that has an id of its own, it goes on with the request of that id.
+// gather reads every store. If id is the STREAM:SEQ of a message that has an id of its own, it goes on with that id's request.
 func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, error) {
 	s := &History{id: id}
 	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
@@ -142,7 +142,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	if err != nil && !broker.IsMissing(err) {
 		return nil, err
 	}
-	s.Gone = len(s.Queued) == 0
+	s.MessageGone = len(s.Queued) == 0
 	all := s.byOwner()
 	for _, of := range all {
 		if err := of.readTrail(ctx, conn); err != nil {
@@ -231,7 +231,7 @@ func (s *History) ended() (publishedResult, bool) {
 	return t, found && t.result.Final && (s.Entry == nil || s.Entry.State == ledger.StateFinal && s.Entry.Run <= t.result.Run)
 }
 
-// unfinished reports whether the latest result that is known ends no run.
+// unfinished reports whether the latest known result is of an accepted call, and does not end the run.
 func (s *History) unfinished() bool {
 	t, found := s.last()
 	return found && !t.result.Final && t.result.Outcome != message.AwaitingApproval

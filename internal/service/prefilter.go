@@ -9,26 +9,26 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// glance rules out, without parsing, messages that can't have a name as their id, machine or ticket: parsing every message of a
+// prefilter rules out, without parsing, messages that can't have a name as their id, machine or ticket: parsing every message of a
 // long queue takes seconds.
-type glance struct {
+type prefilter struct {
 	name string
 	text []byte // what a message with the name contains, in lower case
 }
 
-// glanceFor ignores case, as machine ids do. Of a CloudEvent's SOURCE#ID it looks for ID alone: the message has the two apart.
-func glanceFor(name string) glance {
-	return glance{name, bytes.ToLower([]byte(name[strings.LastIndexByte(name, '#')+1:]))}
+// newPrefilter ignores case, as machine ids do. Of a CloudEvent's SOURCE#ID it looks for ID alone: the message has the two apart.
+func newPrefilter(name string) prefilter {
+	return prefilter{name, bytes.ToLower([]byte(name[strings.LastIndexByte(name, '#')+1:]))}
 }
 
-// mayName returns false for a message that can't have the name. One in which the name may be encoded matches, and is parsed.
-func (g glance) mayName(m broker.Message) bool {
-	if len(g.text) == 0 || g.in(m.Data) || strings.HasSuffix(g.name, ":"+strconv.FormatUint(m.Sequence, 10)) || hides(m.Data) {
+// mayMatch returns false for a message that can't have the name. One in which the name may be encoded matches, and is parsed.
+func (p prefilter) mayMatch(m broker.Message) bool {
+	if len(p.text) == 0 || p.contains(m.Data) || strings.HasSuffix(p.name, ":"+strconv.FormatUint(m.Sequence, 10)) || hides(m.Data) {
 		return true
 	}
 	for header, values := range m.Header {
 		for _, v := range values {
-			if strings.EqualFold(header, message.HeaderReplay) || strings.IndexByte(v, '%') >= 0 || g.in([]byte(v)) {
+			if strings.EqualFold(header, message.HeaderReplay) || strings.IndexByte(v, '%') >= 0 || p.contains([]byte(v)) {
 				return true
 			}
 		}
@@ -36,9 +36,9 @@ func (g glance) mayName(m broker.Message) bool {
 	return false
 }
 
-// mayBeIn is mayName for a caller that has the payload alone. A payload without an id matches: a header may have it.
-func (g glance) mayBeIn(payload []byte) bool {
-	return len(g.text) == 0 || g.in(payload) || hides(payload) || !hasID(payload)
+// mayMatchPayload is mayMatch for a caller that has the payload alone. A payload without an id matches: a header may have it.
+func (p prefilter) mayMatchPayload(payload []byte) bool {
+	return len(p.text) == 0 || p.contains(payload) || hides(payload) || !hasID(payload)
 }
 
 // hasID reports whether a JSON object without escapes has a member of its own that is called id.
@@ -65,7 +65,7 @@ func hasID(payload []byte) bool {
 	return false
 }
 
-func (g glance) in(data []byte) bool { return bytes.Contains(bytes.ToLower(data), g.text) }
+func (p prefilter) contains(data []byte) bool { return bytes.Contains(bytes.ToLower(data), p.text) }
 
 // hides reports whether a payload may contain the name in another form: in JSON's escapes, or in base64.
 func hides(data []byte) bool {
