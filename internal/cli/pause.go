@@ -79,11 +79,11 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 			return err
 		}
 	}
-	said := "Resumed: every replica takes requests again."
+	text := "Resumed: every replica takes requests again."
 	if o.Pause == nil {
-		said = "It was not paused."
+		text = "It was not paused."
 	}
-	_, err = fmt.Fprintln(env.Stdout, said)
+	_, err = fmt.Fprintln(env.Stdout, text)
 	return err
 }
 

@@ -98,14 +98,14 @@ func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 	if len(v.shown) > 0 || waiting > 0 {
 		return nil
 	}
-	said := "There is no result yet."
+	text := "There is no result yet."
 	if v.cmd.filters() {
-		said = "No result matches, of those that are kept."
+		text = "No result matches, of those that are kept."
 	}
 	if v.cmd.Follow {
-		said += " What comes is shown; Ctrl-C ends it."
+		text += " What comes is shown; Ctrl-C ends it."
 	}
-	_, err := fmt.Fprintln(v.env.Stderr, said)
+	_, err := fmt.Fprintln(v.env.Stderr, text)
 	return err
 }
 

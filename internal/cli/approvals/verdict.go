@@ -122,7 +122,7 @@ func (c *flags) run(ctx context.Context, env *session.Env, verb string) error {
 	if err := await(ctx, giver, verb, fates); err != nil {
 		return err
 	}
-	return c.say(env, fates)
+	return c.print(env, fates)
 }
 
 // byID finds the waiting requests with the ids. For an id without one it returns a fate that says why.
@@ -209,7 +209,7 @@ func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) 
 	return nil
 }
 
-func (c *flags) say(env *session.Env, fates []fate) (err error) {
+func (c *flags) print(env *session.Env, fates []fate) (err error) {
 	failed := false
 	for _, f := range fates {
 		failed = failed || f.Result == refused || f.Result == unknown

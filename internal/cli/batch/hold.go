@@ -37,7 +37,7 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 const recordedWithin = 6 * time.Second
 
 // give gives an order about a batch. It does so for an unknown batch too, because rows may come later.
-func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said string) error {
+func give(ctx context.Context, env *session.Env, by orders.By, verb, name, done string) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -71,6 +71,6 @@ func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said 
 		fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept for rows that come later.\n", session.Plain(name))
 		return session.ExitStatus(1)
 	}
-	_, err = fmt.Fprintf(env.Stdout, "The batch %s %s\n", session.Plain(name), said)
+	_, err = fmt.Fprintf(env.Stdout, "The batch %s %s\n", session.Plain(name), done)
 	return err
 }

@@ -81,14 +81,14 @@ func (k *Report) mistaken(groups ...string) bool {
 func (k *Report) Configuration() {
 	const what = "configuration"
 	for _, m := range k.Env.Mistakes {
-		said, do, found := strings.Cut(m.Text, ": ")
+		text, do, found := strings.Cut(m.Text, ": ")
 		if !found {
-			said, do = m.Text, ""
+			text, do = m.Text, ""
 		}
-		k.fail(what, said, do)
+		k.fail(what, text, do)
 	}
-	for _, said := range k.Env.Unknown {
-		k.warn(what, said, "unset it, or correct its name")
+	for _, text := range k.Env.Unknown {
+		k.warn(what, text, "unset it, or correct its name")
 	}
 	if len(k.Env.Mistakes) == 0 {
 		k.ok(what, "every setting is well-formed")

@@ -78,7 +78,7 @@ func (c *ShowCmd) Run(ctx context.Context, env *session.Env) error {
 
 // Run publishes the requests of dead letters again.
 func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
+	reporter := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
 	var by *session.Operator
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what, hopeful := "", 0
@@ -96,11 +96,11 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
 		what = "Replaying " + session.Count(hopeful, "dead letter", "dead letters") + what + "."
-		return say.Confirm(ctx, c.Yes || hopeful == 0, strings.Join(append([]string{what}, advice(fail)...), "\n"), len(letters))
+		return reporter.Confirm(ctx, c.Yes || hopeful == 0, strings.Join(append([]string{what}, advice(fail)...), "\n"), len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
 		if l.Replay.Chance == service.ReplayRefused {
-			return say.report(l, l.Replay.Text)
+			return reporter.report(l, l.Replay.Text)
 		}
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
@@ -109,11 +109,11 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 			return err // the next would fare no better
 		}
 		if err := l.Publish(ctx, conn); err != nil {
-			return say.report(l, err.Error())
+			return reporter.report(l, err.Error())
 		}
-		return say.report(l, "")
+		return reporter.report(l, "")
 	})
-	return say.status(err)
+	return reporter.status(err)
 }
 
 // Publish replays a dead letter: it publishes its request again, on its own lane, which its signature covers. If the broker
@@ -133,7 +133,7 @@ func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 
 // Run deletes dead letters. The audit trail keeps a record of each.
 func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
+	reporter := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
@@ -141,7 +141,7 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 				return false, err
 			}
 		}
-		return say.Confirm(ctx, c.Yes || len(letters) == 1, what, len(letters))
+		return reporter.Confirm(ctx, c.Yes || len(letters) == 1, what, len(letters))
 	}
 	var by *session.Operator
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
@@ -152,11 +152,11 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 			return err // the next would fare no better
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.Seq); err != nil {
-			return say.report(l, err.Error())
+			return reporter.report(l, err.Error())
 		}
-		return say.report(l, "")
+		return reporter.report(l, "")
 	})
-	return say.status(err)
+	return reporter.status(err)
 }
 
 // advice returns what to expect of the replays, each text once, with the sequences of some of the dead letters that it is about.

@@ -85,7 +85,7 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 	failed := false
 	for _, f := range fates {
 		failed = failed || f.failed()
-		if err := c.say(env, f); err != nil {
+		if err := c.print(env, f); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 	return nil
 }
 
-func (c *CancelCmd) say(env *session.Env, f fate) error {
+func (c *CancelCmd) print(env *session.Env, f fate) error {
 	if c.JSON {
 		return session.WriteJSONLine(env.Stdout, f)
 	}

@@ -105,7 +105,7 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 	if c.JSON {
 		err = session.WriteJSONLine(env.Stdout, rows)
 	} else {
-		err = c.sayBatch(env, before, rows)
+		err = c.printBatch(env, before, rows)
 	}
 	if err == nil && c.open(before) == 0 {
 		return session.ExitStatus(1)
@@ -113,7 +113,7 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 	return err
 }
 
-func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
+func (c *CancelCmd) printBatch(env *session.Env, before, rows Rows) error {
 	name := session.Plain(c.Batch)
 	if before.All() == 0 {
 		_, err := fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept: rows that come later end cancelled.\n", name)

@@ -131,7 +131,7 @@ func (s *Submission) runCanary(ctx context.Context, from broker.FollowOptions) e
 		return s.cut(ctx, err)
 	}
 	fmt.Fprintf(s.env.Stdout, "The first %s published; the others follow once they have ended. Batch %s.\n", session.Count(s.canary, "row is", "rows are"), session.Plain(s.Bulk.Batch))
-	s.sayWhen(ctx)
+	s.printWhen(ctx)
 	ctx, cancel := s.patience(ctx)
 	defer cancel()
 	m := s.meter("canary finished", s.canary)

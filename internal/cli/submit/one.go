@@ -33,7 +33,7 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 	switch earlier := f.resultSeq <= d.s.before; {
 	case f.reopened: // whether the earlier result holds is not known yet
 	case earlier && f.Final:
-		d.sayEnded(f)
+		d.printEnded(f)
 	case earlier && f.action != "":
 		d.once(f, &d.action, f.action, "under way already, as machine action "+f.action)
 	default:
@@ -42,17 +42,17 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 		}
 		if f.Final && f.Outcome != d.outcome {
 			d.once(f, &d.outcome, f.Outcome, f.Outcome+because(f))
-			d.sayAdvice(f)
+			d.printAdvice(f)
 		}
 	}
 	if now.Open > 0 && time.Since(d.asked) > patience {
 		d.asked = time.Now()
-		d.sayWaits(ctx, f)
+		d.printWaits(ctx, f)
 	}
 }
 
-// sayEnded prints that the request had ended before it was published again, so that nobody takes its old result for a new one.
-func (d *oneDisplay) sayEnded(f RowStatus) {
+// printEnded prints that the request had ended before it was published again, so that nobody takes its old result for a new one.
+func (d *oneDisplay) printEnded(f RowStatus) {
 	if d.outcome != f.Outcome {
 		d.outcome = f.Outcome
 		fmt.Fprintf(d.s.env.Stdout, "%s already ended: %s at %s%s. Nothing was called.\nTo ask once more for the same machine, use a new id.\n",
@@ -60,7 +60,7 @@ func (d *oneDisplay) sayEnded(f RowStatus) {
 	}
 }
 
-func (d *oneDisplay) sayAdvice(f RowStatus) {
+func (d *oneDisplay) printAdvice(f RowStatus) {
 	if f.advice != "" {
 		fmt.Fprintln(d.s.env.Stdout, f.advice)
 	}
@@ -84,8 +84,8 @@ func (d *oneDisplay) once(f RowStatus, last *string, now, what string) {
 	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.publishedAt.Local().Format(time.TimeOnly), session.Plain(what))
 }
 
-// sayWaits prints what the request waits for, unless that was printed last.
-func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
+// printWaits prints what the request waits for, unless that was printed last.
+func (d *oneDisplay) printWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" || f.reopened {
 		held, err := service.HoldingUp(ctx, d.s.broker, d.s.env.Settings.Rates, false)

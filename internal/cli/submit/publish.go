@@ -97,10 +97,10 @@ func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) err
 	if err := s.publish(ctx, "published", s.rows, func(f *RowStatus) bool { return f.Line > last }); err != nil {
 		return s.cut(ctx, err)
 	}
-	s.sayPublished()
-	s.sayWhen(ctx)
+	s.printPublished()
+	s.printWhen(ctx)
 	if !s.wait {
-		s.sayHowToGoOn()
+		s.printHowToGoOn()
 		return nil
 	}
 	return s.await(ctx, from)

@@ -28,7 +28,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer done()
-	s.sayRepeated()
+	s.printRepeated()
 	if c.ValidateOnly {
 		fmt.Fprintf(env.Stdout, "%s in good form; nothing was published.\n", session.Count(s.rows, "request", "requests"))
 		return nil
@@ -141,7 +141,7 @@ func (c Cmd) Validate() error {
 	var wrong []string
 	for _, rule := range c.rules() {
 		if rule.broken {
-			wrong = append(wrong, rule.say)
+			wrong = append(wrong, rule.text)
 		}
 	}
 	wrong = append(wrong, c.wrongTexts()...)
@@ -157,7 +157,7 @@ func (c Cmd) Validate() error {
 // flagRule is a rule for flags that depend on each other, and the error if it is broken.
 type flagRule struct {
 	broken bool
-	say    string
+	text   string
 }
 
 func (c Cmd) rules() []flagRule {

@@ -42,8 +42,8 @@ const courtesy = 3 * time.Second
 // soon is a wait that is too short to be printed.
 const soon = 5 * time.Second
 
-// sayWhen prints when the last row is expected to be called, and which rows will have expired by their turn.
-func (s *Submission) sayWhen(ctx context.Context) {
+// printWhen prints when the last row is expected to be called, and which rows will have expired by their turn.
+func (s *Submission) printWhen(ctx context.Context) {
 	_, l, last, waits := s.line(ctx)
 	if !waits || last.Unavailable == service.WaitNoLimit || last.Unavailable == "" && last.ExpectedAt.Sub(last.AsOf) < soon {
 		return

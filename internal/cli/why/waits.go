@@ -168,7 +168,7 @@ func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []stri
 	if e.LastError == nil {
 		return waits
 	}
-	if _, said := health.Has(held, e.LastError.Code); !said {
+	if _, listed := health.Has(held, e.LastError.Code); !listed {
 		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
 	}
 	return waits
