@@ -26,7 +26,7 @@ type Status struct {
 	Version          string         `json:"version"`
 	System           System         `json:"system"`
 	Replicas         []Replica      `json:"replicas"`
-	// Conditions are all that holds requests or actions up, what stops the worker first.
+	// Conditions is everything that holds requests or actions up; what stops the worker comes first.
 	Conditions []health.Condition `json:"conditions"`
 }
 
@@ -39,7 +39,7 @@ const (
 	KindFault    = "fault"    // of the system: it ends with its cause
 )
 
-// Pause is why and since when no request is taken.
+// Pause is the reason why no request is taken, and since when.
 type Pause struct {
 	Kind   string     `json:"kind"`
 	Code   string     `json:"code"` // as in the reasons of /readyz

@@ -18,13 +18,13 @@ type Story struct {
 type Fact struct {
 	Name  string
 	Texts []string
-	Warn  bool // it waits for this
+	Warn  bool // the request waits for this
 }
 
 // Event is something that happened to a request.
 type Event struct {
 	Time time.Time
-	Run  int // 0: of none
+	Run  int // 0: it belongs to no run
 	Text string
 }
 

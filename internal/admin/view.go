@@ -197,12 +197,12 @@ func laneRows(q Queue) (rows []laneRow) {
 	return rows
 }
 
-// unknownTimes are the reasons of contract §8 that a whole lane can have.
+// unknownTimes are the values of `unavailable` (docs/lanes.md) that a whole lane can have.
 var unknownTimes = map[string]string{
 	"paused": "when the pause ends", "closed": "when the API no longer throttles", "systemFault": "when the fault ends", "noLimit": "at once: there is no limit of calls",
 }
 
-// progress is how far a batch is.
+// progress is a batch as the template shows it.
 type progress struct {
 	Name, Text      string
 	Failed          string // how many did not succeed; empty: none

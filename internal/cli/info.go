@@ -62,8 +62,8 @@ func (c *SchemaCmd) Run(_ context.Context, env *session.Env) error {
 // HealthcheckCmd is `worker healthcheck`, for containers without a shell.
 type HealthcheckCmd struct{}
 
-// Run asks /readyz of the worker on this machine; it ends with exit status 1,
-// and what the worker answered, if that isn't ready.
+// Run requests /readyz of the worker on this machine. If the worker is not ready,
+// it ends with exit status 1 and the answer.
 func (c *HealthcheckCmd) Run(ctx context.Context, env *session.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

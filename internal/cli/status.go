@@ -112,7 +112,7 @@ func queueText(q admin.Queue) string {
 	return text
 }
 
-// lanesText is what waits in each lane, and when the last of it is expected to be called; "" where all of it is normal and called
+// lanesText is what waits in each lane, and when the last of it is expected to be called; "" if all of it is normal and called
 // within a minute.
 func lanesText(q admin.Queue) string {
 	if q.Lanes[string(message.LaneUrgent)].Pending+q.Lanes[string(message.LaneBulk)].Pending == 0 && time.Until(q.Lanes[string(message.LaneNormal)].ExpectedAt) < time.Minute {

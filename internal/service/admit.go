@@ -16,7 +16,7 @@ func (p *parts) quotaContended() bool {
 	return p.shared.QuotaAwaited() || slices.ContainsFunc(message.Lanes(), p.starved)
 }
 
-// starved reports whether requests of a lane wait in the stream because no call can be had.
+// starved reports whether requests of a lane wait in the stream because the budget has no call for it.
 func (p *parts) starved(l message.Lane) bool {
 	last, ok := p.lastStarved.Load(l)
 	return ok && time.Since(last.(time.Time)) < 5*time.Second
@@ -84,8 +84,8 @@ func (p *parts) alone(ctx context.Context) error {
 	return nil
 }
 
-// budgetOpen blocks while it is known that no call of a lane can be had, and records that its requests wait in the stream
-// meanwhile.
+// budgetOpen blocks while the budget is known to have no call for a lane. In the meantime it records that the lane's requests wait
+// in the stream.
 func (s *Service) budgetOpen(ctx context.Context, p *parts, l message.Lane) error {
 	for {
 		d, _ := p.Budget.Opens(l)

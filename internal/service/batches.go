@@ -129,7 +129,7 @@ func (d *PageDigest) Add(m broker.Message) {
 	b.counts[outcome]++
 }
 
-// request puts the request's latest result in the place of an earlier one.
+// request replaces an earlier result of the request by the latest.
 func (d *PageDigest) request(row admin.ResultRow) {
 	d.latest = slices.DeleteFunc(d.latest, func(r admin.ResultRow) bool { return r.RequestID == row.RequestID && r.SignedBy == row.SignedBy })
 	d.latest = append(d.latest, row)

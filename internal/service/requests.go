@@ -33,7 +33,7 @@ type Known struct {
 
 	entry    *ledger.Entry // nil: no worker has taken it
 	lane     message.Lane
-	sequence uint64 // of its message, while it waits
+	sequence uint64 // sequence of its message, while it waits; otherwise 0
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.

@@ -90,7 +90,7 @@ func (s *Service) logSystem(p *parts) {
 	}
 }
 
-// parallel runs background parts that end with one context.
+// parallel is a set of background parts that run until one context ends.
 type parallel struct {
 	failed chan error
 	ended  chan struct{}

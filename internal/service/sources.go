@@ -126,7 +126,7 @@ func (s *Service) stories(ctx context.Context, id string) ([]admin.Story, error)
 	return s.Explain(ctx, b, s.Settings, id)
 }
 
-// find is the page's search.
+// find serves the page's search.
 func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, error) {
 	b, _, _ := s.current()
 	if b == nil {

@@ -105,7 +105,7 @@ func (v *Supervision) notify(stopping bool) error {
 	return nil
 }
 
-// oneLine keeps an error's line feed from becoming an assignment of its own, such as MAINPID=1.
+// oneLine removes line feeds, so that a text of an error can't become an assignment of its own, such as MAINPID=1.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

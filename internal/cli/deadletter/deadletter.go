@@ -106,7 +106,7 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 			by = session.NewOperator(conn, c.Reason)
 		}
 		if err := recordLetter(ctx, by, ledger.ActReplay, l); err != nil {
-			return err // the next would fare no better
+			return err // the next one would fail too
 		}
 		if err := l.Publish(ctx, conn); err != nil {
 			return reporter.report(l, err.Error())
@@ -149,7 +149,7 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 			by = session.NewOperator(conn, c.Reason)
 		}
 		if err := recordLetter(ctx, by, ledger.ActDrop, l); err != nil {
-			return err // the next would fare no better
+			return err // the next one would fail too
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.Seq); err != nil {
 			return reporter.report(l, err.Error())

@@ -7,7 +7,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 )
 
-// Reporter prints what becomes of the selected dead letters.
+// Reporter prints what was done with the selected dead letters.
 type Reporter struct {
 	Env     *session.Env
 	JSON    bool

@@ -27,7 +27,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// overHTTP is `worker intake` beside the demo's worker, and the receiver of its client's results.
+// overHTTP is a `worker intake` for the demo's worker, and the receiver of its client's results.
 type overHTTP struct {
 	url, token string
 	tokenFile  string

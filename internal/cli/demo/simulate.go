@@ -175,7 +175,7 @@ type Simulation struct {
 	exist  string                   // which machines exist, in a sentence
 }
 
-// NewSimulation makes a simulator, whose files are in dir, that takes every machine.
+// NewSimulation makes a simulator in which every machine exists. Its files are in dir.
 func NewSimulation(dir string) *Simulation {
 	s := newSimulation(defendersim.Config{AllowUnknownMachines: true})
 	s.Dir = dir

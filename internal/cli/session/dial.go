@@ -26,7 +26,7 @@ func DialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
 
 // CloseAfterCommand closes a connection of DialForCommand.
 //
-//nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck heeds this where it is called
+//nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck applies this at the calls
 func CloseAfterCommand(b *broker.Broker) {
 	ctx, cancel := context.WithTimeout(context.Background(), service.CloseIn)
 	defer cancel()

@@ -27,7 +27,7 @@ type Env struct {
 	// they name has no value in Settings.
 	Mistakes []config.Mistake
 	// Unknown names the variables that look like settings and are none. Run prints them
-	// for every command but those tagged saysunknown, which do it their own way.
+	// for every command but those tagged saysunknown, which report them themselves.
 	Unknown []string
 }
 

@@ -63,7 +63,7 @@ func (b *Bulk) where(line int) string {
 	return fmt.Sprintf("%s, line %d", b.name, line)
 }
 
-// Requests iterates over the rows, which may be done any number of times.
+// Requests iterates over the rows. It may be called any number of times.
 func (b *Bulk) Requests() iter.Seq[Prepared] {
 	return func(yield func(Prepared) bool) {
 		for r := range b.Rows {
@@ -154,7 +154,7 @@ func (b *Bulk) badRows(mistakes int, shown []string) error {
 	return config.BadInput("%d mistakes; nothing was published:\n  %s", mistakes, strings.Join(shown, "\n  "))
 }
 
-// notice counts a row about a machine that an earlier row is about. That is no mistake, but rarely meant.
+// notice counts a row about a machine that an earlier row is about. That is no mistake, but rarely intended.
 func (b *Bulk) notice(p Prepared, machines map[string]int) {
 	machine := strings.ToLower(p.Message.MachineID)
 	if first := machines[machine]; first == 0 {

@@ -23,7 +23,7 @@ type RowStatus struct {
 	ticket      string
 	metadata    string    // JSON
 	expires     time.Time // zero: never
-	seq         uint64    // of our own message of it in the request stream; 0: not published
+	seq         uint64    // of the row's message in the request stream; 0: not published
 	duplicate   bool      // the broker had that message already
 	resultSeq   uint64    // sequence of the result that the rest is from; 0: none
 	of          string    // id of the request that the result is of: the row's, or that of its message if another request has the row's id

@@ -16,7 +16,7 @@ type oneDisplay struct {
 	s *Submission
 
 	action, outcome string // printed last
-	run             int    // that they are of
+	run             int    // the run of these two
 	waits           string // printed last
 	asked           time.Time
 }
