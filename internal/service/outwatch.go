@@ -17,12 +17,12 @@ type outWatch struct {
 	after   time.Duration // within this time the broker redelivers what a dead replica had in hand
 	longest time.Duration // how long the naks of a replica that is gone may delay its messages
 
-	mu    sync.Mutex
+	mu       sync.Mutex
 	replicas map[string]outstanding // by replica; "before": what was out before this one started
-	since time.Time        // zero: no other client has any
-	floor uint64           // the ack floor at since
-	count int              // what other clients have, as last known
-	reported  bool
+	since    time.Time              // zero: no other client has any
+	floor    uint64                 // the ack floor at since
+	count    int                    // what other clients have, as last known
+	reported bool
 }
 
 // outstanding is what a replica had out when it last reported, and until when that counts if it reports no more.

@@ -32,7 +32,9 @@ func TestOutWatch(t *testing.T) {
 			wanted: func(tick int) bool { return tick >= 6 },
 		},
 		"somebody else's for twenty seconds": {
-			look:   func(tick int) consumerState { return consumerState{Out: map[bool]int{true: 1}[tick > 0 && tick < 5], Asked: true} },
+			look: func(tick int) consumerState {
+				return consumerState{Out: map[bool]int{true: 1}[tick > 0 && tick < 5], Asked: true}
+			},
 			hands:  func(int) map[string][]int { return map[string][]int{"": {0, 0}} },
 			wanted: func(int) bool { return false },
 		},
@@ -42,7 +44,9 @@ func TestOutWatch(t *testing.T) {
 			wanted: func(int) bool { return false },
 		},
 		"much is taken, and seen a moment apart": {
-			look:   func(tick int) consumerState { return consumerState{Out: 16 * min(tick, 1), Asked: true, Floor: uint64(tick)} },
+			look: func(tick int) consumerState {
+				return consumerState{Out: 16 * min(tick, 1), Asked: true, Floor: uint64(tick)}
+			},
 			hands:  func(int) map[string][]int { return map[string][]int{"": {15, 0}} },
 			wanted: func(int) bool { return false },
 		},

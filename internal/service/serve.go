@@ -45,7 +45,7 @@ func (p *parts) close() {
 // How often keepToken checks.
 const (
 	tokenInterval = 10 * time.Second // while there is a token
-	tokenRetry   = 2 * time.Second
+	tokenRetry    = 2 * time.Second
 )
 
 // keepToken trips the breaker while there is no token, before a request fails for it, and resets it when there is one.

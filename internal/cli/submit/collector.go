@@ -30,7 +30,7 @@ type RowStatus struct {
 	run         int
 	Outcome     string
 	Final       bool
-	publishedAt        time.Time // when the result was published, by the broker's clock
+	publishedAt time.Time // when the result was published, by the broker's clock
 	reopened    bool      // it was final, but its message was published again since, and what the worker decides about that is not known yet
 	Code        string
 	Message     string
@@ -43,9 +43,9 @@ type RowStatus struct {
 // claim is a result of a message that claimed a row's id without owning it, as any message can. Whether it was the row's own
 // message is known once that is published.
 type claim struct {
-	resultSeq uint64
-	publishedAt      time.Time
-	result    message.Result
+	resultSeq   uint64
+	publishedAt time.Time
+	result      message.Result
 }
 
 // collector collects the results of a bulk's rows. It is safe for concurrent use.

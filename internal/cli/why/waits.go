@@ -21,12 +21,12 @@ import (
 type stage int
 
 const (
-	ended    stage = iota
+	ended       stage = iota
 	queued            // in its stream, with no open entry
 	waiting           // open, and not accepted
 	accepted          // its action is followed
 	decided           // its result is to be published
-	messageGone              // open, and its message is gone: nobody takes it up
+	messageGone       // open, and its message is gone: nobody takes it up
 	vanished          // accepted, and its entry is gone: nobody follows it
 )
 

@@ -23,20 +23,20 @@ import (
 
 // History is all that is known of one request; until it is split, of all requests of one id.
 type History struct {
-	id      string
-	entries []ledger.Entry   // the ledger's, before it is split
-	Entry   *ledger.Entry    // the ledger's; nil: it has none
-	Queued  []service.Queued // messages of it that are not acknowledged
-	place   *service.Place   // in the queue; nil: it does not wait in it
+	id          string
+	entries     []ledger.Entry   // the ledger's, before it is split
+	Entry       *ledger.Entry    // the ledger's; nil: it has none
+	Queued      []service.Queued // messages of it that are not acknowledged
+	place       *service.Place   // in the queue; nil: it does not wait in it
 	MessageGone bool             // no message of the id is in the stream
-	results []publishedResult
-	letters []deadletter.Letter
-	acts    []ledger.AuditRecord // of operators, on its dead letters
-	decided []ledger.AuditRecord // of its runs that have ended, with what was exchanged with the API
-	comment string               // as the audit trail has it; the ledger forgets it at the end
-	notes   []string             // how the id that was asked for led to this request
-	waits   []string             // what it waits for; nil: for nothing
-	holder  string               // whose call its machine waits for; "": nobody's
+	results     []publishedResult
+	letters     []deadletter.Letter
+	acts        []ledger.AuditRecord // of operators, on its dead letters
+	decided     []ledger.AuditRecord // of its runs that have ended, with what was exchanged with the API
+	comment     string               // as the audit trail has it; the ledger forgets it at the end
+	notes       []string             // how the id that was asked for led to this request
+	waits       []string             // what it waits for; nil: for nothing
+	holder      string               // whose call its machine waits for; "": nobody's
 
 	signedBy, client string // whose it is; both "": nobody's
 }
