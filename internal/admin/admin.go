@@ -18,15 +18,15 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// Config says where to listen and for whom.
+// Config is where to listen and who may read.
 type Config struct {
 	// Addr is host:port; port 0 takes a free one. Whether the bound address is
 	// loopback decides which rules hold: on loopback the Host header is checked
-	// and profiles are served, off loopback the token is asked for.
+	// and profiles are served, off loopback the token is required.
 	Addr string
-	// Token is what everything but /livez, /readyz and /metrics asks for off
-	// loopback, as a bearer token or as the password of Basic authentication
-	// with any user. Empty: these answer 403 off loopback.
+	// Token is required off loopback for everything but /livez, /readyz and
+	// /metrics, as a bearer token or as the password of Basic authentication
+	// with any user. Empty: everything but these three answers 403 off loopback.
 	Token string
 	// Gatherer is what /metrics serves.
 	Gatherer prometheus.Gatherer
@@ -34,9 +34,9 @@ type Config struct {
 	Level *zap.AtomicLevel
 }
 
-// Sources are the questions the server asks; all are required, are called
-// concurrently, and must return soon after their context ends. Whatever they
-// return, errors included, is served: it must hold no secret.
+// Sources are the functions through which the server reads the worker. All are
+// required, are called concurrently, and must return soon after their context
+// ends. What they return, errors included, is served: it must hold no secret.
 type Sources struct {
 	// Alive returns nil while the consume loop makes progress.
 	Alive func() error
@@ -47,16 +47,16 @@ type Sources struct {
 	Status func(ctx context.Context) (Status, error)
 	// Recent is for the page alone.
 	Recent func(ctx context.Context) (Recent, error)
-	// Find are the requests with that id, machine or ticket, newest first.
+	// Find returns the requests with that id, machine or ticket, newest first.
 	Find func(ctx context.Context, what string) ([]ResultRow, error)
-	// Stories are what is known of the requests with that id, one for each whose it is. Of Find and Stories one is asked at a time.
+	// Stories returns what is known of the requests with that id, one for each owner. Find and Stories are called one at a time.
 	Stories func(ctx context.Context, id string) ([]Story, error)
 }
 
 // limits bounds what clients can hold; tests shorten them.
 type limits struct {
 	readHeader, read, write, idle time.Duration
-	source                        time.Duration // one question to Sources
+	source                        time.Duration // one call to Sources
 	search                        time.Duration // the same, for Find and Stories
 	tick                          time.Duration // least time between two renderings
 	grace                         time.Duration // for answers under way at shutdown
@@ -104,8 +104,8 @@ func (s *Server) Listen() (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// Run serves until ctx is done, then gives answers under way a moment and closes
-// what is left. It listens first unless Listen was called.
+// Run serves until ctx is done, then waits a moment for answers under way and
+// closes what is left. It listens first unless Listen was called.
 func (s *Server) Run(ctx context.Context) error {
 	if s.ln == nil {
 		if _, err := s.Listen(); err != nil {
@@ -122,7 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:          zap.NewStdLog(s.log),
 	}
 	served := make(chan error, 1)
-	// Whoever opens connections without end uses up no file descriptors that the broker and the API need.
+	// The limit leaves the broker and the API their file descriptors, however many connections a client opens.
 	go func() { served <- server.Serve(netutil.LimitListener(s.ln, s.limits.connections)) }()
 	select {
 	case err := <-served:
@@ -132,7 +132,7 @@ func (s *Server) Run(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
 	defer cancel()
 	if server.Shutdown(grace) != nil {
-		_ = server.Close() // whoever still reads is cut off; that is no failure of the worker
+		_ = server.Close() // a client that still reads is cut off; that is no failure of the worker
 	}
 	<-served //nolint:errcheck // http.ErrServerClosed
 	return nil

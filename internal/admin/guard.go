@@ -14,7 +14,7 @@ import (
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
 	"img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
-// guard decides who may ask before any handler runs.
+// guard checks whether the client may read, before any handler runs.
 func (s *Server) guard(next http.Handler) http.Handler {
 	loopback := isLoopback(s.ln.Addr())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,13 +63,13 @@ func forwarded(r *http.Request) bool {
 	return false
 }
 
-// open names what probes and scrapers may read everywhere.
+// open reports whether a path is one that probes and scrapers may read everywhere.
 func open(path string) bool {
 	return path == "/livez" || path == "/readyz" || path == "/metrics"
 }
 
-// hasToken compares in constant time, digests so that not even the length shows.
-// Basic is there for browsers, which ask a person for it.
+// hasToken compares digests in constant time, so that not even the length shows.
+// Basic authentication is for browsers, which prompt for it.
 func (s *Server) hasToken(r *http.Request) bool {
 	_, got, ok := r.BasicAuth()
 	if !ok {
@@ -80,8 +80,9 @@ func (s *Server) hasToken(r *http.Request) bool {
 	return ok && s.cfg.Token != "" && subtle.ConstantTimeCompare(want[:], have[:]) == 1
 }
 
-// crossSite reports a request that a page of another site made by itself, which
-// could else start profiles or use up the event streams. Following a link is none.
+// crossSite reports whether a page of another site made the request by itself,
+// which could otherwise start profiles or use up connections. Following a link is
+// no such request.
 func crossSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":

@@ -34,7 +34,7 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{
 		ErrorLog:            zap.NewStdLog(s.log),
-		ErrorHandling:       promhttp.ContinueOnError, // one broken collector must not blind the alerts on the others
+		ErrorHandling:       promhttp.ContinueOnError, // one broken collector must not hide the metrics of the others from the alerts
 		MaxRequestsInFlight: 8,
 	}))
 	if isLoopback(s.ln.Addr()) {
@@ -72,8 +72,8 @@ type readiness struct {
 	Details []health.Condition `json:"details"`
 }
 
-// readyz gives whoever may not read everything the codes alone: the texts hold addresses, and what operators and the
-// identity provider wrote.
+// readyz returns the codes alone to a client that may not read everything: the texts hold addresses, and what operators
+// and the identity provider wrote.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	conditions := s.src.Conditions()
 	if !s.trusts(r) {
@@ -119,7 +119,7 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(html)
 }
 
-// fragment is what the page's script asks for every few seconds.
+// fragment serves what the page's script fetches every few seconds.
 func (s *Server) fragment(w http.ResponseWriter, r *http.Request) {
 	now, err := s.page.render(r.Context())
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *Server) fragment(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(now.html)
 }
 
-// search is what the page's own form asked for; nil: nothing was asked.
+// search is a search by the page's form, and what it found; nil: no search.
 type search struct {
 	What string
 	Rows []ResultRow

@@ -10,14 +10,14 @@ import (
 )
 
 // page renders one fragment for all viewers, so that the worker and the broker
-// are asked once a tick however many look on.
+// are read once a tick, with any number of viewers.
 type page struct {
 	src    Sources
 	level  *zap.AtomicLevel
 	limits *limits
 	tmpl   *template.Template
 
-	rendering chan struct{} // holds the right to what follows
+	rendering chan struct{} // guards the fields below
 	at        time.Time
 	last      rendered
 }
@@ -53,8 +53,8 @@ func (p *page) full(ctx context.Context, found *search) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// render returns what lies in the page's main element. It holds no clock of its
-// own: as long as nothing happens it stays the same to the byte.
+// render returns the content of the page's main element. It does not contain the
+// current time: as long as nothing happens it stays the same to the byte.
 func (p *page) render(ctx context.Context) (rendered, error) {
 	select {
 	case p.rendering <- struct{}{}:
@@ -66,7 +66,7 @@ func (p *page) render(ctx context.Context) (rendered, error) {
 		return p.last, nil
 	}
 	v := p.gather(ctx)
-	if ctx.Err() != nil { // this viewer went away; the others must not see what that broke
+	if ctx.Err() != nil { // this viewer has gone; the errors that this caused are not for the others
 		return rendered{}, ctx.Err()
 	}
 	var out bytes.Buffer

@@ -34,13 +34,13 @@ type minute struct {
 type part struct{ Series, Y, Height string }
 
 type count struct {
-	Series string // of which the colour tells
+	Series string // which the colour stands for
 	Label  string
 	Short  string // heads a column of numbers
 	N      int
 }
 
-// allSeries come in the order in which they are stacked, from the ground up.
+// allSeries returns the series in the order in which they are stacked, from the bottom.
 func allSeries() []count {
 	return []count{
 		{Series: "good", Label: "succeeded", Short: "succeeded"},

@@ -13,20 +13,20 @@ type Status struct {
 	Healthy         bool       `json:"healthy"`
 	Paused          *Pause     `json:"paused"`           // null while requests are taken
 	WaitingForQuota *QuotaWait `json:"waitingForQuota"`  // null unless requests wait for a free call
-	DryRun          *DryRun    `json:"dryRun,omitempty"` // absent where nobody is in dry run
+	DryRun          *DryRun    `json:"dryRun,omitempty"` // absent if no replica is in dry run
 	Queue           Queue      `json:"queue"`
 	Budget          []Window   `json:"budget"`
 	// AwaitingApproval are requests that wait for somebody to approve them.
 	AwaitingApproval int            `json:"awaitingApproval"`
 	Followed         int            `json:"followed"`                     // actions not final yet
 	DeadLetters      int            `json:"deadLetters"`                  // kept now
-	NotKept          int            `json:"deadLettersNotKept,omitempty"` // of messages that nobody vouches for, beyond the bound
+	NotKept          int            `json:"deadLettersNotKept,omitempty"` // of unverified messages, beyond the bound
 	Results          map[string]int `json:"results"`                      // by outcome
 	Counting         bool           `json:"resultsIncomplete,omitempty"`  // they are still being counted
 	Version          string         `json:"version"`
 	System           System         `json:"system"`
 	Replicas         []Replica      `json:"replicas"`
-	// Conditions are all that holds requests or actions up, what stops the worker first.
+	// Conditions is everything that holds requests or actions up; what stops the worker comes first.
 	Conditions []health.Condition `json:"conditions"`
 }
 
@@ -39,7 +39,7 @@ const (
 	KindFault    = "fault"    // of the system: it ends with its cause
 )
 
-// Pause is why and since when no request is taken.
+// Pause is the reason why no request is taken, and since when.
 type Pause struct {
 	Kind   string     `json:"kind"`
 	Code   string     `json:"code"` // as in the reasons of /readyz
@@ -51,7 +51,7 @@ type Pause struct {
 // ByOperator reports whether somebody has to resume it.
 func (p Pause) ByOperator() bool { return p.Kind == KindOperator }
 
-// QuotaWait is that all calls that the API allows are used up, but for those that are left to look-ups.
+// QuotaWait is present while all calls that the API allows are used up, except those reserved for look-ups.
 type QuotaWait struct {
 	NextCallAt time.Time `json:"nextCallAt"`
 }
@@ -62,7 +62,7 @@ type DryRun struct {
 	Live     int `json:"live"`
 }
 
-// String says it in one line.
+// String describes it in one line.
 func (d DryRun) String() string {
 	if d.Live == 0 {
 		return "requests end without the call"
@@ -82,7 +82,7 @@ type Queue struct {
 type Lane struct {
 	Pending       int     `json:"pending"`
 	OldestSeconds float64 `json:"oldestSeconds"` // 0 when nothing waits
-	// When the last one is expected to be called, and the latest time; zero: nothing waits, or Unavailable says why not.
+	// When the last one is expected to be called, and the latest time; zero: nothing waits, or Unavailable is the reason.
 	ExpectedAt  time.Time `json:"expectedAt,omitzero"`
 	LatestAt    time.Time `json:"latestAt,omitzero"`
 	Unavailable string    `json:"unavailable,omitempty"`
@@ -129,7 +129,7 @@ type Recent struct {
 	Requests     []ResultRow // of the last 24 hours, and some of those that wait
 	Awaiting     []ResultRow // runs that await approval, the longest first
 	Failures     []ResultRow // final results of the last 24 hours that are no success
-	Batches      []Batch     // that something happened to in the last 24 hours
+	Batches      []Batch     // that changed in the last 24 hours
 	DeadLetters  []DeadLetterRow
 	ActionsByAge []Bucket // of the actions followed, youngest first
 	PerMinute    []Point  // the last hour, in any order; a minute without results may be left out
@@ -139,21 +139,21 @@ type Recent struct {
 // ResultRow is one published result, or what is known of a request that was searched for.
 type ResultRow struct {
 	RequestID   string
-	ClaimedID   string // the id that a message bore without a claim on it
+	ClaimedID   string // the id that a message gave itself without owning it
 	Run         int
 	MachineID   string
 	RequestedBy string
 	SignedBy    string
 	Ticket      string
 	Outcome     string // or the state of a request that has none
-	State       string // of one that goes on, in words; empty: the outcome says it
-	Code        string // error code, empty where there is none
+	State       string // in words, of a request that has not ended; empty: see Outcome
+	Code        string // error code, empty if there is none
 	Message     string // error message
 	Advice      string // what to do, in whole sentences
 	Time        time.Time
 }
 
-// Batch is how far a batch is: its rows, each in one place.
+// Batch is the progress of a batch. Each row is counted once.
 type Batch struct {
 	Name     string
 	Outcomes map[string]int // rows that ended
@@ -166,7 +166,7 @@ type Batch struct {
 type DeadLetterRow struct {
 	Sequence  uint64 // in the dead-letter stream
 	Attempts  int
-	Replay    bool // a replay is what helps; else it is to be dropped in the end
+	Replay    bool // a replay can help; if not, it is to be dropped in the end
 	ResultRow      // MachineID is empty if the request could not be read
 }
 

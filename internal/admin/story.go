@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// Story is all that is known of one request, as `worker why` says it.
+// Story is all that is known of one request, as `worker why` prints it.
 type Story struct {
 	Facts  []Fact
 	Events []Event // the oldest first
 }
 
-// Fact is something that holds of a request now.
+// Fact is something that is true of a request now.
 type Fact struct {
 	Name  string
 	Texts []string
-	Warn  bool // it waits for this
+	Warn  bool // the request waits for this
 }
 
 // Event is something that happened to a request.
 type Event struct {
 	Time time.Time
-	Run  int // 0: of none
+	Run  int // 0: it belongs to no run
 	Text string
 }
 
-// ID is what the story calls its request.
+// ID returns the id of the story's request.
 func (s Story) ID() string {
 	for _, f := range s.Facts {
 		if f.Name == FactRequest {
@@ -49,7 +49,7 @@ type stories struct {
 	At   time.Time
 }
 
-// request is the page of one request.
+// request serves the page of one request.
 func (s *Server) request(w http.ResponseWriter, r *http.Request) {
 	view := stories{What: strings.TrimSpace(r.URL.Query().Get("id")), At: time.Now().UTC()}
 	code := http.StatusOK
@@ -74,7 +74,8 @@ func (s *Server) request(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(html.Bytes())
 }
 
-// inTurn asks what reads whole streams: one at a time, within its own limit. It returns why there is no answer, for people.
+// inTurn makes a search, which reads whole streams: one at a time, within its own limit. It returns why there is no answer, for
+// people.
 func (s *Server) inTurn(r *http.Request, ask func(context.Context) error) (why string) {
 	select {
 	case s.finding <- struct{}{}:

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// System says which system this is: what its replicas say of themselves, and the streams. A field is empty where none says
-// it, and has each value that one says, comma-separated, where they differ.
+// System identifies the system: what its replicas report, and the streams. A field is empty if no replica reports it. If
+// they differ, it has each value, comma-separated.
 type System struct {
 	API     string  `json:"api"` // the address that is called
 	Lab     bool    `json:"lab"` // it is not Microsoft's, on one replica at least
@@ -32,7 +32,7 @@ const (
 	ModeMixed  = "mixed"
 )
 
-// Replica is a process of `worker run`. An older version says less of itself.
+// Replica is a process of `worker run`. An older version reports less.
 type Replica struct {
 	ID         string   `json:"id"`
 	Host       string   `json:"host"`
@@ -86,7 +86,7 @@ func (s Streams) Text() string {
 	return strings.Join([]string{s.Requests, s.Results, s.DeadLetters, s.Orders}, ", ")
 }
 
-// Warnings say what makes this anything but the production system; none there.
+// Warnings returns what makes this anything but a production system; none for production.
 func (s Status) Warnings() (all []string) {
 	if s.DryRun != nil {
 		all = append(all, "DRY RUN: "+s.DryRun.String())
@@ -97,7 +97,7 @@ func (s Status) Warnings() (all []string) {
 	return all
 }
 
-// LabText says that calls do not go to Microsoft.
+// LabText is the warning that calls do not go to Microsoft.
 func LabText(api string) string {
 	return fmt.Sprintf("LAB: calls go to %s, which is not Microsoft's address but a simulator's or a proxy's", api)
 }

@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// Clock is a time for people, with its zone: what one pastes another may read elsewhere.
+// Clock formats a time for people, with its zone, because pasted output may be read in another zone.
 func Clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05Z07:00") }
 
 // Roughly is a duration in its two largest units.
@@ -27,7 +27,7 @@ func Roughly(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
-// text makes foreign text fit for the page: not too long, and Printable.
+// text makes text from outside fit for the page: not too long, and Printable.
 func text(s string) string {
 	const most = 300
 	n := 0
@@ -54,9 +54,9 @@ func prose(s string) (spans []span) {
 	return spans
 }
 
-// Printable spells out what can't be seen, or changes what is seen around it: control and format characters (a
-// right-to-left override shows an id that isn't the id, a zero-width space makes two of one), spaces other than the
-// ordinary one, and characters that draw nothing. Everything that people read of foreign text goes through it.
+// Printable spells out characters that can't be seen, or that change what is seen around them: control and format
+// characters (a right-to-left override shows an id that isn't the id, a zero-width space makes two of one), spaces other
+// than the ordinary one, and characters that draw nothing. All text from outside that people read goes through it.
 func Printable(s string) string {
 	var out strings.Builder
 	for _, r := range s {

@@ -73,7 +73,7 @@ func (p *page) gather(ctx context.Context) view {
 	return v
 }
 
-// Title is that of the browser's tab: of several the one of the lab must not look like the others.
+// Title is the title of the browser's tab. Among several tabs, that of a lab must not look like the others.
 func (v view) Title() string {
 	title := v.Banner.Title
 	for _, warning := range v.Warnings {
@@ -88,7 +88,7 @@ func (v view) NeedsSomebody() bool {
 	return v.Recent != nil && len(v.Recent.DeadLetters)+len(v.Recent.Awaiting) > 0
 }
 
-// withoutLetters are the failures that nobody is asked about as dead letters already.
+// withoutLetters returns the failures that are not among the dead letters already.
 func withoutLetters(failures []ResultRow, letters []DeadLetterRow) (rest []ResultRow) {
 	type run struct {
 		id string
@@ -112,7 +112,7 @@ func ask[T any](ctx context.Context, limit time.Duration, question func(context.
 	return question(ctx)
 }
 
-// banner is the first thing to read: the state in a word and a sentence. What is to be said of it follows.
+// banner is the first thing to read: the state in a word and a sentence. The details follow it.
 type banner struct {
 	Tone  string // ok, warn or bad
 	Title string
@@ -173,12 +173,12 @@ func cards(s *Status) []card {
 // laneRow is what waits in one lane.
 type laneRow struct {
 	Name, Waiting, Oldest string
-	At                    time.Time // when the last is expected to be called; zero: Why says why that is not known
+	At                    time.Time // when the last is expected to be called; zero: not known, because of Why
 	Latest                time.Time // zero: at At
 	Why                   string
 }
 
-// laneRows are the lanes, the first that is called first.
+// laneRows returns the lanes in the order in which they are called.
 func laneRows(q Queue) (rows []laneRow) {
 	for _, name := range []string{"urgent", "normal", "bulk"} {
 		lane := q.Lanes[name]
@@ -197,12 +197,12 @@ func laneRows(q Queue) (rows []laneRow) {
 	return rows
 }
 
-// unknownTimes are the reasons of contract §8 that a whole lane can have.
+// unknownTimes are the values of `unavailable` (docs/lanes.md) that a whole lane can have.
 var unknownTimes = map[string]string{
 	"paused": "when the pause ends", "closed": "when the API no longer throttles", "systemFault": "when the fault ends", "noLimit": "at once: there is no limit of calls",
 }
 
-// progress is how far a batch is.
+// progress is a batch as the template shows it.
 type progress struct {
 	Name, Text      string
 	Failed          string // how many did not succeed; empty: none

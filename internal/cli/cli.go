@@ -14,8 +14,8 @@ import (
 
 // cli is the command table. The tag settings names the groups of settings that
 // a command uses: those are shown in its help, offered by completion, and
-// checked before it runs; mistakes in others are none of its business. Only a
-// command tagged withmistakes runs with any.
+// checked before it runs. Mistakes in other settings are ignored. Only a command
+// tagged withmistakes runs in spite of mistakes in its own.
 type cli struct {
 	HelpFlag    helpFlag    `name:"help" short:"h" group:"general" help:"Show this help."`
 	VersionFlag versionFlag `name:"version" group:"general" help:"Show the version."`

@@ -45,7 +45,7 @@ type completed struct {
 
 type word struct {
 	text, help string
-	values     []string // of a flag, where there is a list of them
+	values     []string // of a flag that has a list of them
 	alone      bool     // a flag without a value
 }
 

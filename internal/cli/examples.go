@@ -1,6 +1,6 @@
 package cli
 
-// examples are command lines to copy, by the path of their command. TestHelpExamples holds them against the program.
+// examples are command lines to copy, by the path of their command. TestHelpExamples checks them against the program.
 func examples() map[string][]string {
 	return map[string][]string{
 		"run": {

@@ -22,8 +22,8 @@ type commandLine struct {
 	flags    reflect.Value // a struct of *string, one for each setting of the table; nil: not given
 }
 
-// newCommandLine builds the command table. Kong reads nothing but the command line, and of a setting its text alone: it
-// would stop at the first mistake, and a command such as version must run with any.
+// newCommandLine builds the command table. Kong reads nothing but the command line, and settings as mere text: it would stop
+// at the first mistake, and a command such as version must run whatever the mistakes.
 func newCommandLine(stdout, stderr io.Writer) (*commandLine, error) {
 	c := &commandLine{declared: &cli{}, table: config.NewTable()}
 	var fields []reflect.StructField
@@ -84,7 +84,7 @@ func (c *commandLine) load(groups, environ []string) (settings config.Settings, 
 }
 
 // toggleMapper reads a setting that is true or false: the flag alone means
-// true; what --flag=TEXT says is checked later, with all the other settings.
+// true; the text of --flag=TEXT is checked later, with all the other settings.
 type toggleMapper struct{}
 
 // Decode is called by kong.
@@ -109,7 +109,7 @@ func (secretMapper) Decode(ctx *kong.DecodeContext, _ reflect.Value) error {
 	return fmt.Errorf("others on this machine could read it on the command line; use %s or %s_FILE", env, env)
 }
 
-// durationMapper reads the durations that a person types behind a flag.
+// durationMapper reads the durations that a person types after a flag.
 type durationMapper struct{}
 
 // Decode is called by kong.

@@ -15,14 +15,14 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// helpFlag prints the help of the command it stands behind. Kong's own one
-// would leave the process.
+// helpFlag prints the help of the command that it follows. Kong's own flag
+// would end the process.
 type helpFlag bool
 
-// errShown ends the command line of a flag that has shown what it is for.
+// errShown ends the parsing after a flag such as --help has printed its text.
 var errShown = errors.New("shown")
 
-// BeforeReset is called by kong, before anything required is missed.
+// BeforeReset is called by kong, before it checks what is required.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	if err := ctx.PrintUsage(false); err != nil {
 		return err
@@ -55,7 +55,7 @@ func (c *HelpCmd) Run(_ context.Context, env *session.Env) error {
 	return mistyped(err)
 }
 
-// printOverview is what there is, on one page.
+// printOverview prints all commands, on one page.
 func (c *commandLine) printOverview() error {
 	ctx, err := kong.Trace(c.Kong, nil)
 	if err != nil {
@@ -133,7 +133,7 @@ func groupsOf(node *kong.Node) []string {
 	return nil
 }
 
-// groupOf is a setting's group.
+// groupOf returns a setting's group.
 func groupOf(s *config.Setting) config.Group {
 	groups := config.Groups()
 	return groups[slices.IndexFunc(groups, func(g config.Group) bool { return g.Key == s.Group })]
@@ -145,7 +145,7 @@ func (c *commandLine) used(node *kong.Node) []*config.Setting {
 	return slices.DeleteFunc(slices.Clone(c.table.Settings), func(s *config.Setting) bool { return !slices.Contains(groups, s.Group) })
 }
 
-// printSettings says of each setting what it means.
+// printSettings prints what each setting means.
 func printSettings(w io.Writer, settings []*config.Setting) {
 	fmt.Fprintln(w, "Settings: flag, environment variable, meaning. A flag comes before its variable, then the file\nof --config (the key is the flag with _ for -), then the context of NATS_CONTEXT, then the default.")
 	for i, s := range settings {

@@ -32,7 +32,7 @@ func (c *VersionCmd) Run(_ context.Context, env *session.Env) error {
 // versionFlag is --version, which most look for first.
 type versionFlag bool
 
-// BeforeReset is called by kong, before anything required is missed.
+// BeforeReset is called by kong, before it checks what is required.
 func (versionFlag) BeforeReset(ctx *kong.Context) error {
 	if err := service.ThisBuild().Write(ctx.Stdout); err != nil {
 		return err
@@ -62,8 +62,8 @@ func (c *SchemaCmd) Run(_ context.Context, env *session.Env) error {
 // HealthcheckCmd is `worker healthcheck`, for containers without a shell.
 type HealthcheckCmd struct{}
 
-// Run asks /readyz of the worker on this machine; it ends with exit status 1,
-// and what the worker answered, if that isn't ready.
+// Run requests /readyz of the worker on this machine. If the worker is not ready,
+// it ends with exit status 1 and the answer.
 func (c *HealthcheckCmd) Run(ctx context.Context, env *session.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -74,7 +74,7 @@ func (c *HealthcheckCmd) Run(ctx context.Context, env *session.Env) error {
 	if token := env.Settings.Admin.Token.Reveal(); token != "" {
 		request.Header.Set("Authorization", "Bearer "+token) // for the reasons' texts
 	}
-	// A transport of its own: no proxy stands between a machine and itself.
+	// A transport of its own: a request to this machine must not go through a proxy.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {

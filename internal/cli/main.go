@@ -1,4 +1,4 @@
-// Package cli is the program's commands: what is typed, what settings each uses, and what it says.
+// Package cli is the program's commands: what is typed, what settings each uses, and what it prints.
 package cli
 
 import (
@@ -17,14 +17,14 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// relaxed has the garbage collector run half as often, where nobody has said how often it is to or how much memory there is:
-// that takes a twelfth off the CPU under load, and adds a megabyte at rest.
-const relaxed = 200
+// gcPercent lets the garbage collector run half as often, unless GOGC or GOMEMLIMIT is set. That takes a twelfth off the CPU under
+// load, and adds a megabyte at rest.
+const gcPercent = 200
 
 // Main runs the command line of this process, and ends it.
 func Main() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(relaxed)
+		debug.SetGCPercent(gcPercent)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once

@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// mistyped is the error of a command line that kong could not read: what is wrong, in our words, and where to look.
+// mistyped turns kong's error about a command line into one for people: what is wrong, and where to look.
 func mistyped(err error) error {
 	var node *kong.Node
 	if parse, ok := errors.AsType[*kong.ParseError](err); ok && parse.Context != nil {
@@ -41,16 +41,16 @@ func mistyped(err error) error {
 	return config.BadInput("%s\nRun %q for what there is.", text, command+" --help")
 }
 
-// unexpected has the argument, and behind it what it may have been meant to be.
+// unexpected matches the argument, and after it what it may have been meant to be.
 var unexpected = regexp.MustCompile(`^unexpected argument (\S+?)(, did you mean .*)?$`)
 
-// rewording is a sentence of kong's, which names its types and tokens, and what a person is told instead.
+// rewording is an error of kong's, which names its types and tokens, and the text for people instead.
 type rewording struct {
 	of *regexp.Regexp
 	as string
 }
 
-// rewordings are the sentences that can be met. TestMistyped types a command line for each.
+// rewordings returns one for each error that can occur. TestMistyped has a command line for each.
 func rewordings() []rewording {
 	return []rewording{
 		{regexp.MustCompile(`^(--[\w-]+): (?:expected \w+ value but got "EOL" \(<EOL>\)|missing value, expecting .*)$`), "$1: its value is missing; give it as $1=VALUE"},

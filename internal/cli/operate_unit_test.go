@@ -225,7 +225,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		"purged, and accepted": {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, gone: true, want: []string{"the end of action A"}},
 		"after a fault":        {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: "http404", Message: "no"}}, want: []string{"its next attempt", "an end of this fault: http404: no"}},
 	} {
-		s := &why.History{Entry: &c.e, Gone: c.gone}
+		s := &why.History{Entry: &c.e, MessageGone: c.gone}
 		if c.queued {
 			s.Queued = []service.Queued{{}}
 		}

@@ -35,7 +35,7 @@ func (c *PauseCmd) Run(ctx context.Context, env *session.Env) error {
 	if err := replicas.Pause(ctx, broker.Pause{Reason: reason, By: by.Who(), Since: time.Now().UTC()}); err != nil {
 		return err
 	}
-	// Behind the act, unlike all others: whoever must stop everything is not kept from it.
+	// Recorded after the act, unlike all others: a failure to record must not keep anybody from stopping everything.
 	if err := by.Record(ctx, ledger.ActPause, ledger.AuditRecord{}); err != nil {
 		fmt.Fprintf(env.Stderr, "worker: the pause is not in the audit trail: %s\n", session.Plain(err.Error()))
 	}
@@ -62,7 +62,7 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	// Also where none is seen: what there is may be an entry that is not understood.
+	// Even if no pause is seen: the key may hold a value that this version does not understand.
 	replicas, err := conn.OpenReplicas(ctx, false)
 	switch {
 	case broker.IsMissing(err):
@@ -79,16 +79,16 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 			return err
 		}
 	}
-	said := "Resumed: every replica takes requests again."
+	text := "Resumed: every replica takes requests again."
 	if o.Pause == nil {
-		said = "It was not paused."
+		text = "It was not paused."
 	}
-	_, err = fmt.Fprintln(env.Stdout, said)
+	_, err = fmt.Fprintln(env.Stdout, text)
 	return err
 }
 
-// lift lets calls be made again before the time that the API named with a 429 has come. A closure may be wrong, as of a
-// Retry-After that holds a time instead of seconds; whether this one is, the operator has to know.
+// lift ends the closure after a 429 before its Retry-After has passed. A closure may be wrong, for example if Retry-After held
+// a time instead of seconds. The operator has to judge whether this one is.
 func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Broker) error {
 	rates, err := conn.VisitRates(ctx, nil)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Bro
 	}
 	fmt.Fprintf(env.Stdout, "No call is made until %s, as the API asked with a 429. Lifted, every replica calls again at once; if the API throttles still, its next 429 closes it again.\n",
 		admin.Clock(time.Now().Add(rest)))
-	if err := session.Unasked(env, c.Yes, "lifting the closure"); err != nil {
+	if err := session.RequireYes(env, c.Yes, "lifting the closure"); err != nil {
 		return err
 	}
 	if !c.Yes {
@@ -124,7 +124,7 @@ func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Bro
 }
 
 // forgo lets calls be made again without orders that are lost. What they had cancelled or held back is called then, unless that
-// was ordered anew: whether it was, the operator has to know.
+// was ordered anew. The operator has to judge whether it was.
 func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Broker) error {
 	lost, err := conn.OrdersLost(ctx)
 	if err != nil {
@@ -135,7 +135,7 @@ func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Br
 		return err
 	}
 	fmt.Fprintf(env.Stdout, "Orders are lost: %s. What they cancelled or held back is called once you go on, unless that was ordered anew.\n", session.Plain(lost))
-	if err := session.Unasked(env, c.Yes, "going on without the lost orders"); err != nil {
+	if err := session.RequireYes(env, c.Yes, "going on without the lost orders"); err != nil {
 		return err
 	}
 	if !c.Yes {

@@ -19,7 +19,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Run shows results, the oldest first, until the present or for ever.
+// Run shows results, the oldest first: up to the present, or until it is interrupted.
 func (c *ResultsCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if ctx.Err() != nil {
@@ -44,13 +44,13 @@ func (c *ResultsCmd) Run(ctx context.Context, env *session.Env) error {
 	return session.FollowResults(ctx, conn, o, v.Show)
 }
 
-// resultsView is one run of `worker results`. What is no result goes to standard error.
+// resultsView is one run of `worker results`. Messages that are no results are reported on standard error.
 type resultsView struct {
 	cmd    *ResultsCmd
 	env    *session.Env
 	stream string
 	next   uint64          // the sequence to go on from; 0: nothing was read
-	shown  map[string]bool // the requests whose results were shown, where those that wait are asked for
+	shown  map[string]bool // requests whose results were shown: all if requests are selected, otherwise the first
 }
 
 // Show shows one result, if it was asked for.
@@ -78,8 +78,8 @@ func (v *resultsView) Show(m broker.Message) error {
 // shownWaiting is how many of the requests that wait are named.
 const shownWaiting = 20
 
-// present says, once what there is was shown, which of the requests asked for have no result yet, and that there is
-// nothing where that is so.
+// present prints, after the results that exist, which of the selected requests have no result yet, or that nothing was
+// found.
 func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 	waiting := 0
 	if v.cmd.selects() && len(v.cmd.Outcome) == 0 {
@@ -98,14 +98,14 @@ func (v *resultsView) present(ctx context.Context, conn *broker.Broker) error {
 	if len(v.shown) > 0 || waiting > 0 {
 		return nil
 	}
-	said := "There is no result yet."
+	text := "There is no result yet."
 	if v.cmd.filters() {
-		said = "No result matches, of those that are kept."
+		text = "No result matches, of those that are kept."
 	}
 	if v.cmd.Follow {
-		said += " What comes is shown; Ctrl-C ends it."
+		text += " What comes is shown; Ctrl-C ends it."
 	}
-	_, err := fmt.Fprintln(v.env.Stderr, said)
+	_, err := fmt.Fprintln(v.env.Stderr, text)
 	return err
 }
 

@@ -30,12 +30,12 @@ func (c *RunCmd) Run(ctx context.Context, env *session.Env) error {
 	if err != nil {
 		return err
 	}
-	told := make(chan struct{})
-	go func() { defer close(told); manager.Run(ctx, w.Ended, log) }()
+	notified := make(chan struct{})
+	go func() { defer close(notified); manager.Run(ctx, w.Ended, log) }()
 	err = w.Run(ctx)
 	select {
-	case <-told:
-	case <-time.After(time.Second): // a manager that doesn't read what it is sent must not hold up the end
+	case <-notified:
+	case <-time.After(time.Second): // a manager that doesn't read what it is sent must not hold up the exit
 	}
 	if err != nil {
 		log.Error("the worker ends", zap.Error(err))

@@ -15,7 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Run shows how the deployment stands. Exit status 1: requests are not taken, or something but the quota holds some up.
+// Run shows the state of the deployment. Exit status 1: requests are not taken, or something other than the quota holds some up.
 func (c *StatusCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
@@ -92,7 +92,7 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	return err
 }
 
-// toDecide is what waits for somebody to decide, and how; "": nothing does.
+// toDecide is what waits for somebody to decide, and the command for it; "": nothing does.
 func toDecide(status admin.Status) string {
 	var parts []string
 	if n := status.DeadLetters; n > 0 {
@@ -112,7 +112,7 @@ func queueText(q admin.Queue) string {
 	return text
 }
 
-// lanesText is what waits in each lane, and when the last of it is expected to be called; "" where all of it is normal and called
+// lanesText is what waits in each lane, and when the last of it is expected to be called; "" if all of it is normal and called
 // within a minute.
 func lanesText(q admin.Queue) string {
 	if q.Lanes[string(message.LaneUrgent)].Pending+q.Lanes[string(message.LaneBulk)].Pending == 0 && time.Until(q.Lanes[string(message.LaneNormal)].ExpectedAt) < time.Minute {

@@ -1,7 +1,7 @@
 // Package health names the conditions that keep waiting requests from being called, or accepted actions from being followed
 // (README, promise 4). It has one table of them, so that /readyz, /status, `worker status`, `worker why`, the page, the metric
-// unrestrict_condition, the alerts and the runbook say the same by the same name. It imports nothing of ours, and decides
-// nothing about requests: each part says what it sees, and internal/service gathers it.
+// unrestrict_condition, the alerts and the runbook use the same names. It imports no other package of this module, and decides
+// nothing about requests: each part reports what it sees, and internal/service gathers it.
 package health
 
 import (
@@ -18,11 +18,11 @@ type Condition struct {
 	Remedy   string    `json:"remedy,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Until    time.Time `json:"until,omitzero"` // when it ends by itself; zero: with its cause
-	Stops    bool      `json:"stops"`          // no request is taken; else something is impaired
+	Stops    bool      `json:"stops"`          // no request is taken; if false, something is impaired
 	Replicas int       `json:"replicas,omitempty"`
 }
 
-// New is a condition of the table, with what is to be said about this one.
+// New returns a condition of the table, with a message about this case.
 func New(code, message string) Condition {
 	row := Lookup(code)
 	return Condition{Code: code, Message: cmp.Or(message, row.Means), Remedy: row.Remedy, Stops: row.Stops}
@@ -40,7 +40,7 @@ func Join(all []Condition) string {
 	return strings.Join(texts, "; ")
 }
 
-// HoldingUp are the conditions that hold up a request: one whose action was accepted, or one that is not called yet.
+// HoldingUp returns the conditions that hold up a request: one whose action was accepted, or one that is not called yet.
 func HoldingUp(all []Condition, accepted bool) (holding []Condition) {
 	for _, c := range all {
 		if held := Lookup(c.Code).Holds; accepted && held.Accepted() || !accepted && held.Waiting() {
@@ -57,7 +57,7 @@ func Healthy(all []Condition) bool {
 	})
 }
 
-// Stopping are the conditions that stop a replica, and the others.
+// Stopping returns the conditions that stop a replica, and the others.
 func Stopping(all []Condition) (stop, impair []Condition) {
 	for _, c := range all {
 		if c.Stops {
@@ -69,7 +69,7 @@ func Stopping(all []Condition) (stop, impair []Condition) {
 	return stop, impair
 }
 
-// Notes are the conditions that nobody needs to do anything about, and the others.
+// Notes returns the conditions that nobody needs to do anything about, and the others.
 func Notes(all []Condition) (notes, others []Condition) {
 	for _, c := range all {
 		if Lookup(c.Code).Note {
@@ -90,8 +90,8 @@ func Has(all []Condition, code string) (Condition, bool) {
 	return all[i], true
 }
 
-// Date gives each condition that does not know since when it holds the time at which it was first seen: before is what
-// was seen the last time.
+// Date sets Since, where a condition has none, to the time at which the condition was first seen. before is what Date
+// returned the last time.
 func Date(before, seen []Condition, now time.Time) []Condition {
 	dated := slices.Clone(seen)
 	for i, c := range dated {
@@ -108,8 +108,8 @@ func Date(before, seen []Condition, now time.Time) []Condition {
 	return dated
 }
 
-// Merge makes one list of those of all replicas. A code stands once, with the words of the replica that has had it longest,
-// and stops the deployment if it stops any of them.
+// Merge makes one list of the conditions of all replicas. Each code appears once, with the message of the replica that has had
+// it longest, and stops the deployment if it stops any of them.
 func Merge(replicas ...[]Condition) []Condition {
 	merged := map[string]Condition{}
 	var codes []string
@@ -148,7 +148,7 @@ func joined(have, c Condition) Condition {
 	return have
 }
 
-// sorted puts what stops first, else keeps the order.
+// sorted moves what stops to the front, and otherwise keeps the order.
 func sorted(all []Condition) {
 	slices.SortStableFunc(all, func(a, b Condition) int {
 		switch {

@@ -2,10 +2,10 @@ package health
 
 import "slices"
 
-// Row is what is known of a code, whoever has the condition. docs/runbook.md's tables are generated from it.
+// Row is what is known of a code, on whichever replica. docs/runbook.md's tables are generated from it.
 type Row struct {
 	Code   string
-	Stops  bool   // by default; a part may say otherwise of one condition
+	Stops  bool   // by default; a part may decide otherwise for one condition
 	Note   bool   // nobody needs to do anything about it
 	Holds  Held   // what it holds up
 	Means  string // a sentence without its full stop
@@ -16,7 +16,7 @@ type Row struct {
 // Held is what a condition holds up.
 type Held int
 
-// Both is the zero value, so that a row that does not say is shown to everybody who waits.
+// Both is the zero value, so that a row without Holds is shown for every request that waits.
 const (
 	Both      Held = iota
 	Calls          // requests that are not called yet; accepted actions are followed all the same
@@ -287,7 +287,7 @@ var table = []Row{
 		Ends:   "when it is as it would be created",
 	},
 	{
-		Code: LedgerLost, Holds: Nothing, // a look takes its time, and excuses nothing that stands still
+		Code: LedgerLost, Holds: Nothing, // looks take their time, but that is no excuse for requests that stand still
 		Means:  "The ledger was lost, as state, audit trail or a running replica know, and made anew: which requests were called for is forgotten",
 		Remedy: "find out who deleted or purged `KV_UNRESTRICT_LEDGER`, or its store. What was published before the new ledger was made is looked for before it is called; actions that were followed are followed again, as far as the audit trail has them",
 		Ends:   "an hour after the new ledger was made",

@@ -35,7 +35,7 @@ func columnNames() []string {
 	return []string{"machineId", "comment", "id", "requestedBy", "ticket", "batch", "metadata", "expiresAt", "replyTo"}
 }
 
-// columnsOf are the columns by the names in columnNames, or metadata.KEY; or everything that is wrong with them.
+// columnsOf returns the columns by their names in columnNames, or metadata.KEY; or everything that is wrong with them.
 func columnsOf(header []string, comment string) (columns []string, faults []error) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if i := slices.IndexFunc(header, isMachineID); i >= 0 {
@@ -69,7 +69,7 @@ func columnsOf(header []string, comment string) (columns []string, faults []erro
 	return columns, faults
 }
 
-// meantColumn is a hint at the column that a wrong name was meant to be, or "".
+// meantColumn returns a hint at the column that a wrong name was meant to be, or "".
 func meantColumn(text string) string {
 	bare := func(name string) string {
 		return strings.Map(func(r rune) rune {
@@ -90,14 +90,14 @@ func meantColumn(text string) string {
 	return config.DidYouMean(text, columnNames())
 }
 
-// isMachineID tells a machine id from a name.
+// isMachineID distinguishes a machine id from the name of a column.
 func isMachineID(text string) bool {
 	id := strings.TrimSpace(text)
 	_, err := hex.DecodeString(id)
 	return err == nil && len(id) == 40
 }
 
-// columnName is "" for a name that is none.
+// columnName returns the name of a column as columnNames has it; "" if there is no such column.
 func columnName(text string) string {
 	text = strings.TrimSpace(text)
 	if n := len(metadataPrefix); len(text) > n && strings.EqualFold(text[:n], metadataPrefix) {
@@ -111,8 +111,8 @@ func columnName(text string) string {
 	return ""
 }
 
-// fill takes the fields of a record. Empty ones count as absent. White space around a value is dropped where it can
-// mean nothing.
+// fill sets the fields from a record. Empty ones count as absent. White space around a value is dropped where it can't
+// have a meaning.
 func (m *Message) fill(columns, record []string) error {
 	fields, metadata := map[string]any{}, map[string]string{}
 	for i, value := range record {

@@ -19,9 +19,9 @@ type Row struct {
 	Err     error
 }
 
-// CSV reads CSV as RFC 4180 has it, with commas, semicolons or tabs. The first line names the columns, in any order
-// and any case, or is the first of a plain list of machine ids. comment is that of all rows, for a file without such a
-// column.
+// CSV reads CSV as RFC 4180 defines it, with commas, semicolons or tabs. The first line names the columns, in any order
+// and any case, or is the first of a plain list of machine ids. comment is the comment of all rows, for a file without
+// such a column.
 func CSV(content io.Reader, comment string) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		buffered := bufio.NewReaderSize(content, headerPeek)
@@ -29,7 +29,7 @@ func CSV(content io.Reader, comment string) iter.Seq[Row] {
 		t.reader = csv.NewReader(buffered)
 		head, _ := buffered.Peek(headerPeek)
 		t.reader.Comma = separator(head)
-		t.reader.FieldsPerRecord = -1 // blank ones at the end count for nothing
+		t.reader.FieldsPerRecord = -1 // blank fields at the end are ignored
 		t.reader.ReuseRecord = true
 		if t.begin(yield) {
 			t.rest(yield)
@@ -37,11 +37,11 @@ func CSV(content io.Reader, comment string) iter.Seq[Row] {
 	}
 }
 
-// headerPeek is how much is looked at to find out what separates the columns.
+// headerPeek is how much is read ahead to find the separator of the columns.
 const headerPeek = 1 << 16
 
-// separator is what separates the columns of the first line that is not empty: whatever there is most of, outside
-// quotes.
+// separator returns what separates the columns: the candidate that occurs most often in the first line that is not
+// empty, outside quotes.
 func separator(head []byte) rune {
 	counts := map[byte]int{}
 	quoted := false
@@ -65,14 +65,14 @@ func separator(head []byte) rune {
 	return rune(best)
 }
 
-// csvTable is a CSV file on its way to rows.
+// csvTable is a CSV file while it is read.
 type csvTable struct {
 	reader  *csv.Reader
 	comment string
 	columns []string
 }
 
-// begin reads the first line; false ends it.
+// begin reads the first line. It returns false if there is nothing more to read.
 func (t *csvTable) begin(yield func(Row) bool) bool {
 	header, err := t.reader.Read()
 	if errors.Is(err, io.EOF) {
@@ -112,7 +112,7 @@ func (t *csvTable) rest(yield func(Row) bool) {
 		next := csvFault(err)
 		if err == nil {
 			if len(withoutBlanks(record, 0)) == 0 {
-				continue // as spreadsheets leave them, often at the end
+				continue // spreadsheets leave blank lines, often at the end
 			}
 			line, _ := t.reader.FieldPos(0)
 			next = t.rowOf(line, withoutBlanks(record, len(t.columns)))
@@ -135,7 +135,7 @@ func (t *csvTable) rowOf(line int, record []string) Row {
 	return r
 }
 
-// withoutBlanks leaves out blank fields at the end, down to so many.
+// withoutBlanks leaves out blank fields at the end, down to least fields.
 func withoutBlanks(record []string, least int) []string {
 	for len(record) > least && strings.TrimSpace(record[len(record)-1]) == "" {
 		record = record[:len(record)-1]
@@ -143,7 +143,7 @@ func withoutBlanks(record []string, least int) []string {
 	return record
 }
 
-// csvFault is what the CSV reader finds wrong, at the line where the row begins.
+// csvFault returns what the CSV reader finds wrong, at the line where the row begins.
 func csvFault(err error) Row {
 	at, ok := errors.AsType[*csv.ParseError](err)
 	if !ok {

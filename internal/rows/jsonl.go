@@ -16,8 +16,8 @@ import (
 // maxJSONLine bounds what is read of one line: a request has at most 64 KiB.
 const maxJSONLine = 1 << 20
 
-// JSON reads one request a line, in any form that the worker takes. Blank lines are skipped. comment is that of all
-// rows, if they have none of their own.
+// JSON reads one request a line, in any form that the worker takes. Blank lines are skipped. comment is the comment of
+// all rows, if they have none of their own.
 func JSON(content io.Reader, comment string, rules message.Rules) iter.Seq[Row] {
 	return func(yield func(Row) bool) {
 		lines := bufio.NewScanner(content)
@@ -66,7 +66,7 @@ func readMessage(text []byte, rules message.Rules) (Message, error) {
 	return m, nil
 }
 
-// withComment puts the comment of all rows into one that has none. What is no object is left for readMessage to judge.
+// withComment adds the comment of all rows to a row that has none. What is no object stays as it is, and readMessage rejects it.
 func withComment(text []byte, comment string) ([]byte, error) {
 	var object map[string]json.RawMessage
 	if comment == "" || text[0] != '{' || json.Unmarshal(text, &object) != nil {

@@ -9,20 +9,20 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What a message must wait for before it is pulled.
+// The gates that a message waits at before it is pulled.
 
 // quotaContended reports whether requests wait for quota, or did a moment ago.
 func (p *parts) quotaContended() bool {
 	return p.shared.QuotaAwaited() || slices.ContainsFunc(message.Lanes(), p.starved)
 }
 
-// starved reports whether requests of a lane wait in the stream because no call can be had.
+// starved reports whether requests of a lane wait in the stream because the budget has no call for it.
 func (p *parts) starved(l message.Lane) bool {
 	last, ok := p.lastStarved.Load(l)
 	return ok && time.Since(last.(time.Time)) < 5*time.Second
 }
 
-// quotaOpensIn is when a call may be had by what waits for one; 0: now, or nothing waits.
+// quotaOpensIn returns how long until a request that waits for a call can get one; 0: now, or none waits.
 func (p *parts) quotaOpensIn() (in time.Duration) {
 	for _, l := range slices.Backward(message.Lanes()) {
 		d, closed := p.Budget.Opens(l)
@@ -39,7 +39,7 @@ func (p *parts) quotaOpensIn() (in time.Duration) {
 // BesideLive reports whether this replica is in dry run and others are not: a request that it took would end without its call.
 func (p *parts) BesideLive() bool { return p.dryRun && p.replicas.Live() }
 
-// outOfTouch is the condition of a replica that would not learn of a pause, or of another's closure.
+// outOfTouch returns the condition of a replica that would not notice a pause, or another replica's closure.
 func (p *parts) outOfTouch() (c health.Condition, is bool) {
 	if c, is = p.replicas.OutOfTouch(); is {
 		return c, true
@@ -53,13 +53,13 @@ func (p *parts) outOfTouch() (c health.Condition, is bool) {
 	return c, true
 }
 
-// holdsBack reports whether this replica must not begin with a message that an earlier pull has brought.
+// holdsBack reports whether this replica must not begin with a message that was pulled earlier.
 func (p *parts) holdsBack() bool {
 	_, out := p.outOfTouch()
 	return out || p.replicas.Paused() != nil || p.BesideLive()
 }
 
-// outOfTouchAfter is longer than a change of the bucket's leader takes. Until then the budget itself grants nothing.
+// outOfTouchAfter is longer than a change of the bucket's leader takes. In the meantime the budget itself grants nothing.
 const outOfTouchAfter = 10 * time.Second
 
 // inTouch blocks while this replica is out of touch.
@@ -84,8 +84,8 @@ func (p *parts) alone(ctx context.Context) error {
 	return nil
 }
 
-// budgetOpen blocks while it is known that no call of a lane can be had, and records that its requests wait in the stream
-// meanwhile.
+// budgetOpen blocks while the budget is known to have no call for a lane. In the meantime it records that the lane's requests wait
+// in the stream.
 func (s *Service) budgetOpen(ctx context.Context, p *parts, l message.Lane) error {
 	for {
 		d, _ := p.Budget.Opens(l)
@@ -102,7 +102,7 @@ func (s *Service) budgetOpen(ctx context.Context, p *parts, l message.Lane) erro
 	}
 }
 
-// ofAny is what admits messages of any lane.
+// ofAny makes a gate for all lanes.
 func ofAny(admit func(context.Context) error) func(context.Context, message.Lane) error {
 	return func(ctx context.Context, _ message.Lane) error { return admit(ctx) }
 }

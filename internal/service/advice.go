@@ -2,8 +2,8 @@ package service
 
 import "example.com/unrestrict-worker/internal/message"
 
-// advice says what to do about a request that has ended without a dead letter, by the code of its error, else by its outcome.
-// What is a dead letter has a Replay.
+// advice is what to do about a request that ended without a dead letter, by the code of its error, or else by its outcome. For a
+// dead letter see Replay.
 var advice = map[string]string{
 	message.Failed:             "The machine did not carry it out: see its action centre in Defender's portal, then ask again under a new id.",
 	message.TimedOut:           "The machine did not carry it out in time; it was probably off. Ask again under a new id once it is on.",
@@ -13,7 +13,8 @@ var advice = map[string]string{
 	message.CodeBatchCancelled: "If it is wanted after all, ask again under the name of a new batch.",
 }
 
-// AdviceOf says what to do about a result, in a whole sentence; "": nothing, or a dead letter says it.
+// AdviceOf returns what to do about a result, in a whole sentence; "" if nothing is to be done, or if its dead letter has the
+// advice.
 func AdviceOf(r message.Result) string {
 	if !r.Final {
 		return ""

@@ -14,17 +14,18 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// awaitingGood is how long one search of the ledger serves the page: nobody can act there, and the ledger may be long.
+// awaitingGood is how long the page reuses one search of the ledger, which may be long. Nobody can approve on the page, so that a
+// few seconds do no harm.
 const awaitingGood = 10 * time.Second
 
 // awaiting keeps what the page shows of the runs that await approval. The zero value is empty.
 type awaiting struct {
-	mu   sync.Mutex // held while one searches
+	mu   sync.Mutex // held during a search
 	at   time.Time
 	rows []admin.ResultRow
 }
 
-// show returns those that have waited the longest.
+// show returns the runs that have waited the longest.
 func (a *awaiting) show(ctx context.Context, b *broker.Broker) ([]admin.ResultRow, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -44,7 +45,7 @@ func (a *awaiting) show(ctx context.Context, b *broker.Broker) ([]admin.ResultRo
 			return
 		}
 		rows = append(rows, admin.ResultRow{
-			RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, SignedBy: e.SignedBy, Ticket: e.Ticket, Outcome: message.AwaitingApproval, State: stateWords[message.AwaitingApproval], Time: e.Approval.Since,
+			RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, SignedBy: e.SignedBy, Ticket: e.Ticket, Outcome: message.AwaitingApproval, State: stateTexts[message.AwaitingApproval], Time: e.Approval.Since,
 			Message: fmt.Sprintf("%d of %s, until %s", e.Approval.Required, strings.Join(e.Approval.By, ", "), admin.Clock(e.Approval.ExpiresAt)),
 		})
 	})

@@ -13,7 +13,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Batch is how far a batch is, each row in one place.
+// Batch is the progress of a batch. Each row is counted once: as waiting, as calling or by its outcome.
 type Batch struct {
 	Name     string               `json:"name"`
 	Rows     int                  `json:"rows"`
@@ -42,20 +42,20 @@ type BatchFailure struct {
 // mostFailures is how many failures of a batch are kept.
 const mostFailures = 20
 
-// Batches are the batches that the ledger and the queue know of: each row for as long as its id is remembered. A crowd of rows
-// costs a key each while they are read, and a counter after that.
+// Batches are the batches that the ledger and the queue have rows of. A row is found for as long as its id is remembered. It costs
+// a key in memory while the rows are read; what remains of it is a counter.
 type Batches struct {
 	of   map[string]*Batch
 	rows map[string]bool // of the ledger, by STREAM:SEQ of their messages
 }
 
-// RowsOf says which rows are meant. It is asked once for each that has a batch.
+// RowsOf selects rows. Its functions are called once for each row that has a batch.
 type RowsOf struct {
 	Entry  func(*ledger.Entry) bool // of the ledger; nil: all
 	Queued func(Queued) bool        // messages that wait; nil: all
 }
 
-// ReadBatches reads the batch with a name, or all of them where it is "".
+// ReadBatches reads the batch with a name, or all of them if it is "".
 func ReadBatches(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
 	return RowsOf{}.read(ctx, conn, name)
 }
@@ -71,8 +71,8 @@ func (o RowsOf) Batch(ctx context.Context, conn *broker.Broker, name string) (*B
 
 func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
 	all := &Batches{of: map[string]*Batch{}, rows: map[string]bool{}}
-	look := glanceFor(name)
-	err := conn.NewLedger().SearchFor(ctx, look.text, func(e ledger.Entry) {
+	filter := newPrefilter(name)
+	err := conn.NewLedger().SearchFor(ctx, filter.text, func(e ledger.Entry) {
 		if e.Batch != "" && (name == "" || e.Batch == name) && (o.Entry == nil || o.Entry(&e)) {
 			all.entry(&e)
 		}
@@ -81,7 +81,7 @@ func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Ba
 		return nil, err
 	}
 	stream := conn.Names().Stream
-	_, err = readQueue(conn, conn.Queue(ctx), look, func(q Queued) bool {
+	_, err = readQueue(conn, conn.Queue(ctx), filter, func(q Queued) bool {
 		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil && (o.Queued == nil || o.Queued(q)) {
 			all.queued(b, q, all.rows[fmt.Sprint(stream, ":", q.Sequence)])
 		}
@@ -109,7 +109,7 @@ func (b *Batches) entry(e *ledger.Entry) {
 	switch e.State {
 	case ledger.StateWaiting:
 		batch.Waiting++
-		why, _ := itself(e, time.Now())
+		why, _ := ownReason(e, time.Now())
 		batch.Paused = batch.Paused || why == WaitHeld
 	case ledger.StateSubmitted:
 		batch.Outcomes[message.Submitted]++
@@ -134,7 +134,7 @@ func (b *Batches) queued(name string, q Queued, known bool) {
 	batch.Rows++
 	batch.Waiting++
 	batch.Lanes[lane]++
-	batch.owned(q.Req.Owner()) // a signer's name the workers alone can tell
+	batch.owned(q.Req.Owner()) // only the workers know a signer's name
 	batch.happened(q.Time)
 }
 
@@ -160,19 +160,19 @@ func (b *Batch) fail(e *ledger.Entry) {
 	}
 }
 
-// Failing are the outcomes of rows that did not succeed. What was taken back did not fail.
+// Failing returns the outcomes of rows that did not succeed. A cancelled row did not fail.
 func Failing() []string {
 	return []string{message.Failed, message.TimedOut, message.Rejected, message.Abandoned}
 }
 
-// List are the batches, the one to which something happened last first.
+// List returns the batches, the one that changed last first.
 func (b *Batches) List() []*Batch {
 	return slices.SortedFunc(maps.Values(b.of), func(a, b *Batch) int {
 		return cmp.Or(b.Latest.Compare(a.Latest), cmp.Compare(a.Name, b.Name))
 	})
 }
 
-// Place gives a batch the place of its last row that waits, whichever lane that is on.
+// Place sets Queue to the place of the last row that waits, on whichever lane.
 func (b *Batch) Place(ctx context.Context, conn *broker.Broker, l Line) error {
 	for lane, seq := range b.last {
 		p, waits, err := l.Of(ctx, conn, lane, seq)

@@ -15,11 +15,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// PageDigest keeps what the page shows and what would take reading the whole results stream each time: the latest requests and
-// failures, and the progress of each batch. Run reads each result of the last 24 hours once, in order, when the page asks. Everything
-// that others choose is bounded: batches, their rows and what is read of the queue.
+// PageDigest keeps what the page shows and what would otherwise take reading the whole results stream each time: the latest
+// requests and failures, and the progress of each batch. Run reads each result of the last 24 hours once, in order, when the page
+// needs it. Everything that clients can grow is bounded: batches, their rows and what is read of the queue.
 type PageDigest struct {
-	asked chan chan struct{} // to Run, which closes what it is sent when it has read on
+	asked chan chan struct{} // to Run, which closes the channel it receives when it has caught up
 
 	mu       sync.Mutex
 	seed     maphash.Seed
@@ -28,10 +28,10 @@ type PageDigest struct {
 	failures []admin.ResultRow // the latest last
 	Batches  map[string]*batchRows
 	counted  time.Time // when the queue was counted
-	cut      bool      // it was not read to its end
+	cut      bool      // the queue was not read to its end
 }
 
-// batchRows are the rows of one batch by the outcome of each one's latest result.
+// batchRows is the rows of one batch, each with the outcome of its latest result.
 type batchRows struct {
 	rows    map[uint64]string
 	counts  map[string]int
@@ -58,7 +58,7 @@ func NewPageDigest() *PageDigest {
 // answerWithin is how long a page or a status waits for what is still being read.
 const answerWithin = 200 * time.Millisecond
 
-// ReadOn has the results read on to the present; false: that takes longer, and goes on.
+// ReadOn has Run read the results up to the present. It returns false if that takes longer than answerWithin; Run goes on with it.
 func (d *PageDigest) ReadOn(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -76,7 +76,7 @@ func (d *PageDigest) ReadOn(ctx context.Context) bool {
 	}
 }
 
-// Run reads the results whenever the page asks, until ctx ends. What can't be read the next question asks for again.
+// Run reads the results whenever the page needs them, until ctx ends. What can't be read is tried again the next time.
 func (d *PageDigest) Run(ctx context.Context, conn *broker.Broker) error {
 	var at broker.Cursor
 	for {
@@ -129,14 +129,14 @@ func (d *PageDigest) Add(m broker.Message) {
 	b.counts[outcome]++
 }
 
-// request puts the request's latest result in the place of an earlier one.
+// request replaces an earlier result of the request by the latest.
 func (d *PageDigest) request(row admin.ResultRow) {
 	d.latest = slices.DeleteFunc(d.latest, func(r admin.ResultRow) bool { return r.RequestID == row.RequestID && r.SignedBy == row.SignedBy })
 	d.latest = append(d.latest, row)
 	d.latest = slices.Delete(d.latest, 0, max(len(d.latest)-shownRequests, 0))
 }
 
-// batch is the one with the name, at the cost of the one that had a result the longest ago.
+// batch returns the batch with the name. A new one evicts the batch without a result for the longest time, if there are too many.
 func (d *PageDigest) batch(name string, at time.Time) *batchRows {
 	b := d.Batches[name]
 	if b == nil {
@@ -153,7 +153,7 @@ func (d *PageDigest) batch(name string, at time.Time) *batchRows {
 	return b
 }
 
-// CountQueue counts the rows that wait, now and then: the whole queue must be read for it.
+// CountQueue counts the rows that wait, every 10 s at most, because it reads the whole queue.
 func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -184,7 +184,7 @@ func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error 
 			continue
 		}
 		b := d.batch(r.Batch, m.Time)
-		if _, told := b.rows[maphash.String(d.seed, r.ID)]; !told { // else it is about to leave the queue
+		if _, hasResult := b.rows[maphash.String(d.seed, r.ID)]; !hasResult { // a row with a result is about to leave the queue
 			b.waiting++
 		}
 	}
@@ -192,7 +192,7 @@ func (d *PageDigest) CountQueue(ctx context.Context, conn *broker.Broker) error 
 	return nil
 }
 
-// waits keeps the last messages of the queue. What has become of one that a worker has in hand its own page says.
+// waits keeps the last messages of the queue. If a worker has one in hand already, its own page shows that.
 func (d *PageDigest) waits(r message.Request, at time.Time) {
 	d.waiting = append(d.waiting, admin.ResultRow{
 		RequestID: r.ID, MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Outcome: stateQueued, State: "in the queue", Time: at,
@@ -200,7 +200,7 @@ func (d *PageDigest) waits(r message.Request, at time.Time) {
 	d.waiting = slices.Delete(d.waiting, 0, max(len(d.waiting)-shownWaiting, 0))
 }
 
-// requests are the latest, each once; of those that wait a few, so that a bulk leaves room for what has become of others.
+// requests returns the latest requests, each once. Only a few of them are waiting ones, so that a bulk leaves room for others.
 func (d *PageDigest) requests() (rows []admin.ResultRow) {
 	known := map[string]bool{}
 	for _, r := range d.latest {
@@ -217,7 +217,7 @@ func (d *PageDigest) requests() (rows []admin.ResultRow) {
 	return rows[:min(len(rows), shownRequests)]
 }
 
-// Show puts into a view what is kept, the latest first.
+// Show fills in what is kept, the latest first.
 func (d *PageDigest) Show(r *admin.Recent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

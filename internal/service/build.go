@@ -12,10 +12,10 @@ import (
 // build has no repository to read them from, as in the Dockerfile.
 var version, commit string
 
-// Build says what this program was built from.
+// Build is what this program was built from.
 type Build struct {
 	Version string `json:"version"` // v1.2.3, a pseudo-version, or devel
-	Commit  string `json:"commit"`  // empty where it isn't known
+	Commit  string `json:"commit"`  // empty if it isn't known
 	Go      string `json:"go"`      // go1.26.8
 }
 

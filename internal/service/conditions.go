@@ -8,9 +8,9 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// Conditions are what keeps requests from being called, or actions from being followed, on this replica, and since when;
-// what stops it comes first. Every place that shows the state of a worker has it from here: a new cause is a row of health's
-// table and a line in one of the functions below.
+// Conditions returns what keeps requests from being called, or actions from being followed, on this replica, and since when.
+// What stops the replica comes first. Every place that shows a worker's state reads it from here: a new cause takes a row in
+// health's table and a line in one of the functions below.
 func (s *Service) Conditions() []health.Condition {
 	seen := s.seen()
 	s.Mu.Lock()
@@ -19,7 +19,7 @@ func (s *Service) Conditions() []health.Condition {
 	return s.conditions
 }
 
-// seen are the conditions as each part sees them now, and what the watch finds that none of them explains.
+// seen returns the conditions that the parts report now, and those that the watches find and no part explains.
 func (s *Service) seen() []health.Condition {
 	known, p := s.known()
 	if p == nil {
@@ -30,7 +30,7 @@ func (s *Service) seen() []health.Condition {
 	return append(known, found...)
 }
 
-// known are those that a part can name.
+// known returns the conditions that the parts report.
 func (s *Service) known() (all []health.Condition, p *parts) {
 	b, p, waiting := s.current()
 	if b == nil || p == nil {
@@ -41,7 +41,7 @@ func (s *Service) known() (all []health.Condition, p *parts) {
 	return append(all, s.ofFiles()...), p
 }
 
-// ofBroker are about the connection and what stands at its other end.
+// ofBroker returns the conditions of the connection, the server and its streams.
 func ofBroker(b *broker.Broker) (all []health.Condition) {
 	if err := b.Connected(); err != nil {
 		all = append(all, health.New(health.Broker, err.Error()))
@@ -64,7 +64,7 @@ func ofBroker(b *broker.Broker) (all []health.Condition) {
 	return all
 }
 
-// ofWork are about taking requests, calling and following.
+// ofWork returns the conditions of taking requests, calling and following.
 func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
@@ -106,7 +106,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	return all
 }
 
-// explained reports whether a fault of the breaker is the consequence of something that the broker's conditions say better.
+// explained reports whether the broker's conditions already name the cause of a fault of the breaker.
 func explained(fault string, b *broker.Broker) bool {
 	switch fault {
 	case health.Store:
@@ -118,7 +118,7 @@ func explained(fault string, b *broker.Broker) bool {
 	return false
 }
 
-// throttled is the closure after a 429. One that is nearly over is a detail: everything goes on within the minute.
+// throttled returns the closure after a 429. One that ends within a minute does not stop the replica: calls go on soon.
 func (p *parts) throttled() []health.Condition {
 	since, until := p.Budget.Throttled()
 	rest := time.Until(until)
@@ -141,7 +141,8 @@ func (p *parts) throttled() []health.Condition {
 	return []health.Condition{c}
 }
 
-// ofFiles are about files that are read again when they change. What they said last stays in force meanwhile.
+// ofFiles returns the conditions of files that are read again when they change. While a file can't be read, its last good
+// content stays in force.
 func (s *Service) ofFiles() (all []health.Condition) {
 	if err := s.Settings.Accept.Signers.Err(); err != nil {
 		all = append(all, health.New(health.Signers, err.Error()))

@@ -13,18 +13,18 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Conditions are what holds the deployment up: what its replicas say, and what the broker shows while none of them does.
+// Conditions returns what holds the deployment up: what its replicas report, and what the broker shows if none of them does.
 func Conditions(o broker.Overview) []health.Condition {
-	var said [][]health.Condition
+	var reported [][]health.Condition
 	for _, r := range o.Replicas {
 		all := slices.Clone(r.Conditions)
-		if len(all) == 0 && !r.Ready { // of a version that has no list
+		if len(all) == 0 && !r.Ready { // an older version, without the list
 			c := health.New(r.Code, r.Reason)
 			c.Since, c.Stops = r.Since, true
 			all = append(all, c)
 		}
-		// An order of the operator stands in the store. A replica learns of it within seconds.
-		said = append(said, slices.DeleteFunc(all, func(c health.Condition) bool { return c.Code == health.Paused }))
+		// The operator's pause is read from the store: a replica reports it seconds later.
+		reported = append(reported, slices.DeleteFunc(all, func(c health.Condition) bool { return c.Code == health.Paused }))
 	}
 	var stored []health.Condition
 	if o.Pause != nil {
@@ -35,7 +35,7 @@ func Conditions(o broker.Overview) []health.Condition {
 	} else if len(o.Replicas) == 0 {
 		stored = append(stored, health.New(health.NoWorker, NoWorker))
 	}
-	all := append(stored, health.Merge(said...)...)
+	all := append(stored, health.Merge(reported...)...)
 	if _, has := health.Has(all, health.WaitingForQuota); !has && o.Pause == nil && o.Pending > 0 && !o.NextCall.IsZero() {
 		all = append(all, waitingForQuota(o.NextCall))
 	}
@@ -62,10 +62,10 @@ func waitingForQuota(next time.Time) health.Condition {
 	return c
 }
 
-// NoWorker is said where nothing runs.
+// NoWorker is shown when no worker runs.
 const NoWorker = "no worker is running: start `worker run`"
 
-// HoldingUp are the conditions that hold a request up now: one whose action was accepted, or one that is not called yet.
+// HoldingUp returns the conditions that hold a request up now: one whose action was accepted, or one that is not called yet.
 func HoldingUp(ctx context.Context, conn *broker.Broker, rates config.Rates, accepted bool) ([]health.Condition, error) {
 	o, err := conn.Overview(ctx, config.Windows(rates))
 	if err != nil {
@@ -129,8 +129,8 @@ func statusOf(ctx context.Context, b *broker.Broker, o broker.Overview, tally *b
 	return status, nil
 }
 
-// paused is what stops the deployment in the form of docs/commands.md: the operator, else the first fault; nil: nothing does, or
-// nobody is there to be stopped.
+// paused returns what stops the deployment, in the form of docs/commands.md: the operator's pause, or else the first fault; nil if
+// nothing does, or if no worker runs.
 func paused(operator *broker.Pause, stop []health.Condition) *admin.Pause {
 	if operator != nil {
 		return &admin.Pause{Kind: admin.KindOperator, Code: health.Paused, Reason: operator.Reason, Since: operator.Since, Until: operator.Until}

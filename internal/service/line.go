@@ -12,15 +12,15 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Line is a look at all that waits to be called: enough to say of every place in it when its call is expected.
+// Line is a snapshot of all that waits to be called. It has what is needed to forecast the call of every place in it.
 type Line struct {
 	asOf        time.Time
 	forecast    budget.Forecast
-	unavailable string    // to everybody
-	until       time.Time // the end of that, where it is known
+	unavailable string    // why no request has an expected time; "": they have
+	until       time.Time // when that ends, if known
 }
 
-// LookAtLine asks the broker what waits and which calls count, and takes what else must be known from an overview.
+// LookAtLine reads from the broker which calls count, and takes what waits, and what else must be known, from an overview.
 func LookAtLine(ctx context.Context, b *broker.Broker, o broker.Overview, s config.Settings) (Line, error) {
 	l := Line{asOf: o.Now}
 	windows := o.Limits()
@@ -45,7 +45,8 @@ func LookAtLine(ctx context.Context, b *broker.Broker, o broker.Overview, s conf
 	return l, nil
 }
 
-// unavailable is why nobody has a time now. What holds up one replica of several leaves the others to go on.
+// unavailable returns why no request has an expected time now. A fault of one replica does not count while another takes
+// requests.
 func unavailable(o broker.Overview, windows []budget.Window) (why string, until time.Time) {
 	if o.Pause != nil {
 		if o.Pause.Until != nil {
@@ -72,7 +73,8 @@ func unavailable(o broker.Overview, windows []budget.Window) (why string, until 
 	return "", time.Time{}
 }
 
-// takes reports whether a replica takes requests, now or by itself once calls are known to be free, which the forecast knows.
+// takes reports whether a replica takes requests now, or will by itself once it is known which calls are free (rateUnknown),
+// which the forecast allows for.
 func takes(r broker.Presence) bool {
 	if len(r.Conditions) == 0 {
 		return r.Ready
@@ -87,13 +89,13 @@ func takes(r broker.Presence) bool {
 	return !beside
 }
 
-// Place is that of a request with so many of its lane before it.
+// Place returns the place of a request with so many of its lane before it.
 func (l Line) Place(lane message.Lane, before int) Place {
 	lane = cmp.Or(lane, message.LaneNormal)
 	p := Place{Lane: lane, Before: before}
 	f := l.forecast
 	f.Waiting.AtLeast(lane, before+1)
-	if l.unavailable != "" { // the order is known all the same
+	if l.unavailable != "" { // the order is still known
 		p.Unavailable, p.Until = l.unavailable, l.until
 		p.Ahead, _ = call(f, l.asOf, lane, before)
 		return p
@@ -107,7 +109,7 @@ func (l Line) Place(lane message.Lane, before int) Place {
 	return p
 }
 
-// call is how many calls come before the one of a lane that has so many of its lane before it, and its time.
+// call returns how many calls come before that of a request with so many of its lane before it, and when it comes.
 func call(f budget.Forecast, now time.Time, lane message.Lane, before int) (ahead int, at time.Time) {
 	for of, at := range f.Calls(now) {
 		if of == lane {
@@ -121,7 +123,7 @@ func call(f budget.Forecast, now time.Time, lane message.Lane, before int) (ahea
 	return ahead, at
 }
 
-// Last is the place of a lane's last request; false: none waits.
+// Last returns the place of a lane's last request; false if none waits.
 func (l Line) Last(lane message.Lane) (Place, bool) {
 	n := l.forecast.Waiting.Of(lane)
 	if n == 0 {
@@ -130,12 +132,12 @@ func (l Line) Last(lane message.Lane) (Place, bool) {
 	return l.Place(lane, n-1), true
 }
 
-// Next is the place of a request that is published on a lane now.
+// Next returns the place that a request would get that is published on a lane now.
 func (l Line) Next(lane message.Lane) Place {
 	return l.Place(lane, l.forecast.Waiting.Of(lane))
 }
 
-// Of is the place of a message in the stream; false: it is not there any more.
+// Of returns the place of a message in the stream; false if it is gone.
 func (l Line) Of(ctx context.Context, b *broker.Broker, lane message.Lane, sequence uint64) (Place, bool, error) {
 	behind, there, err := b.Behind(ctx, lane, sequence)
 	if err != nil || !there {
@@ -144,7 +146,7 @@ func (l Line) Of(ctx context.Context, b *broker.Broker, lane message.Lane, seque
 	return l.Place(lane, max(l.forecast.Waiting.Of(lane)-behind-1, 0)), true, nil
 }
 
-// Calls are when the requests of a lane are expected to be called, in their order; none where that is not known.
+// Calls returns when the requests of a lane are expected to be called, in order; none if that is not known.
 func (l Line) Calls(lane message.Lane) (times []time.Time) {
 	if l.unavailable != "" {
 		return nil
@@ -157,5 +159,5 @@ func (l Line) Calls(lane message.Lane) (times []time.Time) {
 	return times
 }
 
-// AsOf is when it was looked at, by the broker's clock.
+// AsOf returns the time of the snapshot, by the broker's clock.
 func (l Line) AsOf() time.Time { return l.asOf }

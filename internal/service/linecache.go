@@ -9,17 +9,17 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// lineGood is how long one look at the line serves who asks for it.
+// lineGood is how long a snapshot of the line is reused.
 const lineGood = 2 * time.Second
 
-// LineCache keeps the last look at the line, for a process in which many ask. The zero value is empty.
+// LineCache keeps the last snapshot of the line, for a process with many readers. The zero value is empty.
 type LineCache struct {
-	mu   sync.Mutex // held while one looks; the others wait for that look
+	mu   sync.Mutex // held during a read; other callers wait for its result
 	at   time.Time
 	line Line
 }
 
-// Look returns a look at the line that is 2 s old at most. What can't be read is an error, never an old look.
+// Look returns a snapshot that is 2 s old at most. If the line can't be read, that is an error, never an older snapshot.
 func (c *LineCache) Look(ctx context.Context, b *broker.Broker, s config.Settings) (Line, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,14 +19,14 @@ import (
 // it runs. Without a format it writes lines for people on a terminal and JSON
 // elsewhere; times are RFC 3339 in UTC.
 //
-// Warnings alone are sampled: they are about what goes on until it ends, such as
-// a broker that is away, and may come once for each of 10,000 requests. Of equal
-// ones the first ten in a second are written, then each hundredth. Outcomes,
-// decisions and changes of state are Info or Error, and every one is written; so
-// is Debug, which somebody has asked for.
+// Only warnings are sampled. They report lasting faults, such as a broker that is
+// down, and may come once for each of 10,000 requests. Of equal ones the first ten
+// in a second are written, then each hundredth. Outcomes, decisions and changes of
+// state are Info or Error, and all of them are written. So is Debug, because
+// somebody has asked for it.
 func NewLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	level := zap.NewAtomicLevel()
-	_ = level.UnmarshalText([]byte(s.Level)) // checked with the settings; else info
+	_ = level.UnmarshalText([]byte(s.Level)) // checked with the settings; otherwise info
 	config := zap.NewProductionEncoderConfig()
 	config.TimeKey = "time"
 	config.EncodeTime = func(t time.Time, enc zapcore.PrimitiveArrayEncoder) {
@@ -36,7 +36,7 @@ func NewLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	encoder := zapcore.NewJSONEncoder(config)
 	if s.Format == "console" || s.Format == "" && IsTerminal(w) {
 		config.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder, w = zapcore.NewConsoleEncoder(config), readable{w}
+		encoder, w = zapcore.NewConsoleEncoder(config), printableWriter{w}
 	}
 	out := zapcore.Lock(zapcore.AddSync(w))
 	at := func(warnings bool) zapcore.Core {
@@ -47,11 +47,11 @@ func NewLogger(s config.Log, w io.Writer) (*zap.Logger, zap.AtomicLevel) {
 	return zap.New(zapcore.NewTee(at(false), broker.NewSampler(at(true), time.Second, 10, 100))), level
 }
 
-// readable keeps a log that people read from showing them what is not there.
-type readable struct{ w io.Writer }
+// printableWriter escapes, in a log for people, characters that would make it look different from what was logged.
+type printableWriter struct{ w io.Writer }
 
 // Write is called by zap, with one entry.
-func (r readable) Write(line []byte) (int, error) {
+func (r printableWriter) Write(line []byte) (int, error) {
 	lines := strings.Split(string(line), "\n")
 	for i, text := range lines {
 		cells := strings.Split(text, "\t")

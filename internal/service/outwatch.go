@@ -10,70 +10,72 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// outWatch finds out that somebody who is no replica has requests in hand: the broker counts more as delivered and not
-// acknowledged than all replicas have in hand or have handed back with a delay. It judges what it is told, and asks nobody.
+// outWatch detects that a client that is no replica has pulled requests: the broker counts more messages as delivered and not
+// acknowledged than all replicas have in hand or have nakked with a delay. It compares the numbers it is given, and reads nothing
+// itself.
 type outWatch struct {
-	after   time.Duration // the broker gives back by itself within that what a replica had that died
-	longest time.Duration // a delay that a replica which is gone may have given
+	after   time.Duration // within this time the broker redelivers what a dead replica had in hand
+	longest time.Duration // how long the naks of a replica that is gone may delay its messages
 
-	mu    sync.Mutex
-	hands map[string]hands // by replica; beside them what was out before this one was there
-	since time.Time        // zero: nobody else has any
-	floor uint64           // of the look at since
-	count int              // that somebody else has, at the last look that could tell
-	said  bool
+	mu       sync.Mutex
+	replicas map[string]outstanding // by replica; "before": what was out before this one started
+	since    time.Time              // zero: no other client has any
+	floor    uint64                 // the ack floor at since
+	count    int                    // what other clients have, as last known
+	reported bool
 }
 
-// hands is what a replica had out, and until when that counts though it says nothing more.
-type hands struct {
+// outstanding is what a replica had out when it last reported, and until when that counts if it reports no more.
+type outstanding struct {
 	inHand, delayed         int
 	untilInHand, untilDelay time.Time
 }
 
-// outLook is what the consumer says: what is out, whether somebody asks for requests and gets none, so that nothing of that
-// waits for a free hand, and up to where everything was acknowledged.
-type outLook struct {
+// consumerState is what the broker reports of the consumers: how many messages are out, whether each has a pull request open, so
+// that none of its messages waits for a free slot, and the sum of the ack floors.
+type consumerState struct {
 	Out   int
 	Asked bool
 	Floor uint64
 }
 
-// newOutWatch begins before this replica takes anything: what is out then replicas may have delayed that ended before.
+// newOutWatch is called before this replica takes anything: replicas that have ended may have nakked with a delay what is out
+// then.
 func newOutWatch(set config.Settings, now time.Time, out int) *outWatch {
 	after := set.AckWait + watchEvery
 	backoff := time.Duration(float64(set.Backoff.Max) * (1 + set.Backoff.Randomization))
 	w := &outWatch{after: after, longest: max(backoff, time.Minute) + after}
-	w.hands = map[string]hands{"before": {delayed: out, untilDelay: now.Add(w.longest)}}
+	w.replicas = map[string]outstanding{"before": {delayed: out, untilDelay: now.Add(w.longest)}}
 	return w
 }
 
-// hands is what this replica has out.
-func (p *parts) hands() []int {
+// outstanding returns what this replica has in hand, and what it has nakked with a delay.
+func (p *parts) outstanding() []int {
 	return []int{p.Consumer.InFlight() + p.Consumer.Waiting(), p.Consumer.Delayed()}
 }
 
-// look is told of a look, and what each replica that is there has in hand and has delayed.
-func (w *outWatch) look(now time.Time, l outLook, there map[string][]int) {
+// observe takes the state of the consumers, and what each running replica has in hand and has nakked with a delay.
+func (w *outWatch) observe(now time.Time, state consumerState, replicas map[string][]int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, n := range there {
-		w.hands[id] = hands{n[0], n[1], now.Add(w.after), now.Add(w.longest)}
+	for id, n := range replicas {
+		w.replicas[id] = outstanding{n[0], n[1], now.Add(w.after), now.Add(w.longest)}
 	}
-	count := l.Out - w.accounted(now)
+	count := state.Out - w.accounted(now)
 	switch {
 	case count <= 0:
-		w.since, w.count, w.said = time.Time{}, 0, false
-	case !l.Asked: // some of that may wait for a free hand: who can't tell says what he said before
-	case w.since.IsZero() || l.Floor != w.floor && !w.said:
-		w.since, w.floor, w.count = now, l.Floor, count
+		w.since, w.count, w.reported = time.Time{}, 0, false
+	case !state.Asked: // some of it may wait for a free slot: keep the last verdict
+	case w.since.IsZero() || state.Floor != w.floor && !w.reported:
+		w.since, w.floor, w.count = now, state.Floor, count
 	default:
-		w.count, w.said = count, now.Sub(w.since) >= w.after
+		w.count, w.reported = count, now.Sub(w.since) >= w.after
 	}
 }
 
-// accounted is how many replicas have out. The caller holds mu.
+// accounted returns how many messages the replicas account for. The caller holds mu.
 func (w *outWatch) accounted(now time.Time) (n int) {
-	for _, h := range w.hands {
+	for _, h := range w.replicas {
 		if now.Before(h.untilInHand) {
 			n += h.inHand
 		}
@@ -81,15 +83,16 @@ func (w *outWatch) accounted(now time.Time) (n int) {
 			n += h.delayed
 		}
 	}
-	maps.DeleteFunc(w.hands, func(_ string, h hands) bool { return now.After(h.untilInHand) && now.After(h.untilDelay) })
+	maps.DeleteFunc(w.replicas, func(_ string, h outstanding) bool { return now.After(h.untilInHand) && now.After(h.untilDelay) })
 	return n
 }
 
-// conditions are what is found. What may not be acknowledged stays out, which is said already.
+// conditions returns what was found; nothing while the broker denies acknowledgements. Then messages stay out, and that is
+// reported already.
 func (w *outWatch) conditions(known []health.Condition) []health.Condition {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, denied := health.Has(known, health.Denied); !w.said || denied {
+	if _, denied := health.Has(known, health.Denied); !w.reported || denied {
 		return nil
 	}
 	c := health.New(health.HeldElsewhere, fmt.Sprintf("%d requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor nakked", w.count))

@@ -32,8 +32,8 @@ type parts struct {
 	Tracker     *remediation.Tracker
 	orders      *remediation.Orders
 	control     *broker.Control
-	record      func(context.Context, message.Delivery) error                   // an order
-	withdraw    func(context.Context, remediation.Queue, func() []string) error // what is to end without a call
+	record      func(context.Context, message.Delivery) error                   // records an order in the audit trail
+	withdraw    func(context.Context, remediation.Queue, func() []string) error // ends requests that were cancelled, denied or not approved, and that nobody pulls
 	Consumer    *consumer.Consumer
 	Tally       *broker.Tally
 	digest      *PageDigest
@@ -45,10 +45,10 @@ type parts struct {
 	watch       *watch
 	out         *outWatch
 	tokenSeen   atomic.Bool
-	lastStarved sync.Map // lane to when its requests last waited in the stream because no call could be had
+	lastStarved sync.Map // by lane: when its requests last waited in the stream for a call of the budget
 }
 
-// Delays of the probes during a system pause.
+// Delays between the breaker's probes.
 const (
 	probeFirst   = time.Second
 	probeLongest = 15 * time.Second
@@ -111,12 +111,12 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 	return p, nil
 }
 
-// newConsumer makes what pulls requests for the submitter.
+// newConsumer creates the consumer, which pulls requests for the submitter.
 func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consumer.Consumer {
 	set := s.Settings
 	return consumer.New(consumer.Config{
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
-		Handler: p.stirring(submitter.Handle),
+		Handler: p.withPresence(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
 			ofAny(p.replicas.Unpaused), ofAny(p.inTouch), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
 			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
@@ -130,15 +130,15 @@ func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consu
 	})
 }
 
-// stirring has others hear soon of what a message changes in what this replica says of itself.
-func (p *parts) stirring(handle message.Handler) message.Handler {
+// withPresence wraps a handler so that this replica soon publishes its presence record, which each message changes.
+func (p *parts) withPresence(handle message.Handler) message.Handler {
 	return func(ctx, work context.Context, d message.Delivery) message.Outcome {
 		p.replicas.Stir()
 		return handle(ctx, work, d)
 	}
 }
 
-// openStores opens what the broker keeps for the parts; it may be repeated.
+// openStores opens the call budget, the ledger and the shared state. It may be called again after an error.
 func (s *Service) openStores(ctx context.Context, p *parts) (*broker.Ledger, error) {
 	var err error
 	p.replicas = s.Broker.NewReplicas(s.Owner)
@@ -178,7 +178,7 @@ func (s *Service) assembleClient(p *parts) error {
 	return err
 }
 
-// urgentSlots are urgent's own: as many as a minute's reserve holds, and 16 at most.
+// urgentSlots returns how many slots are urgent's own: as many as its reserve has calls a minute, and 16 at most.
 func urgentSlots(r config.Rates) int {
 	const most = 16
 	if r.PerMinute == 0 {
@@ -187,5 +187,5 @@ func urgentSlots(r config.Rates) int {
 	return min(most, budget.Floor(message.LaneNormal, r.PerMinute, r.UrgentReserve, 0))
 }
 
-// Tenant is that of the API's token; "" where it names none.
+// Tenant returns the tenant of the API's token; "" if the token names none.
 func (p *parts) Tenant() string { return p.tokens.Tenant() }

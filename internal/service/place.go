@@ -9,7 +9,7 @@ import (
 )
 
 // Place is where a request waits and when its call is expected: the object `queue` of docs/lanes.md, the same wherever a waiting
-// request is shown. Either both times are there, or why they are not.
+// request is shown. It has either both times, or the reason why not.
 type Place struct {
 	Lane        message.Lane `json:"lane"`
 	Ahead       int          `json:"ahead"` // calls made before this one, as of now
@@ -25,18 +25,18 @@ type Place struct {
 // Why a Place has no times.
 const (
 	WaitPaused           = "paused"
-	WaitClosed           = "closed" // after a 429; until says for how long
+	WaitClosed           = "closed" // after a 429; until is its end
 	WaitSystemFault      = "systemFault"
 	WaitNoLimit          = "noLimit" // it is called at once
 	WaitAwaitingApproval = "awaitingApproval"
 	WaitHeld             = "held"  // its batch is paused
-	WaitOwn              = "own"   // a fault or a busy machine of its own; notBefore says until when at least
-	WaitTaken            = "taken" // it waits no longer
+	WaitOwn              = "own"   // a fault or a busy machine of its own; notBefore is the earliest next attempt
+	WaitTaken            = "taken" // it no longer waits
 )
 
-// Own is the place of a request with that entry: what holds up this one alone comes before what holds up all.
+// Own returns the place of a request with that entry. What holds up this request alone takes precedence over what holds up all.
 func (p Place) Own(e *ledger.Entry, now time.Time) Place {
-	why, notBefore := itself(e, now)
+	why, notBefore := ownReason(e, now)
 	if why == "" {
 		return p
 	}
@@ -47,8 +47,9 @@ func (p Place) Own(e *ledger.Entry, now time.Time) Place {
 	return without
 }
 
-// itself is why a request has no time whatever holds up the others. An entry says so: nil is a request that nobody has taken.
-func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
+// ownReason returns why this request has no expected time, whatever holds up the others. It reads that from the entry; nil is a
+// request that no worker has taken.
+func ownReason(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
 	switch {
 	case e == nil:
 		return "", time.Time{}
@@ -60,13 +61,13 @@ func itself(e *ledger.Entry, now time.Time) (why string, notBefore time.Time) {
 		return WaitHeld, time.Time{}
 	case e.NotBefore.After(now):
 		return WaitOwn, e.NotBefore
-	case e.LastError != nil && e.LastError.Origin == message.OriginWorker: // a busy machine, or what is to be stored never fits
+	case e.LastError != nil && e.LastError.Origin == message.OriginWorker: // a busy machine, or a message about it that fits into no stream
 		return WaitOwn, now
 	}
 	return "", time.Time{}
 }
 
-// When says it in words that follow "the request".
+// When describes the place in words that follow "the request".
 func (p Place) When() string {
 	switch p.Unavailable {
 	case "":

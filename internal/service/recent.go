@@ -12,11 +12,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What the page asks for.
+// How many rows the page shows.
 const (
 	shown         = 12 // rows of failures, dead letters and batches
 	shownRequests = 25
-	shownWaiting  = 5 // of them
+	shownWaiting  = 5 // requests that wait, among these
 )
 
 func resultRow(at time.Time, r message.Result) admin.ResultRow {
@@ -25,7 +25,7 @@ func resultRow(at time.Time, r message.Result) admin.ResultRow {
 		Ticket: r.Ticket, Outcome: r.Outcome, Time: at, Advice: AdviceOf(r),
 	}
 	if !r.Final {
-		row.State = stateWords[r.Outcome]
+		row.State = stateTexts[r.Outcome]
 	}
 	if f := WhyEnded(r); f != nil {
 		row.Code, row.Message = f.Code, f.Message
@@ -55,8 +55,8 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 	return rows, nil
 }
 
-// WhyEnded is the error of a result; of an action that ended otherwise than it should, what the API says of it, which has
-// no error. Nil: there is nothing to say.
+// WhyEnded returns the error of a result. An action that did not succeed has none: for it WhyEnded returns what the API reports
+// of the action. Nil: there is nothing to report.
 func WhyEnded(r message.Result) *message.Failure {
 	if r.Error != nil || !r.Final || r.Outcome == message.Succeeded || len(r.MachineAction) == 0 {
 		return r.Error
@@ -69,20 +69,20 @@ func WhyEnded(r message.Result) *message.Failure {
 		Commands           []struct{ Errors []string }
 	}
 	_ = json.Unmarshal(r.MachineAction, &a) // what can't be read is left out
-	said := []string{"the machine's action " + a.ID + " ended " + a.Status}
+	texts := []string{"the machine's action " + a.ID + " ended " + a.Status}
 	if a.ErrorHResult != 0 {
-		said = append(said, fmt.Sprintf("errorHResult 0x%08X", a.ErrorHResult&0xffffffff))
+		texts = append(texts, fmt.Sprintf("errorHResult 0x%08X", a.ErrorHResult&0xffffffff))
 	}
 	for _, text := range []string{a.TroubleshootInfo, a.CancellationReason} {
 		if text != "" {
-			said = append(said, text)
+			texts = append(texts, text)
 		}
 	}
 	for _, c := range a.Commands {
-		said = append(said, c.Errors...)
+		texts = append(texts, c.Errors...)
 	}
-	if len(said) == 1 {
-		said = append(said, "Defender says no more; see the action in its portal")
+	if len(texts) == 1 {
+		texts = append(texts, "Defender says no more; see the action in its portal")
 	}
-	return &message.Failure{Code: "action" + a.Status, Message: strings.Join(said, "; "), Origin: message.OriginDefender}
+	return &message.Failure{Code: "action" + a.Status, Message: strings.Join(texts, "; "), Origin: message.OriginDefender}
 }

@@ -7,25 +7,25 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Replay is what a replay of a dead letter comes to, and what to do. Page and commands say it in these words.
+// Replay is what to expect of a dead letter's replay, and what to do. The page and the commands show this text.
 type Replay struct {
 	Chance Chance
 	Text   string // whole sentences
 }
 
-// Chance is what a replay can bring.
+// Chance is how a replay is expected to end.
 type Chance int
 
 // The zero value is the common case.
 const (
 	ReplayHelps   Chance = iota // it goes on, once the cause is gone
-	ReplayFails                 // rejected again, unless settings or the machine have changed: those are the worker's to know
+	ReplayFails                 // rejected again, unless settings or the machine have changed, which only the worker knows
 	ReplayRefused               // rejected whatever happens, so that it is not published
 )
 
-// replays says it of each code of the worker's own.
+// replays has the Replay of each code of the worker's own.
 var replays = map[string]Replay{
-	message.CodeMalformed:       {ReplayFails, correct}, // as a signed request it may be, and not otherwise
+	message.CodeMalformed:       {ReplayFails, correct}, // it may be malformed as a signed request only
 	message.CodeTooLarge:        {ReplayFails, "A replay is rejected again unless the broker takes larger messages by now. Leave out what need not be echoed, and publish it anew."},
 	message.CodeIDConflict:      {ReplayHelps, "By now the other request with its id is forgotten: a replay is judged anew."},
 	message.CodeExpired:         {ReplayFails, "A replay is rejected again: it has expired. Publish it anew if it still holds."},
@@ -44,11 +44,11 @@ var replays = map[string]Replay{
 
 const correct = "A replay is rejected again. Publish a corrected request."
 
-// refusedByAPI is said of a code that is the API's.
+// refusedByAPI is the Replay of the API's own codes.
 var refusedByAPI = Replay{ReplayHelps, "Once the cause is gone a replay calls the API again."}
 
-// ReplayOf says what a replay of a dead letter comes to. Whether signatures are good and what the policy allows is the worker's
-// to judge, which knows the signers of today.
+// ReplayOf returns what to expect of a dead letter's replay. It judges neither signatures nor the policy: only the worker knows
+// the current signers.
 func ReplayOf(n broker.Names, d message.DeadLetter, h message.Header, data []byte, now time.Time) Replay {
 	refused := func(text string) Replay { return Replay{ReplayRefused, text} }
 	original, _, _, err := message.OriginalDelivery(h, data)
@@ -62,7 +62,7 @@ func ReplayOf(n broker.Names, d message.DeadLetter, h message.Header, data []byt
 	}
 	r, invalid := message.Rules{Stream: n.Stream, OwnSubjects: n.OwnSubjects()}.Parse(original)
 	switch {
-	case invalid != nil && invalid.Code == d.Code: // its error, which stands beside it, says what is wrong
+	case invalid != nil && invalid.Code == d.Code: // its error, which is shown with it, says what is wrong
 		return refused(correct)
 	case invalid != nil:
 		return refused("A replay is rejected: " + invalid.Error() + ". Publish a corrected request.")

@@ -31,9 +31,9 @@ type Known struct {
 	SignedBy    string           `json:"signedBy,omitempty"`
 	Time        time.Time        `json:"time"` // the last known of: published, received, called, decided
 
-	entry    *ledger.Entry // of one that is taken
+	entry    *ledger.Entry // nil: no worker has taken it
 	lane     message.Lane
-	sequence uint64 // of its message, while it waits
+	sequence uint64 // sequence of its message, while it waits; otherwise 0
 }
 
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
@@ -81,8 +81,8 @@ func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 
 func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 	return conn.NewLedger().Search(ctx, func(e ledger.Entry) {
-		if _, told := f.found[e.ID+"\x00"+e.SignedBy]; told && e.State == ledger.StateFinal && e.Published {
-			return // its result says more
+		if _, hasResult := f.found[e.ID+"\x00"+e.SignedBy]; hasResult && e.State == ledger.StateFinal && e.Published {
+			return // its result has more
 		}
 		sequence := uint64(0)
 		if e.State == ledger.StateWaiting {
@@ -98,7 +98,7 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 }
 
 func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
-	ids := map[string]bool{} // whose a message is that nobody has taken, the workers alone can tell, which know the signers
+	ids := map[string]bool{} // without owners: whose message it is that no worker has taken only the workers can tell, which know the signers
 	for _, k := range f.found {
 		ids[k.RequestID] = true
 	}
@@ -118,8 +118,8 @@ func (q Queued) known() Known {
 	return k
 }
 
-// stateWords are what the states of a request that goes on are called where people read them.
-var stateWords = map[string]string{
+// stateTexts describes the states of a request that has not ended, for people.
+var stateTexts = map[string]string{
 	stateQueued:                   "waiting to be called",
 	string(ledger.StateWaiting):   "waiting to be called",
 	message.AwaitingApproval:      "waiting for approval",
@@ -128,20 +128,20 @@ var stateWords = map[string]string{
 	string(ledger.StateSubmitted): "waiting for the machine",
 }
 
-// stateQueued is that of a request that no worker has taken.
+// stateQueued is the state of a request that no worker has taken.
 const stateQueued = "queued"
 
-// Row is the same for the page.
+// Row returns the request as a row of the page.
 func (k Known) Row() admin.ResultRow {
 	row := admin.ResultRow{
 		RequestID: k.RequestID, ClaimedID: k.ClaimedID, Run: k.Run, MachineID: k.MachineID, RequestedBy: k.RequestedBy, SignedBy: k.SignedBy,
 		Ticket: k.Ticket, Outcome: k.state(), Time: k.Time,
 	}
 	if k.State != string(ledger.StateFinal) {
-		row.State = stateWords[k.State]
+		row.State = stateTexts[k.State]
 	}
 	if k.entry != nil && k.entry.Awaits() {
-		row.State = stateWords[message.AwaitingApproval]
+		row.State = stateTexts[message.AwaitingApproval]
 	}
 	if k.Error != nil {
 		row.Code, row.Message = k.Error.Code, k.Error.Message
@@ -149,7 +149,7 @@ func (k Known) Row() admin.ResultRow {
 	return row
 }
 
-// state is the outcome of what has ended, else what the ledger calls it.
+// state returns the outcome of a request that has ended, otherwise its state in the ledger.
 func (k Known) state() string {
 	if k.State == string(ledger.StateFinal) {
 		return cmp.Or(k.Outcome, k.State)
@@ -157,16 +157,17 @@ func (k Known) state() string {
 	return k.State
 }
 
-// ReadQueue finds messages in the request stream that are meant. They have the name as id, machine or ticket; "" is any.
+// ReadQueue returns the messages in the request stream that mine selects. They have the name as id, machine or ticket, so that
+// others need not be parsed; "" is any.
 func ReadQueue(ctx context.Context, conn *broker.Broker, name string, mine func(Queued) bool) (found []Queued, err error) {
-	look := glanceFor(name)
-	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message's place is not in it
-		return readQueue(conn, conn.Queue(ctx), look, mine)
+	filter := newPrefilter(name)
+	if name == "" || strings.HasPrefix(name, conn.Names().Stream+":") { // a message does not contain its own sequence
+		return readQueue(conn, conn.Queue(ctx), filter, mine)
 	}
-	return readQueue(conn, conn.QueueWith(ctx, look.mayBeIn), look, mine)
+	return readQueue(conn, conn.QueueWith(ctx, filter.mayMatchPayload), filter, mine)
 }
 
-func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], look glance, mine func(Queued) bool) (found []Queued, err error) {
+func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], filter prefilter, mine func(Queued) bool) (found []Queued, err error) {
 	rules := message.Rules{Stream: conn.Names().Stream, OwnSubjects: conn.Names().OwnSubjects()}
 	for m, err := range queue {
 		if broker.IsMissing(err) {
@@ -175,7 +176,7 @@ func readQueue(conn *broker.Broker, queue iter.Seq2[broker.Message, error], look
 		if err != nil {
 			return nil, err
 		}
-		if !look.mayName(m) {
+		if !filter.mayMatch(m) {
 			continue
 		}
 		q := Queued{Message: m, Lane: message.LaneOf(conn.Names().Subject, m.Subject)}
@@ -199,17 +200,17 @@ type Queued struct {
 	Lane   message.Lane
 	Replay uint64 // the dead letter that it replays; 0: none
 	Req    message.Request
-	// invalid is why it will be rejected as it stands, as far as its form goes; nil: it need not be.
+	// invalid is why the worker will reject its form; nil: its form is valid.
 	invalid *message.Invalid
 }
 
-// AsResult is a request that waits as its result will name it.
+// AsResult returns a waiting request with the names that its result will have.
 func (q Queued) AsResult() message.Result {
 	k := q.known()
 	return message.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.Req.Batch}
 }
 
-// Asked is the request of a dead letter as far as it can be read, and the id that its message claimed without having it.
+// Asked returns the request of a dead letter, as far as it can be read, and the id that its message claimed without owning it.
 func Asked(dead message.DeadLetter, h message.Header, data []byte, stream string) (r message.Request, claimed string, ok bool) {
 	original, _, _, err := message.OriginalDelivery(h, data)
 	if err != nil {

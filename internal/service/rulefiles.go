@@ -11,24 +11,24 @@ import (
 // rulesInterval is how soon the log reports a changed file. A request is judged by the file's content when it is handled.
 const rulesInterval = time.Second
 
-// WatchRules says in the log when the file of signers or the policy can't be used any more, when it can be again, and who is
-// trusted from now on. What was read last stays in force meanwhile; /readyz has it among its details.
+// WatchRules logs when the file of signers or the policy becomes unusable, when it is usable again, and when the trusted signers
+// change. While a file is unusable its last good content stays in force; /readyz has that among its details.
 func (s *Service) WatchRules(ctx context.Context) error {
 	a := s.Settings.Accept
 	if a.Signers == nil && a.Policy == nil {
 		return nil
 	}
-	said := map[string]string{}
+	logged := map[string]string{}
 	names := a.Signers.Names()
 	for Pause(ctx, rulesInterval) {
 		for what, err := range map[string]error{"signers": a.Signers.Err(), "policy": a.Policy.Err()} {
 			switch {
-			case err == nil && said[what] != "":
+			case err == nil && logged[what] != "":
 				s.Log.Info("a rule file is in use again", zap.String("rules", what))
-				said[what] = ""
-			case err != nil && said[what] != err.Error():
+				logged[what] = ""
+			case err != nil && logged[what] != err.Error():
 				s.Log.Warn("a rule file is not in use, what was read before stays in force", zap.String("rules", what), zap.Error(err))
-				said[what] = err.Error()
+				logged[what] = err.Error()
 			}
 		}
 		if now := a.Signers.Names(); !slices.Equal(now, names) {

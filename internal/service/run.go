@@ -12,8 +12,8 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Run runs the worker until ctx ends. It starts the admin server first, so that it shows what is waited for, then the broker,
-// then the parts, and stops them in reverse order.
+// Run runs the worker until ctx ends. It starts the admin server first, so that its page shows what the start waits for, then
+// the broker, then the parts, and stops them in reverse order.
 func (s *Service) Run(ctx context.Context) error {
 	defer close(s.Ended)
 	if err := s.listen(); err != nil {
@@ -41,7 +41,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return s.Work(ctx)
 }
 
-// Work runs the parts until ctx ends or one of them can't go on: the consumer drains first, for the others serve it.
+// Work runs the parts until ctx ends or one of them fails. The consumer drains first, because it needs the others.
 func (s *Service) Work(ctx context.Context) error {
 	p, err := s.assemble(ctx)
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Service) Work(ctx context.Context) error {
 		case <-consuming.Done():
 		}
 	}()
-	s.sayWhere(p)
+	s.logSystem(p)
 	err = p.Consumer.Run(consuming)
 	if ctx.Err() == nil {
 		return errors.Join(err, context.Cause(consuming))
@@ -75,8 +75,8 @@ func (s *Service) Work(ctx context.Context) error {
 	return err
 }
 
-// sayWhere logs which system this is. A lab must not look like production.
-func (s *Service) sayWhere(p *parts) {
+// logSystem logs which system this is, so that a lab is not taken for production.
+func (s *Service) logSystem(p *parts) {
 	n, at := s.Broker.Names(), s.site(p)
 	s.Log.Info("taking requests", zap.String("subject", n.Subject), zap.String("broker", s.Broker.URL()), zap.String("account", at.Account),
 		zap.Strings("streams", []string{n.Stream, n.ResultsStream, n.DeadletterStream, n.ControlStream}),
@@ -90,7 +90,7 @@ func (s *Service) sayWhere(p *parts) {
 	}
 }
 
-// parallel runs background parts that end with one context.
+// parallel is a set of background parts that run until one context ends.
 type parallel struct {
 	failed chan error
 	ended  chan struct{}
@@ -116,5 +116,5 @@ func (p *parallel) wait() {
 	}
 }
 
-// CloseIn bounds what may take its time at the end.
+// CloseIn bounds the last steps of a shutdown.
 const CloseIn = 5 * time.Second

@@ -28,7 +28,7 @@ func (s *Service) serve(ctx context.Context, p *parts) *parallel {
 	})
 }
 
-// lead is what one replica does for all: it follows the accepted actions, and sees to the orders.
+// lead runs on the replica that holds the lease: it follows accepted actions, records orders, and ends what is withdrawn.
 func (p *parts) lead(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.Tracker.Run(ctx) })
@@ -42,13 +42,13 @@ func (p *parts) close() {
 	p.tokens.Close()
 }
 
-// How often keepToken looks.
+// How often keepToken checks.
 const (
-	tokenInterval = 10 * time.Second // between two looks at a token that is there
-	tokenSought   = 2 * time.Second
+	tokenInterval = 10 * time.Second // while there is a token
+	tokenRetry    = 2 * time.Second
 )
 
-// keepToken trips the breaker while there is no token, before a request meets that, and resets it when there is one.
+// keepToken trips the breaker while there is no token, before a request fails for it, and resets it when there is one.
 func (p *parts) keepToken(ctx context.Context) error {
 	for {
 		every := tokenInterval
@@ -60,7 +60,7 @@ func (p *parts) keepToken(ctx context.Context) error {
 		} else if ctx.Err() == nil {
 			p.breaker.Trip(health.Token, err.Error())
 			p.replicas.Stir()
-			every = tokenSought
+			every = tokenRetry
 		}
 		if broker.Tick(ctx, every) != nil {
 			return nil
@@ -68,15 +68,15 @@ func (p *parts) keepToken(ctx context.Context) error {
 	}
 }
 
-// presence is what this replica says of itself, each second and soon after something changed. It also reserves some calls for
-// look-ups. If actions are followed, every replica reserves them, always: otherwise the others would spend the hour's calls
-// before there is an action to look up, and the tracker would be blind for that long.
+// presence returns this replica's presence record, which is published each second and soon after a change. It also reserves
+// some calls for look-ups. If actions are followed, every replica reserves them, always: otherwise the others would spend the
+// hour's calls before there is an action to look up, and the tracker could look at none until calls come free.
 func (p *parts) presence(s *Service) broker.Presence {
 	p.Budget.SetReserve(s.Settings.Track.Enabled || p.Tracker.Following() > 0 || p.shared.Guarding())
 	return s.presence()
 }
 
-// Pause sleeps; false when ctx ended first.
+// Pause sleeps for d. It returns false if ctx ended first.
 func Pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

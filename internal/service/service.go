@@ -34,19 +34,19 @@ type Service struct {
 	admin      *admin.Server
 	AdminAddr  net.Addr
 	Broker     *broker.Broker
-	Owner      string // this process, to the others
+	Owner      string // identifies this process to the other replicas
 	host       string
 	account    string // of NATS; once there is a broker
 	Ended      chan struct{}
 
-	// Explain is all that is known of an id's requests, as the command that explains them says it; nil: nobody can. Set before Run.
+	// Explain returns all that is known of an id's requests, as `worker why` prints it; nil: not available. Set before Run.
 	Explain func(ctx context.Context, b *broker.Broker, s config.Settings, id string) ([]admin.Story, error)
 
-	SyncInterval bool          // for benchmarks: the embedded broker acknowledges before the disk has it
-	StillAfter   time.Duration // for tests: how long requests may stand still without a cause; 0: as long as they should
+	SyncInterval bool          // for benchmarks: the embedded broker acknowledges before it has synced to disk
+	StillAfter   time.Duration // for tests: how long requests may stand still without a known cause; 0: the default
 
 	Mu         sync.Mutex
-	waiting    string // what is waited for before requests are taken; "" once they are
+	waiting    string // what the start waits for; "" once requests are taken
 	Parts      *parts
 	conditions []health.Condition // as Conditions returned them last
 	lines      LineCache
@@ -80,10 +80,10 @@ func New(s config.Settings, lookup func(string) (string, bool), log *zap.Logger,
 	return w, nil
 }
 
-// waitingForStart is what a service waits for before it has asked for its broker.
+// waitingForStart is the value of waiting until the broker is asked for.
 const waitingForStart = "starting"
 
-// RandomID is an id that nobody can guess.
+// RandomID returns an id that can't be guessed.
 func RandomID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
@@ -100,7 +100,7 @@ func (s *Service) listen() error {
 	return nil
 }
 
-// Open waits for the broker as long as ctx allows.
+// Open connects to the broker and provisions what it needs there. It waits for the broker as long as ctx allows.
 func (s *Service) Open(ctx context.Context) error {
 	cfg := config.BrokerConfig(s.Settings)
 	cfg.ClientName = "unrestrict-worker " + s.Owner
@@ -126,7 +126,7 @@ func (s *Service) Open(ctx context.Context) error {
 	return nil
 }
 
-// hostName is this machine's name; "" where it has none.
+// hostName returns this machine's name; "" if it has none.
 func hostName() string {
 	name, _ := os.Hostname()
 	return name

@@ -25,7 +25,7 @@ func (s *Service) current() (b *broker.Broker, p *parts, waiting string) {
 	return s.Broker, s.Parts, s.waiting
 }
 
-// alive is about this process alone: a broker or an API that is away is no reason to restart it.
+// alive checks this process alone: a broker or an API that is down is no reason to restart it.
 func (s *Service) alive() error {
 	if _, p, _ := s.current(); p != nil {
 		return p.Consumer.Alive()
@@ -33,23 +33,23 @@ func (s *Service) alive() error {
 	return nil
 }
 
-// presence is what this replica reports to the others.
+// presence returns what this replica reports to the others.
 func (s *Service) presence() broker.Presence {
 	conditions := s.Conditions()
 	_, p, _ := s.current()
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Awaiting: p.Tracker.Awaiting(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
-		NotKept: p.notKept(), Hands: p.hands(), Site: s.site(p),
+		NotKept: p.notKept(), Hands: p.outstanding(), Site: s.site(p),
 	}
-	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the words of the version before
+	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the form that the previous version reads
 		out.Ready, out.Code, out.Reason, out.Since = false, stop[0].Code, stop[0].Message, stop[0].Since
 	}
 	return out
 }
 
-// site is where this replica runs. The tenant is the one that the token names, else the one that it is asked for, behind the name
-// that it was given here (WORKER_TENANT).
+// site returns which system this replica works for. The tenant is its name in WORKER_TENANT, followed by the tenant that the token
+// names, or else the one that tokens are requested for.
 func (s *Service) site(p *parts) broker.Site {
 	tenant, _ := s.lookup("AZURE_TENANT_ID")
 	tenant = strings.TrimSpace(s.Settings.Tenant + " " + cmp.Or(p.Tenant(), tenant))
@@ -60,7 +60,8 @@ func (s *Service) site(p *parts) broker.Site {
 
 var errNoBroker = errors.New("the broker is not there yet")
 
-// status is what the broker knows of all replicas, and this replica's word on itself, fresher than its last one there.
+// status returns what the presence records of all replicas show. This replica's own record is replaced by its present state, which
+// is newer.
 func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	b, p, _ := s.current()
 	if b == nil || p == nil {
@@ -72,19 +73,19 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	}
 	now := s.presence()
 	now.ID = s.Owner
-	said := slices.IndexFunc(o.Replicas, func(r broker.Presence) bool { return r.ID == s.Owner })
-	if said < 0 {
-		o.Replicas, said = append(o.Replicas, broker.Presence{}), len(o.Replicas)
+	own := slices.IndexFunc(o.Replicas, func(r broker.Presence) bool { return r.ID == s.Owner })
+	if own < 0 {
+		o.Replicas, own = append(o.Replicas, broker.Presence{}), len(o.Replicas)
 	}
-	o.Followed += now.Followed - o.Replicas[said].Followed
-	o.Awaiting += now.Awaiting - o.Replicas[said].Awaiting
-	o.InFlight += now.InFlight - o.Replicas[said].InFlight
-	o.NotKept += now.NotKept - o.Replicas[said].NotKept
-	o.Replicas[said], o.Silenced = now, nil
+	o.Followed += now.Followed - o.Replicas[own].Followed
+	o.Awaiting += now.Awaiting - o.Replicas[own].Awaiting
+	o.InFlight += now.InFlight - o.Replicas[own].InFlight
+	o.NotKept += now.NotKept - o.Replicas[own].NotKept
+	o.Replicas[own], o.Silenced = now, nil
 	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 
-// recent is what the page shows besides.
+// recent returns what the page shows besides the status.
 func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 	b, p, _ := s.current()
 	if b == nil || p == nil {
@@ -113,7 +114,7 @@ func (s *Service) recent(ctx context.Context) (admin.Recent, error) {
 	return r, err
 }
 
-// stories is the page of one request.
+// stories returns what the page of one request shows.
 func (s *Service) stories(ctx context.Context, id string) ([]admin.Story, error) {
 	b, _, _ := s.current()
 	switch {
@@ -125,7 +126,7 @@ func (s *Service) stories(ctx context.Context, id string) ([]admin.Story, error)
 	return s.Explain(ctx, b, s.Settings, id)
 }
 
-// find is the page's search.
+// find serves the page's search.
 func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, error) {
 	b, _, _ := s.current()
 	if b == nil {
@@ -139,7 +140,7 @@ func (s *Service) find(ctx context.Context, what string) ([]admin.ResultRow, err
 	line, err := s.lines.Look(ctx, b, s.Settings)
 	for n, k := range slices.Backward(all) {
 		row := k.Row()
-		if err == nil && k.sequence > 0 && row.Message == "" && len(all)-n <= shown { // each is a question to the broker
+		if err == nil && k.sequence > 0 && row.Message == "" && len(all)-n <= shown { // each takes a request to the broker
 			if p, waits, err := line.Of(ctx, b, k.lane, k.sequence); err == nil && waits {
 				row.Message = "it " + p.Own(k.entry, line.AsOf()).When()
 			}

@@ -19,10 +19,10 @@ import (
 type Supervision struct {
 	Send     func(state string) error
 	Watchdog bool          // the manager kills a worker that doesn't send WATCHDOG=1 in time
-	Every    time.Duration // between two looks at the worker; 0: nobody is there to be told
+	Every    time.Duration // between two checks of the worker; 0: there is no manager to notify
 
-	// started: the configuration holds, the admin server listens, and the broker is there or waited for. It can't be
-	// later: a broker that is away must not make the manager give up the start.
+	// Started reports whether the configuration is valid, the admin server listens, and the broker is connected or waited
+	// for. It must not depend on more: the manager would give up the start while the broker is down.
 	Started func() bool
 	Alive   func() error // as /livez
 	Doing   func() string
@@ -31,7 +31,7 @@ type Supervision struct {
 	lastStatus string // the last STATUS
 }
 
-// Supervise is the supervision of a service by the manager that the environment names.
+// Supervise returns the supervision of a service by the manager that the environment names.
 func Supervise(s *Service) (*Supervision, error) {
 	allowed, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -75,7 +75,7 @@ func (v *Supervision) Run(ctx context.Context, ended <-chan struct{}, log *zap.L
 	}
 }
 
-// notify sends what has changed, and the sign of life that is due at each look.
+// notify sends what has changed, and WATCHDOG=1 each time the worker is alive.
 func (v *Supervision) notify(stopping bool) error {
 	var state []string
 	status := v.Doing()
@@ -99,13 +99,13 @@ func (v *Supervision) notify(stopping bool) error {
 		return nil
 	}
 	if err := v.Send(strings.Join(state, "\n")); err != nil {
-		return err // all of it is sent again at the next look
+		return err // all of it is sent again next time
 	}
 	v.ready, v.lastStatus = ready, status
 	return nil
 }
 
-// oneLine keeps an error's line feed from becoming an assignment of its own, such as MAINPID=1.
+// oneLine removes line feeds, so that a text of an error can't become an assignment of its own, such as MAINPID=1.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -115,13 +115,13 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// started tells whether there is nothing left that could end a start as a failure, except for the broker's answer.
+// started reports whether nothing but the broker's answer can fail the start any more.
 func (s *Service) started() bool {
 	b, _, waiting := s.current()
 	return b != nil || waiting != waitingForStart
 }
 
-// doing is what the worker is at, in a line.
+// doing returns what the worker is doing, in one line.
 func (s *Service) doing() string {
 	stop, _ := health.Stopping(s.Conditions())
 	if len(stop) == 0 {

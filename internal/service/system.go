@@ -9,7 +9,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// systemOf says which system an overview is of.
+// systemOf returns which system an overview describes.
 func systemOf(b *broker.Broker, o broker.Overview) admin.System {
 	n := b.Names()
 	s := admin.System{
@@ -30,7 +30,7 @@ func systemOf(b *broker.Broker, o broker.Overview) admin.System {
 	return s
 }
 
-// replicasOf are the processes that say that they are there, by host.
+// replicasOf returns the replicas that have a presence record, by host.
 func replicasOf(o broker.Overview) []admin.Replica {
 	all := []admin.Replica{}
 	for _, p := range o.Replicas {
@@ -38,7 +38,7 @@ func replicasOf(o broker.Overview) []admin.Replica {
 		for _, c := range p.Conditions {
 			r.Conditions = append(r.Conditions, c.Code)
 		}
-		if len(r.Conditions) == 0 && p.Code != "" { // of a version that has no list
+		if len(r.Conditions) == 0 && p.Code != "" { // an older version, without the list
 			r.Conditions = append(r.Conditions, p.Code)
 		}
 		all = append(all, r)
@@ -54,7 +54,7 @@ func modeOf(dryRun bool) string {
 	return admin.ModeLive
 }
 
-// distinct are the values that the replicas give, in order, comma-separated.
+// distinct returns the different values of the replicas, sorted and comma-separated.
 func distinct(replicas []broker.Presence, value func(broker.Presence) string) string {
 	var values []string
 	for _, r := range replicas {

@@ -23,15 +23,15 @@ import (
 // Tracing sends spans to an OTLP collector. The zero value is off: there is no exporter and no goroutine.
 //
 // OpenTelemetry's SDK reports to one error handler and one logger for the whole program, which print to standard error.
-// They stay as they are, for several workers may run in one process; instead what could fail again and again is kept
-// from them by quietExporter, and what would print a secret by exportVariables.
+// They are not replaced, because several workers may run in one process. Instead quietExporter keeps repeated failures
+// from them, and exportVariables what would print a secret.
 type Tracing struct {
 	provider *sdktrace.TracerProvider
 	exporter sdktrace.SpanExporter
 }
 
-// NewTracing is on if the standard variables name a collector. Those of sampler, batches, limits, resource and exporter
-// are read by the SDK itself, from the environment. What is wrong with them never keeps a worker from its work.
+// NewTracing turns tracing on if the standard variables name a collector. Those of sampler, batches, limits, resource and
+// exporter are read by the SDK itself, from the environment. A mistake in them never stops a worker.
 func NewTracing(lookup func(string) (string, bool), owner string, log *zap.Logger) Tracing {
 	wanted, err := exportVariables(lookup)
 	if err == nil && !wanted {
@@ -65,7 +65,7 @@ func startTracing(owner string, log *zap.Logger) (Tracing, error) {
 	return Tracing{sdktrace.NewTracerProvider(sdktrace.WithBatcher(quiet), sdktrace.WithResource(res)), quiet}, nil
 }
 
-// Spans is the provider to hand on; nil: off.
+// Spans returns the provider for the parts; nil if tracing is off.
 func (t Tracing) Spans() trace.TracerProvider {
 	if t.provider == nil {
 		return nil
@@ -73,7 +73,7 @@ func (t Tracing) Spans() trace.TracerProvider {
 	return t.provider
 }
 
-// flushIn bounds the sending of the last spans, within closeIn: a collector that does not answer holds up no end.
+// flushIn bounds the sending of the last spans, within CloseIn, so that a collector that does not answer delays no shutdown.
 const flushIn = 2 * time.Second
 
 // Close sends what is left, as long as ctx and flushIn allow.
@@ -84,10 +84,10 @@ func (t Tracing) Close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, flushIn)
 	defer cancel()
 	_ = t.provider.Shutdown(ctx)                        // quietExporter reports lost spans
-	_ = t.exporter.Shutdown(context.WithoutCancel(ctx)) // cuts off what outlasts ctx; else there is nothing left to do
+	_ = t.exporter.Shutdown(context.WithoutCancel(ctx)) // cuts off what outlasts ctx; otherwise there is nothing left to do
 }
 
-// quietExporter keeps failures from the SDK, which would print each of them. A line a minute says that spans are lost.
+// quietExporter hides failures from the SDK, which would print each of them. It logs that spans are lost, once a minute at most.
 type quietExporter struct {
 	sdktrace.SpanExporter
 	log *zap.Logger
@@ -102,8 +102,8 @@ func (q *quietExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOn
 	return nil
 }
 
-// exportVariables says whether spans are to be exported. It is an error if they can't be as the variables say: the
-// exporter would print addresses and headers that it can't read, and these may hold secrets.
+// exportVariables reports whether spans are to be exported. Variables that can't be used are an error here: the exporter
+// would print addresses and headers that it can't parse, and these may hold secrets.
 func exportVariables(lookup func(string) (string, bool)) (wanted bool, err error) {
 	get := func(name string) string { v, _ := lookup(name); return strings.TrimSpace(v) }
 	const general, traces = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"

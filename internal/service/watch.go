@@ -10,10 +10,10 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// watch finds out that requests wait, or that accepted actions are not looked at, for longer than they should and without a
-// cause that is known: a case that nobody thought of must not be silent. It judges what it is told, and asks nobody.
+// watch detects that requests wait, or that accepted actions are not looked at, for longer than they should and without a known
+// cause: a case that nobody thought of must not be silent. It judges what it is given, and reads nothing itself.
 type watch struct {
-	after time.Duration // what takes longer is longer than it should be
+	after time.Duration // what takes longer stands still
 
 	mu        sync.Mutex
 	delivered uint64
@@ -21,12 +21,12 @@ type watch struct {
 	still     int       // how many requests stand still; 0: none
 }
 
-// stillAfter is longer than a handler holds its slot in any case that is known: 60 s for calls that come free one by one,
-// and what a look-up and a call of the given time-out take.
+// stillAfter is longer than a handler holds its slot in any known case: 60 s for calls that come free one by one, and a look-up
+// and a call with the given time-out.
 func stillAfter(timeout time.Duration) time.Duration { return 2*time.Minute + 2*timeout }
 
-// requests is told how many wait that were never delivered, how many deliveries there have been, and whether something is
-// known to hold them up.
+// requests takes how many requests wait that were never delivered, how many deliveries there have been, and whether a known
+// condition holds requests up.
 func (w *watch) requests(now time.Time, waiting int, delivered uint64, excused bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -39,7 +39,7 @@ func (w *watch) requests(now time.Time, waiting int, delivered uint64, excused b
 	}
 }
 
-// conditions are what is found, beside those that are known.
+// conditions returns what stands still and none of the known conditions explains.
 func (w *watch) conditions(known []health.Condition, open int, looked time.Time, overdue time.Duration) (all []health.Condition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -58,16 +58,15 @@ func (w *watch) conditions(known []health.Condition, open int, looked time.Time,
 
 const watchEvery = 5 * time.Second
 
-// watchQueue tells the watch how requests move, until ctx ends. A broker that does not answer is a condition of its own, and
-// what was known last says nothing new.
+// watchQueue feeds the watches until ctx ends. While the broker does not answer they get nothing: that is a condition of its own.
 func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 	for broker.Tick(ctx, watchEvery) == nil {
 		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
 			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)
 			if others, all := p.replicas.Hands(); all {
-				others[""] = p.hands()
-				p.out.look(time.Now(), outLook{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
+				others[""] = p.outstanding()
+				p.out.observe(time.Now(), consumerState{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
 			}
 		}
 	}

@@ -13,8 +13,9 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// fromFile finds, for each row of the file, the waiting request that says what the row says; of the others it says why there
-// is none. Each is then approved by its own digest: what is in the batch and not in the file is not.
+// fromFile finds, for each row of the file, the waiting request with the same content. For a row without one it returns a fate
+// that says why. Each request is then approved by its own digest, so that one that is not in the file is not approved with the
+// batch.
 func (c *flags) fromFile(ctx context.Context, env *session.Env, conn *broker.Broker) (waiting []Waiting, fates []fate, err error) {
 	of := submit.Cmd{File: c.File, Batch: c.Batch, Comment: c.Comment, ValidateOnly: true}
 	s, done, err := of.Prepare(ctx, env)
@@ -61,8 +62,8 @@ func (c *flags) fromFile(ctx context.Context, env *session.Env, conn *broker.Bro
 	return waiting, fates, nil
 }
 
-// differ is the first field in which a request is not what a row says; "" if it is. A row without expiresAt leaves that open,
-// for whoever submits it signs for a day.
+// differ returns the first field in which a request differs from a row; "" if none does. A row without expiresAt leaves that
+// open, because submit adds one when it signs.
 func differ(row, request message.Request) string {
 	for _, field := range []struct {
 		name      string

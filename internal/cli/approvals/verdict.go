@@ -62,7 +62,7 @@ func (c *DenyCmd) Run(ctx context.Context, env *session.Env) error {
 const (
 	approved = "approved"
 	denied   = "denied"
-	given    = "given" // and no worker has said that it heard it
+	given    = "given" // published, and no worker has recorded it yet
 	refused  = "refused"
 	unknown  = "unknown"
 )
@@ -122,10 +122,10 @@ func (c *flags) run(ctx context.Context, env *session.Env, verb string) error {
 	if err := await(ctx, giver, verb, fates); err != nil {
 		return err
 	}
-	return c.say(env, fates)
+	return c.print(env, fates)
 }
 
-// byID finds the waiting requests of the ids; of the others it says why they are none.
+// byID finds the waiting requests with the ids. For an id without one it returns a fate that says why.
 func (c *flags) byID(ctx context.Context, conn *broker.Broker) (waiting []Waiting, fates []fate, err error) {
 	var entries []ledger.Entry
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(c.IDs))) {
@@ -149,7 +149,7 @@ func (c *flags) byID(ctx context.Context, conn *broker.Broker) (waiting []Waitin
 	return waiting, fates, err
 }
 
-// entries are those of an id, whosever they are unless that is said.
+// entries returns the entries of an id, of every owner unless --signed-by names one.
 func (c *flags) entries(ctx context.Context, conn *broker.Broker, id string) (all []ledger.Entry, err error) {
 	records, err := ledger.LoadOwners(ctx, conn.NewLedger(), ledger.IDKey(conn.Names().Stream, message.Request{ID: id}, time.Time{}))
 	if broker.IsMissing(err) {
@@ -170,7 +170,7 @@ func (c *flags) entries(ctx context.Context, conn *broker.Broker, id string) (al
 	return all, nil
 }
 
-// await waits for a worker's word on each, for a while.
+// await waits until a worker has recorded each order, or Within has passed.
 func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) error {
 	refs := map[string]bool{}
 	for _, f := range fates {
@@ -179,9 +179,9 @@ func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) 
 		}
 	}
 	for deadline := time.Now().Add(orders.Within(len(refs))); len(refs) > 0; {
-		heard := giver.Heard(ctx, refs)
+		recorded := giver.Recorded(ctx, refs)
 		for i, f := range fates {
-			r, is := heard[f.ref]
+			r, is := recorded[f.ref]
 			switch {
 			case !is:
 				continue
@@ -209,7 +209,7 @@ func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) 
 	return nil
 }
 
-func (c *flags) say(env *session.Env, fates []fate) (err error) {
+func (c *flags) print(env *session.Env, fates []fate) (err error) {
 	failed := false
 	for _, f := range fates {
 		failed = failed || f.Result == refused || f.Result == unknown

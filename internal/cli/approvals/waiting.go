@@ -19,15 +19,15 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Waiting is a run that awaits approval, and the very message that is approved: what is shown of it is read from that, and not
-// from what a worker says of it.
+// Waiting is a run that awaits approval, with the message that is approved. What is shown of it is read from that message, not
+// from the entry that a worker wrote.
 type Waiting struct {
 	ledger.Entry
 	message service.Queued
 	wrong   error // why it can't be approved as it stands; nil: it can
 }
 
-// gather finds what awaits approval of the entries that are wanted, in the order in which it is asked for.
+// gather returns the wanted entries that await approval, in the order in which their approval was asked for.
 func gather(ctx context.Context, conn *broker.Broker, wanted func(*ledger.Entry) bool) (all []Waiting, err error) {
 	var entries []ledger.Entry
 	err = conn.NewLedger().Search(ctx, func(e ledger.Entry) {
@@ -122,7 +122,7 @@ func (w *Waiting) view() view {
 	return v
 }
 
-// write writes all that is signed for people.
+// write writes all that an approval signs, for people.
 func (w *Waiting) write(out io.Writer) error {
 	v := w.view()
 	field := func(name, text string) {

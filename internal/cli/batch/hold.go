@@ -33,11 +33,11 @@ func (c *ResumeCmd) Run(ctx context.Context, env *session.Env) error {
 	return give(ctx, env, c.By, message.VerbResume, c.Name, "goes on, within a minute.")
 }
 
-// heardWithin is how long a command waits for the worker's word on an order.
-const heardWithin = 6 * time.Second
+// recordedWithin is how long a command waits until a worker has recorded an order.
+const recordedWithin = 6 * time.Second
 
-// give gives an order about a batch. One about a batch that nobody knows is given all the same: its rows may be still to come.
-func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said string) error {
+// give gives an order about a batch. It does so for an unknown batch too, because rows may come later.
+func give(ctx context.Context, env *session.Env, by orders.By, verb, name, done string) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
 		return err
@@ -55,12 +55,12 @@ func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said 
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(heardWithin); time.Now().Before(deadline); {
-		r, heard := giver.Heard(ctx, map[string]bool{ref: true})[ref]
-		if heard && r.Error != nil {
+	for deadline := time.Now().Add(recordedWithin); time.Now().Before(deadline); {
+		r, recorded := giver.Recorded(ctx, map[string]bool{ref: true})[ref]
+		if recorded && r.Error != nil {
 			return fmt.Errorf("refused: %s", session.Plain(r.Error.Message))
 		}
-		if heard {
+		if recorded {
 			break
 		}
 		if !service.Pause(ctx, 500*time.Millisecond) {
@@ -71,6 +71,6 @@ func give(ctx context.Context, env *session.Env, by orders.By, verb, name, said 
 		fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept for rows that come later.\n", session.Plain(name))
 		return session.ExitStatus(1)
 	}
-	_, err = fmt.Fprintf(env.Stdout, "The batch %s %s\n", session.Plain(name), said)
+	_, err = fmt.Fprintf(env.Stdout, "The batch %s %s\n", session.Plain(name), done)
 	return err
 }

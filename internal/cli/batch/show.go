@@ -137,33 +137,33 @@ func write(s session.Screen, b *service.Batch) error {
 }
 
 func lanes(b *service.Batch) string {
-	var said []string
+	var parts []string
 	for _, l := range message.Lanes() {
 		if n := b.Lanes[l]; n > 0 {
-			said = append(said, fmt.Sprintf("%s %d", l, n))
+			parts = append(parts, fmt.Sprintf("%s %d", l, n))
 		}
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(parts, ", ")
 }
 
-// whose is whose rows it has: several may use one name.
+// whose counts the rows of each owner: several may use one name.
 func whose(b *service.Batch) string {
-	var said []string
+	var parts []string
 	for _, owner := range slices.Sorted(maps.Keys(b.Owners)) {
-		said = append(said, fmt.Sprintf("%s %d", owner, b.Owners[owner]))
+		parts = append(parts, fmt.Sprintf("%s %d", owner, b.Owners[owner]))
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(parts, ", ")
 }
 
-// outcomes are counts; what is submitted is under way on its machine.
+// outcomes counts the rows by outcome. A submitted one is under way on its machine.
 func outcomes(b *service.Batch) string {
-	var said []string
+	var parts []string
 	for _, outcome := range submit.Outcomes() {
 		if n := b.Outcomes[outcome]; n > 0 {
-			said = append(said, fmt.Sprintf("%d %s", n, outcome))
+			parts = append(parts, fmt.Sprintf("%d %s", n, outcome))
 		}
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(parts, ", ")
 }
 
 func lastCall(b *service.Batch) string {

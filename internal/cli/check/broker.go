@@ -19,7 +19,7 @@ import (
 // checkPatience bounds each step that a broker or a network may leave hanging.
 const checkPatience = 10 * time.Second
 
-// broker looks at the addresses and signs in; nil: there is no connection to go on with.
+// broker checks the addresses and signs in; nil: there is no connection to go on with.
 func (k *Report) broker(ctx context.Context) *broker.Broker {
 	const what = "broker"
 	if k.mistaken("broker", "embedded", "names", "provisioning") {
@@ -89,7 +89,7 @@ func (k *Report) addresses(ctx context.Context) bool {
 	return answer
 }
 
-// reach says what is wrong with an address, and what to do; "": nothing.
+// reach returns what is wrong with an address, and what to do; "": nothing.
 func (k *Report) reach(ctx context.Context, addr string) (text, do string) {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
@@ -109,7 +109,7 @@ func (k *Report) reach(ctx context.Context, addr string) (text, do string) {
 	return "nothing listens there: " + reason(err), "start `worker run`, whose embedded broker this is, or set NATS_URL for another one"
 }
 
-// reason is an error of dialling without the address, which is named beside it.
+// reason is an error of dialling without the address, which is printed with it.
 func reason(err error) string {
 	if dial, ok := errors.AsType[*net.OpError](err); ok {
 		err = dial.Err
@@ -133,7 +133,7 @@ func natsAddress(server string) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// streams holds what is there against what is needed, and changes nothing.
+// streams compares what exists with what is needed, and changes nothing.
 func (k *Report) streams(ctx context.Context, conn *broker.Broker) {
 	const what = "streams"
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
@@ -165,7 +165,7 @@ func (k *Report) streams(ctx context.Context, conn *broker.Broker) {
 	}
 }
 
-// missing says what is not there, each with how to create it where the worker must not.
+// missing reports what does not exist and, if the worker must not create it, how to.
 func (k *Report) missing(what string, all []string) {
 	var names []string
 	for _, m := range all {
@@ -180,7 +180,7 @@ func (k *Report) missing(what string, all []string) {
 	}
 }
 
-// permissions tries what leaves no trace.
+// permissions tries each permission that can be tried without leaving a trace.
 func (k *Report) permissions(ctx context.Context, conn *broker.Broker) {
 	const what = "permissions"
 	tried, denied := 0, 0

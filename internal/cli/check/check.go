@@ -11,8 +11,8 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Report is one run of `worker check`. It writes a line for each thing looked at, and what to do about it below,
-// where something is to be done.
+// Report is one run of `worker check`. It writes a line for each check, and below it what to do, if there is something
+// to do.
 type Report struct {
 	Env    *session.Env
 	Screen session.Screen
@@ -20,7 +20,7 @@ type Report struct {
 	err    error // of writing
 }
 
-// Run proves the set-up step by step. It stops at no failure; what can't be tried because of one is skipped.
+// Run checks the set-up step by step. It goes on after a failure; what can't be tried because of one is skipped.
 func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	k := &Report{Env: env, Screen: session.NewScreen(env)}
 	k.Configuration()
@@ -48,7 +48,7 @@ func (k *Report) ok(what, format string, args ...any) {
 	k.line(session.Green, "ok", what, fmt.Sprintf(format, args...), "")
 }
 
-// warn is something that need not be wrong.
+// warn reports something that may be intended.
 func (k *Report) warn(what, text, do string) { k.line(session.Yellow, "warn", what, text, do) }
 
 func (k *Report) fail(what, text, do string) {
@@ -56,7 +56,7 @@ func (k *Report) fail(what, text, do string) {
 	k.line(session.Red, "FAIL", what, text, do)
 }
 
-// skip is something that could not be tried because something else failed.
+// skip reports something that could not be tried because something else failed.
 func (k *Report) skip(what, text string) { k.line(session.Yellow, "skip", what, text, "") }
 
 func (k *Report) line(colour, verdict, what, text, do string) {
@@ -69,7 +69,7 @@ func (k *Report) line(colour, verdict, what, text, do string) {
 	}
 }
 
-// printable is plain on one line.
+// printable is session.Plain, with white space made single blanks.
 func printable(s string) string { return strings.Join(strings.Fields(session.Plain(s)), " ") }
 
 // mistaken reports whether a setting of one of the groups is wrong, and so has no value.
@@ -81,21 +81,21 @@ func (k *Report) mistaken(groups ...string) bool {
 func (k *Report) Configuration() {
 	const what = "configuration"
 	for _, m := range k.Env.Mistakes {
-		said, do, found := strings.Cut(m.Text, ": ")
+		text, do, found := strings.Cut(m.Text, ": ")
 		if !found {
-			said, do = m.Text, ""
+			text, do = m.Text, ""
 		}
-		k.fail(what, said, do)
+		k.fail(what, text, do)
 	}
-	for _, said := range k.Env.Unknown {
-		k.warn(what, said, "unset it, or correct its name")
+	for _, text := range k.Env.Unknown {
+		k.warn(what, text, "unset it, or correct its name")
 	}
 	if len(k.Env.Mistakes) == 0 {
 		k.ok(what, "every setting is well-formed")
 	}
 }
 
-// brokerVariable is the setting that says where the broker is.
+// brokerVariable returns the setting that has the broker's address.
 func brokerVariable(s config.Settings) string {
 	if len(s.NATS.URLs) > 0 {
 		return "NATS_URL"

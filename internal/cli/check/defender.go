@@ -17,7 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// defender looks at the sign-in, the token and the API; conn may be nil.
+// defender checks the sign-in, the token and the API; conn may be nil.
 func (k *Report) defender(ctx context.Context, conn *broker.Broker) {
 	if k.mistaken("defender") {
 		k.skip("token, API", "not tried until the configuration is mended")
@@ -40,14 +40,14 @@ func (k *Report) defender(ctx context.Context, conn *broker.Broker) {
 	}
 	tokens := k.token(ctx, scope)
 	if tokens == nil {
-		k.unasked(ctx, apiURL)
+		k.apiWithoutToken(ctx, apiURL)
 		return
 	}
 	defer tokens.Close()
 	k.api(ctx, conn, tokens, apiURL)
 }
 
-// host holds an address that overrides the cloud's against it.
+// host compares an address that overrides the cloud's with the cloud's own.
 func (k *Report) host(ofCloud, own string) {
 	const what = "API address"
 	want, host := hostname(ofCloud), hostname(own)
@@ -75,7 +75,7 @@ func hostname(raw string) string {
 	return strings.ToLower(u.Hostname())
 }
 
-// sameDomain takes the commercial cloud's other and regional hosts ([doc] exposed-apis-list.md).
+// sameDomain accepts the commercial cloud's other and regional hosts ([doc] exposed-apis-list.md).
 func sameDomain(host, want string) bool {
 	if want != "api.security.microsoft.com" {
 		return false
@@ -84,8 +84,8 @@ func sameDomain(host, want string) bool {
 		strings.HasSuffix(host, ".securitycenter.windows.com")
 }
 
-// unasked finds out whether the API is there at all, where there is no token to ask with.
-func (k *Report) unasked(ctx context.Context, apiURL string) {
+// apiWithoutToken checks whether the API can be reached at all, if there is no token.
+func (k *Report) apiWithoutToken(ctx context.Context, apiURL string) {
 	const what = "API"
 	ctx, cancel := context.WithTimeout(ctx, min(k.Env.Settings.Defender.Timeout, checkPatience))
 	defer cancel()
@@ -106,7 +106,7 @@ func (k *Report) unasked(ctx context.Context, apiURL string) {
 
 const unreachable = "check DEFENDER_API_URL, DNS, the proxy (HTTPS_PROXY, NO_PROXY) and the firewall"
 
-// api asks the API for one machine action: it makes no change there.
+// api reads one machine action from the API, which changes nothing there.
 func (k *Report) api(ctx context.Context, conn *broker.Broker, tokens *defender.Tokens, apiURL string) {
 	const what = "API"
 	calls := &rates.Visitor{}
@@ -130,7 +130,7 @@ func (k *Report) api(ctx context.Context, conn *broker.Broker, tokens *defender.
 	k.skew(client)
 }
 
-// answer says what the API's answer to the list means.
+// answer reports what the API's answer to the list means.
 func (k *Report) answer(what, apiURL string, err error) {
 	_, waits := errors.AsType[*budget.WaitError](err)
 	e, answered := errors.AsType[*defender.Error](err)
@@ -154,7 +154,7 @@ func (k *Report) answer(what, apiURL string, err error) {
 	}
 }
 
-// mostSkew is how far the clocks may be apart before it is worth a word.
+// mostSkew is how far apart the clocks may be without a warning.
 const mostSkew = 30 * time.Second
 
 func (k *Report) skew(client *defender.Client) {

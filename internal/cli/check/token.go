@@ -13,7 +13,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// token gets a token and looks at what it says of itself; nil: there is none.
+// token gets a token and checks its claims; nil: there is none.
 func (k *Report) token(ctx context.Context, scope string) *defender.Tokens {
 	const what = "token"
 	d := k.Env.Settings.Defender
@@ -86,7 +86,7 @@ func (k *Report) audience(c defender.TokenClaims, scope string) {
 	}
 }
 
-// roles holds what the token bears against what is needed ([doc] unrestrict-code-execution.md,
+// roles compares the permissions of the token with those that are needed ([doc] unrestrict-code-execution.md,
 // get-machineactions-collection.md; delegated permissions have no .All).
 func (k *Report) roles(c defender.TokenClaims) {
 	const what = "token permissions"

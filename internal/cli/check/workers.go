@@ -11,8 +11,8 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// workers says what holds requests or actions up by the word of the workers that run: what is well from here need not be so
-// from where they are.
+// workers reports what holds requests or actions up according to the running workers: what works from here may fail from
+// where they run.
 func (k *Report) workers(ctx context.Context, conn *broker.Broker) {
 	const what = "workers"
 	if k.mistaken("budget") {
@@ -33,7 +33,7 @@ func (k *Report) workers(ctx context.Context, conn *broker.Broker) {
 	}
 	conditions := service.Conditions(o)
 	for _, c := range conditions {
-		if text := session.Condition(c, time.Now()); c.Stops && c.Code != health.Paused { // somebody wants that one
+		if text := session.Condition(c, time.Now()); c.Stops && c.Code != health.Paused { // that one is intended
 			k.fail(what, text, c.Remedy)
 		} else {
 			k.warn(what, text, c.Remedy)

@@ -24,8 +24,8 @@ type Letter struct {
 	Header message.Header // as it is kept
 	Data   []byte
 
-	Claimed string         // the id that its message bore without a claim on it
-	Replay  service.Replay // what a replay of it comes to
+	Claimed string         // the id that its message gave itself without owning it
+	Replay  service.Replay // what to expect of its replay
 }
 
 // Run lists dead letters.
@@ -78,7 +78,7 @@ func (c *ShowCmd) Run(ctx context.Context, env *session.Env) error {
 
 // Run publishes the requests of dead letters again.
 func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
+	reporter := Reporter{Env: env, JSON: c.JSON, Done: "replayed"}
 	var by *session.Operator
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what, hopeful := "", 0
@@ -96,30 +96,30 @@ func (c *ReplayCmd) Run(ctx context.Context, env *session.Env) error {
 			what = fmt.Sprintf(" (and %d that can't be)", left)
 		}
 		what = "Replaying " + session.Count(hopeful, "dead letter", "dead letters") + what + "."
-		return say.Confirm(ctx, c.Yes || hopeful == 0, strings.Join(append([]string{what}, advice(fail)...), "\n"), len(letters))
+		return reporter.Confirm(ctx, c.Yes || hopeful == 0, strings.Join(append([]string{what}, advice(fail)...), "\n"), len(letters))
 	}
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
 		if l.Replay.Chance == service.ReplayRefused {
-			return say.report(l, l.Replay.Text)
+			return reporter.report(l, l.Replay.Text)
 		}
 		if by == nil {
 			by = session.NewOperator(conn, c.Reason)
 		}
 		if err := recordLetter(ctx, by, ledger.ActReplay, l); err != nil {
-			return err // the next would fare no better
+			return err // the next one would fail too
 		}
 		if err := l.Publish(ctx, conn); err != nil {
-			return say.report(l, err.Error())
+			return reporter.report(l, err.Error())
 		}
-		return say.report(l, "")
+		return reporter.report(l, "")
 	})
-	return say.status(err)
+	return reporter.status(err)
 }
 
 // Publish replays a dead letter: it publishes its request again, on its own lane, which its signature covers. If the broker
-// drops the replay as a duplicate, it need not be queued: its message id is fixed, and anybody who may publish can have used it.
-// So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead letter opens
-// one run.
+// drops the replay as a duplicate, that does not prove that it is queued: its message id is fixed, and anybody who may publish can
+// have used it. So it is published once more under an id that nobody can guess. A superfluous replay does no harm, because a dead
+// letter opens one run.
 func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 	header, lane := message.ReplayHeader(l.Seq, l.Header), message.LaneOf(conn.Names().Subject, l.Dead.Delivery.Subject)
 	stored, err := conn.Publish(ctx, lane, header, l.Data)
@@ -131,17 +131,17 @@ func (l Letter) Publish(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// Run deletes dead letters. That there was one stays in the audit trail.
+// Run deletes dead letters. The audit trail keeps a record of each.
 func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
-	say := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
+	reporter := Reporter{Env: env, JSON: c.JSON, Done: "dropped"}
 	before := func(_ *broker.Broker, letters []Letter) (bool, error) {
 		what := fmt.Sprintf("Dropping %s for good.", session.Count(len(letters), "dead letter", "dead letters"))
 		if len(letters) > 1 {
-			if err := session.Unasked(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
+			if err := session.RequireYes(env, c.Yes, strings.ToLower(what[:1])+what[1:len(what)-1]); err != nil {
 				return false, err
 			}
 		}
-		return say.Confirm(ctx, c.Yes || len(letters) == 1, what, len(letters))
+		return reporter.Confirm(ctx, c.Yes || len(letters) == 1, what, len(letters))
 	}
 	var by *session.Operator
 	err := c.each(ctx, env, before, func(conn *broker.Broker, l Letter) error {
@@ -149,17 +149,17 @@ func (c *DropCmd) Run(ctx context.Context, env *session.Env) error {
 			by = session.NewOperator(conn, c.Reason)
 		}
 		if err := recordLetter(ctx, by, ledger.ActDrop, l); err != nil {
-			return err // the next would fare no better
+			return err // the next one would fail too
 		}
 		if err := conn.NewPublisher().Drop(ctx, l.Seq); err != nil {
-			return say.report(l, err.Error())
+			return reporter.report(l, err.Error())
 		}
-		return say.report(l, "")
+		return reporter.report(l, "")
 	})
-	return say.status(err)
+	return reporter.status(err)
 }
 
-// advice is what a replay of dead letters comes to, each text once with the sequences of some of those it is said of.
+// advice returns what to expect of the replays, each text once, with the sequences of some of the dead letters that it is about.
 func advice(letters []Letter) (lines []string) {
 	const named = 5
 	seqs := map[string][]string{}
@@ -182,12 +182,12 @@ func advice(letters []Letter) (lines []string) {
 	return lines
 }
 
-// owner is the signer or client whose request it is, "" if it is nobody's.
+// owner returns the signer or client whose request it is, "" if it is nobody's.
 func (l Letter) owner() string {
 	return cmp.Or(l.Dead.SignedBy, l.Header.Get(message.HeaderClient))
 }
 
-// ReadLetters reads the dead letters that are meant, the oldest first.
+// ReadLetters reads the dead letters that means selects, the oldest first.
 func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bool) ([]Letter, error) {
 	var letters []Letter
 	for m, err := range conn.DeadLetters(ctx) {

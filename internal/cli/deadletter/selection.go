@@ -13,9 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Selection says which dead letters are meant: those that match
-// everything given. At least one thing is given, so that all are meant only
-// where --all says it.
+// Selection selects the dead letters that match every flag given. At least
+// one is required, so that only --all selects all.
 type Selection struct {
 	IDs      []string `arg:"" optional:"" name:"id" help:"Request ids; an id that a rejected message claimed means that one."`
 	All      bool     `help:"All dead letters."`
@@ -63,7 +62,8 @@ func (s Selection) Unknown(letters []Letter) error {
 	return fmt.Errorf("no such dead letter%s: %s (worker deadletter list shows those there are)", of, strings.Join(names, ", "))
 }
 
-// own leaves out what only claims an id that another dead letter has: a forged message must not keep anybody from his own.
+// own leaves out dead letters that only claim an id that another one owns: a forged message must not make an owner's id
+// ambiguous.
 func (s Selection) own(letters []Letter) []Letter {
 	has := map[string]bool{}
 	for _, l := range letters {
@@ -90,8 +90,8 @@ func (s Selection) Ambiguous(letters []Letter) error {
 	return nil
 }
 
-// each calls do for each selected dead letter. First it calls before, if that is given, with all of them, which can refuse;
-// then an id alone must select one of them. Ids that select none are named at the end, with exit status 1.
+// each calls do for each selected dead letter. If before is given, an id must select only one of them, and before is called
+// first with all of them and can refuse. Ids that select none are named at the end, with exit status 1.
 func (s Selection) each(ctx context.Context, env *session.Env, before func(*broker.Broker, []Letter) (bool, error), do func(*broker.Broker, Letter) error) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {

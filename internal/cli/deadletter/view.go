@@ -20,20 +20,20 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// LetterView is a dead letter in JSON. The payload is as it was where it is JSON (encoding json), a string where it
-// is other text (text), else a string in base64; it is absent where it was left out (truncated).
+// LetterView is a dead letter in JSON. The payload is unchanged if it is JSON (encoding json), a string if it is other
+// text (text), otherwise a string in base64. It is absent if it was left out (truncated).
 type LetterView struct {
 	Seq             uint64              `json:"seq"`
 	RequestID       string              `json:"requestId"`
 	SignedBy        string              `json:"signedBy,omitempty"`
 	Client          string              `json:"client,omitempty"`
-	ClaimedID       string              `json:"claimedId,omitempty"` // where the message had no claim on the id it bears
+	ClaimedID       string              `json:"claimedId,omitempty"` // if the message does not own the id that it gives itself
 	Run             int                 `json:"run"`
 	Code            string              `json:"code"`
 	Message         string              `json:"message"`
 	Attempts        int                 `json:"attempts"`
 	Time            time.Time           `json:"time"`
-	MachineID       string              `json:"machineId,omitempty"` // where it can be read
+	MachineID       string              `json:"machineId,omitempty"` // if it can be read
 	Subject         string              `json:"subject,omitempty"`
 	Source          string              `json:"source,omitempty"` // STREAM:SEQ of the message
 	Truncated       bool                `json:"truncated,omitempty"`
@@ -73,7 +73,7 @@ func PayloadJSON(data []byte) (encoding string, value json.RawMessage) {
 	return "base64", value
 }
 
-// notShown stands for a signature, which is nobody's to read but the worker's.
+// notShown replaces a signature, which only the worker may read.
 const notShown = "(not shown)"
 
 func (l Letter) shownHeaders() map[string][]string {
@@ -87,7 +87,7 @@ func (l Letter) shownHeaders() map[string][]string {
 	return shown
 }
 
-// Show writes a dead letter for people: what it says of itself, the other headers, and the payload.
+// Show writes a dead letter for people: a summary, the headers, and the payload.
 func (l Letter) Show(out io.Writer) error {
 	var b strings.Builder
 	of := ""
@@ -110,7 +110,7 @@ func (l Letter) Show(out io.Writer) error {
 	return err
 }
 
-// PayloadText is the payload as it is, but for what a terminal would not show as it is.
+// PayloadText returns the payload unchanged, except for what a terminal would not show unchanged.
 func (l Letter) PayloadText() string {
 	control := func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' }
 	switch {

@@ -100,8 +100,8 @@ func serveSimulation(ctx context.Context, sim *Simulation) (url string, stop fun
 	return "http://" + l.Addr().String(), func() { sim.api.Close(); _ = server.Close(); <-ended }, nil
 }
 
-// startDemoWorker runs a worker with the demo's own settings, whatever the environment says, and waits until it is ready. One that
-// stays takes its addresses and its call budget from the environment.
+// startDemoWorker runs a worker with the demo's own settings, whatever the environment has, and waits until it is ready. With stay
+// the worker takes its addresses and its call budget from the environment.
 func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiURL, tokenFile string) (w *service.Service, done chan error, stop func(), err error) {
 	settings, err := config.SettingsFrom(map[string]string{
 		"WORKER_EMBEDDED_ADDR": "127.0.0.1:0", "WORKER_ADMIN_ADDR": "127.0.0.1:0", "WORKER_DATA_DIR": filepath.Join(dir, "data"),
@@ -112,7 +112,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 	}
 	if stay {
 		settings.Embedded.Addr, settings.Admin.Addr = freeOr(ctx, env.Settings.Embedded.Addr), freeOr(ctx, env.Settings.Admin.Addr)
-		settings.Rates = env.Settings.Rates // to see what waits, limits of a few calls do
+		settings.Rates = env.Settings.Rates // with limits of a few calls one can see requests wait
 	}
 	log, level := service.NewLogger(config.Log{Level: "error", Format: env.Settings.Log.Format}, env.Stderr)
 	if w, err = service.New(settings, env.Lookup, log, level); err != nil {
@@ -136,7 +136,7 @@ func startDemoWorker(ctx context.Context, env *session.Env, stay bool, dir, apiU
 	}
 }
 
-// freeOr is addr, or a free port of the same host where it is taken.
+// freeOr returns addr, or if it is taken a free port of the same host.
 func freeOr(ctx context.Context, addr string) string {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -149,7 +149,7 @@ func freeOr(ctx context.Context, addr string) string {
 	return addr
 }
 
-// sample is one request of the demo and what has to become of it.
+// sample is one request of the demo and its expected outcome.
 type sample struct {
 	id, what, payload string
 	want              string
@@ -183,7 +183,7 @@ func prepare(api *defendersim.Server) {
 	api.Inject(defendersim.Fault{Op: "unrestrict", Machine: demoMachine(6), Status: http.StatusNotFound, Code: "ResourceNotFound", Message: "Machine " + demoMachine(6) + " was not found"})
 }
 
-// showSample publishes the sample, prints each result as it comes and a table at the end. ok: all got what they should.
+// showSample publishes the sample, prints each result as it comes and a table at the end. ok: all outcomes are as expected.
 func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, err error) {
 	waiting := map[string]sample{} // by request id
 	for _, s := range samples() {
@@ -248,7 +248,7 @@ curl -s http://%s/status
 `, w.Broker.SignIn(), w.Settings.Names.Subject, demoMachine(7), w.Settings.Names.ResultsSubject, thisProgram(), demoMachine(8), w.AdminAddr)
 }
 
-// thisProgram is how a shell calls this program, which need not be on its path: `go run` has put it into a folder of its own.
+// thisProgram returns how a shell calls this program. It may not be on the path: `go run` puts it into a folder of its own.
 func thisProgram() string {
 	path, err := os.Executable()
 	if found, _ := exec.LookPath("worker"); err != nil || found == path {
@@ -257,7 +257,7 @@ func thisProgram() string {
 	return session.ShellQuote(path)
 }
 
-// programToType is how this program is called once it has ended: what `go run` has built is gone by then.
+// programToType returns how to call this program after it has ended: by then, what `go run` has built is gone.
 func programToType() string {
 	if path, err := os.Executable(); err == nil && strings.Contains(filepath.ToSlash(path), "/go-build") {
 		return "go run ./cmd/worker"

@@ -27,7 +27,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// overHTTP is `worker intake` beside the demo's worker, and the receiver of its client's results.
+// overHTTP is a `worker intake` for the demo's worker, and the receiver of its client's results.
 type overHTTP struct {
 	url, token string
 	tokenFile  string
@@ -122,7 +122,7 @@ func (o *overHTTP) receive(w http.ResponseWriter, r *http.Request) {
 // signed verifies a signature of Standard Webhooks, as any receiver does: of the id, the time and the exact body.
 func (o *overHTTP) signed(h http.Header, body []byte) bool {
 	at, err := strconv.ParseInt(h.Get("Webhook-Timestamp"), 10, 64)
-	if err != nil || time.Since(time.Unix(at, 0)).Abs() > 5*time.Minute { // else one that was overheard could be sent again
+	if err != nil || time.Since(time.Unix(at, 0)).Abs() > 5*time.Minute { // otherwise a captured one could be replayed
 		return false
 	}
 	mac := hmac.New(sha256.New, o.secret)
@@ -130,7 +130,7 @@ func (o *overHTTP) signed(h http.Header, body []byte) bool {
 	return hmac.Equal([]byte(h.Get("Webhook-Signature")), []byte("v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil))))
 }
 
-// show asks for one release, follows it at its Location, and waits for its callback. ok: it got what it should.
+// show requests one release, follows it at its Location, and waits for its callback. ok: its outcome is as expected.
 func (o *overHTTP) show(ctx context.Context, out io.Writer) (ok bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, errors.New("the request over HTTP did not get its result in time"))
 	defer cancel()
@@ -172,12 +172,12 @@ func where(h http.Header) string {
 	return ", Location: " + h.Get("Location") + ", Retry-After: " + h.Get("Retry-After")
 }
 
-// curlBody is a request as it is typed.
+// curlBody is a request's body, as it is typed after curl -d.
 func curlBody(id string, machine int) string {
 	return fmt.Sprintf(`{"id":%q,"machineId":%q,"comment":"Cleaned and validated"}`, id, demoMachine(machine))
 }
 
-// answer is what the demo reads of one.
+// answer is what the demo reads of an HTTP answer.
 type answer struct {
 	method, path string
 	code         int
@@ -219,7 +219,7 @@ What is posted to the client's callback is printed here:
 `, o.url, o.tokenFile, curlBody("curl-1", 10))
 }
 
-// stay prints what is posted to the receiver, until it is told to end or the worker or the intake ends by itself.
+// stay prints what is posted to the receiver, until ctx ends, or the worker or the intake ends by itself.
 func (o *overHTTP) stay(ctx context.Context, out io.Writer, worker, server chan error) error {
 	for ctx.Err() == nil {
 		var err error

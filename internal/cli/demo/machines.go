@@ -16,10 +16,10 @@ import (
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
-// given is the list of machines that a simulator has which was given none, and an example of such a file.
+// sampleMachines is the list of machines of a simulator without --machines, and an example of such a file.
 //
 //go:embed machines.csv
-var given string
+var sampleMachines string
 
 // listed is a line of a list of machines.
 type listed struct {
@@ -31,7 +31,7 @@ var machineID = regexp.MustCompile(`^[0-9a-fA-F]{40}$`)
 
 // readMachines reads a list of machines; "": the sample. Its first line names the columns, in any order and case.
 func readMachines(path string) ([]listed, error) {
-	in, name := io.Reader(strings.NewReader(given)), "the sample"
+	in, name := io.Reader(strings.NewReader(sampleMachines)), "the sample"
 	if path != "" {
 		file, err := os.Open(path)
 		if err != nil {
@@ -70,7 +70,7 @@ func readMachines(path string) ([]listed, error) {
 	}
 }
 
-// take reads one cell; an empty one says nothing, except of an id.
+// take reads one cell. An empty one is ignored, except for the id, which is required.
 func (one *listed) take(column, cell string) (err error) {
 	switch strings.ToLower(strings.TrimSpace(column)) {
 	case "machineid", "id":
@@ -99,7 +99,7 @@ func (one *listed) take(column, cell string) (err error) {
 	return err
 }
 
-// span reads a Go duration; a machine that takes no time has a negative one, as zero means the setting's.
+// span reads a Go duration. For a machine that takes no time it returns a negative one, because zero means the default setting.
 func span(cell string) (time.Duration, error) {
 	if cell == "" {
 		return 0, nil

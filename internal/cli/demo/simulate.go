@@ -96,7 +96,7 @@ func (c *SimulateCmd) Serve(ctx context.Context, stdout io.Writer, log *zap.Logg
 				log.Warn("simulated token not renewed", zap.Error(err))
 			}
 		case <-ctx.Done():
-			s.api.Close() // lets go of requests that hang by a fault
+			s.api.Close() // releases requests that a fault keeps hanging
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			if server.Shutdown(grace) != nil {
@@ -108,7 +108,7 @@ func (c *SimulateCmd) Serve(ctx context.Context, stdout io.Writer, log *zap.Logg
 	}
 }
 
-// folder is where the files are put, made if it is missing, and what to do with it at the end.
+// folder returns where the files are put, created if it is missing, and what to do with it at the end.
 func (c *SimulateCmd) folder() (dir string, discard func() error, err error) {
 	if c.Dir != "" {
 		return c.Dir, func() error { return nil }, os.MkdirAll(c.Dir, 0o700)
@@ -117,7 +117,7 @@ func (c *SimulateCmd) folder() (dir string, discard func() error, err error) {
 	return dir, func() error { return os.RemoveAll(dir) }, err
 }
 
-// requireLoopback: the simulator gives out tokens to anybody and takes faults from anybody.
+// requireLoopback refuses other addresses: the simulator gives tokens to anybody and takes faults from anybody.
 func requireLoopback(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -129,7 +129,7 @@ func requireLoopback(addr string) error {
 	return nil
 }
 
-// simulation is what the flags ask for, not yet reachable and without a folder.
+// simulation makes the simulator that the flags ask for. It does not listen yet, and has no folder.
 func (c *SimulateCmd) simulation() (*Simulation, error) {
 	machines, err := readMachines(c.Machines)
 	if err != nil {
@@ -172,10 +172,10 @@ type Simulation struct {
 	tenant string
 	app    defendersim.Registration // with the usual roles
 	bare   defendersim.Registration // without any
-	exist  string                   // which machines do
+	exist  string                   // which machines exist, in a sentence
 }
 
-// NewSimulation makes a simulator, whose files are in dir, that takes every machine.
+// NewSimulation makes a simulator in which every machine exists. Its files are in dir.
 func NewSimulation(dir string) *Simulation {
 	s := newSimulation(defendersim.Config{AllowUnknownMachines: true})
 	s.Dir = dir
@@ -207,7 +207,7 @@ func (s *Simulation) useTLS(server *http.Server, addr net.Addr, names []string) 
 	return nil
 }
 
-// TokenPath is where the token file is.
+// TokenPath returns the path of the token file.
 func (s *Simulation) TokenPath() string { return filepath.Join(s.Dir, "token") }
 
 // writeToken replaces the token file as a whole, so that no reader sees half a token.
@@ -219,7 +219,7 @@ func (s *Simulation) writeToken() error {
 	return os.Rename(next, s.TokenPath())
 }
 
-// Renew does nothing with TLS: there the worker asks for its tokens itself.
+// Renew writes a new token to the file. With TLS it does nothing: then the worker requests its tokens itself.
 func (s *Simulation) Renew() error {
 	if s.caPath != "" {
 		return nil

@@ -32,8 +32,8 @@ func (c *CancelCmd) Validate() error {
 // What became of an order about one request.
 const (
 	cancelled = "cancelled" // before its call
-	asked     = "asked"     // the API was, to cancel the action
-	ordered   = "ordered"   // and not ended yet
+	asked     = "asked"     // the API was asked to cancel the action
+	ordered   = "ordered"   // the order is published, and the request has not ended yet
 	tooLate   = "tooLate"
 	refused   = "refused"
 	unknown   = "unknown"
@@ -49,7 +49,7 @@ type fate struct {
 
 func (f fate) failed() bool { return f.Result == tooLate || f.Result == refused || f.Result == unknown }
 
-// Run gives the orders, and says what became of each.
+// Run gives the orders, and prints what became of each.
 func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 	conn, err := session.DialForCommand(ctx, env)
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 	failed := false
 	for _, f := range fates {
 		failed = failed || f.failed()
-		if err := c.say(env, f); err != nil {
+		if err := c.print(env, f); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 	return nil
 }
 
-func (c *CancelCmd) say(env *session.Env, f fate) error {
+func (c *CancelCmd) print(env *session.Env, f fate) error {
 	if c.JSON {
 		return session.WriteJSONLine(env.Stdout, f)
 	}
@@ -111,7 +111,7 @@ func (c *CancelCmd) say(env *session.Env, f fate) error {
 	return err
 }
 
-// Within is how long so many orders are waited for: a worker ends 80 runs a second at least.
+// Within is how long to wait for the results of n orders: a worker ends 80 runs a second at least.
 func Within(n int) time.Duration {
 	return min(12*time.Second+time.Duration(n)*time.Second/80, 70*time.Second)
 }

@@ -14,7 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Rows counts a batch's rows by where they stand.
+// Rows counts a batch's rows by their state.
 type Rows struct {
 	Waiting   int `json:"waiting"`   // not called yet
 	Unclear   int `json:"unclear"`   // their calls may be under way
@@ -29,7 +29,7 @@ func (r Rows) All() int { return r.Waiting + r.Unclear + r.Accepted + r.Cancelle
 
 // CountRows counts the rows of a batch in the ledger and in the queue, of one signer or client if whose is not "".
 func CountRows(ctx context.Context, conn *broker.Broker, batch, whose string) (r Rows, err error) {
-	entries, taken := map[string]ledger.Entry{}, map[string]bool{} // an entry that is written meanwhile comes twice
+	entries, taken := map[string]ledger.Entry{}, map[string]bool{} // an entry that is written during the search is read twice
 	err = conn.NewLedger().Search(ctx, func(e ledger.Entry) {
 		owner := cmp.Or(e.SignedBy, e.Client)
 		if e.Batch == batch && (whose == "" || owner == whose) {
@@ -69,7 +69,7 @@ func (r *Rows) add(e *ledger.Entry) {
 	}
 }
 
-// open are the rows that an order may still change.
+// open counts the rows that an order may still change.
 func (c *CancelCmd) open(r Rows) int {
 	n := r.Waiting + r.Unclear
 	if c.Actions {
@@ -95,7 +95,7 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 		if !service.Pause(ctx, time.Second) {
 			return context.Cause(ctx)
 		}
-		if r, is := giver.Heard(ctx, map[string]bool{ref: true})[ref]; is && r.Error != nil {
+		if r, is := giver.Recorded(ctx, map[string]bool{ref: true})[ref]; is && r.Error != nil {
 			return fmt.Errorf("refused: %s", session.Plain(r.Error.Message))
 		}
 		if rows, err = CountRows(ctx, giver.conn, c.Batch, c.SignedBy); err != nil {
@@ -105,7 +105,7 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 	if c.JSON {
 		err = session.WriteJSONLine(env.Stdout, rows)
 	} else {
-		err = c.sayBatch(env, before, rows)
+		err = c.printBatch(env, before, rows)
 	}
 	if err == nil && c.open(before) == 0 {
 		return session.ExitStatus(1)
@@ -113,13 +113,13 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 	return err
 }
 
-func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
+func (c *CancelCmd) printBatch(env *session.Env, before, rows Rows) error {
 	name := session.Plain(c.Batch)
 	if before.All() == 0 {
 		_, err := fmt.Fprintf(env.Stdout, "No row of the batch %s is known. The order is kept: rows that come later end cancelled.\n", name)
 		return err
 	}
-	said := []string{fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)}
+	parts := []string{fmt.Sprintf("%d of %s of the batch %s were cancelled before their call", rows.Cancelled, session.Count(rows.All(), "row", "rows"), name)}
 	for _, more := range []struct {
 		n    int
 		what string
@@ -131,9 +131,9 @@ func (c *CancelCmd) sayBatch(env *session.Env, before, rows Rows) error {
 		{rows.Ended, "had ended"},
 	} {
 		if more.n > 0 {
-			said = append(said, fmt.Sprintf("%d %s", more.n, more.what))
+			parts = append(parts, fmt.Sprintf("%d %s", more.n, more.what))
 		}
 	}
-	_, err := fmt.Fprintln(env.Stdout, strings.Join(said, "; ")+". Rows that come later end cancelled: the rest needs a new batch name.")
+	_, err := fmt.Fprintln(env.Stdout, strings.Join(parts, "; ")+". Rows that come later end cancelled: the rest needs a new batch name.")
 	return err
 }

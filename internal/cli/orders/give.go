@@ -15,7 +15,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// By says who gives an order, and why.
+// By are the flags for who gives an order, and why.
 type By struct {
 	Reason   string `placeholder:"TEXT" help:"Why; stands in results and in the audit trail."`
 	SignWith string `placeholder:"FILE" help:"Sign with the nkey seed in this file; needed where the worker has trusted signers."`
@@ -47,8 +47,8 @@ func NewGiver(conn *broker.Broker, by By) (*Giver, error) {
 	return g, nil
 }
 
-// Give publishes an order, and returns its name. An unsigned one is recorded first, with who gives it, as an operator's other
-// acts are; a signed one says it itself.
+// Give publishes an order, and returns its reference. An unsigned one is first recorded in the audit trail with the operator, like
+// an operator's other acts. A signed one names its signer itself.
 func (g *Giver) Give(ctx context.Context, o message.Order) (ref string, err error) {
 	o.Reason, o.IssuedAt = strings.TrimSpace(g.by.Reason), time.Now().UTC()
 	payload, err := o.Encode()
@@ -71,20 +71,20 @@ func (g *Giver) Give(ctx context.Context, o message.Order) (ref string, err erro
 	return g.conn.PublishOrder(ctx, h, payload)
 }
 
-// Heard is what the worker has recorded of orders, by their names; nil: of which it had none to say. An order that changes
-// nothing has an error.
-func (g *Giver) Heard(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
+// Recorded returns the workers' audit records of orders, by reference; nil if the trail can't be opened. The record of an order
+// that changes nothing has an error.
+func (g *Giver) Recorded(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
 	stream, err := g.conn.OpenAuditTrail(ctx)
 	if err != nil {
-		return nil // a courtesy, which asks for more rights than ordering does
+		return nil // optional, because it needs more permissions than ordering does
 	}
-	heard := map[string]ledger.AuditRecord{}
+	recorded := map[string]ledger.AuditRecord{}
 	_ = stream.Each(ctx, g.began.Add(-time.Minute), func(m trail.Message) error {
 		var r ledger.AuditRecord
 		if json.Unmarshal(m.Data, &r) == nil && r.Kind == ledger.AuditOrdered && refs[r.Message] {
-			heard[r.Message] = r
+			recorded[r.Message] = r
 		}
 		return nil
 	})
-	return heard
+	return recorded
 }

@@ -14,18 +14,18 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// watch sees what becomes of requests that were ordered to be cancelled.
+// watch follows requests that were ordered to be cancelled.
 type watch struct {
 	conn     *broker.Broker
 	signedBy string // "": anybody's
 	actions  bool
 
-	queued  map[string][]service.Queued // that nobody has acknowledged, by id
+	queued  map[string][]service.Queued // messages that are not acknowledged, by id
 	entries map[string][]ledger.Entry   // by id
 	clients map[string]map[string]bool  // of each id
 }
 
-// begin looks at what there is before anything is ordered.
+// begin reads the state before anything is ordered.
 func (w *watch) begin(ctx context.Context, ids []string) error {
 	w.queued, w.entries, w.clients = map[string][]service.Queued{}, map[string][]ledger.Entry{}, map[string]map[string]bool{}
 	name := ""
@@ -59,10 +59,10 @@ func (w *watch) begin(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// isClient reports whether a name is known as a client's whose request has the id.
+// isClient reports whether the name is that of a client with a request of this id.
 func (w *watch) isClient(id, name string) bool { return name != "" && w.clients[id][name] }
 
-// read reads the entries of an id, whosever they are.
+// read reads the entries of an id, of every owner unless signedBy names one.
 func (w *watch) read(ctx context.Context, id string) error {
 	r, published := message.Request{ID: id}, time.Time{}
 	if q := w.queued[id]; len(q) > 0 && q[0].Req.Derived {
@@ -89,7 +89,7 @@ func (w *watch) read(ctx context.Context, id string) error {
 	return nil
 }
 
-// fates are what has become of an id by now, for each owner one.
+// fates returns what has become of an id by now, one for each owner.
 func (w *watch) fates(id string) (all []fate) {
 	for _, e := range w.entries[id] {
 		f := w.fateOf(&e)
@@ -108,7 +108,7 @@ func (w *watch) fates(id string) (all []fate) {
 	return all
 }
 
-// isReplayed reports whether a run that has ended is followed by one that nobody has taken yet: its replay waits.
+// isReplayed reports whether a replay of a run that has ended waits in the stream.
 func (w *watch) isReplayed(e *ledger.Entry) bool {
 	return e.State == ledger.StateFinal && slices.ContainsFunc(w.queued[e.ID], func(q service.Queued) bool {
 		mine := q.Header.Get(message.HeaderSigner) == e.Signer
@@ -146,13 +146,13 @@ func (w *watch) fateOf(e *ledger.Entry) fate {
 	return f
 }
 
-// await waits until every order has an end, for a while.
+// await polls until every order has a result, or Within has passed.
 func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]string) ([]fate, error) {
 	names := map[string]bool{}
 	for _, ref := range orders {
 		names[ref] = true
 	}
-	var heard map[string]ledger.AuditRecord
+	var recorded map[string]ledger.AuditRecord
 	for deadline := time.Now().Add(Within(len(orders))); ; {
 		var all []fate
 		open := 0
@@ -160,10 +160,10 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 			if err := w.read(ctx, id); err != nil {
 				return nil, err
 			}
-			record, isHeard := heard[orders[id]]
+			record, isRecorded := recorded[orders[id]]
 			for _, f := range w.fates(id) {
 				switch {
-				case f.Result == ordered && isHeard && record.Error != nil:
+				case f.Result == ordered && isRecorded && record.Error != nil:
 					f.Result, f.Why = refused, record.Error.Message
 				case f.Result == ordered:
 					open++
@@ -172,23 +172,23 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 			}
 		}
 		if open == 0 || time.Now().After(deadline) {
-			return w.undecided(all, orders, heard), nil
+			return w.undecided(all, orders, recorded), nil
 		}
 		if !service.Pause(ctx, 500*time.Millisecond) {
 			return nil, context.Cause(ctx)
 		}
-		heard = giver.Heard(ctx, names)
+		recorded = giver.Recorded(ctx, names)
 	}
 }
 
-// undecided says of what has not ended whether the worker has heard the order: one that it has heard, and that means somebody
-// else's request, never ends that.
-func (w *watch) undecided(all []fate, orders map[string]string, heard map[string]ledger.AuditRecord) []fate {
+// undecided explains why an order has no result yet. If a worker has recorded it, and the request is somebody else's, the order
+// will never end that request.
+func (w *watch) undecided(all []fate, orders map[string]string, recorded map[string]ledger.AuditRecord) []fate {
 	for i, f := range all {
 		if f.Result != ordered {
 			continue
 		}
-		record, is := heard[orders[f.ID]]
+		record, is := recorded[orders[f.ID]]
 		signer := record.SignedBy
 		switch e := w.entries[f.ID]; {
 		case is && signer != "" && f.Whose != "" && f.Whose != signer:

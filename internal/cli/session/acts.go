@@ -14,16 +14,16 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// Operator records in the audit trail what somebody does by command. Each command is a process of its own there, with its
+// Operator records in the audit trail what a person does by command. Each command is a writer of its own there, with its
 // own chain.
 type Operator struct {
 	auditor *broker.Auditor
 	by      string
-	claimed bool // by is what this machine says; the broker has not checked it
+	claimed bool // by is the user of this machine, which the broker has not verified
 	reason  string
 }
 
-// NewOperator is the NATS user of the connection; where there is none, this machine's user.
+// NewOperator returns the operator: the NATS user of the connection or, if it has none, the user of this machine.
 func NewOperator(conn *broker.Broker, reason string) *Operator {
 	o := &Operator{auditor: conn.NewAuditor(service.RandomID()), by: conn.User(), reason: strings.TrimSpace(reason)}
 	if o.by == "" {
@@ -32,12 +32,12 @@ func NewOperator(conn *broker.Broker, reason string) *Operator {
 	return o
 }
 
-// Who is whoever acts, in words.
+// Who returns who acts, in words.
 func (o *Operator) Who() string {
 	return ByWhom(ledger.AuditRecord{By: o.by, ByClaimed: o.claimed})
 }
 
-// ByWhom is whoever a record names, in words.
+// ByWhom returns who acted according to a record, in words.
 func ByWhom(r ledger.AuditRecord) string {
 	if r.ByClaimed {
 		return r.By + " (as that machine says)"
@@ -71,5 +71,5 @@ func (o *Operator) Record(ctx context.Context, act string, r ledger.AuditRecord)
 	return nil
 }
 
-// recordWithin bounds the wait for the audit trail: a broker that refuses the right to publish answers nothing.
+// recordWithin bounds the wait for the audit trail: a broker that denies the publish sends no answer.
 const recordWithin = 10 * time.Second

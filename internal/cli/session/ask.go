@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// Ask is nil when somebody at the terminal says yes. The read can't be interrupted, and ends with the process.
+// Ask returns nil if the answer at the terminal is yes. The read can't be interrupted, and ends with the process.
 func Ask(ctx context.Context, env *Env) error {
 	fmt.Fprint(env.Stderr, "Go on? [y/N] ")
 	answer := make(chan string, 1)
@@ -30,8 +30,8 @@ func Ask(ctx context.Context, env *Env) error {
 	return errors.New("nothing was done")
 }
 
-// Unasked refuses what must be asked about where nobody can be asked.
-func Unasked(env *Env, yes bool, what string) error {
+// RequireYes refuses what needs a confirmation if there is no terminal to ask at, unless --yes was given.
+func RequireYes(env *Env, yes bool, what string) error {
 	if yes || IsTerminalInput(env.Stdin) {
 		return nil
 	}

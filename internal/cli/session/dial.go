@@ -26,14 +26,14 @@ func DialForCommand(ctx context.Context, env *Env) (*broker.Broker, error) {
 
 // CloseAfterCommand closes a connection of DialForCommand.
 //
-//nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck heeds this where it is called
+//nolint:contextcheck,nolintlint // the command's own context has often ended by then; contextcheck applies this at the calls
 func CloseAfterCommand(b *broker.Broker) {
 	ctx, cancel := context.WithTimeout(context.Background(), service.CloseIn)
 	defer cancel()
 	_ = b.Close(ctx) // nothing is waiting to be sent: what was published was acknowledged
 }
 
-// FollowResults is Follow, with what to do where no worker has made the stream yet.
+// FollowResults is Follow, with an error that says what to do if no worker has made the stream yet.
 func FollowResults(ctx context.Context, b *broker.Broker, o broker.FollowOptions, fn func(broker.Message) error) error {
 	return AdviseMissing(b.Follow(ctx, b.Names().ResultsStream, o, fn))
 }

@@ -26,8 +26,8 @@ type Env struct {
 	// Mistakes is for check alone, the one command that runs with any. What
 	// they name has no value in Settings.
 	Mistakes []config.Mistake
-	// Unknown says which variables look like settings and are none. Run prints them
-	// for every command but those tagged saysunknown, which do it their own way.
+	// Unknown names the variables that look like settings and are none. Run prints them
+	// for every command but those tagged saysunknown, which report them themselves.
 	Unknown []string
 }
 
@@ -41,7 +41,7 @@ func (e *Env) Logger() (*zap.Logger, zap.AtomicLevel) {
 }
 
 // ExitStatus is an error that only sets the exit status: the command has
-// already said what there is to say.
+// already printed what is wrong.
 type ExitStatus int
 
 // Error is never shown.

@@ -54,7 +54,7 @@ func (s Screen) Field(name, colour, text string) error {
 	return err
 }
 
-// DefaultColumns is the width of what is no terminal.
+// DefaultColumns is the width if the output is no terminal.
 const DefaultColumns = 80
 
 func columns(out io.Writer) int {

@@ -38,7 +38,7 @@ func (t *Table) Write(out io.Writer) error {
 	return w.Flush()
 }
 
-// Plain makes foreign text safe for one line of a terminal: it can neither move the cursor nor look like something else.
+// Plain makes text from outside safe for one line of a terminal: it can neither move the cursor nor look like something else.
 func Plain(s string) string {
 	return admin.Printable(strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {

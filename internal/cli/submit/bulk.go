@@ -26,7 +26,7 @@ const shownMistakes = 50
 type Bulk struct {
 	Single string // id of a single request; "" for a file
 	known  bool   // the id was given: it may have been used before
-	name   string // of the file, as mistakes call it
+	name   string // of the file, as errors name it
 	Rows   iter.Seq[rows.Row]
 	Batch  string // "" for a single request without one
 	named  bool   // by --batch: no row may have another
@@ -46,16 +46,16 @@ type Bulk struct {
 type Prepared struct {
 	Line    int
 	Message rows.Message
-	content [sha256.Size]byte // of what the row itself says: a signature is good for a day from each run on
+	content [sha256.Size]byte // digest of the row alone: the default expiry and the signature differ each time the command runs
 	Payload []byte
 	header  message.Header
 	err     error
 }
 
-// subject is the lane's, which signatures bind.
+// subject returns the lane's subject, which signatures cover.
 func (b *Bulk) subject() string { return b.Lane.Subject(b.base) }
 
-// where is how an error calls a row.
+// where names a row in errors.
 func (b *Bulk) where(line int) string {
 	if b.Single != "" {
 		return "the request"
@@ -63,7 +63,7 @@ func (b *Bulk) where(line int) string {
 	return fmt.Sprintf("%s, line %d", b.name, line)
 }
 
-// Requests iterates over the rows, which may be done any number of times.
+// Requests iterates over the rows. It may be called any number of times.
 func (b *Bulk) Requests() iter.Seq[Prepared] {
 	return func(yield func(Prepared) bool) {
 		for r := range b.Rows {
@@ -141,7 +141,7 @@ func (b *Bulk) check(h *collector) (rows int, err error) {
 	return 0, b.badRows(mistakes, shown)
 }
 
-// badRows is what is wrong with the rows, or that there are none.
+// badRows returns what is wrong with the rows, or that there are none.
 func (b *Bulk) badRows(mistakes int, shown []string) error {
 	switch {
 	case mistakes == 0:
@@ -154,7 +154,7 @@ func (b *Bulk) badRows(mistakes int, shown []string) error {
 	return config.BadInput("%d mistakes; nothing was published:\n  %s", mistakes, strings.Join(shown, "\n  "))
 }
 
-// notice counts a row about a machine that an earlier row is about. That is no mistake, but rarely meant.
+// notice counts a row about a machine that an earlier row is about. That is no mistake, but rarely intended.
 func (b *Bulk) notice(p Prepared, machines map[string]int) {
 	machine := strings.ToLower(p.Message.MachineID)
 	if first := machines[machine]; first == 0 {
@@ -172,10 +172,11 @@ func (b *Bulk) judge(p Prepared) error {
 	return nil
 }
 
-// Outgoing is a row for the broker. Its message id is the same whenever the same command publishes the same row again,
-// so that the broker drops it; a row that was corrected in the meantime, or signed, reaches the worker. Nobody else can
-// use the id up, for only who has the file knows what is in it. A single request gets an id of its own each time: the
-// worker knows it by the request's. again is the run that a row of an earlier dry run asks for, else 0.
+// Outgoing returns a row as a message for the broker. Its message id is the same whenever the same command publishes the
+// same row again, so that the broker drops the duplicate. A row that was corrected in the meantime, or signed, has another
+// one, and reaches the worker. Nobody else can use the message id up, because it depends on the content of the file. A
+// single request gets a new one each time: the worker recognises it by the request's id. again is the run that a row of an
+// earlier dry run asks for, otherwise 0.
 func (b *Bulk) Outgoing(p Prepared, again int) broker.Outgoing {
 	of := fmt.Sprintf("%q %q %d %q %d %x", b.subject(), b.Batch, p.Line, b.signer, again, p.content)
 	if b.Single != "" {
@@ -185,7 +186,7 @@ func (b *Bulk) Outgoing(p Prepared, again int) broker.Outgoing {
 	return broker.Outgoing{Name: b.where(p.Line), Lane: b.Lane, MessageID: hex.EncodeToString(sum[:16]), Header: p.header, Payload: p.Payload}
 }
 
-// checkBatch says what is wrong with a batch's name, from which ids are made.
+// checkBatch checks the name of a batch, from which ids are made.
 func checkBatch(name, stream string) error {
 	switch {
 	case name == stream:

@@ -23,15 +23,15 @@ type RowStatus struct {
 	ticket      string
 	metadata    string    // JSON
 	expires     time.Time // zero: never
-	seq         uint64    // of our own message of it in the request stream; 0: not published
+	seq         uint64    // of the row's message in the request stream; 0: not published
 	duplicate   bool      // the broker had that message already
 	resultSeq   uint64    // sequence of the result that the rest is from; 0: none
-	of          string    // the request that the result is of: the row's, or its message's where another has the id
+	of          string    // id of the request that the result is of: the row's, or that of its message if another request has the row's id
 	run         int
 	Outcome     string
 	Final       bool
-	told        time.Time // when the result was published, by the broker's clock
-	reopened    bool      // it was final, but its message was published again since, and what the worker decides of that is not known yet
+	publishedAt time.Time // when the result was published, by the broker's clock
+	reopened    bool      // it was final, but its message was published again since, and what the worker decides about that is not known yet
 	Code        string
 	Message     string
 	advice      string // what to do about it
@@ -40,12 +40,12 @@ type RowStatus struct {
 	finished    time.Time
 }
 
-// claim is a result of a message that claimed a row's id without having it, as any message can. Whether it was the row's own
+// claim is a result of a message that claimed a row's id without owning it, as any message can. Whether it was the row's own
 // message is known once that is published.
 type claim struct {
-	resultSeq uint64
-	told      time.Time
-	result    message.Result
+	resultSeq   uint64
+	publishedAt time.Time
+	result      message.Result
 }
 
 // collector collects the results of a bulk's rows. It is safe for concurrent use.
@@ -57,7 +57,7 @@ type collector struct {
 	rows   []*RowStatus
 	byID   map[string]*RowStatus
 	open   int    // rows without a final result
-	upTo   int    // the line of the last row that Progress tells of
+	upTo   int    // the line of the last row that Progress counts
 	seen   uint64 // sequence of the last result read
 	counts map[string]int
 	claims map[string]claim // by STREAM:SEQ, of rows that are not published yet
@@ -118,9 +118,9 @@ func (h *collector) ours(r message.Result) bool {
 
 func (h *collector) ref(seq uint64) string { return h.stream + ":" + strconv.FormatUint(seq, 10) }
 
-// update goes by the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
-// late, when a crash came between.
-func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.Result) {
+// update relies on the order of the results stream, in which a later run follows an earlier one. Only "submitted" can come
+// late, after a crash.
+func (h *collector) update(f *RowStatus, seq uint64, publishedAt time.Time, r message.Result) {
 	if seq <= f.resultSeq || f.Final && !r.Final && r.Run <= f.run {
 		return
 	}
@@ -128,7 +128,7 @@ func (h *collector) update(f *RowStatus, seq uint64, told time.Time, r message.R
 	if f.of != r.RequestID || f.run != r.Run {
 		f.of, f.action = r.RequestID, "" // the action is of an earlier run, or of the request that has the id
 	}
-	f.resultSeq, f.told, f.run, f.Outcome, f.received, f.finished = seq, told, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
+	f.resultSeq, f.publishedAt, f.run, f.Outcome, f.received, f.finished = seq, publishedAt, r.Run, r.Outcome, r.ReceivedAt, r.FinishedAt
 	f.Code, f.Message, f.advice, f.reopened = "", "", service.AdviceOf(r), false
 	if why := service.WhyEnded(r); why != nil {
 		f.Code, f.Message = why.Code, why.Message
@@ -163,7 +163,7 @@ func (h *collector) published(f *RowStatus, s broker.Stored) {
 	defer h.mu.Unlock()
 	f.seq, f.duplicate = s.Sequence, s.Duplicate
 	if c, ok := h.claims[h.ref(f.seq)]; ok {
-		h.update(f, c.resultSeq, c.told, c.result)
+		h.update(f, c.resultSeq, c.publishedAt, c.result)
 	}
 	if f.Final && (!s.Duplicate || f.Outcome == message.DryRun) {
 		h.close(f, false)
@@ -171,7 +171,7 @@ func (h *collector) published(f *RowStatus, s broker.Stored) {
 	}
 }
 
-// reopenedRows are the rows that were final before and whose message went out anew.
+// reopenedRows returns the rows that were final before and whose message was published again.
 func (h *collector) reopenedRows() (rows []*RowStatus, seqs []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -195,14 +195,14 @@ func (h *collector) confirm(rows []*RowStatus) {
 	}
 }
 
-// copyOf is the present status of a row.
+// copyOf returns the present status of a row.
 func (h *collector) copyOf(row int) RowStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return *h.rows[row]
 }
 
-// last is the sequence of the last result read.
+// last returns the sequence of the last result read.
 func (h *collector) last() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -236,7 +236,7 @@ func (h *collector) Progress() Progress {
 	return s
 }
 
-// rerun is the run that publishing a row of an earlier dry run again asks for, else 0.
+// rerun returns the run that a row of an earlier dry run gets if it is published again; 0 for other rows.
 func (f *RowStatus) rerun() int {
 	if f.Final && f.Outcome == message.DryRun {
 		return f.run + 1
@@ -244,7 +244,7 @@ func (f *RowStatus) rerun() int {
 	return 0
 }
 
-// succeeded reports whether a row ended as it should. If actions are not followed, that is when the API accepted the call.
+// succeeded reports whether a row ended as it should. If actions are not followed, the accepted call is enough.
 func (f *RowStatus) succeeded() bool {
 	return f.Final && slices.Contains([]string{message.Succeeded, message.Submitted, message.DryRun}, f.Outcome)
 }

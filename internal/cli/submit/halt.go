@@ -25,7 +25,7 @@ type Limit struct {
 	share   bool
 }
 
-// defaultLimit is that of a canary.
+// defaultLimit is the limit of a canary without --halt-on.
 const defaultLimit = "20%"
 
 // UnmarshalText reads 25 or 5%.
@@ -43,8 +43,8 @@ func (l *Limit) UnmarshalText(text []byte) (err error) {
 	return nil
 }
 
-// Exceeded reports whether more have failed than may. A share of few says little: it is judged from the number on of which it
-// allows one, or once all are final.
+// Exceeded reports whether more rows have failed than allowed. A share of few rows says little: it is judged once enough rows are
+// final for it to allow one failure, or once all are final.
 func (l Limit) Exceeded(failed, final int, all bool) bool {
 	switch {
 	case l.text == "" || failed == 0:
@@ -57,20 +57,20 @@ func (l Limit) Exceeded(failed, final int, all bool) bool {
 	return float64(failed)*100 > l.percent*float64(final)
 }
 
-// failures are the outcomes that count against a limit. What was taken back did not fail.
+// failures returns the outcomes that count against a limit. A cancelled row did not fail.
 func failures() []string {
 	return []string{message.Failed, message.TimedOut, message.Rejected, message.Abandoned}
 }
 
-// haltedError is that more rows failed than --halt-on allows.
+// haltedError reports that more rows failed than --halt-on allows.
 type haltedError struct{ failed, final int }
 
 func (e *haltedError) Error() string {
 	return fmt.Sprintf("halted: %d of %s did not succeed", e.failed, session.Count(e.final, "final row", "final rows"))
 }
 
-// judge says whether the batch is to be halted: by what has become final since it was last let go on, so that the same command
-// goes on after that.
+// judge returns a haltedError if the batch is to be halted. Only rows that became final since the batch was last resumed count, so
+// that the same command can go on after that.
 func (s *Submission) judge(since time.Time, all bool) error {
 	failed, final := s.Collector.ended(since)
 	if !s.haltOn.Exceeded(failed, final, all) {
@@ -79,7 +79,8 @@ func (s *Submission) judge(since time.Time, all bool) error {
 	return &haltedError{failed: failed, final: final}
 }
 
-// halt holds back what is not called yet, and says how to go on. It is the one place where a batch is halted.
+// halt pauses the batch, so that its other rows are not called, and returns an error that says how to go on. It is the one place
+// where a batch is halted.
 func (s *Submission) halt(ctx context.Context, why *haltedError) error {
 	giver, err := orders.NewGiver(s.broker, orders.By{Reason: why.Error() + " (--halt-on " + s.haltOn.text + ")", SignWith: s.signWith})
 	if err == nil {
@@ -97,9 +98,9 @@ func (s *Submission) halt(ctx context.Context, why *haltedError) error {
 		why, s.haltOn.text, rest, name, name)
 }
 
-// ordered is whether the batch was ever cancelled, and when it was last let go on; zero: never. Who may not read orders goes on
-// without: the workers themselves do what was ordered.
-func (s *Submission) ordered(ctx context.Context) (cancelled bool, resumed time.Time) {
+// batchOrders returns whether the batch was ever cancelled, and when it was last resumed; zero: never. A user who may not read
+// orders goes on without: the workers follow them in any case.
+func (s *Submission) batchOrders(ctx context.Context) (cancelled bool, resumed time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, courtesy)
 	defer cancel()
 	_ = s.broker.Courtesy(ctx, s.broker.Names().ControlStream, func(ctx context.Context) error {
@@ -130,7 +131,7 @@ func (s *Submission) runCanary(ctx context.Context, from broker.FollowOptions) e
 		return s.cut(ctx, err)
 	}
 	fmt.Fprintf(s.env.Stdout, "The first %s published; the others follow once they have ended. Batch %s.\n", session.Count(s.canary, "row is", "rows are"), session.Plain(s.Bulk.Batch))
-	s.sayWhen(ctx)
+	s.printWhen(ctx)
 	ctx, cancel := s.patience(ctx)
 	defer cancel()
 	m := s.meter("canary finished", s.canary)
@@ -150,7 +151,7 @@ func (h *collector) ended(since time.Time) (failed, final int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range h.rows {
-		if f.Final && f.told.After(since) {
+		if f.Final && f.publishedAt.After(since) {
 			final++
 			if slices.Contains(failures(), f.Outcome) {
 				failed++
@@ -160,7 +161,7 @@ func (h *collector) ended(since time.Time) (failed, final int) {
 	return failed, final
 }
 
-// waitFor limits what Progress tells to the rows up to a line.
+// waitFor limits Progress to the rows up to a line.
 func (h *collector) waitFor(line int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -23,9 +23,9 @@ import (
 // input is what is to be submitted, in a private copy: it is read twice, first to check it and then to publish it, and
 // must not change in between. Its owner closes it.
 type input struct {
-	name   string // how mistakes call it
+	name   string // as errors name it
 	digest string // of the content
-	jsonl  bool   // else CSV
+	jsonl  bool   // if false, CSV
 	copy   *os.File
 }
 
@@ -46,7 +46,7 @@ func openInput(ctx context.Context, path string, stdin io.Reader) (*input, error
 	if in.copy, err = os.CreateTemp("", "worker-submit-"); err != nil {
 		return nil, fmt.Errorf("copy %s: %w", in.name, err)
 	}
-	_ = os.Remove(in.copy.Name()) // where a file can be removed while it is open: nothing is left behind, whatever happens
+	_ = os.Remove(in.copy.Name()) // where a file can be removed while it is open, nothing is left behind, even after a crash
 	if err = in.read(ctx, source); err == nil {
 		err = in.decode()
 	}
@@ -60,7 +60,7 @@ func openInput(ctx context.Context, path string, stdin io.Reader) (*input, error
 	return in, nil
 }
 
-// read ends with ctx, though reading from a terminal or a pipe does not: that goes on until the process ends.
+// read returns when ctx ends. A read from a terminal or a pipe can't be interrupted: that goes on until the process ends.
 func (in *input) read(ctx context.Context, source io.Reader) error {
 	sum := sha256.New()
 	done := make(chan error, 1)
@@ -80,7 +80,7 @@ func (in *input) read(ctx context.Context, source io.Reader) error {
 	return nil
 }
 
-// decode makes UTF-8 of UTF-16 with a byte order mark, as Excel writes it, and says what else can't be read.
+// decode converts UTF-16 with a byte order mark, as Excel writes it, to UTF-8, and rejects what else can't be read.
 func (in *input) decode() error {
 	content, err := in.content()
 	if err != nil {
@@ -122,7 +122,7 @@ func (in *input) fromUTF16(content io.Reader, order binary.ByteOrder) error {
 	return nil
 }
 
-// detect tells JSONL from CSV, by the file's name or else by how it begins.
+// detect distinguishes JSONL from CSV, by the file's name or else by how it begins.
 func (in *input) detect(path string) error {
 	content, err := in.content()
 	if err != nil {
@@ -141,7 +141,7 @@ func (in *input) detect(path string) error {
 	return nil
 }
 
-// content is the copy from its beginning, without a byte order mark.
+// content returns the copy from its beginning, without a byte order mark.
 func (in *input) content() (*bufio.Reader, error) {
 	if _, err := in.copy.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("read %s: %w", in.name, err)
@@ -153,7 +153,7 @@ func (in *input) content() (*bufio.Reader, error) {
 	return r, nil
 }
 
-// rows reads the copy once more. comment is that of all rows, "" if they have their own.
+// rows reads the copy once more. comment is the comment of all rows, "" if they have their own.
 func (in *input) rows(comment string, rules message.Rules) iter.Seq[rows.Row] {
 	return func(yield func(rows.Row) bool) {
 		content, err := in.content()

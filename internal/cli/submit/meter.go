@@ -16,8 +16,8 @@ const (
 	meterSilence  = time.Minute     // a line even though nothing has changed
 )
 
-// Meter shows how far a bulk has come: a bar on a terminal, else a line now and then. It uses no colours, so that there
-// are none for NO_COLOR to turn off. Whoever makes one ends it. A nil one shows nothing.
+// Meter shows how far a bulk has come: a bar on a terminal, otherwise a line now and then. It uses no colours, so that there
+// are none for NO_COLOR to turn off. The caller of NewMeter must call End. A nil one shows nothing.
 type Meter struct {
 	out   io.Writer
 	what  string // "published"
@@ -51,22 +51,22 @@ func (m *Meter) Show(done int, notes ...string) {
 	if m == nil {
 		return
 	}
-	var said []string
+	var parts []string
 	if done > 0 {
-		said = append(said, Rate(done, time.Since(m.began)))
+		parts = append(parts, Rate(done, time.Since(m.began)))
 	}
 	for _, note := range notes {
 		if note != "" {
-			said = append(said, note)
+			parts = append(parts, note)
 		}
 	}
-	text := strings.Join(said, "; ")
+	text := strings.Join(parts, "; ")
 	if m.bars != nil {
 		m.text.Store(&text)
 		m.bar.SetCurrent(int64(done))
 		return
 	}
-	// What changes by itself as time passes is no news.
+	// The rate, which changes as time passes, is no news.
 	news := fmt.Sprint(done, notes)
 	if since := time.Since(m.printed); since < meterInterval || news == m.last && since < meterSilence {
 		return
@@ -83,7 +83,7 @@ func (m *Meter) End() {
 	}
 }
 
-// Rate is n in a time, per second or per minute.
+// Rate returns n in a time, per second or per minute.
 func Rate(n int, in time.Duration) string {
 	each := float64(n) / max(in, time.Millisecond).Seconds()
 	if each < 1 {

@@ -16,7 +16,7 @@ type oneDisplay struct {
 	s *Submission
 
 	action, outcome string // printed last
-	run             int    // that they are of
+	run             int    // the run of these two
 	waits           string // printed last
 	asked           time.Time
 }
@@ -33,7 +33,7 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 	switch earlier := f.resultSeq <= d.s.before; {
 	case f.reopened: // whether the earlier result holds is not known yet
 	case earlier && f.Final:
-		d.sayEnded(f)
+		d.printEnded(f)
 	case earlier && f.action != "":
 		d.once(f, &d.action, f.action, "under way already, as machine action "+f.action)
 	default:
@@ -42,17 +42,17 @@ func (d *oneDisplay) show(ctx context.Context, now Progress) {
 		}
 		if f.Final && f.Outcome != d.outcome {
 			d.once(f, &d.outcome, f.Outcome, f.Outcome+because(f))
-			d.sayAdvice(f)
+			d.printAdvice(f)
 		}
 	}
 	if now.Open > 0 && time.Since(d.asked) > patience {
 		d.asked = time.Now()
-		d.sayWaits(ctx, f)
+		d.printWaits(ctx, f)
 	}
 }
 
-// sayEnded says that the request had ended before it was published again, so that nobody takes its old result for a new one.
-func (d *oneDisplay) sayEnded(f RowStatus) {
+// printEnded prints that the request had ended before it was published again, so that nobody takes its old result for a new one.
+func (d *oneDisplay) printEnded(f RowStatus) {
 	if d.outcome != f.Outcome {
 		d.outcome = f.Outcome
 		fmt.Fprintf(d.s.env.Stdout, "%s already ended: %s at %s%s. Nothing was called.\nTo ask once more for the same machine, use a new id.\n",
@@ -60,13 +60,13 @@ func (d *oneDisplay) sayEnded(f RowStatus) {
 	}
 }
 
-func (d *oneDisplay) sayAdvice(f RowStatus) {
+func (d *oneDisplay) printAdvice(f RowStatus) {
 	if f.advice != "" {
 		fmt.Fprintln(d.s.env.Stdout, f.advice)
 	}
 }
 
-// because is why it ended, "" if nothing is to be said.
+// because is why it ended, "" if there is no reason to print.
 func because(f RowStatus) string {
 	if f.Code == "" {
 		return ""
@@ -74,24 +74,24 @@ func because(f RowStatus) string {
 	return "  " + f.Code + ": " + f.Message
 }
 
-// once writes one line of what happened, and when, unless it is what was said last. It also begins the patience anew.
+// once prints one line with what happened and when, unless it was printed last. It also restarts the patience.
 func (d *oneDisplay) once(f RowStatus, last *string, now, what string) {
 	if *last == now {
 		return
 	}
 	*last = now
 	d.asked, d.waits = time.Now(), ""
-	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.told.Local().Format(time.TimeOnly), session.Plain(what))
+	fmt.Fprintf(d.s.env.Stdout, "%s  %s\n", f.publishedAt.Local().Format(time.TimeOnly), session.Plain(what))
 }
 
-// sayWaits says what the request waits for, where that is not what was said last.
-func (d *oneDisplay) sayWaits(ctx context.Context, f RowStatus) {
+// printWaits prints what the request waits for, unless that was printed last.
+func (d *oneDisplay) printWaits(ctx context.Context, f RowStatus) {
 	waits := "waiting for the machine to carry the action out; one that is off does so when it is back"
 	if f.action == "" || f.reopened {
 		held, err := service.HoldingUp(ctx, d.s.broker, d.s.env.Settings.Rates, false)
 		switch {
 		case err != nil:
-			return // a courtesy, which asks for more rights than submitting does
+			return // optional, because it needs more permissions than submitting does
 		case held == nil:
 			waits = "waiting for its call"
 		default:

@@ -24,9 +24,9 @@ type Submission struct {
 	canary    int  // rows that go first; 0: all at once
 	haltOn    Limit
 	signWith  string        // the file of the seed, for orders too
-	since     time.Time     // what became final before counts for no limit
+	since     time.Time     // results before this count for no limit
 	timeout   time.Duration // of waiting; 0: none
-	anyLane   bool          // none was asked for: where there is no bulk for it, normal will do
+	anyLane   bool          // no lane was given: if there is no bulk lane for it, normal is used
 
 	Stored, Duplicates int
 	before             uint64 // sequence of the last result that was there before anything was published
@@ -44,7 +44,7 @@ func (s *Submission) CarryOut(ctx context.Context, reportPath string) error {
 		return err
 	}
 	if failed := out.Write(s.Collector.rows); failed != nil {
-		if _, said := errors.AsType[session.ExitStatus](err); said {
+		if _, isStatus := errors.AsType[session.ExitStatus](err); isStatus {
 			err = nil
 		}
 		return errors.Join(err, failed)
@@ -64,7 +64,7 @@ func (s *Submission) run(ctx context.Context) error {
 	from := broker.FollowOptions{}
 	var err error
 	if s.Bulk.Single == "" {
-		cancelled, resumed := s.ordered(ctx)
+		cancelled, resumed := s.batchOrders(ctx)
 		if s.since = resumed; cancelled {
 			return fmt.Errorf("the batch %s was cancelled, and nothing of it is published any more; give what is left of it another name (--batch)", session.Plain(s.Bulk.Batch))
 		}
@@ -77,7 +77,7 @@ func (s *Submission) run(ctx context.Context) error {
 	}
 	if s.canary > 0 {
 		err = s.runCanary(ctx, from)
-		from = s.goOn()
+		from = s.resumeFrom()
 	}
 	if err == nil {
 		err = s.runRest(ctx, from)
@@ -88,7 +88,7 @@ func (s *Submission) run(ctx context.Context) error {
 	return err
 }
 
-// runRest publishes all rows, of which a canary's are there already, and waits for them.
+// runRest publishes the rows after the canary's, or all if there is no canary, and waits for them.
 func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) error {
 	last := 0 // line that is published
 	if s.canary > 0 {
@@ -97,17 +97,17 @@ func (s *Submission) runRest(ctx context.Context, from broker.FollowOptions) err
 	if err := s.publish(ctx, "published", s.rows, func(f *RowStatus) bool { return f.Line > last }); err != nil {
 		return s.cut(ctx, err)
 	}
-	s.sayPublished()
-	s.sayWhen(ctx)
+	s.printPublished()
+	s.printWhen(ctx)
 	if !s.wait {
-		s.sayHowToGoOn()
+		s.printHowToGoOn()
 		return nil
 	}
 	return s.await(ctx, from)
 }
 
-// publish publishes the rows that are meant, on normal where no lane was asked for, and the stream has no bulk or this user may not
-// publish on it.
+// publish publishes the rows that meant selects. If no lane was given, and the stream has no bulk lane or this user may not
+// publish on it, they go to normal.
 func (s *Submission) publish(ctx context.Context, what string, of int, meant func(*RowStatus) bool) error {
 	err := s.publishOnLane(ctx, what, of, meant)
 	_, denied := errors.AsType[*broker.DeniedError](err)
@@ -139,8 +139,8 @@ func (s *Submission) publishOnLane(ctx context.Context, what string, of int, mea
 	return s.publishReruns(ctx)
 }
 
-// publishReruns publishes the rows that were there, but from a dry run that has ended. For who may not read results the
-// rows stay as they were.
+// publishReruns publishes again the rows that the broker dropped as duplicates, but whose dry run has ended. Without the
+// permission to read results it publishes none.
 func (s *Submission) publishReruns(ctx context.Context) error {
 	err := s.broker.Courtesy(ctx, s.broker.Names().ResultsStream, func(ctx context.Context) error {
 		_, err := s.earlier(ctx)
@@ -157,7 +157,7 @@ func (s *Submission) publishReruns(ctx context.Context) error {
 	})
 }
 
-// publishRows publishes those that are meant, in their order.
+// publishRows publishes the rows that meant selects, in order.
 func (s *Submission) publishRows(ctx context.Context, meant func(*RowStatus) bool, stored func(*RowStatus, broker.Stored)) error {
 	var sent []*RowStatus // not stored yet, the oldest first
 	requests := iter.Seq2[broker.Outgoing, error](func(yield func(broker.Outgoing, error) bool) {
@@ -180,7 +180,7 @@ func (s *Submission) publishRows(ctx context.Context, meant func(*RowStatus) boo
 	})
 }
 
-// cut says how to go on after what was cut short.
+// cut adds to an error how to go on after it.
 func (s *Submission) cut(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")

@@ -16,7 +16,7 @@ import (
 // ShownFailures is how many failed rows the table at the end has; a report has all.
 const ShownFailures = 100
 
-// Outcomes in the order of the tables.
+// Outcomes returns the outcomes in the order of the tables.
 func Outcomes() []string {
 	return []string{
 		message.Succeeded, message.Submitted, message.DryRun, message.Failed, message.TimedOut,
@@ -25,9 +25,9 @@ func Outcomes() []string {
 }
 
 // WriteSummary writes counts by outcome and the rows that failed.
-func WriteSummary(out io.Writer, fates []*RowStatus) error {
+func WriteSummary(out io.Writer, statuses []*RowStatus) error {
 	counts, failed, unfinished := map[string]int{}, []*RowStatus(nil), 0
-	for _, f := range fates {
+	for _, f := range statuses {
 		switch {
 		case !f.Final:
 			unfinished++
@@ -67,10 +67,10 @@ func WriteSummary(out io.Writer, fates []*RowStatus) error {
 	return nil
 }
 
-// ReportFile is the file that --report names; a nil one is none.
+// ReportFile is the file that --report names; nil: there is none.
 type ReportFile struct{ file *os.File }
 
-// OpenReport sees to it, before anything is published, that the file can be written. What is in it stays until then.
+// OpenReport makes sure, before anything is published, that the file can be written. Its old content stays until Write.
 func OpenReport(path string) (*ReportFile, error) {
 	if path == "" {
 		return nil, nil
@@ -83,7 +83,7 @@ func OpenReport(path string) (*ReportFile, error) {
 }
 
 // Write puts every row into the file, with what is known of it by now, and closes it.
-func (r *ReportFile) Write(fates []*RowStatus) error {
+func (r *ReportFile) Write(statuses []*RowStatus) error {
 	if r == nil {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (r *ReportFile) Write(fates []*RowStatus) error {
 	}
 	w := csv.NewWriter(r.file)
 	rows := [][]string{{"line", "id", "machineId", "outcome", "final", "code", "message", "actionId", "run", "receivedAt", "finishedAt", "ticket", "metadata"}}
-	for _, f := range fates {
+	for _, f := range statuses {
 		rows = append(rows, f.record())
 	}
 	if err := w.WriteAll(rows); err != nil {

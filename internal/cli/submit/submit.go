@@ -18,17 +18,17 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// signFor is how long a signed request without expiresAt is good for.
+// signFor is how long a signed request without expiresAt is valid.
 const signFor = 24 * time.Hour
 
-// Run checks everything first, and then publishes it, or nothing.
+// Run checks everything first. If anything is wrong, it publishes nothing.
 func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	s, done, err := c.Prepare(ctx, env)
 	if err != nil {
 		return err
 	}
 	defer done()
-	s.sayRepeated()
+	s.printRepeated()
 	if c.ValidateOnly {
 		fmt.Fprintf(env.Stdout, "%s in good form; nothing was published.\n", session.Count(s.rows, "request", "requests"))
 		return nil
@@ -40,7 +40,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, done func(), err error) {
 	s := &Submission{env: env, wait: c.Wait, timeout: c.Timeout, canary: c.Canary, haltOn: c.HaltOn, signWith: c.SignWith, anyLane: c.Lane == ""}
 	if s.canary > 0 && s.haltOn.text == "" {
-		_ = s.haltOn.UnmarshalText([]byte(defaultLimit)) // it is one
+		_ = s.haltOn.UnmarshalText([]byte(defaultLimit)) // always a valid limit
 	}
 	if s.Bulk, done, err = c.bulk(ctx, env); err != nil {
 		return nil, nil, err
@@ -55,7 +55,7 @@ func (c *Cmd) Prepare(ctx context.Context, env *session.Env) (_ *Submission, don
 	return s, done, nil
 }
 
-// bulk is what the command line asks for. The caller calls done at the end.
+// bulk makes the Bulk that the command line asks for. The caller calls done at the end.
 func (c *Cmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(), err error) {
 	names := env.Settings.Names
 	b := &Bulk{
@@ -85,7 +85,7 @@ func (c *Cmd) bulk(ctx context.Context, env *session.Env) (_ *Bulk, done func(),
 	return b, in.close, nil
 }
 
-// single is the one request that the flags describe.
+// single makes b the one request that the flags describe.
 func (c *Cmd) single(b *Bulk) {
 	b.Single, b.known = c.ID, c.ID != ""
 	if !b.known {
@@ -97,7 +97,7 @@ func (c *Cmd) single(b *Bulk) {
 	}}})
 }
 
-// ReadSeed makes the rules those of a worker that trusts this one signer.
+// ReadSeed reads the seed to sign with, and makes the rules those of a worker that trusts this signer alone.
 func (c *Cmd) ReadSeed(b *Bulk) (err error) {
 	if c.SignWith == "" {
 		return nil
@@ -136,12 +136,12 @@ type Cmd struct {
 	SignWith     string        `placeholder:"FILE" help:"Sign the requests with the nkey seed in this file. Those without expiresAt expire in 24 hours."`
 }
 
-// Validate is called by kong. It names all that is wrong with the flags, as is done with the rows of a file.
+// Validate is called by kong. It names all that is wrong with the flags, as check does for the rows of a file.
 func (c Cmd) Validate() error {
 	var wrong []string
 	for _, rule := range c.rules() {
 		if rule.broken {
-			wrong = append(wrong, rule.say)
+			wrong = append(wrong, rule.text)
 		}
 	}
 	wrong = append(wrong, c.wrongTexts()...)
@@ -154,10 +154,10 @@ func (c Cmd) Validate() error {
 	return config.BadInput("%d mistakes; nothing was published:\n  %s", len(wrong), strings.Join(wrong, "\n  "))
 }
 
-// flagRule is what flags must not do together.
+// flagRule is a rule for flags that depend on each other, and the error if it is broken.
 type flagRule struct {
 	broken bool
-	say    string
+	text   string
 }
 
 func (c Cmd) rules() []flagRule {
@@ -177,8 +177,8 @@ func (c Cmd) rules() []flagRule {
 	}
 }
 
-// wrongTexts is what is wrong with the values of flags. A request's own are held against the rules of its fields, by the
-// names of the flags.
+// wrongTexts returns what is wrong with the values of flags. Those of a request are checked by the rules of its fields,
+// under the names of the flags.
 func (c Cmd) wrongTexts() (wrong []string) {
 	if c.Lane != "" {
 		if _, err := message.ParseLane(c.Lane); err != nil {
@@ -212,7 +212,7 @@ func (c Cmd) wrongTexts() (wrong []string) {
 	return wrong
 }
 
-// lane is the one given, else normal for one request and bulk for a file.
+// lane is the one given, otherwise normal for one request and bulk for a file.
 func (c Cmd) lane() message.Lane {
 	switch {
 	case c.Lane != "":
@@ -223,7 +223,7 @@ func (c Cmd) lane() message.Lane {
 	return message.LaneNormal
 }
 
-// ofOne is the first flag given that describes one request, "" if there is none.
+// ofOne returns the first flag given that describes one request, "" if there is none.
 func (c Cmd) ofOne() string {
 	for flag, value := range c.texts() {
 		if value != "" && flag != "--comment" {
@@ -233,7 +233,7 @@ func (c Cmd) ofOne() string {
 	return ""
 }
 
-// texts are the flags that become a request's texts, and their values.
+// texts yields the flags that become a request's texts, and their values.
 func (c Cmd) texts() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		_ = yield("--comment", c.Comment) && yield("--id", c.ID) && yield("--ticket", c.Ticket) &&

@@ -36,11 +36,11 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	if err == nil {
 		err = context.Cause(ctx)
 	}
-	return s.goOn(), err
+	return s.resumeFrom(), err
 }
 
-// goOn is where to go on reading results.
-func (s *Submission) goOn() broker.FollowOptions {
+// resumeFrom returns where to go on reading results.
+func (s *Submission) resumeFrom() broker.FollowOptions {
 	if last := s.Collector.last(); last > 0 {
 		return broker.FollowOptions{From: last + 1}
 	}
@@ -73,7 +73,7 @@ func (s *Submission) await(ctx context.Context, from broker.FollowOptions) error
 	return nil
 }
 
-// patience ends the wait after --timeout.
+// patience returns a context that ends after --timeout.
 func (s *Submission) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	if s.timeout == 0 {
 		return ctx, func() {}
@@ -81,7 +81,7 @@ func (s *Submission) patience(ctx context.Context) (context.Context, context.Can
 	return context.WithTimeoutCause(ctx, s.timeout, errWaited)
 }
 
-// errWaited is why the context of who waited long enough ends.
+// errWaited is the cause with which --timeout ends a context.
 var errWaited = errors.New("waited long enough")
 
 func (s *Submission) unfinished(ctx context.Context, open int) error {
@@ -96,7 +96,7 @@ func (s *Submission) unfinished(ctx context.Context, open int) error {
 	return fmt.Errorf("%s %s no final result yet. %s", after, session.Count(open, "request had", "requests had"), how)
 }
 
-// display is what shows how far it has come: of a file a meter of the rows that are final.
+// display returns the function that shows the progress: for a file, a meter of the rows that are final.
 func (s *Submission) display(m *Meter) func(context.Context, Progress) {
 	if s.Bulk.Single != "" {
 		return (&oneDisplay{s: s, asked: time.Now()}).show
@@ -133,7 +133,7 @@ func (s *Submission) follow(ctx context.Context, from broker.FollowOptions, show
 		show(ctx, now)
 		if err := s.judge(s.since, now.Open == 0); err != nil {
 			stop()
-			return cmp.Or(err, <-ended) // err, once nothing reads any more
+			return cmp.Or(err, <-ended) // err, once the reader has ended
 		}
 		if now.Open == 0 {
 			stop()
@@ -152,23 +152,23 @@ func (s *Submission) confirmEarlier(ctx context.Context) {
 	if acked == 0 {
 		return
 	}
-	o := s.goOn()
+	o := s.resumeFrom()
 	o.ToPresent = true
 	if err := session.FollowResults(ctx, s.broker, o, s.Collector.take); err == nil && ctx.Err() == nil {
 		s.Collector.confirm(rows[:acked])
 	}
 }
 
-// note is the standing in words.
+// note is the progress in words.
 func (s Progress) note() string {
-	var said []string
+	var parts []string
 	for _, outcome := range Outcomes() {
 		if n := s.counts[outcome]; n > 0 {
-			said = append(said, fmt.Sprintf("%s %d", outcome, n))
+			parts = append(parts, fmt.Sprintf("%s %d", outcome, n))
 		}
 	}
 	if s.underWay > 0 {
-		said = append(said, fmt.Sprintf("under way %d", s.underWay))
+		parts = append(parts, fmt.Sprintf("under way %d", s.underWay))
 	}
-	return strings.Join(said, ", ")
+	return strings.Join(parts, ", ")
 }

@@ -13,8 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// line looks at all that waits, and at the place of the last row; false: none of the rows waits. To say when is a courtesy, which
-// asks for more rights than submitting does: who has them not is told nothing.
+// line reads all that waits, and the place of the last row; false: none of the rows waits. The forecast is optional, because it
+// needs more permissions than submitting does: without them nothing is shown.
 func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Line, last service.Place, waits bool) {
 	seq := s.Collector.lastSequence()
 	if seq == 0 {
@@ -36,14 +36,14 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	return o, l, last, waits && err == nil
 }
 
-// courtesy bounds what submitting does not need.
+// courtesy bounds optional reads, which submitting does not need.
 const courtesy = 3 * time.Second
 
-// soon is what needs no announcement.
+// soon is a wait that is too short to be printed.
 const soon = 5 * time.Second
 
-// sayWhen says when the last row is expected to be called, and which rows will have expired by their turn.
-func (s *Submission) sayWhen(ctx context.Context) {
+// printWhen prints when the last row is expected to be called, and which rows will have expired by their turn.
+func (s *Submission) printWhen(ctx context.Context) {
 	_, l, last, waits := s.line(ctx)
 	if !waits || last.Unavailable == service.WaitNoLimit || last.Unavailable == "" && last.ExpectedAt.Sub(last.AsOf) < soon {
 		return
@@ -56,8 +56,8 @@ func (s *Submission) sayWhen(ctx context.Context) {
 	s.warnExpiring(l, last)
 }
 
-// warnExpiring warns of rows that expire before their turn. They are queued all the same: a limit may be raised, and others may
-// be taken back.
+// warnExpiring warns of rows that expire before their turn. They are queued all the same: a limit may be raised, and other
+// requests may be cancelled.
 func (s *Submission) warnExpiring(l service.Line, last service.Place) {
 	calls := l.Calls(s.Bulk.Lane)
 	var first string
@@ -79,7 +79,7 @@ func (s *Submission) warnExpiring(l service.Line, last service.Place) {
 	}
 }
 
-// whenNote says beside the meter when the last row is expected to be called.
+// whenNote is the meter's note of when the last row is expected to be called.
 type whenNote struct {
 	s     *Submission
 	asked time.Time
@@ -88,7 +88,7 @@ type whenNote struct {
 
 func (q *whenNote) note(ctx context.Context, now Progress) string {
 	if now.Open == now.underWay {
-		return "" // all are called: only their machines know
+		return "" // all are called: the rest is up to their machines
 	}
 	if time.Since(q.asked) < awaitQuota {
 		return q.text
@@ -109,7 +109,7 @@ func (q *whenNote) note(ctx context.Context, now Progress) string {
 	return q.text
 }
 
-// lastSequence is that of the latest message of any row; 0: none is known.
+// lastSequence returns the sequence of the latest message of any row; 0: none is known.
 func (h *collector) lastSequence() (last uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -119,7 +119,7 @@ func (h *collector) lastSequence() (last uint64) {
 	return last
 }
 
-// latestFirst are copies of the rows that have a message, the latest first.
+// latestFirst returns copies of the rows that have a message, the latest first.
 func (h *collector) latestFirst() (rows []RowStatus) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// approvals are what people said of the run, as far as it counted.
+// approvals adds the approvals and the denial of the run that counted.
 func approvals(e *ledger.Entry, add adder) {
 	a := e.Approval
 	if a == nil {
@@ -25,7 +25,7 @@ func approvals(e *ledger.Entry, add adder) {
 	}
 }
 
-// awaits is that a run awaits approval, in words; "" if it does not.
+// awaits describes the approval that a run awaits; "" if it awaits none.
 func awaits(e *ledger.Entry) string {
 	if !e.Awaits() {
 		return ""

@@ -23,8 +23,8 @@ type event struct {
 // adder adds an event of a run, unless its time is not known.
 type adder func(at time.Time, run int, what, format string, args ...any)
 
-// events are all that is still known, the oldest first. What a later run has overwritten in the ledger is known only from
-// results and dead letters.
+// events returns all that is still known, the oldest first. What a later run has overwritten in the ledger is known only
+// from results and dead letters.
 func (s *History) events() []event {
 	var all []event
 	add := func(at time.Time, run int, what, format string, args ...any) {
@@ -42,7 +42,7 @@ func (s *History) events() []event {
 	if e := s.Entry; e != nil {
 		add(e.ReceivedAt, e.Run, "taken", "taken from %s", e.Source)
 		add(e.NotFound, e.Run, "notFound", "the API did not know the machine (404)")
-		if e.Attempts > 0 { // else the call that was prepared last was not made
+		if e.Attempts > 0 { // otherwise the call that was prepared last was not made
 			add(e.LastCall, e.Run, "called", "the API was called, %s%s", ordinal(e.Attempts), onLane(e.Lane))
 		}
 		if e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
@@ -84,7 +84,7 @@ func (s *History) events() []event {
 	return all
 }
 
-// onLane says the lane where it is not normal.
+// onLane names the lane unless it is normal.
 func onLane(l message.Lane) string {
 	if l == message.LaneNormal || l == "" {
 		return ""
@@ -106,7 +106,7 @@ func codeOf(r ledger.AuditRecord) string {
 	return r.Error.Code
 }
 
-// whoAndWhy is who did something, and why if he said so.
+// whoAndWhy returns who did something, and the reason if one was given.
 func whoAndWhy(r ledger.AuditRecord) string {
 	text := session.ByWhom(r)
 	if r.Reason != "" {

@@ -9,8 +9,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// exchanges are the looks, and the calls that were not accepted, of the runs that the audit trail tells of, and of the one that
-// goes on. The ledger forgets them at the end.
+// exchanges adds the looks, and the calls that were not accepted, of the runs in the audit trail and of the current run. The
+// ledger forgets them at the end of a run.
 func (s *History) exchanges(add adder) {
 	runs := s.decided
 	if e := s.Entry; e != nil && !slices.ContainsFunc(runs, func(r ledger.AuditRecord) bool { return r.Run == e.Run }) {
@@ -28,7 +28,7 @@ func (s *History) exchanges(add adder) {
 	}
 }
 
-// exchange is one of them in words; "" for a call that is told of elsewhere.
+// exchange describes one of them; "" for a call that another event shows.
 func exchange(c ledger.Call) (what, text string) {
 	switch c.Operation {
 	case ledger.OpUnrestrict:
@@ -39,7 +39,7 @@ func exchange(c ledger.Call) (what, text string) {
 	return "looked", "the API was asked for the action (" + c.Operation + ")" + unlessAnswered(c)
 }
 
-// notAccepted is how a call went that was not accepted; "" for what is said elsewhere.
+// notAccepted describes a call that was not accepted; "" for one that another event shows.
 func notAccepted(c ledger.Call) string {
 	switch {
 	case c.Answered(), c.Class == defender.NotFound.String():

@@ -8,7 +8,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// list is `worker why` of what is no request's id.
+// list is `worker why` with a machine or a ticket instead of a request's id.
 func (c *Cmd) list(env *session.Env, all []service.Known) error {
 	if c.JSON {
 		return session.WriteJSONLine(env.Stdout, struct {

@@ -16,7 +16,7 @@ func (s *History) byOwner() []*History {
 	of := map[string]*History{}
 	get := func(owner, signedBy, client string) *History {
 		if of[owner] == nil {
-			of[owner] = &History{id: s.id, Gone: s.Gone, notes: s.notes, signedBy: signedBy, client: client}
+			of[owner] = &History{id: s.id, MessageGone: s.MessageGone, notes: s.notes, signedBy: signedBy, client: client}
 		}
 		return of[owner]
 	}
@@ -36,7 +36,8 @@ func (s *History) byOwner() []*History {
 			names[l.Dead.Delivery.Header.Get(message.HeaderSigner)] = l.Dead.SignedBy
 		}
 	}
-	// What only names a key is of the signer that is known to have it. Where signatures are not asked for it is nobody's.
+	// A message that only names a key belongs to the signer who is known to have it. If signatures are not required it belongs to
+	// nobody.
 	sent := func(signedBy string, h message.Header) *History {
 		key, client := h.Get(message.HeaderSigner), h.Get(message.HeaderClient)
 		signedBy = cmp.Or(signedBy, names[key])
@@ -54,7 +55,7 @@ func (s *History) byOwner() []*History {
 		o.Queued = append(o.Queued, q)
 	}
 	for _, t := range s.results {
-		if r := t.result; r.RequestID != s.id { // refused, it is no request of anybody's
+		if r := t.result; r.RequestID != s.id { // a message that was refused is nobody's request
 			o := of[cmp.Or(r.SignedBy, r.Client)]
 			if o == nil {
 				o = get("", "", "")
@@ -69,7 +70,7 @@ func (s *History) byOwner() []*History {
 	return all
 }
 
-// chooseOwner are the stories of one signer or client; of all where none is named.
+// chooseOwner returns the histories of one signer or client, or all if none is named.
 func chooseOwner(all []*History, id, name string) ([]*History, error) {
 	var chosen []*History
 	var owners []string

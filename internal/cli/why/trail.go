@@ -12,9 +12,9 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// readTrail reads in the audit trail what was done to its dead letters, and of a request that has ended its comment and
-// its exchanges with the API. It begins where that can first be, and ends with the decision where there was no dead letter: the
-// trail is long.
+// readTrail reads from the audit trail what was done to its dead letters and, if the request has ended, its comment and its
+// exchanges with the API. The trail is long: it begins at the earliest time that these can have, and stops at the decision if
+// there was no dead letter.
 func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
 	since, letters := s.firstLetter()
 	if !letters {
@@ -49,7 +49,7 @@ func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
 	})
 }
 
-// endedAt is when it ended, as far as that is known; zero: it has not.
+// endedAt returns when it ended, as far as that is known; zero: it has not.
 func (s *History) endedAt() time.Time {
 	if e := s.Entry; e != nil {
 		if e.State == ledger.StateFinal && e.Published {
@@ -61,7 +61,7 @@ func (s *History) endedAt() time.Time {
 	return t.at
 }
 
-// firstLetter is when its first run ended that had a dead letter, as far as that is still known.
+// firstLetter returns when the first of its runs with a dead letter ended, as far as that is still known.
 func (s *History) firstLetter() (at time.Time, had bool) {
 	deadLettered := func(outcome string) bool { return outcome == message.Rejected || outcome == message.Abandoned }
 	for _, t := range s.results {

@@ -23,10 +23,10 @@ func Because(f *message.Failure) string {
 	return " (" + f.Code + ": " + f.Message + ")"
 }
 
-// historyView is the same in JSON.
+// historyView is a History in JSON.
 type historyView struct {
 	RequestID string                  `json:"requestId"`
-	ClaimedID string                  `json:"claimedId,omitempty"` // where the message had no claim on the id it bears
+	ClaimedID string                  `json:"claimedId,omitempty"` // if the message does not own the id that it gives itself
 	SignedBy  string                  `json:"signedBy,omitempty"`
 	Client    string                  `json:"client,omitempty"`
 	State     string                  `json:"state"`
@@ -105,7 +105,7 @@ func (s *History) Story() (story admin.Story) {
 	return story
 }
 
-// claimed is the id that its message bore without a claim on it.
+// claimed returns the id that its message gave itself without owning it.
 func (s *History) claimed() string {
 	for _, l := range s.letters {
 		if l.Claimed != "" {
@@ -125,7 +125,7 @@ func (s *History) claimed() string {
 	return ""
 }
 
-// about is what the request says, as far as that is still known.
+// about returns the content of the request, as far as it is still known.
 func (s *History) about() (r message.Request) {
 	switch {
 	case s.Entry != nil:

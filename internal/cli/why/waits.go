@@ -17,20 +17,20 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// standing is where a request stands, as far as it matters for what it waits for.
-type standing int
+// stage is the state of a request, as far as it matters for what it waits for.
+type stage int
 
 const (
-	ended    standing = iota
+	ended       stage = iota
 	queued            // in its stream, with no open entry
 	waiting           // open, and not accepted
 	accepted          // its action is followed
 	decided           // its result is to be published
-	gone              // open, and its message is gone: nobody takes it up
+	messageGone       // open, and its message is gone: nobody takes it up
 	vanished          // accepted, and its entry is gone: nobody follows it
 )
 
-func (s *History) standing() standing {
+func (s *History) stage() stage {
 	switch e := s.Entry; {
 	case e == nil || e.State == ledger.StateFinal && e.Published:
 		if len(s.Queued) > 0 {
@@ -46,17 +46,17 @@ func (s *History) standing() standing {
 		return ended
 	case e.State == ledger.StateFinal:
 		return decided
-	case s.Gone:
-		return gone
+	case s.MessageGone:
+		return messageGone
 	}
 	return waiting
 }
 
-// look finds out what must happen before the request goes on, and where it waits; nothing of one that has ended.
+// look finds out what the request waits for, and its place in the queue. One that nothing will happen to has no place.
 func (s *History) look(ctx context.Context, conn *broker.Broker, set config.Settings) error {
-	at := s.standing()
+	at := s.stage()
 	switch at {
-	case ended, gone, vanished:
+	case ended, messageGone, vanished:
 		s.waits = s.Waits(time.Now(), nil)
 		return nil
 	}
@@ -91,7 +91,7 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 		}
 	}
 	switch {
-	case s.standing() == queued: // an entry is of an earlier run
+	case s.stage() == queued: // its entry, if it has one, is of an earlier run
 		return nil
 	case s.place == nil:
 		s.place = &service.Place{Lane: cmp.Or(s.Entry.Lane, message.LaneNormal)}
@@ -101,10 +101,11 @@ func (s *History) findPlace(ctx context.Context, conn *broker.Broker, o broker.O
 	return nil
 }
 
-// Waits is what the request itself waits for, and what holds up all of its kind. It promises nothing that will not come.
+// Waits returns what the request itself waits for, and what holds up all requests like it. It promises nothing that will not
+// happen.
 func (s *History) Waits(now time.Time, held []health.Condition) (waits []string) {
 	e := s.Entry
-	switch s.standing() {
+	switch s.stage() {
 	case queued:
 		waits = []string{"being taken" + s.turn()}
 	case accepted:
@@ -113,7 +114,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 		waits = append([]string{"its result to be published; it is decided: " + e.Outcome}, ownCause(e)...)
 	case waiting:
 		waits = s.ownWaits(now, held)
-	case gone:
+	case messageGone:
 		return []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}
 	case vanished:
@@ -125,7 +126,7 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	return waits
 }
 
-// turn is its place in the queue in words, where it has one.
+// turn is its place in the queue in words; "" if it has none.
 func (s *History) turn() string {
 	p := s.place
 	if p == nil || p.Unavailable == service.WaitTaken {
@@ -138,8 +139,8 @@ func (s *History) turn() string {
 	return text
 }
 
-// ownWaits are those of a request that is not accepted. Its next attempt comes only while nothing holds up all, and a fault that
-// does is said once.
+// ownWaits returns what a request that is not accepted waits for. Its next attempt is listed only while nothing holds up all
+// requests. A fault that does is listed once.
 func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []string) {
 	e := s.Entry
 	switch {
@@ -167,13 +168,14 @@ func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []stri
 	if e.LastError == nil {
 		return waits
 	}
-	if _, said := health.Has(held, e.LastError.Code); !said {
+	if _, listed := health.Has(held, e.LastError.Code); !listed {
 		waits = append(waits, "an end of this fault: "+e.LastError.Code+": "+e.LastError.Message)
 	}
 	return waits
 }
 
-// ownCause is what the worker found that this request alone waits for: a busy machine, or room for what is to be stored of it.
+// ownCause returns what the worker found that holds up this request alone: a busy machine, or a message about it that fits into no
+// stream.
 func ownCause(e *ledger.Entry) []string {
 	if e.LastError == nil || e.LastError.Origin != message.OriginWorker {
 		return nil
@@ -181,14 +183,14 @@ func ownCause(e *ledger.Entry) []string {
 	return []string{e.LastError.Code + ": " + e.LastError.Message}
 }
 
-// readHolder finds out whose call the machine waits for, where it does.
+// readHolder finds the request that holds the machine, if this one waits for its machine.
 func (s *History) readHolder(ctx context.Context, conn *broker.Broker) error {
-	if s.standing() != waiting || ownCause(s.Entry) == nil {
+	if s.stage() != waiting || ownCause(s.Entry) == nil {
 		return nil
 	}
 	_, holder, err := ledger.LoadMachine(ctx, conn.NewLedger(), conn.Names().Stream, s.Entry.MachineID, "", ledger.Retention)
 	if errors.Is(err, ledger.ErrGarbled) || err == nil && (holder == nil || holder.ID == s.id) {
-		return nil // the request's own cause says it
+		return nil // the request's own cause is enough
 	}
 	if err != nil {
 		return err

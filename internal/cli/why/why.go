@@ -23,20 +23,20 @@ import (
 
 // History is all that is known of one request; until it is split, of all requests of one id.
 type History struct {
-	id      string
-	entries []ledger.Entry   // the ledger's, before it is split
-	Entry   *ledger.Entry    // the ledger's; nil: it has none
-	Queued  []service.Queued // messages of it that are not acknowledged
-	place   *service.Place   // in the queue; nil: it does not wait in it
-	Gone    bool             // no message of the id is in the stream
-	results []publishedResult
-	letters []deadletter.Letter
-	acts    []ledger.AuditRecord // of operators, on its dead letters
-	decided []ledger.AuditRecord // of its runs that have ended, with what was exchanged with the API
-	comment string               // as the audit trail has it; the ledger forgets it at the end
-	notes   []string             // what was found out on the way
-	waits   []string             // what it waits for; nil: for nothing
-	holder  string               // whose call its machine waits for; "": nobody's
+	id          string
+	entries     []ledger.Entry   // the ledger's, before it is split
+	Entry       *ledger.Entry    // the ledger's; nil: it has none
+	Queued      []service.Queued // messages of it that are not acknowledged
+	place       *service.Place   // in the queue; nil: it does not wait in it
+	MessageGone bool             // no message of the id is in the stream
+	results     []publishedResult
+	letters     []deadletter.Letter
+	acts        []ledger.AuditRecord // of operators, on its dead letters
+	decided     []ledger.AuditRecord // of its runs that have ended, with what was exchanged with the API
+	comment     string               // as the audit trail has it; the ledger forgets it at the end
+	notes       []string             // how the id that was asked for led to this request
+	waits       []string             // what it waits for; nil: for nothing
+	holder      string               // whose call its machine waits for; "": nobody's
 
 	signedBy, client string // whose it is; both "": nobody's
 }
@@ -90,7 +90,7 @@ func (c *Cmd) Run(ctx context.Context, env *session.Env) error {
 	return nil
 }
 
-// Stories are what is known of the requests of an id, one for each whose it is.
+// Stories returns what is known of the requests of an id, one for each owner.
 func Stories(ctx context.Context, conn *broker.Broker, set config.Settings, id string) (stories []admin.Story, err error) {
 	all, err := find(ctx, conn, id)
 	if err != nil {
@@ -105,17 +105,17 @@ func Stories(ctx context.Context, conn *broker.Broker, set config.Settings, id s
 	return stories, nil
 }
 
-// find gathers what is known. A message that seems to be gone may have been published between the look at the stream and that at
-// the ledger.
+// find gathers what is known. If a message seems to be gone it gathers once more: the message may have been published after the
+// stream was read and before the ledger was.
 func find(ctx context.Context, conn *broker.Broker, id string) ([]*History, error) {
 	all, err := gather(ctx, conn, id)
-	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.standing() == gone }) {
+	if err == nil && slices.ContainsFunc(all, func(s *History) bool { return s.stage() == messageGone }) {
 		return gather(ctx, conn, id)
 	}
 	return all, err
 }
 
-// gather looks everywhere. A message whose own id is another one leads to the request of that id.
+// gather reads every store. If id is the STREAM:SEQ of a message that has an id of its own, it goes on with that id's request.
 func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, error) {
 	s := &History{id: id}
 	digits, place := strings.CutPrefix(id, conn.Names().Stream+":")
@@ -142,7 +142,7 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	if err != nil && !broker.IsMissing(err) {
 		return nil, err
 	}
-	s.Gone = len(s.Queued) == 0
+	s.MessageGone = len(s.Queued) == 0
 	all := s.byOwner()
 	for _, of := range all {
 		if err := of.readTrail(ctx, conn); err != nil {
@@ -152,14 +152,14 @@ func gather(ctx context.Context, conn *broker.Broker, id string) ([]*History, er
 	return all, nil
 }
 
-// follow goes on with the request that a message turned out to bear.
+// follow goes on with the request that a message turned out to contain.
 func (s *History) follow(id string) {
 	s.notes = append(s.notes, fmt.Sprintf("%s is a message of the request %s.", session.Plain(s.id), session.Plain(id)))
 	s.id = id
 }
 
-// readLedger finds the entries of the id, whoever's they are. The key of a request that is known by its message's place needs
-// the time of that message, and a message that is gone took it along: then the ledger is searched.
+// readLedger finds the entries of the id, of every owner. The key of a request that is known by its message's STREAM:SEQ contains
+// the time of that message. If the message is gone that time is not known, and the ledger is searched.
 func (s *History) readLedger(ctx context.Context, conn *broker.Broker, place bool) error {
 	store := conn.NewLedger()
 	request, published := message.Request{ID: s.id, Derived: place}, time.Time{}
@@ -215,7 +215,7 @@ func (s *History) readResults(ctx context.Context, conn *broker.Broker) error {
 	return err
 }
 
-// last is the latest result that is published.
+// last returns the latest result that is published.
 func (s *History) last() (t publishedResult, found bool) {
 	for _, t := range slices.Backward(s.results) {
 		if t.result.RequestID == s.id {
@@ -225,13 +225,13 @@ func (s *History) last() (t publishedResult, found bool) {
 	return t, false
 }
 
-// ended is the last run's final result, if it is published.
+// ended returns the last run's final result, if it is published.
 func (s *History) ended() (publishedResult, bool) {
 	t, found := s.last()
 	return t, found && t.result.Final && (s.Entry == nil || s.Entry.State == ledger.StateFinal && s.Entry.Run <= t.result.Run)
 }
 
-// unfinished: the latest result that is known is none that ends a run.
+// unfinished reports whether the latest known result is of an accepted call, and does not end the run.
 func (s *History) unfinished() bool {
 	t, found := s.last()
 	return found && !t.result.Final && t.result.Outcome != message.AwaitingApproval

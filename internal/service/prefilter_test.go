@@ -7,12 +7,12 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// A glance passes over a message only if that can't have the name.
+// A prefilter rules a message out only if that can't have the name.
 func TestGlance(t *testing.T) {
 	for name, c := range map[string]struct {
 		look, payload string
 		header        message.Header
-		inPayload     bool // it is not passed over by who sees the payload alone
+		inPayload     bool // it is not ruled out by its payload alone
 		in            bool
 	}{
 		"its id":                         {"INC-1", `{"id":"INC-1"}`, nil, true, true},
@@ -32,9 +32,9 @@ func TestGlance(t *testing.T) {
 		"cut":                            {"INC-1", `{"id`, nil, true, false},
 		"anything":                       {"", `{"id":"x"}`, nil, true, true},
 	} {
-		look := glanceFor(c.look)
+		filter := newPrefilter(c.look)
 		m := broker.Message{Sequence: 42, Header: c.header, Data: []byte(c.payload)}
-		if in, inPayload := look.mayName(m), look.mayBeIn(m.Data); in != c.in || inPayload != c.inPayload {
+		if in, inPayload := filter.mayMatch(m), filter.mayMatchPayload(m.Data); in != c.in || inPayload != c.inPayload {
 			t.Errorf("%s: %t, by its payload %t", name, in, inPayload)
 		}
 	}

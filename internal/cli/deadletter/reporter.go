@@ -7,7 +7,7 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 )
 
-// Reporter prints what becomes of the selected dead letters.
+// Reporter prints what was done with the selected dead letters.
 type Reporter struct {
 	Env     *session.Env
 	JSON    bool
@@ -15,7 +15,7 @@ type Reporter struct {
 	refused int
 }
 
-// Confirm says what is about to happen and, on a terminal, asks.
+// Confirm prints what is about to happen and, on a terminal, asks.
 func (s *Reporter) Confirm(ctx context.Context, yes bool, what string, n int) (bool, error) {
 	out := s.Env.Stdout
 	if s.JSON {
@@ -36,7 +36,7 @@ func (s *Reporter) Confirm(ctx context.Context, yes bool, what string, n int) (b
 	return true, nil
 }
 
-// report says of one whether it was done, or why not; "": it was.
+// report prints whether one was done; why is the reason if it was not, otherwise "".
 func (s *Reporter) report(l Letter, why string) error {
 	if why != "" {
 		s.refused++
@@ -60,7 +60,7 @@ func (s *Reporter) report(l Letter, why string) error {
 	return err
 }
 
-// status is err, else exit status 1 if something was not done.
+// status returns err, or exit status 1 if something was not done.
 func (s *Reporter) status(err error) error {
 	if err == nil && s.refused > 0 {
 		return session.ExitStatus(1)

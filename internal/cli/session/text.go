@@ -54,7 +54,7 @@ func AsJSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Claiming is a request's id with the id that its message claimed.
+// Claiming is a request's id, with the id that its message claimed.
 func Claiming(id, claimed string) string {
 	if claimed == "" {
 		return id

@@ -6,14 +6,14 @@ import (
 	"example.com/unrestrict-worker/internal/cli/session"
 )
 
-func (s *Submission) sayRepeated() {
+func (s *Submission) printRepeated() {
 	if n := s.Bulk.repeated; n > 0 {
 		fmt.Fprintf(s.env.Stderr, "%s: %s about a machine that an earlier row names too (%s). Each row is a request of its own.\n",
 			session.Plain(s.Bulk.name), session.Count(n, "row is", "rows are"), s.Bulk.repeat)
 	}
 }
 
-func (s *Submission) sayPublished() {
+func (s *Submission) printPublished() {
 	if s.Bulk.Single != "" {
 		fmt.Fprintf(s.env.Stdout, "Published as %s.\n", session.Plain(s.Bulk.Single))
 		return
@@ -25,9 +25,9 @@ func (s *Submission) sayPublished() {
 	}
 }
 
-// sayHowToGoOn is for who does not wait. JetStream rebuilds its memory of message ids from what is still stored, so that
-// after a restart it has forgotten the rows that were taken; of that nothing is known here.
-func (s *Submission) sayHowToGoOn() {
+// printHowToGoOn is for a command without --wait. After a restart JetStream rebuilds its message ids from what is still
+// stored, and so has forgotten the rows that were taken. This command can't know whether that happened.
+func (s *Submission) printHowToGoOn() {
 	if s.Bulk.Single != "" {
 		fmt.Fprintf(s.env.Stdout, "What becomes of it: worker why %s\n", session.ShellQuote(s.Bulk.Single))
 		return
