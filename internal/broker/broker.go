@@ -44,7 +44,7 @@ type Config struct {
 	Tenant     string          // part of the source of results; empty: none
 	Provision  bool            // create what is missing
 	ReadOnly   bool            // for a command that only reads: Provision writes nothing
-	Windows    []budget.Window // of the call budget; rates.Store creates their streams, so Provision looks for them only where nothing is created
+	Windows    []budget.Window // of the call budget; rates.Store creates their streams, and without Provision they must exist
 	Replicas   int             // of what is created, default 1
 	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
 	ClientName string          // name of this connection in the broker's own lists
@@ -84,7 +84,7 @@ type Broker struct {
 	repeating *zap.Logger
 	url       string
 	embedded  *embedded // nil: remote
-	tokenFile string    // of Dial: the file that the embedded broker's token was read from, or was looked for in; "": WORKER_EMBEDDED_TOKEN
+	tokenFile string    // of Dial: the file with the embedded broker's token, which may not exist; "": WORKER_EMBEDDED_TOKEN
 
 	nc            *nats.Conn
 	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may run before connect has returned

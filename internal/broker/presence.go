@@ -29,10 +29,10 @@ type Presence struct {
 	Conditions []health.Condition `json:"conditions,omitempty"`
 	DryRun     bool               `json:"dryRun,omitempty"`
 	InFlight   int                `json:"inFlight"`
-	Hands      []int              `json:"hands,omitempty"` // two numbers: requests in hand, and requests nakked whose delay still runs; older versions have none
+	Hands      []int              `json:"hands,omitempty"` // requests in hand, and requests nakked whose delay still runs; older versions have none
 	Followed   int                `json:"followed"`
 	Awaiting   int                `json:"awaiting,omitempty"` // runs that await approval
-	Limits     map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas' limits holds
+	Limits     map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas holds
 	Reserve    map[string]int     `json:"reserve,omitempty"`  // calls of each window that are reserved for look-ups
 	// UrgentReserve is the percentage of each window that normal leaves to urgent; older versions have none, and no lanes.
 	UrgentReserve *int   `json:"urgentReserve,omitempty"`

@@ -115,7 +115,7 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window) ([]budget.U
 			all = append(all, used)
 			continue
 		}
-		used.Limit = min(w.Limit, int(stream.CachedInfo().Config.MaxMsgsPerSubject)) // the stream's limit may be smaller while it may not be raised
+		used.Limit = min(w.Limit, int(stream.CachedInfo().Config.MaxMsgsPerSubject)) // smaller while it may not be raised
 		next, unknown, err := b.nextFree(ctx, w, stream, 0)
 		if err != nil {
 			return nil, err

@@ -151,7 +151,7 @@ func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Mes
 	}
 	replies := make(chan *nats.Msg, request.Batch+1)
 	inbox := b.nc.NewInbox()
-	sub, err := b.nc.ChanSubscribe(inbox, replies) // not NextMsg, which turns an empty message with the header Status: 503 into an error
+	sub, err := b.nc.ChanSubscribe(inbox, replies) // NextMsg would take an empty message with the header Status: 503 for an error
 	if err != nil {
 		return nil, err
 	}

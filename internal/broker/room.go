@@ -20,7 +20,7 @@ func (b *Broker) Room(ctx context.Context) (full, nearly []string, err error) {
 			nearly = append(nearly, text)
 		}
 	}
-	asking, cancel := context.WithTimeout(ctx, time.Second) // a user without that permission gets no reply, and the result is about streams only
+	asking, cancel := context.WithTimeout(ctx, time.Second) // without that permission there is no reply: the result then has only streams
 	defer cancel()
 	if account, err := b.js.AccountInfo(asking); err == nil && account.Limits.MaxStore > 0 {
 		add("the account", account.Store, uint64(account.Limits.MaxStore), "bytes")

@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// NewSampler writes the first so many of equal messages in each interval, and then every thereafter-th; 0: none. It works like
-// zap's sampler, without its table of half a megabyte: only few messages repeat.
+// NewSampler returns a core that, of equal messages in an interval of every, writes the first ones, as many as first says, and
+// then each thereafter-th; 0: no more. It works like zap's sampler, without its table of half a megabyte: few messages repeat.
 func NewSampler(core zapcore.Core, every time.Duration, first, thereafter int) zapcore.Core {
 	return sampler{core, &repeated{every: every, first: first, thereafter: thereafter, counts: map[string]count{}}}
 }

@@ -143,7 +143,7 @@ func writable(dir string) error {
 	return errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
 }
 
-// nearlyFull is the part of the store's room in use from which a warning is given.
+// nearlyFull is how full the store or its file system is when a warning is given.
 const nearlyFull = 80 // percent
 
 // nearlyFullReason says how full the store or its file system is; "": both are less than nearlyFull.

@@ -13,7 +13,7 @@ import (
 // of Names, because replicas find each other by them.
 const (
 	LedgerBucket = "UNRESTRICT_LEDGER" // what was done for each request
-	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, presence records, the tally of results, how far orders are recorded
+	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, presence records, tally of results, how far orders are recorded
 )
 
 // Subjects that the worker uses in addition to those of Names.

@@ -75,7 +75,7 @@ func (b *Broker) mark(ctx context.Context, created, known time.Time, revision ui
 	}
 	fresh := stream.NewBucket(b.js, LedgerBucket) // not b.ledger, as in recoverFollowed
 	if _, err := fresh.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: revision}); err != nil {
-		return since, again{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or the ledger is unreachable
+		return since, again{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or the ledger is down
 	}
 	return since, nil
 }
@@ -138,7 +138,7 @@ func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerI
 			return id, err
 		}
 		if _, err := b.state.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: rec.Revision}); err != nil {
-			return id, again{fmt.Errorf("write which ledger there is: %w", err)} // another replica was faster, or the state is unreachable
+			return id, again{fmt.Errorf("write which ledger there is: %w", err)} // another replica was faster, or the state is down
 		}
 	}
 	return id, nil

@@ -41,7 +41,7 @@ func (s *Store) Look(ctx context.Context, window string) (budget.State, error) {
 	}
 	info := stream.CachedInfo()
 	taken := int(info.State.Msgs)
-	limit = min(limit, int(info.Config.MaxMsgsPerSubject)) // the stream's limit may be smaller while it may not be raised
+	limit = min(limit, int(info.Config.MaxMsgsPerSubject)) // smaller while it may not be raised
 	state := budget.State{Limit: limit, Left: max(0, limit-taken), Others: s.others(), Last: info.State.LastSeq}
 	// An age is the difference between two readings of the broker's clock. If that clock jumps back,
 	// a grant still ages out eventually; to ask again now and then costs little.

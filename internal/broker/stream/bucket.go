@@ -149,8 +149,8 @@ func (b *Bucket) generation() chan struct{} {
 	return b.recreated
 }
 
-// begin sends a write, and returns a function that waits for its outcome. The write never has a Nats-Msg-Id: with one, and three
-// replicas, the broker would acknowledge the write of both of two competing writers.
+// begin sends a write, and returns a function that waits for its outcome. The write never has a Nats-Msg-Id: with three replicas,
+// the broker would then acknowledge the writes of both of two competing writers.
 func (b *Bucket) begin(w ledger.Write, generation chan struct{}) func(context.Context) ledger.Saved {
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
 	if w.TTL > 0 {
