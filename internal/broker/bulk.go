@@ -133,7 +133,7 @@ func (p *bulk) settle(ctx context.Context) error {
 
 // republish publishes a message again until it is stored, as long as the fault is temporary.
 func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstream.PubAck, _ error) {
-	if err = p.fault(f, err); !isAgain(err) {
+	if err = p.fault(f, err); !isRetryable(err) {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, bulkPatience, errors.New("no answer within "+bulkPatience.String()))
@@ -148,7 +148,7 @@ func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstre
 	return ack, err
 }
 
-// fault adds to an error of publishing what to do about it, and wraps it in again if it is temporary.
+// fault adds to an error of publishing what to do about it, and wraps it in retryable if it is temporary.
 func (p *bulk) fault(f flight, err error) error {
 	n := p.b.cfg.Names
 	switch {
@@ -157,15 +157,15 @@ func (p *bulk) fault(f flight, err error) error {
 	case errors.Is(err, jetstream.ErrNoStreamResponse) && !p.begun:
 		return p.b.noStream(f.msg.Subject, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		return again{err}
+		return retryable{err}
 	case isFull(err):
 		return fmt.Errorf("the stream %s is full (%w): wait until the worker has taken some of its requests, or raise its limits", n.Stream, err)
 	}
 	return explain(err)
 }
 
-func isAgain(err error) bool {
-	var wait again
+func isRetryable(err error) bool {
+	var wait retryable
 	return errors.As(err, &wait)
 }
 

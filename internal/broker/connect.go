@@ -100,7 +100,7 @@ func (b *Broker) connect(ctx context.Context, options func() (nats.Options, erro
 		if (ok && silent.Op == "read" && silent.Timeout() || errors.Is(err, io.EOF)) && !b.cfg.Auth.TLSFirst {
 			err = fmt.Errorf("%w: it accepts connections and says nothing: if it begins with TLS (handshake_first), set NATS_TLS_FIRST", err)
 		}
-		return again{err}
+		return retryable{err}
 	})
 	if err != nil {
 		return err

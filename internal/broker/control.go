@@ -50,8 +50,8 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-// Read reads everything that is stored by now. It takes the last sequence from the stream's leader only. A flood of messages
-// without a valid signature costs the time to read it, but no memory.
+// Read reads everything that is stored by now. It takes the last sequence from the stream's leader only. A flood of unverified
+// messages costs the time to read it, but no memory.
 func (c *Control) Read(ctx context.Context) error {
 	select {
 	case <-c.turn:

@@ -47,19 +47,19 @@ func (e *DeniedError) Error() string {
 
 func (e *DeniedError) Unwrap() error { return e.Err }
 
-// again wraps a temporary fault: the call is to be retried.
-type again struct{ error }
+// retryable wraps a temporary fault: the call is to be retried.
+type retryable struct{ error }
 
-func (a again) Unwrap() error { return a.error }
+func (r retryable) Unwrap() error { return r.error }
 
-// persist retries with backoff until try succeeds, fails with an error other than again, or ctx ends.
+// persist retries with backoff until try succeeds, fails with an error that is not retryable, or ctx ends.
 func (b *Broker) persist(ctx context.Context, what string, try func(context.Context) error) error {
 	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 	var last error
 	for {
 		err := try(ctx)
-		var wait again
+		var wait retryable
 		if !errors.As(err, &wait) {
 			return err
 		}
@@ -100,7 +100,7 @@ const (
 // apiError is the JetStream API's error in err, or the zero value if there is none.
 func apiError(err error) jetstream.APIError { return stream.APIError(err) }
 
-// explain adds to a fault what to do about it, and wraps a temporary one in again.
+// explain adds to a fault what to do about it, and wraps a temporary one in retryable.
 func explain(err error) error {
 	api := apiError(err)
 	switch api.ErrorCode {
@@ -113,13 +113,13 @@ func explain(err error) error {
 	}
 	switch {
 	case api.Code == http.StatusServiceUnavailable, api.ErrorCode == codeNoSuitablePeers:
-		return again{err}
+		return retryable{err}
 	case errors.Is(err, nats.ErrNoResponders):
-		return again{Advise(err)}
+		return retryable{Advise(err)}
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return err
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout), isAway(err):
-		return again{err}
+		return retryable{err}
 	}
 	return err
 }

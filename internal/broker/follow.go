@@ -78,7 +78,7 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 			if _, missing := b.open(ctx, stream); IsMissing(missing) {
 				return missing
 			}
-			if _, passes := errors.AsType[again](err); !passes || !begun && !isAway(err) {
+			if _, passes := errors.AsType[retryable](err); !passes || !begun && !isAway(err) {
 				return fmt.Errorf("read %s: %w", stream, err)
 			}
 		}

@@ -52,7 +52,7 @@ func (b *Broker) Keep(ctx context.Context) error {
 // mayPass reports whether an error is temporary, or may not belong to the inspection: a denial does not name its call.
 func mayPass(err error) bool {
 	_, denied := errors.AsType[*DeniedError](err)
-	return denied || isAgain(err)
+	return denied || isRetryable(err)
 }
 
 // broken is the condition that an error of provisioning means.
@@ -69,7 +69,7 @@ func broken(err error) health.Condition {
 		return health.New(health.Missing, "not there, and WORKER_PROVISION is false: "+strings.Join(names, ", "))
 	case isUnfit:
 		return health.New(health.Unfit, strings.Join(unfit.Reasons, "; "))
-	case isAgain(err):
+	case isRetryable(err):
 		return health.New(health.JetStream, err.Error())
 	}
 	return health.New(health.Missing, "what is missing can't be created: "+err.Error())

@@ -30,7 +30,7 @@ func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, led
 	return l.Watch(ctx, []string{ledger.EntryKeys(l.b.cfg.Names.Stream)}, synced, fn)
 }
 
-// Search calls fn for each present entry; twice for one that is written meanwhile, perhaps.
+// Search calls fn for each present entry, perhaps twice for one that is written meanwhile.
 func (l *Ledger) Search(ctx context.Context, fn func(ledger.Entry)) error {
 	return l.SearchFor(ctx, nil, fn)
 }

@@ -11,10 +11,11 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// If orders are lost before they expire, with their stream or from it, requests that were cancelled or paused would be called.
-// So UNRESTRICT_STATE has a mark: up to which sequence orders are recorded, and which order was the oldest and which the latest.
-// If the stream does not have these two where the mark says, orders are lost, and no call is made until an operator answers
-// that (ADR 18). The mark stays as it is until then, so every replica finds the loss, even one that starts later.
+// If orders are lost before they expire, because their stream is deleted or they are removed from it, requests that were cancelled
+// or held back would be called. So UNRESTRICT_STATE has a mark: up to which sequence orders are recorded, which order was the
+// oldest and which the latest. If the stream does not have these two where the mark says, orders are lost, and no call is made
+// until an operator answers that (ADR 18). Until then the mark stays as it is, so every replica finds the loss, even one that
+// starts later.
 
 // orderMark is how far orders are recorded, with two orders that prove that the stream is whole.
 type orderMark struct {

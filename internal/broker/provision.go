@@ -75,7 +75,7 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			return nil, err
 		}
 	}
-	return nil, again{errors.New("what was created is not there yet")}
+	return nil, retryable{errors.New("what was created is not there yet")}
 }
 
 // inventory is what an inspection of the broker found; nil: missing.
@@ -106,7 +106,7 @@ func (b *Broker) look(ctx context.Context) (inventory, error) {
 			return p, fmt.Errorf("look up stream %s: %w", spec.cfg.Name, err)
 		}
 		if c := s.CachedInfo().Cluster; c != nil && c.Leader == "" {
-			return p, again{fmt.Errorf("stream %s has no leader", spec.cfg.Name)}
+			return p, retryable{fmt.Errorf("stream %s has no leader", spec.cfg.Name)}
 		}
 		if spec.own && b.cfg.Provision {
 			if s, err = b.repair(ctx, s, spec.cfg); err != nil {
@@ -141,7 +141,7 @@ func (b *Broker) lookConsumers(ctx context.Context, p *inventory) error {
 			case info == nil:
 				return nil
 			case info.Cluster != nil && info.Cluster.Leader == "":
-				return again{fmt.Errorf("consumer %s has no leader", name)}
+				return retryable{fmt.Errorf("consumer %s has no leader", name)}
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -240,7 +240,7 @@ func (b *Broker) createConsumer(ctx context.Context, cfg jetstream.ConsumerConfi
 	case code == codeFilterNotUnique:
 		return b.rival(ctx, cfg)
 	case code == jetstream.JSErrCodeStreamNotFound: // the cluster's leader does not know the new stream yet
-		return again{err}
+		return retryable{err}
 	}
 	return fmt.Errorf("create consumer %s: %w", cfg.Durable, err)
 }

@@ -95,8 +95,8 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 }
 
 // sameRun reports whether an earlier result with the same message id is of the same run. If not, it is of another message with
-// the same name STREAM:SEQ, because the stream was recreated and counts from 1 again: that message was received before since.
-// For a rejected message since is when it was published, because it may have been received twice.
+// the same name STREAM:SEQ, because the stream was recreated and counts from 1 again: that message was received before
+// this one was published. For a rejected message, since is when it was published, because it may have been received twice.
 func sameRun(earlier, body []byte, since time.Time) bool {
 	type run struct {
 		ReceivedAt time.Time `json:"receivedAt"`

@@ -109,7 +109,7 @@ func (a Auth) options() ([]nats.Option, error) {
 }
 
 // latest returns a function that reads a file's present content. While the file can't be read or is empty, because it is just
-// being written, the function returns the content before. Without a file it returns value.
+// being written, the function returns the previous content. Without a file it returns value.
 func latest(file, value string) func() string {
 	return func() string {
 		if file == "" {

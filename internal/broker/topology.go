@@ -30,9 +30,9 @@ const (
 const (
 	defaultAckWait = 20 * time.Second
 
-	// requestDuplicates allows to submit the same file again the next morning
-	// without queueing a row twice. That an id is carried out only once is
-	// ensured by the ledger, not by this window.
+	// requestDuplicates lets the same file be submitted again the next morning
+	// without queueing a row twice. The ledger, not this window, ensures that
+	// an id is carried out only once.
 	requestDuplicates = 24 * time.Hour
 	// resultDuplicates is the window that the documentation of results promises to readers.
 	resultDuplicates = 24 * time.Hour

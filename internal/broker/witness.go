@@ -56,7 +56,8 @@ func (b *Broker) markedSince(ctx context.Context) (since time.Time, revision uin
 }
 
 // mark writes since when the ledger is complete: since its stream was created; or since now if known shows that this stream had a
-// mark before, because then somebody has purged it. After a crash behind it, the witnesses are still to be asked.
+// mark before, because then somebody has purged it. If the process crashes after that, the next one still asks the
+// witnesses.
 func (b *Broker) mark(ctx context.Context, created, known time.Time, revision uint64) (time.Time, error) {
 	since := created
 	if !known.IsZero() && !created.After(known) {
@@ -75,7 +76,7 @@ func (b *Broker) mark(ctx context.Context, created, known time.Time, revision ui
 	}
 	fresh := stream.NewBucket(b.js, LedgerBucket) // not b.ledger, as in recoverFollowed
 	if _, err := fresh.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: revision}); err != nil {
-		return since, again{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or the ledger is down
+		return since, retryable{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or the ledger is down
 	}
 	return since, nil
 }
@@ -138,7 +139,7 @@ func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerI
 			return id, err
 		}
 		if _, err := b.state.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: rec.Revision}); err != nil {
-			return id, again{fmt.Errorf("write which ledger there is: %w", err)} // another replica was faster, or the state is down
+			return id, retryable{fmt.Errorf("write which ledger there is: %w", err)} // another replica was faster, or the state is down
 		}
 	}
 	return id, nil
