@@ -24,7 +24,7 @@ type Bucket struct {
 	prefix string // of the subjects
 	to     string // of the subjects to write to; they differ if the bucket is in a domain, because $KV does not route there
 
-	mu       sync.Mutex
+	mu        sync.Mutex
 	created   time.Time     // when its stream was created, by the last call of Looked
 	sequence  uint64        // the stream's last sequence, by the same call
 	recreated chan struct{} // closed, and replaced, when the bucket was recreated
