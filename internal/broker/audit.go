@@ -17,13 +17,13 @@ import (
 
 // Auditor is remediation's Auditor on the stream REMEDIATION_AUDIT.
 //
-// A process writes one chain, one record at a time, so that what a record names as the one before is known to be stored.
-// A record whose acknowledgement does not come ends its chain, whether it was stored or not: the next record opens
-// another. So no fault leaves a gap in a chain, or a number twice (ADR 10).
+// A process writes one chain, one record at a time, so the predecessor that a record names is always stored. If a record's
+// acknowledgement does not arrive, its chain ends, whether or not the record was stored, and the next record opens a new
+// chain. So no fault leaves a gap in a chain, or a number twice (ADR 10).
 type Auditor struct {
 	b       *Broker
 	process string
-	turn    chan struct{} // holds the one token while nobody writes; who has it owns what is below
+	turn    chan struct{} // holds one token while nobody writes; its holder owns the fields below
 
 	chain   *trail.Writer // nil: to be opened
 	opened  int
@@ -32,7 +32,7 @@ type Auditor struct {
 
 var _ remediation.Auditor = (*Auditor)(nil)
 
-// NewAuditor writes to the audit trail, after Provision; process tells this one from all others, for good.
+// NewAuditor returns an Auditor; call it after Provision. process must never be the name of another process, past or future.
 func (b *Broker) NewAuditor(process string) *Auditor {
 	a := &Auditor{b: b, process: process, turn: make(chan struct{}, 1)}
 	a.turn <- struct{}{}
@@ -48,7 +48,7 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 		return fmt.Errorf("write to the audit trail: %w", context.Cause(ctx))
 	}
 	if created := a.b.found.Load().created[AuditStream]; !created.Equal(a.created) {
-		a.chain, a.created = nil, created // the stream was made anew: nothing that came before is in it
+		a.chain, a.created = nil, created // the stream was recreated: it has none of the earlier records
 	}
 	if a.chain == nil {
 		if err := a.open(ctx); err != nil {
@@ -57,7 +57,7 @@ func (a *Auditor) Record(ctx context.Context, r ledger.AuditRecord) error {
 	}
 	payload, err := a.chain.Next(time.Now(), r, a.b.limit(AuditStream))
 	switch n, most := len(payload), a.b.limit(AuditStream); {
-	case err == nil && n > most: // not even shortened, and the chain goes on
+	case err == nil && n > most: // too large even when shortened; nothing was sent, so the chain goes on
 		err = tooLargeRecord(n, most)
 	case err == nil:
 		err = a.store(ctx, a.chain, payload)
@@ -85,7 +85,7 @@ func (a *Auditor) Fits(r ledger.AuditRecord) error {
 	return err
 }
 
-// open begins a chain.
+// open begins a chain with its first record.
 func (a *Auditor) open(ctx context.Context) error {
 	seen, err := a.lastStored(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (a *Auditor) open(ctx context.Context) error {
 	return a.store(ctx, chain, payload)
 }
 
-// lastStored is the trail's last message, nil if there is none.
+// lastStored returns the trail's last message, nil if the trail is empty.
 func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
 	m, found, err := a.b.get(ctx, AuditStream, stream.Query{Last: AuditSubject})
 	if err != nil || !found {
@@ -110,7 +110,8 @@ func (a *Auditor) lastStored(ctx context.Context) (*trail.Point, error) {
 	return &seen, nil
 }
 
-// store publishes the chain's next payload. After an error nobody knows whether it is stored, and the chain is not used again.
+// store publishes the chain's next payload. After an error it is not known whether the payload was stored, so the chain is not
+// used again.
 func (a *Auditor) store(ctx context.Context, chain *trail.Writer, payload []byte) error {
 	a.chain = nil
 	ack, err := stream.Publish(a.b.js, &nats.Msg{Subject: AuditSubject, Data: payload},

@@ -11,13 +11,13 @@ import (
 	"example.com/unrestrict-worker/internal/broker/trail"
 )
 
-// AuditTrail reads the audit trail that there is now.
+// AuditTrail reads the audit trail as it was when it was opened.
 type AuditTrail struct {
 	b    *Broker
 	last uint64
 }
 
-// OpenAuditTrail looks for the stream; one that is not there is IsMissing.
+// OpenAuditTrail opens the stream. If it does not exist, the error is IsMissing.
 func (b *Broker) OpenAuditTrail(ctx context.Context) (*AuditTrail, error) {
 	s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, AuditStream) })
 	if err != nil {
@@ -26,14 +26,14 @@ func (b *Broker) OpenAuditTrail(ctx context.Context) (*AuditTrail, error) {
 	return &AuditTrail{b: b, last: s.CachedInfo().State.LastSeq}, nil
 }
 
-// Last is the last sequence that the stream has given.
+// Last is the last sequence that the stream had assigned.
 func (t *AuditTrail) Last() uint64 { return t.last }
 
-// Each calls fn for each message, the oldest first; since is zero for all. An end of ctx is an error.
+// Each calls fn for each message, the oldest first; a zero since means all. If ctx ends, that is an error.
 func (t *AuditTrail) Each(ctx context.Context, since time.Time, fn func(trail.Message) error) error {
 	err := t.b.Follow(ctx, AuditStream, FollowOptions{Since: since, ToPresent: true}, func(m Message) error {
 		if m.Sequence > t.last {
-			return errEnough // written since
+			return errEnough // written after the trail was opened
 		}
 		return fn(auditMessage(m))
 	})
@@ -43,7 +43,7 @@ func (t *AuditTrail) Each(ctx context.Context, since time.Time, fn func(trail.Me
 	return err
 }
 
-// Payload is one message's, nil if it is not there.
+// Payload returns the payload of one message, nil if the stream does not have it.
 func (t *AuditTrail) Payload(ctx context.Context, sequence uint64) ([]byte, error) {
 	m, found, err := t.b.get(ctx, AuditStream, stream.Query{Sequence: sequence})
 	if err != nil || !found {

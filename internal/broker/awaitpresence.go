@@ -10,38 +10,40 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// AwaitPresence waits, for a second at most, until the replicas have reported since the operator's last pause or resume. Those that
-// have something in hand, follow something or are not ready must have reported since the latest result, and one that has
-// just reported that it is not ready may be so by now: a replica reports a change within that time, and whoever saw the one
-// is to see the other.
+// AwaitPresence waits, for a second at most, until the presence records are recent enough to show:
+//   - every replica has published one since the operator's last pause or resume;
+//   - a replica that has requests in hand, follows actions or is not ready has published one since the latest result;
+//   - a replica has not just reported that it is not ready, because it may be ready by now.
+//
+// A replica publishes a change within a second, so somebody who has seen the result also sees the state after it.
 func (b *Broker) AwaitPresence(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	s, err := b.js.Stream(ctx, b.cfg.Names.ResultsStream)
 	if err != nil {
-		return // whoever asks next is told
+		return // the caller's next request reports the error
 	}
 	keys, latest, began := b.cfg.Names.stateKeys(), s.CachedInfo().State.LastTime, s.CachedInfo().TimeStamp
 	for {
-		words, err := b.presences(ctx)
+		records, err := b.presences(ctx)
 		if err != nil {
 			return
 		}
-		paused := words[keys.pause].Written
-		delete(words, keys.pause)
-		stale := func(w ledger.Record) bool {
+		paused := records[keys.pause].Written
+		delete(records, keys.pause)
+		stale := func(r ledger.Record) bool {
 			var p Presence
-			if w.Value == nil || json.Unmarshal(w.Value, &p) != nil {
+			if r.Value == nil || json.Unmarshal(r.Value, &p) != nil {
 				return false
 			}
-			justNow := began.Sub(w.Written) < presenceEvery/5
-			return w.Written.Before(paused) || (p.InFlight+p.Followed > 0 || !p.Ready) && w.Written.Before(latest) || !p.Ready && justNow
+			justNow := began.Sub(r.Written) < presenceEvery/5
+			return r.Written.Before(paused) || (p.InFlight+p.Followed > 0 || !p.Ready) && r.Written.Before(latest) || !p.Ready && justNow
 		}
-		if !slices.ContainsFunc(slices.Collect(maps.Values(words)), stale) || wait(ctx, settleEvery) != nil {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(records)), stale) || wait(ctx, settleEvery) != nil {
 			return
 		}
 	}
 }
 
-// settleEvery is how often the replicas' words are read meanwhile.
+// settleEvery is how often AwaitPresence reads the presence records.
 const settleEvery = 50 * time.Millisecond

@@ -12,8 +12,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Behind is how many requests of its lane are behind a message, and whether that is in the stream. The broker counts them, at no
-// cost that grows with their number, where the stream allows direct reads; else they are read.
+// Behind returns how many requests of a message's lane are behind it, and whether the message itself is in the stream. If the
+// stream allows direct reads, the broker counts them, at a cost that does not grow with their number; otherwise all are read.
 func (b *Broker) Behind(ctx context.Context, lane message.Lane, sequence uint64) (n int, there bool, err error) {
 	s, err := b.open(ctx, b.cfg.Names.Stream)
 	if IsMissing(err) {
@@ -39,8 +39,8 @@ func (b *Broker) Behind(ctx context.Context, lane message.Lane, sequence uint64)
 	return n, there, nil
 }
 
-// countBehind asks for the message, or the first behind it. The message's own headers come before those of the broker: a
-// publisher who makes his message look like something else is wrong about his own place alone.
+// countBehind reads the message, or the first one behind it, with the broker's count of those that follow. The broker's headers
+// follow the message's own, so a publisher who forges them can falsify only his own place.
 func (b *Broker) countBehind(ctx context.Context, subject string, sequence uint64) (n int, there bool, err error) {
 	ask, err := json.Marshal(stream.Query{Sequence: sequence, Next: subject, Batch: 1})
 	if err != nil {
@@ -55,7 +55,7 @@ func (b *Broker) countBehind(ctx context.Context, subject string, sequence uint6
 	m, is := directMessage(reply)
 	pending := reply.Header.Values("Nats-Num-Pending")
 	if !is || len(pending) == 0 {
-		return 0, false, nil // there is none
+		return 0, false, nil // the message does not exist, nor any behind it
 	}
 	if n, err = strconv.Atoi(pending[len(pending)-1]); err != nil {
 		return 0, false, fmt.Errorf("read %s: %w", b.cfg.Names.Stream, err)

@@ -1,6 +1,6 @@
 // Package broker is the NATS side of the worker: the embedded or remote server,
-// its streams, consumer and buckets, and all that is kept or published there.
-// It is the only place that knows their names.
+// its streams, consumers and buckets, and everything that is stored or published
+// there. Only this package knows their names.
 package broker
 
 import (
@@ -27,32 +27,32 @@ import (
 // apiTimeout bounds one call of the JetStream API.
 const apiTimeout = stream.Timeout
 
-// Config says which broker and what is expected there. The zero value is an
-// embedded broker in ./data that nobody else can reach.
+// Config says which broker to use and what it must have. The zero value is an
+// embedded broker in ./data that no other process can reach.
 type Config struct {
 	URL  string // servers, comma-separated; empty: the embedded broker
 	Auth Auth   // for URL
-	// Domain is the JetStream domain at URL, and InboxPrefix begins the subjects of answers there; empty: the usual.
+	// Domain is the JetStream domain at URL, and InboxPrefix begins the subjects of replies there; empty: the defaults.
 	Domain, InboxPrefix string
 
 	DataDir       string // the embedded broker's store, default ./data
-	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 a free one; empty: in process only
-	EmbeddedToken string // what its clients must sign in with; empty: kept in DataDir, which is enough on loopback alone
-	SyncInterval  bool   // for benchmarks: acknowledge before the disk has it
+	EmbeddedAddr  string // where it listens: HOST:PORT, port 0 for a free one; empty: in process only
+	EmbeddedToken string // what its clients must sign in with; empty: kept in DataDir, which is allowed on loopback only
+	SyncInterval  bool   // for benchmarks: acknowledge before the data is synced to disk
 
 	Names      Names
-	Tenant     string          // stands in the source of results; empty: none
+	Tenant     string          // part of the source of results; empty: none
 	Provision  bool            // create what is missing
-	ReadOnly   bool            // of a command that only looks: Provision writes nothing
-	Windows    []budget.Window // of the call budget; their streams, which rates.Store makes, are asked for where nothing is created
+	ReadOnly   bool            // for a command that only reads: Provision writes nothing
+	Windows    []budget.Window // of the call budget; rates.Store creates their streams, and without Provision they must exist
 	Replicas   int             // of what is created, default 1
 	AckWait    time.Duration   // of the consumer, if it is created; default 20 s
-	ClientName string          // how the broker's own lists call this connection
+	ClientName string          // name of this connection in the broker's own lists
 
-	// TracerProvider makes a span of each message that is published for a request; nil: none.
+	// TracerProvider makes a span for each message that is published for a request; nil: no spans.
 	TracerProvider trace.TracerProvider
 
-	// OnWait is told why Open, Dial or Provision waits, whenever the reason changes.
+	// OnWait is called with the reason why Open, Dial or Provision waits, whenever the reason changes.
 	OnWait func(reason string)
 }
 
@@ -74,46 +74,46 @@ func (c Config) withDefaults() Config {
 }
 
 // Broker is a connection to the broker and, if it is embedded, the broker
-// itself. Its methods may be called at the same time, Close excepted.
+// itself. Its methods may be called concurrently, except Close.
 type Broker struct {
 	cfg      Config
 	topology topology
 	log      *zap.Logger
-	// repeating is log for what the library and the server say again and
-	// again: each message once a minute.
+	// repeating is log for what the client library and the server repeat: it
+	// writes each message once a minute.
 	repeating *zap.Logger
 	url       string
 	embedded  *embedded // nil: remote
-	tokenFile string    // of Dial: where the embedded broker's token is, or was looked for; "": WORKER_EMBEDDED_TOKEN
+	tokenFile string    // of Dial: the file with the embedded broker's token, which may not exist; "": WORKER_EMBEDDED_TOKEN
 
 	nc            *nats.Conn
-	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may come before connect has returned
+	signedIn      atomic.Pointer[nats.Conn] // nc, for callbacks of the client library, which may run before connect has returned
 	js            jetstream.JetStream
 	ledger, state *stream.Bucket
-	closed        chan struct{} // closed when the connection has ended for good
-	results       chan struct{} // full when there are results that the tally's record lacks
-	stirring      chan struct{} // full when what this replica says of itself may have changed
-	lost          chan struct{} // closed by lose, once only a new Broker helps
+	closed        chan struct{} // closed when the connection has been closed and won't reconnect
+	results       chan struct{} // has a token when there are results that the tally's record lacks
+	presenceStale chan struct{} // has a token when this replica's presence record may be out of date
+	lost          chan struct{} // closed by lose, when only a new Broker helps
 	lose          func()
 
 	absence atomic.Pointer[string] // why there is no connection
-	// denied ends the JetStream calls under way with what the broker denied:
-	// it says so beside the call, which would only time out.
+	// denied cancels the JetStream calls under way with what the broker denied. The
+	// denial arrives outside of the call, which would otherwise only time out.
 	denied       atomic.Pointer[context.CancelCauseFunc]
-	denials      denials                          // what is denied beside a call
-	refused      atomic.Pointer[refusal]          // the last that was denied
-	trying       atomic.Int32                     // calls of denies, which say themselves what is denied
-	provisioning sync.Mutex                       // one look at the streams at a time
+	denials      denials                          // what is denied outside of a call
+	refused      atomic.Pointer[refusal]          // the last denial
+	trying       atomic.Int32                     // running calls of denies, which report denials themselves
+	provisioning sync.Mutex                       // one inspection of the streams at a time
 	found        atomic.Pointer[found]            // by Provision and Keep; never nil
-	broken       atomic.Pointer[health.Condition] // what Keep can't mend; nil: nothing
+	broken       atomic.Pointer[health.Condition] // what Keep can't repair; nil: nothing
 	once         sync.Once                        // of Close
 	ended        error
 }
 
-// Open starts the embedded broker if no URL is given, and connects. An absent
-// broker is waited for until ctx ends. A refusal that waiting doesn't mend ends
-// it: *RefusedError; a store that another process has: *LockedError; a taken
-// port: an error that is syscall.EADDRINUSE.
+// Open starts the embedded broker if no URL is given, and connects. It waits for
+// a broker that is not reachable until ctx ends. It fails at once if waiting does
+// not help: with *RefusedError if the broker refuses the connection, *LockedError
+// if another process uses the store, and syscall.EADDRINUSE if the port is taken.
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	b := newBroker(cfg, log)
@@ -135,12 +135,13 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	return b, nil
 }
 
-// errDialTooLong is why Dial gives up by itself.
+// errDialTooLong is the cause when Dial gives up by itself.
 var errDialTooLong = errors.New("gave up after 10 s")
 
-// Dial connects for a command that is no worker: without a URL to the embedded
-// broker of one that runs at EmbeddedAddr. It tries until ctx ends, 10 s if ctx
-// has no deadline. Errors as Open's; that of an absent broker says what to do.
+// Dial connects for a command that is not a worker. Without a URL it connects to
+// the embedded broker of the worker that runs at EmbeddedAddr. It tries until ctx
+// ends, for 10 s if ctx has no deadline. Its errors are those of Open; the one
+// about a broker that is not reachable says what to do.
 func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	if _, ok := ctx.Deadline(); !ok {
@@ -178,7 +179,7 @@ func Dial(ctx context.Context, cfg Config, log *zap.Logger) (*Broker, error) {
 
 func newBroker(cfg Config, log *zap.Logger) *Broker {
 	log = log.Named("broker")
-	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), stirring: make(chan struct{}, 1)}
+	b := &Broker{cfg: cfg, topology: newTopology(cfg), log: log, closed: make(chan struct{}), results: make(chan struct{}, 1), presenceStale: make(chan struct{}, 1)}
 	b.lost = make(chan struct{})
 	b.lose = sync.OnceFunc(func() { close(b.lost) })
 	b.repeating = log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
@@ -188,13 +189,13 @@ func newBroker(cfg Config, log *zap.Logger) *Broker {
 	return b
 }
 
-// Close sends out what was published, closes the connection, and then stops
-// the embedded broker and frees its store. ctx bounds the sending alone.
+// Close flushes what was published, closes the connection, then stops the
+// embedded broker and unlocks its store. ctx bounds only the flush.
 // Subscriptions are not drained: their owners end them first.
 func (b *Broker) Close(ctx context.Context) error {
 	b.once.Do(func() {
 		if b.nc.IsConnected() {
-			ctx, cancel := context.WithTimeout(ctx, apiTimeout) // it wants a deadline
+			ctx, cancel := context.WithTimeout(ctx, apiTimeout) // FlushWithContext requires a deadline
 			defer cancel()
 			if err := b.nc.FlushWithContext(ctx); err != nil {
 				b.ended = fmt.Errorf("flush the connection to the broker: %w", err)
@@ -207,7 +208,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	return b.ended
 }
 
-// giveUp is for an embedded broker that can't be started anew in this process.
+// giveUp handles an embedded broker that can't be restarted in this process.
 func (b *Broker) giveUp(err error) {
 	b.log.Error("the embedded broker is lost", zap.Error(err))
 	b.lose()
@@ -219,13 +220,13 @@ func (b *Broker) stopEmbedded() {
 	}
 }
 
-// Connected is nil, or why there is no connection now.
+// Connected returns nil, or an error that says why there is no connection now.
 func (b *Broker) Connected() error {
 	if b.nc.IsConnected() {
 		return nil
 	}
 	reason := b.nc.Status().String()
-	if err := b.nc.LastError(); err != nil { // a TLS handshake that fails amid a reconnection is told here alone
+	if err := b.nc.LastError(); err != nil { // the only place that reports a TLS handshake that fails during a reconnect
 		reason = b.reason(err)
 	} else if r := b.absence.Load(); r != nil {
 		reason = *r
@@ -233,13 +234,12 @@ func (b *Broker) Connected() error {
 	return fmt.Errorf("no connection to the broker %s: %s", b.url, reason)
 }
 
-// Lost is closed when the connection has ended for good, by Close or because
-// the broker broke the protocol: the client library then reconnects no more;
-// and when the embedded broker can't be started anew. Only a new Broker in a
-// new process helps.
+// Lost is closed when only a new Broker in a new process helps: the connection
+// was closed, by Close or by the client library, which does not reconnect after
+// a protocol error of the broker; or the embedded broker can't be restarted.
 func (b *Broker) Lost() <-chan struct{} { return b.lost }
 
-// StoreFault is why the embedded broker stores nothing at present. It ends by itself once the disk can be written.
+// StoreFault returns why the embedded broker stores nothing now. The fault ends by itself when the disk can be written again.
 func (b *Broker) StoreFault() StoreFault {
 	if b.embedded == nil {
 		return StoreFault{}
@@ -259,8 +259,8 @@ func (b *Broker) StoreNearlyFull() string {
 // It is empty for an embedded broker that does not listen.
 func (b *Broker) URL() string { return b.url }
 
-// SignIn is what another program's terminal needs to reach the embedded broker, a line of shell without the token itself; ""
-// for one that does not listen or is no process of this one.
+// SignIn is a line of shell that lets another terminal reach the embedded broker; it does not contain the token itself. It is ""
+// if the embedded broker does not listen, or if this process does not run one.
 func (b *Broker) SignIn() string {
 	if b.embedded == nil || b.embedded.url == "" {
 		return ""
@@ -277,7 +277,7 @@ func (b *Broker) JS() jetstream.JetStream { return b.js }
 // Conn is the connection.
 func (b *Broker) Conn() *nats.Conn { return b.nc }
 
-// Domain is the JetStream domain in use; the embedded broker has none.
+// Domain is the JetStream domain in use; the embedded broker has none, so it is "".
 func (b *Broker) Domain() string {
 	if b.cfg.URL == "" {
 		return ""
@@ -285,10 +285,10 @@ func (b *Broker) Domain() string {
 	return b.cfg.Domain
 }
 
-// MaxPayload is how many bytes of headers and payload the broker takes in a message.
+// MaxPayload is how many bytes of headers and payload the broker accepts in a message.
 func (b *Broker) MaxPayload() int { return int(b.nc.MaxPayload()) }
 
-// SmallPayload says what a broker that takes small messages alone can't hold; "": everything fits.
+// SmallPayload says what does not fit if the broker accepts only small messages; "": everything fits.
 func (b *Broker) SmallPayload() string {
 	if most := b.MaxPayload(); most < ledger.LeastMaxPayload {
 		return fmt.Sprintf("it takes messages of %d bytes (max_payload), and %d hold everything: larger requests are rejected as %s, larger actions are left out of results",

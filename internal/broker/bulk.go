@@ -18,30 +18,30 @@ import (
 )
 
 const (
-	// bulkInFlight bounds what PublishAll has sent and not yet seen stored, and with it its memory: a request is at
-	// most 64 KiB.
+	// bulkInFlight bounds the messages that PublishAll has sent and that are not acknowledged yet, and so its memory: a
+	// request has at most 64 KiB.
 	bulkInFlight = 256
-	// bulkPatience is how long one message may wait for a connection or an answer.
+	// bulkPatience is how long one message may wait for a connection or an acknowledgement.
 	bulkPatience = time.Minute
 )
 
 // Outgoing is a message on its way to the request subject.
 type Outgoing struct {
-	Name      string // how an error calls it, such as "machines.csv, line 8"
+	Name      string // its name in an error, such as "machines.csv, line 8"
 	Lane      message.Lane
 	MessageID string // Nats-Msg-Id: the broker stores a message once within the stream's duplicate window
 	Header    message.Header
 	Payload   []byte
 }
 
-// Stored is the broker's word that it has a message.
+// Stored is the broker's acknowledgement that it has stored a message.
 type Stored struct {
 	Sequence  uint64
-	Duplicate bool // it had one of this message id already, under that sequence; whose, it does not say
+	Duplicate bool // the broker already had a message with this id, under that sequence; its publisher is not known
 }
 
-// UnpublishedError is the first message that PublishAll could not get stored. Those before it are stored; of the few
-// after it that were under way some may be: the same messages are to be published again.
+// UnpublishedError names the first message that PublishAll could not store. All before it are stored. Some of those after it
+// that were in flight may be stored too, so the caller must publish the same messages again, under the same ids.
 type UnpublishedError struct {
 	Name string
 	Err  error
@@ -50,12 +50,12 @@ type UnpublishedError struct {
 func (e *UnpublishedError) Error() string { return fmt.Sprintf("publish %s: %v", e.Name, e.Err) }
 func (e *UnpublishedError) Unwrap() error { return e.Err }
 
-// PublishAll publishes requests in their order without waiting for each, and calls stored for each, in the same order,
-// once the broker has it. A connection or an answer that is lost is waited for, and the message sent again under its
-// id. It ends at the first message that can't be stored (*UnpublishedError) or the first error of requests. When ctx
-// ends it sends nothing more, sees to what is under way, and returns ctx's cause if something was left.
+// PublishAll publishes requests in order without waiting for each, and calls stored for each, in the same order, when the
+// broker has acknowledged it. If a connection or an acknowledgement is lost, it waits and sends the message again under
+// the same id. It ends at the first message that can't be stored (*UnpublishedError) or the first error of requests. When
+// ctx ends it sends nothing more, waits for what is in flight, and returns ctx's cause if some requests were not sent.
 func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, error], stored func(Stored)) error {
-	// What was sent is seen to for a while after ctx has ended, so that the caller knows what became of it.
+	// Wait for acknowledgements for a while after ctx has ended, so that the caller knows which messages are stored.
 	settling, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
@@ -66,7 +66,7 @@ func (b *Broker) PublishAll(ctx context.Context, requests iter.Seq2[Outgoing, er
 
 	p := &bulk{b: b, stored: stored}
 	err := p.all(ctx, settling, requests)
-	for _, f := range p.flights { // after an error: so that nothing is stored any more once this has returned
+	for _, f := range p.flights { // after an error: so that nothing more is stored after this has returned
 		_, _ = f.ack(settling)
 	}
 	return err
@@ -115,7 +115,7 @@ func (p *bulk) send(o Outgoing) {
 	p.flights = append(p.flights, flight{o.Name, msg, stream.Publish(p.b.js, msg)})
 }
 
-// settle waits until the oldest message under way is stored.
+// settle waits until the oldest message in flight is stored.
 func (p *bulk) settle(ctx context.Context) error {
 	f := p.flights[0]
 	p.flights = p.flights[1:]
@@ -131,9 +131,9 @@ func (p *bulk) settle(ctx context.Context) error {
 	return nil
 }
 
-// republish publishes a message again, as long as what is wrong may pass by itself.
+// republish publishes a message again until it is stored, as long as the fault is temporary.
 func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstream.PubAck, _ error) {
-	if err = p.fault(f, err); !isAgain(err) {
+	if err = p.fault(f, err); !isRetryable(err) {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, bulkPatience, errors.New("no answer within "+bulkPatience.String()))
@@ -148,7 +148,7 @@ func (p *bulk) republish(ctx context.Context, f flight, err error) (ack *jetstre
 	return ack, err
 }
 
-// fault says what to do about a message that was not stored, and whether it may pass by itself.
+// fault adds to an error of publishing what to do about it, and wraps it in retryable if it is temporary.
 func (p *bulk) fault(f flight, err error) error {
 	n := p.b.cfg.Names
 	switch {
@@ -157,20 +157,20 @@ func (p *bulk) fault(f flight, err error) error {
 	case errors.Is(err, jetstream.ErrNoStreamResponse) && !p.begun:
 		return p.b.noStream(f.msg.Subject, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
-		return again{err}
+		return retryable{err}
 	case isFull(err):
 		return fmt.Errorf("the stream %s is full (%w): wait until the worker has taken some of its requests, or raise its limits", n.Stream, err)
 	}
 	return explain(err)
 }
 
-func isAgain(err error) bool {
-	var wait again
+func isRetryable(err error) bool {
+	var wait retryable
 	return errors.As(err, &wait)
 }
 
-// isFull tells a stream or an account at its limits. [doc] nats-server errors.json: 10077 is any failure to store,
-// told apart by its text; 10023 and 10047 are the account's.
+// isFull reports whether a stream or an account is at its limits. [doc] nats-server errors.json: 10077 is any failure to
+// store, so its text decides; 10023 and 10047 are the account's.
 func isFull(err error) bool {
 	api := apiError(err)
 	return api.ErrorCode == codeStoreFailed && strings.Contains(api.Description, "maximum") ||
@@ -183,10 +183,10 @@ const (
 	codeStoreFailed jetstream.ErrorCode = 10077
 )
 
-// ErrNoLane is that no stream carries the subject of a lane other than normal.
+// ErrNoLane means that no stream carries the subject of a lane other than normal.
 var ErrNoLane = errors.New("no stream takes what is published on this lane")
 
-// noStream says what to do about a subject of requests that no stream carries.
+// noStream is the error for a subject of requests that no stream carries, with what to do about it.
 func (b *Broker) noStream(subject string, err error) error {
 	if l := message.LaneOf(b.cfg.Names.Subject, subject); l != message.LaneNormal {
 		return fmt.Errorf("%w, %s (%w): if there is a stream %s, `worker check` names the command that adds the lane %s; else start `worker run` once, which creates it",
@@ -195,8 +195,8 @@ func (b *Broker) noStream(subject string, err error) error {
 	return fmt.Errorf("no stream takes what is published on %s (%w): start `worker run` once, which creates it, or check WORKER_SUBJECT", subject, err)
 }
 
-// Acked is how many messages of the request stream, counted from the first of seqs on, the worker is done with. All of them
-// are of one lane.
+// Acked returns how many messages of the request stream the worker has acknowledged, counted from the first of seqs up to the
+// first that is not. All of seqs are in one lane.
 func (b *Broker) Acked(ctx context.Context, l message.Lane, seqs []uint64) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -205,7 +205,7 @@ func (b *Broker) Acked(ctx context.Context, l message.Lane, seqs []uint64) (n in
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: %w", names.Stream, err)
 	}
-	// A stream that others made may keep what was acknowledged.
+	// A stream that this program did not create may keep acknowledged messages.
 	done := s.CachedInfo().State.FirstSeq
 	cons, err := s.Consumer(ctx, names.LaneConsumer(l))
 	if err == nil {
@@ -224,10 +224,10 @@ func (b *Broker) Acked(ctx context.Context, l message.Lane, seqs []uint64) (n in
 	return len(seqs), nil
 }
 
-// IsMissing tells an error about a stream that is not there.
+// IsMissing reports whether an error says that a stream does not exist.
 func IsMissing(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }
 
-// OwnSubjects are the subjects, some with wildcards, that belong to the worker: no request's replyTo.
+// OwnSubjects are the subjects, some with wildcards, that belong to the worker. A request may not name one as its replyTo.
 func (n Names) OwnSubjects() []string {
 	n = n.withDefaults()
 	return append(n.laneSubjects(), n.ResultsSubject, n.DeadletterSubject, n.ControlSubject, AuditSubject, ownSubjects, "$KV.>")

@@ -27,7 +27,7 @@ func (b *Broker) remoteOptions() (nats.Options, error) {
 	b.url = strings.Join(redacted, ",")
 	signIn := b.cfg.Auth
 	if strings.Contains(b.cfg.URL, "@") {
-		signIn.TokenFile = "" // the client library takes no handler beside what is in the URL
+		signIn.TokenFile = "" // the client library rejects a token handler if the URL has credentials
 	}
 	auth, err := signIn.options()
 	if err != nil {
@@ -47,7 +47,7 @@ func (b *Broker) remoteOptions() (nats.Options, error) {
 	return opts, nil
 }
 
-// options are those of every connection, with more.
+// options returns the options of every connection, plus more.
 func (b *Broker) options(more ...nats.Option) (nats.Options, error) {
 	opts := nats.GetDefaultOptions()
 	for _, o := range append([]nats.Option{
@@ -56,13 +56,13 @@ func (b *Broker) options(more ...nats.Option) (nats.Options, error) {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 750*time.Millisecond),
-		// What is published while disconnected fails at once, instead of being
-		// sent some time after its sender has given up on it.
+		// Publishing while disconnected fails at once. Otherwise the message could be
+		// sent some time after its sender has given up.
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
-		// A sign-in that worked can be refused for a while: an account server
-		// that is away, credentials about to be renewed in their file.
+		// A sign-in that worked before can be refused for a while: the account server
+		// is down, or the credentials are about to be renewed in their file.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ErrorHandler(b.onError),
 		nats.DisconnectErrHandler(b.onDisconnect),
@@ -77,21 +77,21 @@ func (b *Broker) options(more ...nats.Option) (nats.Options, error) {
 	return opts, nil
 }
 
-// connect waits until there is a connection. options reads the files of the sign-in, anew for each attempt.
+// connect waits until there is a connection. options reads the sign-in files again for each attempt.
 func (b *Broker) connect(ctx context.Context, options func() (nats.Options, error)) error {
 	opts, err := options()
 	if err != nil {
 		return err
 	}
 	err = b.persist(ctx, "connect to the broker "+b.url, func(ctx context.Context) error {
-		if now, err := options(); err == nil { // else one is just being written
+		if now, err := options(); err == nil { // otherwise a file is just being written: keep the previous options
 			opts = now
 		}
 		nc, err := connectWithin(ctx, opts)
 		if err == nil {
 			b.nc = nc
 			b.signedIn.Store(nc)
-			return b.hearsAnswers(ctx)
+			return b.checkInbox(ctx)
 		}
 		if advice := b.refusal(err); advice != "" {
 			return &RefusedError{URL: b.url, Err: err, Advice: advice}
@@ -100,14 +100,14 @@ func (b *Broker) connect(ctx context.Context, options func() (nats.Options, erro
 		if (ok && silent.Op == "read" && silent.Timeout() || errors.Is(err, io.EOF)) && !b.cfg.Auth.TLSFirst {
 			err = fmt.Errorf("%w: it accepts connections and says nothing: if it begins with TLS (handshake_first), set NATS_TLS_FIRST", err)
 		}
-		return again{err}
+		return retryable{err}
 	})
 	if err != nil {
 		return err
 	}
 	b.log.Info("connected to the broker", zap.String("url", b.url), zap.String("server", b.nc.ConnectedServerName()),
 		zap.String("version", b.nc.ConnectedServerVersion()))
-	if _, err := b.nc.TLSConnectionState(); err != nil && b.cfg.tellsSecret() && !onLoopback(b.nc.ConnectedAddr()) {
+	if _, err := b.nc.TLSConnectionState(); err != nil && b.cfg.sendsSecret() && !onLoopback(b.nc.ConnectedAddr()) {
 		b.log.Warn("the sign-in crosses the network in clear: use tls:// in NATS_URL, or NATS_NKEY or NATS_CREDS, which send no secret", zap.String("url", b.url))
 	}
 	limits := []jetstream.JetStreamOpt{jetstream.WithDefaultTimeout(apiTimeout), jetstream.WithPublishAsyncTimeout(apiTimeout)}
@@ -124,9 +124,9 @@ func (b *Broker) connect(ctx context.Context, options func() (nats.Options, erro
 	return nil
 }
 
-// hearsAnswers tries whether this user may subscribe to the subjects that its answers come on: else each call would only
-// time out. A connection that is lost meanwhile shows at the next call.
-func (b *Broker) hearsAnswers(ctx context.Context) error {
+// checkInbox checks that this user may subscribe to its inbox, where replies arrive: without that permission every call would
+// only time out. If the connection is lost meanwhile, the next call reports it.
+func (b *Broker) checkInbox(ctx context.Context) error {
 	sub, err := b.nc.SubscribeSync(b.nc.NewInbox())
 	if err != nil {
 		return nil //nolint:nilerr // the connection is lost
@@ -141,8 +141,8 @@ func (b *Broker) hearsAnswers(ctx context.Context) error {
 	return nil
 }
 
-// connectWithin returns when ctx ends, though the client library knows no
-// context: its attempt then ends in the background, at its own time limit.
+// connectWithin connects, and returns when ctx ends. The client library takes
+// no context, so its attempt then ends in the background, at its own timeout.
 func connectWithin(ctx context.Context, opts nats.Options) (*nats.Conn, error) {
 	type outcome struct {
 		nc  *nats.Conn
@@ -181,7 +181,7 @@ func (b *Broker) onError(nc *nats.Conn, sub *nats.Subscription, err error) {
 			return
 		}
 	}
-	if !nc.IsConnected() { // one of those that come while it reconnects
+	if !nc.IsConnected() { // an error of a reconnect attempt
 		b.absent(err)
 	}
 	var fields []zap.Field
@@ -199,8 +199,8 @@ func (b *Broker) absent(err error) {
 	b.absence.Store(&reason)
 }
 
-// reason is an error with what to do about it. A sign-in that is refused after it was accepted ends nothing: what is in the
-// files may be about to change, here or at the broker.
+// reason is the text of an error with what to do about it. A sign-in that is refused after it was accepted once is not fatal:
+// the credentials may be about to change, in the files here or at the broker.
 func (b *Broker) reason(err error) string {
 	if advice := b.refusal(err); advice != "" {
 		return err.Error() + ": " + advice
@@ -210,7 +210,7 @@ func (b *Broker) reason(err error) string {
 
 func (b *Broker) onDisconnect(nc *nats.Conn, err error) {
 	b.absent(err)
-	if !nc.IsClosed() { // else it is Close at work
+	if !nc.IsClosed() { // otherwise Close did it
 		b.log.Warn("connection to the broker lost", zap.String("url", b.url), zap.Error(err))
 	}
 }
@@ -228,21 +228,22 @@ func (b *Broker) onClosed(nc *nats.Conn) {
 	close(b.closed)
 }
 
-// refusal is what the broker denied last, and when.
+// refusal is the broker's last denial, and when it came.
 type refusal struct {
 	err error
 	at  time.Time
 }
 
-// named is an error of a call that timed out, with what the broker denied meanwhile: it says so beside the call.
-func (b *Broker) named(err error) error {
+// withDenial adds to the error of a call what the broker denied meanwhile. The denial arrives outside of the call, which only
+// times out.
+func (b *Broker) withDenial(err error) error {
 	if d := b.refused.Load(); err != nil && d != nil && time.Since(d.at) < 2*apiTimeout && !errors.Is(err, d.err) {
 		return fmt.Errorf("%w: %w", err, d.err)
 	}
 	return err
 }
 
-// denies tries whether this user may publish there, beside whatever else is tried; nil: it may, or that can't be told.
+// denies checks whether this user may publish on a subject, while other calls are under way; nil: it may, or that is not known.
 func (b *Broker) denies(ctx context.Context, subject string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -256,11 +257,12 @@ func (b *Broker) denies(ctx context.Context, subject string) error {
 	return nil
 }
 
-// deniedPublish finds the subject in the server's words, which are all that it says.
+// deniedPublish finds the subject in the text of the server's error, which has no other form.
 var deniedPublish = regexp.MustCompile(`(?i)Permissions Violation for Publish to "([^"]+)"`)
 
-// replyDenied tells of a result that a request's replyTo did not get: only those go to subjects that are not the worker's.
-// The message was sent by then, so that no request's handler can say it.
+// replyDenied logs that the broker denied to publish a result on a request's replyTo, and reports whether err is that. Only
+// results are published on subjects that are not the worker's. The denial arrives after the publish has returned, so the
+// request's handler can't report it.
 func (b *Broker) replyDenied(err error) bool {
 	m := deniedPublish.FindStringSubmatch(err.Error())
 	ours := func(own string) bool { return server.SubjectMatchesFilter(m[1], own) }

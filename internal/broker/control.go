@@ -14,19 +14,19 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// Control reads the control stream into a replica's Orders: at its start all that is kept, then what comes.
+// Control reads the control stream into a replica's Orders: at the start everything that the stream has, then each new order.
 type Control struct {
 	b      *Broker
 	orders *remediation.Orders
 
-	turn    chan struct{} // holds one token; who has it owns what is below
+	turn    chan struct{} // holds one token; its holder owns the fields below
 	created time.Time     // of the stream
 	first   uint64        // its first sequence
-	next    uint64        // sequence to read on at
-	news    chan struct{} // full when Record has not seen what was read
+	next    uint64        // sequence to continue at
+	news    chan struct{} // has a token when Record has not seen what was read
 }
 
-// NewControl reads into orders, after Provision.
+// NewControl returns a Control that reads into orders; call it after Provision.
 func (b *Broker) NewControl(orders *remediation.Orders) *Control {
 	c := &Control{b: b, orders: orders, turn: make(chan struct{}, 1), next: 1, news: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
@@ -34,11 +34,11 @@ func (b *Broker) NewControl(orders *remediation.Orders) *Control {
 	return c
 }
 
-// controlEvery is how often the stream is looked at, so that every other look comes with what else is asked. A call needs a look
-// that began 3 s ago at most (Orders.Current): what is left is for one that is slow.
+// controlEvery is how often the stream is read: half of leaseRenew, so that every other read coincides with other requests to
+// the broker. A call needs a read that began 3 s ago at most (Orders.Current); the difference is the allowance for a slow read.
 const controlEvery = leaseRenew / 2
 
-// Run reads on until ctx ends. While it can't, no call is made (Orders.Current).
+// Run reads until ctx ends. While it can't read, no call is made (Orders.Current).
 func (c *Control) Run(ctx context.Context) error {
 	for {
 		if err := c.Read(ctx); err != nil && ctx.Err() == nil {
@@ -50,8 +50,8 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-// Read reads everything that is stored by now. What the last sequence is the stream's leader alone says. A flood that
-// nobody vouches for takes the time to read it, and no memory.
+// Read reads everything that is stored by now. It takes the last sequence from the stream's leader only. A flood of unverified
+// messages costs the time to read it, but no memory.
 func (c *Control) Read(ctx context.Context) error {
 	select {
 	case <-c.turn:
@@ -66,7 +66,7 @@ func (c *Control) Read(ctx context.Context) error {
 	}
 	info := s.CachedInfo()
 	next, first, was := c.next, c.first, c.orders.Lost()
-	anew := !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next // what was known stays in force
+	anew := !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next // a new stream; known orders stay in force
 	if anew || info.State.FirstSeq != c.first || c.orders.Lost() != "" {
 		_, now, lost, err := c.b.witness(ctx)
 		if err != nil {
@@ -95,13 +95,13 @@ func (c *Control) Read(ctx context.Context) error {
 	return nil
 }
 
-// order is a message of the control stream as a delivery.
+// order turns a message of the control stream into a delivery.
 func (b *Broker) order(m Message) message.Delivery {
 	return message.Delivery{Stream: b.cfg.Names.ControlStream, Sequence: m.Sequence, Subject: m.Subject, Header: m.Header, Data: m.Data, Published: m.Time, Attempt: 1}
 }
 
-// Ordered is what stands in the control stream now, in its order, whoever sent it. That of a stream that is not there is
-// IsMissing.
+// Ordered yields the messages that the control stream has now, in order, from any sender. If the stream does not exist, the
+// error is IsMissing.
 func (b *Broker) Ordered(ctx context.Context) iter.Seq2[message.Delivery, error] {
 	return func(yield func(message.Delivery, error) bool) {
 		for m, err := range b.scan(ctx, b.cfg.Names.ControlStream, part{subject: b.cfg.Names.ControlSubject}) {
@@ -115,7 +115,7 @@ func (b *Broker) Ordered(ctx context.Context) iter.Seq2[message.Delivery, error]
 // Waiting implements remediation.Queue. It reads all lanes at once, in the order of the stream.
 func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error) {
 	n := c.b.cfg.Names
-	done := map[message.Lane]uint64{} // a stream that others made may keep what was acknowledged
+	done := map[message.Lane]uint64{} // a stream that this program did not create may keep acknowledged messages
 	for l, info := range c.b.found.Load().consumers {
 		if info != nil {
 			done[l] = info.AckFloor.Stream
@@ -140,7 +140,7 @@ func (c *Control) Waiting(ctx context.Context, from uint64, fn func(message.Deli
 
 // Arrival implements remediation.Queue.
 func (c *Control) Arrival(ctx context.Context, name string) (d message.Delivery, waits bool, err error) {
-	of, seq := named(name)
+	of, seq := splitName(name)
 	if seq == 0 || of != c.b.cfg.Names.Stream {
 		return d, false, nil
 	}
@@ -149,12 +149,12 @@ func (c *Control) Arrival(ctx context.Context, name string) (d message.Delivery,
 
 const (
 	recordAgain  = 2 * time.Second // after an error
-	recordAnyway = time.Minute     // without news: how far that came may be gone with UNRESTRICT_STATE
+	recordAnyway = time.Minute     // without news: the position in UNRESTRICT_STATE may have been lost
 )
 
-// Record calls record for each message of the control stream once, in order, until ctx ends, whoever has called it before: how far that
-// came stands in UNRESTRICT_STATE. After a crash the last ones may be recorded again. None are while some are lost. What is new it
-// hears from Run.
+// Record calls record for each message of the control stream once, in order, until ctx ends. The position is in
+// UNRESTRICT_STATE, so each replica continues where the previous one stopped. After a crash the last messages may be recorded
+// again. While orders are lost, nothing is recorded. Run signals new messages to it.
 func (c *Control) Record(ctx context.Context, record func(context.Context, message.Delivery) error) error {
 	for {
 		rest := recordAnyway
@@ -173,7 +173,7 @@ func (c *Control) Record(ctx context.Context, record func(context.Context, messa
 }
 
 func (c *Control) recordOn(ctx context.Context, record func(context.Context, message.Delivery) error) error {
-	if err := c.Read(ctx); err != nil { // what is recorded here was heard
+	if err := c.Read(ctx); err != nil { // so that Orders has every message that is recorded here
 		return err
 	}
 	at, s, lost, err := c.b.witness(ctx)

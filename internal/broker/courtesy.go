@@ -13,12 +13,13 @@ import (
 	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
-// aboutMe is where every NATS server tells a user what it may do.
+// aboutMe is the subject on which every NATS server reports a user's permissions.
 const aboutMe = "$SYS.REQ.USER.INFO"
 
-// Courtesy is for what a command asks beside its own business, with more rights than that takes. Where the broker says that this
-// user may not read the stream the call is not made, so that nobody's log has a violation for it; where the broker denies
-// something all the same it ends at once. One such call at a time, and nothing published meanwhile.
+// Courtesy makes an optional call of a command, which may need more permissions than the command itself. If the broker reports
+// that this user may not read the stream, the call is not made, so that no log has a permission violation for it. If the broker
+// denies something all the same, the call ends at once. Only one such call may run at a time, and nothing may be published
+// meanwhile.
 func (b *Broker) Courtesy(ctx context.Context, streamName string, call func(context.Context) error) error {
 	if !b.mayRead(ctx, streamName) {
 		return fmt.Errorf("the broker does not let this user read stream %s", streamName)
@@ -26,7 +27,7 @@ func (b *Broker) Courtesy(ctx context.Context, streamName string, call func(cont
 	return b.untilDenied(ctx, call)
 }
 
-// mayRead reports whether this user may look at a stream. A broker that does not say so is one that may let it.
+// mayRead reports whether this user may read a stream's info. If the broker does not report permissions, it returns true.
 func (b *Broker) mayRead(ctx context.Context, streamName string) bool {
 	user, err := b.user(ctx)
 	if err != nil || user.Permissions == nil || user.Permissions.Publish == nil {
@@ -38,7 +39,7 @@ func (b *Broker) mayRead(ctx context.Context, streamName string) bool {
 	return (len(may.Allow) == 0 || slices.ContainsFunc(may.Allow, matches)) && !slices.ContainsFunc(may.Deny, matches)
 }
 
-// user is what the broker says of this user.
+// user returns what the broker reports about this user.
 func (b *Broker) user(ctx context.Context) (server.UserInfo, error) {
 	var answer struct{ Data server.UserInfo }
 	err := b.untilDenied(ctx, func(ctx context.Context) error {
@@ -51,13 +52,13 @@ func (b *Broker) user(ctx context.Context) (server.UserInfo, error) {
 	return answer.Data, err
 }
 
-// Account is the name of this user's account, else its key; "" where the broker does not say.
+// Account is the name of this user's account, or the account's key if it has no name; "" if the broker does not report it.
 func (b *Broker) Account(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	user, err := b.user(ctx)
 	if err != nil {
-		return "" // it is shown, and nothing rests on it
+		return "" // it is only shown; nothing depends on it
 	}
 	return cmp.Or(user.AccountName, user.Account)
 }

@@ -7,13 +7,13 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// DeadLetters are the dead letters that there are now, the oldest first. What others have put into the stream is left
-// out. An error ends it; that of a stream that is not there is IsMissing.
+// DeadLetters yields the present dead letters, the oldest first. It skips what other programs have put into the stream. An
+// error ends the sequence; if the stream does not exist, the error is IsMissing.
 func (b *Broker) DeadLetters(ctx context.Context) iter.Seq2[Message, error] {
 	return b.messages(ctx, b.cfg.Names.DeadletterStream, b.cfg.Names.DeadletterSubject, message.HeaderDeadReason)
 }
 
-// Queue are the requests that nobody has acknowledged yet, in hand or not, lane by lane, the most urgent first, and in each
+// Queue yields the requests that are not acknowledged yet, in hand or not: lane by lane, the most urgent first, and in each lane
 // the oldest first.
 func (b *Broker) Queue(ctx context.Context) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
@@ -27,7 +27,7 @@ func (b *Broker) Queue(ctx context.Context) iter.Seq2[Message, error] {
 	}
 }
 
-// messages are those of a subject that there are now; with a header those that have it.
+// messages yields the present messages of a subject; with a header, only those that have it.
 func (b *Broker) messages(ctx context.Context, name, subject, header string) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		for m, err := range b.scan(ctx, name, part{subject: subject, most: manyMessages}) {

@@ -15,9 +15,9 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// What the broker denies beside a call that waits for its answer would be silent: nobody answers a pull request or an
-// acknowledgement that was not let through, and a subscription that was taken away comes back with a new connection alone.
-// What is denied so is kept, by kind, until it is tried again and let through.
+// denials keeps, by kind, what the broker denies outside of a call that waits for a reply, until a retry is allowed. Nothing
+// else would report these: a denied pull request or acknowledgement gets no reply, and a subscription that the broker has
+// removed is restored only by a new connection.
 type denials struct {
 	mu  sync.Mutex
 	now map[denialKind]denial
@@ -26,7 +26,7 @@ type denials struct {
 type denialKind int
 
 const (
-	deniedAnswers denialKind = iota // a subscription
+	deniedReplies denialKind = iota // a subscription to an inbox
 	deniedPull
 	deniedAck
 	denialKinds
@@ -39,11 +39,11 @@ type denial struct {
 
 var deniedSubscription = regexp.MustCompile(`(?i)Permissions Violation for Subscription to "([^"]+)"`)
 
-// note keeps what an error denies, if it is of a kind that nothing else says.
+// note records what an error denies, if it is of a kind that nothing else reports.
 func (d *denials) note(err error) {
 	kind, subject := denialKinds, ""
 	if m := deniedSubscription.FindStringSubmatch(err.Error()); m != nil {
-		kind, subject = deniedAnswers, m[1]
+		kind, subject = deniedReplies, m[1]
 	} else if m := deniedPublish.FindStringSubmatch(err.Error()); m != nil {
 		switch subject = m[1]; {
 		case strings.Contains(subject, ".CONSUMER.MSG.NEXT."):
@@ -74,22 +74,23 @@ func (d *denials) get(kind denialKind) (denial, bool) {
 	return is, on
 }
 
-func (d *denials) over(kind denialKind) {
+func (d *denials) clear(kind denialKind) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.now, kind)
 }
 
-// deaf reports whether answers do not reach this process.
-func (b *Broker) deaf() bool {
-	_, is := b.denials.get(deniedAnswers)
+// repliesDenied reports whether the broker denies this process to receive replies.
+func (b *Broker) repliesDenied() bool {
+	_, is := b.denials.get(deniedReplies)
 	return is
 }
 
-// conditions name what is denied. What can't be acknowledged is taken all the same: it comes again, and the ledger knows it.
+// conditions returns a condition for each kind of denial. Requests are taken even if they can't be acknowledged: they are
+// redelivered, and the ledger recognises them.
 func (d *denials) conditions() (all []health.Condition) {
 	for kind, text := range [denialKinds]string{
-		deniedAnswers: "the broker denies this user to subscribe to %s, where its answers come: set NATS_INBOX_PREFIX to what its permissions allow, or grant it that",
+		deniedReplies: "the broker denies this user to subscribe to %s, where its answers come: set NATS_INBOX_PREFIX to what its permissions allow, or grant it that",
 		deniedPull:    "the broker denies this user to ask for requests (publish on %s): nothing is taken",
 		deniedAck:     "the broker denies this user to acknowledge requests (publish on %s): they come again and again, and stay in their stream",
 	} {
@@ -102,17 +103,17 @@ func (d *denials) conditions() (all []health.Condition) {
 	return all
 }
 
-// retryDenied tries what is denied again, in a form that the broker understands as nothing, and forgets what is let through.
-// A crash in between leaves a new connection, which finds out for itself.
+// retryDenied tries again what was denied, with a payload that the broker can't parse and so does not act on, and clears each
+// denial that no longer holds. A crash loses the denials; the next process finds them out on its new connection.
 func (b *Broker) retryDenied(ctx context.Context) {
 	for kind := range denialKinds {
 		is, on := b.denials.get(kind)
 		if !on || !b.letThrough(ctx, kind, is.subject) {
 			continue
 		}
-		b.denials.over(kind)
+		b.denials.clear(kind)
 		b.log.Info("the broker allows again what it denied", zap.String("subject", is.subject))
-		if kind == deniedAnswers { // the subscriptions are made again with the connection
+		if kind == deniedReplies { // a reconnect restores the subscriptions
 			if err := b.nc.ForceReconnect(); err != nil {
 				b.log.Warn("the connection to the broker is not made anew", zap.Error(err))
 			}
@@ -120,13 +121,14 @@ func (b *Broker) retryDenied(ctx context.Context) {
 	}
 }
 
-// letThrough tries a subject. The server's denial comes before its answer to the flush behind it.
+// letThrough tries a subject, and reports whether the broker allows it now. The server sends a denial before it answers the
+// flush that follows.
 func (b *Broker) letThrough(ctx context.Context, kind denialKind, subject string) bool {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	before := b.nc.LastError()
 	var err error
-	if kind == deniedAnswers {
+	if kind == deniedReplies {
 		var sub *nats.Subscription
 		if sub, err = b.nc.SubscribeSync(b.nc.NewInbox()); err == nil {
 			defer func() { _ = sub.Unsubscribe() }()

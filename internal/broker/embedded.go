@@ -15,30 +15,30 @@ import (
 	"go.uber.org/zap"
 )
 
-// embedded is a NATS server in this process and the lock on its store. The server is started anew when its store has
-// failed and can be written again (store.go).
+// embedded is a NATS server in this process, with the lock on its store. The server is restarted when its store has failed
+// and can be written again (store.go).
 type embedded struct {
 	opts      *server.Options
 	log       *zap.Logger
 	url       string
 	token     string // what its clients sign in with; "": it does not listen
-	tokenFile string // that has it; "": WORKER_EMBEDDED_TOKEN
+	tokenFile string // the file that has the token; "": WORKER_EMBEDDED_TOKEN
 	lock      *flock.Flock
-	faults    chan string // what the server's log says of a store that failed
-	stopped   func()      // ends the watch of the store, and returns once it has ended
+	faults    chan string // log lines of the server about a store that failed
+	stopped   func()      // stops watchStore, and returns when it has stopped
 
 	mu     sync.Mutex
-	server *server.Server // nil while it is started anew
+	server *server.Server // nil during a restart
 	fault  StoreFault
 }
 
-// startEmbedded returns once the server takes connections. failed is called if the server can't be started anew later.
+// startEmbedded returns when the server accepts connections. failed is called if the server can't be restarted later.
 func startEmbedded(ctx context.Context, cfg Config, log *zap.Logger, failed func(error)) (_ *embedded, err error) {
 	opts := &server.Options{
 		ServerName: "unrestrict-worker", NoSigs: true, DontListen: cfg.EmbeddedAddr == "",
 		JetStream: true, StoreDir: cfg.DataDir, JetStreamMaxStore: embeddedMaxStore, JetStreamMaxMemory: embeddedMaxMemory,
-		// Else a power cut takes back up to two minutes of acknowledged
-		// messages, intents of calls among them.
+		// Without it a power cut loses up to two minutes of acknowledged
+		// messages, including write-ahead intents.
 		SyncAlways:             !cfg.SyncInterval,
 		DisableJetStreamBanner: true,
 	}
@@ -70,7 +70,7 @@ func startEmbedded(ctx context.Context, cfg Config, log *zap.Logger, failed func
 		return nil, err
 	}
 	if addr, ok := e.server.Addr().(*net.TCPAddr); ok && !opts.DontListen {
-		opts.Port = addr.Port // the same for the server that is started anew
+		opts.Port = addr.Port // a restarted server listens on the same port
 		e.url = "nats://" + Dialable(net.JoinHostPort(opts.Host, strconv.Itoa(addr.Port)))
 	}
 	e.watchStore(ctx, failed)
@@ -81,7 +81,7 @@ func startEmbedded(ctx context.Context, cfg Config, log *zap.Logger, failed func
 	return e, nil
 }
 
-// start returns once a server takes connections.
+// start starts a server, and returns when it accepts connections.
 func (e *embedded) start() error {
 	s, err := server.NewServer(e.opts.Clone())
 	if err != nil {
@@ -89,8 +89,8 @@ func (e *embedded) start() error {
 	}
 	out := &serverLog{log: e.log.Named("server"), faults: e.faults}
 	s.SetLoggerV2(out, false, false, false)
-	// Start has recovered the store and listens when it returns, or has said
-	// why not to the log alone.
+	// When Start returns, the server has recovered its store and listens; or it
+	// has failed, and only its log has the reason.
 	s.Start()
 	err = nil
 	if fatal := out.fatal.Swap(new(string)); fatal != nil {
@@ -109,7 +109,7 @@ func (e *embedded) start() error {
 	return nil
 }
 
-// InProcessConn connects to the server that runs now.
+// InProcessConn connects to the server that is running now.
 func (e *embedded) InProcessConn() (net.Conn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -119,7 +119,7 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 	return e.server.InProcessConn()
 }
 
-// signIn is what other programs' terminals need; never the token itself.
+// signIn is the line of shell that other terminals need; it never contains the token itself.
 func (e *embedded) signIn() string {
 	if e.tokenFile == "" {
 		return "export NATS_URL=" + e.url + " NATS_TOKEN=...  # what WORKER_EMBEDDED_TOKEN is"
@@ -127,7 +127,7 @@ func (e *embedded) signIn() string {
 	return "export NATS_URL=" + e.url + " NATS_TOKEN=\"$(cat '" + strings.ReplaceAll(e.tokenFile, "'", `'\''`) + "')\""
 }
 
-// stop shuts the server down, if it came so far, and then frees the store.
+// stop shuts the server down, if there is one, then unlocks the store.
 func (e *embedded) stop() {
 	e.stopped()
 	if e.server != nil {
@@ -137,9 +137,10 @@ func (e *embedded) stop() {
 	_ = e.lock.Close()
 }
 
-// listenAddr makes the server's host, an address, and port of addr, having tried
-// that they are free: the server itself tells a taken port only to its log. A
-// name is looked up once, here: what it stands for is judged and then listened at.
+// listenAddr splits addr into the server's host, as an IP address, and port, and
+// checks that the port is free: the server reports a taken port only in its log.
+// It resolves a host name once, so that the address that is checked to be
+// loopback is the one that the server listens on.
 func listenAddr(addr, token string) (host string, port int, err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -168,7 +169,7 @@ func listenAddr(addr, token string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// Dialable turns an address to listen at into one that clients on this machine reach.
+// Dialable turns a listen address into one that clients on this machine can connect to.
 func Dialable(addr string) string {
 	host, port, _ := net.SplitHostPort(addr)
 	switch host {
@@ -180,11 +181,11 @@ func Dialable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// serverLog is the server's log. The server says why it could not start
-// nowhere else, so the first fatal message is kept for startEmbedded to return.
+// serverLog is the server's log. Only the log has the reason if the server can't
+// start, so the first fatal message is kept for start to return.
 type serverLog struct {
 	log    *zap.Logger
-	fatal  atomic.Pointer[string] // nil: none yet, and still starting
+	fatal  atomic.Pointer[string] // nil: none yet, and the server is starting
 	faults chan<- string
 }
 
@@ -200,7 +201,7 @@ func (l *serverLog) Errorf(format string, v ...any) {
 	if storeFailed.MatchString(text) {
 		select {
 		case l.faults <- text:
-		default: // one is enough
+		default: // one pending fault is enough
 		}
 	}
 }

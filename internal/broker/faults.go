@@ -17,7 +17,7 @@ import (
 	"example.com/unrestrict-worker/internal/broker/stream"
 )
 
-// MissingError says what is not there and must not be created.
+// MissingError lists what does not exist and must not be created.
 type MissingError struct {
 	Missing []string // each with how to create it
 }
@@ -26,7 +26,7 @@ func (e *MissingError) Error() string {
 	return "WORKER_PROVISION is false and these are missing:\n  " + strings.Join(e.Missing, "\n  ")
 }
 
-// UnfitError says what is there but would break a promise.
+// UnfitError lists why what exists would break a promise.
 type UnfitError struct {
 	Reasons []string
 }
@@ -47,19 +47,19 @@ func (e *DeniedError) Error() string {
 
 func (e *DeniedError) Unwrap() error { return e.Err }
 
-// again is a fault that may pass by itself.
-type again struct{ error }
+// retryable wraps a temporary fault: the call is to be retried.
+type retryable struct{ error }
 
-func (a again) Unwrap() error { return a.error }
+func (r retryable) Unwrap() error { return r.error }
 
-// persist tries until try succeeds, fails with anything but again, or ctx ends.
+// persist retries with backoff until try succeeds, fails with an error that is not retryable, or ctx ends.
 func (b *Broker) persist(ctx context.Context, what string, try func(context.Context) error) error {
 	delays := backoff.NewExponentialBackOff(backoff.WithInitialInterval(200*time.Millisecond),
 		backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
 	var last error
 	for {
 		err := try(ctx)
-		var wait again
+		var wait retryable
 		if !errors.As(err, &wait) {
 			return err
 		}
@@ -71,14 +71,14 @@ func (b *Broker) persist(ctx context.Context, what string, try func(context.Cont
 			}
 		}
 		select {
-		case <-ctx.Done(): // which wait may be about, where last says why it came so far
+		case <-ctx.Done(): // wait may only be about the end of ctx; last is the fault before that
 			return fmt.Errorf("%s: %w: %w", what, context.Cause(ctx), cmp.Or(last, wait.error))
 		case <-time.After(delays.NextBackOff()):
 		}
 	}
 }
 
-// Await tries until try succeeds, waiting out the faults of the broker that Open and Provision wait out, until ctx ends.
+// Await retries until try succeeds or ctx ends, through the temporary faults of the broker that Open and Provision also wait for.
 func (b *Broker) Await(ctx context.Context, what string, try func(context.Context) error) error {
 	return b.persist(ctx, what, func(ctx context.Context) error {
 		if err := try(ctx); err != nil {
@@ -88,7 +88,7 @@ func (b *Broker) Await(ctx context.Context, what string, try func(context.Contex
 	})
 }
 
-// Codes that the client library has no name for. [doc] nats-server errors.json
+// Codes for which the client library has no name. [doc] nats-server errors.json
 const (
 	codeNoSuitablePeers  jetstream.ErrorCode = 10005
 	codeSubjectOverlap   jetstream.ErrorCode = 10065
@@ -97,11 +97,10 @@ const (
 	codeMaxBytesRequired jetstream.ErrorCode = 10113
 )
 
-// apiError is the JetStream API's error in err, else the zero value.
+// apiError is the JetStream API's error in err, or the zero value if there is none.
 func apiError(err error) jetstream.APIError { return stream.APIError(err) }
 
-// explain adds what to do about a fault, and says of one that may pass that it
-// is to be tried again.
+// explain adds to a fault what to do about it, and wraps a temporary one in retryable.
 func explain(err error) error {
 	api := apiError(err)
 	switch api.ErrorCode {
@@ -114,23 +113,23 @@ func explain(err error) error {
 	}
 	switch {
 	case api.Code == http.StatusServiceUnavailable, api.ErrorCode == codeNoSuitablePeers:
-		return again{err}
+		return retryable{err}
 	case errors.Is(err, nats.ErrNoResponders):
-		return again{Advise(err)}
+		return retryable{Advise(err)}
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return err
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout), isAway(err):
-		return again{err}
+		return retryable{err}
 	}
 	return err
 }
 
-// isAway reports whether the connection was lost, and is being made anew.
+// isAway reports whether the connection was lost and the client is reconnecting.
 func isAway(err error) bool {
 	return errors.Is(err, nats.ErrConnectionReconnecting) || errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrReconnectBufExceeded)
 }
 
-// Advise adds what to do where nobody answers for JetStream.
+// Advise adds what to do if JetStream does not respond.
 func Advise(err error) error {
 	const advice = "nobody answers for JetStream: is it turned on there (nats-server -js), and is NATS_JS_DOMAIN the domain that has it?"
 	if !errors.Is(err, nats.ErrNoResponders) || strings.Contains(err.Error(), advice) {
@@ -139,8 +138,8 @@ func Advise(err error) error {
 	return fmt.Errorf("%w: %s", err, advice)
 }
 
-// within bounds one call, so that an answer that got lost costs apiTimeout and
-// not all the time that the caller has.
+// within bounds one call, so that a lost reply costs apiTimeout and not all of the
+// caller's time.
 func within[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()

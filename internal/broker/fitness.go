@@ -13,15 +13,15 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// missing says of everything that is missing how to create it.
-func (t topology) missing(there present) (missing []string) {
+// missing lists what does not exist, each with how to create it.
+func (t topology) missing(existing inventory) (missing []string) {
 	for _, spec := range t.streams() {
-		if there.streams[spec.cfg.Name] == nil {
+		if existing.streams[spec.cfg.Name] == nil {
 			missing = append(missing, missingStream(spec.cfg))
 		}
 	}
-	for _, l := range t.lanes(there) {
-		if cfg := t.consumers[l]; there.consumers[l] == nil {
+	for _, l := range t.lanes(existing) {
+		if cfg := t.consumers[l]; existing.consumers[l] == nil {
 			missing = append(missing, fmt.Sprintf("consumer %s: nats consumer add %s --config FILE, where FILE has: %s", cfg.Durable, t.requests.cfg.Name, settings(cfg)))
 		}
 	}
@@ -32,10 +32,10 @@ func missingStream(cfg jetstream.StreamConfig) string {
 	return fmt.Sprintf("stream %s: nats stream add --config FILE, where FILE has: %s", cfg.Name, settings(cfg))
 }
 
-// unfit lists what would break a promise.
-func (t topology) unfit(there present) (reasons []string) {
+// unfit lists the settings that would break a promise.
+func (t topology) unfit(existing inventory) (reasons []string) {
 	for _, spec := range t.streams() {
-		s := there.streams[spec.cfg.Name]
+		s := existing.streams[spec.cfg.Name]
 		if s == nil {
 			continue
 		}
@@ -45,11 +45,11 @@ func (t topology) unfit(there present) (reasons []string) {
 		}
 	}
 	for _, l := range message.Lanes() {
-		c := there.consumers[l]
+		c := existing.consumers[l]
 		if c == nil {
 			continue
 		}
-		for _, reason := range unfitConsumer(c.Config, there.streams[t.requests.cfg.Name].CachedInfo().Config, t.consumers[l].FilterSubject) {
+		for _, reason := range unfitConsumer(c.Config, existing.streams[t.requests.cfg.Name].CachedInfo().Config, t.consumers[l].FilterSubject) {
 			reasons = append(reasons, fmt.Sprintf("consumer %s of stream %s %s", c.Name, t.requests.cfg.Name, reason))
 		}
 	}
@@ -96,7 +96,7 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 	return reasons
 }
 
-// refusesSecond is why no key of a bucket can be written a second time; "": it can.
+// refusesSecond is why a key of a bucket can't be written a second time; "": it can.
 func refusesSecond(cfg jetstream.StreamConfig) string {
 	if !cfg.DiscardNewPerSubject || cfg.MaxMsgsPerSubject <= 0 {
 		return ""
@@ -104,7 +104,7 @@ func refusesSecond(cfg jetstream.StreamConfig) string {
 	return "refuses each further value of a key (discard_new_per_subject): nothing in it could ever change"
 }
 
-// unfitRecord lists what would take records out again, or let somebody do so unhindered.
+// unfitRecord lists the settings that would delete records, or allow somebody to delete them.
 func unfitRecord(cfg jetstream.StreamConfig) (reasons []string) {
 	if cfg.Storage != jetstream.FileStorage {
 		reasons = append(reasons, "is kept in memory: a restart would forget what was decided")
@@ -118,7 +118,7 @@ func unfitRecord(cfg jetstream.StreamConfig) (reasons []string) {
 	if !cfg.DenyPurge {
 		reasons = append(reasons, "lets records be purged (deny_purge is false): it must be true, which can be set with records there, and not taken back")
 	}
-	// The limit for each subject has a discard policy of its own.
+	// The limit for each subject has its own discard policy.
 	if cfg.Discard == jetstream.DiscardOld && (cfg.MaxMsgs > 0 || cfg.MaxBytes > 0) || cfg.MaxMsgsPerSubject > 0 && !cfg.DiscardNewPerSubject {
 		reasons = append(reasons, "drops the oldest records by number or size (max_msgs, max_bytes, max_msgs_per_subject): with discard new it takes no more instead, and the worker waits for room")
 	}
@@ -144,7 +144,7 @@ func unfitConsumer(c jetstream.ConsumerConfig, stream jetstream.StreamConfig, su
 	if c.PriorityPolicy != jetstream.PriorityPolicyNone {
 		reasons = append(reasons, "has a priority policy, whose groups the worker does not know")
 	}
-	// On a work queue a consumer that begins anew finds only what is not done.
+	// On a work queue, a recreated consumer finds only requests that are not acknowledged.
 	if stream.Retention != jetstream.WorkQueuePolicy && (c.InactiveThreshold > 0 || c.MemoryStorage) {
 		reasons = append(reasons, "can be forgotten by the broker (inactive_threshold, mem_storage): requests long done would come again, or waiting ones never")
 	}
@@ -161,8 +161,8 @@ func unfitConsumer(c jetstream.ConsumerConfig, stream jetstream.StreamConfig, su
 	return reasons
 }
 
-// repaired is a stream of the worker's own with the settings that it relies on;
-// more replicas than configured are left.
+// repaired returns the configuration of one of the worker's own streams with the
+// settings that it relies on. It keeps more replicas than configured.
 func repaired(got, want jetstream.StreamConfig) (cfg jetstream.StreamConfig, changed bool) {
 	cfg = got
 	cfg.Replicas = max(got.Replicas, want.Replicas)
@@ -170,35 +170,35 @@ func repaired(got, want jetstream.StreamConfig) (cfg jetstream.StreamConfig, cha
 	if cfg.SubjectDeleteMarkerTTL == 0 {
 		cfg.SubjectDeleteMarkerTTL = want.SubjectDeleteMarkerTTL
 	}
-	cfg.AllowRollup = true // a marker is a roll-up
+	cfg.AllowRollup = true // a delete marker is a roll-up
 	cfg.MaxAge, cfg.Discard, cfg.DiscardNewPerSubject = want.MaxAge, want.Discard, false
 	return cfg, !reflect.DeepEqual(cfg, got)
 }
 
-// differences names the settings that are not as provisioned.
-func (t topology) differences(there present) (all []string) {
+// differences lists the settings that differ from what Provision would create.
+func (t topology) differences(existing inventory) (all []string) {
 	for _, spec := range t.streams() {
-		got := there.streams[spec.cfg.Name].CachedInfo().Config
+		got := existing.streams[spec.cfg.Name].CachedInfo().Config
 		if lacks := t.withoutLanes(got); spec.cfg.Name == t.requests.cfg.Name && lacks != "" {
 			all, got.Subjects = append(all, lacks), spec.cfg.Subjects
 		}
-		if got.MaxBytes == embeddedRequestBytes { // another worker's embedded broker
+		if got.MaxBytes == embeddedRequestBytes { // the stream was created by a worker with an embedded broker
 			got.MaxBytes = spec.cfg.MaxBytes
 		}
 		all = append(all, differing("stream "+spec.cfg.Name, got, spec.cfg, "subjects", "retention", "storage", "num_replicas", "duplicate_window", "discard",
 			"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject", "max_msg_size", "max_consumers", "deny_delete", "deny_purge", "allow_rollup_hdrs", "allow_direct")...)
 	}
-	for _, name := range there.foreign {
+	for _, name := range existing.foreign {
 		all = append(all, fmt.Sprintf("stream %s: consumer %s is none of the worker's: what it acknowledges is gone from a work queue, and is never carried out", t.requests.cfg.Name, name))
 	}
-	for _, l := range t.lanes(there) {
-		all = append(all, differing("consumer "+t.consumers[l].Durable, there.consumers[l].Config, t.consumers[l], "ack_wait", "backoff", "max_ack_pending",
+	for _, l := range t.lanes(existing) {
+		all = append(all, differing("consumer "+t.consumers[l].Durable, existing.consumers[l].Config, t.consumers[l], "ack_wait", "backoff", "max_ack_pending",
 			"replay_policy", "inactive_threshold", "mem_storage", "num_replicas", "max_batch", "max_expires", "max_bytes")...)
 	}
 	return all
 }
 
-// differing compares the settings of these names, which are the JSON ones, in the order of the fields.
+// differing compares the settings with these JSON names, in the order of the struct's fields.
 func differing(of string, got, want any, names ...string) (all []string) {
 	is, wants := reflect.ValueOf(got), reflect.ValueOf(want)
 	for i := range is.NumField() {
@@ -213,7 +213,7 @@ func differing(of string, got, want any, names ...string) (all []string) {
 	return all
 }
 
-// settings is a configuration as the nats command and other tools read it.
+// settings is a configuration as JSON, as the nats command and other tools read it.
 func settings(cfg any) string {
 	text, err := json.Marshal(cfg)
 	if err != nil {

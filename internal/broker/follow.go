@@ -19,7 +19,7 @@ type Message = stream.Message
 // FollowOptions says which messages of a stream to read.
 type FollowOptions struct {
 	Since     time.Time // zero: from the oldest kept
-	ToPresent bool      // end when the last message there is now was read
+	ToPresent bool      // end after the last message that the stream has now
 	From      uint64    // sequence to begin at, instead of Since
 }
 
@@ -29,11 +29,11 @@ var errEnough = errors.New("enough")
 // Enough is what fn returns to end Follow without an error.
 func Enough() error { return errEnough }
 
-// followEvery is how often a stream that has nothing new is asked again.
+// followEvery is how often a stream without new messages is read again.
 const followEvery = 200 * time.Millisecond
 
-// Follow calls fn for each message of a stream in order, from the past into the future, until ctx ends (nil), fn
-// returns an error, or the present is reached if that was asked for. A reconnect goes on where it was.
+// Follow calls fn for each message of a stream in order, first the stored ones, then new ones, until ctx ends (nil) or fn
+// returns an error. With ToPresent it ends after the stored ones. After a reconnect it continues where it was.
 func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn func(Message) error) error {
 	p := part{subject: ">", since: o.Since}
 	if o.From > 0 {
@@ -61,8 +61,8 @@ func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn 
 	return err
 }
 
-// readForever reads on and on. Once it has begun it waits out what may pass, such as a stream without a leader, and before that a
-// connection that was there and is made anew.
+// readForever reads until ctx ends. After its first successful read it retries every temporary fault, such as a stream without
+// a leader; before that, only a connection that is being restored.
 func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func(Message) error) error {
 	s, err := b.open(ctx, stream)
 	for isAway(err) && wait(ctx, followEvery) == nil {
@@ -78,7 +78,7 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 			if _, missing := b.open(ctx, stream); IsMissing(missing) {
 				return missing
 			}
-			if _, passes := errors.AsType[again](err); !passes || !begun && !isAway(err) {
+			if _, passes := errors.AsType[retryable](err); !passes || !begun && !isAway(err) {
 				return fmt.Errorf("read %s: %w", stream, err)
 			}
 		}
@@ -95,7 +95,7 @@ func (b *Broker) readForever(ctx context.Context, stream string, p part, fn func
 	}
 }
 
-// PublishOrder puts one order on the control subject, and returns its name, STREAM:SEQ.
+// PublishOrder publishes one order on the control subject, and returns its name, STREAM:SEQ.
 func (b *Broker) PublishOrder(ctx context.Context, h message.Header, payload []byte) (ref string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -107,8 +107,8 @@ func (b *Broker) PublishOrder(ctx context.Context, h message.Header, payload []b
 	return fmt.Sprintf("%s:%d", ack.Stream, ack.Sequence), nil
 }
 
-// Publish puts one message on a lane; nil when the broker has stored it. A full stream is an error that says so.
-// Of a duplicate whose message has the sequence is not known, for anybody who may publish may have taken a message id that can
+// Publish publishes one message on a lane, and returns when the broker has stored it. A full stream is an error that says so.
+// For a duplicate, it is not known whose message has the sequence: anybody who may publish can have used a message id that can
 // be guessed.
 func (b *Broker) Publish(ctx context.Context, l message.Lane, h message.Header, payload []byte) (Stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)

@@ -12,43 +12,43 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// found is what Provision found or made.
+// found is what Provision found or created.
 type found struct {
 	requests                        map[message.Lane]jetstream.Consumer // of the lanes that the request stream carries
 	consumers                       map[message.Lane]*jetstream.ConsumerInfo
-	created                         map[string]time.Time // when each stream was
+	created                         map[string]time.Time // when each stream was created
 	ledger                          ledgerID
 	ackWait                         time.Duration
 	resultsWindow, deadletterWindow time.Duration
-	largest                         map[string]int // what a message of each stream may have, in bytes
-	full                            []string       // streams that take nothing of what is decided, each with why
+	largest                         map[string]int // how many bytes a message of each stream may have
+	full                            []string       // the streams for decisions that are full, each with why
 	differences                     []string
 }
 
-// found is what a look found where nothing is missing.
-func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
+// bind makes the Broker's found from an inventory in which nothing is missing, and stores it.
+func (b *Broker) bind(ctx context.Context, existing inventory) (*found, error) {
 	n := b.cfg.Names
 	f := &found{
-		requests:         there.requests,
-		consumers:        there.consumers,
+		requests:         existing.requests,
+		consumers:        existing.consumers,
 		created:          map[string]time.Time{},
-		ackWait:          ackWait(there.consumers),
-		resultsWindow:    there.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
-		deadletterWindow: there.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
+		ackWait:          ackWait(existing.consumers),
+		resultsWindow:    existing.streams[n.ResultsStream].CachedInfo().Config.Duplicates,
+		deadletterWindow: existing.streams[n.DeadletterStream].CachedInfo().Config.Duplicates,
 		largest:          map[string]int{},
-		differences:      b.topology.differences(there),
+		differences:      b.topology.differences(existing),
 	}
-	for name, s := range there.streams {
+	for name, s := range existing.streams {
 		f.created[name] = s.CachedInfo().Created
 		f.largest[name] = b.largest(s.CachedInfo().Config)
 	}
 	for _, name := range []string{n.ResultsStream, n.DeadletterStream, AuditStream} {
-		if why := full(there.streams[name].CachedInfo()); why != "" {
+		if why := full(existing.streams[name].CachedInfo()); why != "" {
 			f.full = append(f.full, fmt.Sprintf("stream %s is full (%s)", name, why))
 		}
 	}
 	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
-	b.state.Looked(f.created[stateName], there.streams[stateName].CachedInfo().State.LastSeq)
+	b.state.Looked(f.created[stateName], existing.streams[stateName].CachedInfo().State.LastSeq)
 	since, _, err := b.markedSince(ctx)
 	if err != nil {
 		return nil, err
@@ -61,13 +61,13 @@ func (b *Broker) bind(ctx context.Context, there present) (*found, error) {
 			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
 		}
 	}
-	b.found.Store(f) // before the ledger takes writes: who decides on one is to know whether it was lost
-	b.ledger.Looked(f.ledger.created, there.streams[ledgerName].CachedInfo().State.LastSeq)
+	b.found.Store(f) // before the ledger accepts writes: whoever decides on an entry must know whether the ledger was lost
+	b.ledger.Looked(f.ledger.created, existing.streams[ledgerName].CachedInfo().State.LastSeq)
 	return f, nil
 }
 
-// ackWait is after how long without a sign of life the broker hands a message
-// to another, of all lanes the shortest: BackOff, where it is set, takes the place of AckWait.
+// ackWait is after how long without an acknowledgement or a progress signal the broker redelivers a message: the shortest of
+// all lanes. If BackOff is set, it replaces AckWait.
 func ackWait(consumers map[message.Lane]*jetstream.ConsumerInfo) (wait time.Duration) {
 	for _, info := range consumers {
 		c := info.Config
@@ -80,13 +80,13 @@ func ackWait(consumers map[message.Lane]*jetstream.ConsumerInfo) (wait time.Dura
 	return wait
 }
 
-// OpenRequests provisions and returns a lane's consumer, made anew if it was deleted under us. It waits for a lane that the
-// request stream does not carry.
+// OpenRequests provisions, and returns a lane's consumer, which it recreates if it was deleted. If the request stream does not
+// carry the lane, it waits until it does.
 func (b *Broker) OpenRequests(ctx context.Context, l message.Lane) (jetstream.Consumer, error) {
 	if err := b.Provision(ctx); err != nil {
 		return nil, err
 	}
-	for { // from here on Keep looks
+	for { // from here on Keep updates what Requests returns
 		if c := b.Requests(l); c != nil {
 			return c, nil
 		}
@@ -96,22 +96,22 @@ func (b *Broker) OpenRequests(ctx context.Context, l message.Lane) (jetstream.Co
 	}
 }
 
-// Requests is the shared consumer of a lane; nil where the request stream does not carry it. This and what follows is nil
-// or zero until Provision has succeeded.
+// Requests is the shared consumer of a lane; nil if the request stream does not carry the lane. This and the following methods
+// return nil or zero until Provision has succeeded.
 func (b *Broker) Requests(l message.Lane) jetstream.Consumer { return b.found.Load().requests[l] }
 
 // State is the bucket StateBucket.
 func (b *Broker) State() *stream.Bucket { return b.state }
 
-// AckWait is the consumer's real one, BackOff considered.
+// AckWait is the consumers' effective AckWait, with BackOff taken into account.
 func (b *Broker) AckWait() time.Duration { return b.found.Load().ackWait }
 
-// ResultsWindow is for how long the stream of results really tells a repeated
-// message id.
+// ResultsWindow is the effective duplicate window of the stream of results: for
+// how long it recognises a repeated message id.
 func (b *Broker) ResultsWindow() time.Duration { return b.found.Load().resultsWindow }
 
 // DeadletterWindow is the same for the stream of dead letters.
 func (b *Broker) DeadletterWindow() time.Duration { return b.found.Load().deadletterWindow }
 
-// Differences are the settings that are not as they would be provisioned.
+// Differences are the settings that differ from what Provision would create.
 func (b *Broker) Differences() []string { return b.found.Load().differences }

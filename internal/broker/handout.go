@@ -13,25 +13,25 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Handout is a share of the results that is dealt with one by one.
+// Handout is a durable consumer of the results, whose handler gets them one by one.
 type Handout struct {
-	Name        string    // whoever shares it deals with each result once
-	Description string    // for people who look at the consumer
-	Since       time.Time // the name begins with the results that are published from then on
-	// Handle deals with a result that was handed out so many times. It is handed out again after a while unless it is done.
+	Name        string    // of the consumer; processes with the same name share its results
+	Description string    // of the consumer, for people
+	Since       time.Time // a new consumer begins with the results published from then on
+	// Handle processes a result that was delivered so many times. Unless it is done, the result is redelivered after again.
 	Handle func(ctx context.Context, m Message, times int) (again time.Duration, done bool)
-	// Watch is told how many results wait to be handed out for the first time, or why none can be.
+	// Watch is called with the number of results that wait for their first delivery, or with why none can be delivered.
 	Watch func(waiting uint64, err error)
 }
 
 const (
-	handOutWait = 2 * time.Second  // of one question for a result
-	handOutHeld = 45 * time.Second // a result that a process holds for longer goes to another
-	handOutMany = 2                // at once in this process
+	handOutWait = 2 * time.Second  // of one pull request
+	handOutHeld = 45 * time.Second // AckWait: a result that is in hand for longer is redelivered, maybe to another process
+	handOutMany = 2                // results in hand at once in this process
 )
 
-// HandOut hands out the results until ctx ends, each until it is done: also over restarts, for the broker knows how far the name
-// is. A crash hands out again what was in hand.
+// HandOut calls Handle for each result until ctx ends, and again until Handle is done with it. The consumer is durable, so a
+// restart continues where it was. After a crash, the results that were in hand are redelivered.
 func (b *Broker) HandOut(ctx context.Context, h Handout) {
 	var running sync.WaitGroup
 	for range handOutMany {
@@ -47,9 +47,9 @@ func (b *Broker) HandOut(ctx context.Context, h Handout) {
 	running.Wait()
 }
 
-// handOut returns when ctx ends, or when the consumer has to be looked for anew.
+// handOut returns when ctx ends, or with an error after which the consumer must be opened again.
 func (b *Broker) handOut(ctx context.Context, h Handout) error {
-	consumer, err := b.handsOut(ctx, h)
+	consumer, err := b.openHandout(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,8 @@ func (b *Broker) handOut(ctx context.Context, h Handout) error {
 	return nil
 }
 
-// handsOut is the durable consumer of a name. One that is there is not altered.
-func (b *Broker) handsOut(ctx context.Context, h Handout) (jetstream.Consumer, error) {
+// openHandout opens the durable consumer, or creates it. It does not alter one that exists.
+func (b *Broker) openHandout(ctx context.Context, h Handout) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	n := b.cfg.Names
@@ -96,7 +96,7 @@ func (b *Broker) handsOut(ctx context.Context, h Handout) (jetstream.Consumer, e
 			Name: h.Name, Durable: h.Name, Description: h.Description, FilterSubject: n.ResultsSubject,
 			DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &h.Since,
 			AckPolicy: jetstream.AckExplicitPolicy, AckWait: handOutHeld,
-			// Giving up goes by time, and what waits for its next try holds up no other.
+			// Handle gives up by time, and a result that waits for redelivery must not hold up others.
 			MaxDeliver: -1, MaxAckPending: -1,
 		})
 	}

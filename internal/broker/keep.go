@@ -16,19 +16,19 @@ import (
 
 const (
 	keepEvery = 5 * time.Second
-	// silentFor is how long looks may fail in ways that pass before that is a condition: a leader may change.
+	// silentFor is how long inspections may fail with temporary errors before that is a condition: the leader may be changing.
 	silentFor = 2 * keepEvery
-	// sayLostFor is how long a lost ledger is shown (README, promise 2).
+	// sayLostFor is how long a lost ledger is reported (README, promise 2).
 	sayLostFor = time.Hour
 )
 
-// Keep looks every few seconds, until ctx ends, whether what Provision found is still there and fit, and makes anew what has
-// vanished, where it may. What it can't mend is a condition until it is mended.
+// Keep inspects every few seconds, until ctx ends, whether what Provision found still exists and is fit, and recreates what is
+// gone, if it may. What it can't repair is a condition until it is repaired.
 func (b *Broker) Keep(ctx context.Context) error {
 	last := time.Now()
 	for Tick(ctx, keepEvery) == nil {
 		if !b.nc.IsConnected() {
-			continue // a condition of its own
+			continue // that is another condition
 		}
 		b.retryDenied(ctx)
 		_, err := b.provisionOnce(ctx)
@@ -49,10 +49,10 @@ func (b *Broker) Keep(ctx context.Context) error {
 	return nil
 }
 
-// mayPass tells an error that may pass by itself, or that may not be about the look: a denial names no call.
+// mayPass reports whether an error is temporary, or may not belong to the inspection: a denial does not name its call.
 func mayPass(err error) bool {
 	_, denied := errors.AsType[*DeniedError](err)
-	return denied || isAgain(err)
+	return denied || isRetryable(err)
 }
 
 // broken is the condition that an error of provisioning means.
@@ -69,16 +69,16 @@ func broken(err error) health.Condition {
 		return health.New(health.Missing, "not there, and WORKER_PROVISION is false: "+strings.Join(names, ", "))
 	case isUnfit:
 		return health.New(health.Unfit, strings.Join(unfit.Reasons, "; "))
-	case isAgain(err):
+	case isRetryable(err):
 		return health.New(health.JetStream, err.Error())
 	}
 	return health.New(health.Missing, "what is missing can't be created: "+err.Error())
 }
 
-// Conditions are about the streams, the buckets and the consumer.
+// Conditions are those of the streams, the buckets and the consumers.
 func (b *Broker) Conditions() (all []health.Condition) {
 	all = b.denials.conditions()
-	if c := b.broken.Load(); c != nil && (!b.deaf() || c.Code != health.JetStream) { // which that explains
+	if c := b.broken.Load(); c != nil && (!b.repliesDenied() || c.Code != health.JetStream) { // denied replies explain that condition
 		all = append(all, *c)
 	}
 	f := b.found.Load()
@@ -99,7 +99,7 @@ func (b *Broker) Conditions() (all []health.Condition) {
 	return all
 }
 
-// ofConsumer are about the consumer of a lane.
+// ofConsumer are the conditions of one lane's consumer.
 func ofConsumer(info *jetstream.ConsumerInfo) []health.Condition {
 	switch {
 	case info.Paused:
@@ -113,8 +113,8 @@ func ofConsumer(info *jetstream.ConsumerInfo) []health.Condition {
 	return nil
 }
 
-// Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, and
-// what came of it could be lost, or not be told.
+// Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, but the
+// outcome could be lost, or could not be published.
 func (b *Broker) Sound(ctx context.Context) error {
 	for b.Unsound() {
 		if err := wait(ctx, time.Second); err != nil {
@@ -124,16 +124,16 @@ func (b *Broker) Sound(ctx context.Context) error {
 	return nil
 }
 
-// Deliveries is what the consumers of the lanes say together.
+// Deliveries sums up the infos of all lanes' consumers.
 type Deliveries struct {
 	Waiting   int    // requests that were never delivered
-	Delivered uint64 // deliveries to any replica that there have been
-	Out       int    // requests that were delivered, and neither acknowledged nor handed back
-	Asked     bool   // on each lane somebody asks for requests and gets none
-	Floor     uint64 // grows when everything up to another message of a lane was acknowledged
+	Delivered uint64 // deliveries so far, to any replica
+	Out       int    // requests that are delivered and not acknowledged, nakked ones included
+	Asked     bool   // every lane has a pull request that waits for messages
+	Floor     uint64 // sum of the lanes' ack floors
 }
 
-// Deliveries is what the consumers said at the last look; known: there was one.
+// Deliveries is the sum at the last inspection; known: there was one.
 func (b *Broker) Deliveries() (d Deliveries, known bool) {
 	consumers := b.found.Load().consumers
 	d.Asked = true
@@ -144,7 +144,7 @@ func (b *Broker) Deliveries() (d Deliveries, known bool) {
 	return d, len(consumers) > 0
 }
 
-// Sees reports whether nothing is known to keep the broker's streams from being seen; what is, is a condition of its own.
+// Sees reports whether no known fault hides the broker's streams; such a fault is a condition of its own.
 func (b *Broker) Sees() bool {
 	return b.nc.IsConnected() && b.broken.Load() == nil && b.StoreFault().Reason == ""
 }
@@ -152,8 +152,8 @@ func (b *Broker) Sees() bool {
 // Unsound reports whether a stream is missing, unfit or full.
 func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
 
-// LedgerLostBefore is the time before which the ledger may have known requests that it does not know any more; zero: none was
-// lost.
+// LedgerLostBefore is when the present ledger was created, if the one before was lost: requests from before that time may be
+// missing in it. Zero: no ledger was lost.
 func (b *Broker) LedgerLostBefore() time.Time {
 	if f := b.found.Load(); f.ledger.lost {
 		return f.ledger.created

@@ -14,32 +14,32 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// madeBy marks a request stream that this program created: it may add the subjects of lanes to it. Every other stream is
-// somebody's who knows why it is as it is.
+// madeBy marks a request stream that this program created, and to which it may add the subjects of lanes. Any other stream
+// belongs to somebody who had reasons for its settings.
 const madeBy, thisProgram = "made-by", "unrestrict-worker"
 
-// LaneSubject is the subject of a lane.
+// LaneSubject is a lane's subject.
 func (n Names) LaneSubject(l message.Lane) string { return l.Subject(n.Subject) }
 
 // LaneConsumer is the durable consumer of a lane.
 func (n Names) LaneConsumer(l message.Lane) string { return n.Consumer + l.Suffix("-") }
 
-// Takes reports whether requests come on a subject.
+// Takes reports whether a subject is for requests.
 func (n Names) Takes(subject string) bool { return slices.Contains(n.laneSubjects(), subject) }
 
-// laneSubjects are those of all lanes.
+// laneSubjects are the subjects of all lanes.
 func (n Names) laneSubjects() []string {
 	return []string{n.Subject, n.LaneSubject(message.LaneUrgent), n.LaneSubject(message.LaneBulk)}
 }
 
-// carries reports whether a stream stores what is published on a subject.
+// carries reports whether a stream stores messages on a subject.
 func carries(cfg jetstream.StreamConfig, subject string) bool {
 	return slices.ContainsFunc(cfg.Subjects, func(filter string) bool { return server.SubjectMatchesFilter(subject, filter) })
 }
 
-// lanes are those that the request stream carries; all of them where it is yet to be created.
-func (t topology) lanes(there present) (all []message.Lane) {
-	s := there.streams[t.requests.cfg.Name]
+// lanes are the lanes that the request stream carries; all of them if it does not exist yet.
+func (t topology) lanes(existing inventory) (all []message.Lane) {
+	s := existing.streams[t.requests.cfg.Name]
 	for _, l := range message.Lanes() {
 		if s == nil || carries(s.CachedInfo().Config, t.consumers[l].FilterSubject) {
 			all = append(all, l)
@@ -48,7 +48,7 @@ func (t topology) lanes(there present) (all []message.Lane) {
 	return all
 }
 
-// withoutLanes says of a request stream that lacks subjects of lanes which command adds them; "": it has all.
+// withoutLanes says which lanes' subjects a request stream lacks, and which command adds them; "": it has all.
 func (t topology) withoutLanes(cfg jetstream.StreamConfig) string {
 	var lacks []string
 	for _, l := range message.Lanes() {
@@ -63,8 +63,8 @@ func (t topology) withoutLanes(cfg jetstream.StreamConfig) string {
 		cfg.Name, strings.Join(lacks, " and "), cfg.Name, strings.Join(slices.Concat(cfg.Subjects, lacks), ","))
 }
 
-// extend adds the subjects of lanes to the request stream, if this program made it. One that lost the subject of normal too
-// is not as this program knows it, and is left alone.
+// extend adds missing lanes' subjects to the request stream, if this program created it. A stream that lacks the subject of
+// normal too was changed by somebody else, and is left as it is.
 func (b *Broker) extend(ctx context.Context, s jetstream.Stream) (jetstream.Stream, error) {
 	cfg := s.CachedInfo().Config
 	if cfg.Metadata[madeBy] != thisProgram || !carries(cfg, b.cfg.Names.Subject) || b.topology.withoutLanes(cfg) == "" {
@@ -84,7 +84,7 @@ func (b *Broker) extend(ctx context.Context, s jetstream.Stream) (jetstream.Stre
 	return s, nil
 }
 
-// marked is a request stream's configuration with the mark of this program.
+// marked returns a request stream's configuration with the mark of this program.
 func marked(cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	cfg.Metadata = maps.Clone(cfg.Metadata)
 	if cfg.Metadata == nil {
@@ -94,7 +94,7 @@ func marked(cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	return cfg
 }
 
-// laneConsumers are the consumers of all lanes. Their filters are disjoint, as a work queue wants it.
+// laneConsumers are the consumers of all lanes. Their filters are disjoint, as a work queue requires.
 func laneConsumers(cfg Config) map[message.Lane]jetstream.ConsumerConfig {
 	all := map[message.Lane]jetstream.ConsumerConfig{}
 	for _, l := range message.Lanes() {
@@ -105,11 +105,11 @@ func laneConsumers(cfg Config) map[message.Lane]jetstream.ConsumerConfig {
 			DeliverPolicy: jetstream.DeliverAllPolicy,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       cfg.AckWait,
-			// A hand-back with a delay counts as a delivery: a limit would lose
-			// requests. Giving up goes by time and is the worker's decision.
+			// A nak with a delay counts as a delivery: a limit would lose
+			// requests. The worker gives up, by time.
 			MaxDeliver: -1,
-			// Requests that wait for a delay count here too: a limit would let
-			// them hold up all others.
+			// Nakked requests that wait for their delay count here too: with
+			// a limit they would hold up all others.
 			MaxAckPending: -1,
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Hold runs do while this replica holds the named lease, again and again until ctx ends. Of all replicas one at a time
-// holds it, but for the seconds in which a frozen one doesn't know that it lost it: do must do no harm then.
+// Hold runs do whenever this replica holds the named lease, until ctx ends. Only one replica holds it at a time, except in the
+// seconds in which a frozen replica does not know that it has lost the lease. do must do no harm then.
 func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Context) error) error {
 	for {
 		revision, err := r.acquire(ctx, r.keys.lease+name)
@@ -22,7 +22,7 @@ func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Co
 		if revision > 0 {
 			if err := r.held(ctx, r.keys.lease+name, revision, do); err != nil && ctx.Err() == nil {
 				r.log.Warn("what the lease is for was interrupted", zap.String("lease", name), zap.Error(err))
-				_ = wait(ctx, 2*leaseRenew) // another replica may do better
+				_ = wait(ctx, 2*leaseRenew) // give another replica the chance to take over
 			}
 		}
 		if Tick(ctx, leaseRenew/2) != nil {
@@ -31,8 +31,8 @@ func (r *Replicas) Hold(ctx context.Context, name string, do func(ctx context.Co
 	}
 }
 
-// acquire takes the lease if nobody has it, and returns its revision; 0: somebody has it. One that is there though it must
-// have expired is nobody's: it was written by hand, or the broker lets nothing expire.
+// acquire takes the lease if it is free, and returns its revision; 0: another replica has it. A lease that has outlived
+// its TTL counts as free: it was written by hand, or the broker does not expire keys.
 func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, err error) {
 	rec, err := r.state.Load(ctx, key)
 	if err != nil {
@@ -48,7 +48,7 @@ func (r *Replicas) acquire(ctx context.Context, key string) (revision uint64, er
 	return revision, err
 }
 
-// tried records whether the lease could be taken, or was seen to be another's.
+// tried records an attempt: without an error, this replica or another one has the lease.
 func (r *Replicas) tried(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,10 +58,10 @@ func (r *Replicas) tried(err error) {
 	case r.unleased.IsZero():
 		r.unleased = time.Now()
 	}
-	r.noLease = r.named(err)
+	r.noLease = r.withDenial(err)
 }
 
-// Unleased is the condition of a replica that can neither take a lease nor see that another has it.
+// Unleased is the condition of a replica that can neither take a lease nor read that another one has it.
 func (r *Replicas) Unleased() (c health.Condition, is bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,12 +73,12 @@ func (r *Replicas) Unleased() (c health.Condition, is bool) {
 	return c, true
 }
 
-// leaseValue is unlike any other write's, as Save wants it.
+// leaseValue is unique for each write, as Save requires.
 func (r *Replicas) leaseValue() []byte {
 	return fmt.Appendf(nil, `{"holder":%q,"at":%q}`, r.id, time.Now().UTC().Format(time.RFC3339Nano))
 }
 
-// held runs do and renews the lease until one of them ends.
+// held runs do and renews the lease, until do returns or the lease is lost.
 func (r *Replicas) held(ctx context.Context, key string, revision uint64, do func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -90,7 +90,7 @@ func (r *Replicas) held(ctx context.Context, key string, revision uint64, do fun
 		case err := <-done:
 			last, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer stop()
-			_ = r.state.Remove(last, key, revision) // lost: it expires
+			_ = r.state.Remove(last, key, revision) // if that fails, the lease expires
 			return err
 		case <-time.After(stream.UntilTick(leaseRenew)):
 		}

@@ -21,8 +21,8 @@ var (
 	_ remediation.Feed = (*Ledger)(nil)
 )
 
-// NewLedger is the ledger of the deployment whose request stream is the Broker's. One that is not there yet makes its methods
-// fail with an error that IsMissing.
+// NewLedger is the ledger of the deployment whose request stream is the Broker's. While the bucket does not exist, its methods
+// fail with an error that is IsMissing.
 func (b *Broker) NewLedger() *Ledger { return &Ledger{b.ledger, b} }
 
 // Entries implements remediation.Feed.
@@ -30,13 +30,13 @@ func (l *Ledger) Entries(ctx context.Context, synced func(), fn func(string, led
 	return l.Watch(ctx, []string{ledger.EntryKeys(l.b.cfg.Names.Stream)}, synced, fn)
 }
 
-// Search calls fn for each entry that there is now; one that is written meanwhile may come twice.
+// Search calls fn for each present entry, perhaps twice for one that is written meanwhile.
 func (l *Ledger) Search(ctx context.Context, fn func(ledger.Entry)) error {
 	return l.SearchFor(ctx, nil, fn)
 }
 
-// SearchFor is Search, of the entries whose JSON has a text in any case: to decode tens of thousands takes seconds. A text with
-// characters that JSON escapes finds all.
+// SearchFor is Search for the entries whose JSON contains a text, in upper or lower case. It decodes only these, because to
+// decode tens of thousands takes seconds. If the text has characters that JSON escapes, all entries match.
 func (l *Ledger) SearchFor(ctx context.Context, text []byte, fn func(ledger.Entry)) error {
 	if quoted, err := json.Marshal(string(text)); err != nil || len(quoted) != len(text)+2 {
 		text = nil
@@ -50,7 +50,7 @@ func (l *Ledger) SearchFor(ctx context.Context, text []byte, fn func(ledger.Entr
 		if !bytes.Contains(bytes.ToLower(m.Data), text) {
 			continue
 		}
-		// One that is not understood is none that is sought.
+		// An entry that can't be decoded is skipped.
 		if e, err := ledger.DecodeEntry(stream.Record(m)); err == nil && e.State != "" {
 			fn(e)
 		}

@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// room is what a message may have less than max_payload, for what the client library adds to the headers.
+	// room is how many bytes of max_payload are left free for the headers that the client library adds.
 	room = 512
-	// streamRoom is the same of a stream's own limits, which may be small. Of max_bytes it is what the store adds, too.
+	// streamRoom is the same for a stream's own limits, which may be small. For max_bytes it covers the store's overhead too.
 	streamRoom = 128
-	// leastMessage is less than any result, dead letter or audit record has.
+	// leastMessage is smaller than any result, dead letter or audit record.
 	leastMessage = 512
 )
 
-// largest is how many bytes a message of a stream may have: more is never stored, whatever goes out of the stream. By
-// max_bytes a stream that discards old messages would take a larger one, and drop it at once.
+// largest is how many bytes a message of a stream may have: a larger one is never stored, even when the stream is empty. A
+// stream with max_bytes that discards old messages would accept a larger one, and drop it at once.
 func (b *Broker) largest(cfg jetstream.StreamConfig) int {
 	most := b.MaxPayload() - room
 	if cfg.MaxMsgSize > 0 {
@@ -28,8 +28,8 @@ func (b *Broker) largest(cfg jetstream.StreamConfig) int {
 	return max(most, 1)
 }
 
-// limit is how large a message of ours may be for a stream: as of the last look, for others may alter it. A command has not
-// looked.
+// limit is how many bytes a message of the worker may have in a stream, as of the last inspection, because others may alter the
+// stream. A command makes no inspection: for it only the broker's own limit counts.
 func (b *Broker) limit(stream string) int {
 	if most := b.found.Load().largest[stream]; most > 0 {
 		return most
@@ -37,8 +37,8 @@ func (b *Broker) limit(stream string) int {
 	return max(b.MaxPayload()-room, 1)
 }
 
-// full is why a stream takes nothing more until something goes out of it; "" if it does. The limit for each subject is told
-// only where the stream has one subject.
+// full is why a stream accepts nothing until messages leave it; "" if it is not full. The limit for each subject is checked only
+// if the stream has one subject.
 func full(info *jetstream.StreamInfo) string {
 	cfg, state := info.Config, info.State
 	switch {

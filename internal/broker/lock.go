@@ -10,7 +10,7 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// LockedError says that another process has the embedded broker's store.
+// LockedError says that another process uses the embedded broker's store.
 type LockedError struct {
 	Dir   string
 	Owner string // its process id, if it could be read
@@ -25,8 +25,8 @@ func (e *LockedError) Error() string {
 		"(WORKER_DATA_DIR), or let it use the other's broker (NATS_URL)", e.Dir, owner)
 }
 
-// lockStore takes the embedded broker's store for this process until the lock is closed. The server has no lock of its own:
-// two of them on one store both acknowledge messages under the same sequence. The kernel gives the lock back however the
+// lockStore locks the embedded broker's store for this process until the lock is closed. The server does not lock its store:
+// two servers on one store would both acknowledge messages under the same sequence. The kernel releases the lock however the
 // process ends; the file stays.
 func lockStore(dir string) (*flock.Flock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -41,7 +41,7 @@ func lockStore(dir string) (*flock.Flock, error) {
 		owner, _ := os.ReadFile(lock.Path())
 		return nil, &LockedError{Dir: dir, Owner: strings.TrimSpace(string(owner))}
 	}
-	// For the error of others alone: where it can't be written, they name no process.
+	// Only for the LockedError of other processes, which names no process if this can't be written.
 	_ = os.WriteFile(lock.Path(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
 	return lock, nil
 }

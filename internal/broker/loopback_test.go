@@ -48,7 +48,7 @@ func TestTellsSecret(t *testing.T) {
 		{Config{URL: url}, false},
 		{Config{EmbeddedToken: "t"}, false},
 	} {
-		if got := c.cfg.tellsSecret(); got != c.want {
+		if got := c.cfg.sendsSecret(); got != c.want {
 			t.Errorf("%+v: %t", c.cfg, got)
 		}
 	}

@@ -11,28 +11,30 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Orders that vanish before their time, with their stream or out of it, would free what was cancelled or held back. How far
-// orders are recorded stands in UNRESTRICT_STATE, with the oldest and the latest of them: as long as these are not where they
-// should be, and no operator has answered that, nothing is called (ADR 18). Until somebody answers it stays as it is, so every
-// replica, also one that starts later, finds the same.
+// If orders are lost before they expire, because their stream is deleted or they are removed from it, requests that were cancelled
+// or held back would be called. So UNRESTRICT_STATE has a mark: up to which sequence orders are recorded, which order was the
+// oldest and which the latest. If the stream does not have these two where the mark says, orders are lost, and no call is made
+// until an operator answers that (ADR 18). Until then the mark stays as it is, so every replica finds the loss, even one that
+// starts later.
 
-// orderMark is how far orders are recorded.
+// orderMark is how far orders are recorded, with two orders that prove that the stream is whole.
 type orderMark struct {
 	Cursor
-	First orderSpot `json:"first"` // the oldest that there was
-	Last  orderSpot `json:"last"`  // the latest that was recorded
+	First orderSpot `json:"first"` // the oldest order of the stream
+	Last  orderSpot `json:"last"`  // the latest order that was recorded
 	Nonce string    `json:"nonce"`
 
 	revision uint64
 }
 
-// orderSpot is one order of the stream; the zero value is none.
+// orderSpot is where one order is in the stream; the zero value: no order.
 type orderSpot struct {
 	Sequence uint64    `json:"sequence"`
 	Stored   time.Time `json:"stored"`
 }
 
-// lostAnswer is an operator's word that nothing is to wait any longer for what a mark shows to be lost.
+// lostAnswer is an operator's decision to go on without the orders that a mark shows to be lost. It holds for this mark and
+// this state of the stream only.
 type lostAnswer struct {
 	Mark   Cursor    `json:"mark"`
 	Stream time.Time `json:"stream"`
@@ -43,15 +45,15 @@ func answerTo(at orderMark, s *jetstream.StreamInfo) lostAnswer {
 	return lostAnswer{at.Cursor, s.Created.UTC(), s.State.FirstSeq}
 }
 
-// ageSlack is how much younger than the stream's limit an order that has aged out may seem.
+// ageSlack is the tolerance on the stream's max_age: an order that has aged out may seem younger than max_age by this much.
 const ageSlack = time.Minute
 
-// lost is why orders are missing whose time in the stream was not over; "": none are.
+// lost is why the stream lacks orders that have not aged out; "": it lacks none.
 func (at orderMark) lost(s *jetstream.StreamInfo) string {
 	kept := func(o orderSpot) bool {
 		return s.Config.MaxAge <= 0 || s.TimeStamp.Sub(o.Stored) < s.Config.MaxAge-ageSlack
 	}
-	gone := func(o orderSpot) bool { return o.Sequence > 0 && o.Sequence < s.State.FirstSeq && kept(o) }
+	removed := func(o orderSpot) bool { return o.Sequence > 0 && o.Sequence < s.State.FirstSeq && kept(o) }
 	switch name := s.Config.Name; {
 	case at.Next <= 1:
 		return ""
@@ -61,14 +63,14 @@ func (at orderMark) lost(s *jetstream.StreamInfo) string {
 		return ""
 	case s.State.LastSeq+1 < at.Next:
 		return fmt.Sprintf("the stream %s went back to order %d, and %d was recorded", name, s.State.LastSeq, at.Next-1)
-	case gone(at.First), gone(at.Last):
+	case removed(at.First), removed(at.Last):
 		return fmt.Sprintf("orders were taken out of the stream %s, which begins at %d now", name, s.State.FirstSeq)
 	}
 	return ""
 }
 
-// witness is the mark, the stream, and why orders are lost. The mark is read first, so that it is not ahead of the stream. What an
-// operator has answered is lost no more: all that the stream has now is recorded anew.
+// witness returns the mark, the stream, and why orders are lost. It reads the mark first, so that the mark is not ahead of the
+// stream. A loss that an operator has answered counts no more: the mark starts over, and all present orders are recorded again.
 func (b *Broker) witness(ctx context.Context) (at orderMark, s jetstream.Stream, lost string, err error) {
 	keys := b.cfg.Names.stateKeys()
 	stored, err := b.state.Load(ctx, keys.orders)
@@ -88,8 +90,8 @@ func (b *Broker) witness(ctx context.Context) (at orderMark, s jetstream.Stream,
 		if err != nil {
 			return at, nil, "", fmt.Errorf("read whether the loss of orders was answered: %w", err)
 		}
-		var said lostAnswer
-		if json.Unmarshal(answer.Value, &said) != nil || said != answerTo(at, info) {
+		var given lostAnswer
+		if json.Unmarshal(answer.Value, &given) != nil || given != answerTo(at, info) {
 			return at, s, lost, nil
 		}
 	}
@@ -99,13 +101,13 @@ func (b *Broker) witness(ctx context.Context) (at orderMark, s jetstream.Stream,
 	return at, s, "", nil
 }
 
-// OrdersLost is why orders are lost that nobody has answered yet; "": none are.
+// OrdersLost is why orders are lost, if no operator has answered that yet; "": none are lost.
 func (b *Broker) OrdersLost(ctx context.Context) (string, error) {
 	_, _, lost, err := b.witness(ctx)
 	return lost, err
 }
 
-// AnswerLostOrders has the replicas call again without the orders that are lost.
+// AnswerLostOrders lets the replicas make calls again, without the orders that are lost.
 func (b *Broker) AnswerLostOrders(ctx context.Context) error {
 	at, s, lost, err := b.witness(ctx)
 	if err != nil || lost == "" {
@@ -121,7 +123,7 @@ func (b *Broker) AnswerLostOrders(ctx context.Context) error {
 	return nil
 }
 
-// save writes the mark down.
+// save stores the mark by compare-and-set.
 func (at *orderMark) save(ctx context.Context, b *Broker) error {
 	at.Nonce = ledger.Nonce()
 	value, err := json.Marshal(at)

@@ -18,27 +18,27 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Overview is the state of a deployment as the broker has it.
+// Overview is the state of a deployment, as the broker's streams and buckets show it.
 type Overview struct {
 	Now         time.Time // by the broker's clock
 	Pause       *Pause
 	Replicas    []Presence
-	Pending     int       // requests that nobody has in hand
+	Pending     int       // requests that no replica has in hand
 	InFlight    int       // requests in hand
-	Oldest      time.Time // zero: none waits
+	Oldest      time.Time // zero: no request waits
 	Lanes       map[message.Lane]LaneQueue
 	Budget      []budget.WindowStatus
-	Reserve     map[string]int // calls of each window that replicas leave to look-ups
-	NextCall    time.Time      // when a call is free next, by the broker's clock; zero: one is
-	Short       string         // the window that has none until then
+	Reserve     map[string]int // calls of each window that are reserved for look-ups
+	NextCall    time.Time      // when the next call is free, by the broker's clock; zero: now
+	Short       string         // the window that has no free call until then
 	Followed    int
 	Awaiting    int               // runs that await approval
-	Silenced    *health.Condition // why a replica that runs could not say that it does; nil: it could
+	Silenced    *health.Condition // why a running replica could not write its presence record; nil: it could
 	DeadLetters int
-	NotKept     int // by the replicas that there are, since they were started
+	NotKept     int // sum of the present replicas' NotKept, since each was started
 }
 
-// Overview asks the broker how things stand. windows are the limits this process is configured with.
+// Overview reads the state from the broker. windows are the limits that this process is configured with.
 func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overview, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -68,11 +68,11 @@ func (b *Broker) Overview(ctx context.Context, windows []budget.Window) (Overvie
 // LaneQueue is what waits in a lane, in hand or not.
 type LaneQueue struct {
 	Pending int
-	Oldest  time.Time // zero: none waits
-	from    uint64    // the sequence at which the oldest is looked for
+	Oldest  time.Time // zero: no request waits
+	from    uint64    // sequence from which to search for the oldest
 }
 
-// queue counts what the lanes have. One that the stream does not carry has no consumer, and nothing.
+// queue counts the requests in each lane. A lane that the stream does not carry has no consumer and no requests.
 func (b *Broker) queue(ctx context.Context, o *Overview) error {
 	o.Lanes = map[message.Lane]LaneQueue{}
 	for _, l := range message.Lanes() {
@@ -120,9 +120,9 @@ func (b *Broker) oldest(ctx context.Context, o *Overview) error {
 	return nil
 }
 
-// shared reads what the replicas tell each other.
+// shared reads the operator's pause and the replicas' presence records.
 func (b *Broker) shared(ctx context.Context, o *Overview) error {
-	words, err := b.presences(ctx)
+	records, err := b.presences(ctx)
 	if IsMissing(err) {
 		return nil
 	}
@@ -135,9 +135,9 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	}
 	keys, now := b.cfg.Names.stateKeys(), state.CachedInfo().TimeStamp
 	o.Now = now
-	for _, key := range slices.Sorted(maps.Keys(words)) {
-		if w := words[key]; w.Value != nil {
-			o.learn(key, w, keys, now)
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		if r := records[key]; r.Value != nil {
+			o.add(key, r, keys, now)
 		}
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
@@ -147,13 +147,13 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	return nil
 }
 
-// silenced is why nothing can be written into the state bucket, as far as that shows without writing; nil: nothing is.
+// silenced is why replicas can't write into the state bucket, as far as that can be found out without writing; nil: they can.
 func (b *Broker) silenced(ctx context.Context, state *jetstream.StreamInfo) *health.Condition {
 	code, why := health.Store, full(state)
 	if refuses := refusesSecond(state.Config); refuses != "" {
 		code, why = health.Unfit, refuses
 	}
-	// Who may write the ledger signs in as the worker does; an operator may write neither.
+	// Check only if this user may write the ledger: then it has the worker's permissions. An operator's user may write neither.
 	if why == "" && b.denies(ctx, b.ledger.WriteTo("check")) == nil {
 		if denied := b.denies(ctx, b.state.WriteTo("check")); denied != nil {
 			why = denied.Error()
@@ -167,32 +167,33 @@ func (b *Broker) silenced(ctx context.Context, state *jetstream.StreamInfo) *hea
 	return &c
 }
 
-// presences are the operator's last word on a pause and each replica's on itself, by key; of one that was taken back when.
+// presences returns the latest record of the operator's pause and of each replica's presence, by key. A record that was removed
+// has no value, but the time of its removal.
 func (b *Broker) presences(ctx context.Context) (map[string]ledger.Record, error) {
 	keys := b.cfg.Names.stateKeys()
-	words := map[string]ledger.Record{}
+	records := map[string]ledger.Record{}
 	for _, key := range []string{keys.pause, keys.replica + "*"} {
 		for m, err := range b.scan(ctx, "KV_"+StateBucket, part{subject: b.state.Subject(key), bucket: true}) {
 			if err != nil {
 				return nil, err
 			}
-			words[b.state.Key(m)] = stream.Record(m)
+			records[b.state.Key(m)] = stream.Record(m)
 		}
 	}
-	return words, nil
+	return records, nil
 }
 
-func (o *Overview) learn(key string, w ledger.Record, keys stateKeys, now time.Time) {
+func (o *Overview) add(key string, rec ledger.Record, keys stateKeys, now time.Time) {
 	if key == keys.pause {
-		if p := readPause(w.Value, w.Written); !p.over() {
+		if p := readPause(rec.Value, rec.Written); !p.ended() {
 			o.Pause = p
 		}
 		return
 	}
-	p := readPresence(w.Value, w.Written)
-	// A broker that stores nothing keeps what should have expired.
-	if old := now.Sub(w.Written); old > presenceTTL+presenceEvery {
-		p.Ready, p.Code, p.Since = false, health.Store, w.Written
+	p := readPresence(rec.Value, rec.Written)
+	// A broker that can't store anything does not expire records either.
+	if old := now.Sub(rec.Written); old > presenceTTL+presenceEvery {
+		p.Ready, p.Code, p.Since = false, health.Store, rec.Written
 		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
 		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
 	}
@@ -220,7 +221,7 @@ func (o Overview) DryRuns() (n int) {
 	return n
 }
 
-// Pending is how many requests each lane has, whether somebody has them in hand or not.
+// Pending is how many requests each lane has, and all lanes together, in hand or not.
 func (b *Broker) Pending(ctx context.Context) (waiting map[message.Lane]int, all int, err error) {
 	var o Overview
 	err = b.queue(ctx, &o)
@@ -231,13 +232,13 @@ func (b *Broker) Pending(ctx context.Context) (waiting map[message.Lane]int, all
 	return waiting, o.Pending, err
 }
 
-// PendingIn is how many requests a lane has; none where the stream does not carry it.
+// PendingIn is how many requests a lane has; 0 if the stream does not carry it.
 func (b *Broker) PendingIn(ctx context.Context, l message.Lane) (int, error) {
 	waiting, err := b.laneQueue(ctx, l)
 	return waiting.Pending, err
 }
 
-// Latest are a stream's last messages, newest first; fewer where some were deleted.
+// Latest returns a stream's last n messages, newest first; fewer if some were deleted.
 func (b *Broker) Latest(ctx context.Context, name string, n int) ([]Message, error) {
 	s, err := b.js.Stream(ctx, name)
 	if err != nil {

@@ -15,33 +15,33 @@ import (
 
 const (
 	presenceEvery = 5 * time.Second  // between two presence records of a replica
-	presenceTTL   = 15 * time.Second // how long that of a dead one still counts
+	presenceTTL   = 15 * time.Second // how long the record of a dead replica still counts
 )
 
-// Presence is what a replica says of itself every few seconds.
+// Presence is the presence record that a replica publishes every few seconds.
 type Presence struct {
-	ID     string    `json:"-"` // whose word it is
+	ID     string    `json:"-"` // of the replica
 	Ready  bool      `json:"ready"`
-	Code   string    `json:"code,omitempty"`   // why not, in a word
-	Reason string    `json:"reason,omitempty"` // and in a sentence
+	Code   string    `json:"code,omitempty"`   // why not ready, as a health code
+	Reason string    `json:"reason,omitempty"` // why not ready, in a sentence
 	Since  time.Time `json:"since,omitzero"`   // not ready since
-	// Conditions say the same in full, and what is impaired; a version before has none.
+	// Conditions are all conditions, those that only impair the replica included; older versions have none.
 	Conditions []health.Condition `json:"conditions,omitempty"`
 	DryRun     bool               `json:"dryRun,omitempty"`
 	InFlight   int                `json:"inFlight"`
-	Hands      []int              `json:"hands,omitempty"` // requests in hand, and handed back with a delay that runs; a version before does not say
+	Hands      []int              `json:"hands,omitempty"` // requests in hand, and requests nakked whose delay still runs; older versions have none
 	Followed   int                `json:"followed"`
 	Awaiting   int                `json:"awaiting,omitempty"` // runs that await approval
-	Limits     map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas' holds
-	Reserve    map[string]int     `json:"reserve,omitempty"`  // calls of each window that are left to look-ups
-	// UrgentReserve is the percentage of each window that normal leaves to urgent; a version before has none, and no lanes.
+	Limits     map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas holds
+	Reserve    map[string]int     `json:"reserve,omitempty"`  // calls of each window that are reserved for look-ups
+	// UrgentReserve is the percentage of each window that normal leaves to urgent; older versions have none, and no lanes.
 	UrgentReserve *int   `json:"urgentReserve,omitempty"`
 	Version       string `json:"version"`
-	NotKept       int    `json:"notKept,omitempty"` // dead letters that nobody vouches for: deleted, or not written
+	NotKept       int    `json:"notKept,omitempty"` // unverified dead letters that were deleted, or not written
 	Site
 }
 
-// Site is where a replica runs, and whose machines it releases; a version before does not say.
+// Site is where a replica runs, and whose machines it releases; older versions have none.
 type Site struct {
 	Host    string `json:"host,omitempty"`
 	API     string `json:"api,omitempty"`     // scheme, host and port
@@ -49,7 +49,7 @@ type Site struct {
 	Account string `json:"account,omitempty"` // in NATS
 }
 
-// readPresence never takes a replica whose word it does not understand for none.
+// readPresence decodes a presence record. One that it does not understand still counts as a replica, which is not ready.
 func readPresence(value []byte, written time.Time) Presence {
 	var p Presence
 	if json.Unmarshal(value, &p) != nil {
@@ -58,7 +58,7 @@ func readPresence(value []byte, written time.Time) Presence {
 	return p
 }
 
-// Live tells whether another replica of this deployment is not in dry run.
+// Live reports whether another replica of this deployment is not in dry run.
 func (r *Replicas) Live() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,8 +70,8 @@ func (r *Replicas) Live() bool {
 	return false
 }
 
-// Hands are how many requests each other replica has in hand, and has handed back with a delay that runs, by its key; known:
-// all have said so.
+// Hands are how many requests each other replica has in hand, and how many it has nakked whose delay still runs, by the
+// replica's key; known: the records of all replicas have these numbers.
 func (r *Replicas) Hands() (all map[string][]int, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,7 +87,7 @@ func (r *Replicas) Hands() (all map[string][]int, known bool) {
 	return all, known
 }
 
-// Able tells whether another replica of this deployment is ready, and says nothing against its following actions.
+// Able reports whether another replica of this deployment is ready, without a condition that keeps it from following actions.
 func (r *Replicas) Able() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,35 +113,35 @@ func (r *Replicas) Limits() (all []map[string]int, known bool) {
 	return all, known
 }
 
-// heartbeat reports every few seconds, and soon after something changed: who asks for the status right after a start, a
-// resume or the last result is to hear the truth. Nobody else writes this replica's key, so that a word whose
-// acknowledgement is lost is just said again.
+// heartbeat publishes this replica's presence record every few seconds, and soon after a change, so that a status right after a
+// start, a resume or the last result is correct. No other process writes this replica's key, so a record whose acknowledgement
+// is lost is simply published again.
 func (r *Replicas) heartbeat(ctx context.Context, present func() Presence) {
-	var said string
-	var at time.Time
+	var published string
+	var publishedAt time.Time
 	for {
 		now, look := present(), presenceEvery
-		word := fmt.Sprint(now)
-		if time.Since(at) >= presenceEvery || word != said && time.Since(at) >= presenceEvery/10 {
+		current := fmt.Sprint(now)
+		if time.Since(publishedAt) >= presenceEvery || current != published && time.Since(publishedAt) >= presenceEvery/10 {
 			r.report(ctx, now)
-			said, at = word, time.Now()
+			published, publishedAt = current, time.Now()
 		}
 		switch {
-		case word != said || now.InFlight > 0:
+		case current != published || now.InFlight > 0:
 			look = presenceEvery / 20
-		case now.Followed > 0 || !now.Ready: // it ends by itself
+		case now.Followed > 0 || !now.Ready: // this changes without a signal
 			look = presenceEvery / 10
 		}
 		if err := r.rest(ctx, stream.UntilTick(look)); err != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_ = r.state.Purge(last, r.keys.replica+r.id) // behind whatever was said last; lost: that expires
+			_ = r.state.Purge(last, r.keys.replica+r.id) // after the last record; if this fails, that record expires
 			return
 		}
 	}
 }
 
-// rest waits for so long, or until something is stirring, and then a little for what that changes.
+// rest waits for d, or until the record may be out of date; then a little longer, for the change to complete.
 func (r *Replicas) rest(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -150,15 +150,15 @@ func (r *Replicas) rest(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	case <-t.C:
 		return nil
-	case <-r.stirring:
+	case <-r.presenceStale:
 		return wait(ctx, presenceEvery/20)
 	}
 }
 
-// Stir has this replica look soon at what it says of itself.
-func (r *Replicas) Stir() { signal(r.stirring) }
+// Stir makes this replica check soon whether its presence record is out of date.
+func (r *Replicas) Stir() { signal(r.presenceStale) }
 
-// signal fills a channel that has room for one.
+// signal puts a token into a channel with a capacity of one, unless it has one.
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -166,7 +166,8 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// report writes what this replica says of itself, and measures the broker's clock meanwhile. What fails is said again.
+// report publishes this replica's presence record, and measures the broker's clock meanwhile. After an error, the next
+// heartbeat publishes again.
 func (r *Replicas) report(ctx context.Context, present Presence) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -180,5 +181,5 @@ func (r *Replicas) report(ctx context.Context, present Presence) {
 		}
 		return r.state.Put(ctx, r.keys.replica+r.id, value, presenceTTL)
 	})
-	r.spoken(began, g.Wait())
+	r.reported(began, g.Wait())
 }

@@ -20,7 +20,7 @@ type Permission struct {
 	try func(ctx context.Context, b *Broker) error
 }
 
-// Permissions are what can be tried without leaving a trace.
+// Permissions are those that can be tried without a side effect.
 func (b *Broker) Permissions() []Permission {
 	n := b.cfg.Names
 	publish := func(what, subject string, own bool) Permission {
@@ -51,15 +51,16 @@ func (b *Broker) Permissions() []Permission {
 	return all
 }
 
-// Try tries it: nil, a *DeniedError, ErrUntried where what it needs is not there, or what went wrong.
+// Try tries the permission. It returns nil, a *DeniedError, ErrUntried if the stream or consumer that it needs does not exist,
+// or the fault that prevented the try.
 func (p Permission) Try(ctx context.Context, b *Broker) error {
 	ctx, stop := context.WithTimeout(ctx, apiTimeout)
 	defer stop()
 	return b.untilDenied(ctx, func(ctx context.Context) error { return p.try(ctx, b) })
 }
 
-// untilDenied ends a call with a *DeniedError as soon as the broker denies what it asks for, which would be answered by
-// nobody. One such call at a time.
+// untilDenied ends a call with a *DeniedError as soon as the broker denies what it asks for; a denied request gets no reply.
+// Only one such call may run at a time.
 func (b *Broker) untilDenied(ctx context.Context, call func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -72,10 +73,10 @@ func (b *Broker) untilDenied(ctx context.Context, call func(context.Context) err
 	return err
 }
 
-// ErrUntried is that of a permission whose stream or consumer is not there.
+// ErrUntried is the error for a permission whose stream or consumer does not exist.
 var ErrUntried = errors.New("what it is for is not there")
 
-// nowhere is no stream's name: what names it is refused once it was let through.
+// nowhere is no stream's name: the broker refuses a request that names it, but only after it has checked the permission.
 const nowhere = "none-this-only-tries-the-permission"
 
 func (b *Broker) tryPublish(ctx context.Context, subject string) error {
@@ -91,8 +92,8 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 	return err
 }
 
-// tryConsumer asks for a consumer of one stream under the name of another, which the broker refuses before it looks for
-// either. A request that it can't read it would log each time.
+// tryConsumer asks for a consumer with one stream in the subject and another in the payload, which the broker refuses before it
+// looks up either. It would log a payload that it can't parse each time.
 func (b *Broker) tryConsumer(ctx context.Context, stream, subject string) error {
 	if _, err := b.open(ctx, stream); IsMissing(err) {
 		return ErrUntried
@@ -104,7 +105,7 @@ func (b *Broker) tryConsumer(ctx context.Context, stream, subject string) error 
 	return err
 }
 
-// tryPull asks for messages in a way that the broker does not understand.
+// tryPull sends a pull request that the broker can't parse.
 func (b *Broker) tryPull(ctx context.Context, subject string) error {
 	reply, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
 	switch {

@@ -13,11 +13,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Provision creates what is missing and looks at what is there. It may be
-// repeated, by any number of replicas at once, and never alters what is not the
-// worker's own. Faults of the broker are waited out until ctx ends. What only a
-// person can mend: *MissingError, *UnfitError, *DeniedError, or the broker's own
-// error with what to do about it.
+// Provision creates what is missing and checks what exists. It is idempotent, any
+// number of replicas may run it at once, and it alters only what is the worker's
+// own. It retries temporary faults of the broker until ctx ends. It fails if a
+// person must act: with *MissingError, *UnfitError, *DeniedError, or the broker's
+// own error with what to do about it.
 func (b *Broker) Provision(ctx context.Context) error {
 	return b.persist(ctx, "provision streams and consumer", func(ctx context.Context) error {
 		f, err := b.provisionOnce(ctx)
@@ -31,7 +31,7 @@ func (b *Broker) Provision(ctx context.Context) error {
 	})
 }
 
-// provisionOnce tries once, one caller at a time.
+// provisionOnce provisions without retrying, one caller at a time.
 func (b *Broker) provisionOnce(ctx context.Context) (f *found, err error) {
 	b.provisioning.Lock()
 	defer b.provisioning.Unlock()
@@ -42,15 +42,15 @@ func (b *Broker) provisionOnce(ctx context.Context) (f *found, err error) {
 	return f, err
 }
 
-// provision looks, creates what is missing and looks again, for what it could
-// not create may have been created by another replica in the meantime.
+// provision inspects, creates what is missing and inspects again, because another
+// replica may have created meanwhile what this one could not.
 func (b *Broker) provision(ctx context.Context) (*found, error) {
 	for range 3 {
-		there, err := b.look(ctx)
+		existing, err := b.look(ctx)
 		if err != nil {
 			return nil, err
 		}
-		missing := b.topology.missing(there)
+		missing := b.topology.missing(existing)
 		if !b.cfg.Provision {
 			windows, err := b.missingWindows(ctx)
 			if err != nil {
@@ -59,7 +59,7 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			missing = append(missing, windows...)
 		}
 		var errs []error
-		if unfit := b.topology.unfit(there); len(unfit) > 0 {
+		if unfit := b.topology.unfit(existing); len(unfit) > 0 {
 			errs = append(errs, &UnfitError{Reasons: unfit})
 		}
 		if len(missing) > 0 && !b.cfg.Provision {
@@ -69,34 +69,34 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			return nil, errors.Join(errs...)
 		}
 		if len(missing) == 0 {
-			return b.bind(ctx, there)
+			return b.bind(ctx, existing)
 		}
-		if err := b.create(ctx, there); err != nil {
+		if err := b.create(ctx, existing); err != nil {
 			return nil, err
 		}
 	}
-	return nil, again{errors.New("what was created is not there yet")}
+	return nil, retryable{errors.New("what was created is not there yet")}
 }
 
-// present is what a look at the broker showed; nil: missing.
-type present struct {
+// inventory is what an inspection of the broker found; nil: missing.
+type inventory struct {
 	streams   map[string]jetstream.Stream
 	consumers map[message.Lane]*jetstream.ConsumerInfo
-	requests  map[message.Lane]jetstream.Consumer // nil of a push consumer, which is unfit
+	requests  map[message.Lane]jetstream.Consumer // nil for a push consumer, which is unfit
 	foreign   []string                            // consumers of the request stream that are not ours
 }
 
-func (b *Broker) look(ctx context.Context) (present, error) {
-	p := present{streams: map[string]jetstream.Stream{}, consumers: map[message.Lane]*jetstream.ConsumerInfo{}, requests: map[message.Lane]jetstream.Consumer{}}
+func (b *Broker) look(ctx context.Context) (inventory, error) {
+	p := inventory{streams: map[string]jetstream.Stream{}, consumers: map[message.Lane]*jetstream.ConsumerInfo{}, requests: map[message.Lane]jetstream.Consumer{}}
 	specs := b.topology.streams()
 	streams, errs := make([]jetstream.Stream, len(specs)), make([]error, len(specs))
-	var asked sync.WaitGroup
-	for i, spec := range specs { // all at once: a worker at rest does this every few seconds
-		asked.Go(func() {
+	var lookups sync.WaitGroup
+	for i, spec := range specs { // concurrently: an idle worker does this every few seconds
+		lookups.Go(func() {
 			streams[i], errs[i] = within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, spec.cfg.Name) })
 		})
 	}
-	asked.Wait()
+	lookups.Wait()
 	for i, spec := range specs {
 		s, err := streams[i], errs[i]
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -106,7 +106,7 @@ func (b *Broker) look(ctx context.Context) (present, error) {
 			return p, fmt.Errorf("look up stream %s: %w", spec.cfg.Name, err)
 		}
 		if c := s.CachedInfo().Cluster; c != nil && c.Leader == "" {
-			return p, again{fmt.Errorf("stream %s has no leader", spec.cfg.Name)}
+			return p, retryable{fmt.Errorf("stream %s has no leader", spec.cfg.Name)}
 		}
 		if spec.own && b.cfg.Provision {
 			if s, err = b.repair(ctx, s, spec.cfg); err != nil {
@@ -123,14 +123,14 @@ func (b *Broker) look(ctx context.Context) (present, error) {
 	return p, b.lookConsumers(ctx, &p)
 }
 
-// lookConsumers looks for the consumers of the lanes that the request stream carries.
-func (b *Broker) lookConsumers(ctx context.Context, p *present) error {
+// lookConsumers looks up the consumers of the lanes that the request stream carries.
+func (b *Broker) lookConsumers(ctx context.Context, p *inventory) error {
 	requests := p.streams[b.cfg.Names.Stream]
 	if requests == nil {
 		return nil
 	}
 	var mu sync.Mutex
-	var g errgroup.Group // as above, all at once
+	var g errgroup.Group // concurrently, as above
 	for _, l := range b.topology.lanes(*p) {
 		g.Go(func() error {
 			name := b.cfg.Names.LaneConsumer(l)
@@ -141,7 +141,7 @@ func (b *Broker) lookConsumers(ctx context.Context, p *present) error {
 			case info == nil:
 				return nil
 			case info.Cluster != nil && info.Cluster.Leader == "":
-				return again{fmt.Errorf("consumer %s has no leader", name)}
+				return retryable{fmt.Errorf("consumer %s has no leader", name)}
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -175,7 +175,7 @@ func (b *Broker) lookConsumer(ctx context.Context, s jetstream.Stream, name stri
 	return nil, push.CachedInfo(), nil
 }
 
-// repair gives a stream of the worker's own the settings that it relies on.
+// repair restores the settings that the worker relies on in one of its own streams.
 func (b *Broker) repair(ctx context.Context, s jetstream.Stream, want jetstream.StreamConfig) (jetstream.Stream, error) {
 	cfg, changed := repaired(s.CachedInfo().Config, want)
 	if !changed {
@@ -189,18 +189,18 @@ func (b *Broker) repair(ctx context.Context, s jetstream.Stream, want jetstream.
 	return s, nil
 }
 
-// create creates what is missing. That something is there by now is no error:
-// the next look judges it.
-func (b *Broker) create(ctx context.Context, there present) error {
+// create creates what is missing. If something exists by now, that is no error:
+// the next inspection checks it.
+func (b *Broker) create(ctx context.Context, existing inventory) error {
 	for _, spec := range b.topology.streams() {
-		if there.streams[spec.cfg.Name] == nil {
+		if existing.streams[spec.cfg.Name] == nil {
 			if err := b.createStream(ctx, spec); err != nil {
 				return err
 			}
 		}
 	}
-	for _, l := range b.topology.lanes(there) {
-		if there.consumers[l] == nil {
+	for _, l := range b.topology.lanes(existing) {
+		if existing.consumers[l] == nil {
 			if err := b.createConsumer(ctx, b.topology.consumers[l]); err != nil {
 				return err
 			}
@@ -239,8 +239,8 @@ func (b *Broker) createConsumer(ctx context.Context, cfg jetstream.ConsumerConfi
 		return nil
 	case code == codeFilterNotUnique:
 		return b.rival(ctx, cfg)
-	case code == jetstream.JSErrCodeStreamNotFound: // the cluster has not told its leader yet
-		return again{err}
+	case code == jetstream.JSErrCodeStreamNotFound: // the cluster's leader does not know the new stream yet
+		return retryable{err}
 	}
 	return fmt.Errorf("create consumer %s: %w", cfg.Durable, err)
 }

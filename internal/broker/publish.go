@@ -18,7 +18,7 @@ import (
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
-// Publisher is remediation's Publisher and DeadLetters on the streams of results and dead letters.
+// Publisher implements remediation's Publisher and DeadLetters on the streams of results and dead letters.
 type Publisher struct {
 	b      *Broker
 	source string       // ce-source
@@ -32,7 +32,7 @@ var (
 	_ remediation.DeadLetters = (*Publisher)(nil)
 )
 
-// NewPublisher publishes on the Broker's subjects, after Provision.
+// NewPublisher returns a Publisher for the Broker's subjects; call it after Provision.
 func (b *Broker) NewPublisher() *Publisher {
 	p := &Publisher{
 		b: b, source: source(b.cfg),
@@ -54,10 +54,10 @@ func source(cfg Config) string {
 	return urn + cfg.Names.Stream
 }
 
-// NotKept is how many dead letters of messages that nobody vouches for this process has deleted or not written.
+// NotKept is how many dead letters of unverified messages this process has deleted or not written.
 func (p *Publisher) NotKept() int { return int(p.unverifiedLetters.notKept.Load()) }
 
-// Result implements remediation.Publisher. The result goes on with the trace of its span, else with the request's.
+// Result implements remediation.Publisher. The result carries the trace context of its own span, or without spans parent.
 func (p *Publisher) Result(ctx context.Context, r message.Result, parent message.Trace, replyTo string, since time.Time) (err error) {
 	if p.tracer != nil {
 		var span trace.Span
@@ -70,7 +70,7 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 		return fmt.Errorf("publish on %s: %w", p.b.cfg.Names.ResultsStream, err)
 	}
 	if replyTo != "" {
-		// At least once, and first: nobody remembers whether it was sent.
+		// Before the result itself, and so at least once: nothing records whether it was sent.
 		if err := p.b.nc.PublishMsg(&nats.Msg{Subject: replyTo, Header: nats.Header(h), Data: body}); err != nil {
 			return fmt.Errorf("send the result of %s to its replyTo: %w", r.RequestID, err)
 		}
@@ -90,13 +90,13 @@ func (p *Publisher) Result(ctx context.Context, r message.Result, parent message
 		return fmt.Errorf("publish the result of %s: %w", r.RequestID, err)
 	}
 	signal(p.b.results)
-	signal(p.b.stirring)
+	signal(p.b.presenceStale)
 	return nil
 }
 
-// sameRun tells one run's result told twice from that of a message which only shares the name STREAM:SEQ, because the
-// stream was made anew and counts from 1 again: that one was taken before this one was published. A refused message, of
-// which since is when it was published, may have been taken twice.
+// sameRun reports whether an earlier result with the same message id is of the same run. If not, it is of another message with
+// the same name STREAM:SEQ, because the stream was recreated and counts from 1 again: that message was received before
+// this one was published. For a rejected message, since is when it was published, because it may have been received twice.
 func sameRun(earlier, body []byte, since time.Time) bool {
 	type run struct {
 		ReceivedAt time.Time `json:"receivedAt"`
@@ -108,7 +108,7 @@ func sameRun(earlier, body []byte, since time.Time) bool {
 	return x.ReceivedAt.Equal(y.ReceivedAt) || !x.ReceivedAt.Before(since)
 }
 
-// DeadLetter implements remediation.Publisher. The message keeps its own trace context in it.
+// DeadLetter implements remediation.Publisher. The dead-lettered message keeps its own trace context.
 func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) (err error) {
 	if p.tracer != nil {
 		var span trace.Span
@@ -118,7 +118,7 @@ func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since 
 	n, most := p.b.cfg.Names, p.b.limit(p.b.cfg.Names.DeadletterStream)
 	h, body := d.Render(most)
 	msg := &nats.Msg{Subject: n.DeadletterSubject, Header: nats.Header(h), Data: body}
-	if size := messageSize(msg) - len(msg.Subject); size > most { // one that is limited by max_bytes would take it, and drop it
+	if size := messageSize(msg) - len(msg.Subject); size > most { // a stream with max_bytes would accept it, and drop it
 		return fmt.Errorf("publish the dead letter of %s: %w: %d bytes at least, where the limits of %s leave %d", d.RequestID, message.ErrTooLarge, size, n.DeadletterStream, most)
 	}
 	same := func(earlier []byte) bool { return bytes.Equal(earlier, body) }
@@ -136,8 +136,9 @@ func (p *Publisher) DeadLetter(ctx context.Context, d message.DeadLetter, since 
 	return nil
 }
 
-// once publishes a message that may have been published before a crash. Within the stream's duplicate window the
-// broker tells; past it the stream is searched from the decision on. seq is where it is.
+// once publishes a message that may have been published already, before a crash. Within the stream's duplicate window the
+// broker recognises the message id; past it, once searches the stream from the time of the decision on. seq is the message's
+// sequence.
 func (p *Publisher) once(ctx context.Context, name string, msg *nats.Msg, id string, since time.Time, window time.Duration, same func([]byte) bool) (seq uint64, err error) {
 	if time.Since(since) > window-min(window/10, time.Minute) {
 		seq, err := p.published(ctx, name, msg.Subject, id, since)
@@ -152,7 +153,7 @@ func (p *Publisher) once(ctx context.Context, name string, msg *nats.Msg, id str
 	if !ack.Duplicate {
 		return ack.Sequence, nil
 	}
-	if there, err := p.holds(ctx, name, ack.Sequence, same); err != nil || there {
+	if held, err := p.holds(ctx, name, ack.Sequence, same); err != nil || held {
 		return ack.Sequence, err
 	}
 	ack, err = stream.Publish(p.b.js, msg, jetstream.WithMsgID(id+":"+strconv.FormatInt(since.UnixNano(), 36)))(ctx)
@@ -162,13 +163,14 @@ func (p *Publisher) once(ctx context.Context, name string, msg *nats.Msg, id str
 	return ack.Sequence, nil
 }
 
-// holds says whether the stream has the message that one is said to be a duplicate of, or had it: until it grew too old, or
-// until somebody deleted it, as an operator does with a dead letter that is dealt with. A leader that loses its place can know
-// a message id whose message was never stored. That leaves no hole: its number is given to another message, or no message has
-// come so far yet. Only the present leader is asked: a direct read may come from a replica that is behind.
+// holds reports whether the stream has, or once had, the message that the broker calls the original of a duplicate. It may have
+// aged out, or been deleted, as operators do with a dead letter that is dealt with. But it may also never have been stored: a
+// leader that is deposed can know the id of such a message. That leaves no gap: its sequence belongs to another message, or is
+// beyond the last one. holds reads from the present leader only, because a direct read may be answered by a replica that is
+// behind.
 func (p *Publisher) holds(ctx context.Context, name string, seq uint64, same func([]byte) bool) (bool, error) {
 	if seq == 0 {
-		return false, nil // no message has it
+		return false, nil // no message has the sequence 0
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -176,7 +178,7 @@ func (p *Publisher) holds(ctx context.Context, name string, seq uint64, same fun
 	if err != nil {
 		return false, err
 	}
-	last := s.CachedInfo().State.LastSeq // before the message is looked for: what comes meanwhile is another one
+	last := s.CachedInfo().State.LastSeq // read before the message: one that is stored meanwhile is not the original
 	m, found, err := p.b.get(ctx, name, stream.Query{Sequence: seq})
 	switch {
 	case err != nil:
@@ -187,8 +189,8 @@ func (p *Publisher) holds(ctx context.Context, name string, seq uint64, same fun
 	return seq <= last, nil
 }
 
-// published searches a stream for a message id from a time on; 0: it is not there. It goes on as long as ctx lets it and it gets
-// on: each of its steps may take apiTimeout.
+// published searches a stream for a message id from a time on; 0: the stream does not have it. The search may take as long as
+// ctx allows; each single read may take apiTimeout.
 func (p *Publisher) published(ctx context.Context, name, subject, id string, since time.Time) (seq uint64, err error) {
 	for m, err := range p.b.scan(ctx, name, part{subject: subject, since: since.Add(-time.Minute)}) {
 		if err != nil || m.Header.Get(jetstream.MsgIDHeader) == id {
@@ -200,7 +202,7 @@ func (p *Publisher) published(ctx context.Context, name, subject, id string, sin
 
 // Unacked implements remediation.Publisher.
 func (p *Publisher) Unacked(ctx context.Context, message string) (bool, error) {
-	name, seq := named(message)
+	name, seq := splitName(message)
 	if seq == 0 {
 		return false, nil
 	}
@@ -211,8 +213,8 @@ func (p *Publisher) Unacked(ctx context.Context, message string) (bool, error) {
 	return found, err
 }
 
-// named takes a message's name apart (STREAM:SEQ); seq is 0 where no message has that name.
-func named(message string) (stream string, seq uint64) {
+// splitName splits a message's name (STREAM:SEQ); seq is 0 if it is not a message's name.
+func splitName(message string) (stream string, seq uint64) {
 	i := max(strings.LastIndexByte(message, ':'), 0)
 	seq, err := strconv.ParseUint(strings.TrimPrefix(message[i:], ":"), 10, 64)
 	if err != nil || i == 0 {
@@ -224,7 +226,7 @@ func named(message string) (stream string, seq uint64) {
 // Load implements remediation.DeadLetters.
 func (p *Publisher) Load(ctx context.Context, seq uint64) (message.Header, []byte, bool, error) {
 	if seq == 0 {
-		return nil, nil, false, nil // no message has it
+		return nil, nil, false, nil // no message has the sequence 0
 	}
 	m, found, err := p.b.get(ctx, p.b.cfg.Names.DeadletterStream, stream.Query{Sequence: seq})
 	return m.Header, m.Data, found, err

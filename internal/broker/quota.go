@@ -13,8 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// quota fills in what the windows have left for all replicas together, and when the next call is free where none is: what
-// the replicas leave to look-ups is not. The limits are those that the running workers have agreed on.
+// quota fills in how many calls each window has left for all replicas together, and when the next one is free if there is none.
+// Calls that are reserved for look-ups do not count as free. The limits are those of the streams, which the running workers set.
 func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window) error {
 	for _, w := range windows {
 		status := budget.WindowStatus{Window: w.Name, Limit: w.Limit, Remaining: w.Limit}
@@ -45,7 +45,7 @@ func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window
 	return nil
 }
 
-// nextFree is when a window has a call to give; zero: now. unknown: how many count in it is not known until then.
+// nextFree is when a window has a free call; zero: now. unknown: until then it is not known how many calls count in the window.
 func (b *Broker) nextFree(ctx context.Context, w budget.Window, window jetstream.Stream, reserve int) (next time.Time, unknown bool, err error) {
 	info := window.CachedInfo()
 	mark, err := b.state.Load(ctx, rates.MarkKey(w.Name))
@@ -59,7 +59,7 @@ func (b *Broker) nextFree(ctx context.Context, w budget.Window, window jetstream
 	if over < 0 {
 		return time.Time{}, false, nil
 	}
-	// That many and one more have to age out. One that is gone has done so just now.
+	// over+1 grants must age out. A grant that is not found has just aged out.
 	msg, err := window.GetMsg(ctx, info.State.FirstSeq+uint64(over))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return time.Time{}, false, nil
@@ -70,8 +70,7 @@ func (b *Broker) nextFree(ctx context.Context, w budget.Window, window jetstream
 	return msg.Time.Add(w.Lasts()), false, nil
 }
 
-// Limits are the windows that the running replicas agree on: of what they are set to the smallest limit holds. None has one:
-// there is no limit.
+// Limits are the windows with the smallest limit that a running replica is configured with; 0 if none has a limit.
 func (o Overview) Limits() []budget.Window {
 	windows := budget.Limits(0, 0)
 	for i := range windows {
@@ -84,25 +83,26 @@ func (o Overview) Limits() []budget.Window {
 	return windows
 }
 
-// UrgentReserve is the percentage of each window that normal leaves to urgent: the most that a replica says; fallback if none does.
+// UrgentReserve is the percentage of each window that normal leaves to urgent: the largest that a replica reports, or fallback
+// if none reports one.
 func (o Overview) UrgentReserve(fallback int) int {
-	percent, said := 0, false
+	percent, reported := 0, false
 	for _, r := range o.Replicas {
 		if r.UrgentReserve != nil {
-			percent, said = max(percent, *r.UrgentReserve), true
+			percent, reported = max(percent, *r.UrgentReserve), true
 		}
 	}
-	if !said {
+	if !reported {
 		return fallback
 	}
 	return percent
 }
 
-// mostGrants is how many grants are read at once: all of an hour of the API's own limit.
+// mostGrants is how many grants are read at once: enough for an hour at the API's own limit.
 const mostGrants = 2048
 
-// Usage are windows with the time of each call that counts in them, for [budget.Forecast]. If that is not known of a window, it
-// is as full as it can be until it is.
+// Usage returns the windows with the time of each call that counts in them, for [budget.Forecast]. A window for which that is
+// not known counts as full until it is.
 func (b *Broker) Usage(ctx context.Context, windows []budget.Window) ([]budget.Used, error) {
 	var all []budget.Used
 	for _, w := range windows {
@@ -115,7 +115,7 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window) ([]budget.U
 			all = append(all, used)
 			continue
 		}
-		used.Limit = min(w.Limit, int(stream.CachedInfo().Config.MaxMsgsPerSubject)) // less, where it may not be raised
+		used.Limit = min(w.Limit, int(stream.CachedInfo().Config.MaxMsgsPerSubject)) // smaller while it may not be raised
 		next, unknown, err := b.nextFree(ctx, w, stream, 0)
 		if err != nil {
 			return nil, err
@@ -136,7 +136,8 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window) ([]budget.U
 	return all, nil
 }
 
-// VisitRates is the call budget for a command that is no replica. Without a state bucket no worker limits anybody.
+// VisitRates is the call budget for a command, which is not a replica. Without a state bucket no worker has run, and there is no
+// limit.
 func (b *Broker) VisitRates(ctx context.Context, windows []budget.Window) (*rates.Visitor, error) {
 	v, err := rates.Visit(ctx, b.js, b.state, windows)
 	if IsMissing(err) {
@@ -145,7 +146,7 @@ func (b *Broker) VisitRates(ctx context.Context, windows []budget.Window) (*rate
 	return v, err
 }
 
-// window is the stream of a window; nil where the window has no limit, or no worker has run yet.
+// window is the stream of a window; nil if the window has no limit, or no worker has run yet.
 func (b *Broker) window(ctx context.Context, w budget.Window) (jetstream.Stream, error) {
 	if w.Limit == 0 {
 		return nil, nil //nolint:nilnil // said above
@@ -160,8 +161,8 @@ func (b *Broker) window(ctx context.Context, w budget.Window) (jetstream.Stream,
 	return stream, nil
 }
 
-// missingWindows lists the streams of the call budget that are not there. Provisioning leaves them to rates.Store,
-// which knows what a stream that was removed may have forgotten.
+// missingWindows lists the streams of the call budget that do not exist. Provision does not create them: rates.Store does,
+// because it knows how to account for the grants of a stream that was removed.
 func (b *Broker) missingWindows(ctx context.Context) (missing []string, err error) {
 	for _, w := range b.cfg.Windows {
 		if w.Limit == 0 {

@@ -18,16 +18,16 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Commands read without consumers. A work queue has no second one; and who may make a consumer may have its messages
-// delivered to any subject of the account, and so write where it may not publish.
+// Commands read without consumers. A work queue allows no second one for a subject. And a user who may create a consumer can
+// have messages delivered to any subject of the account, and so write where it may not publish.
 
-// part is what to read of a stream.
+// part selects what to read from a stream.
 type part struct {
 	subject string    // may have wildcards
 	from    uint64    // sequence to begin at; 0: the first
-	since   time.Time // begin here instead; zero: at from
-	most    uint64    // how many at once; 0: readMessages
-	bucket  bool      // read on into what is written meanwhile: a key that is written again has no earlier message
+	since   time.Time // time to begin at, instead of from; zero: begin at from
+	most    uint64    // messages per read; 0: readMessages
+	bucket  bool      // also read what is written meanwhile: writing a key again deletes its earlier message
 }
 
 // get reads one message from the stream's leader.
@@ -35,7 +35,7 @@ func (b *Broker) get(ctx context.Context, name string, query stream.Query) (Mess
 	return stream.Get(ctx, b.js, name, query)
 }
 
-// after is what is left once a message was read.
+// after is the part that follows a message.
 func (p part) after(m Message) part {
 	p.from, p.since = m.Sequence+1, time.Time{}
 	return p
@@ -49,8 +49,8 @@ func (b *Broker) open(ctx context.Context, stream string) (jetstream.Stream, err
 	return s, nil
 }
 
-// scan reads what a stream has now. Messages that are deleted meanwhile are left out. An error ends it; that of a stream that
-// is not there is IsMissing.
+// scan yields what a stream has now, without messages that are deleted meanwhile. An error ends the sequence; if the stream does
+// not exist, the error is IsMissing.
 func (b *Broker) scan(ctx context.Context, name string, p part) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		s, err := b.open(ctx, name)
@@ -62,7 +62,7 @@ func (b *Broker) scan(ctx context.Context, name string, p part) iter.Seq2[Messag
 	}
 }
 
-// scanOpened reads what a stream had when it was opened.
+// scanOpened yields what a stream had when it was opened.
 func (b *Broker) scanOpened(ctx context.Context, s jetstream.Stream, p part) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		name, last := s.CachedInfo().Config.Name, s.CachedInfo().State.LastSeq
@@ -88,14 +88,14 @@ func (b *Broker) scanOpened(ctx context.Context, s jetstream.Stream, p part) ite
 // Limits of one read of several messages.
 const (
 	readMessages = 256
-	manyMessages = 4096 // of small messages, where all of a long stream are read
+	manyMessages = 4096 // for reading a long stream of small messages
 	readBytes    = 4 << 20
 )
 
-// readOn reads the next messages of a part; none: there are no more. That there are none is believed of the stream's
-// leader alone: a direct read may come from a replica that is behind, and a message may be made to look like its end.
-// A stream that somebody made without direct reads gives its messages one by one, and so is read past a message that
-// is made to look like others.
+// readOn reads the next messages of a part; none: there are no more. Only the stream's leader decides that there are no more:
+// a direct read may be answered by a replica that is behind, and a forged message can look like the end of a batch. From
+// the leader, messages are read one by one. That is also how a stream without direct reads is read, and how a read gets past a
+// forged message.
 func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -117,7 +117,7 @@ func (b *Broker) readOn(ctx context.Context, s jetstream.Stream, p part) ([]Mess
 		if !m.Time.Before(p.since) {
 			return []Message{m}, nil
 		}
-		p = p.after(m) // a broker that does not know the start time
+		p = p.after(m) // an older broker, which ignores start_time
 	}
 }
 
@@ -128,10 +128,10 @@ func (p part) ask() stream.Query {
 	return stream.Query{Sequence: max(p.from, 1), Next: p.subject}
 }
 
-// genuine says whether a batch is what the stream has. All that a direct read tells of a message stands in headers behind
-// the message's own ones, and these are its publisher's: he can end the block early, so that what is behind it is not read, and
-// give the message the sequence of a later one, to hide those between. The time at which a later one will be stored he
-// can't know.
+// genuine reports whether a batch is what the stream has. A direct read delivers a message's sequence and time in headers behind
+// the message's own headers, which its publisher controls. By them he can end the header block early, so that the broker's
+// headers are not read, and give the message the sequence of a later one, to hide those between. But he can't know the time at
+// which a later one will be stored.
 func (b *Broker) genuine(ctx context.Context, name string, batch []Message) (bool, error) {
 	if len(batch) == 0 {
 		return false, nil
@@ -141,7 +141,7 @@ func (b *Broker) genuine(ctx context.Context, name string, batch []Message) (boo
 	return found && m.Time.Equal(last.Time), err
 }
 
-// readBatch is a batched direct read, which the client library does not have. A reply without a sequence ends it.
+// readBatch is a batched direct read, which the client library does not offer. A reply without a sequence ends the batch.
 func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Message, err error) {
 	request := p.ask()
 	request.Batch, request.MaxBytes = cmp.Or(p.most, readMessages), readBytes
@@ -151,7 +151,7 @@ func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Mes
 	}
 	replies := make(chan *nats.Msg, request.Batch+1)
 	inbox := b.nc.NewInbox()
-	sub, err := b.nc.ChanSubscribe(inbox, replies) // NextMsg takes an empty message with the header Status: 503 for an error
+	sub, err := b.nc.ChanSubscribe(inbox, replies) // NextMsg would take an empty message with the header Status: 503 for an error
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Mes
 				return msgs, nil
 			}
 			if m.Sequence < least || m.Sequence == math.MaxUint64 {
-				return nil, nil // it, or one before it, is not what the stream has there
+				return nil, nil // this message or an earlier one is forged
 			}
 			msgs, least = append(msgs, m), m.Sequence+1
 		case <-ctx.Done():
@@ -176,7 +176,7 @@ func (b *Broker) readBatch(ctx context.Context, name string, p part) (msgs []Mes
 	}
 }
 
-// directMessage undoes what a direct read adds to a message's own headers, behind them; false: the reply is no message.
+// directMessage removes the headers that a direct read appends to a message's own; false: the reply is not a message.
 func directMessage(reply *nats.Msg) (Message, bool) {
 	m := Message{Header: message.Header{}, Data: reply.Data}
 	added := map[string]string{

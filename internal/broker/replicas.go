@@ -18,11 +18,12 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// stateKeys are a deployment's keys in UNRESTRICT_STATE. The budget's stand beside them and are the account's.
+// stateKeys are a deployment's keys in UNRESTRICT_STATE. The bucket also has the call budget's keys, which all deployments on
+// the account share.
 type stateKeys struct{ pause, answer, lease, replica, tally, orders string }
 
-// stateKeys keeps two deployments on one account apart, as their request streams do. What begins with "pause." an operator may
-// write (deploy/nats).
+// stateKeys distinguishes deployments on one account by their request streams. Operators may write the keys that begin with
+// "pause." (deploy/nats).
 func (n Names) stateKeys() stateKeys {
 	d := ledger.DeploymentDigest(n.Stream)
 	return stateKeys{pause: "pause." + d, answer: "pause.orders-" + d, lease: "lease." + d + ".", replica: everyReplica + d + ".", tally: "tally." + d, orders: "orders." + d}
@@ -30,57 +31,57 @@ func (n Names) stateKeys() stateKeys {
 
 const (
 	leaseTTL   = 8 * time.Second // how soon another replica takes over from one that was killed
-	leaseRenew = keepEvery / 2   // so that every other one comes with what else is done now and then
+	leaseRenew = keepEvery / 2   // so that every other renewal coincides with other periodic requests
 )
 
 // Pause is an operator's order to stop consumption on every replica.
 type Pause struct {
 	Reason string     `json:"reason"`
-	By     string     `json:"by,omitempty"` // whoever paused, in words; absent: an older version does not say
+	By     string     `json:"by,omitempty"` // who paused, as text; absent: written by an older version
 	Since  time.Time  `json:"since"`
 	Until  *time.Time `json:"until"` // nil: until resumed
 }
 
-// everyReplica begins the keys of what replicas say of themselves, of all deployments on the account.
+// everyReplica is the key prefix of the presence records of all deployments on the account.
 const everyReplica = "replica."
 
-// Replicas is what the replicas of one deployment tell each other through UNRESTRICT_STATE: the operator's pause, who
-// holds a lease, and who is there. It also keeps an estimate of the broker's clock.
+// Replicas is the state that the replicas of one deployment share in UNRESTRICT_STATE: the operator's pause, the leases and
+// the presence records. It also keeps an estimate of the broker's clock.
 type Replicas struct {
 	state *stream.Bucket
 	id    string
 	keys  stateKeys
 	log   *zap.Logger
 
-	created  time.Time     // of the goroutine that follows the bucket: when it was
-	stirring chan struct{} // full when what this replica says of itself may have changed
+	created       time.Time     // when the bucket was created; used by the goroutine that follows it only
+	presenceStale chan struct{} // has a token when this replica's presence record may be out of date
 
-	conn  *nats.Conn
-	named func(error) error // an error with what the broker denied meanwhile
-	spoke chan struct{}     // full when a word of this replica was stored
+	conn       *nats.Conn
+	withDenial func(error) error // adds to an error what the broker denied meanwhile
+	stored     chan struct{}     // has a token when a presence record of this replica was stored
 
 	mu sync.Mutex
 	touch
-	known   bool // what follows was read at least once
+	known   bool // pause and peers were read at least once
 	pause   *Pause
-	peers   map[string]Presence // of the whole account but this process, by key; never changed in place
+	peers   map[string]Presence // of the whole account, without this process, by key; never modified in place
 	changed chan struct{}
-	offset  time.Duration // broker's clock less ours
+	offset  time.Duration // the broker's clock minus ours
 
-	unleased time.Time // since when a lease can't be taken, and nobody is seen to have it; zero: that is not so
-	noLease  error     // why
+	unleased time.Time // since when this replica can neither take a lease nor read who has it; zero: it can
+	noLease  error     // why it can't
 }
 
-// NewReplicas is the shared state of the deployment, after Provision; id is this process's.
+// NewReplicas is the shared state of the deployment; call it after Provision. id is this process's.
 func (b *Broker) NewReplicas(id string) *Replicas {
 	return &Replicas{
-		state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, conn: b.nc, named: b.named,
-		changed: make(chan struct{}), stirring: b.stirring, spoke: make(chan struct{}, 1),
+		state: b.state, id: id, keys: b.cfg.Names.stateKeys(), log: b.log, conn: b.nc, withDenial: b.withDenial,
+		changed: make(chan struct{}), presenceStale: b.presenceStale, stored: make(chan struct{}, 1),
 	}
 }
 
-// OpenReplicas is NewReplicas for a command that pauses or resumes: of Provision it needs, and makes if create says so, the
-// state bucket alone. One that is missing and is not made is IsMissing.
+// OpenReplicas is NewReplicas for a command that pauses or resumes. It needs only the state bucket, and creates it if it is
+// missing and create is true. If the bucket is missing and not created, the error is IsMissing.
 func (b *Broker) OpenReplicas(ctx context.Context, create bool) (*Replicas, error) {
 	_, err := b.open(ctx, "KV_"+StateBucket)
 	if IsMissing(err) && create {
@@ -92,14 +93,15 @@ func (b *Broker) OpenReplicas(ctx context.Context, create bool) (*Replicas, erro
 	return b.NewReplicas(""), nil
 }
 
-// Run follows the pause and says every few seconds that this replica is there, with what present returns, until ctx ends.
+// Run follows the pause and the other replicas, and publishes this replica's presence record, which present returns, every few
+// seconds until ctx ends.
 func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	r.mu.Lock()
-	r.heard = time.Now() // from now on it should be
+	r.lastUpdate = time.Now() // updates are expected from now on
 	r.mu.Unlock()
-	var there sync.WaitGroup
-	there.Go(func() { r.heartbeat(ctx, present) })
-	defer there.Wait()
+	var running sync.WaitGroup
+	running.Go(func() { r.heartbeat(ctx, present) })
+	defer running.Wait()
 	status := r.conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.conn.RemoveStatusListener(status)
 	for {
@@ -107,7 +109,7 @@ func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 		if errors.Is(err, stream.ErrMadeAnew) {
 			r.restorePause(ctx)
 		}
-		if ctx.Err() == nil && r.deafened(err) && r.conn.IsConnected() {
+		if ctx.Err() == nil && r.watchEnded(err) && r.conn.IsConnected() {
 			r.log.Warn("the operator's pause and the other replicas are not followed for the moment", zap.Error(err))
 		}
 		if wait(ctx, time.Second/2) != nil {
@@ -116,8 +118,9 @@ func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	}
 }
 
-// restorePause writes the operator's pause into a bucket that was made anew, unless somebody has paused there already. Until
-// Keep has looked at the new bucket it takes nothing from here. What fails for longer leaves the other replicas to do it.
+// restorePause writes the operator's pause into a bucket that was recreated, unless it has a pause already. Until Keep has
+// inspected the new bucket, writes from this process fail. If they fail for longer than this retries, other replicas may write
+// the pause.
 func (r *Replicas) restorePause(ctx context.Context) {
 	p := r.Paused()
 	if p == nil {
@@ -135,27 +138,27 @@ func (r *Replicas) restorePause(ctx context.Context) {
 	}
 }
 
-// follow watches the pause and what all replicas say of themselves, until it can't be relied on. What was known stays so
-// until the watch has told all that there is.
+// follow watches the pause and all presence records, until the watch can't be relied on. The state of an earlier watch stays
+// valid until the new one has delivered all present values.
 func (r *Replicas) follow(ctx context.Context, status <-chan nats.Status) error {
 	for range len(status) {
-		<-status // of the connection that ended the last follow
+		<-status // changes that ended the last follow
 	}
 	if !r.conn.IsConnected() {
 		return nats.ErrConnectionReconnecting
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.watch(ctx) })
-	g.Go(func() error { return r.listen(ctx, status) })
+	g.Go(func() error { return r.superviseWatch(ctx, status) })
 	return g.Wait()
 }
 
 func (r *Replicas) watch(ctx context.Context) error {
 	var pause *Pause
-	peers, told := map[string]Presence{}, false
-	know := func() {
-		if told {
-			r.know(pause, peers)
+	peers, complete := map[string]Presence{}, false
+	update := func() {
+		if complete {
+			r.update(pause, peers)
 		}
 	}
 	info, err := r.state.Info(ctx)
@@ -165,7 +168,7 @@ func (r *Replicas) watch(ctx context.Context) error {
 	if err := stream.Same(info, &r.created); err != nil {
 		return err
 	}
-	synced := func() { told = true; know() }
+	synced := func() { complete = true; update() }
 	return r.state.Watch(ctx, []string{r.keys.pause, everyReplica + ">"}, synced, func(key string, rec ledger.Record) {
 		switch {
 		case key == r.keys.pause:
@@ -177,22 +180,22 @@ func (r *Replicas) watch(ctx context.Context) error {
 		case !strings.HasSuffix(key, "."+r.id):
 			peers[key] = readPresence(rec.Value, rec.Written)
 		}
-		know()
+		update()
 	})
 }
 
-func (r *Replicas) know(pause *Pause, peers map[string]Presence) {
+func (r *Replicas) update(pause *Pause, peers map[string]Presence) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if (r.pause == nil) != (pause == nil) {
 		r.Stir()
 	}
-	r.known, r.pause, r.peers, r.heard = true, pause, maps.Clone(peers), time.Now()
+	r.known, r.pause, r.peers, r.lastUpdate = true, pause, maps.Clone(peers), time.Now()
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// readPause never takes what it does not understand for no pause: a newer version may have written it.
+// readPause decodes a pause. A value that it does not understand counts as a pause: a newer version may have written it.
 func readPause(value []byte, written time.Time) *Pause {
 	p := &Pause{}
 	if err := json.Unmarshal(value, p); err != nil {
@@ -201,19 +204,19 @@ func readPause(value []byte, written time.Time) *Pause {
 	return p
 }
 
-func (p *Pause) over() bool { return p.Until != nil && !time.Now().Before(*p.Until) }
+func (p *Pause) ended() bool { return p.Until != nil && !time.Now().Before(*p.Until) }
 
-// Paused is the operator's pause, nil if none.
+// Paused is the operator's pause; nil: consumption is not paused.
 func (r *Replicas) Paused() *Pause {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p := r.pause; p != nil && !p.over() {
+	if p := r.pause; p != nil && !p.ended() {
 		return p
 	}
 	return nil
 }
 
-// Unpaused blocks while the operator's pause is on, and until it is known whether it is: a replica may start amid one.
+// Unpaused blocks during the operator's pause, and until it is known whether there is one: a replica may start during a pause.
 func (r *Replicas) Unpaused(ctx context.Context) error {
 	for {
 		r.mu.Lock()
@@ -226,12 +229,12 @@ func (r *Replicas) Unpaused(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-changed:
-		case <-time.After(time.Second): // a pause with an end
+		case <-time.After(time.Second): // a pause may end by its time
 		}
 	}
 }
 
-// Pause stops consumption on every replica, also on those that start later.
+// Pause stops consumption on every replica, including those that start later.
 func (r *Replicas) Pause(ctx context.Context, p Pause) error {
 	value, err := json.Marshal(p)
 	if err != nil {
@@ -258,7 +261,7 @@ func (r *Replicas) Now() time.Time {
 	return time.Now().Add(r.offset)
 }
 
-// Measure asks the broker for its time.
+// Measure asks the broker for its time, and updates the estimate of its clock.
 func (r *Replicas) Measure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stream.Timeout)
 	defer cancel()
@@ -273,10 +276,10 @@ func (r *Replicas) Measure(ctx context.Context) error {
 	return nil
 }
 
-// Tick waits for the next whole multiple of d; an error when ctx ended first.
+// Tick waits until the time is a whole multiple of d; it returns an error if ctx ends first.
 func Tick(ctx context.Context, d time.Duration) error { return wait(ctx, stream.UntilTick(d)) }
 
-// wait waits for a while; an error when ctx ended first.
+// wait waits for d; it returns an error if ctx ends first.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

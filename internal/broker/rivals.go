@@ -13,8 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// foreignConsumers names the consumers of the request stream that are not ours. Who may not list them hears that there are some:
-// it is nothing that should keep a worker from its work.
+// foreignConsumers names the consumers of the request stream that are not the worker's. If this user may not list them, the
+// result says that there are some, instead of an error: that must not keep a worker from its work.
 func (b *Broker) foreignConsumers(ctx context.Context, requests jetstream.Stream) (names []string) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -38,8 +38,8 @@ func consumerNames(ctx context.Context, s jetstream.Stream) (names []string, err
 	return names, list.Err()
 }
 
-// overlap explains why a stream's subject is taken, unless by now the stream
-// itself has it.
+// overlap returns an error that names the stream that already carries a stream's
+// subject; nil if that is by now the stream itself.
 func (b *Broker) overlap(ctx context.Context, spec streamSpec) error {
 	other, err := within(ctx, func(ctx context.Context) (string, error) { return b.js.StreamNameBySubject(ctx, spec.subject) })
 	switch {
@@ -51,8 +51,8 @@ func (b *Broker) overlap(ctx context.Context, spec streamSpec) error {
 	return &UnfitError{Reasons: []string{fmt.Sprintf("stream %s can't be created: stream %s already carries %s: name that one in the configuration, narrow its subjects, or choose another subject", spec.cfg.Name, other, spec.subject)}}
 }
 
-// rival explains why a work queue takes no consumer: another one gets the same
-// subject, unless by now it is the worker's own.
+// rival returns an error that names the other consumers of a work queue, one of
+// which has the same subject; nil if that is by now the worker's own.
 func (b *Broker) rival(ctx context.Context, cfg jetstream.ConsumerConfig) error {
 	n := b.cfg.Names
 	s, err := within(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, n.Stream) })

@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Room says of which streams, and whether of the account, the broker stores no more, or soon won't. A stream that discards
-// its oldest messages at its limit is none of them.
+// Room lists the streams, and the account, that are full or nearly full, so that the broker refuses messages now or soon. It
+// leaves out streams that discard their oldest messages at the limit.
 func (b *Broker) Room(ctx context.Context) (full, nearly []string, err error) {
 	add := func(what string, used, limit uint64, unit string) {
 		text := fmt.Sprintf("%s has %d of %d %s", what, used, limit, unit)
@@ -20,7 +20,7 @@ func (b *Broker) Room(ctx context.Context) (full, nearly []string, err error) {
 			nearly = append(nearly, text)
 		}
 	}
-	asking, cancel := context.WithTimeout(ctx, time.Second) // who may not ask gets no answer, and sees the streams alone
+	asking, cancel := context.WithTimeout(ctx, time.Second) // without that permission there is no reply: the result then has only streams
 	defer cancel()
 	if account, err := b.js.AccountInfo(asking); err == nil && account.Limits.MaxStore > 0 {
 		add("the account", account.Store, uint64(account.Limits.MaxStore), "bytes")

@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// NewSampler writes, of equal messages, the first so many in a time and then each so many-th; 0: none. It is zap's sampler
-// without that one's table of half a megabyte: few messages come again and again.
+// NewSampler returns a core that, of equal messages in an interval of every, writes the first ones, as many as first says, and
+// then each thereafter-th; 0: no more. It works like zap's sampler, without its table of half a megabyte: few messages repeat.
 func NewSampler(core zapcore.Core, every time.Duration, first, thereafter int) zapcore.Core {
 	return sampler{core, &repeated{every: every, first: first, thereafter: thereafter, counts: map[string]count{}}}
 }
@@ -18,7 +18,7 @@ type sampler struct {
 	*repeated
 }
 
-// With is called by zap: fields do not tell messages apart.
+// With is called by zap. Messages that differ only in fields count as equal.
 func (s sampler) With(fields []zapcore.Field) zapcore.Core {
 	return sampler{s.Core.With(fields), s.repeated}
 }
@@ -45,7 +45,7 @@ type count struct {
 	n     int
 }
 
-// mostRepeated bounds the messages that are counted: the embedded server's may name anything.
+// mostRepeated bounds the messages that are counted: those of the embedded server may contain any name.
 const mostRepeated = 500
 
 func (r *repeated) due(message string, now time.Time) bool {

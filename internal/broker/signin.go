@@ -17,19 +17,20 @@ import (
 )
 
 // Auth is how to sign in to a remote broker, as the nats command reads the
-// NATS_... variables: user and password go before credentials, these before an
-// nkey; a token goes beside any of them, and a user without password is a token.
-// Files are read again at each sign-in, so that what is in them can be rotated.
+// NATS_... variables: user and password take precedence over credentials, and
+// these over an nkey; a token is sent in addition to any of them, and a user
+// without a password is a token. Files are read again at each sign-in, so that
+// their secrets can be rotated.
 type Auth struct {
 	Creds, NKey             string // files: user JWT with its seed; seed
 	User, Password, Token   string
-	PasswordFile, TokenFile string // what Password and Token are from; "": no file
+	PasswordFile, TokenFile string // the files that Password and Token were read from; "": no file
 	CA, Cert, Key           string // files, PEM
-	TLSFirst                bool   // the TLS handshake comes before anything else
+	TLSFirst                bool   // the connection begins with the TLS handshake
 }
 
-// RefusedError is a refusal that waiting doesn't mend: the broker refuses the
-// sign-in, or its certificate is none that this side trusts.
+// RefusedError is a refusal for which waiting does not help: the broker refuses
+// the sign-in, or this side does not trust the broker's certificate.
 type RefusedError struct {
 	URL    string // without credentials
 	Advice string
@@ -42,8 +43,8 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// servers are the URLs as they are and without credentials. A URL that can't
-// be read is not repeated in the error: it may hold a password.
+// servers returns the URLs as configured, and without credentials. The error for
+// a URL that can't be parsed does not repeat it: it may contain a password.
 func (c Config) servers() (urls, redacted []string, err error) {
 	for s := range strings.SplitSeq(c.URL, ",") {
 		if !strings.Contains(s, "://") {
@@ -58,8 +59,9 @@ func (c Config) servers() (urls, redacted []string, err error) {
 	return urls, redacted, nil
 }
 
-// options also reads every file that the sign-in needs: one that is missing is
-// a mistake in the configuration and not an absent broker.
+// options returns the sign-in's options. It also reads every file that the sign-in
+// needs, so that a missing file is reported as a mistake in the configuration, and
+// not as a broker that is not reachable.
 func (a Auth) options() ([]nats.Option, error) {
 	var opts []nats.Option
 	switch {
@@ -106,8 +108,8 @@ func (a Auth) options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// latest returns what a file holds now; what it held last while it can't be read or is empty, because it is just being
-// written. Without a file it is the value.
+// latest returns a function that reads a file's present content. While the file can't be read or is empty, because it is just
+// being written, the function returns the previous content. Without a file it returns value.
 func latest(file, value string) func() string {
 	return func() string {
 		if file == "" {
@@ -120,18 +122,19 @@ func latest(file, value string) func() string {
 	}
 }
 
-// renewKey is called before each attempt to reconnect. The client library reads the seed anew for each signature, and keeps
-// the public key that it was first given. It holds the connection's lock meanwhile, under which it reads Opts.Nkey.
+// renewKey updates the public key from the seed file; the client library calls it before each attempt to reconnect. The library
+// reads the seed again for each signature, but keeps the first public key. It holds the connection's lock during this call, so
+// writing Opts.Nkey, which it reads under that lock, is safe.
 func (b *Broker) renewKey([]nats.Server, nats.ServerInfo) (*nats.Server, time.Duration) {
 	nc := b.signedIn.Load()
 	option, err := nats.NkeyOptionFromSeed(b.cfg.Auth.NKey)
 	if nc != nil && err == nil {
-		_ = option(&nc.Opts) // it refuses no key that was read
+		_ = option(&nc.Opts) // it can't fail for a key that was read
 	}
-	return nil, 0 // the next of the list, after the usual wait
+	return nil, 0 // the next server of the list, after the usual wait
 }
 
-// refusal is what to do about an error that waiting doesn't mend, else "".
+// refusal is what to do about an error for which waiting does not help; "" for any other error.
 func (b *Broker) refusal(err error) string {
 	for _, refused := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported} {
 		if errors.Is(err, refused) {
@@ -160,12 +163,12 @@ func (b *Broker) refusal(err error) string {
 	return ""
 }
 
-// tellsSecret is whether the sign-in sends a password or a token, instead of a signature.
-func (c Config) tellsSecret() bool {
+// sendsSecret reports whether the sign-in sends a password or a token, instead of a signature.
+func (c Config) sendsSecret() bool {
 	return c.URL != "" && (c.Auth.Password != "" || c.Auth.Token != "" || c.Auth.User != "" || strings.Contains(c.URL, "@"))
 }
 
-// onLoopback is whether an address is on this machine; "", as of a server in this process, is.
+// onLoopback reports whether an address is on this machine; so is "", the address of a server in this process.
 func onLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -175,7 +178,7 @@ func onLoopback(addr string) bool {
 	return ip == nil || ip.IsLoopback()
 }
 
-// signIn names the variables that the sign-in came from.
+// signIn names the variables that configure the sign-in.
 func (b *Broker) signIn() string {
 	switch {
 	case b.cfg.URL == "" && b.tokenFile == "":
@@ -208,8 +211,8 @@ func (b *Broker) signIn() string {
 	return "(" + strings.Join(used, ", ") + ")"
 }
 
-// User is the NATS user that this connection is signed in as: a name, or a public nkey. It is "" where the broker asks
-// nobody who he is, or for a token or a certificate alone.
+// User is the NATS user of this connection: a name, or a public nkey. It is "" if the broker requires no sign-in, or if the
+// sign-in is only a token or a certificate.
 func (b *Broker) User() string {
 	auth, err := b.cfg.Auth.options()
 	if err != nil || !b.nc.AuthRequired() {
@@ -240,7 +243,7 @@ func (b *Broker) User() string {
 	servers, _, _ := b.cfg.servers()
 	for _, server := range servers {
 		if u, err := url.Parse(server); err == nil && u.User != nil {
-			if _, password := u.User.Password(); password { // else it is a token
+			if _, password := u.User.Password(); password { // without a password it is a token
 				return u.User.Username()
 			}
 		}

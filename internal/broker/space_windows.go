@@ -2,7 +2,7 @@ package broker
 
 import "golang.org/x/sys/windows"
 
-// space is how many bytes of a folder's file system this user may still write, and how many it has.
+// space is how many bytes this user may still write to a folder's file system, and how many the file system has.
 func space(dir string) (free, size uint64, err error) {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err == nil {

@@ -13,31 +13,31 @@ import (
 	"go.uber.org/zap"
 )
 
-// storeFailed tells the lines of the server's log after which a stream, a consumer or all of JetStream takes no more
-// writes until the server is started anew: it remembers the error, and reports it nowhere else. [nats-server filestore.go
+// storeFailed matches the lines of the server's log after which a stream, a consumer or all of JetStream accepts no more
+// writes until the server is restarted: the server keeps the error, and reports it only in its log. [nats-server filestore.go
 // and stream.go setWriteErr, jetstream.go handleOutOfSpace and handleWritePermissionError]
 var storeFailed = regexp.MustCompile(`(?i)critical write error|will be DISABLED|disabling JetStream`)
 
-// StoreFault is why the embedded broker stores nothing; the zero value: it does.
+// StoreFault is why the embedded broker can't store anything; the zero value: it can.
 type StoreFault struct {
 	Reason string
 	Since  time.Time
 }
 
 const (
-	// storeRoom is what must be free before the server is started anew: with less it would fail again at once.
+	// storeRoom is how many bytes must be free before the server is restarted: with fewer it would fail again at once.
 	storeRoom = 8 << 20
 	// restartPause is the least time between two restarts; it doubles up to restartPauseMax while the store fails again.
 	restartPause    = 5 * time.Second
 	restartPauseMax = time.Minute
-	// shutdownIn bounds the end of a server whose store has failed.
+	// shutdownIn bounds the shutdown of a server whose store has failed.
 	shutdownIn = 30 * time.Second
 )
 
-// watchStore starts the server anew whenever its store has failed and can be written again. failed is called with what
-// keeps a server from ending: two of them must not have one store.
+// watchStore restarts the server whenever its store has failed and can be written again. If the old server does not shut down,
+// failed is called instead, because two servers must not use one store.
 func (e *embedded) watchStore(ctx context.Context, failed func(error)) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ctx bounds the start alone
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ctx bounds only the start
 	done := make(chan struct{})
 	e.stopped = func() { cancel(); <-done }
 	go func() {
@@ -62,8 +62,8 @@ func (e *embedded) watchStore(ctx context.Context, failed func(error)) {
 	}()
 }
 
-// heal waits until the store can be written, and starts the server anew, not before a time. What was acknowledged is in
-// the store; what was not, its publisher publishes again.
+// heal waits until the store can be written, and restarts the server, but not before notBefore. Acknowledged messages are in
+// the store; publishers publish again what was not acknowledged.
 func (e *embedded) heal(ctx context.Context, notBefore time.Time, pause time.Duration) error {
 	e.log.Error("the embedded broker's store failed: nothing can be stored until the disk can be written again", zap.String("store", e.opts.StoreDir), zap.String("reason", e.Fault().Reason))
 	for wait(ctx, time.Second) == nil {
@@ -78,7 +78,7 @@ func (e *embedded) heal(ctx context.Context, notBefore time.Time, pause time.Dur
 			return err
 		}
 		select {
-		case <-e.faults: // another stream of the server that has ended
+		case <-e.faults: // a fault of another stream, before the shutdown
 		default:
 		}
 		if err := e.start(); err != nil {
@@ -94,7 +94,7 @@ func (e *embedded) heal(ctx context.Context, notBefore time.Time, pause time.Dur
 	return nil
 }
 
-// shutDown ends the server that runs, if one does.
+// shutDown stops the running server, if there is one.
 func (e *embedded) shutDown() error {
 	e.mu.Lock()
 	s := e.server
@@ -123,14 +123,14 @@ func (e *embedded) setFault(f StoreFault) {
 	e.fault = f
 }
 
-// Fault is why nothing is stored.
+// Fault is why nothing can be stored; the zero value: there is no fault.
 func (e *embedded) Fault() StoreFault {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.fault
 }
 
-// writable tries a folder's file system: quotas, limits and a file system that is read-only show at a write alone.
+// writable tries to write to a folder's file system: quotas, limits and a read-only file system show only when something is written.
 func writable(dir string) error {
 	if free, _, err := space(dir); err == nil && free < storeRoom {
 		return fmt.Errorf("%s: %d MiB are free on its file system, and %d MiB must be before the embedded broker is started anew: free some space", dir, free>>20, storeRoom>>20)
@@ -143,10 +143,10 @@ func writable(dir string) error {
 	return errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
 }
 
-// nearlyFull is at which part of the store's room a warning is given.
+// nearlyFull is how full the store or its file system is when a warning is given.
 const nearlyFull = 80 // percent
 
-// nearlyFullReason says how full the store is; "": less than nearlyFull.
+// nearlyFullReason says how full the store or its file system is; "": both are less than nearlyFull.
 func (e *embedded) nearlyFullReason() string {
 	used := e.used()
 	free, size, err := space(e.opts.StoreDir)
@@ -162,8 +162,8 @@ func (e *embedded) nearlyFullReason() string {
 	return ""
 }
 
-// fullness is how many percent of its own limit a store uses, and of its file system whoever does. The file system counts
-// only where it can be full before the store's own limit is reached.
+// fullness is how many percent of its own limit a store uses, and how many percent of its file system all users use together.
+// The file system counts only if it can be full before the store's own limit is reached.
 func fullness(used, free, size uint64) (own, disk uint64) {
 	own = 100 * used / embeddedMaxStore
 	if left := embeddedMaxStore - min(used, embeddedMaxStore); size > 0 && free < left {
@@ -172,7 +172,7 @@ func fullness(used, free, size uint64) (own, disk uint64) {
 	return own, disk
 }
 
-// used is how many bytes the store has.
+// used is how many bytes JetStream uses in the store.
 func (e *embedded) used() uint64 {
 	e.mu.Lock()
 	s := e.server

@@ -16,19 +16,19 @@ import (
 const (
 	tallyOver   = 24 * time.Hour
 	tallyEvery  = 10 * time.Second // between two writes of the record
-	tallyAtOnce = 1000             // results that Run reads between two writes, once it has reached the present
-	tallyFine   = 2 * time.Hour    // counts are by the minute for so long, then by tallyCoarse
+	tallyAtOnce = 1000             // results that Run reads between two writes, after it has caught up once
+	tallyFine   = 2 * time.Hour    // counts are by the minute up to this age, then by tallyCoarse
 	tallyCoarse = 15 * time.Minute
 )
 
-// Cursor is how far a reader of the results has come. The zero value has read nothing of the last 24 hours.
+// Cursor is the position of a reader in a stream. With the zero value, ReadResults begins 24 hours ago.
 type Cursor struct {
-	Stream time.Time `json:"stream"` // when the stream was made: one that was made anew counts from 1 again
-	Next   uint64    `json:"next"`   // sequence to go on from
+	Stream time.Time `json:"stream"` // when the stream was created: a recreated one counts from 1 again
+	Next   uint64    `json:"next"`   // sequence to continue at
 }
 
-// ReadResults reads from the cursor on to the present, and moves it. Where the stream is another than the one that was read,
-// anew is called, and the last 24 hours are read. Without the stream there is nothing to read.
+// ReadResults reads from the cursor to the end of the stream, and moves the cursor. If the stream is not the one that the cursor
+// is for, it calls anew and reads the last 24 hours. If the stream does not exist, it reads nothing.
 func (b *Broker) ReadResults(ctx context.Context, at *Cursor, anew func(), fn func(Message) error) error {
 	s, err := b.open(ctx, b.cfg.Names.ResultsStream)
 	if IsMissing(err) {
@@ -57,16 +57,16 @@ func (b *Broker) ReadResults(ctx context.Context, at *Cursor, anew func(), fn fu
 	return nil
 }
 
-// Tally counts the final results of the last 24 hours by outcome. It begins with the record of what was counted in
-// UNRESTRICT_STATE, reads on from there each time it is asked, and so costs nothing while nobody asks. A record that is
-// lost or makes no sense is no loss: the 24 hours are read again.
+// Tally counts the final results of the last 24 hours by outcome. It begins with the record in UNRESTRICT_STATE of what was
+// counted, and on each question it reads the results that follow, so it costs nothing while nobody asks. If the record is lost
+// or invalid, the 24 hours are read again.
 type Tally struct {
 	b      *Broker
 	store  *stream.Bucket
 	key    string
 	within time.Duration
 
-	turn     chan struct{} // who holds it reads, and owns the three below
+	turn     chan struct{} // full while somebody reads; the reader owns the three fields below
 	at       Cursor
 	recorded Cursor // of the record
 	revision uint64 // of the record
@@ -75,7 +75,8 @@ type Tally struct {
 	counts map[time.Time]map[string]int // by minute or quarter of an hour
 }
 
-// NewTally counts results. A question to it is answered within that time with what was counted by then; 0: once all are.
+// NewTally returns a Tally whose Counts answers within that time, with what was counted by then; 0: it waits until all results
+// are counted.
 func (b *Broker) NewTally(within time.Duration) *Tally {
 	return &Tally{
 		b: b, store: b.state, key: b.cfg.Names.stateKeys().tally, within: within,
@@ -83,7 +84,8 @@ func (b *Broker) NewTally(within time.Duration) *Tally {
 	}
 }
 
-// Counts counts up to the present, or says that it has not got there. What is older than two hours is by quarters of an hour.
+// Counts counts up to the end of the stream; current is false if its time did not suffice. Counts older than two hours are by
+// quarters of an hour.
 func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[time.Time]map[string]int, current bool, err error) {
 	reading := ctx
 	if t.within > 0 {
@@ -94,7 +96,7 @@ func (t *Tally) Counts(ctx context.Context) (total map[string]int, byMinute map[
 	err = t.inTurn(reading, func() error {
 		err := t.read(reading, 0)
 		if t.at.Next > t.recorded.Next+tallyAtOnce {
-			signal(t.b.results) // whoever asks next need not read that again
+			signal(t.b.results) // have Run write the record, so that the next reader begins there
 		}
 		return err
 	})
@@ -124,7 +126,7 @@ func (t *Tally) inTurn(ctx context.Context, do func() error) error {
 	}
 }
 
-// read counts what there is, or so many results at most (0: all).
+// read counts at most so many of the results that follow the cursor; 0: all.
 func (t *Tally) read(ctx context.Context, most int) error {
 	if t.at == (Cursor{}) {
 		if err := t.load(ctx); err != nil {
@@ -141,7 +143,7 @@ func (t *Tally) read(ctx context.Context, most int) error {
 	})
 }
 
-// begin counts on from a record's counts.
+// begin replaces the counts by those of a record.
 func (t *Tally) begin(recorded map[int64]map[string]int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -170,7 +172,7 @@ func (t *Tally) add(at time.Time, counts map[string]int) {
 	}
 }
 
-// age drops what is over, and joins what need not be told apart by the minute any more: so the record stays small.
+// age drops counts older than 24 hours, and merges those older than two hours into quarters of an hour, so the record stays small.
 func (t *Tally) age(now time.Time) {
 	for at, counts := range maps.Clone(t.counts) {
 		if coarse := at.Truncate(tallyCoarse); now.Sub(at) > tallyFine && !coarse.Equal(at) {

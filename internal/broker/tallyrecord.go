@@ -14,16 +14,16 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// tallyRecord is what was counted, for all replicas, commands and starts to come.
+// tallyRecord is what was counted; all replicas and commands share it, also after a restart.
 type tallyRecord struct {
 	Cursor
 	Counts map[int64]map[string]int `json:"counts"` // by the minute since 1970, then by outcome
 }
 
-// tallyMost bounds what is believed to be a record: one has some 200 minutes and quarters of an hour.
+// tallyMost bounds the size of a valid record, which has some 200 minutes and quarters of an hour.
 const tallyMost = 1 << 18
 
-// readTally is what a record says; false for what no Tally has written.
+// readTally decodes a record; false for a value that no Tally can have written.
 func readTally(value []byte, now time.Time) (r tallyRecord, ok bool) {
 	if len(value) > tallyMost || json.Unmarshal(value, &r) != nil || r.Stream.IsZero() || r.Next == 0 {
 		return tallyRecord{}, false
@@ -31,7 +31,7 @@ func readTally(value []byte, now time.Time) (r tallyRecord, ok bool) {
 	all := uint64(0)
 	for minute, counts := range r.Counts {
 		at := time.Unix(minute*60, 0)
-		if at.After(now.Add(time.Hour)) || at.Before(now.Add(-2*tallyOver)) { // a broker's clock may be another
+		if at.After(now.Add(time.Hour)) || at.Before(now.Add(-2*tallyOver)) { // the broker's clock may differ
 			return tallyRecord{}, false
 		}
 		for outcome, n := range counts {
@@ -44,7 +44,7 @@ func readTally(value []byte, now time.Time) (r tallyRecord, ok bool) {
 	return r, true
 }
 
-// load begins with the record, if there is one. Whether it is of this stream ReadResults finds out.
+// load begins with the record, if there is one. ReadResults checks whether the record is for this stream.
 func (t *Tally) load(ctx context.Context) error {
 	stored, err := t.store.Load(ctx, t.key)
 	if err != nil && !IsMissing(err) {
@@ -58,10 +58,10 @@ func (t *Tally) load(ctx context.Context) error {
 	return nil
 }
 
-// Run keeps the record, some seconds after this process has published results, until ctx ends. Each replica does; the one
+// Run updates the record, some seconds after this process has published results, until ctx ends. Each replica does so; the one
 // that has counted further wins.
 func (t *Tally) Run(ctx context.Context) error {
-	most := 0 // at first all of it: there may be no record
+	most := 0 // at first all results: there may be no record
 	for {
 		err := t.keep(ctx, most)
 		if err == nil {
@@ -76,13 +76,13 @@ func (t *Tally) Run(ctx context.Context) error {
 		if wait(ctx, tallyEvery) != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
-			_ = t.keep(last, tallyAtOnce) // else who comes next reads on from the record before
+			_ = t.keep(last, tallyAtOnce) // if this fails, the next reader begins at the record before
 			return nil
 		}
 	}
 }
 
-// keep reads on and writes the record. It is errEnough where there is more to read.
+// keep reads what follows and writes the record. It returns errEnough if there is more to read.
 func (t *Tally) keep(ctx context.Context, most int) error {
 	return t.inTurn(ctx, func() error {
 		unread := t.read(ctx, most)
@@ -96,7 +96,7 @@ func (t *Tally) keep(ctx context.Context, most int) error {
 	})
 }
 
-// record writes the record over what is there, unless that is further.
+// record replaces the stored record, unless that one has counted further.
 func (t *Tally) record(ctx context.Context) error {
 	if t.at == t.recorded {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// tokenFile is where the embedded broker's token is, if WORKER_EMBEDDED_TOKEN doesn't say it: other users of this machine,
-// who reach the broker's address as well, can't read it.
+// tokenFile is the file with the embedded broker's token, if WORKER_EMBEDDED_TOKEN does not set it. Other users of this machine
+// can reach the broker's address, but can't read the file.
 func tokenFile(dir string) (string, error) {
 	path, err := filepath.Abs(filepath.Join(dir, "token"))
 	if err != nil {
@@ -20,8 +20,8 @@ func tokenFile(dir string) (string, error) {
 	return path, nil
 }
 
-// embeddedToken is what the clients of the embedded broker must sign in with, made at the first start. The caller has the
-// store's lock. A crash in here leaves no half a token: the file gets its name last.
+// embeddedToken returns the token that clients of the embedded broker must sign in with, and generates it at the first start.
+// The caller holds the store's lock. A crash here leaves no partial token, because the file gets its name last.
 func embeddedToken(cfg Config) (token, file string, err error) {
 	if cfg.EmbeddedToken != "" {
 		return cfg.EmbeddedToken, "", nil
@@ -39,7 +39,7 @@ func embeddedToken(cfg Config) (token, file string, err error) {
 	return token, file, nil
 }
 
-// keptToken reads the token that a worker keeps in its data folder; "": there is none, or a power cut has left none of it.
+// keptToken reads the token that a worker keeps in its data folder; "": there is no file, or a power cut has emptied it.
 func keptToken(cfg Config) (token, file string, err error) {
 	if file, err = tokenFile(cfg.DataDir); err != nil {
 		return "", "", err

@@ -9,19 +9,19 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Names of the worker's own buckets. Unlike the streams of Names they are not
-// configurable: replicas find each other by them.
+// Names of the worker's own buckets. They are not configurable, unlike the streams
+// of Names, because replicas find each other by them.
 const (
-	LedgerBucket = "UNRESTRICT_LEDGER" // what was done about each request
-	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, the replicas' readiness, the tally of results, how far orders are recorded
+	LedgerBucket = "UNRESTRICT_LEDGER" // what was done for each request
+	StateBucket  = "UNRESTRICT_STATE"  // pause, closure of the budget, lease, presence records, tally of results, how far orders are recorded
 )
 
-// Subjects that the worker uses besides those of Names.
+// Subjects that the worker uses in addition to those of Names.
 const (
-	ownSubjects = "unrestrict.>" // budget windows and whatever else is the worker's own
+	ownSubjects = "unrestrict.>" // the budget's windows, and any other subject of the worker itself
 )
 
-// The audit trail's names are not configurable: who looks for it must not have to ask a worker's configuration.
+// The audit trail's names are not configurable, so that an auditor can find it without a worker's configuration.
 const (
 	AuditStream  = "REMEDIATION_AUDIT"
 	AuditSubject = "remediation.audit"
@@ -31,21 +31,21 @@ const (
 	defaultAckWait = 20 * time.Second
 
 	// requestDuplicates lets the same file be submitted again the next morning
-	// without a row in the queue twice. The ledger, not this window, is what
-	// makes an id be carried out once.
+	// without queueing a row twice. The ledger, not this window, ensures that
+	// an id is carried out only once.
 	requestDuplicates = 24 * time.Hour
-	// resultDuplicates is what the result's documentation promises to readers.
+	// resultDuplicates is the window that the documentation of results promises to readers.
 	resultDuplicates = 24 * time.Hour
 	resultMaxAge     = 30 * 24 * time.Hour
-	// controlMaxAge is how long an order about a batch stays in force: longer than anybody keeps a batch.
+	// controlMaxAge is how long an order about a batch stays in force: longer than any batch is kept.
 	controlMaxAge = 400 * 24 * time.Hour
 	// auditDuplicates is the server's own default; no record has a message id.
 	auditDuplicates = 2 * time.Minute
 
 	// embeddedMaxStore bounds the embedded broker's disk use, and
-	// embeddedRequestBytes the requests in it: together with DiscardNew a flood
-	// of requests is refused at the publisher, and can't take the room that
-	// ledger, results and dead letters need to finish what was accepted.
+	// embeddedRequestBytes the requests in it. With DiscardNew, the broker
+	// refuses a flood of requests, so it can't use up the room that ledger,
+	// results and dead letters need to finish what was accepted.
 	embeddedMaxStore     = 16 << 30
 	embeddedMaxMemory    = 64 << 20
 	embeddedRequestBytes = 4 << 30
@@ -74,15 +74,15 @@ func (n Names) withDefaults() Names {
 }
 
 // streamSpec is one stream of the topology: how it is provisioned, and the
-// subject that it must carry however it was made.
+// subject that it must carry, whoever has created it.
 type streamSpec struct {
 	cfg     jetstream.StreamConfig
 	subject string
 	own     bool // UNRESTRICT_...: the worker may change its settings
-	kept    bool // what it has taken nobody may take out again; by age alone it may go, as the operator sets it
+	kept    bool // stored messages must not be deleted, except by age, as the operator sets it
 }
 
-// topology is everything that must exist before the first request is taken.
+// topology is all streams, buckets and consumers that must exist before the first request is taken.
 type topology struct {
 	requests, results, deadletters, control, audit, ledger, state streamSpec
 	consumers                                                     map[message.Lane]jetstream.ConsumerConfig
@@ -127,9 +127,9 @@ func newTopology(cfg Config) topology {
 	return t
 }
 
-// shared is a stream that others publish to or read from: on file, kept by
-// limits, unlimited. Unlimited is -1, as the server writes it, so that what was
-// provisioned compares as equal.
+// shared is a stream that other programs publish to or read from: file storage,
+// limits retention, unlimited. Unlimited is -1, as the server reports it, so that
+// a provisioned stream compares as equal.
 func shared(name, subject, description string) streamSpec {
 	return streamSpec{subject: subject, cfg: jetstream.StreamConfig{
 		Name: name, Description: description, Subjects: []string{subject},
@@ -139,8 +139,8 @@ func shared(name, subject, description string) streamSpec {
 	}}
 }
 
-// bucket is a key-value bucket with history 1 and a lifetime for each key that
-// wants one, as the stream that it is. [doc] nats-architecture-and-design ADR-8, ADR-43.
+// bucket is the stream of a key-value bucket with history 1 and an optional
+// lifetime for each key. [doc] nats-architecture-and-design ADR-8, ADR-43.
 func bucket(name, description string) streamSpec {
 	subject := "$KV." + name + ".>"
 	return streamSpec{subject: subject, own: true, cfg: jetstream.StreamConfig{

@@ -13,76 +13,79 @@ import (
 )
 
 const (
-	// outAfter is how long a replica may have heard nothing from UNRESTRICT_STATE, its own word included, before it is out of
-	// touch: what it was told last, that nobody has paused, may not be so any longer.
+	// outAfter is how long a replica may receive no update of UNRESTRICT_STATE, its own presence record included, before it is
+	// out of touch: an operator may have paused since the last update.
 	outAfter = 2 * presenceEvery
-	// echoWithin is how soon a word that the broker has stored comes back through the watch.
+	// echoWithin is how soon the watch must deliver this replica's presence record after the broker has stored it.
 	echoWithin = 3 * time.Second
 )
 
-// touch is whether this replica and the others hear each other. What it says of itself comes back to it through the watch
-// that brings the operator's pause, so each word proves both ways. Guarded by Replicas.mu.
+// touch is whether this replica can publish to the shared state and receives updates of it. The watch that delivers the
+// operator's pause also delivers this replica's own presence record, so each record that comes back proves both directions.
+// Guarded by Replicas.mu.
 type touch struct {
-	heard   time.Time // when the watch last told anything
-	said    time.Time // when the first word that was stored since was begun
-	unsaid  error     // why the last word was not stored; nil: it was
-	unheard error     // why the watch ended last
+	lastUpdate  time.Time // when the watch last delivered anything
+	publishedAt time.Time // when the first record that was stored after lastUpdate was sent
+	publishErr  error     // why the last record was not stored; nil: it was
+	watchErr    error     // why the watch last ended
 }
 
-var errDeaf = errors.New("what this replica says of itself does not come back to it")
+var errNoEcho = errors.New("what this replica says of itself does not come back to it")
 
-// OutOfTouch is the condition of a replica that hears nothing of the others, a pause included, or that they hear nothing of.
+// OutOfTouch is the condition of a replica that receives no updates of the shared state, so no pause either, or whose presence
+// record can't be stored, so that the others do not see it.
 func (r *Replicas) OutOfTouch() (c health.Condition, is bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.heard.IsZero() || time.Since(r.heard) < outAfter { // it never ran, or is in touch
+	if r.lastUpdate.IsZero() || time.Since(r.lastUpdate) < outAfter { // Run was never called, or updates arrive
 		return c, false
 	}
-	if r.unsaid != nil {
-		c = health.New(health.Store, fmt.Sprintf("what this replica says of itself is not stored in %s, and nothing is heard there: %v", StateBucket, r.unsaid))
+	if r.publishErr != nil {
+		c = health.New(health.Store, fmt.Sprintf("what this replica says of itself is not stored in %s, and nothing is heard there: %v", StateBucket, r.publishErr))
 	} else {
-		c = health.New(health.OutOfTouch, fmt.Sprintf("nothing is heard from %s, a pause neither: %v", StateBucket, cmp.Or(r.unheard, errDeaf)))
+		c = health.New(health.OutOfTouch, fmt.Sprintf("nothing is heard from %s, a pause neither: %v", StateBucket, cmp.Or(r.watchErr, errNoEcho)))
 	}
-	c.Since = r.heard.UTC()
+	c.Since = r.lastUpdate.UTC()
 	return c, true
 }
 
-// spoken records what became of a word that was begun then.
-func (r *Replicas) spoken(began time.Time, err error) {
+// reported records whether the presence record that was sent at began was stored.
+func (r *Replicas) reported(began time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.unsaid = r.named(err); err != nil {
+	if r.publishErr = r.withDenial(err); err != nil {
 		return
 	}
-	if !r.said.After(r.heard) {
-		r.said = began
+	if !r.publishedAt.After(r.lastUpdate) {
+		r.publishedAt = began
 	}
-	signal(r.spoke)
+	signal(r.stored)
 }
 
-// deafened records that the watch ended, and whether that is news.
-func (r *Replicas) deafened(err error) (news bool) {
+// watchEnded records why the watch ended, and reports whether that is another reason than the last time.
+func (r *Replicas) watchEnded(err error) (news bool) {
 	if err == nil {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err = r.named(err)
-	news = r.unheard == nil || r.unheard.Error() != err.Error()
-	r.unheard = err
+	err = r.withDenial(err)
+	news = r.watchErr == nil || r.watchErr.Error() != err.Error()
+	r.watchErr = err
 	return news
 }
 
-// listen ends with an error when the watch can't be relied on any more: the connection has changed, for one that survived a
-// reconnect may be behind, or a word that was stored does not come back, as when somebody has deleted the watch's consumer.
-func (r *Replicas) listen(ctx context.Context, status <-chan nats.Status) error {
+// superviseWatch returns an error when the watch can't be relied on any more. That is so after the connection has changed, because
+// a watch that survives a reconnect may be behind; and when the watch does not deliver a stored presence record, for example
+// because somebody has deleted the watch's consumer.
+func (r *Replicas) superviseWatch(ctx context.Context, status <-chan nats.Status) error {
 	for due := (<-chan time.Time)(nil); ; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case is := <-status:
 			return fmt.Errorf("connection %v", is)
-		case <-r.spoke:
+		case <-r.stored:
 			if due == nil {
 				due = time.After(echoWithin)
 			}
@@ -90,14 +93,14 @@ func (r *Replicas) listen(ctx context.Context, status <-chan nats.Status) error 
 		case <-due:
 		}
 		due = nil
-		if r.deaf() {
-			return errDeaf
+		if r.echoOverdue() {
+			return errNoEcho
 		}
 	}
 }
 
-func (r *Replicas) deaf() bool {
+func (r *Replicas) echoOverdue() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.heard.Before(r.said) && time.Since(r.said) >= echoWithin
+	return r.lastUpdate.Before(r.publishedAt) && time.Since(r.publishedAt) >= echoWithin
 }

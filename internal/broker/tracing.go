@@ -9,15 +9,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// messagingSystem is NATS. OpenTelemetry's conventions have no value for it; NATS' own .NET client says the same.
+// messagingSystem is "nats". OpenTelemetry's conventions have no value for NATS; its own .NET client uses the same one.
 func messagingSystem() attribute.KeyValue { return semconv.MessagingSystemKey.String("nats") }
 
-// SpanAttributes are what the span of a message from the request stream says of the broker.
+// SpanAttributes are the broker's attributes for the span of a message from the request stream.
 func (b *Broker) SpanAttributes() []attribute.KeyValue {
 	return []attribute.KeyValue{messagingSystem(), semconv.MessagingConsumerGroupName(b.cfg.Names.Consumer)}
 }
 
-// startSpan begins the producer span of a message for a request.
+// startSpan starts the producer span of a message for a request.
 func (p *Publisher) startSpan(ctx context.Context, subject, id, request string) (context.Context, trace.Span) {
 	ctx, span := p.tracer.Start(ctx, "publish "+subject, trace.WithSpanKind(trace.SpanKindProducer))
 	if span.IsRecording() {
@@ -27,7 +27,7 @@ func (p *Publisher) startSpan(ctx context.Context, subject, id, request string) 
 	return ctx, span
 }
 
-// published ends it. What the error says may quote the message: its type is enough.
+// published ends a producer span. It records only the type of an error, because the text may quote the message.
 func published(span trace.Span, err error) {
 	if err != nil && span.IsRecording() {
 		span.SetAttributes(semconv.ErrorType(err))

@@ -12,28 +12,28 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Messages that nobody vouches for leave dead letters and results, as many as their sender likes. Of each the last are
-// kept (docs/messages.md).
+// Bounds of the dead letters and of the results of unverified messages, of which anybody can send any number. Only the latest
+// are kept (docs/messages.md).
 const (
 	mostUnverified      = 10_000
 	mostUnverifiedBytes = 32 << 20
 )
 
-// unverified keeps what such messages leave in one stream within bounds: who publishes one more deletes the oldest. What
-// other replicas have published is read now and then.
+// unverified keeps one stream's dead letters or results of unverified messages within these bounds: publishing one more deletes
+// the oldest. It reads periodically what other replicas have published.
 type unverified struct {
 	b    *Broker
 	name string
-	// letters: it is the stream of dead letters, whose earlier ones can be told by a header, and which gets no more while
-	// nothing can be deleted. Else what an earlier process has left goes by age, and all are written.
+	// letters: this is the stream of dead letters. Its earlier unverified ones are recognised by a header, and while deletes fail,
+	// no more are written. Otherwise it is the stream of results: those of earlier processes age out, and all are written.
 	letters bool
 	notKept atomic.Int64 // deleted, or not written
 
-	turn   chan struct{} // holds one token; who has it owns what is below
-	looked time.Time     // at the stream
-	denied bool          // it denies deletes
-	failed time.Time     // when a delete failed last
-	read   uint64        // the last sequence that was looked at
+	turn   chan struct{} // holds one token; its holder owns the fields below
+	looked time.Time     // when the stream was last read
+	denied bool          // the stream denies deletes
+	failed time.Time     // when a delete last failed
+	read   uint64        // the last sequence that was read
 	kept   []unverifiedMessage
 	bytes  int
 }
@@ -50,14 +50,15 @@ func (b *Broker) newUnverified(stream string, letters bool) *unverified {
 }
 
 const (
-	// lookEvery is how soon the others' messages are known. Until then each replica keeps its own within the bounds.
+	// lookEvery is how soon other replicas' messages are known. Until then each replica counts only its own.
 	lookEvery = 10 * time.Second
-	// deleteAgain is when a stream is tried again where a delete failed: a broker that denies the right to does not answer.
+	// deleteAgain is how long after a failed delete the next one is tried: a delete without permission gets no reply, and so
+	// costs a timeout.
 	deleteAgain = time.Minute
 )
 
-// publish publishes one more, one at a time: only those that nobody vouches for wait for each other. A crash behind it leaves
-// one too many, which the next one deletes.
+// publish publishes one more message, one at a time; only unverified messages wait for each other. A crash after publishing
+// leaves one message too many, which the next publish deletes.
 func (u *unverified) publish(ctx context.Context, m *nats.Msg, publish func() (uint64, error)) error {
 	select {
 	case <-u.turn:
@@ -84,15 +85,15 @@ func (u *unverified) publish(ctx context.Context, m *nats.Msg, publish func() (u
 	return err
 }
 
-// stuck is while nothing can be deleted.
+// stuck reports whether nothing can be deleted at present.
 func (u *unverified) stuck() bool { return u.denied || time.Since(u.failed) < deleteAgain }
 
-// messageSize is what counts of a message: its subject, headers and payload.
+// messageSize is a message's size as the bounds count it: subject, headers and payload.
 func messageSize(m *nats.Msg) int {
 	return (&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}).Size()
 }
 
-// look reads what is there of earlier processes and other replicas.
+// look reads what earlier processes and other replicas have published.
 func (u *unverified) look(ctx context.Context) error {
 	s, err := u.b.open(ctx, u.name)
 	if err != nil {
@@ -100,7 +101,7 @@ func (u *unverified) look(ctx context.Context) error {
 	}
 	info := s.CachedInfo()
 	u.denied = info.Config.DenyDelete
-	if n := len(u.kept); u.read > info.State.LastSeq || n > 0 && u.kept[n-1].seq > info.State.LastSeq { // the stream was made anew
+	if n := len(u.kept); u.read > info.State.LastSeq || n > 0 && u.kept[n-1].seq > info.State.LastSeq { // the stream was recreated
 		u.kept, u.bytes, u.read = nil, 0, 0
 	}
 	if u.letters {
@@ -125,7 +126,7 @@ func (u *unverified) readLetters(ctx context.Context) error {
 	return nil
 }
 
-// add notes a message, in the order of the stream; one that is noted already is left.
+// add inserts a message in the order of the stream, unless it is known already.
 func (u *unverified) add(m unverifiedMessage) {
 	i := len(u.kept)
 	for i > 0 && u.kept[i-1].seq >= m.seq {
@@ -140,8 +141,8 @@ func (u *unverified) add(m unverifiedMessage) {
 	u.bytes += m.size
 }
 
-// deleteOldest deletes the oldest that are too many. What can't be deleted now the next one tries again; of results, which are
-// written all the same, it stays until it is too old.
+// deleteOldest deletes the oldest messages beyond the bounds. If a delete fails, the next publish tries it again. While deletes
+// fail, results are written all the same, and the surplus stays until it ages out.
 func (u *unverified) deleteOldest(ctx context.Context) {
 	for len(u.kept) > mostUnverified || u.bytes > mostUnverifiedBytes {
 		oldest := u.kept[0]

@@ -14,33 +14,35 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// A ledger that vanished took along which requests were called for. Whoever finds another one in its place must know that:
-// a new ledger alone looks like a first start. Three can bear witness of an older one: the shared state, which names the
-// ledger that there is; the audit trail, which has decisions from before the ledger was made; and a process that has worked
-// with the older one. So no two of the three streams can vanish unnoticed but state and trail, which leaves the ledger.
+// If the ledger is lost, it is not known any more which requests were called for. A process that finds a new ledger must find
+// that out, because a new ledger by itself looks like a first start. There are three witnesses of an older ledger: the shared
+// state, which names the present ledger; the audit trail, which has decisions from before the new ledger was created; and a
+// process that has worked with the older one. So the ledger's loss goes unnoticed only if all three are gone too. If only state and
+// trail are lost, nobody notices, but the ledger itself remains.
 
-// ledgerKey is where the shared state names the ledger. It is the account's, as the ledger is. Under the same key the ledger
-// says since when it has everything, so that this goes with the entries if somebody purges the stream.
+// ledgerKey is the key under which the shared state names the ledger. The whole account shares it, as it shares the ledger. Under
+// the same key the ledger itself has a mark: since when it is complete. If somebody purges the stream, the mark is deleted with
+// the entries.
 const ledgerKey = "ledger"
 
-// ledgerID is one ledger: when its stream was created, or purged, and whether there was another one before, which was lost.
+// ledgerID identifies a ledger: when its stream was created or purged, and whether another ledger before it was lost.
 type ledgerID struct {
 	created time.Time
 	lost    bool
 }
 
-// ledgerMark is the value of ledgerKey in the ledger.
+// ledgerMark is the value of ledgerKey in the ledger: since when it is complete.
 type ledgerMark struct {
 	Since time.Time `json:"since"`
 }
 
-// ledgerWitness is the value of ledgerKey.
+// ledgerWitness is the value of ledgerKey in the shared state.
 type ledgerWitness struct {
 	Created time.Time `json:"created"`
 	Lost    bool      `json:"lost,omitempty"`
 }
 
-// markedSince is since when the ledger has everything, as it says itself; zero: it does not say.
+// markedSince reads since when the ledger is complete; zero: it has no mark.
 func (b *Broker) markedSince(ctx context.Context) (since time.Time, revision uint64, err error) {
 	rec, err := b.ledger.Load(ctx, ledgerKey)
 	if err != nil {
@@ -53,8 +55,9 @@ func (b *Broker) markedSince(ctx context.Context) (since time.Time, revision uin
 	return mark.Since, rec.Revision, nil
 }
 
-// mark has the ledger say since when it has everything: since its stream was created, or since now where known says that it
-// said so before, which somebody has purged then. A crash behind it leaves the witnesses to be asked.
+// mark writes since when the ledger is complete: since its stream was created; or since now if known shows that this stream had a
+// mark before, because then somebody has purged it. If the process crashes after that, the next one still asks the
+// witnesses.
 func (b *Broker) mark(ctx context.Context, created, known time.Time, revision uint64) (time.Time, error) {
 	since := created
 	if !known.IsZero() && !created.After(known) {
@@ -62,7 +65,7 @@ func (b *Broker) mark(ctx context.Context, created, known time.Time, revision ui
 		if err != nil {
 			return since, err
 		}
-		since = info.TimeStamp // the broker's, as the time of a message is
+		since = info.TimeStamp // by the broker's clock, like the times of messages
 	}
 	if b.cfg.ReadOnly {
 		return since, nil
@@ -71,14 +74,15 @@ func (b *Broker) mark(ctx context.Context, created, known time.Time, revision ui
 	if err != nil {
 		return since, err
 	}
-	anew := stream.NewBucket(b.js, LedgerBucket) // as in recoverFollowed
-	if _, err := anew.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: revision}); err != nil {
-		return since, again{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or it is away
+	fresh := stream.NewBucket(b.js, LedgerBucket) // not b.ledger, as in recoverFollowed
+	if _, err := fresh.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: revision}); err != nil {
+		return since, retryable{fmt.Errorf("write since when the ledger has everything: %w", err)} // another replica was faster, or the ledger is down
 	}
 	return since, nil
 }
 
-// CheckLedger has a ledger that was purged since the last look be known as lost. It costs one read where it was not.
+// CheckLedger finds out whether the ledger was purged since the last inspection, and then treats it as lost. If it was not, the
+// check costs one read.
 func (b *Broker) CheckLedger(ctx context.Context) error {
 	since, _, err := b.markedSince(ctx)
 	if err != nil || !since.IsZero() {
@@ -88,8 +92,8 @@ func (b *Broker) CheckLedger(ctx context.Context) error {
 	return err
 }
 
-// identify finds out whether the ledger was lost, and leaves word of it. before is what this process knew. A crash before
-// the word is written leaves the other witnesses, of whom the next one asks.
+// identify finds out whether a ledger before the present one was lost, and records that in the shared state. before is what this
+// process knew. If it crashes before it has recorded that, the other witnesses remain for the next process.
 func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerID) (ledgerID, error) {
 	rec, err := b.state.Load(ctx, ledgerKey)
 	if err != nil {
@@ -135,14 +139,14 @@ func (b *Broker) identify(ctx context.Context, created time.Time, before ledgerI
 			return id, err
 		}
 		if _, err := b.state.Save(ctx, ledger.Write{Key: ledgerKey, Value: value, Revision: rec.Revision}); err != nil {
-			return id, again{fmt.Errorf("write which ledger there is: %w", err)} // another replica was faster, or the state is away
+			return id, retryable{fmt.Errorf("write which ledger there is: %w", err)} // another replica was faster, or the state is down
 		}
 	}
 	return id, nil
 }
 
-// decidedBefore says whether the audit trail has a decision from before a time. What operators do may be there before there
-// is a ledger; it is followed by no decision then.
+// decidedBefore reports whether the audit trail has a decision from before a time. Records of what operators did do not count,
+// because they may be older than the first ledger.
 func (b *Broker) decidedBefore(ctx context.Context, created time.Time) (bool, error) {
 	for m, err := range b.scan(ctx, AuditStream, part{subject: AuditSubject}) {
 		if err != nil || !m.Time.Before(created) {
@@ -156,9 +160,9 @@ func (b *Broker) decidedBefore(ctx context.Context, created time.Time) (bool, er
 	return false, nil
 }
 
-// recoverFollowed writes the entries of the actions that were followed into a ledger that was made in a lost one's place: the
-// audit trail has their acceptances. Done again, after a crash or by another replica, it finds them there. It writes past
-// b.ledger, whose users hear of the new ledger only when what was found out about it is known to them too.
+// recoverFollowed restores the entries of followed actions in a ledger that replaces a lost one, from the acceptances in the audit
+// trail. It is idempotent: after a crash, or on another replica, it finds the entries that exist. It does not write through
+// b.ledger, which accepts writes to the new ledger only when its users can know whether the old one was lost.
 func (b *Broker) recoverFollowed(ctx context.Context) error {
 	type run struct {
 		key string
@@ -175,7 +179,7 @@ func (b *Broker) recoverFollowed(ctx context.Context) error {
 			continue
 		}
 		accepted := line.AuditRecord
-		accepted.Kind = ledger.AuditAccepted // of a decision too: both name the run
+		accepted.Kind = ledger.AuditAccepted // for a decision too, so that Recovered names its run
 		key, e, ok := accepted.Recovered()
 		switch {
 		case line.Kind == ledger.AuditAccepted && ok:
@@ -184,9 +188,9 @@ func (b *Broker) recoverFollowed(ctx context.Context) error {
 			delete(open, run{key, e.Run})
 		}
 	}
-	anew := stream.NewBucket(b.js, LedgerBucket)
+	fresh := stream.NewBucket(b.js, LedgerBucket)
 	for run, e := range open {
-		if err := ledger.Save(ctx, &Ledger{anew, b}, run.key, &e, 0); err != nil && !errors.Is(err, ledger.ErrConflict) {
+		if err := ledger.Save(ctx, &Ledger{fresh, b}, run.key, &e, 0); err != nil && !errors.Is(err, ledger.ErrConflict) {
 			return fmt.Errorf("recover what was followed: %w", err)
 		}
 	}

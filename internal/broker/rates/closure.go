@@ -12,15 +12,15 @@ import (
 
 const closedKey = "closed"
 
-// closure is the value of the key closedKey. The closure ends For after the broker stored it:
-// the only clock that all replicas share.
+// closure is the value of the key closedKey. It ends For after the broker has stored it, by the broker's clock: the only one
+// that all replicas share.
 type closure struct {
-	Until  time.Time `json:"until"`            // the same by the writer's estimate of the broker's clock, to be read by people
+	Until  time.Time `json:"until"`            // the same end, by the writer's estimate of the broker's clock, for people
 	For    string    `json:"for"`              // a Go duration
 	Lifted bool      `json:"lifted,omitempty"` // an operator has ended all closures before this one; For is 0
 }
 
-// errClosureUnread is a closure whose end is not understood, perhaps because a newer version wrote it.
+// errClosureUnread means that a closure's end can't be decoded, perhaps because a newer version wrote it.
 var errClosureUnread = errors.New("not understood")
 
 func closureEnd(r ledger.Record) (end time.Time, lifted bool, err error) {
@@ -40,7 +40,7 @@ func (s *Store) Close(ctx context.Context, d time.Duration) error {
 	until := time.Now().Add(d)
 	s.extend(until)
 	err := s.writeClosed(ctx, until)
-	if err != nil { // Run will try again
+	if err != nil { // Run retries
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if until.After(s.pending) {
@@ -57,11 +57,11 @@ func (s *Store) Closed() (since, until time.Time, known bool) {
 	return s.since, s.until, s.failed == nil
 }
 
-// writeClosed replaces the key by an end that is later.
+// writeClosed writes the closure, unless the stored one ends later.
 func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*timeout)
 	defer cancel()
-	for range 10 { // each lost race has made the closure longer
+	for range 10 { // each lost race has extended the closure
 		info, err := s.state.Info(ctx)
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 		if last.Value != nil {
 			end, _, err := closureEnd(last)
 			if err != nil {
-				return err // it may end later
+				return err // the stored closure may end later
 			}
 			if !info.TimeStamp.Add(d).After(end) {
 				return nil
@@ -94,8 +94,9 @@ func (s *Store) writeClosed(ctx context.Context, until time.Time) error {
 	return errors.New("write the closure: too many others do")
 }
 
-// lift ends every closure, whatever the key says. A closure that begins later holds. Replicas learn of it by the key, which
-// stays for as long as the longest closure that one of them may know of, so that one that is cut off learns of it too.
+// lift ends every present closure, whatever the key's value. A closure that begins later holds. Replicas learn of the lift by the
+// key, which lasts at least as long as the longest closure that one of them may know, so a replica that is cut off for a while
+// learns of it too.
 func (s *Store) lift(ctx context.Context, longest time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*timeout)
 	defer cancel()
@@ -119,8 +120,8 @@ func (s *Store) lift(ctx context.Context, longest time.Duration) error {
 	return errors.New("lift the closure: too many others write it")
 }
 
-// retryClosure tells the others of a closure that could not be written when it began. While there is one that is not
-// understood it goes on being pending.
+// retryClosure publishes a closure that could not be written when it began. While the key has a closure that can't be decoded,
+// this one stays pending.
 func (s *Store) retryClosure(ctx context.Context) error {
 	s.mu.Lock()
 	pending := s.pending
@@ -141,8 +142,8 @@ func (s *Store) retryClosure(ctx context.Context) error {
 	return nil
 }
 
-// readClosed is for a watch whose consumer went down with one server of a cluster: the client notices the silence only after
-// ten seconds.
+// readClosed reads the closure. It covers a watch whose consumer was lost with one server of a cluster: the client notices only
+// after ten seconds that updates are missing.
 func (s *Store) readClosed(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -153,7 +154,7 @@ func (s *Store) readClosed(ctx context.Context) error {
 	return err
 }
 
-// Unread is why nobody knows whether calls are forbidden, and until when; nil: it is known.
+// Unread is why it is not known whether and until when calls are forbidden; nil: it is known.
 func (s *Store) Unread() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,8 +167,9 @@ func (s *Store) setUnread(err error) {
 	s.unread = err
 }
 
-// learnClosed takes over a closure that another replica, or an earlier process, has written. How much of it is over is a
-// difference of two readings of the broker's clock. The end of a closure is not its key's: that clock may have jumped.
+// learnClosed adopts a closure that another replica, or an earlier process, has written. How much of it has passed is the
+// difference between two readings of the broker's clock. The closure's end is not its key's expiry, because that clock may have
+// jumped.
 func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
 	if r.Value == nil {
 		s.setUnread(nil)
@@ -176,14 +178,14 @@ func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
 	end, lifted, err := closureEnd(r)
 	s.setUnread(err)
 	switch {
-	case err != nil: // closed until it is read again, and so as long as it is there
+	case err != nil: // closed until the next reread, and so for as long as the key has this value
 		s.extend(time.Now().Add(2 * reread))
 		return
 	case lifted:
 		s.learnLifted(r.Revision)
 		return
 	}
-	now := r.Written // at worst closed for too long
+	now := r.Written // if the clock can't be read: at worst closed for too long
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if info, err := s.state.Info(ctx); err == nil && info.TimeStamp.After(now) {
@@ -192,8 +194,8 @@ func (s *Store) learnClosed(ctx context.Context, r ledger.Record) {
 	s.extend(time.Now().Add(end.Sub(now)))
 }
 
-// learnLifted ends what closes the budget now, once for each time that it was lifted: the key still says so when a later
-// closure is not written yet.
+// learnLifted ends the present closure, only once for each lift, which its revision identifies: the key still has the value of
+// that lift while a later closure is not written yet.
 func (s *Store) learnLifted(revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,28 +10,28 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// grants is what this process has seen of a window's grants, by the broker's clock: enough to tell a grant that has aged out
-// from one that somebody has taken out of the stream (purged, deleted, or dropped by a limit of others), and that counts still.
+// grants is what this process has seen of a window's grants, by the broker's clock. It distinguishes a grant that has aged out
+// from one that somebody removed from the stream (purged, deleted, or dropped by a limit that others set), which still counts.
 type grants struct {
-	seen    []grant // the last one of some looks, by sequence
-	first   uint64  // of the last look
-	deleted int     // amid the others, at the last look
+	seen    []grant // the stream's last grant at some of the looks, by sequence
+	first   uint64  // the stream's first sequence at the last look
+	deleted int     // how many grants were deleted between others, at the last look
 }
 
-// grant is one that was the last of a look.
+// grant is one that was the stream's last at a look.
 type grant struct {
 	seq   uint64
 	given time.Time
-	until time.Time // it was the last one until then at least: those behind it were given later
+	until time.Time // it was the last one at least until then, so later grants were given after that
 }
 
-// clocks is by how much two servers' clocks may differ.
+// clocks is by how much the clocks of two servers may differ.
 const clocks = time.Second
 
-// steps is into how many a window is divided at most: a loss in the last of them may be missed.
+// steps is into how many intervals a window is divided at most. A loss within the last interval may be missed.
 const steps = 500
 
-// look is told what the stream has now, and reports whether it has lost a grant that is younger than lasts.
+// look records what the stream has now, and reports whether the stream has lost a grant that is younger than lasts.
 func (g *grants) look(info *jetstream.StreamInfo, lasts time.Duration) (lost bool) {
 	now, state := info.TimeStamp, info.State
 	if state.LastSeq == 0 {
@@ -54,7 +54,7 @@ func (g *grants) look(info *jetstream.StreamInfo, lasts time.Duration) (lost boo
 	return lost
 }
 
-// given is when a grant was given, or a time that it was not given before; zero: not known.
+// given is when a grant was given, or else the latest time that is known to be before that; zero: not known.
 func (g *grants) given(seq uint64) (at time.Time) {
 	for _, o := range g.seen {
 		if o.seq == seq {
@@ -67,11 +67,11 @@ func (g *grants) given(seq uint64) (at time.Time) {
 	return at
 }
 
-// remember marks a window as incomplete if its stream has lost grants that count still. A crash before the mark is written
-// leaves that to another process which has seen them, or to the next one where the stream is empty.
+// remember marks a window as incomplete if its stream has lost grants that still count. After a crash before the mark is written,
+// another process that has seen those grants writes it, or the next one if the stream is empty.
 func (s *Store) remember(ctx context.Context, w budget.Window, info *jetstream.StreamInfo) error {
 	g := s.grants[w.Name]
-	if g == nil || info.State.LastSeq+1 < g.first { // another stream, which identify has marked
+	if g == nil || info.State.LastSeq+1 < g.first { // a recreated stream, for which identify has written the mark
 		g = &grants{}
 	}
 	before := *g
@@ -80,7 +80,7 @@ func (s *Store) remember(ctx context.Context, w budget.Window, info *jetstream.S
 	}
 	err := s.mark(ctx, w)
 	if err != nil {
-		*g = before // it is seen again
+		*g = before // the next look finds the loss again
 	}
 	return err
 }

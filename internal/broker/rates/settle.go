@@ -12,8 +12,8 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// StreamConfig is the stream that keeps a window's grants: full at the limit, refusing what is
-// new, and letting go of a grant when it has aged out, by the clock of the broker alone.
+// StreamConfig is the stream that holds a window's grants. It is full at the limit, refuses new grants then, and drops a grant
+// when it has aged out. Only the broker's clock counts.
 func StreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: StreamName(w.Name), Subjects: []string{Subject(w.Name)},
@@ -21,22 +21,22 @@ func StreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 		Storage:     jetstream.FileStorage, Replicas: replicas,
 		MaxMsgsPerSubject: int64(w.Limit), Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
 		MaxAge: w.Lasts(), Duplicates: 100 * time.Millisecond,
-		AllowDirect: true, // whoever forecasts reads all grants at once
+		AllowDirect: true, // a forecast reads all grants at once
 	}
 }
 
-// settle returns the window's stream with its info, after making its limit the one that holds now.
+// settle adjusts the limit of the window's stream to the one that holds now, and returns the stream with its info.
 //
-// Raising is one update, and left to those who have heard all others. Lowering would delete the oldest grants, which a later raise would miss:
-// so while the stream's limit is above the one that holds nobody takes (all replicas see this
-// alike), until the grants fit and the update deletes none.
+// Raising is one update, which only a replica that knows the limits of all others makes. Lowering would delete the oldest grants,
+// which would be missing after a later raise. So while the stream's limit is above the one that holds, no replica takes a call
+// (all see the same stream), until the grants fit and the update deletes none.
 func (s *Store) settle(ctx context.Context, window string, limit int, known bool) (jetstream.Stream, error) {
 	s.settling.Lock()
 	defer s.settling.Unlock()
 	stream, err := s.stream(ctx, window)
 	if errors.Is(err, jetstream.ErrStreamNotFound) && s.replicas > 0 {
-		// Somebody removed it. What it had granted is not known any more, which must be said
-		// before another replica can find the new one empty.
+		// Somebody removed it, so its grants are not known any more. Mark the window before
+		// another replica can find the new stream empty.
 		w := s.windows[window]
 		w.Limit = limit
 		if err := s.mark(ctx, w); err != nil {
@@ -71,8 +71,8 @@ func (s *Store) settle(ctx context.Context, window string, limit int, known bool
 	return s.stream(ctx, window)
 }
 
-// identify marks a window as incomplete if its stream is not the one that it was: somebody has made another in its place, or
-// it was lost while no worker ran. The shared state says which one it was, and is told of this one once it is marked.
+// identify marks a window as incomplete if its stream is not the same as before: somebody has recreated it, or it was lost while
+// no worker ran. The shared state has the previous stream's creation time, and gets the new one after the mark is written.
 func (s *Store) identify(ctx context.Context, w budget.Window, created time.Time) error {
 	if s.created[w.Name].Equal(created) {
 		return nil
@@ -96,7 +96,7 @@ func (s *Store) identify(ctx context.Context, w budget.Window, created time.Time
 	return err
 }
 
-// ensure creates a window's stream or corrects the settings of the one that is there.
+// ensure creates a window's stream, or corrects the settings of the one that exists.
 func (s *Store) ensure(ctx context.Context, w budget.Window) error {
 	config := StreamConfig(w, s.replicas)
 	config.Storage = s.storage
@@ -118,7 +118,7 @@ func (s *Store) ensure(ctx context.Context, w budget.Window) error {
 	return err
 }
 
-// conform corrects the settings of a window's stream, whoever has changed them: a limit of others would be taken for the API's.
+// conform corrects the settings of a window's stream if somebody has changed them: another limit would count as the API's.
 func (s *Store) conform(ctx context.Context, w budget.Window, stream jetstream.Stream) (jetstream.Stream, error) {
 	have := stream.CachedInfo().Config
 	want := conforming(have, StreamConfig(w, s.replicas))
@@ -131,8 +131,8 @@ func (s *Store) conform(ctx context.Context, w budget.Window, stream jetstream.S
 	return s.stream(ctx, w.Name)
 }
 
-// conforming is have with what the budget rests on. Its limit is settle's, its storage can't be changed, and more replicas
-// than configured are left.
+// conforming returns have with the settings that the budget relies on. It does not change the limit, which settle sets, nor the
+// storage, which can't be changed, and it keeps more replicas than configured.
 func conforming(have, config jetstream.StreamConfig) jetstream.StreamConfig {
 	want := have
 	want.Subjects, want.MaxAge, want.Duplicates, want.AllowDirect = config.Subjects, config.MaxAge, config.Duplicates, true
@@ -146,7 +146,7 @@ func conforming(have, config jetstream.StreamConfig) jetstream.StreamConfig {
 	return want
 }
 
-// stream asks for a stream anew, with its info as of now.
+// stream looks a window's stream up, with its present info.
 func (s *Store) stream(ctx context.Context, window string) (jetstream.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -1,6 +1,6 @@
 // Package rates is the call budget that all replicas on an account share: a stream per window, whose limit the broker
-// itself enforces, and the closure after a 429. Nothing here knows a request or the API; [Peers] brings what other replicas
-// say of their limits.
+// itself enforces, and the closure after a 429. It knows neither requests nor the API. [Peers] supplies the limits that other
+// replicas report.
 package rates
 
 import (
@@ -20,13 +20,13 @@ import (
 
 const (
 	timeout = 2 * time.Second // for one request to the broker
-	reread  = 5 * time.Second // between two looks at the closure
+	reread  = 5 * time.Second // between two reads of the closure
 
-	unrecordedPrefix = "rate.unlimited." // + window: calls were made of which the window knows nothing
+	unrecordedPrefix = "rate.unlimited." // + window: the window's stream lacks grants of calls that were made
 	streamPrefix     = "rate.stream."    // + window: when its stream was created
 )
 
-// State is the bucket that all replicas share, as stream.Bucket has it.
+// State is the bucket that all replicas share; stream.Bucket implements it.
 type State interface {
 	Info(ctx context.Context) (*jetstream.StreamInfo, error)
 	Load(ctx context.Context, key string) (ledger.Record, error)
@@ -35,13 +35,13 @@ type State interface {
 	Watch(ctx context.Context, patterns []string, synced func(), fn func(key string, r ledger.Record)) error
 }
 
-// Peers is what the other replicas on the account say of their limits.
+// Peers supplies the limits that the other replicas on the account report.
 type Peers interface {
-	// Limits are those of the others that have any, by window; known: all of them have been heard and understood.
+	// Limits are those of the others that have any, by window; known: the presence records of all were received and decoded.
 	Limits() (all []map[string]int, known bool)
 }
 
-// Limits are the limits that a replica says it has. Whoever has none is in nobody's way.
+// Limits are the limits that a replica reports. One without limits restricts no other.
 func Limits(windows []budget.Window) map[string]int {
 	limits := map[string]int{}
 	for _, w := range windows {
@@ -52,9 +52,9 @@ func Limits(windows []budget.Window) map[string]int {
 	return limits
 }
 
-// Store is the shared side of the call budget: a stream per window, in which publishing is
-// taking, and in UNRESTRICT_STATE the closure. Of the limits of all live replicas the smallest holds.
-// It implements [budget.Store], which knows the closure only while Run runs.
+// Store is the shared side of the call budget: a stream per window, in which to publish is to take a call, and the closure in
+// UNRESTRICT_STATE. The smallest limit of all live replicas holds. Store implements [budget.Store]; it knows the closure
+// only while Run runs.
 type Store struct {
 	js       jetstream.JetStream
 	state    State
@@ -63,29 +63,30 @@ type Store struct {
 	storage  jetstream.StorageType
 	peers    Peers
 
-	stateCreated time.Time // of the goroutine that follows the state: when its bucket was
+	stateCreated time.Time // when the state's bucket was created; used by the goroutine that follows it only
 
 	settling sync.Mutex           // held by the one goroutine that changes a stream
-	created  map[string]time.Time // guarded by settling: when each window's stream was
+	created  map[string]time.Time // guarded by settling: when each window's stream was created
 	grants   map[string]*grants   // guarded by settling
 
-	mu      sync.Mutex // guards all below
-	touch   chan struct{}
+	mu      sync.Mutex           // guards all below
+	touch   chan struct{}        // closed while the watch of the state is up to date
 	failed  error                // why touch is not closed
-	lost    time.Time            // since when
-	unread  error                // why the closure's end is not known; nil: it is, or there is none
-	marks   map[string]time.Time // unrecordedPrefix: window -> the broker's time of it
-	marked  map[string]time.Time // when this process last wrote one
-	since   time.Time            // closure: learned
-	until   time.Time            // closure: ends
-	pending time.Time            // end of a closure that the others don't know of yet
-	lifted  uint64               // the revision of the last lifting that was learned
+	lost    time.Time            // since when it is not closed
+	unread  error                // why the closure's end is not known; nil: it is known, or there is no closure
+	marks   map[string]time.Time // unrecordedPrefix: window -> the broker's time of the mark
+	marked  map[string]time.Time // when this process last wrote the mark
+	since   time.Time            // when this process learned of the closure
+	until   time.Time            // when the closure ends
+	pending time.Time            // end of a closure that is not written to the state yet
+	lifted  uint64               // revision of the last lift that was learned
 }
 
 var _ budget.Store = (*Store)(nil)
 
-// New sees to it that the streams of the limited windows are there, and alters them where they differ, but not yet their
-// limits: those are settled once the peers' are known. replicas is of what is created; 0: nothing may be. Grants are kept in the same kind of storage as the state.
+// New creates the streams of the limited windows, or corrects their settings, except the limits, which are settled when the peers'
+// limits are known. replicas is the number of replicas of created streams; 0: nothing may be created. The streams use the same
+// kind of storage as the state.
 func New(ctx context.Context, js jetstream.JetStream, state State, windows []budget.Window, replicas int, peers Peers) (*Store, error) {
 	info, err := state.Info(ctx)
 	if err != nil {
@@ -108,7 +109,7 @@ func New(ctx context.Context, js jetstream.JetStream, state State, windows []bud
 	return s, nil
 }
 
-// Run follows the closure until ctx ends, which is no error. Whatever goes wrong in between only puts the budget out of touch.
+// Run follows the closure until ctx ends, which is no error. Any error in between only puts the budget out of touch.
 func (s *Store) Run(ctx context.Context) error {
 	conn := s.js.Conn()
 	status := conn.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
@@ -127,8 +128,8 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// restore writes what this process knows into a bucket that was made anew: until when calls are forbidden, and which windows
-// are incomplete. What fails is done by retryClosure, or at the next call without a limit.
+// restore writes what this process knows into a bucket that was recreated: until when calls are forbidden, and which windows are
+// incomplete. If that fails, retryClosure writes the closure, and the next call without a limit the mark.
 func (s *Store) restore(ctx context.Context) {
 	s.mu.Lock()
 	marks := maps.Clone(s.marks)
@@ -144,7 +145,7 @@ func (s *Store) restore(ctx context.Context) {
 	_ = s.retryClosure(ctx)
 }
 
-// smallest is the limit that holds: the smallest that any live replica is configured with. known: all were heard.
+// smallest is the limit that holds: the smallest that any live replica is configured with. known: those of all are known.
 func (s *Store) smallest(window string) (limit int, known bool) {
 	limit = s.windows[window].Limit
 	others, known := s.peers.Limits()

@@ -11,15 +11,15 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// Visitor is the shared call budget for a command that makes a call now and then and is no replica: it takes from
-// the windows that the workers keep, as they have set them, and creates, alters and announces nothing. The zero value
-// is a budget without limits.
+// Visitor is the shared call budget for a command that makes a call now and then and is not a replica. It takes calls from
+// the workers' windows with the limits that they have set. It creates and alters no streams, and reports no limits of its own.
+// The zero value is a budget without limits.
 type Visitor struct {
 	store   *Store
-	windows []string // those that there are
+	windows []string // those whose streams exist
 }
 
-// Visit looks for the windows. Those that no worker has made limit nobody.
+// Visit looks up the windows' streams. A window whose stream no worker has created has no limit.
 func Visit(ctx context.Context, js jetstream.JetStream, state State, windows []budget.Window) (*Visitor, error) {
 	s := &Store{js: js, state: state}
 	if _, err := state.Info(ctx); err != nil {
@@ -38,7 +38,7 @@ func Visit(ctx context.Context, js jetstream.JetStream, state State, windows []b
 	return v, nil
 }
 
-// Take takes one call of every window, or none and says so with a *budget.WaitError: it does not wait.
+// Take takes one call of every window, without waiting. If there is none, it returns a *budget.WaitError.
 func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
 	granted := time.Now()
 	if v.store == nil {
@@ -54,7 +54,7 @@ func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
 		switch mark, err := v.store.state.Load(ctx, MarkKey(window)); {
 		case err != nil:
 			return time.Time{}, err
-		case mark.Value != nil: // how many calls count is not known
+		case mark.Value != nil: // it is not known how many calls count
 			return time.Time{}, &budget.WaitError{For: time.Minute}
 		}
 		free, err := v.store.publishGrant(ctx, window, nil)
@@ -68,12 +68,12 @@ func (v *Visitor) Take(ctx context.Context, _ string) (time.Time, error) {
 	return granted, nil
 }
 
-// Fresh tells whether a call granted then may still start.
+// Fresh reports whether a call granted at that time may still start.
 func (v *Visitor) Fresh(granted time.Time) bool {
 	return budget.InTime(granted)
 }
 
-// Close tells the workers that the API throttles.
+// Close closes the budget for d, for all workers too, because the API throttles.
 func (v *Visitor) Close(ctx context.Context, d time.Duration) error {
 	if v.store == nil {
 		return nil
@@ -81,8 +81,8 @@ func (v *Visitor) Close(ctx context.Context, d time.Duration) error {
 	return v.store.writeClosed(ctx, time.Now().Add(d))
 }
 
-// Lift ends every closure before its time, and says how much longer it would have lasted; 0: there was none. Without the
-// state bucket there is none.
+// Lift ends every closure before its time, and returns how much longer it would have lasted; 0: there was no closure, or no
+// state bucket.
 func (v *Visitor) Lift(ctx context.Context) (rest time.Duration, err error) {
 	if rest, err = v.ClosedFor(ctx); err != nil || rest == 0 {
 		return rest, err
@@ -90,7 +90,7 @@ func (v *Visitor) Lift(ctx context.Context) (rest time.Duration, err error) {
 	return rest, v.store.lift(ctx, rest)
 }
 
-// ClosedFor is how much longer no call is made because the API throttles; 0: it doesn't.
+// ClosedFor is how much longer the budget is closed because the API throttles; 0: it is open.
 func (v *Visitor) ClosedFor(ctx context.Context) (time.Duration, error) {
 	if v.store == nil {
 		return 0, nil

@@ -15,11 +15,11 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// follow keeps what the bucket says up to date until the connection changes: a watch that survived a reconnect may be
-// minutes behind without knowing it.
+// follow keeps the closure and the marks up to date with the bucket, until the connection changes: a watch that survives a
+// reconnect may be minutes behind without an error.
 func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 	for range len(status) {
-		<-status // of the connection that ended the last follow
+		<-status // changes that ended the last follow
 	}
 	if !s.js.Conn().IsConnected() {
 		return nats.ErrConnectionReconnecting
@@ -55,7 +55,7 @@ func (s *Store) follow(ctx context.Context, status <-chan nats.Status) error {
 	return g.Wait()
 }
 
-// learn takes over one value. What it can't read a newer version may have written.
+// learn adopts one value of the bucket. A value that it can't decode may be from a newer version.
 func (s *Store) learn(ctx context.Context, key string, r ledger.Record) {
 	if key == closedKey {
 		s.learnClosed(ctx, r)
@@ -87,14 +87,14 @@ func (s *Store) outOfTouch(err error) {
 	s.failed = err
 }
 
-// OutOfTouch is since when the closure and the others' marks are not known, and why; nil: they are.
+// OutOfTouch is since when the closure and the marks are not known, and why; nil: they are known.
 func (s *Store) OutOfTouch() (since time.Time, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lost, s.failed
 }
 
-// waitTouch waits for a short interruption to end.
+// waitTouch waits until the watch is up to date, through a short interruption only.
 func (s *Store) waitTouch(ctx context.Context) error {
 	s.mu.Lock()
 	touch := s.touch

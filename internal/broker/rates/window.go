@@ -13,17 +13,17 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// codeFull is the error code of a publish that a stream refuses for MaxMsgsPerSubject; the
-// client has no name for it.
+// codeFull is the error code of a publish that a stream refuses because of MaxMsgsPerSubject; the
+// client library has no name for it.
 const codeFull jetstream.ErrorCode = 10077
 
-// MarkKey is the key of the mark that calls were made of which the window's stream knows nothing.
+// MarkKey is the key of the mark that the window's stream lacks grants of calls that were made.
 func MarkKey(window string) string { return unrecordedPrefix + window }
 
 // StreamName is the stream that holds a window's grants, minute or hour.
 func StreamName(window string) string { return "UNRESTRICT_RATE_" + strings.ToUpper(window) }
 
-// Subject is where a window's grants are published.
+// Subject is the subject of a window's grants.
 func Subject(window string) string { return "unrestrict.rate." + window }
 
 // Look implements [budget.Windows]. It also settles the limit, see settle.
@@ -41,29 +41,29 @@ func (s *Store) Look(ctx context.Context, window string) (budget.State, error) {
 	}
 	info := stream.CachedInfo()
 	taken := int(info.State.Msgs)
-	limit = min(limit, int(info.Config.MaxMsgsPerSubject)) // less, where it may not be raised
+	limit = min(limit, int(info.Config.MaxMsgsPerSubject)) // smaller while it may not be raised
 	state := budget.State{Limit: limit, Left: max(0, limit-taken), Others: s.others(), Last: info.State.LastSeq}
-	// How old something is is a difference of two readings of the broker's clock. Should that jump
-	// back, a grant still ages out at some time; asking again now and then costs little.
+	// An age is the difference between two readings of the broker's clock. If that clock jumps back,
+	// a grant still ages out eventually; to ask again now and then costs little.
 	left := func(since time.Time, age time.Duration) time.Duration {
 		return min(max(0, age-info.TimeStamp.Sub(since)), age)
 	}
 	if taken > 0 {
 		oldest := info.State.FirstTime
-		if taken > limit { // being lowered: what matters is the grant that makes room under the new limit
+		if taken > limit { // the limit is being lowered: the grant that counts is the one that makes room under the new limit
 			oldest = s.granted(ctx, stream, info.State.FirstSeq+uint64(taken-limit), oldest)
 		}
 		state.NextIn = left(oldest, info.Config.MaxAge)
 	}
 	if since, marked := s.unrecorded(window); marked {
-		if d := left(since, MarkTTL(s.windows[window])); d > 0 { // expired, even if the watch is late to say so
+		if d := left(since, MarkTTL(s.windows[window])); d > 0 { // otherwise it has expired, even if the watch does not show that yet
 			state.Left, state.NextIn = 0, max(state.NextIn, d)
 		}
 	}
 	return state, nil
 }
 
-// granted is when a grant was given, or otherwise if that can't be found out.
+// granted is when a grant was given, or otherwise if its message can't be read.
 func (s *Store) granted(ctx context.Context, stream jetstream.Stream, seq uint64, otherwise time.Time) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -85,7 +85,7 @@ func (s *Store) Take(ctx context.Context, window string, last *uint64) (bool, er
 func (s *Store) publishGrant(ctx context.Context, window string, last *uint64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// No message id, which could make two grants one, and no retry, which could make one grant two.
+	// No message id, because it could merge two grants, and no retry, because it could double one.
 	opts := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
 	if last != nil {
 		opts = append(opts, jetstream.WithExpectLastSequence(*last))
@@ -98,8 +98,8 @@ func (s *Store) publishGrant(ctx context.Context, window string, last *uint64) (
 	return err == nil, err
 }
 
-// UnknownUntil is until when no call is made because it is not known how many count in a window, and the window; zero: it is
-// known.
+// UnknownUntil is until when no call is made because it is not known how many calls count in a window, and which window; zero:
+// it is known for all.
 func (s *Store) UnknownUntil() (until time.Time, window string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,15 +113,15 @@ func (s *Store) UnknownUntil() (until time.Time, window string) {
 	return until, window
 }
 
-// MarkTTL is for how long after a mark a call without a limit can still count in the window: a
-// mark is good for the calls of a tenth of the window.
+// MarkTTL is how long after a mark a call without a limit can still count in the window. One mark covers the calls of a
+// tenth of the window.
 func MarkTTL(w budget.Window) time.Duration {
 	return w.Lasts() + w.Per/10 + budget.StartLimit
 }
 
-// takeUnrecorded leaves word, before the first call without a limit and every tenth of a window
-// while there are calls, that the window's stream does not know of all of them. A limit that is
-// introduced within a window of the last one finds the window full until the mark has expired.
+// takeUnrecorded writes the mark that the window's stream lacks grants, before the first call without a limit and then every
+// tenth of a window while there are calls. If a limit is introduced within a window of the last such call, the window counts as
+// full until the mark has expired.
 func (s *Store) takeUnrecorded(ctx context.Context, window string) error {
 	w := s.windows[window]
 	s.mu.Lock()
@@ -145,12 +145,12 @@ func (s *Store) mark(ctx context.Context, w budget.Window) error {
 	defer s.mu.Unlock()
 	s.marked[w.Name] = now
 	if _, there := s.marks[w.Name]; !there {
-		s.marks[w.Name] = now // until the watch brings the broker's time of it
+		s.marks[w.Name] = now // until the watch delivers the broker's time of the mark
 	}
 	return nil
 }
 
-// unrecorded is the broker's time of the last mark, if there is one.
+// unrecorded is the broker's time of the window's last mark, if there is one.
 func (s *Store) unrecorded(window string) (since time.Time, marked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,6 @@
 //go:build unix
 
-// Package storetest makes a disk full for a test.
+// Package storetest simulates a full disk for a test.
 package storetest
 
 import (
@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Alone runs the test that calls it in a process of its own, and returns true in the one that waited for it: a bound on every
-// file that a process writes would fail the log of go test, too.
+// Alone runs the calling test in a process of its own. It returns true in the parent process, after it has waited for the
+// child. Without that, the bound on the files of the process would also make the log of go test fail.
 func Alone(t *testing.T) bool {
 	t.Helper()
 	const name = "UNRESTRICT_TEST_ALONE"
@@ -28,8 +28,8 @@ func Alone(t *testing.T) bool {
 	return true
 }
 
-// Bound bounds the size of every file that this process writes, which fails a write as a full disk does, until lift or the
-// test's end. Its test runs Alone.
+// Bound bounds the size of every file that this process writes, until lift or the test's end. A write beyond it fails as on a
+// full disk. The test must run Alone.
 func Bound(t *testing.T, bytes uint64) (lift func()) {
 	t.Helper()
 	var before unix.Rlimit

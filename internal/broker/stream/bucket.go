@@ -15,61 +15,62 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Bucket is compare-and-swap over one key-value bucket, with a lifetime for each key. jetstream.KeyValue has no update with
-// a lifetime, and no way to read from the leader alone.
+// Bucket is a key-value bucket with compare-and-set and a lifetime for each key. jetstream.KeyValue has no update with a
+// lifetime, and no way to read only from the leader.
 type Bucket struct {
 	js     jetstream.JetStream
 	name   string
 	stream string
 	prefix string // of the subjects
-	to     string // of the subjects to write to; they differ where the bucket is in a domain, to which $KV does not lead
+	to     string // of the subjects to write to; they differ if the bucket is in a domain, because $KV does not route there
 
-	mu       sync.Mutex
-	created  time.Time     // of its stream, as Looked said last
-	sequence uint64        // the same
-	anew     chan struct{} // closed when it was made anew, and replaced
-	last     uint64        // the latest revision that this process has written
-	stale    bool          // it was made anew, and nobody has looked at it yet
+	mu        sync.Mutex
+	created   time.Time     // when its stream was created, by the last call of Looked
+	sequence  uint64        // the stream's last sequence, by the same call
+	recreated chan struct{} // closed, and replaced, when the bucket was recreated
+	last      uint64        // the latest revision that this process has written
+	stale     bool          // the bucket was recreated, and Looked was not called for the new one yet
 }
 
-// ErrMadeAnew is a bucket that is not the one that was there before: what it held is gone.
+// ErrMadeAnew means that the bucket was recreated: what the one before held is gone.
 var ErrMadeAnew = ledger.ErrMadeAnew
 
-// MarkerTTL is how long the broker keeps the marker of a key that is gone, so that a watch that was cut off for less still
-// learns of it.
+// MarkerTTL is how long the broker keeps the delete marker of a key, so that a watch that was interrupted for less still
+// receives it.
 const MarkerTTL = time.Hour
 
-// NewBucket is the bucket of a name, whether it is there yet or not.
+// NewBucket returns the bucket of a name, which need not exist yet.
 func NewBucket(js jetstream.JetStream, name string) *Bucket {
-	b := &Bucket{js: js, name: name, stream: "KV_" + name, prefix: "$KV." + name + ".", anew: make(chan struct{})}
+	b := &Bucket{js: js, name: name, stream: "KV_" + name, prefix: "$KV." + name + ".", recreated: make(chan struct{})}
 	if b.to = b.prefix; js.Options().Domain != "" {
 		b.to = API(js, b.prefix)
 	}
 	return b
 }
 
-// Subject is the subject of a key, or of keys with wildcards.
+// Subject is the subject of a key, or of several keys with wildcards.
 func (b *Bucket) Subject(key string) string { return b.prefix + key }
 
-// WriteTo is the subject to write a key to.
+// WriteTo is the subject on which a key is written.
 func (b *Bucket) WriteTo(key string) string { return b.to + key }
 
 // Key is the key that a message of the bucket's stream is about.
 func (b *Bucket) Key(m Message) string { return strings.TrimPrefix(m.Subject, b.prefix) }
 
-// Looked tells when the bucket's stream was created, and its last sequence. Another time than before means another bucket; a
-// sequence that went back means that a server has lost what it had not written to its disk. Watches end after both.
+// Looked records when the bucket's stream was created, and its last sequence. If the time has changed, the bucket was recreated. If
+// the sequence went back, a server has lost what it had not synced to disk. Either ends the watches.
 func (b *Bucket) Looked(created time.Time, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.created.IsZero() && (!b.created.Equal(created) || last < b.sequence) {
-		close(b.anew)
-		b.anew, b.last = make(chan struct{}), 0
+		close(b.recreated)
+		b.recreated, b.last = make(chan struct{}), 0
 	}
 	b.created, b.sequence, b.stale = created, last, false
 }
 
-// Load reads a key's latest value from the leader; of a deleted or expired one the marker's revision, over which to write.
+// Load reads a key's latest value from the leader. For a deleted or expired key it returns the marker's revision, which the next
+// write must expect.
 func (b *Bucket) Load(ctx context.Context, key string) (ledger.Record, error) {
 	m, found, err := Get(ctx, b.js, b.stream, Query{Last: b.prefix + key})
 	if err != nil || !found {
@@ -78,8 +79,8 @@ func (b *Bucket) Load(ctx context.Context, key string) (ledger.Record, error) {
 	return Record(m), nil
 }
 
-// LoadBelow implements ledger.Ledger. The stream's leader is asked for one message after the other: there are seldom more
-// than one or two.
+// LoadBelow implements ledger.Ledger. It reads one message after the other from the stream's leader: there are seldom more than
+// two.
 func (b *Bucket) LoadBelow(ctx context.Context, key string) (map[string]ledger.Record, error) {
 	below := map[string]ledger.Record{}
 	for seq := uint64(1); ; {
@@ -92,7 +93,7 @@ func (b *Bucket) LoadBelow(ctx context.Context, key string) (map[string]ledger.R
 	}
 }
 
-// Record is a message of a bucket's stream as a value; that of a marker is nil.
+// Record turns a message of a bucket's stream into a record, whose Value is nil for a delete marker.
 func Record(m Message) ledger.Record {
 	r := ledger.Record{Value: present(m.Data), Revision: m.Sequence, Written: m.Time}
 	if m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "" {
@@ -101,7 +102,7 @@ func Record(m Message) ledger.Record {
 	return r
 }
 
-// present is a value that is there, however empty.
+// present makes an empty value non-nil, because nil means that there is no value.
 func present(value []byte) []byte {
 	if value == nil {
 		return []byte{}
@@ -114,7 +115,7 @@ func (b *Bucket) Save(ctx context.Context, w ledger.Write) (uint64, error) {
 	return pinned{b, b.generation()}.Save(ctx, w)
 }
 
-// SaveBoth implements ledger.Ledger: one connection keeps the order, and one stream, which holds the bucket.
+// SaveBoth implements ledger.Ledger. Both writes keep their order, because they use one connection and one stream.
 func (b *Bucket) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
 	return pinned{b, b.generation()}.SaveBoth(ctx, first, second)
 }
@@ -122,40 +123,41 @@ func (b *Bucket) SaveBoth(ctx context.Context, first, second ledger.Write) (ledg
 // Pin implements ledger.Pinner.
 func (b *Bucket) Pin() ledger.Ledger { return pinned{b, b.generation()} }
 
-// pinned writes into the bucket that there was when it was pinned.
+// pinned writes only into the bucket that existed when it was pinned.
 type pinned struct {
 	*Bucket
-	anew chan struct{}
+	generation chan struct{}
 }
 
 // Save implements ledger.Ledger.
 func (p pinned) Save(ctx context.Context, w ledger.Write) (uint64, error) {
-	s := p.begin(w, p.anew)(ctx)
+	s := p.begin(w, p.generation)(ctx)
 	return s.Revision, s.Err
 }
 
 // SaveBoth implements ledger.Ledger.
 func (p pinned) SaveBoth(ctx context.Context, first, second ledger.Write) (ledger.Saved, ledger.Saved) {
-	one, two := p.begin(first, p.anew), p.begin(second, p.anew)
-	later := two(ctx) // by then the first one's acknowledgement is there too
+	one, two := p.begin(first, p.generation), p.begin(second, p.generation)
+	later := two(ctx) // the first one's acknowledgement arrives before this one's
 	return one(ctx), later
 }
 
+// generation identifies the present bucket among those of the same name: its channel is closed when the bucket was recreated.
 func (b *Bucket) generation() chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.anew
+	return b.recreated
 }
 
-// begin sends a write, and returns what waits for its outcome. There is never a Nats-Msg-Id on it: at three replicas the
-// broker would tell the loser of two writers that it won.
-func (b *Bucket) begin(w ledger.Write, anew chan struct{}) func(context.Context) ledger.Saved {
+// begin sends a write, and returns a function that waits for its outcome. The write never has a Nats-Msg-Id: with three replicas,
+// the broker would then acknowledge the writes of both of two competing writers.
+func (b *Bucket) begin(w ledger.Write, generation chan struct{}) func(context.Context) ledger.Saved {
 	opts := []jetstream.PublishOpt{jetstream.WithExpectLastSequencePerSubject(w.Revision), jetstream.WithRetryAttempts(0)}
 	if w.TTL > 0 {
 		opts = append(opts, jetstream.WithMsgTTL(lifetime(w.TTL)))
 	}
 	b.mu.Lock()
-	before, refused := b.last, b.stale || anew != b.anew
+	before, refused := b.last, b.stale || generation != b.recreated
 	b.mu.Unlock()
 	if refused {
 		return func(context.Context) ledger.Saved { return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ErrMadeAnew)} }
@@ -165,28 +167,28 @@ func (b *Bucket) begin(w ledger.Write, anew chan struct{}) func(context.Context)
 		stored, err := ack(ctx)
 		switch {
 		case err == nil:
-			return b.saved(ctx, w, stored.Sequence, before, anew)
+			return b.saved(ctx, w, stored.Sequence, before, generation)
 		case isConflict(err):
 			return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ledger.ErrConflict)}
 		}
-		// The write may have taken place: its bytes are like no other's.
+		// The write may have been stored. Its bytes are unique, so reading the key shows it.
 		readCtx, cancelRead := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancelRead()
 		if now, readErr := b.Load(readCtx, w.Key); readErr == nil && bytes.Equal(now.Value, w.Value) {
-			return b.saved(ctx, w, now.Revision, before, anew)
+			return b.saved(ctx, w, now.Revision, before, generation)
 		}
 		return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, err)}
 	}
 }
 
-// saved is the outcome of a write that was stored. If the bucket was made anew since the write began, nothing may rest on it,
-// and it is taken back; a crash before that leaves a write that was never acted upon. Where nobody has looked at the new
-// bucket yet, a revision gives it away that is no later than one from before the write.
-func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uint64, anew chan struct{}) ledger.Saved {
+// saved is the outcome of a write that was stored. If the bucket was recreated since the write began, nothing may depend on the
+// write, and it is removed again; after a crash before that, it remains, but was never acted upon. If Looked was not called for
+// the new bucket yet, the revision shows it: it is not above one that this process wrote earlier.
+func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uint64, generation chan struct{}) ledger.Saved {
 	another := revision <= before && !b.rolledBack(ctx)
 	b.mu.Lock()
 	b.stale = b.stale || another && !b.created.IsZero()
-	same := !another && !b.stale && anew == b.anew
+	same := !another && !b.stale && generation == b.recreated
 	if same {
 		b.last = revision
 	}
@@ -199,7 +201,7 @@ func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uin
 	return ledger.Saved{Err: errors.Join(fmt.Errorf("%s: %w", w.Key, ErrMadeAnew), b.Remove(ctx, w.Key, revision))}
 }
 
-// rolledBack tells a bucket whose server has lost its last writes (ADR 6) from one that was made anew.
+// rolledBack reports whether the bucket is still the same, so that its server has only lost its last writes (ADR 6).
 func (b *Bucket) rolledBack(ctx context.Context) bool {
 	info, err := b.Info(ctx)
 	b.mu.Lock()
@@ -207,7 +209,7 @@ func (b *Bucket) rolledBack(ctx context.Context) bool {
 	return err == nil && info.Created.Equal(b.created)
 }
 
-// Put writes a key that nobody else writes; with a ttl of 0 for good.
+// Put writes a key without compare-and-set, for keys with one writer only. With a ttl of 0 it does not expire.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	opts := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
 	if ttl > 0 {
@@ -217,7 +219,7 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte, ttl time.Dur
 	return err
 }
 
-// Purge deletes a key, whatever it is.
+// Purge deletes a key, whatever its revision.
 func (b *Bucket) Purge(ctx context.Context, key string, opts ...jetstream.PublishOpt) error {
 	msg := &nats.Msg{Subject: b.to + key, Header: nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}}}
 	_, err := Publish(b.js, msg, append(opts, jetstream.WithMsgTTL(MarkerTTL))...)(ctx)
@@ -232,7 +234,7 @@ func (b *Bucket) Remove(ctx context.Context, key string, revision uint64) error 
 	return nil
 }
 
-// Info is what the broker says of the bucket's stream now, its own clock included.
+// Info is the present info of the bucket's stream, which includes the broker's time.
 func (b *Bucket) Info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	s, err := b.js.Stream(ctx, b.stream)
 	if err != nil {
@@ -241,13 +243,13 @@ func (b *Bucket) Info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return s.CachedInfo(), nil
 }
 
-// isConflict tells whether a compare-and-swap was lost: a stream with several replicas has a code of its own for that.
+// isConflict reports whether a compare-and-set was lost. A stream with several replicas has another code for that.
 func isConflict(err error) bool {
 	code := APIError(err).ErrorCode
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// lifetime rounds up to what the broker can expire: whole seconds, and not for ever.
+// lifetime rounds up to what the broker accepts: whole seconds, with a maximum.
 func lifetime(d time.Duration) time.Duration {
 	const century = 100 * 365 * 24 * time.Hour
 	if d >= century {

@@ -1,6 +1,6 @@
 // Package stream does what the JetStream client library does not offer, or not safely: it reads single messages from a
-// stream's leader, publishes many at once over one subscription, and keeps keys by compare-and-swap in a bucket that may
-// vanish and be made anew.
+// stream's leader, publishes many at once over one subscription, and keeps keys by compare-and-set in a bucket that may
+// be deleted and recreated.
 package stream
 
 import (
@@ -28,7 +28,7 @@ type Message struct {
 	Data     []byte
 }
 
-// API is the subject of a call of the JetStream API, in the domain that js is for.
+// API is the subject of a call of the JetStream API, in js's domain.
 func API(js jetstream.JetStream, call string) string {
 	if domain := js.Options().Domain; domain != "" {
 		return "$JS." + domain + ".API." + call
@@ -36,7 +36,7 @@ func API(js jetstream.JetStream, call string) string {
 	return jetstream.DefaultAPIPrefix + call
 }
 
-// Query asks for one message, or for a batch. [doc] nats-architecture-and-design ADR-31
+// Query selects one message, or a batch. [doc] nats-architecture-and-design ADR-31
 type Query struct {
 	Sequence uint64     `json:"seq,omitempty"`
 	Start    *time.Time `json:"start_time,omitempty"`
@@ -45,11 +45,11 @@ type Query struct {
 	Batch    uint64     `json:"batch,omitempty"`
 	MaxBytes int        `json:"max_bytes,omitempty"`
 
-	NoHeaders bool `json:"no_hdr,omitempty"` // of a batch: payloads alone
+	NoHeaders bool `json:"no_hdr,omitempty"` // for a batch: payloads only
 }
 
-// Get reads one message from the stream's leader, whose answer is no message itself: in it nothing can be taken for the
-// broker's word. A header block that no client can read counts as none, as in a delivery.
+// Get reads one message from the stream's leader. The reply contains the message as JSON, so no header of the message can be taken
+// for one of the broker. A header block that no client can parse counts as none, as in a delivery.
 func Get(ctx context.Context, js jetstream.JetStream, stream string, query Query) (m Message, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -89,8 +89,8 @@ func Get(ctx context.Context, js jetstream.JetStream, stream string, query Query
 	return m, true, nil
 }
 
-// Delete deletes a message; one that is gone is no error. The client library's own call gives the broker's answer as text
-// alone.
+// Delete deletes a message; it is no error if the stream does not have it. The client library's own call returns the broker's error
+// only as text.
 func Delete(ctx context.Context, js jetstream.JetStream, stream string, sequence uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -110,9 +110,9 @@ func Delete(ctx context.Context, js jetstream.JetStream, stream string, sequence
 	return answer.Error
 }
 
-// Publish sends a message and returns what waits for the acknowledgement, for as long as the client's own limit. The client
-// library's PublishMsg is both in one, and costs more: it asks by a request of its own where this shares one subscription
-// for all.
+// Publish sends a message and returns a function that waits for the acknowledgement, up to the client's own limit. The client
+// library's PublishMsg does both in one call, and costs more: it makes a request of its own, while Publish shares one
+// subscription for all messages.
 func Publish(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt) func(context.Context) (*jetstream.PubAck, error) {
 	sent, err := js.PublishMsgAsync(msg, opts...)
 	return func(ctx context.Context) (*jetstream.PubAck, error) {
@@ -130,7 +130,7 @@ func Publish(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt
 	}
 }
 
-// explained says of an error to publish if the message is larger than the broker or its stream takes.
+// explained adds ErrTooLarge to an error of publishing if the message is larger than the broker or its stream accepts.
 func explained(err error) error {
 	if errors.Is(err, nats.ErrMaxPayload) || APIError(err).ErrorCode == codeMessageTooLarge {
 		return fmt.Errorf("%w: %w", message.ErrTooLarge, err)
@@ -138,7 +138,7 @@ func explained(err error) error {
 	return err
 }
 
-// APIError is the JetStream API's error in err, else the zero value.
+// APIError is the JetStream API's error in err, or the zero value if there is none.
 func APIError(err error) jetstream.APIError {
 	var js jetstream.JetStreamError
 	if errors.As(err, &js) && js.APIError() != nil {
@@ -147,7 +147,7 @@ func APIError(err error) jetstream.APIError {
 	return jetstream.APIError{}
 }
 
-// Codes that the client library has no name for. [doc] nats-server errors.json
+// Codes for which the client library has no name. [doc] nats-server errors.json
 const (
 	codeSequenceNotFound jetstream.ErrorCode = 10043
 	codeMessageTooLarge  jetstream.ErrorCode = 10054

@@ -2,8 +2,8 @@ package stream
 
 import "time"
 
-// UntilTick is the rest of the present interval, counted from a time that is the same for all: what a process at rest asks
-// the broker now and then it asks at once, and sleeps in between.
+// UntilTick is the time until the next whole multiple of d. So all periodic requests of an idle process coincide, and it sleeps in
+// between.
 func UntilTick(d time.Duration) time.Duration {
 	now := time.Now()
 	return now.Truncate(d).Add(d).Sub(now.Round(0))

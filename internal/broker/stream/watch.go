@@ -10,8 +10,8 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Same returns ErrMadeAnew if the bucket is another one than that of the given time of creation, which it sets. For whoever
-// follows a bucket: one that is gone ends a watch before it is made anew.
+// Same returns ErrMadeAnew if the bucket was not created at the given time, and sets that time to the present one. It is for code
+// that follows a bucket over several watches: a deleted bucket ends a watch before the recreated one can show.
 func Same(info *jetstream.StreamInfo, created *time.Time) error {
 	before := *created
 	*created = info.Created
@@ -21,14 +21,14 @@ func Same(info *jetstream.StreamInfo, created *time.Time) error {
 	return fmt.Errorf("%s: %w", info.Config.Name, ErrMadeAnew)
 }
 
-// Watch calls fn for the latest value of each key that one of the patterns matches, then synced once, then fn for each
-// change. A key that is gone has a nil value. It returns nil when ctx ends, and an error when the watch breaks: when the
-// bucket was made anew, too, for the client library would go on behind the revisions of the one before and miss what the
-// new one begins with; and when the watch shows no longer what is in the bucket, for the library tries for ever, and says
-// nothing, to make a consumer again that was lost and is now denied.
+// Watch calls fn for the latest value of each key that matches one of the patterns, then synced once, then fn for each change. A
+// deleted or expired key has a nil value. Watch returns nil when ctx ends, and an error when the watch breaks. There are two faults
+// that the client library does not report. If the bucket was recreated, the library would continue behind the revisions of the
+// bucket before, and miss the first values of the new one. And if a lost consumer can't be recreated because that is denied now,
+// the library retries for ever without an error, so Watch compares what it has delivered with the bucket.
 func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn func(key string, r ledger.Record)) error {
 	b.mu.Lock()
-	anew := b.anew
+	recreated := b.recreated
 	b.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx) // the watch lives as long as this
 	defer cancel()
@@ -49,7 +49,7 @@ func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-anew:
+		case <-recreated:
 			return fmt.Errorf("watch %s: %w", b.name, ErrMadeAnew)
 		case <-due.C:
 			if last < latest && last == seen {
@@ -78,11 +78,11 @@ func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn
 	}
 }
 
-// silence is how long a watch may leave out what is in the bucket. What it holds up is to be said within 30 seconds, and a new
-// watch takes up to Timeout to find out that it can't begin.
+// silence is how long a watch may fail to deliver a value that the bucket has. The condition must be reported within 30 seconds,
+// and a new watch takes up to Timeout to find out that it can't begin.
 const silence = 8 * time.Second
 
-// latest is the latest revision of the keys that the patterns match, 0 if that can't be told.
+// latest is the latest revision of the keys that match the patterns; 0: not known.
 func (b *Bucket) latest(ctx context.Context, patterns []string) (revision uint64) {
 	for _, keys := range patterns {
 		r, err := b.Load(ctx, keys)

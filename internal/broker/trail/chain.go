@@ -15,13 +15,13 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Chain verifies the audit trail, message by message in the order of the stream. Its memory is one head for each
+// Chain verifies the audit trail, message by message in the order of the stream. It keeps in memory one head for each
 // writer and the digests of the latest messages.
 type Chain struct {
-	Signers *message.Signers // who has which key, for what people signed; nil: the records' own word counts
+	Signers *message.Signers // who has which key, to verify what people signed; nil: the names in the records are trusted
 
-	// reread gives a message's payload again; nil where it is not there. It is asked for one that a writer saw long before
-	// its first record was stored.
+	// reread reads a message's payload again; nil if the trail does not have it. It is called for a message that a writer saw long
+	// before its first record was stored.
 	reread func(sequence uint64) ([]byte, error)
 
 	first, last uint64
@@ -29,7 +29,7 @@ type Chain struct {
 	heads       map[string]Head
 	kept        map[recordID]Head
 	before      Kept
-	beforeLines hash.Hash // of those that were there before
+	beforeLines hash.Hash // of the lines that before covers
 	recent      [4096]Point
 }
 
@@ -38,8 +38,8 @@ type recordID struct {
 	n      uint64
 }
 
-// NewChain begins at a sequence: with 1 for the whole trail. What a part that begins later says of messages before
-// it can't be verified, unless before, which was found at an earlier time, had them.
+// NewChain returns a Chain that begins at a sequence: 1 for the whole trail. If it begins later, what its records say about
+// earlier messages can't be verified, except by before, which an earlier verification has found.
 func NewChain(first uint64, before Kept, reread func(sequence uint64) ([]byte, error)) *Chain {
 	c := &Chain{
 		first: first, last: first - 1, export: sha256.New(), heads: map[string]Head{}, reread: reread,
@@ -51,7 +51,7 @@ func NewChain(first uint64, before Kept, reread func(sequence uint64) ([]byte, e
 	return c
 }
 
-// Add verifies the next message. The error is a *Break, after which nothing more can be said, or reread's own.
+// Add verifies the next message. The error is a *Break, after which the Chain can't be used any more, or that of reread.
 func (c *Chain) Add(m Message) error {
 	sequence, payload := m.Sequence, m.Data
 	if err := c.begins(); err != nil {
@@ -64,7 +64,7 @@ func (c *Chain) Add(m Message) error {
 		return &Break{Sequence: sequence, What: fmt.Sprintf("comes after sequence %d", c.last)}
 	}
 	var line Line
-	// Programs differ in which of two members of a name they read, and some read any case.
+	// Programs differ in which of two members with the same name they read, and some ignore case.
 	switch err := json.Unmarshal(payload, &line, json.MatchCaseInsensitiveNames(true)); {
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return &Break{Sequence: sequence, Writer: line.Writer, N: line.N, What: "has a member twice: " + err.Error()}
@@ -102,7 +102,7 @@ func (c *Chain) Add(m Message) error {
 	return nil
 }
 
-// begins says that nothing is cut off at the front that was there before.
+// begins verifies that the trail does not lack messages at its beginning that before had.
 func (c *Chain) begins() error {
 	if c.before.First > 0 && c.before.First < c.first {
 		return &Break{Sequence: c.before.First, What: span("sequence", c.before.First, c.first-1) + " was there when the heads were kept, and is missing"}
@@ -110,7 +110,7 @@ func (c *Chain) begins() error {
 	return nil
 }
 
-// exported takes the message's line, which is all that covers when it was stored.
+// exported adds the message's line of an export to the digests: only that line covers the time at which it was stored.
 func (c *Chain) exported(m Message) error {
 	line, err := Export(m)
 	if err != nil {
@@ -127,7 +127,7 @@ func (c *Chain) exported(m Message) error {
 	return nil
 }
 
-// follows holds a record against the one before it of its writer.
+// follows verifies a record against its writer's record before it.
 func (c *Chain) follows(r Head, line Line) error {
 	before, known := c.heads[r.Writer]
 	switch {
@@ -145,27 +145,27 @@ func (c *Chain) follows(r Head, line Line) error {
 	return nil
 }
 
-// saw holds what a writer saw last when it began against what is there.
+// saw verifies that the message that a writer saw last when it began is unaltered.
 func (c *Chain) saw(r Head, seen Point) error {
 	if seen.Sequence < c.first {
 		return nil
 	}
-	there := c.recent[seen.Sequence%uint64(len(c.recent))]
-	if there.Sequence != seen.Sequence && seen.Sequence < r.Sequence {
+	current := c.recent[seen.Sequence%uint64(len(c.recent))]
+	if current.Sequence != seen.Sequence && seen.Sequence < r.Sequence {
 		payload, err := c.reread(seen.Sequence)
 		if err != nil {
 			return fmt.Errorf("read sequence %d again: %w", seen.Sequence, err)
 		}
-		there = Point{seen.Sequence, digest(payload)}
+		current = Point{seen.Sequence, digest(payload)}
 	}
-	if there != seen {
+	if current != seen {
 		return &Break{Sequence: seen.Sequence, What: fmt.Sprintf(
 			"is not the message that writer %q saw there when it began (sequence %d): it was altered, or messages before it were added or removed", r.Writer, r.Sequence)}
 	}
 	return nil
 }
 
-// upTo says that no message is missing up to a sequence.
+// upTo verifies that no message is missing up to a sequence.
 func (c *Chain) upTo(sequence uint64) error {
 	if sequence > c.last {
 		return &Break{Sequence: c.last + 1, What: span("sequence", c.last+1, sequence) + " is missing"}
@@ -173,7 +173,7 @@ func (c *Chain) upTo(sequence uint64) error {
 	return nil
 }
 
-// span names one or several in the singular, for a sentence.
+// span names one thing or several, in the singular, for a sentence.
 func span(what string, from, to uint64) string {
 	if from == to {
 		return fmt.Sprintf("%s %d", what, from)
@@ -181,7 +181,7 @@ func span(what string, from, to uint64) string {
 	return fmt.Sprintf("every %s from %d to %d", what, from, to)
 }
 
-// End is after the last message. last is the sequence that the stream gave last.
+// End verifies the end of the trail, after the last Add. last is the last sequence that the stream has assigned.
 func (c *Chain) End(last uint64) error {
 	if err := c.begins(); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (c *Chain) End(last uint64) error {
 	return nil
 }
 
-// Found is what was verified so far; Last < First: nothing.
+// Found is what was verified so far; if Last < First, nothing was.
 func (c *Chain) Found() Kept {
 	return Kept{
 		First: c.first, Last: c.last, ExportSHA256: hex.EncodeToString(c.export.Sum(nil)),
@@ -203,8 +203,8 @@ func (c *Chain) Found() Kept {
 	}
 }
 
-// noRecord says what is wrong with a line that can't be decoded. The library words an error about types now one way, now
-// another, so that nobody relies on it; what verify says is the same each time.
+// noRecord says what is wrong with a line that can't be decoded. The library varies the text of an error about types on purpose,
+// so that nobody relies on it; verify must print the same text each time.
 func noRecord(err error) string {
 	if wrong, is := errors.AsType[*json.SemanticError](err); is {
 		return fmt.Sprintf("a JSON value that begins with %s stands where another type belongs (at byte %d)", wrong.JSONKind, wrong.ByteOffset)

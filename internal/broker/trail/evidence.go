@@ -10,8 +10,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// unproved is what a record says that people signed, and that what stands in it does not prove; "" if all is proved. It needs the
-// public keys alone, which are in the record, and trusts no worker. Whose keys they are, Signers knows.
+// unproved is what a record claims that people signed and that its own signatures do not prove; "" if all is proved. It needs
+// only the public keys, which are in the record, and trusts no worker. Signers says whose keys they are.
 func (c *Chain) unproved(r ledger.AuditRecord) string {
 	if r.Kind == ledger.AuditOrdered && r.Signature != "" && !r.Shortened && !message.Signed(r.Signer, r.Signature, r.Subject, []byte(r.Order)) {
 		return "has an order that its signer has not signed"

@@ -13,11 +13,11 @@ type exportLine struct {
 	Sequence uint64          `json:"sequence"`
 	StoredAt time.Time       `json:"storedAt"`         // by the broker's clock
 	Record   json.RawMessage `json:"record,omitempty"` // byte for byte
-	Data     []byte          `json:"data,omitempty"`   // what is no JSON on one line, in base64
+	Data     []byte          `json:"data,omitempty"`   // in base64, if it is not JSON on one line
 }
 
-// Export is a message as a line of JSON, with its line end. The record stands in it byte for byte, which encoding/json
-// would not leave it.
+// Export renders a message as a line of JSON, with its line end. It inserts the record byte for byte, because encoding/json
+// would change its bytes.
 func Export(m Message) ([]byte, error) {
 	if !json.Valid(m.Data) || bytes.ContainsAny(m.Data, "\r\n") || len(bytes.TrimSpace(m.Data)) != len(m.Data) {
 		line, err := json.Marshal(exportLine{Sequence: m.Sequence, StoredAt: m.Time.UTC(), Data: m.Data})
@@ -31,8 +31,8 @@ func Export(m Message) ([]byte, error) {
 	return append(append(line, m.Data...), "}\n"...), nil
 }
 
-// Import reads a line of Export. One that Export would not have written so, byte for byte, is a *Break:
-// programs differ in which of two members they read, and in what they make of those they don't know.
+// Import reads a line of Export. If Export would not have written the same line, byte for byte, the error is a *Break:
+// programs differ in which of two members with the same name they read, and in how they treat unknown ones.
 func Import(line []byte) (Message, error) {
 	var l exportLine
 	if err := json.Unmarshal(line, &l); err != nil {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Head is one record of a writer, such as its last: whoever keeps it elsewhere can tell later that the record, and so
-// every one of this writer before it, is still there unaltered.
+// Head identifies one record of a writer, such as its last. Kept elsewhere, it proves later that the trail still has this record,
+// and all of the writer's records before it, unaltered.
 type Head struct {
 	Writer   string `json:"writer"`
 	N        uint64 `json:"n"`
@@ -14,10 +14,10 @@ type Head struct {
 	SHA256   string `json:"sha256"`
 }
 
-// Break is where the audit trail is not what was written.
+// Break is a place where the audit trail is not as it was written.
 type Break struct {
 	Sequence uint64 `json:"sequence"`         // in the stream
-	Writer   string `json:"writer,omitempty"` // "" where none can be told
+	Writer   string `json:"writer,omitempty"` // "" if it is not known
 	N        uint64 `json:"n,omitempty"`      // of the writer's records
 	What     string `json:"what"`
 }
@@ -29,9 +29,9 @@ func (b *Break) Error() string {
 	return fmt.Sprintf("sequence %d, record %d of writer %q: %s", b.Sequence, b.N, b.Writer, b.What)
 }
 
-// Kept is what was found of a trail earlier, and kept where nobody could alter it.
+// Kept is what an earlier verification found, kept where nobody could alter it.
 type Kept struct {
-	First        uint64 `json:"first,omitempty"` // the first message that was there; 0: not known
+	First        uint64 `json:"first,omitempty"` // the trail's first message then; 0: not known
 	Last         uint64 `json:"last,omitempty"`
 	ExportSHA256 string `json:"exportSha256,omitempty"` // of these messages as Export writes them; "": not known
 	Heads        []Head `json:"heads"`                  // the last record of each writer

@@ -13,8 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// QueueWith is Queue without most of the messages of which may is false. It looks at their payloads alone first, a block at a
-// time, which takes half as long: a message's headers are most of the work. A block with one of which may is true comes whole.
+// QueueWith is Queue without most of the messages for which may is false. It first reads only payloads, block by block, which
+// takes half as long, because headers are most of the work. It yields all messages of a block if may is true for one of them.
 func (b *Broker) QueueWith(ctx context.Context, may func(payload []byte) bool) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		s, err := b.open(ctx, b.cfg.Names.Stream)
@@ -32,14 +32,15 @@ func (b *Broker) QueueWith(ctx context.Context, may func(payload []byte) bool) i
 	}
 }
 
-// blocks are the messages of the blocks in which may is true of one. What the glance does not show to the end is read in full.
+// blocks yields all messages of each block in which may is true for one. If it is not known where a block ends, the rest of the
+// stream is read in full.
 func (b *Broker) blocks(ctx context.Context, s jetstream.Stream, p part, may func([]byte) bool) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		last := s.CachedInfo().State.LastSeq
 		for next := uint64(0); p.from <= last; p.from = next {
 			hit, to := true, uint64(0)
 			if s.CachedInfo().Config.AllowDirect {
-				hit, to = b.glance(ctx, p, may)
+				hit, to = b.scanPayloads(ctx, p, may)
 			}
 			if next = to + 1; !hit && to >= p.from {
 				continue
@@ -52,16 +53,16 @@ func (b *Broker) blocks(ctx context.Context, s jetstream.Stream, p part, may fun
 					return
 				}
 			}
-			if to < p.from { // all that was left
+			if to < p.from { // the rest of the stream was read
 				return
 			}
 		}
 	}
 }
 
-// glance reads a block of payloads, and says whether may is true of one and with which message the block ends; 0: that is not
-// known.
-func (b *Broker) glance(ctx context.Context, p part, may func([]byte) bool) (hit bool, last uint64) {
+// scanPayloads reads a block of payloads without headers. It returns whether may is true for one, and the sequence of the
+// block's last message; 0: not known.
+func (b *Broker) scanPayloads(ctx context.Context, p part, may func([]byte) bool) (hit bool, last uint64) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	query := p.ask()
@@ -82,11 +83,11 @@ func (b *Broker) glance(ctx context.Context, p part, may func([]byte) bool) (hit
 	for {
 		select {
 		case reply := <-replies:
-			if status := reply.Header.Get("Status"); status != "" { // the broker's own word: messages come without their headers
+			if status := reply.Header.Get("Status"); status != "" { // a status of the broker itself: messages arrive without headers
 				last, _ = strconv.ParseUint(reply.Header.Get(lastSequence), 10, 64)
 				return hit || status != endOfBatch, last
 			}
-			if reply.Header.Get(jetstream.SequenceHeader) != "" { // of a broker that does not leave them out
+			if reply.Header.Get(jetstream.SequenceHeader) != "" { // an older broker, which ignores no_hdr and sends headers
 				return true, 0
 			}
 			hit = hit || may(reply.Data)
