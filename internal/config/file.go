@@ -115,7 +115,7 @@ func scalar(node ast.Node) (string, bool) {
 	return "", false
 }
 
-// DidYouMean is a hint at the known word that a wrong one was meant to be, or "".
+// DidYouMean suggests the known word that a wrong one probably stands for; "": there is none.
 func DidYouMean(wrong string, known []string) string {
 	best, least := "", min(3, len(wrong))
 	for _, word := range known {
@@ -132,7 +132,7 @@ func DidYouMean(wrong string, known []string) string {
 // editDistance counts the insertions, deletions and replacements between a and b, and the swaps of neighbours (optimal
 // string alignment).
 func editDistance(a, b string) int {
-	before, row := make([]int, len(b)+1), make([]int, len(b)+1) // for one and two letters of a less
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1) // the rows of two and of one letter less of a
 	for j := range row {
 		row[j] = j
 	}

@@ -10,9 +10,9 @@ import (
 )
 
 // Settings is the configuration after flags, environment, file and defaults
-// were merged and checked. Its tags are what the flags, the environment
-// variables, the keys of a --config file, the help pages, completion and
-// docs/configuration.md are made of:
+// were merged and checked. The flags, the environment variables, the keys of a
+// --config file, the help pages, completion and docs/configuration.md are made
+// from its tags:
 //
 //	env      the variable; the flag is the same in kebab-case without WORKER_,
 //	         the key in a file the flag with _ for -
@@ -21,13 +21,13 @@ import (
 //	default  used where neither flag, environment nor file has it
 //	unset    what an empty value means, for settings without a default
 //	file     help of a second setting, the variable with _FILE: the value is in that file
-//	oneof    the values there are
-//	context  the key of a nats command's context that says the same
+//	oneof    the allowed values
+//	context  its key in a context of the nats command
 //	is       what a text must be: see parseText
 //	min max  bounds of a number or a duration, both allowed
 //
-// A Secret has no flag, since a command line can be read by others. A setting
-// that is wrong has the zero value.
+// A Secret has no flag, because others can read a command line. An invalid
+// setting has the zero value.
 type Settings struct {
 	NATS     NATS     `group:"broker"`
 	Embedded Embedded `group:"embedded"`
@@ -55,8 +55,7 @@ type Settings struct {
 	Tenant   string   `group:"log" env:"WORKER_TENANT" is:"tenant" help:"Name of the tenant, where the deployments of several are watched together: a label of all metrics, a field of each log line, and part of the results' ce-source."`
 }
 
-// NATS says which broker and how to sign in. Empty means not given; at most
-// one way of signing in is.
+// NATS says which broker and how to sign in. Empty means not given; at most one way of signing in is given.
 type NATS struct {
 	URLs     []string `env:"NATS_URL" context:"url" unset:"the embedded broker" help:"NATS servers, comma-separated."` // may carry user:password
 	Creds    string   `env:"NATS_CREDS" context:"creds" is:"file" help:"Credentials file (JWT and nkey seed) to sign in with."`
@@ -80,7 +79,7 @@ type Embedded struct {
 	Token Secret `env:"WORKER_EMBEDDED_TOKEN" unset:"made at the first start and kept in WORKER_DATA_DIR/token" help:"Token that all clients of the embedded broker must sign in with; other programs give it as NATS_TOKEN." file:"File with that token."`
 }
 
-// Names are the names in NATS, each valid and all of a kind distinct.
+// Names are the names in NATS, each valid, and distinct from all others of its kind.
 type Names struct {
 	Subject           string `env:"WORKER_SUBJECT" default:"remediation.unrestrict" is:"subject" help:"Subject of the requests; the lanes urgent and bulk have it with .urgent and .bulk."`
 	Stream            string `env:"WORKER_STREAM" default:"REMEDIATION" is:"stream" help:"Stream of the requests."`
@@ -157,7 +156,7 @@ type Log struct {
 	Format string `env:"LOG_FORMAT" oneof:"json,console" unset:"json; console on a terminal" help:"Form of the log, which goes to standard error."`
 }
 
-// Group is a group of settings, by which commands say what they use.
+// Group is a group of settings. Commands declare the settings that they use by group.
 type Group struct {
 	Key, Title, Description string
 	Shared                  bool // by the commands that only talk to the broker
