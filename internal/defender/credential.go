@@ -17,7 +17,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
 
-// CredentialConfig says how to sign in. The AZURE_* variables have the Azure SDK's names and meaning. For a secret,
+// CredentialConfig configures the sign-in. The AZURE_* variables have the Azure SDK's names and meaning. For a secret,
 // AZURE_..._FILE names a file that holds it, and takes precedence over the variable itself.
 type CredentialConfig struct {
 	// Mode is default, client-secret, client-certificate, workload-identity, managed-identity, azure-cli, device-code or

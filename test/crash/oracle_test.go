@@ -20,7 +20,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// oracle judges the whole state.
+// oracle checks the whole state.
 type oracle struct {
 	world *world
 	asked map[string]*request
@@ -28,7 +28,7 @@ type oracle struct {
 	read  uint64                      // last sequence of the results that was read
 }
 
-// finish waits until everything asked for has ended, however long it takes while something ends, and judges the state.
+// finish waits until everything asked for has ended, as long as there is progress, and then checks the state.
 func (o *oracle) finish() {
 	t := o.world.t
 	t.Helper()
@@ -111,7 +111,7 @@ func (o *oracle) messages(ctx context.Context, stream string, last *uint64, fn f
 	for end := s.CachedInfo().State.LastSeq; *last < end; *last++ {
 		m, err := s.GetMsg(ctx, *last+1)
 		for errors.Is(err, jetstream.ErrMsgNotFound) {
-			// It may be a replica that is behind that says so: the leader knows whether the message is gone.
+			// A replica that lags may answer so: only the leader knows whether the message is gone.
 			var gone bool
 			if gone, err = o.gone(ctx, stream, *last+1); gone || err != nil {
 				break
@@ -196,7 +196,7 @@ func (o *oracle) resultsOnce() error {
 		}
 		f, _ := o.final(id)
 		followed := f.Outcome != message.Rejected && f.Outcome != message.Submitted
-		// One that died between the acceptance and its result leaves the rest to the follower, who tells only the end.
+		// A replica that died between the acceptance and its result leaves the rest to the tracker, which publishes only the end.
 		lost := followed && submitted == 0 && o.world.deaths.Load() == 0
 		if final != 1 || submitted > 1 || !followed && submitted > 0 || lost || f.Outcome != r.want || f.Run != 1 {
 			return fmt.Errorf("%s, of which %q is expected, has these results: %v\n%s", id, r.want, outcomes(all), o.world.logs(id, 60))
@@ -235,7 +235,7 @@ func (o *oracle) deadLettersAgree() error {
 	return err
 }
 
-// ledgerAgrees: the ledger says of each request what its result says.
+// ledgerAgrees: the entry of each request agrees with its result.
 func (o *oracle) ledgerAgrees() error {
 	ctx, cancel := context.WithTimeout(o.world.t.Context(), 10*time.Second)
 	defer cancel()
@@ -259,8 +259,8 @@ func (o *oracle) ledgerAgrees() error {
 	return nil
 }
 
-// auditAgrees: the chains of the audit trail are whole, and each final result is recorded. Of refusals that nobody vouches
-// for the first of a code and minute has a record, the others are counted (ADR 14).
+// auditAgrees: the chains of the audit trail are whole, and each final result is recorded. Of the
+// refusals of unverified messages the first of each code and minute has a record, the others are counted (ADR 14).
 func (o *oracle) auditAgrees() error {
 	ctx, cancel := context.WithTimeout(o.world.t.Context(), 30*time.Second)
 	defer cancel()

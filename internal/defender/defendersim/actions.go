@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Machine says how a machine handles the actions created for it.
+// Machine configures a simulated machine, and how it handles actions.
 type Machine struct {
 	Outcome string // final status of its actions: Succeeded (also ""), Failed, TimeOut, Cancelled, or an unknown one
 	Offline bool   // actions stay Pending; registering the machine again without it lets them begin

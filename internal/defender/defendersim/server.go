@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// Config says how a Server behaves. The zero value is a well-behaved API with
+// Config configures how a Server behaves. The zero value is a well-behaved API with
 // the documented limits that knows no machine.
 type Config struct {
 	// Limits are the sliding windows over all API calls, but not over calls to the authority. nil: 100 per minute and
