@@ -19,9 +19,8 @@ type fileValue struct {
 	line int
 }
 
-// readConfigFile reads a flat YAML mapping of settings. It returns what it
-// could read even with mistakes, and every mistake with its line; none shows a
-// value, which may be a secret.
+// readConfigFile reads a flat YAML mapping of settings. Even with mistakes it returns what it could read, and every
+// mistake with its line. No mistake shows a value, which may be a secret.
 func readConfigFile(path string, known []string) (map[string]fileValue, []Mistake) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -89,8 +88,8 @@ func pairs(file *ast.File, mistake func(*token.Token, string, ...any)) []*ast.Ma
 	return all
 }
 
-// scalar returns the text of a value as it was written, of a list its values
-// joined by commas; "" for null, which is the same as leaving the key out.
+// scalar returns the text of a value as it was written; "" for null, which is the same as leaving the key out. The
+// values of a list are joined by commas.
 func scalar(node ast.Node) (string, bool) {
 	switch n := node.(type) {
 	case *ast.NullNode:

@@ -1,5 +1,5 @@
-// Package config declares every setting of the program once, and makes typed,
-// checked settings of flags, environment variables and a YAML file.
+// Package config declares every setting of the program once, and makes typed, checked settings from flags, environment
+// variables and a YAML file.
 package config
 
 import (

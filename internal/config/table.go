@@ -109,7 +109,7 @@ func (t *Table) fill(s *Setting) {
 	s.target.Set(reflect.ValueOf(value))
 }
 
-// mistake records what to do about a setting that is wrong.
+// mistake records that a setting is wrong, with advice.
 func (t *Table) mistake(s *Setting, advice string) {
 	t.mistakes = append(t.mistakes, Mistake{Name: s.Env, Group: s.Group, Text: s.name() + " " + s.describe() + ": " + advice})
 }

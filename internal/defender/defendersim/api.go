@@ -118,9 +118,8 @@ func (s *Server) act(q *request) reply {
 	return reply{status: http.StatusCreated, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
 }
 
-// duplicate answers a call for a machine with an open action. The code is
-// named by clients and [doc] run-live-response.md, the message by
-// unrestrict-code-execution.md; the open action's id is not in it.
+// duplicate answers a call for a machine with an open action. The code is from clients and [doc] run-live-response.md,
+// the message from unrestrict-code-execution.md; the answer does not have the open action's id.
 func (s *Server) duplicate(q *request, m *machine, open *action, now time.Time) reply {
 	m.duplicates++
 	status := 0

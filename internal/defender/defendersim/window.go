@@ -59,7 +59,7 @@ func (s *Server) MaxInWindow(per time.Duration) int {
 	return s.gate.window.most(per)
 }
 
-// Throttled counts the 429 answers of the windows; injected ones are not among them.
+// Throttled counts the 429 answers of the windows, without injected ones.
 func (s *Server) Throttled() int {
 	s.gate.Lock()
 	defer s.gate.Unlock()
