@@ -80,7 +80,7 @@ func (t *Table) intake(s Intake) {
 	addr, cert, ca := t.of("WORKER_INTAKE_ADDR"), t.of("WORKER_INTAKE_TLS_CERT"), t.of("WORKER_INTAKE_CLIENT_CA")
 	if s.Addr != "" && !IsLoopback(hostOf(s.Addr)) {
 		var lacks []string
-		for _, name := range []string{"WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_CLIENTS_FILE"} { // keyPair checks that the key is given
+		for _, name := range []string{"WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_CLIENTS_FILE"} { // keyPair checks the key
 			if t.of(name).text == "" {
 				lacks = append(lacks, name)
 			}

@@ -106,7 +106,8 @@ func readClaims(token string) TokenClaims {
 	}
 	c := TokenClaims{
 		OK: true, AppID: printable(string(cmp.Or(claims.AppID, claims.Azp))), TenantID: printable(string(claims.Tenant)),
-		Audience: printableClaims(claims.Aud), Roles: printableClaims(claims.Roles), Scopes: printableClaims(strings.Fields(string(claims.Scopes))),
+		Audience: printableClaims(claims.Aud), Roles: printableClaims(claims.Roles),
+		Scopes: printableClaims(strings.Fields(string(claims.Scopes))),
 	}
 	var exp float64
 	if json.Unmarshal(claims.Exp, &exp) == nil && exp > 0 && exp < 1e12 {

@@ -17,8 +17,8 @@ import (
 type tokenFile struct {
 	path string
 
-	mu      sync.Mutex
-	seen    string      // the content returned last, "" if there was an error
+	mu     sync.Mutex
+	seen   string      // the content returned last, "" if there was an error
 	stable os.FileInfo // of the file that holds seen, if it was read long enough after its last write; else nil
 }
 

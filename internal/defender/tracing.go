@@ -20,7 +20,7 @@ func (c *Client) exchange(ctx context.Context, p Permit, what call) (Exchange, e
 		ctx, span = c.span(ctx, what.op, time.Now())
 	}
 	x, e := c.send(ctx, p, what)
-	if span != nil && (e == nil || e.Sent || e.Class != Stale && e.Code != codeCancelled) { // else there was no exchange; a span that never ends is not exported
+	if span != nil && (e == nil || e.Sent || e.Class != Stale && e.Code != codeCancelled) { // else no exchange; a span that never ends is not exported
 		defer span.End()
 		span.SetAttributes(semconv.URLFull(c.base + what.path))
 		if e != nil {

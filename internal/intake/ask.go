@@ -19,7 +19,7 @@ import (
 // submission is a request as it is to be published.
 type submission struct {
 	message.Delivery
-	req  message.Request
+	req   message.Request
 	newID bool // its id was made here, so that no earlier message can have it
 }
 

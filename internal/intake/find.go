@@ -22,7 +22,7 @@ type queued struct {
 	req message.Request
 }
 
-func (k known) nothing() bool { return k.entry.State == "" && len(k.queued) == 0 }
+func (k known) empty() bool { return k.entry.State == "" && len(k.queued) == 0 }
 
 // ended reports whether its last result is published.
 func (k known) ended() bool { return k.entry.State == ledger.StateFinal && k.entry.Published }

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	findWithin = 2500 * time.Millisecond // to look a request up before it is stored; with the storing less than 10 s
+	findWithin  = 2500 * time.Millisecond // to look a request up before it is stored; with the storing less than 10 s
 	placeWithin = 2 * time.Second         // to find the place of a stored request
-	readWithin = 8 * time.Second
-	maxPrefer  = 30 * time.Second
-	waitStep   = 250 * time.Millisecond
+	readWithin  = 8 * time.Second
+	maxPrefer   = 30 * time.Second
+	waitStep    = 250 * time.Millisecond
 )
 
 // post takes one request. A crash before the answer leaves the client without one: it sends the request again under its
@@ -63,7 +63,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *clients.Client)
 		}
 	}
 	if wait := prefers(r); wait > 0 {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the request is read to its end; its deadline would end the wait
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the request is read; its deadline would end the wait
 		s.await(r.Context(), wait, a.req)
 		if st = s.reread(r.Context(), a.req, st); st.Result != nil {
 			return write(w, http.StatusOK, st)

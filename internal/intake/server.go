@@ -127,7 +127,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	group, running := errgroup.WithContext(ctx)
-	linked, unlink := context.WithCancel(context.WithoutCancel(ctx)) // requests being handled need the broker until they are answered
+	linked, unlink := context.WithCancel(context.WithoutCancel(ctx)) // requests being handled still need the broker
 	group.Go(func() error {
 		defer unlink()
 		return s.serve(running)

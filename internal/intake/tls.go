@@ -36,8 +36,8 @@ func tlsConfig(s config.Intake) (*tls.Config, error) {
 type keyPair struct {
 	cert, key string
 
-	mu    sync.Mutex
-	last  *tls.Certificate
+	mu      sync.Mutex
+	last    *tls.Certificate
 	checked time.Time
 }
 

@@ -22,10 +22,10 @@ import (
 
 // oracle checks the whole state.
 type oracle struct {
-	world *world
-	asked map[string]*request
-	told  map[string][]message.Result // by request id
-	read  uint64                      // last sequence of the results that was read
+	world   *world
+	asked   map[string]*request
+	results map[string][]message.Result // by request id
+	read    uint64                      // last sequence of the results that was read
 }
 
 // finish waits until everything asked for has ended, as long as there is progress, and then checks the state.
@@ -94,10 +94,10 @@ func (o *oracle) readResults(ctx context.Context) error {
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return err
 		}
-		if o.told == nil {
-			o.told = map[string][]message.Result{}
+		if o.results == nil {
+			o.results = map[string][]message.Result{}
 		}
-		o.told[r.RequestID] = append(o.told[r.RequestID], r)
+		o.results[r.RequestID] = append(o.results[r.RequestID], r)
 		return nil
 	})
 }
@@ -140,11 +140,11 @@ func (o *oracle) gone(ctx context.Context, stream string, seq uint64) (bool, err
 }
 
 func (o *oracle) final(id string) (message.Result, bool) {
-	i := slices.IndexFunc(o.told[id], func(r message.Result) bool { return r.Final })
+	i := slices.IndexFunc(o.results[id], func(r message.Result) bool { return r.Final })
 	if i < 0 {
 		return message.Result{}, false
 	}
-	return o.told[id][i], true
+	return o.results[id][i], true
 }
 
 // actionsOnce: at most one action for each request, and exactly the one that its result shows.
@@ -181,7 +181,7 @@ func (o *oracle) actionsOnce() error {
 
 // resultsOnce: one final result, the one expected; at most one before it; and none for what nobody asked.
 func (o *oracle) resultsOnce() error {
-	for id, all := range o.told {
+	for id, all := range o.results {
 		r := o.asked[id]
 		if r == nil {
 			return fmt.Errorf("a result for %s, which nobody asked for: %+v", id, all)

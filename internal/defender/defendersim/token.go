@@ -21,11 +21,11 @@ import (
 
 // grant is what a token stands for.
 type grant struct {
-	appID   string
-	roles   []string
+	appID         string
+	roles         []string
 	wrongAudience bool          // issued for another audience
-	issued  time.Duration // since the Server's start
-	expires time.Duration
+	issued        time.Duration // since the Server's start
+	expires       time.Duration
 }
 
 // tokens holds every token that was issued and has neither expired nor been revoked. An unknown token is worth nothing,

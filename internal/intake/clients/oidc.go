@@ -100,7 +100,7 @@ func (r *oidcRule) verify(ctx context.Context, keys *keySet, issuer, token strin
 // oneToken is the key set for one token. It keeps whether the keys were unavailable, because go-oidc passes on only the
 // text of that error.
 type oneToken struct {
-	keys    *keySet
+	keys        *keySet
 	unavailable bool // the keys can't be fetched
 }
 
