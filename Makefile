@@ -13,7 +13,7 @@ deploytool = .bin/$(1)-$(shell awk '$$1 == "$(2)" && $$2 ~ /^v/ {print $$2}' too
 HELM        := $(call deploytool,helm,helm.sh/helm/v3)
 KUBECONFORM := $(call deploytool,kubeconform,github.com/yannh/kubeconform)
 NATS_SERVER := $(call deploytool,nats-server,github.com/nats-io/nats-server/v2)
-# Helm's templates are no YAML; what they make is checked with the chart.
+# Helm's templates are not YAML; their output is checked with the chart.
 RULES     = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules.y*ml' -o -name '*alerts.y*ml' \) -print 2>/dev/null)
 RULETESTS = $(shell find deploy -path '*/templates' -prune -o \( -name '*rules_test.y*ml' -o -name '*alerts_test.y*ml' \) -print 2>/dev/null)
 
@@ -27,14 +27,14 @@ help: ## List the targets
 build: ## Build bin/worker
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w" -o bin/worker ./cmd/worker
 
-# Those that take longest come first, so that the others run beside them. Some
-# wait for processes most of the time, hence more packages at a time than cores;
-# no more of them, because each starts embedded servers of its own, and the race
-# detector needs several times the memory. A lost fake-time test hangs rather
-# than fails, hence the time-out.
+# The slowest packages come first, so that the others run in parallel. Some mostly
+# wait for processes, hence more packages at a time than cores. Not still more,
+# because each starts embedded servers of its own, and the race detector needs
+# several times the memory. A fake-time test that goes wrong hangs rather than
+# fails, hence the time-out.
 LONGEST = $(if $(filter ./...,$(PACKAGES)),./internal/remediation ./test/crash ./internal/cli ./internal/defender)
 
-# What takes fewer steps with the race detector (test/raced), once more in full.
+# Tests that take fewer steps with the race detector (test/raced), run once more in full.
 UNRACED = TestExplore.*|TestAnyMisfortuneIsSurvived|TestOldBulkGoesAtFullSpeed|TestLooksAreShared|TestAnswersCountInTheOrderTheyArrive|TestHowFast|TestUrgentBesideABulk|TestForecastIsWhatHappens|TestLatestHoldsBesideUrgentOnes
 
 .PHONY: test
@@ -62,7 +62,7 @@ fmt-check:
 lint: $(LINT) ## Lint; the rules and their reasons are in .golangci.yml
 	$(LINT) run
 
-# It links 200 modules, so that it has a module file of its own and is built
+# It links 200 modules, so it has a module file of its own and is built
 # once: some ten minutes on two cores the first time.
 $(LINT): tools/golangci-lint.mod tools/golangci-lint.sum
 	$(GO) build -modfile=tools/golangci-lint.mod -buildvcs=false -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -148,7 +148,7 @@ check-nsc: ## Try deploy/nats/nsc.sh: needs nsc
 monitoring-test: ## Ask a real Prometheus for every expression of the alerts and the dashboard
 	$(GO) test -tags monitoring -count 1 -v -timeout 20m -run '^TestMonitoringLive$$' ./internal/cli
 
-# Without npm the pictures are made all the same, and axe-core looks for nothing.
+# Without npm the pictures are made too, but axe-core checks nothing.
 AXE_VERSION = 4.14.1
 AXE = .bin/axe-core-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 .PHONY: pictures

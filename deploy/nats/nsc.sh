@@ -6,7 +6,7 @@
 #   sh nsc.sh DIR
 #
 # DIR gets a ROLE.creds for each role (NATS_CREDS) and resolver.conf, for server.conf to include in the place of
-# users.conf. The creds are secrets. An account that is there already is an error: nothing is altered.
+# users.conf. The creds are secrets. An account that exists already is an error: nothing is altered.
 set -eu
 umask 077
 lists=$(dirname "$0")/permissions.conf
@@ -29,18 +29,18 @@ user() { # ACCOUNT ROLE LIST
   nsc generate creds --account "$1" --name "$2" >"$dir/$2.creds"
 }
 
-# entries LIST: its lines, of exports and imports.
+# entries LIST: the lines of a list of exports or imports.
 entries() { awk -v list="$1" '$1 == list { inside = 1; next } inside && /^]/ { exit } inside' "$lists"; }
 
-# export_ SUBJECT KIND [RESPONSES]: to those that have an activation.
+# export_ SUBJECT KIND [RESPONSES]: exports to the accounts that have an activation.
 export_() {
   flag=
   if [ "$2" = service ]; then flag="--service --response-type ${3:-Singleton}"; fi
-  # shellcheck disable=SC2086 # words of its own
+  # shellcheck disable=SC2086 # several words
   nsc add export --account REMEDIATION --name "$1" --subject "$1" --private $flag
 }
 
-# import_ ACCOUNT SUBJECT [LOCAL]: activates the export for that account alone, which imports it.
+# import_ ACCOUNT SUBJECT [LOCAL]: activates the export for that account only, and imports it there.
 import_() {
   nsc generate activation --account REMEDIATION --subject "$2" --output-file "$dir/activation.jwt" \
     --target-account "$(nsc describe account --name "$1" --json --field sub | tr -d '"')"

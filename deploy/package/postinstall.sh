@@ -1,5 +1,5 @@
 #!/bin/sh
-# Nothing is started: there is no tenant to start it for yet. After an upgrade the old process goes on until it is
-# restarted, which is the operator's to time.
+# Nothing is started: no tenant is configured yet. After an upgrade the old process keeps running until the operator
+# restarts it, at a time of their choice.
 set -e
 [ ! -d /run/systemd/system ] || systemctl daemon-reload

@@ -7,7 +7,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 )
 
-// BrokerConfig is what the settings say about the broker.
+// BrokerConfig is the configuration of the broker that the settings give.
 func BrokerConfig(s Settings) broker.Config {
 	return broker.Config{
 		URL: strings.Join(s.NATS.URLs, ","),

@@ -19,9 +19,8 @@ type fileValue struct {
 	line int
 }
 
-// readConfigFile reads a flat YAML mapping of settings. It returns what it
-// could read even with mistakes, and every mistake with its line; none shows a
-// value, which may be a secret.
+// readConfigFile reads a flat YAML mapping of settings. Even with mistakes it returns what it could read, and every
+// mistake with its line. No mistake shows a value, which may be a secret.
 func readConfigFile(path string, known []string) (map[string]fileValue, []Mistake) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -89,8 +88,8 @@ func pairs(file *ast.File, mistake func(*token.Token, string, ...any)) []*ast.Ma
 	return all
 }
 
-// scalar returns the text of a value as it was written, of a list its values
-// joined by commas; "" for null, which is the same as leaving the key out.
+// scalar returns the text of a value as it was written; "" for null, which is the same as leaving the key out. The
+// values of a list are joined by commas.
 func scalar(node ast.Node) (string, bool) {
 	switch n := node.(type) {
 	case *ast.NullNode:
@@ -115,7 +114,7 @@ func scalar(node ast.Node) (string, bool) {
 	return "", false
 }
 
-// DidYouMean is a hint at the known word that a wrong one was meant to be, or "".
+// DidYouMean suggests the known word that a wrong one probably stands for; "": there is none.
 func DidYouMean(wrong string, known []string) string {
 	best, least := "", min(3, len(wrong))
 	for _, word := range known {
@@ -132,7 +131,7 @@ func DidYouMean(wrong string, known []string) string {
 // editDistance counts the insertions, deletions and replacements between a and b, and the swaps of neighbours (optimal
 // string alignment).
 func editDistance(a, b string) int {
-	before, row := make([]int, len(b)+1), make([]int, len(b)+1) // for one and two letters of a less
+	before, row := make([]int, len(b)+1), make([]int, len(b)+1) // the rows of two and of one letter less of a
 	for j := range row {
 		row[j] = j
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// InputError is a mistake of whoever typed the command.
+// InputError is a mistake in what the user typed or configured.
 type InputError struct{ error }
 
 // Unwrap returns the mistake itself.
@@ -18,7 +18,7 @@ func BadInput(format string, args ...any) error {
 	return &InputError{fmt.Errorf(format, args...)}
 }
 
-// BadConfiguration ends a command with all the mistakes in the settings it uses.
+// BadConfiguration makes the error that ends a command, with all mistakes in the settings it uses.
 func BadConfiguration(mistakes []Mistake) error {
 	text := "bad configuration:"
 	if n := len(mistakes); n > 1 {
@@ -30,9 +30,8 @@ func BadConfiguration(mistakes []Mistake) error {
 	return BadInput("%s", text)
 }
 
-// misspelt finds, among the variables of the environment, those that are one of ours but for a slip, which turns off
-// without a word whatever they should have switched on: they are mistakes. Other names that begin as ours do and are
-// none are unknown; each with a hint.
+// misspelt finds environment variables that are one of ours with a typo. These are mistakes, because a typo silently
+// turns off what the variable should have turned on. Other names that begin as ours do are unknown. Each has a hint.
 func misspelt(environ []string, settings []*Setting) (mistakes []Mistake, unknown []string) {
 	given := map[string]bool{}
 	for _, variable := range environ {
@@ -60,7 +59,7 @@ func misspelt(environ []string, settings []*Setting) (mistakes []Mistake, unknow
 	return mistakes, unknown
 }
 
-// slipsOf are the settings whose variable the name is but for one letter more, less or other, or two swapped.
+// slipsOf are the settings whose variable differs from the name by one letter more, less or other, or by two swapped.
 func slipsOf(name string, settings []*Setting, given map[string]bool) (near []*Setting) {
 	for _, s := range settings {
 		prefix, _, _ := strings.Cut(s.Env, "_")
@@ -69,7 +68,7 @@ func slipsOf(name string, settings []*Setting, given map[string]bool) (near []*S
 		case prefix == "LOG" && !strings.HasPrefix(name, "LOG_"):
 			// LOGLEVEL, GLOG_LEVEL: other programs' own.
 		case name == "NATS_URI" && given[s.Env]:
-			// Other programs read it for what is NATS_URL here.
+			// Other programs use it for what is NATS_URL here.
 		default:
 			near = append(near, s)
 		}
@@ -86,7 +85,7 @@ func allVariables(settings []*Setting) (names []string) {
 	return names
 }
 
-// serviceVariable is what Kubernetes puts into the environment for each Service of the namespace, here one named nats,
+// serviceVariable matches the variables that Kubernetes sets for each Service of the namespace, here one named nats,
 // worker or the like. [doc] Kubernetes: "Accessing Services", environment variables.
 var serviceVariable = regexp.MustCompile(`_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?$`)
 

@@ -11,11 +11,12 @@ import (
 	"strings"
 )
 
-// natsContext gives the settings that nobody has given what a context of the nats command says. What signs in counts as one:
-// beside another way to sign in, or another certificate, the context's would be a mistake that nobody made.
+// natsContext fills the settings that are not given from a context of the nats command. All ways of signing in count as
+// one setting, and so does the certificate with its key: the context's, next to another one that is given, would be
+// reported as a mistake that nobody made.
 //
-// The module github.com/synadia-io/orbit.go/natscontext (v0.1.1) does nothing but connect: it gives out no settings before
-// that, reads no rotated file again, and runs nsc.
+// The module github.com/synadia-io/orbit.go/natscontext (v0.1.1) does nothing but connect: it exposes no settings
+// before that, does not reload rotated files, and runs nsc.
 func (t *Table) natsContext(lookup func(string) (string, bool)) {
 	of := t.of("NATS_CONTEXT")
 	if of.text == "" {
@@ -58,7 +59,7 @@ func (t *Table) natsContext(lookup func(string) (string, bool)) {
 	}
 }
 
-// contextPath is the file of a context that is given by its name or by its file.
+// contextPath is the file of a context, which is given by its name or by its file.
 func contextPath(context string, lookup func(string) (string, bool)) (string, error) {
 	if strings.ContainsAny(context, `/\`) || strings.HasSuffix(context, ".json") {
 		return expand(context, lookup), nil
@@ -83,8 +84,8 @@ func contextPath(context string, lookup func(string) (string, bool)) (string, er
 	return "", fmt.Errorf("there is no such context in %s; there are %s%s", folder, strings.Join(known, ", "), DidYouMean(context, known))
 }
 
-// readContext reads what a context says, by its keys. A key that says how to connect and is not read here is a mistake: a
-// worker that left it out would connect elsewhere, or as somebody else.
+// readContext reads a context's values, by their keys. A key that says how to connect and is not supported here is a
+// mistake: a worker that ignored it would connect elsewhere, or as another user.
 func readContext(path string, settings []*Setting) (map[string]string, error) {
 	data, err := ReadSmall(path)
 	if err != nil {
@@ -118,7 +119,7 @@ func readContext(path string, settings []*Setting) (map[string]string, error) {
 	return values, nil
 }
 
-// expand is a path with ~ for the home folder and variables, as the nats command reads them.
+// expand replaces ~ by the home folder, and variables by their values, as the nats command does.
 func expand(path string, lookup func(string) (string, bool)) string {
 	if rest, ok := strings.CutPrefix(path, "~"); ok {
 		path = home(lookup) + rest

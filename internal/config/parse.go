@@ -16,8 +16,8 @@ import (
 	"example.com/unrestrict-worker/internal/policy"
 )
 
-// parse makes the value of the setting's type of what it was given; the error
-// is advice. so has the settings that are declared before.
+// parse converts what the setting was given to the setting's type; the error is advice. so has the settings that are
+// declared before this one.
 func (s *Setting) parse(so *Settings) (any, error) {
 	if s.file {
 		return s.parseFile()
@@ -51,7 +51,7 @@ func (s *Setting) parse(so *Settings) (any, error) {
 	return s.parseText()
 }
 
-// parseFile makes the value of what is in the file.
+// parseFile converts the content of the file.
 func (s *Setting) parseFile() (any, error) {
 	if _, ok := reflect.TypeAssert[*message.Signers](s.target); ok {
 		signers, err := message.SignersFile(s.text)
@@ -105,7 +105,7 @@ func (s *Setting) parseDuration() (any, error) {
 	return d, nil
 }
 
-// parseText checks a text for what its tag says that it is.
+// parseText checks a text against the kind that its tag names.
 func (s *Setting) parseText() (any, error) {
 	if s.OneOf != nil {
 		value := strings.ToLower(s.text)
@@ -137,7 +137,7 @@ func (s *Setting) parseText() (any, error) {
 			must(s.text != broker.AuditSubject, "the audit trail has that subject; give another"+such),
 			must(isSubject(s.text), "give a subject without spaces or wildcards that does not start with $ or _"+such))
 	case "prefix":
-		// A subject of NATS's own is what it is for.
+		// Subjects of NATS's own, which begin with _, are allowed here.
 		return s.text, must(s.text == "" || isSubject(strings.TrimLeft(s.text, "_")), "give the beginning of a subject, without spaces, wildcards or a dot at its end, such as _INBOX_worker")
 	case "domain":
 		return s.text, must(s.text == "" || isName(s.text), "give the name of a JetStream domain, without a dot")
@@ -154,7 +154,7 @@ func (s *Setting) parseText() (any, error) {
 	}
 }
 
-// must makes an error of the advice where something does not hold.
+// must makes an error of the advice unless the condition holds.
 func must(holds bool, advice string) error {
 	if holds {
 		return nil
@@ -170,7 +170,7 @@ func advise(err error, advice string) error {
 	return fmt.Errorf("%w; %s", err, advice)
 }
 
-// maxFile bounds what is read of a file that a setting names.
+// maxFile bounds a file that a setting names, in bytes.
 const maxFile = 1 << 20
 
 // ReadSmall reads a file; its errors leave out the path, which the mistake names.

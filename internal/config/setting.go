@@ -13,14 +13,14 @@ type Setting struct {
 	Group, Help    string
 	Default        string
 	HasDefault     bool
-	OneOf          []string // the values there are; nil where there is no such list
+	OneOf          []string // the allowed values; nil: no such list
 	Toggle         bool     // true or false: the flag alone means true
 	Secret         bool     // has no flag, and its value is never shown
 
 	unset  string
 	tag    reflect.StructTag
 	target reflect.Value // the field that it fills
-	pair   *Setting      // the same setting by value or by file
+	pair   *Setting      // the same setting in its other form, by value or by file
 	file   bool          // the value is in the file that it names
 
 	text, source string // source: "in the environment" and the like; empty: the default
@@ -62,10 +62,10 @@ func newSetting(tag reflect.StructTag, value reflect.Value, group string) *Setti
 	return s
 }
 
-// context is the key of a nats command's context that says the same, "" if there is none.
+// context is the key of the setting in a context of the nats command, "" if there is none.
 func (s *Setting) context() string { return s.tag.Get("context") }
 
-// Fallback says in words what the setting is when it isn't given.
+// Fallback describes what the setting is when it is not given.
 func (s *Setting) Fallback() string {
 	switch {
 	case s.HasDefault:
@@ -98,11 +98,11 @@ func (s *Setting) name() string {
 	return fmt.Sprintf("%s (--%s)", s.Env, s.Flag)
 }
 
-// hidden is what no message may show of a value: a password in a URL, and an
-// nkey's seed put where its public key belongs.
+// hidden matches what no message may show of a value: a password in a URL, and an nkey's seed given in place of its
+// public key.
 var hidden = regexp.MustCompile(`.*(@)|\bS[A-Z][A-Z2-7]{56}\b`)
 
-// describe says what the setting is and where that was said; never a secret.
+// describe returns the value and where it was given; never a secret.
 func (s *Setting) describe() string {
 	if s.text == "" {
 		return "is empty"

@@ -1,5 +1,5 @@
-// Package config declares every setting of the program once, and makes typed,
-// checked settings of flags, environment variables and a YAML file.
+// Package config declares every setting of the program once, and makes typed, checked settings from flags, environment
+// variables and a YAML file.
 package config
 
 import (
@@ -10,9 +10,9 @@ import (
 )
 
 // Settings is the configuration after flags, environment, file and defaults
-// were merged and checked. Its tags are what the flags, the environment
-// variables, the keys of a --config file, the help pages, completion and
-// docs/configuration.md are made of:
+// were merged and checked. The flags, the environment variables, the keys of a
+// --config file, the help pages, completion and docs/configuration.md are made
+// from its tags:
 //
 //	env      the variable; the flag is the same in kebab-case without WORKER_,
 //	         the key in a file the flag with _ for -
@@ -21,13 +21,13 @@ import (
 //	default  used where neither flag, environment nor file has it
 //	unset    what an empty value means, for settings without a default
 //	file     help of a second setting, the variable with _FILE: the value is in that file
-//	oneof    the values there are
-//	context  the key of a nats command's context that says the same
+//	oneof    the allowed values
+//	context  its key in a context of the nats command
 //	is       what a text must be: see parseText
 //	min max  bounds of a number or a duration, both allowed
 //
-// A Secret has no flag, since a command line can be read by others. A setting
-// that is wrong has the zero value.
+// A Secret has no flag, because others can read a command line. An invalid
+// setting has the zero value.
 type Settings struct {
 	NATS     NATS     `group:"broker"`
 	Embedded Embedded `group:"embedded"`
@@ -55,8 +55,7 @@ type Settings struct {
 	Tenant   string   `group:"log" env:"WORKER_TENANT" is:"tenant" help:"Name of the tenant, where the deployments of several are watched together: a label of all metrics, a field of each log line, and part of the results' ce-source."`
 }
 
-// NATS says which broker and how to sign in. Empty means not given; at most
-// one way of signing in is.
+// NATS configures which broker to use and how to sign in. Empty means not given; at most one way of signing in is given.
 type NATS struct {
 	URLs     []string `env:"NATS_URL" context:"url" unset:"the embedded broker" help:"NATS servers, comma-separated."` // may carry user:password
 	Creds    string   `env:"NATS_CREDS" context:"creds" is:"file" help:"Credentials file (JWT and nkey seed) to sign in with."`
@@ -74,13 +73,13 @@ type NATS struct {
 	InboxPrefix string `env:"NATS_INBOX_PREFIX" context:"inbox_prefix" is:"prefix" unset:"_INBOX" help:"Begins the subjects of answers, for a user that may subscribe to these alone."`
 }
 
-// Embedded says where the embedded broker is.
+// Embedded configures the embedded broker.
 type Embedded struct {
 	Addr  string `env:"WORKER_EMBEDDED_ADDR" default:"127.0.0.1:4222" is:"address" help:"Where the embedded broker listens, used without NATS_URL. An address other than loopback needs WORKER_EMBEDDED_TOKEN."`
 	Token Secret `env:"WORKER_EMBEDDED_TOKEN" unset:"made at the first start and kept in WORKER_DATA_DIR/token" help:"Token that all clients of the embedded broker must sign in with; other programs give it as NATS_TOKEN." file:"File with that token."`
 }
 
-// Names are the names in NATS, each valid and all of a kind distinct.
+// Names are the names in NATS, each valid, and distinct from all others of its kind.
 type Names struct {
 	Subject           string `env:"WORKER_SUBJECT" default:"remediation.unrestrict" is:"subject" help:"Subject of the requests; the lanes urgent and bulk have it with .urgent and .bulk."`
 	Stream            string `env:"WORKER_STREAM" default:"REMEDIATION" is:"stream" help:"Stream of the requests."`
@@ -109,14 +108,14 @@ type Rates struct {
 	UrgentReserve int `env:"WORKER_URGENT_RESERVE" default:"5" min:"0" max:"100" help:"Percent of each window that requests of the lane normal leave to urgent ones; those of bulk leave twice as much; 0 for none."`
 }
 
-// Track says how accepted actions are followed.
+// Track configures the following of accepted actions.
 type Track struct {
 	Enabled      bool          `env:"WORKER_TRACK" default:"true" help:"Follow each accepted action to its final status."`
 	PollInterval time.Duration `env:"WORKER_POLL_INTERVAL" default:"15s" min:"100ms" help:"How often the actions being followed are looked up, with one list call for all; less often while nothing changes."`
 	Timeout      time.Duration `env:"WORKER_TRACK_TIMEOUT" default:"72h" min:"1ms" help:"An action still not final after so long gets the outcome timedOut."`
 }
 
-// Accept says which requests are carried out.
+// Accept configures which requests are carried out.
 type Accept struct {
 	Signers       *message.Signers `env:"WORKER_TRUSTED_SIGNERS" unset:"signatures are not asked for" help:"Public nkeys, comma-separated, each bare or as NAME=KEY, a name of 1 to 64 letters, digits and . _ @ -; a request not signed by one of them is rejected." file:"File of trusted signers, one NKEY NAME a line; read anew when it changes."`
 	Policy        *policy.Policy   `env:"WORKER_POLICY_FILE" help:"YAML file that says what each signer may ask; needs trusted signers, and is read anew when it changes."` // nil: a signer may ask anything
@@ -124,7 +123,7 @@ type Accept struct {
 	GuardAfter    time.Duration    `env:"WORKER_GUARD_AFTER" default:"1h" min:"0s" help:"A request older than this when its call is due, and every replay, is rejected if the machine was restricted or isolated after it was published; 0 for every request."`
 }
 
-// Defender says where the API is and how to sign in.
+// Defender configures the address of the API and the sign-in to it.
 type Defender struct {
 	Cloud                    string        `env:"DEFENDER_CLOUD" oneof:"commercial,gcc,gcc-high,dod" default:"commercial" help:"Sets API host, token scope and authority together."`
 	APIURL                   string        `env:"DEFENDER_API_URL" is:"api-url" unset:"by DEFENDER_CLOUD, https://api.security.microsoft.com" help:"The API: scheme, host and port without a path. http is accepted for loopback hosts alone."`
@@ -135,13 +134,13 @@ type Defender struct {
 	Timeout                  time.Duration `env:"DEFENDER_TIMEOUT" default:"30s" min:"100ms" help:"Longest time for one HTTP exchange."`
 }
 
-// Admin says where the admin server listens.
+// Admin configures the admin server.
 type Admin struct {
 	Addr  string `env:"WORKER_ADMIN_ADDR" default:"127.0.0.1:8080" is:"address" help:"Where the admin server listens."` // an empty host is every address
 	Token Secret `env:"WORKER_ADMIN_TOKEN" help:"Bearer token for the admin server; once set, and always off loopback, all but /livez, /readyz and /metrics needs it." file:"File with that token."`
 }
 
-// Intake says where `worker intake` listens, and for whom.
+// Intake configures `worker intake`.
 type Intake struct {
 	Addr        string `env:"WORKER_INTAKE_ADDR" default:"127.0.0.1:8090" is:"address" help:"Where the HTTP intake listens. An address other than loopback needs WORKER_INTAKE_TLS_CERT, WORKER_INTAKE_TLS_KEY and WORKER_INTAKE_CLIENTS_FILE."`
 	URL         string `env:"WORKER_INTAKE_URL" is:"base-url" unset:"what the Host header says" help:"What Location and Operation-Location begin with, where clients come through a proxy."`
@@ -151,13 +150,13 @@ type Intake struct {
 	TLSKey      string `env:"WORKER_INTAKE_TLS_KEY" is:"file" help:"File with the key (PEM) of WORKER_INTAKE_TLS_CERT."`
 }
 
-// Log says what is logged and how.
+// Log configures what is logged, and how.
 type Log struct {
 	Level  string `env:"LOG_LEVEL" oneof:"debug,info,warn,error" default:"info" help:"The least level that is logged."`
 	Format string `env:"LOG_FORMAT" oneof:"json,console" unset:"json; console on a terminal" help:"Form of the log, which goes to standard error."`
 }
 
-// Group is a group of settings, by which commands say what they use.
+// Group is a group of settings. Commands declare the settings that they use by group.
 type Group struct {
 	Key, Title, Description string
 	Shared                  bool // by the commands that only talk to the broker

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Table is the declared settings and what is given for them. It is for one loading.
+// Table is the declared settings and what is given for them. It is good for one Load.
 type Table struct {
 	Settings []*Setting // in the order of their declaration
 
-	// Unknown says, once the table is loaded, which variables look like settings and are none.
+	// Unknown lists, after Load, the variables that look like settings and are none.
 	Unknown []string
 
 	values   Settings
@@ -25,7 +25,7 @@ func NewTable() *Table {
 	return t
 }
 
-// Given is where settings are given. All of it may be absent.
+// Given has the sources of settings, each of which may be absent.
 type Given struct {
 	Flags   map[string]string // by flag, without --
 	Environ []string          // as of os.Environ
@@ -39,10 +39,9 @@ type Mistake struct {
 	Text  string // names the setting, its value unless secret, and what to do
 }
 
-// Load merges and checks everything and returns every mistake, those of the file first. A setting is given on the
-// command line, else in the environment, else in the file, else in the context of the nats command that those name, else it
-// has its default. An empty variable or key counts as
-// not given.
+// Load merges and checks everything, and returns every mistake, those of the file first. A setting has the value from
+// the command line, else from the environment, else from the file, else from the context of the nats command that these
+// name, else its default. An empty variable or key counts as not given.
 func (t *Table) Load(given Given) (Settings, []Mistake) {
 	var file map[string]fileValue
 	if given.File != nil {
@@ -73,7 +72,7 @@ func (t *Table) Load(given Given) (Settings, []Mistake) {
 	return t.values, t.mistakes
 }
 
-// Lookup is os.LookupEnv for an environment: of a name that is there twice the first counts.
+// Lookup is os.LookupEnv for a given environment; if a name occurs twice, the first one counts.
 func Lookup(environ []string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		for _, variable := range environ {
@@ -89,7 +88,7 @@ func Lookup(environ []string) func(string) (string, bool) {
 // fill parses what a setting was given into its field.
 func (t *Table) fill(s *Setting) {
 	if s.file && s.text == "" {
-		return // its value, if any, was given itself
+		return // the value itself may be given
 	}
 	if s.pair != nil && !s.file && s.text != "" && s.pair.text != "" {
 		t.mistake(s, "and so is "+s.pair.Env+"; give one of the two")
@@ -110,7 +109,7 @@ func (t *Table) fill(s *Setting) {
 	s.target.Set(reflect.ValueOf(value))
 }
 
-// mistake records what to do about a setting that is wrong.
+// mistake records that a setting is wrong, with advice.
 func (t *Table) mistake(s *Setting, advice string) {
 	t.mistakes = append(t.mistakes, Mistake{Name: s.Env, Group: s.Group, Text: s.name() + " " + s.describe() + ": " + advice})
 }
@@ -125,7 +124,7 @@ func (t *Table) of(env string) *Setting {
 	panic(env + " is not declared")
 }
 
-// SettingsFrom is the defaults with some variables set, and nothing of this process's environment.
+// SettingsFrom is the defaults with some variables set. It ignores this process's environment.
 func SettingsFrom(variables map[string]string) (Settings, error) {
 	var environ []string
 	for name, value := range variables {

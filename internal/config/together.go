@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// together checks what must hold between settings.
+// together checks the settings that depend on each other.
 func (t *Table) together() {
 	s := &t.values
 	t.signIn(s.NATS)
@@ -33,8 +33,8 @@ func (t *Table) together() {
 	}
 }
 
-// signIn checks that there is one way of signing in to the broker, and that
-// its files hold what they should: a broker would only say that it refuses.
+// signIn checks that at most one way of signing in to the broker is given, and that its files hold what they should: a
+// broker refuses without saying why.
 func (t *Table) signIn(s NATS) {
 	var ways []string
 	for way, used := range map[string]bool{
@@ -58,7 +58,7 @@ func (t *Table) signIn(s NATS) {
 	t.keyPair("NATS_CERT", "NATS_KEY", s.Cert, s.Key)
 }
 
-// keyPair checks a certificate and its key, by the variables that name them and the files.
+// keyPair checks that a certificate and its key belong together, by their variables and their files.
 func (t *Table) keyPair(certVariable, keyVariable, certFile, keyFile string) {
 	cert, key := t.of(certVariable), t.of(keyVariable)
 	switch {
@@ -73,13 +73,14 @@ func (t *Table) keyPair(certVariable, keyVariable, certFile, keyFile string) {
 	}
 }
 
-// intake checks that nobody can ask over the network whom no file names, and that what clients send can't be read there.
+// intake checks that over the network only clients of the clients file may ask, and that nobody there can read what
+// they send.
 func (t *Table) intake(s Intake) {
 	t.keyPair("WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_TLS_KEY", s.TLSCert, s.TLSKey)
 	addr, cert, ca := t.of("WORKER_INTAKE_ADDR"), t.of("WORKER_INTAKE_TLS_CERT"), t.of("WORKER_INTAKE_CLIENT_CA")
 	if s.Addr != "" && !IsLoopback(hostOf(s.Addr)) {
 		var lacks []string
-		for _, name := range []string{"WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_CLIENTS_FILE"} { // of the key keyPair speaks
+		for _, name := range []string{"WORKER_INTAKE_TLS_CERT", "WORKER_INTAKE_CLIENTS_FILE"} { // keyPair checks the key
 			if t.of(name).text == "" {
 				lacks = append(lacks, name)
 			}
@@ -99,7 +100,7 @@ func (t *Table) intake(s Intake) {
 	}
 }
 
-// distinct refuses a name that an earlier setting has too.
+// distinct refuses a name that an earlier setting has already.
 func (t *Table) distinct(what string, variables ...string) {
 	for i, variable := range variables {
 		s := t.of(variable)

@@ -14,20 +14,19 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 )
 
-// Secret is a value that no log, error or page may show: every way of printing
-// it gives a placeholder.
+// Secret is a value that no log, error or page may show: every way of printing it gives a placeholder.
 type Secret struct {
 	value string
-	file  string // that it was read from
+	file  string // from which it was read; "": none
 }
 
 // Reveal returns the value, for the one place that needs it.
 func (s Secret) Reveal() string { return s.value }
 
-// File is the file that it was read from, and which may hold another by now; "": none.
+// File is the file from which it was read, whose content may have changed since; "": none.
 func (s Secret) File() string { return s.file }
 
-// IsSet tells whether there is a value.
+// IsSet reports whether there is a value.
 func (s Secret) IsSet() bool { return s.value != "" }
 
 // String is for fmt and zap.
@@ -64,8 +63,7 @@ func ParseDuration(text string) (time.Duration, error) {
 	return d, err
 }
 
-// isSubject tells whether one can publish on a subject: no wildcards, no empty
-// tokens, not one of NATS's own.
+// isSubject reports whether one can publish on a subject: no wildcards, no empty tokens, not one of NATS's own.
 func isSubject(text string) bool {
 	if strings.ContainsFunc(text, unprintable) || strings.ContainsAny(text, "*>") || strings.HasPrefix(text, "$") || strings.HasPrefix(text, "_") {
 		return false
@@ -78,19 +76,19 @@ func isSubject(text string) bool {
 	return true
 }
 
-// isName tells whether a stream or consumer can have a name.
+// isName reports whether a stream or consumer can have a name.
 func isName(text string) bool {
 	return text != "" && len(text) <= 255 && !strings.ContainsFunc(text, unprintable) && !strings.ContainsAny(text, `.*>/\`)
 }
 
-// isTaken tells whether a stream's name is one of the worker's own, or of a bucket.
+// isTaken reports whether a stream's name is reserved: one of the worker's own, or a bucket's.
 func isTaken(text string) bool {
 	return text == broker.AuditStream || strings.HasPrefix(text, "UNRESTRICT_") || strings.HasPrefix(text, "KV_") || strings.HasPrefix(text, "OBJ_")
 }
 
 func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
 
-// isAddress tells whether a text is host:port; the host may be empty, the port 0.
+// isAddress reports whether a text is host:port; the host may be empty, the port 0.
 func isAddress(text string) bool {
 	_, port, err := net.SplitHostPort(text)
 	if err != nil {
@@ -106,8 +104,8 @@ func hostOf(addr string) string {
 	return host
 }
 
-// IsLoopback tells whether a host is this machine alone. No name but localhost
-// is: what others resolve to can change.
+// IsLoopback reports whether a host is this machine alone. Of all names only localhost is: what others resolve to can
+// change.
 func IsLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
 }
@@ -123,7 +121,7 @@ func parseServers(text string) (any, error) {
 			one = "nats://" + one
 		}
 		u, err := url.Parse(one)
-		// An @ behind the host is the rest of a password with a / or ? in it, and the host its beginning.
+		// With an @ behind the host, the password has a / or ? in it, and its beginning was taken for the host.
 		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 			return nil, errors.New("give servers such as nats://HOST:4222, comma-separated; the scheme may be nats, tls, ws or wss")
 		}
@@ -150,7 +148,7 @@ func parseAPIURL(text string) (any, error) {
 	return u.Scheme + "://" + strings.TrimSuffix(u.Host, ":"), nil
 }
 
-// parseBaseURL checks what addresses begin with that are given to others.
+// parseBaseURL checks an address that begins the links sent to clients.
 func parseBaseURL(text string) (any, error) {
 	if text == "" {
 		return "", nil

@@ -14,26 +14,27 @@ import (
 // TypeUnrestrict is the type of the actions this client creates.
 const TypeUnrestrict = "UnrestrictCodeExecution"
 
-// MachineAction is one action on one machine: the fields the worker decides by, beside the API's own bytes.
-// Decoding is tolerant: an absent field or one of a wrong type is zero, as long as there is an id
-// ([doc] machineaction.md; values may be added at any time).
+// MachineAction is one action on one machine: the fields that the worker uses, and the API's own bytes. Decoding is
+// tolerant: an absent field or one of the wrong type is zero, as long as there is an id ([doc] machineaction.md; values
+// may be added at any time).
 type MachineAction struct {
-	ID               string // GUID; of whatever it is at most 128 printable characters
+	ID               string // normally a GUID; at most 128 printable characters
 	Type             string // UnrestrictCodeExecution, Isolate, ...
 	Status           string // Pending, InProgress, Succeeded, Failed, TimeOut, Cancelled
 	MachineID        string // 40 hexadecimal digits
 	RequestorComment string // the Comment of the call
 	CreationTime     time.Time
-	LastUpdateTime   time.Time // lastUpdateDateTimeUtc, else the older name lastUpdateTimeUtc
-	// Raw is the entity exactly as the API gave it, unknown fields too, but for strings that repeat the token.
+	LastUpdateTime   time.Time // lastUpdateDateTimeUtc, or if absent lastUpdateTimeUtc, the older name
+	// Raw is the entity exactly as the API sent it, unknown fields included. Only strings that repeat the token are
+	// replaced.
 	Raw []byte
-	// Cut: the entity is larger than Config.MaxAction, and Raw is left out.
+	// Cut: the entity is larger than Config.MaxAction, so Raw is left out.
 	Cut bool
-	// Exchange gave it; zero for an entity of a Page, which has its own.
+	// Exchange is the exchange that returned the action; zero for an entity of a Page, which has its own.
 	Exchange Exchange
 }
 
-// Final says that the status is one that no longer changes. Everything else, unknown statuses too, is open.
+// Final reports whether the status no longer changes. Any other status, unknown ones included, counts as open.
 func (a MachineAction) Final() bool {
 	switch a.Status {
 	case "Succeeded", "Failed", "TimeOut", "Cancelled", "Canceled":
@@ -42,14 +43,14 @@ func (a MachineAction) Final() bool {
 	return false
 }
 
-// What is kept of a field, in bytes. What is longer is cut, so that it still differs from what it should be.
+// Limits of text fields, in bytes. A longer value is cut there, where it is still too long to equal any expected value.
 const (
 	maxField   = 64
 	maxComment = 64 << 10
 )
 
-// lenient takes the JSON that encoding/json takes. Names are matched exactly all the same: a field that differs only in
-// case must not overwrite another.
+// lenient accepts the JSON that encoding/json accepts, but matches names exactly: a field that differs only in case
+// must not overwrite another.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 var (
@@ -86,15 +87,16 @@ func decodeAction(raw []byte) (MachineAction, error) {
 	return a, nil
 }
 
-// decodeList reads a page while it comes, and has each entity bounded as it is read. One whose id can't be read is an
-// error, for the page then proves nothing about what is not on it; the readable ones are returned along with it.
+// decodeList decodes a page while it is being received, and applies bound to each entity as it is read. An entity
+// without a readable id makes an error, because such a page proves nothing about what is not on it. The readable
+// entities are returned along with that error.
 func decodeList(body io.Reader, bound func(*MachineAction)) (Page, error) {
 	var list struct {
 		Value    *entities `json:"value"`
 		NextLink text      `json:"@odata.nextLink"`
 	}
 	list.Value = &entities{bound: bound}
-	in := &piecemeal{Reader: unmarked(body)}
+	in := &piecemeal{Reader: skipBOM(body)}
 	in.dec = jsontext.NewDecoder(in, lenient)
 	err := json.UnmarshalDecode(in.dec, &list, lenient)
 	if _, end := in.dec.ReadToken(); err == nil && !errors.Is(end, io.EOF) {
@@ -105,28 +107,29 @@ func decodeList(body io.Reader, bound func(*MachineAction)) (Page, error) {
 		return Page{}, fmt.Errorf("read the answer: %w", in.err)
 	case errors.Is(err, errTooMany):
 		return Page{}, errTooMany
-	case err != nil || list.Value == nil || !list.Value.there:
+	case err != nil || list.Value == nil || !list.Value.present:
 		return Page{}, errNotJSON
 	}
 	return Page{Actions: list.Value.actions, More: list.NextLink != ""}, list.Value.unreadable
 }
 
-// maxEntities bounds a page: the API's largest has 10,000 ([doc] get-machineactions-collection.md). A small body can hold
-// millions of empty ones.
+// maxEntities bounds a page; the API's largest has 10,000 entities ([doc] get-machineactions-collection.md). Without it
+// a small body could hold millions of empty ones.
 const maxEntities = 10_000
 
 var errTooMany = fmt.Errorf("the list has more than %d entities", maxEntities)
 
 type entities struct {
 	bound      func(*MachineAction)
-	there      bool
+	present    bool
 	actions    []MachineAction
 	unreadable error
 }
 
-// UnmarshalJSONFrom reads one entity at a time. Each has bytes of its own, so that one that is kept keeps no page.
+// UnmarshalJSONFrom reads one entity at a time. Each has a copy of its bytes, so that keeping one does not keep the
+// whole page in memory.
 func (l *entities) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	*l = entities{bound: l.bound, there: true}
+	*l = entities{bound: l.bound, present: true}
 	if dec.PeekKind() != '[' {
 		return errNotJSON
 	}
@@ -155,7 +158,7 @@ func (l *entities) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return err
 }
 
-// text is a string, "" where something else stands.
+// text is a string, "" if the value has another type.
 type text string
 
 // UnmarshalJSONFrom never fails for a value of another kind.
@@ -177,10 +180,10 @@ func (t text) within(limit int) string {
 	return strings.Clone(string(t[:limit]))
 }
 
-// instant is a DateTimeOffset: 1 to 7 fraction digits, normally with Z. What is no time counts as absent.
+// instant is a DateTimeOffset: 1 to 7 fraction digits, normally with Z. A value that is not a time counts as absent.
 type instant struct{ time.Time }
 
-// UnmarshalJSONFrom never fails for a value that is no time, nor for one in a year that JSON can't hold.
+// UnmarshalJSONFrom never fails for a value that is not a time, or whose year JSON can't hold.
 func (i *instant) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	var s text
 	*i = instant{}
@@ -193,5 +196,5 @@ func (i *instant) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return err
 }
 
-// inYears says whether t can be written as JSON. A ledger entry with a time that can't would never be stored.
+// inYears reports whether t can be written as JSON. A ledger entry with a time that can't would never be stored.
 func inYears(t time.Time) bool { return t.Year() >= 1 && t.Year() <= 9999 }

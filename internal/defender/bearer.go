@@ -14,23 +14,24 @@ import (
 )
 
 const (
-	renewBefore = 5 * time.Minute // azidentity gives out its cached token as long as it has more left than that
-	freshFor    = time.Minute     // a refused token that is older is replaced before the system is blamed
+	renewBefore = 5 * time.Minute // azidentity returns its cached token as long as more than this is left of it
+	freshFor    = time.Minute     // a refused token older than this is replaced before the fault counts as the system's
 )
 
 // bearer is one token in use.
 type bearer struct {
 	value    string
-	secret   *secret // value, to be looked for where somebody repeats it
-	tenant   string  // that it is for, as far as it says
+	secret   *secret // value, prepared for finding it in answers
+	tenant   string  // that it claims to be for; "": it names none
 	obtained time.Time
 	expires  time.Time    // zero: unknown
 	renewAt  time.Time    // zero: never
-	proven   atomic.Bool  // the API gave it some answer other than 401
-	accepted *atomic.Bool // a POST with this value was accepted; shared by all that have the value
+	proven   atomic.Bool  // the API has answered it with something other than 401
+	accepted *atomic.Bool // a POST with this value was accepted; shared by all bearers with that value
 }
 
-// newBearer remembers how the API met the last one if the value is the same. A refusal makes it prove itself anew.
+// newBearer carries over how the API answered the last bearer, if the value is the same. After a refusal the token has
+// to be proven again.
 func newBearer(tok Token, now time.Time, last *bearer, refused bool) *bearer {
 	b := &bearer{value: tok.Value, secret: newSecret(tok.Value), tenant: readClaims(tok.Value).TenantID, obtained: now, expires: expiry(tok), renewAt: tok.RefreshOn, accepted: new(atomic.Bool)}
 	if last != nil && last.value == tok.Value {
@@ -47,13 +48,13 @@ func (b *bearer) expired(now time.Time) bool { return !b.expires.IsZero() && !no
 
 func (b *bearer) due(now time.Time) bool { return !b.renewAt.IsZero() && !now.Before(b.renewAt) }
 
-// fresh says whether the system is to blame when the API refuses this token now: it was got for this call, or
-// lately, and the API never took it. Otherwise it is worth while to get another one first.
+// fresh reports whether a 401 to this token is a fault of the system: the token was obtained less than freshFor ago,
+// and it was requested for this very call or the API never took it. Otherwise another token is worth a try first.
 func (b *bearer) fresh(gotForCall bool, now time.Time) bool {
 	return now.Sub(b.obtained) < freshFor && (gotForCall || !b.proven.Load())
 }
 
-// expiry is the earlier of what the credential says and what stands in the token itself.
+// expiry is the earlier of the expiry that the credential returned and the one in the token itself.
 func expiry(tok Token) time.Time {
 	exp := tok.Expires
 	if own := readClaims(tok.Value).Expires; !own.IsZero() && (exp.IsZero() || own.Before(exp)) {
@@ -65,9 +66,9 @@ func expiry(tok Token) time.Time {
 	return exp
 }
 
-// TokenClaims is what a token says of itself, unverified: only the API can judge it.
+// TokenClaims are the claims in a token, unverified: only the API can verify them.
 type TokenClaims struct {
-	OK       bool     // false: the token is no JWT, nothing else is set
+	OK       bool     // false: the token is not a JWT, and nothing else is set
 	Audience []string // aud
 	Roles    []string // roles: application permissions
 	Scopes   []string // scp: delegated permissions
@@ -76,7 +77,7 @@ type TokenClaims struct {
 	Expires  time.Time
 }
 
-// Claims reads the token in hand, or the one that can be got.
+// Claims returns the claims of the cached token, or of one requested now.
 func (t *Tokens) Claims(ctx context.Context) (TokenClaims, error) {
 	b, _, err := t.get(ctx)
 	if err != nil {
@@ -105,7 +106,8 @@ func readClaims(token string) TokenClaims {
 	}
 	c := TokenClaims{
 		OK: true, AppID: printable(string(cmp.Or(claims.AppID, claims.Azp))), TenantID: printable(string(claims.Tenant)),
-		Audience: shown(claims.Aud), Roles: shown(claims.Roles), Scopes: shown(strings.Fields(string(claims.Scopes))),
+		Audience: printableClaims(claims.Aud), Roles: printableClaims(claims.Roles),
+		Scopes: printableClaims(strings.Fields(string(claims.Scopes))),
 	}
 	var exp float64
 	if json.Unmarshal(claims.Exp, &exp) == nil && exp > 0 && exp < 1e12 {
@@ -114,8 +116,8 @@ func readClaims(token string) TokenClaims {
 	return c
 }
 
-// shown are the claims that can be shown; a token has tens of them.
-func shown(claims []string) (out []string) {
+// printableClaims returns those of the first 100 claims that can be shown; a token has some tens.
+func printableClaims(claims []string) (out []string) {
 	for _, claim := range claims[:min(len(claims), 100)] {
 		if printable(claim) != "" {
 			out = append(out, claim)
@@ -124,7 +126,7 @@ func shown(claims []string) (out []string) {
 	return out
 }
 
-// texts is a list of strings, or one; all else counts as absent.
+// texts is a list of strings, or one string; a value of another type counts as absent.
 type texts []string
 
 // UnmarshalJSONFrom never fails for a value of another kind.

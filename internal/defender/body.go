@@ -13,7 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// How much of an answer is read, after decompression. A page may have 10,000 actions ([doc]
+// Limits of what is read of an answer, in bytes after decompression. A page may have 10,000 actions ([doc]
 // get-machineactions-collection.md) with comments of 4,000 characters.
 const (
 	maxAction = 4 << 20
@@ -21,13 +21,13 @@ const (
 	maxError  = 64 << 10
 )
 
-// slots bounds the memory of all answers together: there are at most maxError for each call, and one answer beyond that. One
-// of usual size waits for none.
+// slots bounds the memory that all answers take together: at most maxError for each call, and a single answer beyond
+// that. An answer of usual size needs no slot.
 type slots chan struct{}
 
 var errTooLarge = errors.New("the answer is too large")
 
-// body reads an answer, within its limit and the exchange's time.
+// body reads an answer, within its limit and the exchange's time-out.
 type body struct {
 	ctx   context.Context
 	resp  *http.Response
@@ -35,10 +35,10 @@ type body struct {
 	slots slots
 	limit int
 	read  int
-	held  bool // the slot
+	held  bool // it has the slot
 }
 
-// body begins to read. A 1xx (101 alone gets here) has no end, and counts as empty.
+// body starts reading an answer. A 1xx (only 101 gets here) has no end, and counts as empty.
 func (s slots) body(ctx context.Context, resp *http.Response, op string) *body {
 	b := &body{ctx: ctx, resp: resp, text: decoded(resp), slots: s, limit: maxError}
 	switch {
@@ -52,7 +52,7 @@ func (s slots) body(ctx context.Context, resp *http.Response, op string) *body {
 	return b
 }
 
-// Read reads the answer, and fails with errTooLarge past the limit. Past maxError it waits for the slot.
+// Read reads the answer, and fails with errTooLarge past the limit. Past maxError it first waits for the slot.
 func (b *body) Read(p []byte) (int, error) {
 	size := b.limit
 	if !b.held {
@@ -66,14 +66,14 @@ func (b *body) Read(p []byte) (int, error) {
 			}
 		}
 	}
-	n, err := b.text.Read(p[:min(len(p), size+1-b.read)]) // one byte more shows that there is more
+	n, err := b.text.Read(p[:min(len(p), size+1-b.read)]) // one byte past the limit shows that there is more
 	if b.read += n; b.read > b.limit {
 		err = errTooLarge
 	}
 	return n, err
 }
 
-// close releases the slot. It does not wait for what was not read.
+// close releases the slot. It does not read the rest of the body.
 func (b *body) close() {
 	_ = b.resp.Body.Close()
 	if b.held {
@@ -81,12 +81,13 @@ func (b *body) close() {
 	}
 }
 
-// piecemeal is for decoding while an answer comes: the decoder is given no more than it needs for one entity.
+// piecemeal feeds a decoder while an answer is being received: the decoder buffers no more than it needs for one
+// entity.
 type piecemeal struct {
 	io.Reader
 	dec  *jsontext.Decoder
 	read int64
-	err  error // why it came to no end
+	err  error // why reading ended early
 }
 
 // Read fails with errTooLarge if one entity is larger than an action may be.
@@ -103,8 +104,8 @@ func (p *piecemeal) Read(b []byte) (int, error) {
 
 const byteOrderMark = "\xef\xbb\xbf"
 
-// unmarked is text behind a byte order mark, should there be one.
-func unmarked(text io.Reader) io.Reader {
+// skipBOM returns text without its byte order mark, if it has one.
+func skipBOM(text io.Reader) io.Reader {
 	r := bufio.NewReader(text)
 	if head, _ := r.Peek(len(byteOrderMark)); string(head) == byteOrderMark {
 		_, _ = r.Discard(len(byteOrderMark))
@@ -112,8 +113,8 @@ func unmarked(text io.Reader) io.Reader {
 	return r
 }
 
-// decoded undoes the one encoding that Defender uses and net/http does not undo. It is sent unasked to some clients, and
-// "deflate" means zlib's form to most servers and the bare one to others.
+// decoded undoes deflate, the one encoding that Defender uses and net/http does not undo. Some clients get it without
+// asking. Most servers mean zlib's format by "deflate", others the raw one.
 func decoded(resp *http.Response) io.Reader {
 	if !strings.EqualFold(resp.Header.Get("Content-Encoding"), "deflate") {
 		return resp.Body

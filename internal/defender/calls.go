@@ -12,8 +12,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Unrestrict sends the one POST that p permits, unless its grant is no longer fresh (class Stale). A nil error means that
-// the API accepted the call, or answered with the action that was already under way. The machine id is 40 hexadecimal digits. Errors are *Error.
+// Unrestrict sends the one POST that p permits, unless p's grant is no longer fresh (class Stale). A nil error means
+// that the API accepted the call, or answered with the action that was already under way. The machine id is 40
+// hexadecimal digits. Errors are *Error.
 func (c *Client) Unrestrict(ctx context.Context, p Permit, machineID, comment string) (MachineAction, error) {
 	machineID = strings.ToLower(machineID)
 	if !validMachineID(machineID) {
@@ -46,8 +47,8 @@ func (c *Client) ReadyToCancel(ctx context.Context) (Permit, error) {
 	return c.ready(ctx, opCancel, UseFollow)
 }
 
-// Cancel sends the one POST that p permits, which asks to cancel an action. A nil error means that the API said yes, and
-// nothing about how the action ends: that is for the list of actions to tell. Errors are *Error.
+// Cancel sends the one POST that p permits, which asks to cancel an action. A nil error means that the API accepted it.
+// How the action ends shows only in the list of actions. Errors are *Error.
 func (c *Client) Cancel(ctx context.Context, p Permit, id, comment string) (Exchange, error) {
 	body, err := commentBody(comment)
 	if err != nil || id == "." || id == ".." || printable(id) == "" {
@@ -86,12 +87,12 @@ func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, err
 type Page struct {
 	Exchange Exchange
 	Actions  []MachineAction
-	More     bool // the API cut the page short: there is more that matches, whatever Top was
+	More     bool // the API cut the page short: more actions match, whatever Top was
 }
 
-// Page looks one page of actions up in one exchange; the API's next links are never followed. use is "lookup" or "follow".
-// Errors are *Error, or the budget's own, wrapped. Where the id of an entity can't be read the error is Ambiguous
-// (unreadableAnswer) and the readable ones come with it: such a page does not prove that an action is absent.
+// Page reads one page of actions in one exchange; the API's next links are never followed. use is "lookup" or "follow".
+// Errors are *Error, or the budget's own, wrapped. If the id of an entity can't be read, the error is Ambiguous
+// (unreadableAnswer) and the readable entities come with it: such a page does not prove that an action is absent.
 func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 	p, err := c.ready(ctx, opList, use)
 	if err != nil {
@@ -105,7 +106,7 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 	return page, err
 }
 
-// entity reads the one action that an answer bears.
+// entity decodes the one action in an answer.
 func (c *Client) entity(body io.Reader, token *secret) (MachineAction, error) {
 	content, err := io.ReadAll(body)
 	if err != nil {
@@ -125,7 +126,7 @@ func (c *Client) entity(body io.Reader, token *secret) (MachineAction, error) {
 	return a, err
 }
 
-// bound leaves out of an action what nobody could store or publish, and the token.
+// bound removes from an action what could not be stored or published, and the token.
 func (c *Client) bound(a *MachineAction, token *secret) {
 	a.Status = printable(a.Status)
 	a.Cut = len(a.Raw) > c.maxAction
@@ -144,7 +145,7 @@ func (c *Client) bound(a *MachineAction, token *secret) {
 	}
 }
 
-// validMachineID keeps everything out of the path that could lead elsewhere.
+// validMachineID rejects everything that could make the path lead elsewhere.
 func validMachineID(id string) bool {
 	return len(id) == 40 && strings.Trim(id, "0123456789abcdef") == ""
 }

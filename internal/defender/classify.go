@@ -11,14 +11,14 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// Envelope is Defender's own error body, {"error":{"code","message","target"}} ([doc] common-errors.md).
-// A code may be empty (an OData error); OAuth's {"error":"invalid_client"} is none.
+// Envelope is Defender's own error body, {"error":{"code","message","target"}} ([doc] common-errors.md). Its code may
+// be empty (an OData error). OAuth's {"error":"invalid_client"} is not an envelope.
 type Envelope struct {
 	Code, Message, Target string // as they may be shown
-	said                  string // the message as it came, to judge by; "": Message is that
+	raw                   string // the message as received, which classification uses; "": Message is
 }
 
-// parseEnvelope returns nil for everything that is not Defender's error body.
+// parseEnvelope returns nil for anything other than Defender's error body.
 func parseEnvelope(body []byte, token *secret) *Envelope {
 	var outer struct {
 		Error struct {
@@ -30,7 +30,7 @@ func parseEnvelope(body []byte, token *secret) *Envelope {
 	if json.Unmarshal(body, &outer, lenient) != nil || outer.Error.Code == "" && outer.Error.Message == "" {
 		return nil
 	}
-	e := &Envelope{Code: token.asCode(string(outer.Error.Code)), Message: token.asMessage(string(outer.Error.Message)), said: string(outer.Error.Message)}
+	e := &Envelope{Code: token.asCode(string(outer.Error.Code)), Message: token.asMessage(string(outer.Error.Message)), raw: string(outer.Error.Message)}
 	if target := string(outer.Error.Target); !token.in([]byte(target)) {
 		e.Target = printable(target)
 	}
@@ -39,25 +39,25 @@ func parseEnvelope(body []byte, token *secret) *Envelope {
 
 // wording is the message in one line.
 func (e *Envelope) wording() string {
-	return strings.Join(strings.Fields(cmp.Or(e.said, e.Message)), " ")
+	return strings.Join(strings.Fields(cmp.Or(e.raw, e.Message)), " ")
 }
 
-// Answer is all that Classify decides by.
+// Answer is everything that Classify decides by.
 type Answer struct {
 	Op            string // "unrestrict", "list", "get", "cancel"
 	StatusCode    int
 	Header        http.Header
 	Envelope      *Envelope // nil: the body is not Defender's error
 	Empty         bool      // there is no body
-	Known         bool      // Defender answered others here lately
-	Truncated     bool      // the body broke off or took too long, so that it can't tell whose it is
-	TokenFresh    bool      // the token was got for this call
-	TokenAccepted bool      // this very token has had a POST accepted
-	Now           time.Time // own clock, for an HTTP date without a Date
+	Known         bool      // Defender has recently answered other calls at this address
+	Truncated     bool      // the body broke off or took too long, so that its sender is unknown
+	TokenFresh    bool      // bearer.fresh: a 401 is the system's fault
+	TokenAccepted bool      // a POST with this very token was accepted before
+	Now           time.Time // this machine's clock, for a Retry-After date without a Date header
 }
 
-// Classify is the retry table: what an answer means that is no acceptance. It is called for a 2xx only
-// where that bears no action, which makes it ambiguous. It knows nothing but its argument.
+// Classify is the retry table: what an answer means that is not an acceptance. A 2xx comes here only if it has no
+// action, which makes it ambiguous. The result depends on nothing but the argument.
 func Classify(a Answer) *Error {
 	e := &Error{Op: a.Op, StatusCode: a.StatusCode, Code: fmt.Sprintf("http%d", a.StatusCode), Sent: true}
 	if a.Envelope != nil {
@@ -88,7 +88,7 @@ func Classify(a Answer) *Error {
 	return e
 }
 
-// refused decides the 4xx that are left.
+// refused classifies the remaining 4xx.
 func refused(a Answer, e *Error) {
 	switch {
 	case a.Envelope != nil && a.Envelope.Code == "DisabledFeature":
@@ -98,7 +98,7 @@ func refused(a Answer, e *Error) {
 		unauthorized(a, e)
 	case a.Truncated:
 		e.Class, e.Code = Ambiguous, codeUnreadable
-	case a.Empty && a.Known && a.Op != opList && a.StatusCode == http.StatusNotFound: // Defender has such ones too ([live])
+	case a.Empty && a.Known && a.Op != opList && a.StatusCode == http.StatusNotFound: // Defender itself answers so, too ([live])
 		e.Class, e.Empty, e.Message = NotFound, true, "HTTP 404 without a body"
 	case a.Envelope == nil:
 		notDefender(e)
@@ -119,7 +119,7 @@ func notDefender(e *Error) {
 	e.Reason = fmt.Sprintf("Something other than Defender answers (HTTP %d without its error body): check DEFENDER_API_URL and the proxy.", e.StatusCode)
 }
 
-// unauthorized holds without the envelope too: gateways refuse tokens with an empty body.
+// unauthorized applies without the envelope too: gateways refuse tokens with an empty body.
 func unauthorized(a Answer, e *Error) {
 	e.Class = System
 	if !a.TokenFresh {
@@ -129,8 +129,8 @@ func unauthorized(a Answer, e *Error) {
 	e.Reason = "The API refuses a fresh token (HTTP 401): check DEFENDER_SCOPE, DEFENDER_CLOUD and the tenant that the token is from."
 }
 
-// lacksPermission matches the known wordings ("Missing application roles. API required roles: ...", "does not have
-// any of the required application permissions") and their likely kin: the text is free and can change.
+// lacksPermission matches the known wordings ("Missing application roles. API required roles: ...", "does not have any
+// of the required application permissions") and likely variants: the text is free and can change.
 var lacksPermission = regexp.MustCompile(`(?i)` +
 	`\b(missing|required?|requires|lacks?|lacking|insufficient|not have|n't have|not granted|not assigned|no)\b.*\b(roles?|permissions?|scopes?|privileges?)\b|` +
 	`\b(roles?|permissions?|scopes?|privileges?)\b.*\b(missing|required|insufficient|not granted|not assigned)\b`)
@@ -153,7 +153,8 @@ func forbidden(a Answer, e *Error) {
 	}
 }
 
-// underWay: [doc] unrestrict-code-execution.md, run-live-response.md.
+// underWay reports whether the answer says that the machine has such an action already ([doc]
+// unrestrict-code-execution.md, run-live-response.md).
 func underWay(a Answer) bool {
 	if a.StatusCode != http.StatusBadRequest && a.StatusCode != http.StatusConflict {
 		return false

@@ -1,4 +1,4 @@
-// Package defender calls the Microsoft Defender for Endpoint API and says of every failure what it means.
+// Package defender calls the Microsoft Defender for Endpoint API and classifies every failure.
 //
 // It never repeats a call by itself: one permit, one HTTP exchange. Facts about the API are marked with their source:
 // [doc] is Microsoft's documentation of the Defender for Endpoint API.
@@ -21,12 +21,12 @@ type Config struct {
 	BaseURL    string // https, or http on a loopback host, with nothing after host and port
 	UserAgent  string
 	Timeout    time.Duration         // one exchange, the body included
-	StartLimit time.Duration         // how long a call that is granted waits for a connection
-	MaxAction  int                   // bytes of an entity that is handed out whole; default 1 MiB
+	StartLimit time.Duration         // how long a granted call waits for a connection
+	MaxAction  int                   // largest entity, in bytes, whose Raw is kept; default 1 MiB
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider makes a span of each exchange; nil: none. The trace context is not sent to the API.
 	TracerProvider trace.TracerProvider
-	Transport      *http.Transport // whose settings are taken (proxy, TLS, dialling); nil: those of a transport of our own
+	Transport      *http.Transport // its settings are used (proxy, TLS, dialling); nil: defaults
 }
 
 // Client calls the API for one tenant. It is safe for concurrent use.
@@ -46,7 +46,7 @@ type Client struct {
 	throttle   throttle
 }
 
-// New makes a client; it asks for nothing yet.
+// New makes a client, without sending anything yet.
 func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	base, err := parseBaseURL(cfg.BaseURL)
 	if err != nil {
@@ -67,13 +67,13 @@ func New(cfg Config, tokens *Tokens, budget Budget) (*Client, error) {
 	return c, nil
 }
 
-// Close closes the connections that are idle. Calls under way end by themselves.
+// Close closes the idle connections. Calls under way finish on their own.
 func (c *Client) Close() { c.conns.close() }
 
-// Permit is a token and one granted call. It is good for one exchange; the zero Permit for none.
+// Permit is a token and one granted call. It is valid for one exchange; the zero Permit is valid for none.
 type Permit struct {
 	token    *bearer
-	gotToken bool // the token was asked for by this very permit
+	gotToken bool // the token was requested for this very permit
 	granted  time.Time
 	waited   time.Duration
 	spent    *atomic.Bool
@@ -82,12 +82,12 @@ type Permit struct {
 // Granted is the instant of the grant.
 func (p Permit) Granted() time.Time { return p.granted }
 
-// Waited is how long the budget was waited for.
+// Waited is how long the permit waited for the budget.
 func (p Permit) Waited() time.Duration { return p.waited }
 
-// Ready gets what a POST of a lane needs, the slow and the free things first: a token, a connection, then one call from the
-// budget. Without a token the error is an *Error with Op "token" (System); where the API can't be reached, one with Op
-// "unrestrict" (Transient), and no call of the budget is spent. The budget's own error is returned wrapped.
+// Ready gets what a POST of a lane needs, the slow and the free things first: a token, a connection, then one call from
+// the budget. Without a token the error is an *Error with Op "token" (System). If the API can't be reached, it is one
+// with Op "unrestrict" (Transient), and no call of the budget is spent. The budget's own error is returned wrapped.
 func (c *Client) Ready(ctx context.Context, lane string) (Permit, error) {
 	return c.ready(ctx, opUnrestrict, lane)
 }
@@ -111,7 +111,7 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 	}
 	waited := time.Since(asked)
 	token := before
-	if waited > atOnce { // it may have outlived the token
+	if waited > atOnce { // the token may have expired meanwhile
 		again := false
 		if token, again, err = c.tokens.get(ctx); err != nil {
 			return Permit{}, err
@@ -121,7 +121,7 @@ func (c *Client) ready(ctx context.Context, op, use string) (Permit, error) {
 	return Permit{token: token, gotToken: got, granted: granted, waited: waited, spent: new(atomic.Bool)}, nil
 }
 
-// atOnce is how long a call may be waited for while its token stays as good as it was.
+// atOnce is how long the wait for the budget may take before the token has to be checked again.
 const atOnce = 100 * time.Millisecond
 
 // Uses of a call, as Budget.Take names them. A POST has its lane's name.
@@ -133,13 +133,13 @@ const (
 // Budget grants HTTP exchanges with the API, for all replicas of one tenant together. A grant is for one exchange, is
 // spent when it is made and can't be returned. All methods are safe for concurrent use.
 type Budget interface {
-	// Take waits until one call of the given use ("lookup", "follow" or a lane's name) is free and returns the instant of the
-	// grant, with its monotonic reading. It ends when ctx does. Whatever error it gives reaches the client's caller.
+	// Take waits until one call of the given use ("lookup", "follow" or a lane's name) is free and returns the instant
+	// of the grant, with its monotonic reading. It ends when ctx does. Its error reaches the client's caller, wrapped.
 	Take(ctx context.Context, use string) (time.Time, error)
-	// Fresh says whether a call granted at that instant may still start now: not too long ago and not closed since.
-	// It is asked just before each write and must not block.
+	// Fresh reports whether a call granted at that instant may still start now: the grant is not too old, and no
+	// closure came since. It is called just before each write and must not block.
 	Fresh(granted time.Time) bool
-	// Close forbids the calls of every replica for d from now, durably before it returns; an end that is earlier than one
-	// already set changes nothing. It does not retry.
+	// Close forbids the calls of every replica for d from now, and returns once that is durable. An end earlier than
+	// the one already set changes nothing. It does not retry.
 	Close(ctx context.Context, d time.Duration) error
 }

@@ -6,21 +6,20 @@ import (
 	"time"
 )
 
-// clock remembers when the API last answered and how far its clock is from ours, as bounds: Date was written somewhere
-// between sending and receiving, and an API that answers late may have written it at either end. Several answers
-// together narrow the bounds.
+// clock records when the API last answered, and how far its clock is from ours. The API writes Date at some instant
+// between sending and receiving, so each answer gives a lower and an upper bound. Several answers together narrow them.
 type clock struct {
 	mu          sync.Mutex
 	answered    time.Time
 	least, most time.Duration // the API's clock less ours
-	since       time.Time     // of the first answer that the bounds rest on; zero: never measured
+	since       time.Time     // when the first answer came that the bounds rest on; zero: never measured
 }
 
-// boundsFor is how long an answer's bounds are believed: clocks drift, and are set.
+// boundsFor is how long an answer's bounds are trusted, because clocks drift and get set.
 const boundsFor = 10 * time.Minute
 
-// saw records an answer of the API to a request written at sent. Date has a resolution of one second.
-func (c *clock) saw(h http.Header, sent, received time.Time) {
+// observe records an answer of the API to a request written at sent. Date has a resolution of one second.
+func (c *clock) observe(h http.Header, sent, received time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.answered = received
@@ -38,8 +37,8 @@ func (c *clock) saw(h http.Header, sent, received time.Time) {
 	c.least, c.most, c.since = least, most, received
 }
 
-// Clock is the API's time, which lies between earliest and latest. measured is false, and the time our own, while no
-// answer has been seen.
+// Clock is the API's time, which lies between earliest and latest. Before the first answer measured is false, and both
+// are this machine's time.
 func (c *Client) Clock() (earliest, latest time.Time, measured bool) {
 	c.clock.mu.Lock()
 	defer c.clock.mu.Unlock()
@@ -47,7 +46,7 @@ func (c *Client) Clock() (earliest, latest time.Time, measured bool) {
 	return now.Add(c.clock.least), now.Add(c.clock.most), !c.clock.since.IsZero()
 }
 
-// Answered is when the API last gave any answer that is Defender's: a 2xx or its error envelope. Zero: never.
+// Answered is when Defender itself last answered: with a 2xx or its error envelope. Zero: never.
 func (c *Client) Answered() time.Time {
 	c.clock.mu.Lock()
 	defer c.clock.mu.Unlock()

@@ -17,13 +17,13 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second // TCP, proxy and TLS together
-	idleFor     = 30 * time.Second // well below what servers and gateways keep an idle connection for
+	idleFor     = 30 * time.Second // well below the idle time-outs of servers and gateways
 )
 
-// connections keeps the idle HTTP/1.1 connections to the API. http.Transport's own pool won't do: it sends a GET
-// again by itself on another connection, where one grant of the budget must be one exchange, and it connects after
-// the grant, where the time between grant and write counts. HTTP/2 would add its own repeats for no gain at a
-// hundred calls a minute.
+// connections is the pool of idle HTTP/1.1 connections to the API. http.Transport's own pool won't do: it retries a GET
+// by itself on another connection, although one grant of the budget must be one exchange, and it connects after the
+// grant, although the time between grant and write counts. HTTP/2 would add retries of its own for no gain at a hundred
+// calls a minute.
 type connections struct {
 	transport *http.Transport
 	scheme    string
@@ -34,7 +34,7 @@ type connections struct {
 	dials  sync.WaitGroup
 
 	mu   sync.Mutex
-	idle []*connection // the last one used last
+	idle []*connection // the most recently used one last
 }
 
 // connection carries one exchange at a time.
@@ -44,7 +44,7 @@ type connection struct {
 	used time.Time
 }
 
-// wire counts the bytes that left.
+// wire counts the bytes written.
 type wire struct {
 	net.Conn
 	written atomic.Int64
@@ -57,7 +57,7 @@ func (w *wire) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// wireKey is where a dial leaves the wire below TLS, in a context of its own.
+// wireKey is the context key of the wire that a dial fills in below TLS.
 type wireKey struct{}
 
 func newConnections(base *url.URL, t *http.Transport) *connections {
@@ -74,7 +74,7 @@ func newConnections(base *url.URL, t *http.Transport) *connections {
 	return c
 }
 
-// counting is t restricted to HTTP/1.1 and TLS 1.2 or newer, with its connections counted.
+// counting returns a copy of t restricted to HTTP/1.1 and TLS 1.2 or newer, whose connections count their bytes.
 func counting(t *http.Transport) *http.Transport {
 	t = t.Clone()
 	t.Protocols = new(http.Protocols)
@@ -111,8 +111,8 @@ func wired(dial dialFunc) dialFunc {
 	}
 }
 
-// get returns an idle connection or a new one. A dial that takes longer than wait goes on without the caller, so that
-// its connection is there for the next attempt.
+// get returns an idle connection or dials a new one. A dial that takes longer than wait goes on without the caller, so
+// that its connection is ready for the next attempt.
 func (c *connections) get(ctx context.Context, wait time.Duration) (*connection, error) {
 	if conn := c.takeIdle(); conn != nil {
 		return conn, nil
@@ -149,7 +149,7 @@ func (c *connections) get(ctx context.Context, wait time.Duration) (*connection,
 	}
 }
 
-// begin counts a dial, unless all is closed.
+// begin registers a dial, unless the pool is closed.
 func (c *connections) begin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,7 +174,7 @@ func (c *connections) dial() (*connection, error) {
 			err = fmt.Errorf("%w: %w", errHandshake, err)
 		}
 		if w.Conn != nil {
-			_ = w.Close() // a failed proxy or TLS step does not always close what is below
+			_ = w.Close() // a failed proxy or TLS step does not always close the connection below
 		}
 		if ctx.Err() != nil && c.ctx.Err() == nil {
 			err = errors.Join(os.ErrDeadlineExceeded, err)
@@ -195,7 +195,7 @@ func (c *connections) warm(ctx context.Context) error {
 	return err
 }
 
-// put takes a connection back. What can't carry another exchange is closed.
+// put returns a connection to the pool. One that can't carry another exchange is closed.
 func (c *connections) put(conn *connection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -220,7 +220,7 @@ func (c *connections) takeIdle() *connection {
 	return nil
 }
 
-// close ends all that is idle or being dialled; an exchange under way ends by itself and its connection is closed then.
+// close closes idle connections and cancels dials. An exchange under way finishes, then its connection is closed.
 func (c *connections) close() {
 	c.mu.Lock()
 	c.cancel()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Exchange is what one exchange with the API is known by: to Microsoft's support by its correlation id.
+// Exchange identifies one exchange with the API; Microsoft's support looks it up by its correlation id.
 type Exchange struct {
 	At            time.Time // when it began, by this machine's clock
 	Op            string    // "unrestrict", "list", "get"
@@ -14,12 +14,13 @@ type Exchange struct {
 	CorrelationID string    // as the service gave it, printable ASCII; "" if it gave none
 }
 
-// correlationHeaders are where an answer may bear the service's id of it, beside an error's target ([doc] common-errors.md).
-// Defender's live answers have the first ([live]); the others are those of Azure's services and of Microsoft Graph.
+// correlationHeaders are the headers in which an answer may have the service's id of it, besides an error's target
+// ([doc] common-errors.md). Defender's live answers have the first ([live]); the others are those of Azure's services
+// and of Microsoft Graph.
 var correlationHeaders = [...]string{"Mise-Correlation-Id", "X-Ms-Request-Id", "Request-Id", "X-Ms-Correlation-Request-Id"}
 
-// correlationID is Defender's own header, else an error's target, else what the first of the other headers says that bears
-// an id. A 429's target is the tenant.
+// correlationID is the id in Defender's own header, else an error's target, else the id in the first of the other
+// headers that has one. A 429's target is the tenant, so it is not used.
 func correlationID(h http.Header, envelope *Envelope, status int, token *secret) string {
 	ids := []string{h.Get(correlationHeaders[0])}
 	if envelope != nil && status != http.StatusTooManyRequests {
@@ -36,10 +37,10 @@ func correlationID(h http.Header, envelope *Envelope, status int, token *secret)
 	return ""
 }
 
-// maxID bounds ids: an action's, and those of exchanges.
+// maxID bounds ids, in bytes: of actions and of exchanges.
 const maxID = 128
 
-// printable is "" for what is no id: whoever answers may have written anything there.
+// printable returns id, or "" if it can't be one: an answer may have anything in its place.
 func printable(id string) string {
 	if len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return r < '!' || r > '~' }) {
 		return ""

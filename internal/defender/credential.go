@@ -17,8 +17,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
 
-// CredentialConfig says how to sign in. The AZURE_* variables have the Azure SDK's names and meaning; of a secret
-// AZURE_..._FILE names a file that holds it, and goes before the variable itself.
+// CredentialConfig configures the sign-in. The AZURE_* variables have the Azure SDK's names and meaning. For a secret,
+// AZURE_..._FILE names a file that holds it, and takes precedence over the variable itself.
 type CredentialConfig struct {
 	// Mode is default, client-secret, client-certificate, workload-identity, managed-identity, azure-cli, device-code or
 	// token-file.
@@ -31,8 +31,8 @@ type CredentialConfig struct {
 	Prompt                   func(string)        // shows the user what to do, for device-code
 }
 
-// NewCredential makes the source of tokens for cfg. Its error names every variable that is missing or wrong.
-// Nothing is sent before the first token is asked for.
+// NewCredential makes the source of tokens for cfg. Its error names every variable that is missing or wrong. Nothing is
+// sent before the first token is requested.
 func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 	if cfg.Getenv == nil {
 		cfg.Getenv = os.Getenv
@@ -68,7 +68,7 @@ func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 		a.limit = 20 * time.Minute // a person has to act
 	}
 	if a.held, err = a.build(); err != nil {
-		text := strings.ReplaceAll(err.Error(), "\n", "; ") // of several that are joined
+		text := strings.ReplaceAll(err.Error(), "\n", "; ") // several joined errors
 		return nil, fmt.Errorf("DEFENDER_AUTH=%s: %w", cfg.Mode, errors.New(redact(text, a.secrets...)))
 	}
 	return a, nil
@@ -78,19 +78,20 @@ func NewCredential(cfg CredentialConfig) (CredentialSource, error) {
 type azureCredential struct {
 	cfg     CredentialConfig
 	options azcore.ClientOptions
-	limit   time.Duration // of one request for a token, repeats included
+	limit   time.Duration // of one token request, retries included
 	held    azcore.TokenCredential
-	secrets []*secret                    // what held was built from
-	files   map[string][sha256.Size]byte // that held was built from, by path
+	secrets []*secret                    // that held was built from
+	files   map[string][sha256.Size]byte // digests of the files that held was built from, by path
 	last    string                       // the latest token's value
 }
 
 // Changed is always false: azidentity decides when to renew.
 func (a *azureCredential) Changed() bool { return false }
 
-// Token asks the credential held, built anew if its files have changed. azidentity caches tokens, and the workload's own token, in the object, so that a fresh
-// token and whatever follows a failure (a secret file replaced meanwhile) take a new object. A device code is kept: a
-// new object would ask the person again.
+// Token asks the held credential, rebuilt first if its files have changed. azidentity caches tokens, and the workload's
+// own token, in the credential object. So a fresh token needs a new object, and so does an attempt after a failure,
+// since a secret file may have been replaced meanwhile. After a failure with a device code the object is kept: a new
+// one would ask the person again.
 func (a *azureCredential) Token(ctx context.Context, scope string, fresh bool) (Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.limit)
 	defer cancel()
@@ -119,7 +120,7 @@ func (a *azureCredential) Token(ctx context.Context, scope string, fresh bool) (
 	return Token{Value: got.Token, Expires: got.ExpiresOn, RefreshOn: got.RefreshOn}, nil
 }
 
-// rotated says whether a file that held was built from has something else in it by now.
+// rotated reports whether the content of a file that held was built from has changed.
 func (a *azureCredential) rotated() bool {
 	for path, was := range a.files {
 		if content, err := os.ReadFile(path); err == nil && sha256.Sum256(content) != was {
@@ -129,10 +130,11 @@ func (a *azureCredential) rotated() bool {
 	return false
 }
 
-// anyClaims makes MSAL pass by the cache of managed identity, which is shared by the whole process; they are not sent.
+// anyClaims makes MSAL bypass the cache of managed identity, which the whole process shares. The claims are not sent.
 const anyClaims = "{}"
 
-// pastSharedCache: a new chain that gives the refused token again signs in by managed identity.
+// pastSharedCache bypasses the cache of managed identity: a new chain that returns the refused token again has signed
+// in by that. If it fails, it returns same.
 func (a *azureCredential) pastSharedCache(ctx context.Context, options policy.TokenRequestOptions, same azcore.AccessToken) azcore.AccessToken {
 	cred, err := a.managedIdentity()
 	if err != nil {
@@ -146,7 +148,7 @@ func (a *azureCredential) pastSharedCache(ctx context.Context, options policy.To
 	return got
 }
 
-// maxSignIn bounds an answer of a sign-in endpoint, in bytes after decompression. azidentity reads to the end, wherever that is.
+// maxSignIn bounds an answer of a sign-in endpoint, in bytes after decompression. azidentity itself has no limit.
 const maxSignIn = 1 << 20
 
 type boundedTransport struct{ policy.Transporter }
@@ -160,8 +162,8 @@ func (b boundedTransport) Do(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// plain is an error of azidentity in few words and without what answers repeat of a request: of an answer its status
-// and codes, of other errors the first line.
+// plain shortens an error of azidentity and leaves out what answers repeat of a request: it keeps an answer's status
+// and codes, and the first line of any other error.
 func (a *azureCredential) plain(err error) error {
 	var failed *azidentity.AuthenticationFailedError
 	if errors.As(err, &failed) && failed.RawResponse != nil {
@@ -175,7 +177,7 @@ func (a *azureCredential) plain(err error) error {
 	return errors.New(redact(firstLines(notHTTP.ReplaceAllString(err.Error(), "$1")), append(a.secrets, a.assertion())...))
 }
 
-// assertion is what the workload signs in with, nil if it does otherwise.
+// assertion is the token that the workload signs in with, nil if it signs in another way.
 func (a *azureCredential) assertion() *secret {
 	content, _ := os.ReadFile(a.cfg.Getenv("AZURE_FEDERATED_TOKEN_FILE"))
 	return newSecret(strings.TrimSpace(string(content)))

@@ -48,7 +48,7 @@ func (a *azureCredential) build() (azcore.TokenCredential, error) {
 		"managed-identity, azure-cli, device-code, token-file)")
 }
 
-// SignsInWith says what a way of signing in takes: its variables, and what else it needs.
+// SignsInWith describes what a way of signing in needs: its variables, and anything else.
 func SignsInWith(mode string) string {
 	switch mode {
 	case "client-secret":
@@ -71,8 +71,8 @@ func SignsInWith(mode string) string {
 	return ""
 }
 
-// chain is azidentity's. Its first link, the environment, is built here where it is complete, since azidentity knows
-// no AZURE_..._FILE and would stop at that link too, whether it works or not.
+// chain is azidentity's default chain. Its first link, the environment, is built here if its variables are complete:
+// azidentity does not know AZURE_..._FILE, and would stop at that link too, whether it works or not.
 func (a *azureCredential) chain() (azcore.TokenCredential, error) {
 	get := a.cfg.Getenv
 	selected := strings.ToLower(get("AZURE_TOKEN_CREDENTIALS"))

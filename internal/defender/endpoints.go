@@ -10,7 +10,7 @@ import (
 )
 
 // Endpoints are the addresses that belong together in one cloud: the API, the scope of its tokens and the
-// authority that issues them ([doc] gov.md; the commercial API still wants tokens for its older resource,
+// authority that issues them ([doc] gov.md; the commercial API still needs tokens for its older resource,
 // [doc] exposed-apis-create-app-webapp.md).
 func Endpoints(cloud string) (apiURL, scope, authority string, err error) {
 	const public, government = "https://login.microsoftonline.com/", "https://login.microsoftonline.us/"

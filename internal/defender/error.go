@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Class says what a failed exchange means for the request it was made for.
+// Class is what a failed exchange means for its request.
 type Class int
 
 // The classes of the retry table. All but Ambiguous mean that the call did not take place, or that something other than
@@ -16,20 +16,21 @@ const (
 	Transient Class = iota + 1
 	// Throttled: 429. The budget has been closed for Error.RetryAfter already.
 	Throttled
-	// Ambiguous: whether the call took place is unknown; time-out after sending, connection cut,
-	// any 5xx, 408, a 2xx that can't be read or bears no action. Look before calling again.
+	// Ambiguous: whether the call took place is unknown; time-out after sending, connection cut, any 5xx, 408, a 2xx
+	// that can't be read or has no action. Look before calling again.
 	Ambiguous
 	// Conflict: the machine has an action under way.
 	Conflict
-	// System: a fault that no request caused and that every request would meet. Error.Reason says what to mend.
+	// System: a fault that no request caused and that every request would meet. Error.Reason says what to fix.
 	System
-	// Reauthenticate: 401 with a token that was not fresh. It has been dropped: try again at once.
+	// Reauthenticate: 401 with a token that was not fresh. The token has been dropped: try again at once.
 	Reauthenticate
-	// NotFound: 404 in Defender's envelope, or Empty. It has been seen to be passing, so the caller repeats it.
+	// NotFound: 404 in Defender's envelope, or Empty. A 404 has been seen to be temporary, so the caller repeats the
+	// call.
 	NotFound
-	// Rejected: the API refuses this request for good.
+	// Rejected: the API refuses this request permanently.
 	Rejected
-	// Stale: not sent, for the permit was too old, spent, or the budget had closed meanwhile.
+	// Stale: not sent, because the permit was too old or spent, or the budget was closed meanwhile.
 	Stale
 )
 
@@ -54,7 +55,7 @@ const (
 	opToken      = "token"
 )
 
-// Codes of our own, in Error.Code where there was no answer or none of the API's.
+// Codes of our own, for Error.Code where there was no answer, or none with a code of the API's.
 const (
 	codeRefused     = "connectionRefused"
 	codeDNS         = "dns"
@@ -74,7 +75,7 @@ const (
 	codeActionID    = "actionId"
 )
 
-// NotDefender is the error of an Empty 404 once nothing shows any longer that it was Defender's.
+// NotDefender returns an Empty 404 reclassified as a proxy's, for when nothing shows any longer that Defender sent it.
 func (e *Error) NotDefender() *Error {
 	other := *e
 	other.Empty = false
@@ -82,12 +83,12 @@ func (e *Error) NotDefender() *Error {
 	return &other
 }
 
-// FromProxy reports whether a proxy or a wrong host answered in Defender's place. The call may have reached Defender all the
-// same.
+// FromProxy reports whether a proxy or a wrong host answered in Defender's place. The call may still have reached
+// Defender.
 func (e *Error) FromProxy() bool { return e.Code == codeRedirect || e.Code == codeNotDefender }
 
-// Error is what every failed exchange ends in. No text in it holds a token, a secret or an Authorization
-// header, even where the API repeats one.
+// Error is the error of every failed exchange. No text in it holds a token, a secret or an Authorization header, even
+// if the API repeats one.
 type Error struct {
 	Op         string // "unrestrict", "list", "get", "token"
 	Class      Class  // what to do about it
@@ -95,17 +96,18 @@ type Error struct {
 	Code       string // error.code; "http404" and the like if the API gives none; a code of our own if there was no answer
 	Message    string // error.message, free text that may change ([doc] common-errors.md); else what went wrong
 	Target     string // error.target, the API's correlation id; "" if none
-	// Exchange is when it began, and what the service calls it. Zero where nothing was sent.
+	// Exchange says when the exchange began, and has the service's id of it. Zero if nothing was sent.
 	Exchange Exchange
-	// Empty: a 404 without a body. It is Defender's own if others get its answers (Client.Answered), and a proxy's if not.
+	// Empty: a 404 without a body. It is Defender's own if other calls get Defender's answers (Client.Answered), else a
+	// proxy's.
 	Empty      bool
-	RetryAfter time.Duration // how long the answer asks to wait; 0 = it does not say
+	RetryAfter time.Duration // how long the answer asks to wait; 0: it names no time
 	Reason     string        // for System: one sentence that names what is wrong and the fix
 	Sent       bool          // bytes may have left this machine
-	Err        error         // the cause, if there is one beside the answer
+	Err        error         // the cause, if there is one besides the answer
 }
 
-// Error says everything in one line.
+// Error formats everything in one line.
 func (e *Error) Error() string {
 	if e.Op == opToken && e.Code == codeToken { // the operation, the class and the code say the same
 		return "no token for Defender: " + e.Message

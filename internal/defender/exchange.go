@@ -11,23 +11,23 @@ import (
 	"time"
 )
 
-// call is one exchange that is asked for: a POST if there is a body, else a GET.
+// call describes one exchange: a POST if there is a body, else a GET.
 type call struct {
 	op, path string
 	body     []byte
-	read     func(body io.Reader) error // reads what a 2xx bears
+	read     func(body io.Reader) error // decodes the body of a 2xx
 }
 
 // reply is an answer that was read to its end, or could not be (err).
 type reply struct {
 	Exchange
 	header          http.Header
-	refusal         []byte // what stands in place of what was asked for
+	refusal         []byte // the body of an answer other than a 2xx
 	err             error
 	start, received time.Time
 }
 
-// unreadable is the error of a 2xx that does not bear what was asked for, or not to its end.
+// unreadable is the error of a 2xx whose body does not have the expected content, or breaks off.
 func (r *reply) unreadable() *Error {
 	e := Classify(Answer{Op: r.Op, StatusCode: r.StatusCode, Header: r.header})
 	e.Message, e.Exchange = redact(r.err.Error()), r.Exchange
@@ -37,8 +37,8 @@ func (r *reply) unreadable() *Error {
 	return e
 }
 
-// send is one HTTP exchange with the API. All but a 2xx that could be read is an error. By then a 401 has dropped the token
-// and a 429 has closed the budget.
+// send is one HTTP exchange with the API. Everything but a readable 2xx is an error. When send returns, a 401 has
+// dropped the token and a 429 has closed the budget.
 func (c *Client) send(ctx context.Context, p Permit, what call) (Exchange, *Error) {
 	if p.spent == nil || !p.spent.CompareAndSwap(false, true) {
 		return Exchange{}, &Error{Op: what.op, Class: Stale, Code: codeStale, Message: "the grant is spent"}
@@ -60,7 +60,7 @@ func (c *Client) send(ctx context.Context, p Permit, what call) (Exchange, *Erro
 	if err != nil {
 		return Exchange{}, fault(ctx, what.op, err, false, p.token.secret)
 	}
-	if e := c.startable(ctx, what.op, p); e != nil { // the last look before the write
+	if e := c.startable(ctx, what.op, p); e != nil { // the last check before the write
 		return Exchange{}, e
 	}
 	before, start := conn.wire.written.Load(), time.Now()
@@ -92,8 +92,9 @@ func (r *reply) ok() bool { return r.StatusCode >= 200 && r.StatusCode < 300 }
 
 var errTimeout = fmt.Errorf("DEFENDER_TIMEOUT has passed: %w", context.DeadlineExceeded)
 
-// judge says what an answer means, and does what it asks for. What is remembered of it is what others are judged by: an
-// answer in Defender's form shows who is there, and that the token holds.
+// judge classifies an answer, and acts on it: a 401 drops the token, a 429 closes the budget. An answer in Defender's
+// form also counts for later answers: it shows that Defender is reachable and, unless it is a 401, that the token is
+// valid.
 func (c *Client) judge(ctx context.Context, p Permit, r *reply) *Error {
 	var envelope *Envelope
 	if !r.ok() {
@@ -102,13 +103,13 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply) *Error {
 	r.CorrelationID = correlationID(r.header, envelope, r.StatusCode, p.token.secret)
 	known := r.received.Sub(c.Answered()) < lately
 	if r.ok() || envelope != nil {
-		c.clock.saw(r.header, r.start, r.received)
+		c.clock.observe(r.header, r.start, r.received)
 		if r.StatusCode != http.StatusUnauthorized {
 			p.token.proven.Store(true)
 		}
 	}
 	if r.StatusCode != http.StatusTooManyRequests {
-		c.throttle.over()
+		c.throttle.reset()
 	}
 	switch {
 	case r.ok() && r.err == nil:
@@ -131,10 +132,10 @@ func (c *Client) judge(ctx context.Context, p Permit, r *reply) *Error {
 	return e
 }
 
-// lately is how long an answer in Defender's form shows that Defender is what answers.
+// lately is how long after an answer in Defender's form the address still counts as Defender's.
 const lately = time.Minute
 
-// startable is nil while p's call may start.
+// startable returns nil while p's call may start.
 func (c *Client) startable(ctx context.Context, op string, p Permit) *Error {
 	switch {
 	case ctx.Err() != nil:
@@ -154,7 +155,7 @@ func (c *Client) request(ctx context.Context, what call, token string) (*http.Re
 	if err != nil {
 		return nil, err
 	}
-	req.GetBody = nil // no transport may send it twice
+	req.GetBody = nil // keeps every transport from sending it twice
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
@@ -164,7 +165,8 @@ func (c *Client) request(ctx context.Context, what call, token string) (*http.Re
 	return req, nil
 }
 
-// unanswered is the error of a round trip that failed. Our own time-out is not the caller's doing.
+// unanswered is the error of a round trip that failed. Our own time-out must not look like a cancellation by the
+// caller.
 func (c *Client) unanswered(ctx context.Context, op string, err error, sent bool, token *secret) *Error {
 	if errors.Is(context.Cause(ctx), errTimeout) {
 		ctx, err = context.WithoutCancel(ctx), errTimeout
@@ -172,7 +174,7 @@ func (c *Client) unanswered(ctx context.Context, op string, err error, sent bool
 	return fault(ctx, op, err, sent, token)
 }
 
-// count counts a call that was not answered; one given up by its caller before it was sent is none.
+// count counts a call that was not answered, unless its caller gave up before it was sent.
 func (c *Client) count(e *Error, since time.Time) {
 	if e.Sent || e.Code != codeCancelled {
 		c.metrics.observe(e.Op, e.Code, time.Since(since))

@@ -9,19 +9,19 @@ import (
 	"syscall"
 )
 
-// fault is the error of an exchange that ended without an answer. Whether a byte left decides its class.
+// fault is the error of an exchange that ended without an answer. Its class depends on whether a byte was sent.
 func fault(ctx context.Context, op string, err error, sent bool, token *secret) *Error {
 	if ctx.Err() != nil {
 		return cancelled(ctx, op, sent)
 	}
-	e := &Error{Op: op, Class: Transient, Code: unsentCode(err), Sent: sent, Err: token.harmless(err)}
+	e := &Error{Op: op, Class: Transient, Code: unsentCode(err), Sent: sent, Err: token.sanitize(err)}
 	if sent {
 		e.Class, e.Code = Ambiguous, sentCode(err)
 	}
 	return e
 }
 
-// cancelled is the error of a call whose caller went away.
+// cancelled is the error of a call whose context has ended.
 func cancelled(ctx context.Context, op string, sent bool) *Error {
 	e := &Error{Op: op, Class: Transient, Code: codeCancelled, Sent: sent, Err: ctx.Err()}
 	if errors.Is(e.Err, context.DeadlineExceeded) {
@@ -38,7 +38,7 @@ func sentCode(err error) string {
 	case timedOut(err):
 		return codeTimeout
 	case strings.Contains(err.Error(), "malformed"):
-		return codeUnreadable // net/http's errors on what is no HTTP have no type
+		return codeUnreadable // net/http's errors about an answer that is not HTTP have no type
 	}
 	return codeCut
 }

@@ -8,10 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// What is shown of an answer has the form of what Defender says, for whoever answers was sent the token: a code is one short
-// word, a message is printable and consists of words. What has another form is withheld, not mended.
+// A text of an answer is shown only in the form of Defender's texts, because the server that answers has received the
+// token and may repeat it. A code is one short word; a message is printable and consists of words. A text in another form
+// is withheld, not repaired.
 const (
-	maxCode    = 40   // the longest that is documented has 26
+	maxCode    = 40   // the longest documented one has 26
 	maxMessage = 1000 // characters
 	maxWord    = 32   // letters and digits in a row
 	maxNumbers = 20
@@ -30,7 +31,7 @@ var (
 	notHTTP = regexp.MustCompile(`(malformed (?:HTTP|MIME) [a-z]+(?: [a-z]+)?|bad Content-Length)[:"\s].*`) // net/http shows what it read instead
 )
 
-// asCode is an error's code, "" for what has not the form of one.
+// asCode returns an error's code, "" if it does not have the form of one.
 func (s *secret) asCode(code string) string {
 	if len(code) > maxCode || !codeForm.MatchString(code) || s.in([]byte(code)) {
 		return ""
@@ -38,7 +39,7 @@ func (s *secret) asCode(code string) string {
 	return code
 }
 
-// asMessage is an error's message, as far as it may be shown.
+// asMessage returns an error's message, as far as it may be shown.
 func (s *secret) asMessage(message string) string {
 	message = clean(message)
 	if s.in([]byte(message)) {
@@ -50,7 +51,7 @@ func (s *secret) asMessage(message string) string {
 	return message
 }
 
-// worded says whether a text consists of words and of few numbers, one or two machines' ids among them.
+// worded reports whether a text consists of words and few numbers. One or two machine ids are allowed.
 func worded(s string) bool {
 	if len(machineIn.FindAllString(s, 3)) > 2 {
 		return false
@@ -70,15 +71,15 @@ func worded(s string) bool {
 	return numbers <= maxNumbers && mixed <= maxMixed
 }
 
-// clean is s without what looks like a token, or like a password in an address, whosever they are.
+// clean removes from s everything that looks like a token, or like a password in an address.
 func clean(s string) string {
 	s = tokenLike.ReplaceAllString(s, redacted)
 	s = bearerIs.ReplaceAllString(s, "Bearer "+redacted)
 	return userInfo.ReplaceAllString(s, "//"+redacted+"@")
 }
 
-// oneLine is at most limit characters of s in one line, each of which can be printed anywhere: none moves a cursor or turns
-// the direction of writing.
+// oneLine returns at most limit characters of s in one line, all of them safe to print anywhere: none moves a cursor or
+// changes the direction of writing.
 func oneLine(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -94,10 +95,11 @@ func oneLine(s string, limit int) string {
 	return s
 }
 
-// maxText bounds the text of an error from below, in characters.
+// maxText bounds the text of a lower-level error, in characters.
 const maxText = 600
 
-// redact is a text of our side that may quote what others have sent: in one line, and nothing of it if it repeats a secret.
+// redact makes a text of ours, which may quote what others have sent, safe to show: in one line, and withheld
+// completely if it repeats a secret.
 func redact(text string, secrets ...*secret) string {
 	text = clean(notHTTP.ReplaceAllString(text, "$1"))
 	for _, s := range secrets {
@@ -106,8 +108,8 @@ func redact(text string, secrets ...*secret) string {
 	return oneLine(text, maxText)
 }
 
-// harmless is err itself where its text can be shown as it is, else an error with what is left of it.
-func (s *secret) harmless(err error) error {
+// sanitize returns err itself if its text can be shown as it is, else an error with the redacted text.
+func (s *secret) sanitize(err error) error {
 	if text := redact(err.Error(), s); text != err.Error() {
 		return errors.New(text)
 	}

@@ -62,7 +62,7 @@ func (b *openBudget) Close(ctx context.Context, d time.Duration) error {
 	return errors.Join(ctx.Err(), b.fail)
 }
 
-// issuer hands out what it is told to, and counts.
+// issuer returns what next makes, and counts the requests.
 type issuer struct {
 	mu    sync.Mutex
 	asked []bool // fresh, for each request

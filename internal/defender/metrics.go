@@ -13,7 +13,8 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 }
 
-// newMetrics registers with reg; a nil reg leaves the metrics to themselves. expires is when the token in hand ends, zero: unknown.
+// newMetrics registers with reg; with a nil reg the metrics are not exported. expires returns when the current token
+// expires, zero: unknown.
 func newMetrics(reg prometheus.Registerer, expires func() time.Time) (*metrics, error) {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -36,7 +37,7 @@ func newMetrics(reg prometheus.Registerer, expires func() time.Time) (*metrics, 
 		if at := expires(); !at.IsZero() {
 			return float64(at.Unix())
 		}
-		return math.NaN() // no comparison with it holds, so that no alert fires for what is not known
+		return math.NaN() // no comparison with NaN holds, so that no alert fires for an unknown expiry
 	})
 	for _, c := range []prometheus.Collector{m.calls, m.duration, expiry} {
 		if err := reg.Register(c); err != nil {
@@ -51,11 +52,12 @@ func (m *metrics) observe(op, code string, took time.Duration) {
 	m.duration.WithLabelValues(op).Observe(took.Seconds())
 }
 
-// OtherCode is the label of every code that is none of the known ones.
+// OtherCode is the label of every unknown code.
 const OtherCode = "other"
 
-// CodeLabel is an Error's Code as a metric's label and a reason's code have it: what Microsoft documents, an HTTP status,
-// or a code of our own. An answer can have any other code, and each would be a time series that is never forgotten.
+// CodeLabel is an Error's Code as used in a metric's label and in a reason's code: a code that Microsoft documents, an
+// HTTP status, or a code of our own. An answer can have any other code, and each would be a time series that is never
+// dropped.
 func CodeLabel(code string) string {
 	switch code {
 	case "BadRequest", "ODataError", "InvalidInput", "InvalidRequestBody", "MaximumBatchSizeExceeded", "MissingRequiredParameter",

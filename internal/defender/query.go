@@ -14,11 +14,11 @@ type Query struct {
 	Type         string
 	Types        []string  // any of them
 	CreatedSince time.Time // creationDateTimeUtc at or after it
-	Top          int       // at most 10,000; 0 = not said
+	Top          int       // at most 10,000; 0: not sent
 	Newest       bool      // newest first, else oldest first
 }
 
-// apiTime has the API's own resolution of 100 ns; formatting cuts off, so that a lower bound stays one.
+// apiTime has the API's own resolution of 100 ns. Formatting truncates, so that a lower bound stays one.
 const apiTime = "2006-01-02T15:04:05.0000000Z"
 
 func (q Query) encode() string {
@@ -56,5 +56,5 @@ func (q Query) encode() string {
 // quote makes an OData string literal: a quote in it is doubled.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// escape writes blanks as %20, which every reader of a query takes for a blank.
+// escape writes blanks as %20, which every query parser reads as a blank.
 func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }

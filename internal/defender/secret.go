@@ -15,19 +15,19 @@ import (
 
 const redacted = "[redacted]"
 
-// A piece of a secret this long is noticed, wherever it stands; of a shorter secret, the whole.
+// A piece of a secret of minPiece bytes is found anywhere in a text; a shorter secret, only as a whole.
 const (
 	minPiece  = 16
-	minSecret = 8 // what is shorter would only riddle harmless text
+	minSecret = 8 // anything shorter would match too much harmless text
 )
 
-// secret is one that we send, ready to be looked for in what comes back: servers and proxies do repeat what they were sent.
-// nil is none.
+// secret is one that we send, prepared for finding it in what we receive: servers and proxies do repeat what they were
+// sent. A nil secret is found nowhere.
 type secret struct {
 	value []byte
 	piece int
-	has   [256]bool           // the bytes it is made of
-	fours map[uint32]struct{} // each four bytes in a row
+	has   [256]bool           // the bytes that occur in it
+	fours map[uint32]struct{} // every four consecutive bytes of it
 }
 
 func newSecret(value string) *secret {
@@ -44,8 +44,8 @@ func newSecret(value string) *secret {
 	return s
 }
 
-// plainIn reports whether a piece of the secret stands in text as it is. Eight bytes in a row hold four that begin at a
-// multiple of five, so that only those are looked up.
+// plainIn reports whether a piece of the secret occurs unencoded in text. Any eight consecutive bytes contain four that
+// begin at a multiple of five, so only those are looked up.
 func (s *secret) plainIn(text []byte) bool {
 	for i := 0; i+4 <= len(text); i += 5 {
 		if _, is := s.fours[binary.LittleEndian.Uint32(text[i:])]; !is {
@@ -60,13 +60,13 @@ func (s *secret) plainIn(text []byte) bool {
 	return false
 }
 
-// spelled are how often a spelling within a spelling is undone.
-const spelled = 2
+// maxNested is how many encodings within one another are undone.
+const maxNested = 2
 
-// in reports whether text repeats a piece of the secret, as it is or in another spelling.
-func (s *secret) in(text []byte) bool { return s != nil && s.spelledIn(text, spelled) }
+// in reports whether text repeats a piece of the secret, plain or encoded.
+func (s *secret) in(text []byte) bool { return s != nil && s.encodedIn(text, maxNested) }
 
-func (s *secret) spelledIn(text []byte, depth int) bool {
+func (s *secret) encodedIn(text []byte, depth int) bool {
 	if len(text) < s.piece {
 		return false
 	}
@@ -76,29 +76,29 @@ func (s *secret) spelledIn(text []byte, depth int) bool {
 	if depth == 0 {
 		return false
 	}
-	for other := range s.respelled(text) {
-		if s.spelledIn(other, depth-1) {
+	for other := range s.decodings(text) {
+		if s.encodedIn(other, depth-1) {
 			return true
 		}
 	}
 	return false
 }
 
-// respelled are what text may be a spelling of, each until the next is asked for. Whatever stands between digits, a line's
-// end for example, is passed over.
-func (s *secret) respelled(text []byte) iter.Seq[[]byte] {
+// decodings yields everything that text may be an encoding of; each is valid until the next one. Bytes between digits,
+// such as line breaks, are skipped.
+func (s *secret) decodings(text []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		if bytes.ContainsAny(text, `%=\&`) && !yield(escapes.ReplaceAllFunc(text, plain)) {
+		if bytes.ContainsAny(text, `%=\&`) && !yield(escapes.ReplaceAllFunc(text, unescape)) {
 			return
 		}
-		foreign := func(c byte) bool { return !s.has[c] } // what it was folded with
+		foreign := func(c byte) bool { return !s.has[c] } // such as the bytes of line folding
 		if slices.ContainsFunc(text, foreign) && !yield(slices.DeleteFunc(slices.Clone(text), foreign)) {
 			return
 		}
 		out := make([]byte, 0, len(text))
 		for i := range alphabets {
 			for skip := range alphabets[i].period {
-				if out, readable := s.undigited(out, text, &alphabets[i], skip); readable && !yield(out) {
+				if out, readable := s.decodeDigits(out, text, &alphabets[i], skip); readable && !yield(out) {
 					return
 				}
 			}
@@ -109,11 +109,11 @@ func (s *secret) respelled(text []byte) iter.Seq[[]byte] {
 // alphabet is a way of writing bytes in digits.
 type alphabet struct {
 	bits   int       // of one digit
-	period int       // after how many digits their bytes begin anew
-	values [256]int8 // of each character; -1: it is no digit
+	period int       // number of digits after which byte boundaries repeat
+	values [256]int8 // of each character; -1: not a digit
 }
 
-// alphabets are those of base64 in both forms, of base32 in both forms, and of hexadecimal.
+// alphabets are those of base64 and of base32, both forms of each, and of hexadecimal.
 var alphabets = [...]alphabet{
 	{6, 4, digits("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")},
 	{5, 8, digits("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "abcdefghijklmnopqrstuvwxyz234567")},
@@ -133,10 +133,10 @@ func digits(alphabets ...string) (values [256]int8) {
 	return values
 }
 
-// undigited appends to out what the digits in text, but for the first few, are an encoding of. readable: so many bytes of it
-// as a piece has stand in a row that are printable or that the secret has; what was not spelled that way comes out as noise.
-// It ends where the rest is too short for a piece.
-func (s *secret) undigited(out, text []byte, a *alphabet, skip int) (_ []byte, readable bool) {
+// decodeDigits appends to out what the digits in text encode, without the first skip of them. readable reports whether
+// the result has a run as long as a piece, of bytes that are printable or occur in the secret; text in another encoding
+// decodes to noise. It stops where the rest is too short for a piece.
+func (s *secret) decodeDigits(out, text []byte, a *alphabet, skip int) (_ []byte, readable bool) {
 	if len(text)*a.bits/8 < s.piece {
 		return nil, false
 	}
@@ -147,7 +147,7 @@ func (s *secret) undigited(out, text []byte, a *alphabet, skip int) (_ []byte, r
 			continue
 		}
 		if have += a.bits; have <= 0 {
-			continue // of those that are skipped
+			continue // one of those to skip
 		}
 		if acc = acc<<a.bits | int(d); have < 8 {
 			continue
@@ -165,10 +165,10 @@ func (s *secret) undigited(out, text []byte, a *alphabet, skip int) (_ []byte, r
 	return out, readable
 }
 
-// escapes are one character as URLs, mails, HTML, and programming languages write those they can't write plainly.
+// escapes matches one character as URLs, mails, HTML and programming languages write those they can't write plainly.
 var escapes = regexp.MustCompile(`%[0-9A-Fa-f]{2}|=[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[0-7]{3}|\\["'\\/bfnrt]|&#?[0-9A-Za-z]{1,8};`)
 
-func plain(escape []byte) []byte {
+func unescape(escape []byte) []byte {
 	base, number := 16, ""
 	switch c := escape[0]; {
 	case c == '&':
@@ -182,14 +182,14 @@ func plain(escape []byte) []byte {
 	default:
 		return []byte(strings.NewReplacer("n", "\n", "r", "\r", "t", "\t", "b", "\b", "f", "\f").Replace(string(escape[1:])))
 	}
-	n, _ := strconv.ParseUint(number, base, 32) // it is one, by the pattern
+	n, _ := strconv.ParseUint(number, base, 32) // it is a number, by the pattern
 	if n < 256 {
 		return []byte{byte(n)}
 	}
 	return []byte(string(rune(n)))
 }
 
-// cut is text, or nothing of it if it repeats the secret.
+// cut returns text, or a placeholder if it repeats the secret.
 func (s *secret) cut(text string) string {
 	if s.in([]byte(text)) {
 		return redacted
@@ -197,7 +197,7 @@ func (s *secret) cut(text string) string {
 	return text
 }
 
-// cutJSON replaces the strings of a JSON document that repeat the secret. Its other bytes stay as they are.
+// cutJSON replaces the strings of a JSON document that repeat the secret. All other bytes stay as they are.
 func (s *secret) cutJSON(body []byte) []byte {
 	if s == nil {
 		return body
@@ -218,7 +218,7 @@ func (s *secret) cutJSON(body []byte) []byte {
 		if len(quoted) < s.piece {
 			continue
 		}
-		inside, _ := jsontext.AppendUnquote(nil, quoted) // its error is about bytes that are no UTF-8, which come out replaced
+		inside, _ := jsontext.AppendUnquote(nil, quoted) // its error is about invalid UTF-8, which comes out replaced
 		if end := int(d.InputOffset()); s.in(inside) {
 			out = append(append(out, body[done:end-len(quoted)]...), `"`+redacted+`"`...)
 			done = end

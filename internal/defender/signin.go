@@ -21,7 +21,7 @@ var oauthCodes = strings.Fields(`invalid_request invalid_client invalid_grant un
 	consent_required invalid_request_uri invalid_request_object request_not_supported request_uri_not_supported registration_not_supported
 	invalid_dpop_proof use_dpop_nonce insufficient_user_authentication`)
 
-// fixes are what to do about Entra's commonest refusals, by AADSTS code.
+// fixes are the remedies for Entra's most common refusals, by AADSTS code.
 var fixes = map[string]string{
 	"50034":   "the account is unknown in the tenant",
 	"53003":   "a conditional access policy blocks the sign-in",
@@ -35,8 +35,9 @@ var fixes = map[string]string{
 	"7000222": "the client secret has expired: make a new one",
 }
 
-// signInRefused words a token endpoint's answer by its status and codes alone. The description is left out: it repeats
-// parts of the request, the secret among them. host, "" or with a space before it, is ours: where the request went.
+// signInRefused describes a token endpoint's answer by its status and codes alone. It leaves out the description, which
+// repeats parts of the request, the secret among them. host, "" or with a space before it, comes from us and not from
+// the answer: the request went there.
 func signInRefused(host string, status int, content []byte) string {
 	var body struct {
 		Error       any `json:"error"`
@@ -57,7 +58,7 @@ func signInRefused(host string, status int, content []byte) string {
 	return out
 }
 
-// firstLines is the first line of an error, or of each error in a chain's: what follows may be the text of an answer.
+// firstLines returns the first line of an error, or of each error in a chain's; what follows may be text of an answer.
 func firstLines(s string) string {
 	s = noAnswer.ReplaceAllString(s, "")
 	first, rest, _ := strings.Cut(s, "\n")

@@ -14,7 +14,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// throttle is the wait after a 429 that names none.
+// throttle computes the wait after a 429 that names none.
 type throttle struct {
 	mu   sync.Mutex
 	next *backoff.ExponentialBackOff
@@ -22,7 +22,8 @@ type throttle struct {
 	at   time.Time // when last was set
 }
 
-// after is the wait following a hintless 429 to a call granted at that time. The 429s of one burst share one step.
+// after is the wait after a 429 without a hint, to a call granted at that time. All 429s of one burst share one backoff
+// step.
 func (t *throttle) after(granted time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -32,14 +33,14 @@ func (t *throttle) after(granted time.Time) time.Duration {
 	return t.last
 }
 
-func (t *throttle) over() {
+func (t *throttle) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.next.Reset()
 	t.last = 0
 }
 
-// throttled closes the budget of all replicas before the caller hears of the 429, even if the caller has gone.
+// throttled closes the budget of all replicas before the caller gets the 429, even if the caller has gone.
 func (c *Client) throttled(ctx context.Context, p Permit, e *Error) {
 	if e.RetryAfter == 0 {
 		e.RetryAfter = c.throttle.after(p.granted)
@@ -51,12 +52,12 @@ func (c *Client) throttled(ctx context.Context, p Permit, e *Error) {
 	}
 }
 
-// requestsAgain is in the API's message: "You can send requests again in 8 seconds."
+// requestsAgain matches the wait in the API's message: "You can send requests again in 8 seconds."
 var requestsAgain = regexp.MustCompile(`(?i)\bin (\d+) seconds?\b`)
 
-// retryAfter is how long an answer asks to wait: the header in seconds or as a date, which is held against
-// the answer's own Date (own clock without one), else the seconds named in the message. 0 = it does not say.
-// However long, the value is kept; what no Duration can hold becomes the longest there is.
+// retryAfter is how long an answer asks to wait: the header in seconds or as a date, relative to the answer's own Date
+// (our clock without one), else the seconds named in the message. 0: it names no time. The value is kept however long
+// it is; one that no Duration can hold becomes the longest Duration.
 func retryAfter(h http.Header, message string, now time.Time) time.Duration {
 	value := strings.TrimSpace(h.Get("Retry-After"))
 	if d, ok := seconds(value); ok && d > 0 {

@@ -12,17 +12,18 @@ import (
 	"time"
 )
 
-// tokenFile takes the token from a file that something else keeps good. It is looked at at every use, and read when
-// it is another file, or may have been written since it was read.
+// tokenFile takes the token from a file that something else keeps current. Each use checks the file, and reads it if it
+// is another file or may have been written since it was read.
 type tokenFile struct {
 	path string
 
-	mu      sync.Mutex
-	seen    string      // content when last handed out, "" if it could not be
-	unmoved os.FileInfo // the file as it was when it was found to hold seen, long enough after it was written; else nil
+	mu     sync.Mutex
+	seen   string      // the content returned last, "" if there was an error
+	stable os.FileInfo // of the file that holds seen, if it was read long enough after its last write; else nil
 }
 
-// stableAfter is how old a file must be when it is read so that a later write shows in its modification time.
+// stableAfter is how old the last write of a file must be when it is read, so that a later write shows in the
+// modification time.
 const stableAfter = 2 * time.Second
 
 // Changed reports whether the file may hold another token.
@@ -30,16 +31,16 @@ func (f *tokenFile) Changed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.path)
-	if err == nil && f.unmoved != nil && os.SameFile(info, f.unmoved) && info.ModTime().Equal(f.unmoved.ModTime()) && info.Size() == f.unmoved.Size() {
+	if err == nil && f.stable != nil && os.SameFile(info, f.stable) && info.ModTime().Equal(f.stable.ModTime()) && info.Size() == f.stable.Size() {
 		return false
 	}
-	f.unmoved = nil
+	f.stable = nil
 	content, readErr := f.read()
 	if err != nil || readErr != nil || content != f.seen || f.seen == "" {
 		return true
 	}
 	if time.Since(info.ModTime()) > stableAfter {
-		f.unmoved = info // looked at before it was read: a write in between is seen the next time
+		f.stable = info // from before the read: a write in between shows the next time
 	}
 	return false
 }
@@ -60,7 +61,7 @@ func (f *tokenFile) Token(ctx context.Context, _ string, _ bool) (Token, error) 
 	return Token{Value: content}, nil
 }
 
-// readRetrying reads the file, and retries while a writer has emptied or removed it to fill it again.
+// readRetrying reads the file, and retries while a writer has emptied or removed it in order to write it anew.
 func (f *tokenFile) readRetrying(ctx context.Context) (string, error) {
 	for range 4 {
 		if content, err := f.read(); err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// Token is a bearer token as a credential hands it out.
+// Token is a bearer token as a credential returns it.
 type Token struct {
 	Value     string
 	Expires   time.Time // zero: unknown
@@ -20,17 +20,18 @@ type Token struct {
 
 // CredentialSource is where tokens come from. Tokens calls it from one goroutine at a time.
 type CredentialSource interface {
-	// Token gets a token. fresh: no cache may answer, for the API has refused what was there. It bounds itself
-	// in time and leaves at once when ctx ends. The text of its error holds no secret and says what to mend.
+	// Token gets a token. fresh: no cache may answer, because the API has refused the token there. It limits its own
+	// time, and returns at once when ctx ends. The text of its error holds no secret and says what to fix.
 	Token(ctx context.Context, scope string, fresh bool) (Token, error)
-	// Changed says that the source has something else to give than last time, and that to ask it is cheap
-	// (a file written anew). It is asked at every use and must not block.
+	// Changed reports whether the source has another token than last time and can return it cheaply (a file written
+	// anew). It is called at every use and must not block.
 	Changed() bool
 }
 
-// Tokens keeps the bearer token of one tenant. azidentity caches tokens too, but lets callers wait for a renewal, and asks
-// anew at each use while sign-in fails. Here at most one request for a token is under way, a token is renewed in the
-// background before it expires, and between failures there is a growing pause in which all get the last error.
+// Tokens caches the bearer token of one tenant. azidentity caches tokens too, but makes callers wait for a renewal, and
+// sends a new request at each use while sign-in fails. Here at most one token request is under way, a token is renewed
+// in the background before it expires, and after a failure there is a growing pause in which all callers get the last
+// error.
 type Tokens struct {
 	source CredentialSource
 	scope  string
@@ -40,12 +41,12 @@ type Tokens struct {
 	done   sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
-	current *bearer    // nil: none in hand
-	last    *bearer    // the latest there was: how the API met it is remembered
+	current *bearer    // nil: none
+	last    *bearer    // the latest one, kept for how the API answered it
 	refused bool       // current was dropped because the API refused it; the next one must be fresh
 	fetch   *fetch     // under way, else nil
-	failure *Error     // of the last fetch, nil if it went well
-	retryAt time.Time  // no fetch before
+	failure *Error     // of the last fetch, nil if it succeeded
+	retryAt time.Time  // no fetch before that
 	pause   *backoff.ExponentialBackOff
 }
 
@@ -56,27 +57,27 @@ type fetch struct {
 	err    *Error
 }
 
-// NewTokens makes the cache for tokens of one scope. Nothing is asked for before the first use.
+// NewTokens makes the cache for tokens of one scope. Nothing is requested before the first use.
 func NewTokens(source CredentialSource, scope string) *Tokens {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Tokens{source: source, scope: scope, pause: doubling(30 * time.Second), ctx: ctx, cancel: cancel}
 }
 
-// doubling are pauses from a second up to the longest.
+// doubling is a backoff without jitter, from one second up to longest.
 func doubling(longest time.Duration) *backoff.ExponentialBackOff {
 	return backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2),
 		backoff.WithRandomizationFactor(0), backoff.WithMaxInterval(longest), backoff.WithMaxElapsedTime(0))
 }
 
-// Close ends a request under way and waits for it. There are no tokens after it.
+// Close cancels a request under way and waits for it. No token is requested after it.
 func (t *Tokens) Close() {
 	t.mu.Lock()
-	t.cancel() // under mu, so that no fetch starts beside Wait
+	t.cancel() // under mu, so that no fetch starts during Wait
 	t.mu.Unlock()
 	t.done.Wait()
 }
 
-// Check returns nil if a usable token is in hand or can be got, else an *Error of class System.
+// Check returns nil if a usable token is cached or can be obtained, else an *Error of class System.
 func (t *Tokens) Check(ctx context.Context) error {
 	_, _, err := t.get(ctx)
 	var e *Error
@@ -86,10 +87,10 @@ func (t *Tokens) Check(ctx context.Context) error {
 	return err
 }
 
-// get returns the token to use now and whether it was asked for just for this call. The error is an *Error:
-// System without a token, Transient when ctx ends first.
+// get returns the token to use now, and whether it was requested just for this call. The error is an *Error: System
+// without a token, Transient when ctx ends first.
 func (t *Tokens) get(ctx context.Context) (*bearer, bool, error) {
-	b, f, err := t.inHand()
+	b, f, err := t.currentOrFetch()
 	if f == nil {
 		return b, false, err
 	}
@@ -104,8 +105,9 @@ func (t *Tokens) get(ctx context.Context) (*bearer, bool, error) {
 	}
 }
 
-// inHand is the token to use, the request to wait for, or why there is neither. It begins a request where one is due.
-func (t *Tokens) inHand() (*bearer, *fetch, error) {
+// currentOrFetch returns the token to use, the fetch to wait for, or why there is neither. It starts a fetch if one is
+// due.
+func (t *Tokens) currentOrFetch() (*bearer, *fetch, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now, changed := time.Now(), t.source.Changed()
@@ -138,7 +140,7 @@ func (t *Tokens) run(f *fetch, fresh bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil && t.refused && !fresh && t.last != nil && t.last.value == tok.Value {
-		// It was asked for before the API refused it, and a cache returned it again.
+		// It was requested before the API refused the token, and a cache returned that one again.
 		t.done.Go(func() { t.run(f, true) })
 		return
 	}
@@ -150,7 +152,7 @@ func (t *Tokens) run(f *fetch, fresh bool) {
 		t.pause.Reset()
 		t.current = newBearer(tok, now, t.last, t.refused)
 		t.last, t.failure, t.refused = t.current, nil, false
-		t.retryAt = now.Add(time.Second) // for renewals: a source that gives the same again is not asked at every use
+		t.retryAt = now.Add(time.Second) // for renewals: a source that returns the same token again is not asked at every use
 		f.bearer = t.current
 	}
 	t.fetch = nil
@@ -166,7 +168,7 @@ func (t *Tokens) refuse(b *bearer) {
 	}
 }
 
-// Tenant is the tenant of the latest token; "" before there was one, or where it does not say.
+// Tenant is the tenant of the latest token; "" before the first one, or if the token names none.
 func (t *Tokens) Tenant() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,7 +178,7 @@ func (t *Tokens) Tenant() string {
 	return t.last.tenant
 }
 
-// expires is when the token in hand ends; zero without one, or if that is not known.
+// expires is when the current token expires; zero without one, or if that is unknown.
 func (t *Tokens) expires() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,7 +191,7 @@ func (t *Tokens) expires() time.Time {
 // maxToken bounds a token, in bytes; one of Entra has some thousands at most.
 const maxToken = 64 << 10
 
-// unusable says why a token can't be sent at all.
+// unusable returns why a token can't be sent at all, nil if it can.
 func (tok Token) unusable(now time.Time) error {
 	if tok.Value == "" {
 		return errors.New("there is no token in the answer")

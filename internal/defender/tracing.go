@@ -12,15 +12,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// exchange is send within a client span, by OpenTelemetry's conventions for HTTP. What is secret or somebody's words,
-// the token and the comment, stands in no attribute. No trace context goes to the API: it is not ours to say who may know.
+// exchange is send within a client span, by OpenTelemetry's conventions for HTTP. No attribute holds the token or the
+// comment. The trace context is not sent to the API: who may know it is not ours to decide.
 func (c *Client) exchange(ctx context.Context, p Permit, what call) (Exchange, error) {
 	var span trace.Span
 	if c.tracer != nil {
 		ctx, span = c.span(ctx, what.op, time.Now())
 	}
 	x, e := c.send(ctx, p, what)
-	if span != nil && (e == nil || e.Sent || e.Class != Stale && e.Code != codeCancelled) { // else there was no exchange, and a span that is not ended is none
+	if span != nil && (e == nil || e.Sent || e.Class != Stale && e.Code != codeCancelled) { // else no exchange; a span that never ends is not exported
 		defer span.End()
 		span.SetAttributes(semconv.URLFull(c.base + what.path))
 		if e != nil {
@@ -35,7 +35,7 @@ func (c *Client) exchange(ctx context.Context, p Permit, what call) (Exchange, e
 	return x, nil
 }
 
-// unsent is the span of an exchange that ended before it could begin, for the API could not be reached.
+// unsent makes the span of an exchange that never began because the API could not be reached.
 func (c *Client) unsent(ctx context.Context, op string, e *Error, began time.Time) {
 	if c.tracer == nil {
 		return
@@ -65,7 +65,7 @@ func (c *Client) span(ctx context.Context, op string, began time.Time) (context.
 	return ctx, span
 }
 
-// serverOf is where a base URL leads.
+// serverOf is the server of a base URL, as attributes.
 func serverOf(base string) []attribute.KeyValue {
 	u, err := url.Parse(base)
 	if err != nil {
@@ -81,7 +81,7 @@ func serverOf(base string) []attribute.KeyValue {
 	return []attribute.KeyValue{semconv.ServerAddress(u.Hostname()), semconv.ServerPort(port)}
 }
 
-// mark says on a span what e is, by codes alone.
+// mark records e on a span, by codes alone.
 func (e *Error) mark(span trace.Span) {
 	code := e.Code
 	if e.StatusCode != 0 {

@@ -51,8 +51,8 @@ func TestSpanOfExchange(t *testing.T) {
 		"unclear": {answer(503, ``), map[string]string{"http.response.status_code": "503", "error.type": "503", "status": "Error ambiguous"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var told http.Header
-			api := func(w http.ResponseWriter, r *http.Request) { told = r.Header.Clone(); c.api(w, r) }
+			var sent http.Header
+			api := func(w http.ResponseWriter, r *http.Request) { sent = r.Header.Clone(); c.api(w, r) }
 			spans := tracetest.NewSpanRecorder()
 			client, _ := dialTo(t, serve(t, api).URL, recorded(spans))
 			_, _ = post(t.Context(), client)
@@ -69,7 +69,7 @@ func TestSpanOfExchange(t *testing.T) {
 					t.Errorf("the token shows in %s", key)
 				}
 			}
-			if told.Get("traceparent") != "" {
+			if sent.Get("traceparent") != "" {
 				t.Error("the API is told of the trace")
 			}
 		})

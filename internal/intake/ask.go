@@ -16,27 +16,27 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// asked is a request as it is to be published.
-type asked struct {
+// submission is a request as it is to be published.
+type submission struct {
 	message.Delivery
-	req  message.Request
-	made bool // its id was made here: nobody can know it yet
+	req   message.Request
+	newID bool // its id was made here, so that no earlier message can have it
 }
 
-// signFor is how long a request is good that the intake signs and that has no end of its own.
+// signFor is how long a request that the intake signs is valid, if it has no expiry of its own.
 const signFor = 24 * time.Hour
 
-// read takes a request from a body and judges it as the worker would.
-func (s *Server) read(w http.ResponseWriter, r *http.Request, c *clients.Client) (asked, *problem) {
-	var a asked
+// read reads a request from a body and judges it as the worker would.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, c *clients.Client) (submission, *problem) {
+	var a submission
 	lane, p := laneOf(r, c, message.LaneNormal)
 	if p == nil {
-		p = taken(r)
+		p = checkMediaType(r)
 	}
 	if p != nil {
 		return a, p
 	}
-	body, p := whole(w, r, message.MaxPayload)
+	body, p := readBody(w, r, message.MaxPayload)
 	if p != nil {
 		return a, p
 	}
@@ -52,7 +52,7 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, c *clients.Client)
 	return a, p
 }
 
-// judge holds a request against the worker's rules, but for the policy, which is the worker's own.
+// judge checks a request against the worker's rules, except for the policy, which only the worker applies.
 func (s *Server) judge(d message.Delivery) (message.Request, *problem) {
 	req, invalid := s.rules.Parse(d)
 	if invalid != nil {
@@ -68,13 +68,13 @@ func (s *Server) judge(d message.Delivery) (message.Request, *problem) {
 	return req, nil
 }
 
-// laneOf is the lane that is asked for, if the client has it.
+// laneOf is the requested lane, if the client has it.
 func laneOf(r *http.Request, c *clients.Client, usual message.Lane) (message.Lane, *problem) {
 	lane := usual
 	if name := r.URL.Query().Get("lane"); name != "" {
 		var err error
 		if lane, err = message.ParseLane(name); err != nil {
-			return "", wrong("lane", "lane: there is no such lane; it is one of "+message.LaneNames(message.Lanes()))
+			return "", malformed("lane", "lane: there is no such lane; it is one of "+message.LaneNames(message.Lanes()))
 		}
 	}
 	if slices.Contains(c.Lanes, lane) {
@@ -83,25 +83,26 @@ func laneOf(r *http.Request, c *clients.Client, usual message.Lane) (message.Lan
 	return "", fault(codeForbidden, "the client does not have the lane "+string(lane))
 }
 
-// taken looks at what the body is said to be: a form or a text, which a page of another site can make a browser send, is neither.
-func taken(r *http.Request) *problem {
+// checkMediaType refuses bodies that are not declared as JSON: a page of another site can make a browser send a form or
+// a text.
+func checkMediaType(r *http.Request) *problem {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/json" && kind != "application/cloudevents+json" && kind != "application/cloudevents" {
 		return fault(codeMediaType, "send application/json, or application/cloudevents+json with one event")
 	}
-	return plain(r)
+	return checkEncoding(r)
 }
 
-// plain refuses a body that is encoded: what is in it would have no bound.
-func plain(r *http.Request) *problem {
+// checkEncoding refuses an encoded body: its decoded size would have no bound.
+func checkEncoding(r *http.Request) *problem {
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return fault(codeMediaType, "send the body as it is, without Content-Encoding")
 	}
 	return nil
 }
 
-// whole reads a body of at most so many bytes, before anything in it is looked at.
-func whole(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *problem) {
+// readBody reads a body of at most so many bytes, before anything in it is parsed.
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *problem) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, fault(message.CodeTooLarge, "the body has more bytes than are taken; leave out what need not be echoed")
@@ -112,8 +113,8 @@ func whole(w http.ResponseWriter, r *http.Request, most int64) ([]byte, *problem
 	return body, nil
 }
 
-// headers are those of the message: what a request has by its form, and what the client vouches for. Nothing else that is sent
-// goes through, for some names mean something to the broker or the worker.
+// headers are those of the message: those of the request's format, the client's name, and the signature of a client
+// that signs itself. No other header is passed on, because some mean something to the broker or the worker.
 func headers(from http.Header, c *clients.Client) message.Header {
 	h := message.Header{message.HeaderClient: {c.Name}}
 	for name, values := range from {
@@ -128,8 +129,8 @@ func headers(from http.Header, c *clients.Client) message.Header {
 	return h
 }
 
-// complete gives the request its id, and where the intake signs for the client an end and the signature.
-func (s *Server) complete(a *asked, r *http.Request, c *clients.Client) *problem {
+// complete gives the request its id and, if the intake signs for the client, an expiry and the signature.
+func (s *Server) complete(a *submission, r *http.Request, c *clients.Client) *problem {
 	if c.Seed != nil && (r.Header.Get(message.HeaderSigner) != "" || r.Header.Get(message.HeaderSignature) != "") {
 		return fault(codeForbidden, "the intake signs for this client; leave the signature out")
 	}
@@ -142,14 +143,14 @@ func (s *Server) complete(a *asked, r *http.Request, c *clients.Client) *problem
 			return p
 		}
 		if id = cmp.Or(key, names.EventID); id == "" {
-			id, a.made = service.RandomID()+service.RandomID(), true
+			id, a.newID = service.RandomID()+service.RandomID(), true
 		}
 	}
 	if c.Seed != nil && !names.Expires {
 		ends = time.Now().Add(signFor)
 	}
 	if id != "" || !ends.IsZero() {
-		if data, err := message.Amend(a.Delivery, id, ends); err == nil { // else it is malformed, as Parse says
+		if data, err := message.Amend(a.Delivery, id, ends); err == nil { // else it is malformed, and Parse reports it
 			a.Data = data
 		}
 	}
@@ -157,7 +158,7 @@ func (s *Server) complete(a *asked, r *http.Request, c *clients.Client) *problem
 }
 
 // sign signs with the client's own key, if the intake has it.
-func (s *Server) sign(a *asked, c *clients.Client) *problem {
+func (s *Server) sign(a *submission, c *clients.Client) *problem {
 	if c.Seed == nil {
 		return nil
 	}
@@ -169,7 +170,7 @@ func (s *Server) sign(a *asked, c *clients.Client) *problem {
 	return nil
 }
 
-// idempotencyKey is the header of that name; its quotes, which the draft asks for, may be missing.
+// idempotencyKey is the header of that name. The draft requires quotes, which may be missing here.
 func idempotencyKey(r *http.Request) (string, *problem) {
 	key := r.Header.Get("Idempotency-Key")
 	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {

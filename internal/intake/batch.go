@@ -27,35 +27,36 @@ const (
 	batchBodies = 2 // in memory at once
 )
 
-// batch is the rows of a batch as they are to be published, in their order.
+// batch is the rows of a batch as they are to be published, in order.
 type batch struct {
 	name string
 	rows []batchRow
-	byID map[string]int // where each is in rows
+	byID map[string]int // index of each in rows
 }
 
 type batchRow struct {
-	asked
+	submission
 	line    int
-	content [sha256.Size]byte // of what the row itself says: an end and a signature are others each time
+	content [sha256.Size]byte // of the row itself: an expiry and a signature that are added differ each time
 }
 
 var batchName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// named checks the name of a batch: NAME:LINE is to be an id, and of no stream's message.
-func (s *Server) named(r *http.Request) (string, *problem) {
+// batchNameOf checks the name of a batch: NAME:LINE must be a valid id, and must not look like the STREAM:SEQ of a
+// message.
+func (s *Server) batchNameOf(r *http.Request) (string, *problem) {
 	name, n := r.PathValue("name"), s.link.cfg.Names
 	if slices.Contains([]string{n.Stream, n.ResultsStream, n.DeadletterStream, n.ControlStream}, name) {
-		return "", wrong("name", "name: is a stream's; choose another")
+		return "", malformed("name", "name: is a stream's; choose another")
 	}
 	if !batchName.MatchString(name) {
-		return "", wrong("name", "name: give 1 to 64 of the characters a to z, A to Z, 0 to 9, _ and -")
+		return "", malformed("name", "name: give 1 to 64 of the characters a to z, A to Z, 0 to 9, _ and -")
 	}
 	return name, nil
 }
 
-// wrong is a malformed problem about a field.
-func wrong(field, detail string) *problem {
+// malformed is a problem about a malformed field.
+func malformed(field, detail string) *problem {
 	p := fault(message.CodeMalformed, detail)
 	p.Field = field
 	return p
@@ -65,7 +66,7 @@ func wrong(field, detail string) *problem {
 func (s *Server) readBatch(w http.ResponseWriter, r *http.Request, c *clients.Client, name string) (*batch, *problem) {
 	lane, p := laneOf(r, c, message.LaneBulk)
 	if p == nil {
-		p = plain(r)
+		p = checkEncoding(r)
 	}
 	if p != nil {
 		return nil, p
@@ -74,7 +75,7 @@ func (s *Server) readBatch(w http.ResponseWriter, r *http.Request, c *clients.Cl
 	if kind != "text/csv" && kind != "application/jsonl" && kind != "application/x-ndjson" {
 		return nil, fault(codeMediaType, "send text/csv, or application/jsonl with one request a line")
 	}
-	body, p := whole(w, r, batchBytes)
+	body, p := readBody(w, r, batchBytes)
 	if p != nil {
 		return nil, p
 	}
@@ -94,7 +95,7 @@ func (s *Server) batchOf(name string, lane message.Lane, c *clients.Client, read
 		}
 		next, p := s.batchRow(name, lane, c, row)
 		if first, twice := b.byID[next.req.ID]; p == nil && twice {
-			p = wrong("id", fmt.Sprintf("id: is that of line %d too; give each row its own", b.rows[first].line))
+			p = malformed("id", fmt.Sprintf("id: is that of line %d too; give each row its own", b.rows[first].line))
 		}
 		if p != nil {
 			p.Row, p.Detail = row.Line, fmt.Sprintf("line %d: %s", row.Line, p.Detail)
@@ -117,7 +118,7 @@ func (s *Server) batchRow(name string, lane message.Lane, c *clients.Client, row
 		p.Field = (&message.Invalid{Message: p.Detail}).Field()
 		return out, p
 	case m.Batch != "" && m.Batch != name:
-		return out, wrong("batch", "batch: is another than the path has; leave it out")
+		return out, malformed("batch", "batch: is another than the path has; leave it out")
 	}
 	if m.Batch = name; m.ID == "" {
 		m.ID = name + ":" + strconv.Itoa(row.Line)
@@ -135,21 +136,23 @@ func (s *Server) batchRow(name string, lane message.Lane, c *clients.Client, row
 	if errors.Join(errs[:]...) != nil {
 		return out, fault(message.CodeMalformed, "can't be written as JSON")
 	}
-	if p := s.sign(&out.asked, c); p != nil {
+	if p := s.sign(&out.submission, c); p != nil {
 		return out, p
 	}
 	out.req, p = s.judge(out.Delivery)
 	return out, p
 }
 
-// messageID is the same whenever the same row is sent again, so that the broker drops what it has; again is the run that it asks for
-// after a dry run. Who does not know what is in the row can't use it up.
+// messageID is the same whenever the same row is sent again, so that the broker drops the duplicate. again is the run
+// that the row starts after a dry run. The row's content is part of it, so that only a sender who knows the row can use
+// the message id up.
 func (r *batchRow) messageID(b *batch, again int) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "intake %q %q %d %q %d %x", r.Subject, b.name, r.line, r.Header.Get(message.HeaderClient), again, r.content))
 	return hex.EncodeToString(sum[:16])
 }
 
-// enter takes one of the places for bodies; leave frees it. A body waits for no place: who sent it can.
+// enter takes one of the slots for bodies; leave frees it. It does not wait for a slot: the client can wait and send
+// the batch again.
 func (s *Server) enter() (leave func(), p *problem) {
 	select {
 	case s.bodies <- struct{}{}:
@@ -159,7 +162,7 @@ func (s *Server) enter() (leave func(), p *problem) {
 	}
 }
 
-// within bounds the storing of a batch.
+// within bounds the storing of a batch, which goes on if the client disconnects.
 func within(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), storeBatch)
 }

@@ -14,7 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// batchStatus is the object that tells of a batch.
+// batchStatus is the JSON object about a batch.
 type batchStatus struct {
 	Name     string                 `json:"name"`
 	Rows     int                    `json:"rows"`
@@ -23,13 +23,13 @@ type batchStatus struct {
 	Failures []service.BatchFailure `json:"failures"`
 }
 
-// knownRow is what there is of a row of a batch.
+// knownRow is what is stored of a row of a batch.
 type knownRow struct {
-	entry *ledger.Entry // nil: it waits in the stream alone
+	entry *ledger.Entry // nil: so far it is only in the stream
 	req   message.Request
 }
 
-// means reports whether it is the same as a row that is sent now.
+// means reports whether the stored row is the same request as one sent now.
 func (k knownRow) means(r message.Request) bool {
 	if k.entry != nil {
 		return k.entry.Means(r)
@@ -37,10 +37,10 @@ func (k knownRow) means(r message.Request) bool {
 	return same(k.req, r)
 }
 
-// readKnown reads what there is of a client's batch; nil: nothing.
+// readKnown reads what is stored of a client's batch; nil: nothing.
 func (s *Server) readKnown(ctx context.Context, conn *broker.Broker, c *clients.Client, name string) (*service.Batch, map[string]knownRow, error) {
 	known := map[string]knownRow{}
-	of := s.as(c, "")
+	of := s.identityOf(c, "")
 	b, err := service.RowsOf{
 		Entry: func(e *ledger.Entry) bool {
 			if e.SignedBy != of.SignedBy || of.SignedBy == "" && e.Client != of.Client {
@@ -63,10 +63,11 @@ func (s *Server) readKnown(ctx context.Context, conn *broker.Broker, c *clients.
 	return b, known, err
 }
 
-// postBatch takes a batch. The last row goes first: where anything of a batch is known, its last row is, so that more rows under
-// the same name are told from one that was not stored to its end. After a crash half way the same again stores the rest.
+// postBatch stores a batch. The last row is published first: if anything of a batch is stored, its last row is. This
+// distinguishes more rows under the same name from a batch that was not stored completely. After a crash half way,
+// sending the same batch again stores the rest.
 func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem {
-	name, p := s.named(r)
+	name, p := s.batchNameOf(r)
 	if p == nil && c.Signs() {
 		p = fault(codeForbidden, "the client signs its requests itself, each for its subject; send them one by one")
 	}
@@ -101,14 +102,14 @@ func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, c *clients.Cl
 	}
 	w.Header().Set("Location", "/v1/batches/"+name)
 	w.Header().Set("Retry-After", "5")
-	told, err := s.tellBatch(ctx, conn, c, name)
-	if err != nil || told == nil {
-		told = &batchStatus{Name: name, Rows: len(b.rows), Outcomes: map[string]int{}, Failures: []service.BatchFailure{}}
+	st, err := s.statusOfBatch(ctx, conn, c, name)
+	if err != nil || st == nil {
+		st = &batchStatus{Name: name, Rows: len(b.rows), Outcomes: map[string]int{}, Failures: []service.BatchFailure{}}
 	}
-	return write(w, http.StatusAccepted, told)
+	return write(w, http.StatusAccepted, st)
 }
 
-// conflicts reports whether what is known of the name is no part of these rows.
+// conflicts reports whether what is stored under the name belongs to other rows than these.
 func (b *batch) conflicts(known map[string]knownRow) bool {
 	if len(known) == 0 {
 		return false
@@ -123,7 +124,7 @@ func (b *batch) conflicts(known map[string]knownRow) bool {
 	return !last
 }
 
-// storeBatch publishes the rows that are not known.
+// storeBatch publishes the rows that are not stored yet.
 func (s *Server) storeBatch(ctx context.Context, conn *broker.Broker, c *clients.Client, b *batch, known map[string]knownRow) *problem {
 	stored := len(known)
 	err := conn.PublishAll(ctx, b.outgoing(known), func(broker.Stored) { stored++ })
@@ -160,39 +161,39 @@ func (b *batch) outgoing(known map[string]knownRow) iter.Seq2[broker.Outgoing, e
 	}
 }
 
-// tellBatch tells of a client's batch; nil: there is none.
-func (s *Server) tellBatch(ctx context.Context, conn *broker.Broker, c *clients.Client, name string) (*batchStatus, error) {
+// statusOfBatch is the status of a client's batch; nil: there is none.
+func (s *Server) statusOfBatch(ctx context.Context, conn *broker.Broker, c *clients.Client, name string) (*batchStatus, error) {
 	b, _, err := s.readKnown(ctx, conn, c, name)
 	if err != nil || b == nil {
 		return nil, err
 	}
-	if line, err := s.lines.Look(ctx, conn, s.settings); err == nil { // a courtesy, which asks for more rights
+	if line, err := s.lines.Look(ctx, conn, s.settings); err == nil { // optional, because it needs more permissions
 		_ = b.Place(ctx, conn, line)
 	}
 	return &batchStatus{Name: name, Rows: b.Rows, Outcomes: b.Outcomes, Queue: b.Queue, Failures: b.Failures}, nil
 }
 
-// getBatch tells of a batch.
+// getBatch answers with the status of a batch.
 func (s *Server) getBatch(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem {
-	told, _, p := s.knownBatch(r, c)
+	st, _, p := s.knownBatch(r, c)
 	if p != nil {
 		return p
 	}
-	return write(w, http.StatusOK, told)
+	return write(w, http.StatusOK, st)
 }
 
-// cancelBatch orders that the client's rows of a batch are taken back, later ones too.
+// cancelBatch publishes an order that cancels the client's rows of a batch, later ones too.
 func (s *Server) cancelBatch(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem {
-	told, conn, p := s.knownBatch(r, c)
+	st, conn, p := s.knownBatch(r, c)
 	if p == nil {
 		p = s.order(w, r, conn, c, message.Order{Verb: message.VerbCancel, Batch: r.PathValue("name")})
 	}
 	if p != nil {
 		return p
 	}
-	w.Header().Set("Location", "/v1/batches/"+told.Name)
+	w.Header().Set("Location", "/v1/batches/"+st.Name)
 	w.Header().Set("Retry-After", "5")
-	return write(w, http.StatusAccepted, told)
+	return write(w, http.StatusAccepted, st)
 }
 
 func (s *Server) knownBatch(r *http.Request, c *clients.Client) (*batchStatus, *broker.Broker, *problem) {
@@ -202,13 +203,13 @@ func (s *Server) knownBatch(r *http.Request, c *clients.Client) (*batchStatus, *
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), readWithin)
 	defer cancel()
-	told, err := s.tellBatch(ctx, conn, c, r.PathValue("name"))
+	st, err := s.statusOfBatch(ctx, conn, c, r.PathValue("name"))
 	switch {
 	case err != nil:
 		s.log.Warn("a batch can't be read", zap.String("client", c.Name), zap.Error(err))
 		return nil, nil, fault(codeUnavailable, "the batch can't be read now")
-	case told == nil:
+	case st == nil:
 		return nil, nil, fault(codeUnknownBatch, "none of its rows was stored, or all are forgotten 7 days after their end")
 	}
-	return told, conn, nil
+	return st, conn, nil
 }

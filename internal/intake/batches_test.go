@@ -11,8 +11,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// told is what an answer says of a batch.
-type told struct {
+// batchAnswer is an answer about a batch.
+type batchAnswer struct {
 	Name        string
 	Rows        int
 	Outcomes    map[string]int
@@ -20,7 +20,7 @@ type told struct {
 	Row, Stored int
 }
 
-func (a answer) batch(t testing.TB) (b told) {
+func (a answer) batch(t testing.TB) (b batchAnswer) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(a.body), &b); err != nil {
 		t.Fatalf("%s: %v", a.body, err)
@@ -124,7 +124,7 @@ func TestBatchHalfStored(t *testing.T) {
 func TestBatchWithoutAnAnswer(t *testing.T) {
 	d := newWorld(t).open(nil)
 	rows := csvRows(1, 6)
-	d.wire.deafFrom(`"id":"silent:3"`)
+	d.wire.muteFrom(`"id":"silent:3"`)
 	a := d.postRows("silent", rows, "text/csv")
 	if a.status != 503 || a.Code != "unknown" || !strings.Contains(a.body, `"stored":`) || a.batch(t).Stored > 5 {
 		t.Errorf("%d %s", a.status, a.body)

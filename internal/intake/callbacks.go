@@ -19,17 +19,17 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What a target gets (docs/intake.md).
+// Times of a callback's posts (docs/intake.md).
 const (
 	callWithin  = 20 * time.Second
-	callAgain   = 5 * time.Second // doubling
+	callAgain   = 5 * time.Second // the first time; it doubles
 	callAtMost  = time.Hour
 	callGiveUp  = 3 * 24 * time.Hour
 	lookForNews = time.Second
 )
 
-// callBack posts the clients' results to their targets, each target by itself, until ctx ends. It begins anew when the clients file
-// or the connection is another.
+// callBack posts the clients' results to their targets, each target on its own, until ctx ends. It starts all of them
+// anew when the clients file or the connection changes.
 func (s *Server) callBack(ctx context.Context) {
 	var conn *broker.Broker
 	version := -1
@@ -54,17 +54,17 @@ func (s *Server) callBack(ctx context.Context) {
 	}
 }
 
-// callAll starts what there is; the function that it returns ends all.
+// callAll starts all callbacks; the function that it returns ends them and waits.
 func (s *Server) callAll(ctx context.Context, conn *broker.Broker, list []*clients.Client, changed time.Time) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	for _, c := range list {
 		for _, callback := range c.Callbacks {
 			running.Go(func() {
-				ctx, gone := context.WithCancel(ctx)
-				defer gone()
+				ctx, end := context.WithCancel(ctx)
+				defer end()
 				s.metrics.calls.WithLabelValues(c.Name, callback.Name, "givenUp") // so that the first one is an increase
-				t := &target{s: s, client: c, callback: callback, mine: s.owns(c), gone: gone}
+				t := &target{s: s, client: c, callback: callback, mine: s.owns(c), end: end}
 				defer s.stuck.Delete(t)
 				conn.HandOut(ctx, broker.Handout{
 					Name:        "intake-" + ledger.Digest(s.rules.Stream+"\n"+c.Name+"\n"+callback.Name, 10),
@@ -83,10 +83,11 @@ type target struct {
 	client   *clients.Client
 	callback *clients.Callback
 	mine     func(message.Result) bool
-	gone     func() // ends it
+	end      func()
 }
 
-// watch notes whether results come for this target at all. Two wait for results at once, and may say so at once.
+// watch records whether results arrive for this target. Two goroutines wait for results, and may call it at the same
+// time.
 func (t *target) watch(waiting uint64, err error) {
 	t.s.metrics.waiting.WithLabelValues(t.client.Name, t.callback.Name).Set(float64(waiting))
 	about := []zap.Field{zap.String("client", t.client.Name), zap.String("callback", t.callback.Name)}
@@ -101,7 +102,7 @@ func (t *target) watch(waiting uint64, err error) {
 	}
 }
 
-// handle posts a result that is one for this target.
+// handle posts a result, if it is for this target.
 func (t *target) handle(ctx context.Context, m broker.Message, times int) (again time.Duration, done bool) {
 	var r message.Result
 	if json.Unmarshal(m.Data, &r) != nil || !t.mine(r) || !t.callback.Wants(r) {
@@ -115,7 +116,7 @@ func (t *target) handle(ctx context.Context, m broker.Message, times int) (again
 	}
 	status, err := t.post(ctx, m)
 	if ctx.Err() != nil {
-		return 0, false // it ends, and somebody else delivers it, or this one later
+		return 0, false // this target ends; the result is redelivered, to another replica or to this one later
 	}
 	code := "error"
 	if err == nil {
@@ -128,17 +129,17 @@ func (t *target) handle(ctx context.Context, m broker.Message, times int) (again
 	t.s.log.Warn("a result was not taken by its callback", append(about, zap.String("code", code))...)
 	if status == http.StatusGone {
 		t.s.log.Error("a callback says that it is gone: it is not called until the clients file changes", about...)
-		t.gone()
+		t.end()
 	}
 	return delayAfter(times), false
 }
 
-// delayAfter is how long after so many tries the next one comes.
+// delayAfter is the delay before the next try, after so many tries.
 func delayAfter(times int) time.Duration {
 	return min(callAgain<<min(max(times, 1)-1, 12), callAtMost)
 }
 
-// post sends a result as a CloudEvent in binary mode, signed anew each time under the same id.
+// post sends a result as a CloudEvent in binary mode. Each try is signed anew, under the same id.
 func (t *target) post(ctx context.Context, m broker.Message) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
 	defer cancel()
@@ -169,7 +170,7 @@ func (t *target) post(ctx context.Context, m broker.Message) (status int, err er
 	return answer.StatusCode, answer.Body.Close()
 }
 
-// newCaller follows no redirect: what a target says leads nowhere else.
+// newCaller follows no redirect: a target must not lead the post to another address.
 func newCaller() *http.Client {
 	return &http.Client{
 		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: callWithin},

@@ -12,20 +12,21 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// cancel orders that a request is taken back, and tells of it as get does. Of what has ended, or is not known, nothing is ordered.
+// cancel publishes an order that cancels a request, and answers with the status as get does. It orders nothing for a
+// request that has ended or is unknown.
 func (s *Server) cancel(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem {
 	conn := s.link.get()
 	if conn == nil {
 		return fault(codeNotQueued, "the broker can't be reached; send the order again")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), tellWithin)
+	ctx, cancel := context.WithTimeout(r.Context(), placeWithin)
 	defer cancel()
 	id := r.PathValue("id")
-	k, err := s.find(ctx, conn, s.as(c, id))
+	k, err := s.find(ctx, conn, s.identityOf(c, id))
 	if err != nil {
 		return fault(codeNotQueued, "whether there is such a request can't be read now; send the order again")
 	}
-	if k.nothing() {
+	if k.empty() {
 		return unknownRequest()
 	}
 	if !k.ended() {
@@ -33,14 +34,15 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, c *clients.Clien
 			return p
 		}
 	}
-	st, err := s.tell(ctx, conn, id, k)
+	st, err := s.statusOf(ctx, conn, id, k)
 	if err != nil {
 		st = status{ID: id, Status: notStarted} // the order is stored all the same
 	}
 	return s.accepted(w, r, st)
 }
 
-// order puts an order on the control stream: the client's own, signed by it, or one that the intake makes and signs for it.
+// order publishes an order on the control stream: the client's own, signed by it, or one that the intake makes and
+// signs for it.
 func (s *Server) order(w http.ResponseWriter, r *http.Request, conn *broker.Broker, c *clients.Client, o message.Order) *problem {
 	d := message.Delivery{Subject: s.link.cfg.Names.ControlSubject, Header: message.Header{message.HeaderClient: {c.Name}}, Published: time.Now()}
 	p := s.writeOrder(w, r, c, o, &d)
@@ -76,10 +78,10 @@ func (s *Server) writeOrder(w http.ResponseWriter, r *http.Request, c *clients.C
 	return nil
 }
 
-// signedOrder takes the order from the body, if it is the client's own and orders what was asked for.
+// signedOrder takes the order from the body, if it has the client's own signature and matches the HTTP request.
 func (s *Server) signedOrder(w http.ResponseWriter, r *http.Request, c *clients.Client, o message.Order, d *message.Delivery) *problem {
 	var p *problem
-	if d.Data, p = whole(w, r, message.MaxPayload); p != nil {
+	if d.Data, p = readBody(w, r, message.MaxPayload); p != nil {
 		return p
 	}
 	for _, name := range []string{message.HeaderSigner, message.HeaderSignature} {

@@ -21,7 +21,7 @@ func TestWhyNobodyIsKnown(t *testing.T) {
 	for err, want := range map[error]int{
 		clients.ErrUnauthenticated: http.StatusUnauthorized, clients.ErrForbidden: http.StatusForbidden, clients.ErrIssuer: http.StatusServiceUnavailable,
 	} {
-		if got := unknown(fmt.Errorf("sign in: %w", err)); got.Status != want {
+		if got := signInProblem(fmt.Errorf("sign in: %w", err)); got.Status != want {
 			t.Errorf("%v: %d, want %d", err, got.Status, want)
 		}
 	}

@@ -10,25 +10,25 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// known is what there is of a client's request.
+// known is what is stored of a client's request.
 type known struct {
-	entry  ledger.Entry // its State is "" where the ledger has none
-	queued []queued     // messages of it that the worker is not done with, as far as they were looked for
+	entry  ledger.Entry // its State is "" if the ledger has none
+	queued []queued     // its messages that no worker has finished; not filled in if the entry was found
 }
 
-// queued is a message of it.
+// queued is one message of a request in the stream.
 type queued struct {
 	message.Delivery
 	req message.Request
 }
 
-func (k known) nothing() bool { return k.entry.State == "" && len(k.queued) == 0 }
+func (k known) empty() bool { return k.entry.State == "" && len(k.queued) == 0 }
 
 // ended reports whether its last result is published.
 func (k known) ended() bool { return k.entry.State == ledger.StateFinal && k.entry.Published }
 
-// as is how the ledger knows a client's request of an id.
-func (s *Server) as(c *clients.Client, id string) message.Request {
+// identityOf is a client's request of an id, as the ledger identifies it.
+func (s *Server) identityOf(c *clients.Client, id string) message.Request {
 	r := message.Request{ID: id, Client: c.Name}
 	if s.rules.Signers != nil {
 		r.SignedBy = s.rules.Signers.NameOf(c.Signer)
@@ -36,8 +36,8 @@ func (s *Server) as(c *clients.Client, id string) message.Request {
 	return r
 }
 
-// find looks for a request in the ledger, then in the stream, and once more in the ledger: a worker writes there before it
-// acknowledges.
+// find looks for a request in the ledger, then in the stream, then in the ledger again: a worker writes the entry
+// before it acknowledges the message.
 func (s *Server) find(ctx context.Context, conn *broker.Broker, r message.Request) (known, error) {
 	key := ledger.EntryKey(s.rules.Stream, r, time.Time{})
 	k, err := entry(ctx, conn, key)
@@ -58,7 +58,8 @@ func entry(ctx context.Context, conn *broker.Broker, key string) (known, error) 
 	return known{entry: e}, err
 }
 
-// inStream are the messages of a request that wait. Each is read as a worker would: another may only look like one of it.
+// inStream returns the messages of a request in the stream. Each is read as a worker would read it: one of another
+// request may look like one of this.
 func (s *Server) inStream(ctx context.Context, conn *broker.Broker, key string) (list []queued, err error) {
 	if err = s.waiting.look(ctx, conn, s.keyOf); broker.IsMissing(err) {
 		return nil, nil

@@ -15,8 +15,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// accepted answers that a request is open, and where to ask for it. Both addresses are absolute: a poller of the Azure SDKs refuses
-// another Location.
+// accepted answers that a request is open, and where to poll for it. Both addresses are absolute: a poller of the Azure
+// SDKs refuses a Location that is not.
 func (s *Server) accepted(w http.ResponseWriter, r *http.Request, st status) *problem {
 	at := s.base(r) + requestPath(st.ID)
 	h := w.Header()
@@ -26,7 +26,8 @@ func (s *Server) accepted(w http.ResponseWriter, r *http.Request, st status) *pr
 	return write(w, http.StatusAccepted, st)
 }
 
-// requestPath is where a request is, whatever its id holds: a dot or two would be a folder.
+// requestPath is the path of a request, whatever its id holds. An id of one or two dots must be escaped, because it
+// would mean a folder.
 func requestPath(id string) string {
 	escaped := url.PathEscape(id)
 	if strings.Trim(id, ".") == "" {
@@ -35,7 +36,7 @@ func requestPath(id string) string {
 	return "/v1/requests/" + escaped
 }
 
-// base is what addresses begin with for this client.
+// base is the beginning of the addresses that this client gets.
 func (s *Server) base(r *http.Request) string {
 	if s.settings.Intake.URL != "" {
 		return s.settings.Intake.URL
@@ -46,7 +47,7 @@ func (s *Server) base(r *http.Request) string {
 	return "http://" + r.Host
 }
 
-// againIn is in how many seconds there may be something new.
+// againIn is after how many seconds the status may have changed.
 func againIn(st status) int {
 	if st.Queue != nil && !st.Queue.ExpectedAt.IsZero() {
 		return int(min(max(math.Ceil(time.Until(st.Queue.ExpectedAt).Seconds()), 2), 60))
@@ -54,7 +55,7 @@ func againIn(st status) int {
 	return 5
 }
 
-// get tells of a request.
+// get answers with the status of a request.
 func (s *Server) get(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem {
 	conn := s.link.get()
 	if conn == nil {
@@ -63,13 +64,13 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, c *clients.Client) 
 	ctx, cancel := context.WithTimeout(r.Context(), readWithin)
 	defer cancel()
 	id := r.PathValue("id")
-	k, err := s.find(ctx, conn, s.as(c, id))
-	if err == nil && k.nothing() {
+	k, err := s.find(ctx, conn, s.identityOf(c, id))
+	if err == nil && k.empty() {
 		return unknownRequest()
 	}
 	var st status
 	if err == nil {
-		st, err = s.tell(ctx, conn, id, k)
+		st, err = s.statusOf(ctx, conn, id, k)
 	}
 	if err != nil {
 		s.log.Warn("a request can't be read", zap.String("client", c.Name), zap.Error(err))
@@ -89,7 +90,7 @@ func unknownRequest() *problem {
 	return fault(codeUnknownRequest, "it was never stored, or has been forgotten 7 days after its end")
 }
 
-// write answers with an object.
+// write answers with an object as JSON.
 func write(w http.ResponseWriter, code int, v any) *problem {
 	body, err := message.EncodeJSON(v)
 	if err != nil {

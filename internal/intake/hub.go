@@ -7,11 +7,12 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 )
 
-// hub reads the results once for all who follow them, while anybody does, and keeps the last ones for who is a little behind.
+// hub reads the results once for all readers, as long as there are any, and keeps the last ones for readers that are a
+// little behind.
 type hub struct {
 	mu      sync.Mutex
 	readers int
-	now     *tail // nil: nobody follows
+	now     *tail // nil: there is no reader
 }
 
 // tail is the end of the results stream, as one run of the hub reads it.
@@ -20,10 +21,10 @@ type tail struct {
 
 	mu    sync.Mutex
 	kept  []broker.Message
-	next  uint64        // the sequence after the last that was read; what is before it and not kept is in the stream
+	next  uint64        // the sequence after the last one read; older ones that are not kept are in the stream
 	bytes int           // of kept
-	news  chan struct{} // closed when there is more, or the end
-	err   error         // why it ended; nil: it goes on
+	news  chan struct{} // closed when there are more results, or at the end
+	err   error         // why it ended; nil: it is running
 }
 
 // Limits of what is kept for readers.
@@ -32,7 +33,7 @@ const (
 	keptBytes   = 4 << 20
 )
 
-// follow begins to follow, from what is published from now on; leave ends that.
+// follow starts following the results published from now on; leave ends that.
 func (h *hub) follow(ctx context.Context, conn *broker.Broker) (t *tail, leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -56,7 +57,7 @@ func (h *hub) leave(t *tail) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if t != h.now {
-		return // it has ended, and another is followed by now
+		return // it has ended, and another one is followed now
 	}
 	if h.readers--; h.readers == 0 {
 		t.stop()
@@ -84,14 +85,14 @@ func (t *tail) add(m broker.Message) {
 	t.kept, t.bytes, t.next = append(t.kept, m), t.bytes+len(m.Data), m.Sequence+1
 	for len(t.kept) > keptResults || t.bytes > keptBytes && len(t.kept) > 1 {
 		t.bytes -= len(t.kept[0].Data)
-		t.kept[0] = broker.Message{} // what it holds is free once the slice grows anew
+		t.kept[0] = broker.Message{} // its content can be freed, before the slice is reallocated
 		t.kept = t.kept[1:]
 	}
 	close(t.news)
 	t.news = make(chan struct{})
 }
 
-// reached is the sequence after the last that was read.
+// reached is the sequence after the last one read.
 func (t *tail) reached() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,8 +105,8 @@ func (t *tail) ended() error {
 	return t.err
 }
 
-// from are the results from a sequence on. behind: what is before those that are kept has to be read from the stream first. Where
-// there is none yet, news is closed when there is.
+// from returns the results from a sequence on. behind: results older than the kept ones have to be read from the stream
+// first. If there is no result yet, news is closed when there is.
 func (t *tail) from(sequence uint64) (list []broker.Message, behind bool, news <-chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

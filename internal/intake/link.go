@@ -12,14 +12,14 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// link is the connection to the broker, which may come after the intake and go before it.
+// link is the connection to the broker, which may come up after the intake and go down before it.
 type link struct {
 	cfg  broker.Config
 	log  *zap.Logger
 	conn atomic.Pointer[broker.Broker]
 }
 
-// run connects, and connects anew where the client library has given up, until ctx ends. It ends with an error if the broker
+// run connects, and reconnects when the client library has given up, until ctx ends. It returns an error if the broker
 // refuses the sign-in.
 func (l *link) run(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -39,7 +39,7 @@ func (l *link) run(ctx context.Context) error {
 		}
 		l.conn.Store(nil)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), service.CloseIn)
-		_ = conn.Close(last) // what was published was acknowledged, or nobody was told that it was
+		_ = conn.Close(last) // no client got a 2xx for a publish that was not acknowledged
 		cancel()
 	}
 	return nil
@@ -51,7 +51,7 @@ func (l *link) dial(ctx context.Context) (*broker.Broker, error) {
 	return broker.Dial(ctx, l.cfg, l.log)
 }
 
-// get is the connection; nil while there is none.
+// get returns the connection; nil while there is none.
 func (l *link) get() *broker.Broker {
 	conn := l.conn.Load()
 	if conn == nil || conn.Connected() != nil {

@@ -19,7 +19,7 @@ type metrics struct {
 	waiting  *prometheus.GaugeVec
 }
 
-// newMetrics labels all of them with the tenant, if there is one.
+// newMetrics labels all metrics with the tenant, if there is one.
 func newMetrics(tenant string, conditions func() readiness) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
@@ -53,7 +53,8 @@ var conditionDesc = prometheus.NewDesc("unrestrict_intake_condition",
 // Describe is called by the registry.
 func (c conditionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- conditionDesc }
 
-// Collect is called by the registry. The broker's is always there, so that the intake is seen to be.
+// Collect is called by the registry. The series of the broker's condition always exists, which shows that the intake
+// does.
 func (c conditionCollector) Collect(ch chan<- prometheus.Metric) {
 	values, now := map[string]float64{health.Broker: 0}, c()
 	for _, d := range now.Details {
@@ -71,7 +72,7 @@ func (m *metrics) answered(client string, status int) {
 	m.requests.WithLabelValues(client, strconv.Itoa(status)).Inc()
 }
 
-// failed counts what was not stored.
+// failed counts a request that was not stored.
 func (m *metrics) failed(p *problem) {
 	if p.Code == codeNotQueued || p.Code == codeUnknown {
 		m.unstored.WithLabelValues(p.Code).Inc()

@@ -19,7 +19,7 @@ func TestMetrics(t *testing.T) {
 	}
 	have(`unrestrict_intake_not_stored_total{code="unknown",tenant="contoso"} 0`)
 	have(`unrestrict_intake_condition{code="broker",tenant="contoso"} 0`)
-	d.wire.set(true, false) // deaf
+	d.wire.set(true, false) // mute
 	if a := d.post(request("a", 1)); a.Code != "unknown" {
 		t.Errorf("the answer lost: %d %s", a.status, a.body)
 	}

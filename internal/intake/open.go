@@ -12,7 +12,7 @@ func document(name, kind string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, err := docs.Messages.ReadFile(name)
 		if err != nil {
-			nothing(w, r)
+			notFound(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", kind)
@@ -20,7 +20,7 @@ func document(name, kind string) http.Handler {
 	})
 }
 
-// schemas are those that the document refers to.
+// schemas serves the schemas that the document refers to.
 func schemas(w http.ResponseWriter, r *http.Request) {
 	document("schemas/"+path.Base(r.PathValue("name")), "application/schema+json").ServeHTTP(w, r)
 }
@@ -29,7 +29,7 @@ func (s *Server) livez(w http.ResponseWriter, _ *http.Request) {
 	_ = write(w, http.StatusOK, map[string]bool{"alive": true})
 }
 
-// readiness is the body of /readyz: codes alone, for anybody may read it. What is behind them is in the log.
+// readiness is the body of /readyz: codes alone, because anybody may read it. The details are in the log.
 type readiness struct {
 	Ready   bool        `json:"ready"`
 	Reasons []condition `json:"reasons"`
@@ -49,7 +49,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	_ = write(w, code, now)
 }
 
-// conditions are what keeps the intake from its work, or from a part of it.
+// conditions are what keeps the intake from all or some of its work.
 func (s *Server) conditions() readiness {
 	now := readiness{Ready: true, Reasons: []condition{}, Details: []condition{}}
 	if s.link.get() == nil {

@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// prefers is how long the client would wait for the end: the hint wait of RFC 7240.
+// prefers is how long the client wants to wait for the end: the hint wait of RFC 7240.
 func prefers(r *http.Request) time.Duration {
 	for _, line := range r.Header.Values("Prefer") {
 		for hint := range strings.SplitSeq(line, ",") {
@@ -24,7 +24,7 @@ func prefers(r *http.Request) time.Duration {
 	return 0
 }
 
-// await waits for a request's end. It returns early where the intake is ending.
+// await waits for a request's end. It returns early when the intake is stopping.
 func (s *Server) await(ctx context.Context, wait time.Duration, r message.Request) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -49,7 +49,7 @@ func (s *Server) await(ctx context.Context, wait time.Duration, r message.Reques
 	}
 }
 
-// reread is what has become of a request meanwhile; what can't be read now stands as it was.
+// reread is the present status of a request, or was if that can't be read now.
 func (s *Server) reread(ctx context.Context, r message.Request, was status) status {
 	conn := s.link.get()
 	if conn == nil {
@@ -58,10 +58,10 @@ func (s *Server) reread(ctx context.Context, r message.Request, was status) stat
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
 	k, err := s.find(ctx, conn, r)
-	if err != nil || k.nothing() {
+	if err != nil || k.empty() {
 		return was
 	}
-	st, err := s.tell(ctx, conn, r.ID, k)
+	st, err := s.statusOf(ctx, conn, r.ID, k)
 	if err != nil {
 		return was
 	}

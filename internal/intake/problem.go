@@ -10,14 +10,14 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// problem is an answer that is an error, in the form of RFC 9457. Nothing of what was sent stands in it.
+// problem is an error answer in the form of RFC 9457. It repeats nothing of what was sent.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Code   string `json:"code"`
 	Field  string `json:"field,omitempty"`
-	Row    int    `json:"row,omitempty"`    // the line at which the row of a batch begins that it is about
+	Row    int    `json:"row,omitempty"`    // the first line of the batch's row that it is about
 	Stored *int   `json:"stored,omitempty"` // rows of a batch that are stored
 	Detail string `json:"detail,omitempty"`
 
@@ -25,7 +25,7 @@ type problem struct {
 	header [2]string     // another header, "" for none
 }
 
-// Codes of problems that are the intake's own; the others are those of an Invalid.
+// Codes that are the intake's own; the other codes of problems are those of message.Invalid.
 const (
 	codeUnauthenticated = "unauthenticated"
 	codeForbidden       = "forbidden"
@@ -44,7 +44,7 @@ const (
 // runbook is where each code has its anchor.
 const runbook = "https://example.com/unrestrict-worker/docs/runbook.md#intake-"
 
-// problems says of each code its status and what it means in general.
+// problems has the status of each code, and its meaning in general.
 func problems() map[string]problem {
 	return map[string]problem{
 		message.CodeMalformed:      {Status: http.StatusBadRequest, Title: "The request is malformed"},
@@ -70,10 +70,10 @@ func problems() map[string]problem {
 	}
 }
 
-// retryBroker is when to try again what a fault has kept from being done.
+// retryBroker is when to try again after a fault that may pass.
 const retryBroker = 5 * time.Second
 
-// fault makes a problem of its code.
+// fault makes the problem of a code.
 func fault(code, detail string) *problem {
 	p := problems()[code]
 	p.Code, p.Type, p.Detail = code, runbook+code, detail

@@ -166,7 +166,7 @@ func TestNothingHeadersSay(t *testing.T) {
 // the same again is one request.
 func TestBrokerAway(t *testing.T) {
 	d := newWorld(t).open(nil)
-	d.wire.set(true, false) // deaf: carried out, reply lost
+	d.wire.set(true, false) // mute: carried out, reply lost
 	a := d.post(`{"machineId":"` + machine(1) + `","comment":"c"}`)
 	if a.status != 503 || a.Code != "unknown" || a.header.Get("Retry-After") == "" {
 		t.Errorf("the answer lost: %d %s", a.status, a.body)

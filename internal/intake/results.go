@@ -16,7 +16,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// results tells a client's results as they come. Who comes again with the last id that he has seen misses none and sees none twice.
+// results streams a client's results. A client that returns with the last id that it has seen misses none and gets none
+// twice.
 func (s *Server) results(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem {
 	begin, p := beginning(r)
 	if p != nil {
@@ -35,11 +36,11 @@ func (s *Server) results(w http.ResponseWriter, r *http.Request, c *clients.Clie
 	if out.begin(); r.Method == http.MethodHead {
 		return nil
 	}
-	s.tellResults(r.Context(), conn, tail, begin, out)
+	s.streamResults(r.Context(), conn, tail, begin, out)
 	return nil
 }
 
-// beginning is where a reader begins. A number is the last event that he has seen.
+// beginning is where a reader begins. A number is the last event that the reader has seen.
 func beginning(r *http.Request) (o broker.FollowOptions, p *problem) {
 	query := r.URL.Query()
 	after, field := r.Header.Get("Last-Event-ID"), "Last-Event-ID"
@@ -49,7 +50,7 @@ func beginning(r *http.Request) (o broker.FollowOptions, p *problem) {
 	if after != "" {
 		sequence, err := strconv.ParseUint(after, 10, 63)
 		if err != nil {
-			return o, wrong(field, field+": is no id of an event; give the last that was received")
+			return o, malformed(field, field+": is no id of an event; give the last that was received")
 		}
 		return broker.FollowOptions{From: sequence + 1}, nil
 	}
@@ -62,14 +63,14 @@ func beginning(r *http.Request) (o broker.FollowOptions, p *problem) {
 		at, err = time.Now().Add(-back), nil
 	}
 	if err != nil {
-		return o, wrong("since", "since: is neither a time nor a duration; give one such as 2026-11-24T18:00:00Z or 1h")
+		return o, malformed("since", "since: is neither a time nor a duration; give one such as 2026-11-24T18:00:00Z or 1h")
 	}
 	return broker.FollowOptions{Since: at}, nil
 }
 
-// owns tells a client's own results.
+// owns returns a predicate for the client's own results.
 func (s *Server) owns(c *clients.Client) func(message.Result) bool {
-	of := s.as(c, "")
+	of := s.identityOf(c, "")
 	return func(r message.Result) bool {
 		if of.SignedBy != "" {
 			return r.SignedBy == of.SignedBy
@@ -78,12 +79,13 @@ func (s *Server) owns(c *clients.Client) func(message.Result) bool {
 	}
 }
 
-// tellResults reads what is in the stream first, where a reader begins there or has fallen behind, and then what comes.
-func (s *Server) tellResults(ctx context.Context, conn *broker.Broker, t *tail, begin broker.FollowOptions, out *resultWriter) {
+// streamResults first reads from the stream, if the reader begins there or has fallen behind, and then follows the
+// tail.
+func (s *Server) streamResults(ctx context.Context, conn *broker.Broker, t *tail, begin broker.FollowOptions, out *resultWriter) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	next := t.reached()
-	if begin.From > next { // an id of a stream that was there before
+	if begin.From > next { // an id of an earlier stream of that name
 		begin.From = 1
 	}
 	past := begin.From > 0 || !begin.Since.IsZero()
@@ -92,16 +94,16 @@ func (s *Server) tellResults(ctx context.Context, conn *broker.Broker, t *tail, 
 			begin.ToPresent, next = true, t.reached()
 			err := conn.Follow(ctx, conn.Names().ResultsStream, begin, func(m broker.Message) error {
 				at = max(at, m.Sequence+1)
-				return out.tell(m)
+				return out.write(m)
 			})
 			if err != nil || ctx.Err() != nil {
 				return
 			}
-			past, at = false, max(at, next) // what was deleted is passed over
+			past, at = false, max(at, next) // deleted messages are skipped
 		}
 		list, behind, news, err := t.from(at)
 		for _, m := range list {
-			if out.tell(m) != nil {
+			if out.write(m) != nil {
 				return
 			}
 			at = m.Sequence + 1
@@ -116,7 +118,7 @@ func (s *Server) tellResults(ctx context.Context, conn *broker.Broker, t *tail, 
 	}
 }
 
-// heartbeat is how often a stream of events without any shows that it is there.
+// heartbeat is how often an event stream without events sends a comment, which shows that it is alive.
 const heartbeat = 15 * time.Second
 
 func (s *Server) awaitNews(ctx context.Context, news <-chan struct{}, out *resultWriter) bool {
@@ -146,7 +148,7 @@ type resultWriter struct {
 	mine    func(message.Result) bool
 }
 
-// resultWithin is how long a reader may take for a result.
+// resultWithin is how long a reader may take to receive a result.
 const resultWithin = 30 * time.Second
 
 func (o *resultWriter) begin() {
@@ -155,7 +157,7 @@ func (o *resultWriter) begin() {
 		kind = "text/event-stream"
 	}
 	o.w.Header().Set("Content-Type", kind)
-	_ = o.control.SetReadDeadline(time.Time{}) // nothing more is read, for as long as it goes
+	_ = o.control.SetReadDeadline(time.Time{}) // nothing more is read from the client, however long the stream lasts
 	o.w.WriteHeader(http.StatusOK)
 	_ = o.flush("")
 }
@@ -167,7 +169,7 @@ func (o *resultWriter) beat() error {
 	return nil
 }
 
-func (o *resultWriter) tell(m broker.Message) error {
+func (o *resultWriter) write(m broker.Message) error {
 	var r message.Result
 	if json.Unmarshal(m.Data, &r) != nil || !o.mine(r) {
 		return nil

@@ -16,7 +16,7 @@ import (
 // operation answers a client; a problem that it returns is written for it.
 type operation func(w http.ResponseWriter, r *http.Request, c *clients.Client) *problem
 
-// routes is every operation by its path and method (docs/openapi.yaml). HEAD is as GET.
+// routes is every operation by its path and method (docs/openapi.yaml). HEAD is served like GET.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, methods := range map[string]map[string]operation{
@@ -34,31 +34,32 @@ func (s *Server) routes() http.Handler {
 		"/metrics":        scrape,
 		"/openapi.yaml":   document("openapi.yaml", "application/yaml"),
 		"/schemas/{name}": http.HandlerFunc(schemas),
-		"/{$}":            http.HandlerFunc(nothing),
-		"/{anything...}":  http.HandlerFunc(nothing),
+		"/{$}":            http.HandlerFunc(notFound),
+		"/{anything...}":  http.HandlerFunc(notFound),
 	} {
 		mux.Handle(pattern, onlyGet(serve))
 	}
 	return s.guard(mux)
 }
 
-// guard is before everything: no path has a second spelling, and no browser may make something else of an answer.
+// guard comes before everything else: no path has a second spelling, and no browser may interpret an answer as another
+// type.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 		if escaped := r.URL.EscapedPath(); escaped != "/" && path.Clean(escaped) != strings.TrimSuffix(escaped, "/") || strings.HasSuffix(escaped, "/") && escaped != "/" {
-			nothing(w, r)
+			notFound(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func nothing(w http.ResponseWriter, _ *http.Request) { fault(codeNotFound, "").write(w) }
+func notFound(w http.ResponseWriter, _ *http.Request) { fault(codeNotFound, "").write(w) }
 
-// forClients counts, recognises and bounds who asks, and hands him on.
+// forClients counts the request, recognises its client, applies the client's rate, and calls the operation.
 func (s *Server) forClients(methods map[string]operation) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &recorder{ResponseWriter: w}
@@ -75,7 +76,7 @@ func (s *Server) forClients(methods map[string]operation) http.Handler {
 		}
 		c, err := s.clients.SignIn(r)
 		if err != nil {
-			unknown(err).write(answer)
+			signInProblem(err).write(answer)
 			return
 		}
 		name = c.Name
@@ -92,8 +93,8 @@ func (s *Server) forClients(methods map[string]operation) http.Handler {
 	})
 }
 
-// unknown is why it is not known who asks.
-func unknown(err error) *problem {
+// signInProblem is the problem of a failed sign-in.
+func signInProblem(err error) *problem {
 	switch {
 	case errors.Is(err, clients.ErrIssuer):
 		return fault(codeIssuer, err.Error())

@@ -1,6 +1,6 @@
-// Package intake is the HTTP door for systems that can't speak NATS: it takes requests, judges them as the worker would, puts them
-// into the request stream byte for byte, and tells what becomes of them. It holds no Defender credential and keeps nothing: any
-// number of them may run. Nothing is answered with a 2xx that the broker has not stored.
+// Package intake is the HTTP door for systems that can't speak NATS: it takes requests, judges them as the worker
+// would, publishes them to the request stream byte for byte, and reports what becomes of them. It holds no Defender
+// credential and keeps no state: any number of intakes may run. It answers 2xx only for what the broker has stored.
 package intake
 
 import (
@@ -42,13 +42,13 @@ type Server struct {
 	caller   *http.Client // of callbacks
 	stuck    sync.Map     // *target: callbacks that get no results
 	ln       net.Listener
-	draining chan struct{} // closed when no answer is waited for any longer
+	draining chan struct{} // closed when the intake stops: handlers no longer wait
 }
 
-// New makes an intake that does not listen yet. A clients file that is wrong is bad input.
+// New makes an intake that does not listen yet. An invalid clients file is bad input.
 func New(s config.Settings, log *zap.Logger) (*Server, error) {
 	log = log.Named("intake")
-	set, err := who(s, log)
+	set, err := loadClients(s, log)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +66,8 @@ func New(s config.Settings, log *zap.Logger) (*Server, error) {
 	return server, nil
 }
 
-// who reads who may ask.
-func who(s config.Settings, log *zap.Logger) (*clients.Set, error) {
+// loadClients reads the clients file, or makes the client local if there is none.
+func loadClients(s config.Settings, log *zap.Logger) (*clients.Set, error) {
 	if s.Intake.ClientsFile == "" {
 		set, file, err := clients.Local(s.DataDir, log)
 		if err != nil {
@@ -86,10 +86,10 @@ func who(s config.Settings, log *zap.Logger) (*clients.Set, error) {
 	return set, nil
 }
 
-// Limits of what clients can hold.
+// Limits of what clients can occupy.
 const (
 	readHeader  = 10 * time.Second
-	readWhole   = 30 * time.Second // a request that is not whole by then is ended (docs/intake.md)
+	readWhole   = 30 * time.Second // a request that is not complete by then is ended (docs/intake.md)
 	writeWithin = maxPrefer + 30*time.Second
 	idle        = 2 * time.Minute
 	maxHeaders  = 32 << 10
@@ -118,8 +118,8 @@ func (s *Server) Listen() (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// Run serves until ctx is done, and then answers what is in hand. It listens first unless Listen was called. That the broker is
-// not there is no error; that it refuses the sign-in is one.
+// Run serves until ctx is done, and then answers the requests being handled. It calls Listen, unless that was done. A
+// broker that can't be reached is no error; one that refuses the sign-in is.
 func (s *Server) Run(ctx context.Context) error {
 	if s.ln == nil {
 		if _, err := s.Listen(); err != nil {
@@ -127,7 +127,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	group, running := errgroup.WithContext(ctx)
-	linked, unlink := context.WithCancel(context.WithoutCancel(ctx)) // answers in hand need the broker until they are given
+	linked, unlink := context.WithCancel(context.WithoutCancel(ctx)) // requests being handled still need the broker
 	group.Go(func() error {
 		defer unlink()
 		return s.serve(running)
@@ -142,7 +142,7 @@ func (s *Server) serve(ctx context.Context) error {
 	server := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: readHeader, ReadTimeout: readWhole, WriteTimeout: writeWithin, IdleTimeout: idle, MaxHeaderBytes: maxHeaders,
 	}
-	if debug, err := zap.NewStdLogAt(s.log, zap.DebugLevel); err == nil { // what strangers do to connections is no event
+	if debug, err := zap.NewStdLogAt(s.log, zap.DebugLevel); err == nil { // strangers can cause connection errors at will
 		server.ErrorLog = debug
 	}
 	served := make(chan error, 1)
@@ -156,7 +156,7 @@ func (s *Server) serve(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if server.Shutdown(last) != nil {
-		_ = server.Close() // whoever is not done by then is cut off: nothing was said to him
+		_ = server.Close() // requests not answered by then are cut off
 	}
 	<-served //nolint:errcheck // http.ErrServerClosed
 	return nil

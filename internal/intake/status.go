@@ -14,7 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/service"
 )
 
-// status is the object that tells of a request (docs/openapi.yaml).
+// status is the JSON object about a request (docs/openapi.yaml).
 type status struct {
 	ID         string           `json:"id"`
 	Status     string           `json:"status"`
@@ -35,13 +35,13 @@ const (
 	canceled   = "Canceled"
 )
 
-// tell makes the object of what is known.
-func (s *Server) tell(ctx context.Context, conn *broker.Broker, id string, k known) (status, error) {
+// statusOf is the status of a request, from what is stored of it.
+func (s *Server) statusOf(ctx context.Context, conn *broker.Broker, id string, k known) (status, error) {
 	e := k.entry
 	st := status{ID: id, Status: notStarted}
 	switch {
 	case k.ended():
-		return s.tellEnd(ctx, conn, st, e)
+		return s.finalStatus(ctx, conn, st, e)
 	case e.State == "":
 		for _, q := range k.queued {
 			s.placed(ctx, conn, &st, q.Lane, q.Sequence, q.req.ExpiresAt)
@@ -60,9 +60,9 @@ func (s *Server) tell(ctx context.Context, conn *broker.Broker, id string, k kno
 	return st, nil
 }
 
-// tellEnd tells of a request that has ended, with its last result as it was published; of one that is not kept any more what the
-// ledger remembers.
-func (s *Server) tellEnd(ctx context.Context, conn *broker.Broker, st status, e ledger.Entry) (status, error) {
+// finalStatus is the status of a request that has ended, with its last result as published. If the stream no longer has
+// that result, it is made from the ledger's entry.
+func (s *Server) finalStatus(ctx context.Context, conn *broker.Broker, st status, e ledger.Entry) (status, error) {
 	result := e.Result()
 	from := e.DecidedAt
 	if e.Written.Before(from) {
@@ -77,12 +77,12 @@ func (s *Server) tellEnd(ctx context.Context, conn *broker.Broker, st status, e 
 			return st, err
 		}
 	}
-	_ = json.Unmarshal(m.Data, &result) // our own
+	_ = json.Unmarshal(m.Data, &result) // our own JSON
 	st.Status, st.Outcome, st.Result, st.Error = endOf(result.Outcome), result.Outcome, m.Data, service.WhyEnded(result)
 	return st, nil
 }
 
-// skew is by how much the clocks of worker and broker may differ.
+// skew is how much the clocks of worker and broker may differ.
 const skew = time.Minute
 
 func endOf(outcome string) string {
@@ -95,7 +95,8 @@ func endOf(outcome string) string {
 	return failed
 }
 
-// placed says where a message waits; of several the one that is called first counts. That it can't be said is no error.
+// placed adds to st where a message waits; of several messages the one that is called first counts. It is no error if
+// the place can't be determined.
 func (s *Server) placed(ctx context.Context, conn *broker.Broker, st *status, lane message.Lane, sequence uint64, expires time.Time) {
 	line, err := s.lines.Look(ctx, conn, s.settings)
 	if err != nil {
@@ -108,7 +109,7 @@ func (s *Server) placed(ctx context.Context, conn *broker.Broker, st *status, la
 	}
 }
 
-// placeOfTaken says where a request waits that a worker has taken and not called for.
+// placeOfTaken adds to st where a request waits that a worker has taken but not called for.
 func (s *Server) placeOfTaken(ctx context.Context, conn *broker.Broker, st *status, e ledger.Entry) {
 	lane := cmp.Or(e.Lane, message.LaneNormal)
 	i := strings.LastIndexByte(e.Source, ':')

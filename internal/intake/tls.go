@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/config"
 )
 
-// tlsConfig asks clients for a certificate, if there is something to hold it against, and demands none.
+// tlsConfig requests a certificate from clients if there is a CA to verify it with, and never requires one.
 func tlsConfig(s config.Intake) (*tls.Config, error) {
 	pair := &keyPair{cert: s.TLSCert, key: s.TLSKey}
 	if _, err := pair.get(nil); err != nil {
@@ -32,13 +32,13 @@ func tlsConfig(s config.Intake) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// keyPair is a certificate that is read again when it changes. One that can't be read leaves the last in use.
+// keyPair is a certificate that is reloaded when it changes. If it can't be read, the last one stays in use.
 type keyPair struct {
 	cert, key string
 
-	mu    sync.Mutex
-	last  *tls.Certificate
-	asked time.Time
+	mu      sync.Mutex
+	last    *tls.Certificate
+	checked time.Time
 }
 
 const renewEvery = 10 * time.Second
@@ -46,10 +46,10 @@ const renewEvery = 10 * time.Second
 func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.last != nil && time.Since(p.asked) < renewEvery {
+	if p.last != nil && time.Since(p.checked) < renewEvery {
 		return p.last, nil
 	}
-	p.asked = time.Now()
+	p.checked = time.Now()
 	cert, err := tls.LoadX509KeyPair(p.cert, p.key)
 	if err == nil {
 		p.last = &cert

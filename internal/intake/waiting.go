@@ -11,15 +11,15 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// waiting knows where in the request stream a client's request is that no worker has taken yet, whichever intake has put it there.
-// It reads each message once, when somebody asks, and keeps digests alone; who is found is read again.
+// waiting is an index of the clients' requests in the request stream that no worker has taken yet, whichever intake
+// published them. It reads each message once, on demand, and keeps only digests; a match is read again.
 type waiting struct {
 	seed  maphash.Seed
 	asked atomic.Uint64
 
 	mu      sync.Mutex
-	served  uint64 // the last asked that a look covered
-	next    uint64 // sequence to read on at
+	served  uint64 // value of asked that the last look covered
+	next    uint64 // sequence to continue at
 	entries int
 	at      map[uint64][]uint64 // sequences by the digest of an entry's key
 }
@@ -28,10 +28,10 @@ func newWaiting() *waiting {
 	return &waiting{seed: maphash.MakeSeed(), next: 1, at: map[uint64][]uint64{}}
 }
 
-// spare is how many messages more than the stream has are known of before all is read anew.
+// spare is by how many the known messages may exceed those in the stream before all are read anew.
 const spare = 10_000
 
-// look reads on to the present. One look serves all who had asked when it began.
+// look reads on to the present. One look serves all calls that came before it began.
 func (w *waiting) look(ctx context.Context, conn *broker.Broker, key func(message.Delivery) string) error {
 	asked := w.asked.Add(1)
 	w.mu.Lock()
@@ -48,7 +48,7 @@ func (w *waiting) look(ctx context.Context, conn *broker.Broker, key func(messag
 		}
 	})
 	if err != nil {
-		w.forget() // some may have been read, and are read again
+		w.forget() // some may have been read, and will be read again
 		return err
 	}
 	if arrived.Next < w.next || w.entries > int(arrived.Messages)+spare { // #nosec G115 -- a stream has no 2^63 messages
@@ -66,15 +66,15 @@ func (w *waiting) forget() {
 	w.next, w.entries = 1, 0
 }
 
-// of are the sequences at which a request of the key may be, the latest last.
+// of returns the sequences that may have a request of the key, the latest last.
 func (w *waiting) of(key string) []uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]uint64(nil), w.at[maphash.String(w.seed, key)]...)
 }
 
-// keyOf is the ledger's key of a message's request as it calls itself: whether it may is not looked at, which takes long. "": it
-// is no client's.
+// keyOf is the ledger's key of the request that a message claims to be. The signature is not verified, which takes
+// long. "": the message is no client's.
 func (s *Server) keyOf(d message.Delivery) string {
 	named := s.rules
 	named.Signers = nil

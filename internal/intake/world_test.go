@@ -262,15 +262,15 @@ func request(id string, n int) string {
 	return fmt.Sprintf(`{"id":%q,"machineId":%q,"comment":"c"}`, id, machine(n))
 }
 
-// wire goes to the broker. It may lose what the broker says, or break.
+// wire is a proxy to the broker. It can drop the broker's replies, or cut all connections.
 type wire struct {
 	t      testing.TB
 	server string
 	ln     net.Listener
 
 	mu    sync.Mutex
-	deaf  bool   // nothing of the broker comes through
-	until string // what is sent then makes it deaf; "": nothing
+	mute  bool   // drops everything from the broker
+	until string // becomes mute when this is sent; "": never
 	away  bool   // no connection holds
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
@@ -290,18 +290,18 @@ func newWire(t testing.TB, server string) *wire {
 
 func (w *wire) addr() string { return w.ln.Addr().String() }
 
-// deafFrom makes the wire deaf from when this is sent.
-func (w *wire) deafFrom(sent string) {
+// muteFrom drops the broker's replies from when this is sent.
+func (w *wire) muteFrom(sent string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.until = sent
 }
 
-// set makes the wire deaf or breaks it.
-func (w *wire) set(deaf, away bool) {
+// set drops the broker's replies, or cuts all connections.
+func (w *wire) set(mute, away bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.deaf, w.away = deaf, away
+	w.mute, w.away = mute, away
 	if away {
 		for c := range w.conns {
 			c.Close()
@@ -332,7 +332,7 @@ func (w *wire) accept() {
 	}
 }
 
-func (w *wire) pump(to, from net.Conn, says bool) {
+func (w *wire) pump(to, from net.Conn, replies bool) {
 	defer func() {
 		to.Close()
 		from.Close()
@@ -343,10 +343,10 @@ func (w *wire) pump(to, from net.Conn, says bool) {
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := from.Read(buffer)
 		w.mu.Lock()
-		if w.until != "" && !says && bytes.Contains(buffer[:n], []byte(w.until)) {
-			w.deaf, w.until = true, ""
+		if w.until != "" && !replies && bytes.Contains(buffer[:n], []byte(w.until)) {
+			w.mute, w.until = true, ""
 		}
-		lost := says && w.deaf
+		lost := replies && w.mute
 		w.mu.Unlock()
 		if err != nil {
 			return

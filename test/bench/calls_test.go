@@ -58,8 +58,8 @@ func calls(b *testing.B, t *table) {
 	}
 }
 
-// recovery measures how long requests wait whose process was killed with their calls under way, where another replica is
-// there: those that the API carried out, and the others, which wait for three looks.
+// recovery measures how long requests wait after their process was killed with their calls under way, while another
+// replica is running: those that the API carried out, and the others, which wait for three looks.
 func recovery(b *testing.B, t *table) {
 	s := newSite(b, t.bin, defendersim.Config{Limits: []defendersim.Limit{}, AllowUnknownMachines: true, Latency: 200 * time.Millisecond, Lifecycle: defendersim.Lifecycle{Pending: time.Hour}},
 		"WORKER_RATE_PER_MINUTE=0")

@@ -30,9 +30,9 @@ const (
 	benchInFlight = 64
 )
 
-// load compares the whole chain (ledger, call, audit record, result, acknowledgement) with a loop written by hand that has
-// none of it: consume, POST, publish, acknowledge. Both have an API of 20 ms, 64 calls in flight and no rate limit. They
-// take turns, for a machine is not equally fast all the time: reported are medians, also of the ratios of each turn.
+// load compares the whole chain (ledger, call, audit record, result, acknowledgement) with a loop written by hand that
+// has none of it: consume, POST, publish, acknowledge. Both have an API of 20 ms, 64 calls in flight and no rate limit.
+// They take turns, because the speed of a machine varies. It reports medians, also of the ratios of each turn.
 func load(b *testing.B, t *table) {
 	const turns, requests = 5, 3000
 	for _, sync := range []bool{false, true} {
@@ -57,8 +57,8 @@ func median(all []float64) float64 {
 
 type spent struct{ each, cpu time.Duration }
 
-// stopwatch measures from begin, when the first request is taken, to end, when the last is acknowledged: what it takes to
-// start and to stop is not a request's.
+// stopwatch measures from begin, when the first request is taken, to end, when the last is acknowledged: starting and
+// stopping do not count.
 type stopwatch struct {
 	b           *testing.B
 	n           int

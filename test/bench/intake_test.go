@@ -108,8 +108,8 @@ func (d *door) paced(perSecond int, span time.Duration) (took []float64) {
 	return took
 }
 
-// intake measures the door: what it takes, and what it holds while it does. The broker, which writes to disk later, and who asks are
-// in this process, on the same machine.
+// intake measures the HTTP door: how much it takes, and its memory meanwhile. The broker, which writes to disk later,
+// and the clients are in this process, on the same machine.
 func intake(b *testing.B, t *table) {
 	d := openDoor(newSite(b, t.bin, defendersim.Config{Limits: []defendersim.Limit{}}))
 	rss := func() float64 { return usage(b, d.pid).resident }

@@ -104,7 +104,7 @@ func (s *site) results(since time.Time, fn func(message.Result, time.Time) (enou
 	}
 }
 
-// process measures one that has nothing to do but its first request.
+// process measures a worker that has nothing to do but its first request.
 func process(b *testing.B, t *table) {
 	s := newSite(b, t.bin, defendersim.Config{Limits: []defendersim.Limit{}, AllowUnknownMachines: true})
 	if info, err := os.Stat(s.bin); err == nil {
@@ -164,7 +164,7 @@ func usage(b *testing.B, pid int) (u used) {
 	return u
 }
 
-// memory measures one with much to do that it can't do yet.
+// memory measures a worker with many requests that it can't carry out yet.
 func memory(b *testing.B, t *table) {
 	const many = 50_000
 	for name, env := range map[string]string{"waiting": "WORKER_RATE_PER_HOUR=60", "followed": "WORKER_CONCURRENCY=64"} {

@@ -54,5 +54,5 @@ func (t *table) row(what string, worker, loop float64, note string) {
 	t.lines = append(t.lines, what+"\t"+number(worker)+"\t"+number(loop)+"\t"+note)
 }
 
-// none is a number that there is not.
+// none stands for a missing number.
 const none = -1

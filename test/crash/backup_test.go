@@ -18,7 +18,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 )
 
-// keeper is a worker with its embedded broker, and whoever backs it up.
+// keeper is a worker with its embedded broker, and the operator who backs it up.
 type keeper struct {
 	process
 	api   *defendersim.Server

@@ -35,7 +35,7 @@ func TestBrokerIsKilled(t *testing.T) {
 	w.readiness("")
 }
 
-// The broker is stopped in order, and stays away until all replicas say so.
+// The broker is shut down cleanly, and stays down until all replicas report it.
 func TestBrokerIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{api: defendersim.Config{Latency: time.Second}})
@@ -103,7 +103,7 @@ func TestBrokerIsSlow(t *testing.T) {
 	}
 }
 
-// The connections are cut amid the results: none is lost, none told twice.
+// The connections are cut amid the results: none is lost, none published twice.
 func TestResultsSurviveAReconnect(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{})
@@ -149,7 +149,7 @@ func TestBrokerIsAbsentAtStart(t *testing.T) {
 	w.finish()
 }
 
-// A stream of requests that is full refuses at the publisher, and what it took is carried out.
+// A full stream of requests refuses more from the publisher, and the requests that it has are carried out.
 func TestRequestStreamIsFull(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{late: true})
@@ -182,8 +182,8 @@ func TestRequestStreamIsFull(t *testing.T) {
 	w.finish()
 }
 
-// No stream can be written for want of room: the replicas pause and say so, nothing is called for that could not be
-// recorded, and they go on by themselves.
+// No stream can be written because there is no space: the replicas pause and report it, make no call that could not be
+// recorded, and resume by themselves.
 func TestStoreIsFull(t *testing.T) {
 	t.Parallel()
 	const room = 8 << 20

@@ -16,7 +16,7 @@ import (
 // brokerVariable makes the test binary a broker.
 const brokerVariable = "CRASH_BROKER"
 
-// brokerSettings are what a broker process is told.
+// brokerSettings are the settings of a broker process.
 type brokerSettings struct {
 	Name, Addr, Store string
 	MaxStore          int64  // bytes; 0: the server's own limit
@@ -37,7 +37,7 @@ func serveBroker(text string) {
 	}
 	opts.Host, opts.Port = split(set.Addr)
 	if set.Cluster != "" {
-		// The replicas are told of no address that was not given to them.
+		// The replicas learn no address but those that they were given.
 		opts.Cluster = server.ClusterOpts{Name: "crash", NoAdvertise: true}
 		opts.Cluster.Host, opts.Cluster.Port = split(set.Cluster)
 		opts.Routes = server.RoutesFromStr(set.Routes)

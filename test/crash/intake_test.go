@@ -83,7 +83,7 @@ func (d *door) send(method, path string, body []byte) (status int, code string) 
 	return answer.StatusCode, problem.Code
 }
 
-// held is that the step is taken, and that its answer waits until the proxy holds nothing back any longer.
+// held means that the step takes effect, and that the proxy holds its answer back until it is released.
 const held when = "held"
 
 // ask asks for a release that succeeds, and notes that it is to be done.

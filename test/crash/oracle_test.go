@@ -20,15 +20,15 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// oracle judges the whole state.
+// oracle checks the whole state.
 type oracle struct {
-	world *world
-	asked map[string]*request
-	told  map[string][]message.Result // by request id
-	read  uint64                      // last sequence of the results that was read
+	world   *world
+	asked   map[string]*request
+	results map[string][]message.Result // by request id
+	read    uint64                      // last sequence of the results that was read
 }
 
-// finish waits until everything asked for has ended, however long it takes while something ends, and judges the state.
+// finish waits until everything asked for has ended, as long as there is progress, and then checks the state.
 func (o *oracle) finish() {
 	t := o.world.t
 	t.Helper()
@@ -99,10 +99,10 @@ func (o *oracle) readResults(ctx context.Context) error {
 		if err := json.Unmarshal(m.Data, &r); err != nil {
 			return err
 		}
-		if o.told == nil {
-			o.told = map[string][]message.Result{}
+		if o.results == nil {
+			o.results = map[string][]message.Result{}
 		}
-		o.told[r.RequestID] = append(o.told[r.RequestID], r)
+		o.results[r.RequestID] = append(o.results[r.RequestID], r)
 		return nil
 	})
 }
@@ -116,7 +116,7 @@ func (o *oracle) messages(ctx context.Context, stream string, last *uint64, fn f
 	for end := s.CachedInfo().State.LastSeq; *last < end; *last++ {
 		m, err := s.GetMsg(ctx, *last+1)
 		for errors.Is(err, jetstream.ErrMsgNotFound) {
-			// It may be a replica that is behind that says so: the leader knows whether the message is gone.
+			// A replica that lags may answer so: only the leader knows whether the message is gone.
 			var gone bool
 			if gone, err = o.gone(ctx, stream, *last+1); gone || err != nil {
 				break
@@ -145,11 +145,11 @@ func (o *oracle) gone(ctx context.Context, stream string, seq uint64) (bool, err
 }
 
 func (o *oracle) final(id string) (message.Result, bool) {
-	i := slices.IndexFunc(o.told[id], func(r message.Result) bool { return r.Final })
+	i := slices.IndexFunc(o.results[id], func(r message.Result) bool { return r.Final })
 	if i < 0 {
 		return message.Result{}, false
 	}
-	return o.told[id][i], true
+	return o.results[id][i], true
 }
 
 // actionsOnce: at most one action for each request, and exactly the one that its result shows.
@@ -186,7 +186,7 @@ func (o *oracle) actionsOnce() error {
 
 // resultsOnce: one final result, the one expected; at most one before it; and none for what nobody asked.
 func (o *oracle) resultsOnce() error {
-	for id, all := range o.told {
+	for id, all := range o.results {
 		r := o.asked[id]
 		if r == nil {
 			return fmt.Errorf("a result for %s, which nobody asked for: %+v", id, all)
@@ -201,7 +201,7 @@ func (o *oracle) resultsOnce() error {
 		}
 		f, _ := o.final(id)
 		followed := f.Outcome != message.Rejected && f.Outcome != message.Submitted
-		// One that died between the acceptance and its result leaves the rest to the follower, who tells only the end.
+		// A replica that died between the acceptance and its result leaves the rest to the tracker, which publishes only the end.
 		lost := followed && submitted == 0 && o.world.deaths.Load() == 0
 		if final != 1 || submitted > 1 || !followed && submitted > 0 || lost || f.Outcome != r.want || f.Run != 1 {
 			return fmt.Errorf("%s, of which %q is expected, has these results: %v\n%s", id, r.want, outcomes(all), o.world.logs(id, 60))
@@ -240,7 +240,7 @@ func (o *oracle) deadLettersAgree() error {
 	return err
 }
 
-// ledgerAgrees: the ledger says of each request what its result says.
+// ledgerAgrees: the entry of each request agrees with its result.
 func (o *oracle) ledgerAgrees() error {
 	ctx, cancel := context.WithTimeout(o.world.t.Context(), time.Minute)
 	defer cancel()
@@ -264,8 +264,8 @@ func (o *oracle) ledgerAgrees() error {
 	return nil
 }
 
-// auditAgrees: the chains of the audit trail are whole, and each final result is recorded. Of refusals that nobody vouches
-// for the first of a code and minute has a record, the others are counted (ADR 14).
+// auditAgrees: the chains of the audit trail are whole, and each final result is recorded. Of the
+// refusals of unverified messages the first of each code and minute has a record, the others are counted (ADR 14).
 func (o *oracle) auditAgrees() error {
 	ctx, cancel := context.WithTimeout(o.world.t.Context(), 30*time.Second)
 	defer cancel()

@@ -55,7 +55,7 @@ func TestRecoveryAfterKill(t *testing.T) {
 			for _, took := range []bool{true, false} {
 				var all []time.Duration
 				for id, at := range killed {
-					for _, r := range w.told[id] {
+					for _, r := range w.results[id] {
 						if late := r.FinishedAt.Sub(at); !r.Final && effect[id] == took && late > 2*slow {
 							all = append(all, late.Round(100*time.Millisecond))
 						}

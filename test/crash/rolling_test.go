@@ -74,7 +74,7 @@ func TestRollingRestart(t *testing.T) {
 func (w *world) waits(asked map[string]time.Time) string {
 	var all []time.Duration
 	for id, at := range asked {
-		for _, r := range w.told[id] {
+		for _, r := range w.results[id] {
 			if !r.Final {
 				all = append(all, r.FinishedAt.Sub(at).Round(time.Millisecond))
 			}

@@ -79,7 +79,7 @@ func TestPauseOverAllReplicas(t *testing.T) {
 	for n := range 15 {
 		sane(w, fmt.Sprint("paused-", n))
 	}
-	// What a replica had in hand it finishes; nothing else is begun, by whomever.
+	// A replica finishes what it had in hand; no replica begins anything else.
 	for _, r := range w.replicas {
 		r.stop()
 		r.start()

@@ -10,8 +10,8 @@ type when string
 
 const (
 	before    when = "before"     // the step is not taken
-	replyLost when = "reply lost" // it is taken, and the replica dies without having heard so
-	after     when = "after"      // it is taken, and the replica dies having heard so
+	replyLost when = "reply lost" // it is taken, and the replica dies before it receives the reply
+	after     when = "after"      // it is taken, and the replica dies after it received the reply
 	grace          = time.Minute  // for a trap to be sprung
 	entries        = "$KV.UNRESTRICT_LEDGER.e."
 	results        = "remediation.results"

@@ -18,7 +18,7 @@ leftout() {
 # tried PIECE says that all of a piece was tried and is right; the last line names it.
 tried() { echo "$*" >>"$WORK/tried"; }
 
-# has PIECE PROGRAM... tells whether all programs are there; a piece that lacks some is left out, and all of them are named.
+# has PIECE PROGRAM... reports whether all programs are there; a piece that lacks some is left out, and all of them are named.
 # deploy/README.md has one line that installs them.
 has() {
     local what=$1 program missing=() PATH=$PATH:/usr/sbin:/usr/lib/podman:/usr/libexec/podman # podman looks there for its helpers
@@ -72,5 +72,5 @@ network_config_dir = "$WORK/networks"
 CONF
 }
 
-# image tells whether the part of the same name has built it.
+# image reports whether the part of the same name has built it.
 image() { buildah images -q "$IMAGE" >/dev/null 2>&1 || { leftout "$1: there is no image"; return 1; }; }

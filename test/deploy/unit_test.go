@@ -20,7 +20,7 @@ func TestUnitGivesTheWorkerTime(t *testing.T) {
 		t.Errorf("Type=%s, but the worker says when it is ready", set["Service.Type"])
 	}
 	for name, atLeast := range map[string]time.Duration{
-		"WatchdogSec":    10 * time.Second, // the worker tells every second; a loaded machine must not kill it
+		"WatchdogSec":    10 * time.Second, // the worker notifies every second; a loaded machine must not kill it
 		"TimeoutStopSec": 35 * time.Second, // WORKER_SHUTDOWN_TIMEOUT, and the broker's 5 s twice
 	} {
 		if d, err := time.ParseDuration(set["Service."+name]); err != nil || d < atLeast {

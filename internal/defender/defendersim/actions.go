@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// Machine says how a machine takes the actions created for it.
+// Machine configures a simulated machine, and how it handles actions.
 type Machine struct {
-	Outcome string // final status of its actions: Succeeded (also ""), Failed, TimeOut, Cancelled, or one nobody knows
+	Outcome string // final status of its actions: Succeeded (also ""), Failed, TimeOut, Cancelled, or an unknown one
 	Offline bool   // actions stay Pending; registering the machine again without it lets them begin
-	// Pending and InProgress replace the Lifecycle's; 0: they don't, negative: no time at all.
+	// Pending and InProgress override the Lifecycle's; 0: they don't, negative: no time at all.
 	Pending, InProgress time.Duration
 	DNSName             string // computerDnsName; "": null
 	IP                  string // lastIpAddress
-	AADDeviceID         string // Entra's id of it: calls may name it by that too
+	AADDeviceID         string // Entra's id of it, which calls may use too
 }
 
 // Action is a machine action as it stands now, times by the API's clock.
@@ -34,19 +34,19 @@ type Action struct {
 	LastUpdate time.Time `json:"lastUpdateDateTimeUtc"`
 }
 
-// action is what never changes about a machine action, and its fate, which
-// does: it is replaced as a whole, so that lists are read without a lock.
+// action is a machine action: what never changes about it, and its fate. The fate is replaced as a whole, so that lists
+// are read without a lock.
 type action struct {
 	id, kind, machineID, requestor, source string
 
 	comment   string
 	scopeJSON string    // isolation type; "": null
-	fixed     [3]string // what never changes, as it is sent
+	fixed     [3]string // what never changes, as JSON: see fix
 	created   time.Time
 	fate      atomic.Pointer[fate]
 }
 
-// fate is when an action gets on, as far as that is settled; zero times: never.
+// fate is when an action begins and ends, as far as that is settled; zero times: never.
 type fate struct {
 	begins, ends time.Time
 	final        string // status from ends on
@@ -54,11 +54,11 @@ type fate struct {
 	comment      string // of the cancellation
 }
 
-func (f *fate) over(now time.Time) bool { return !f.ends.IsZero() && !now.Before(f.ends) }
+func (f *fate) finished(now time.Time) bool { return !f.ends.IsZero() && !now.Before(f.ends) }
 
 func (f *fate) status(now time.Time) string {
 	switch {
-	case f.over(now):
+	case f.finished(now):
 		return f.final
 	case !f.begins.IsZero() && !now.Before(f.begins):
 		return "InProgress"
@@ -82,7 +82,7 @@ func (a *action) snapshot(now time.Time) Action {
 	return Action{a.id, a.kind, a.machineID, a.comment, a.requestor, a.status(now), a.created, a.lastUpdate(now)}
 }
 
-// machine is a Machine with its actions that were open when last looked at.
+// machine is a Machine with the actions that were open at the last check.
 type machine struct {
 	Machine
 	known      bool // registered, not only named by a call
@@ -90,19 +90,19 @@ type machine struct {
 	duplicates int
 }
 
-// book holds all actions. ordered is ascending by creation time and never
-// changed in place below its length: a reader may keep the slice.
+// book holds all actions. ordered is ascending by creation time and never changed in place below its length: a reader
+// may keep the slice.
 type book struct {
 	sync.RWMutex
 	machines   map[string]*machine
-	registered []string          // ids, in that order
-	alias      map[string]string // DNS names and Entra's ids; of machines that share a name the first
+	registered []string          // ids, in order of registration
+	alias      map[string]string // DNS names and Entra's ids; if machines share a name, it is the first one's
 	byID       map[string]*action
 	ordered    []*action
 	dice       *rand.Rand
 }
 
-// AddMachine registers a machine, or changes one for the actions to come.
+// AddMachine registers a machine, or changes one for future actions.
 func (s *Server) AddMachine(id string, m Machine) {
 	s.book.Lock()
 	defer s.book.Unlock()
@@ -121,7 +121,7 @@ func (s *Server) AddMachine(id string, m Machine) {
 	}
 	now := s.now()
 	for _, a := range mine.open {
-		if f := a.fate.Load(); f.begins.IsZero() && !f.over(now) {
+		if f := a.fate.Load(); f.begins.IsZero() && !f.finished(now) {
 			a.fate.Store(s.plan(mine, now))
 		}
 	}
@@ -132,10 +132,9 @@ func (s *Server) Restrict(machineID, comment string) Action {
 	return s.Put(Action{Type: "RestrictCodeExecution", MachineID: machineID, Comment: comment})
 }
 
-// Put adds an action that no call made, without asking whether another is
-// open. The machine exists from then on. Empty fields are filled in: ID, Type (UnrestrictCodeExecution),
-// Requestor (an analyst), Created (now). With a Status the action is in it
-// from its creation and stays so; without, it takes the machine's way from there.
+// Put adds an action that no call made, without checking for another open one, and registers the machine. Empty fields
+// are filled in: ID, Type (UnrestrictCodeExecution), Requestor (an analyst), Created (now). With a Status the action
+// has it from its creation on and keeps it; without, it follows the machine's settings from there.
 func (s *Server) Put(a Action) Action {
 	s.book.Lock()
 	defer s.book.Unlock()
@@ -173,7 +172,7 @@ func (s *Server) Actions() []Action {
 	return out
 }
 
-// plan is the fate of an action that the machine can take up from the given time.
+// plan is the fate of an action that the machine can start at the given time.
 func (s *Server) plan(m *machine, from time.Time) *fate {
 	if m.Offline {
 		return &fate{}
@@ -183,7 +182,7 @@ func (s *Server) plan(m *machine, from time.Time) *fate {
 	return &fate{begins: begins, ends: ends, final: or(m.Outcome, or(s.conf().Outcome, "Succeeded"))}
 }
 
-// machine returns the machine's entry, made if need be. Caller holds the lock.
+// machine returns the machine's entry, and makes it if there is none. Caller holds the lock.
 func (b *book) machine(id string) *machine {
 	m := b.machines[id]
 	if m == nil {
@@ -201,7 +200,7 @@ func (b *book) register(id string, m *machine) {
 	}
 }
 
-// add enters an action at its place. Caller holds the lock.
+// add inserts an action at its place in the order. Caller holds the lock.
 func (b *book) add(a *action, m *machine, machineID string, f *fate) {
 	a.id = or(a.id, newGUID(b.dice.Uint64))
 	a.machineID = machineID
@@ -219,6 +218,6 @@ func (b *book) add(a *action, m *machine, machineID string, f *fate) {
 
 // stillOpen drops the machine's finished actions from its open ones. Caller holds the lock.
 func (m *machine) stillOpen(now time.Time) []*action {
-	m.open = slices.DeleteFunc(m.open, func(a *action) bool { return a.fate.Load().over(now) })
+	m.open = slices.DeleteFunc(m.open, func(a *action) bool { return a.fate.Load().finished(now) })
 	return m.open
 }

@@ -36,7 +36,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	call, fault, rep, refused := s.admit(q)
 	if !refused {
 		var ok bool
-		if rep, ok = s.strike(fault, q, s.conf().Latency, func() reply { return s.perform(q) }); !ok {
+		if rep, ok = s.applyFault(fault, q, s.conf().Latency, func() reply { return s.perform(q) }); !ok {
 			panic(http.ErrAbortHandler)
 		}
 	}
@@ -54,9 +54,9 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	write(w, rep, fault.Cut)
 }
 
-// perform does what is asked, if the token allows it.
+// perform carries the operation out, if the token allows it.
 func (s *Server) perform(q *request) reply {
-	if q.grant.foreign { // the status is reported, the text [composed]
+	if q.grant.wrongAudience { // the status is reported, the text [composed]
 		return failure(http.StatusForbidden, "Forbidden", "The token's audience is not accepted by this API")
 	}
 	if len(q.op.roles) > 0 && !slices.ContainsFunc(q.op.roles, func(role string) bool { return slices.Contains(q.grant.roles, role) }) {
@@ -74,7 +74,7 @@ func (s *Server) perform(q *request) reply {
 	return q.op.run(s, q)
 }
 
-// isJSONType: parameters of the type, such as a charset, do no harm.
+// isJSONType ignores parameters of the type, such as a charset.
 func isJSONType(contentType string) bool {
 	kind, _, err := mime.ParseMediaType(contentType)
 	return err == nil && kind == "application/json"
@@ -118,9 +118,8 @@ func (s *Server) act(q *request) reply {
 	return reply{status: http.StatusCreated, body: a.appendEntity(nil, q.context("MachineActions/$entity"), now, s.conf().UnknownFields)}
 }
 
-// duplicate answers a call for a machine with an open action. The code is
-// named by clients and [doc] run-live-response.md, the message by
-// unrestrict-code-execution.md; the open action's id is not in it.
+// duplicate answers a call for a machine with an open action. The code is from clients and [doc] run-live-response.md,
+// the message from unrestrict-code-execution.md; the answer does not have the open action's id.
 func (s *Server) duplicate(q *request, m *machine, open *action, now time.Time) reply {
 	m.duplicates++
 	status := 0
@@ -165,12 +164,12 @@ func (q *request) parameters() (comment, scope string, bad *reply) {
 	return comment, scope, nil
 }
 
-// text decodes an optional string; false: something else is there.
+// text decodes an optional string; false: the value has another type.
 func text(raw json.RawMessage, into *string) bool {
 	return raw == nil || json.Unmarshal(raw, into) == nil
 }
 
-// exists tells whether calls may name the machine. Caller holds the lock.
+// exists reports whether calls may name the machine. Caller holds the lock.
 func (s *Server) exists(id string) bool {
 	if m := s.book.machines[id]; m != nil && m.known {
 		return true
@@ -192,8 +191,7 @@ func actionNotFound(q *request) reply {
 	return failure(http.StatusNotFound, "ResourceNotFound", "Machine action "+q.op.action+" was not found")
 }
 
-// cancel ends an open action; the reply bears the same id. The answer for a
-// finished one is [composed].
+// cancel ends an open action; the reply has the same id. The answer for a finished one is [composed].
 func (s *Server) cancel(q *request) reply {
 	comment, _, bad := q.parameters()
 	if bad != nil {
@@ -206,7 +204,7 @@ func (s *Server) cancel(q *request) reply {
 		return actionNotFound(q)
 	}
 	old := a.fate.Load()
-	if old.over(now) {
+	if old.finished(now) {
 		return failure(http.StatusBadRequest, "BadRequest", "Machine action is already in its final status "+old.final)
 	}
 	begins := old.begins
@@ -221,7 +219,7 @@ func (s *Server) cancel(q *request) reply {
 		return rep
 	case CancelLate:
 		late := cancelled
-		late.begins, late.ends = old.begins, old.ends // the machine does what it was told, and the status says otherwise
+		late.begins, late.ends = old.begins, old.ends // the machine carries it out, though the status is Cancelled
 		a.fate.Store(&late)
 		return rep
 	default:

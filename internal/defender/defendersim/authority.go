@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// serveAuthority is Entra's part: discovery, keys and the token endpoints, v1 and v2. Microsoft's libraries ask for them
+// serveAuthority is Entra's part: discovery, keys and the token endpoints, v1 and v2. Microsoft's libraries call them
 // over TLS, with this server as their authority and instance discovery disabled, or under Entra's own name.
 func (s *Server) serveAuthority(w http.ResponseWriter, r *http.Request) {
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
@@ -42,10 +42,10 @@ func authorityReply(status int, v any) reply {
 	return rep
 }
 
-// openID has the members of the live document. Microsoft's libraries want issuer, both endpoints and jwks_uri, and the
-// v2 issuer to be of the same host and port.
+// openID has the members of the live document. Microsoft's libraries require issuer, both endpoints and jwks_uri, and a
+// v2 issuer of the same host and port.
 func (s *Server) openID(tenant, base, issuer, version string) reply {
-	if !s.ours(tenant) {
+	if !s.servesTenant(tenant) {
 		return unknownTenant(tenant)
 	}
 	return authorityReply(http.StatusOK, map[string]any{
@@ -67,13 +67,13 @@ func (s *Server) openID(tenant, base, issuer, version string) reply {
 	})
 }
 
-// ours: without a tenant of its own the authority serves any.
-func (s *Server) ours(tenant string) bool {
+// servesTenant reports whether the authority serves a tenant; without a tenant of its own it serves any.
+func (s *Server) servesTenant(tenant string) bool {
 	own := s.conf().TenantID
 	return own == "" || strings.EqualFold(tenant, own)
 }
 
-// instances tells that the authority asked for is this one, and no other.
+// instances answers that the requested authority is this one, and refuses any other.
 func instances(r *http.Request) reply {
 	asked, err := url.Parse(r.URL.Query().Get("authorization_endpoint"))
 	if err != nil || !strings.EqualFold(asked.Host, r.Host) {
@@ -86,7 +86,7 @@ func instances(r *http.Request) reply {
 	})
 }
 
-// keys is the public half of what signs tokens; without such a key there is none to be checked with.
+// keys is the public half of the key that signs tokens; without such a key the list is empty.
 func (s *Server) keys() reply {
 	keys := []any{}
 	if key := s.conf().SigningKey; key != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Call is one API request as it was seen and answered.
+// Call is one API request as it was received and answered.
 type Call struct {
 	At      time.Time `json:"at"` // our clock
 	Op      string    `json:"op"` // as in Fault.Op; "": no such path
@@ -21,20 +21,20 @@ type Call struct {
 	CorrelationID string `json:"correlationId"`
 }
 
-// gate is what each request passes: the call log, the windows and the faults,
-// under one lock, so that what is decided about a request is decided at one time.
+// gate is what each request passes: the call log, the windows and the faults, under one lock, so that everything about
+// a request is decided at one time.
 type gate struct {
 	sync.Mutex
 	window        window
-	closedUntil   time.Duration // by CPU
+	closedUntil   time.Duration // by the CPU quota
 	faults        []*Fault
 	calls         []*Call
 	tokenRequests int
 	dice          *rand.Rand
 }
 
-// admit logs the request and decides about it: refused (with that reply), or
-// let in, with the fault that strikes it.
+// admit logs the request and decides about it: it is refused (with that reply), or admitted, with the fault that
+// applies to it.
 func (s *Server) admit(q *request) (call *Call, f Fault, refusal reply, refused bool) {
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -74,7 +74,7 @@ func (g *gate) log(c *Call, keep int) {
 	g.calls = append(g.calls, c)
 }
 
-// answered must come before the answer is written: who has read it finds it in Calls.
+// answered must be called before the answer is written, so that a client that has read the answer finds it in Calls.
 func (g *gate) answered(c *Call, status int) {
 	g.Lock()
 	defer g.Unlock()

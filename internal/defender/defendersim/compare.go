@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// property takes the next token for one; nil: it is none, and that is said.
+// property reads the next token as a property; nil: it is none, and the error is recorded.
 func (p *filterParser[T]) property() *property[T] {
 	name := p.next()
 	found := p.schema.find(name)
@@ -21,7 +21,7 @@ func (p *filterParser[T]) property() *property[T] {
 	return found
 }
 
-// function is startswith(name,'text') and its like, alone or with "eq true" behind it.
+// function parses startswith(name,'text') and its like, alone or followed by "eq true".
 func (p *filterParser[T]) function() predicate[T] {
 	name := p.next()
 	test, known := map[string]func(string, string) bool{
@@ -77,7 +77,7 @@ func (p *filterParser[T]) comparison() predicate[T] {
 	}
 }
 
-// compare: strings stand in quotes, times and GUIDs without; only in a list do GUIDs take them ([live]).
+// compare builds a comparison. Strings are quoted, times and GUIDs are not; only in a list GUIDs may be ([live]).
 func (p *filterParser[T]) compare(of *property[T], operator, literal string, listed bool) predicate[T] {
 	holds := holds(operator)
 	if holds == nil {
@@ -102,7 +102,7 @@ func (p *filterParser[T]) compare(of *property[T], operator, literal string, lis
 
 var number = regexp.MustCompile(`^-?[0-9]+$`)
 
-// literalOf tells the type of a literal; "": it is none.
+// literalOf returns the type of a literal; "": it is none.
 func literalOf(literal string) (text string, is edm) {
 	text, quoted := unquote(literal)
 	_, isTime := parseTime(text)
@@ -119,7 +119,7 @@ func literalOf(literal string) (text string, is edm) {
 	return text, ""
 }
 
-// parseTime reads a DateTimeOffset, also one of a day alone, which Microsoft's examples have: 2018-08-01Z.
+// parseTime reads a DateTimeOffset, or a day alone as in Microsoft's examples: 2018-08-01Z.
 func parseTime(text string) (time.Time, bool) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02Z07:00"} {
 		if at, err := time.Parse(layout, text); err == nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// asText: a duration reads as "1.5s", and the body of an answer as it is.
+// asText reads a duration such as "1.5s", and the body of an answer as plain text.
 var asText = json.WithUnmarshalers(json.JoinUnmarshalers(
 	json.UnmarshalFromFunc(func(d *jsontext.Decoder, into *time.Duration) error {
 		var text string
@@ -95,7 +95,7 @@ func (s *Server) control() http.Handler {
 	return mux
 }
 
-// show answers in plain JSON, not as the API does.
+// show answers in plain JSON, unlike the API.
 func show(w http.ResponseWriter, status int, v any) {
 	rep := jsonReply(status, v)
 	rep.set("Content-Type", "application/json; charset=utf-8")
@@ -119,7 +119,7 @@ func (s *Server) showSettings(w http.ResponseWriter) {
 	show(w, http.StatusOK, values)
 }
 
-// decodeSettings takes numbers and truth values for their text.
+// decodeSettings accepts numbers and booleans too, as their text.
 func decodeSettings(r *http.Request) (map[string]string, error) {
 	var in map[string]jsontext.Value
 	if err := decode(r.Body, &in); err != nil {
@@ -139,7 +139,7 @@ func decodeSettings(r *http.Request) (map[string]string, error) {
 	return values, nil
 }
 
-// decode refuses unknown members: a misspelt one would be a fault that never strikes.
+// decode refuses unknown members: a misspelt one would be a fault that never applies.
 func decode(from io.Reader, into any) error {
 	return json.UnmarshalRead(io.LimitReader(from, maxBody), into, json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(true), asText)
 }

@@ -8,13 +8,11 @@ import (
 	"time"
 )
 
-// Fault is one misbehaviour. Of the faults injected the first that fits a
-// request applies to it, and no other. Faults come after the token (401) and
-// the rate windows (429) and before everything else.
+// Fault is one misbehaviour. The first of the injected faults that fits a request applies to it, and no other. Faults
+// come after the token (401) and the rate windows (429) and before everything else.
 //
-// With none of Status, Body, Cut and Hang the API's own answer is given, late
-// (Latency) or with other headers. With one of them the call is refused, unless
-// CarriedOut.
+// With none of Status, Body, Cut and Hang the API's own answer is sent, late (Latency) or with other headers. With one
+// of them the call is refused, unless CarriedOut.
 type Fault struct {
 	Op          string  // a name in the table of routes, or token (the token endpoint); "": every API call
 	Machine     string  // only this machine (a list: one whose query names it); "": any
@@ -23,21 +21,23 @@ type Fault struct {
 
 	Status        int // 0: as the API would have answered in case of success
 	Code, Message string
-	Body          []byte // instead of an error made of Code and Message; of a token endpoint's likewise. Empty but not nil: no body
+	Body          []byte // instead of an error made of Code and Message, at the token endpoint too. Empty but not nil: no body
 	Header        http.Header
 	RetryAfter    time.Duration // as a Retry-After header; with 429 in the message too
 
-	// Latency before the answer. The effect comes after it, and not at all if the client goes away meanwhile; with CarriedOut before it.
+	// Latency delays the answer. The call takes effect after it, and not at all if the client disconnects meanwhile;
+	// with CarriedOut it takes effect before it.
 	Latency time.Duration
-	// CarriedOut: the effect takes place although the answer is the fault. With a 2xx Status and no Body the real body is given.
+	// CarriedOut: the call takes effect although the answer is the fault. With a 2xx Status and no Body the real body
+	// is sent.
 	CarriedOut bool
 	// Cut closes the connection: "before" an answer, after the status line ("headers"), or amid the "body".
 	Cut string
-	// Hang: no answer until the client goes away or the Server is closed.
+	// Hang: no answer until the client disconnects or the Server is closed.
 	Hang bool
 }
 
-// Inject adds a fault behind those there are.
+// Inject adds a fault after the existing ones.
 func (s *Server) Inject(f Fault) {
 	f.Machine = strings.ToLower(f.Machine)
 	s.gate.Lock()
@@ -45,14 +45,14 @@ func (s *Server) Inject(f Fault) {
 	s.gate.faults = append(s.gate.faults, &f)
 }
 
-// ClearFaults removes all faults; requests already struck by one stay so.
+// ClearFaults removes all faults; requests that one already applies to are not affected.
 func (s *Server) ClearFaults() {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	s.gate.faults = nil
 }
 
-// check tells what in a fault from outside can't be meant.
+// check returns what is invalid in a fault that came over the control API.
 func (f Fault) check() error {
 	if f.Op != "" && !slices.Contains(operationNames(), f.Op) {
 		return fmt.Errorf("op %q is unknown", f.Op)
@@ -83,8 +83,7 @@ func (f Fault) fits(q *request) bool {
 	return f.Machine == q.op.machine
 }
 
-// pick takes the first fault that fits, as often as it may strike. The zero
-// Fault is none.
+// pick returns the first fault that fits, and counts its Times down. The zero Fault is none.
 func (g *gate) pick(q *request) Fault {
 	for i, f := range g.faults {
 		if !f.fits(q) || f.Probability > 0 && g.dice.Float64() >= f.Probability {
@@ -100,14 +99,14 @@ func (g *gate) pick(q *request) Fault {
 	return Fault{}
 }
 
-// refuses: the answer is not the API's own, so neither is the effect.
+// refuses reports whether the call has no effect, because the answer is not the API's own.
 func (f Fault) refuses() bool {
 	return !f.CarriedOut && (f.Status != 0 || f.Body != nil || f.Cut != "" || f.Hang)
 }
 
-// strike lets time pass, has perform take effect when its turn is, and returns
-// what to answer; false: nobody is there to answer to.
-func (s *Server) strike(f Fault, q *request, base time.Duration, perform func() reply) (reply, bool) {
+// applyFault waits, calls perform when the call is to take effect, and returns the answer; false: there is no client
+// left to answer.
+func (s *Server) applyFault(f Fault, q *request, base time.Duration, perform func() reply) (reply, bool) {
 	var rep reply
 	if f.CarriedOut {
 		rep = perform()
@@ -130,7 +129,7 @@ func (s *Server) strike(f Fault, q *request, base time.Duration, perform func() 
 	return s.disguise(f, q, rep), true
 }
 
-// disguise makes the fault's answer out of the API's own.
+// disguise turns the API's own answer into the fault's.
 func (s *Server) disguise(f Fault, q *request, rep reply) reply {
 	if f.Status >= 300 {
 		rep = s.faultError(f, q)

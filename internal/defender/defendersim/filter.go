@@ -5,15 +5,14 @@ import (
 	"time"
 )
 
-// maxNodes is the OData library's default for a $filter (MaxNodeCount), and
-// maxDepth its limit on nesting. Every property, constant and operator is a
-// node, each value of an `in` too.
+// maxNodes is the OData library's default for a $filter (MaxNodeCount), and maxDepth its limit on nesting. Every
+// property, constant and operator is a node, and so is each value of an `in`.
 const maxNodes, maxDepth = 100, 100
 
-// predicate is a $filter made ready.
+// predicate is a compiled $filter.
 type predicate[T any] func(T, time.Time) bool
 
-// filterParser descends over the tokens: or, and, not, then comparisons and functions. The first error stays.
+// filterParser is a recursive-descent parser: or, and, not, then comparisons and functions. It keeps the first error.
 type filterParser[T any] struct {
 	schema *schema[T]
 	text   string

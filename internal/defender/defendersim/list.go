@@ -14,7 +14,7 @@ import (
 // maxPage is the API's page, and the most that $top may ask for ([doc] get-machineactions-collection.md).
 const maxPage = 10_000
 
-// actionSchema is MachineAction ([doc] machineaction.md): each property, and what $filter is supported on.
+// actionSchema is MachineAction ([doc] machineaction.md): each property, and those that $filter supports.
 var actionSchema = schema[*action]{
 	set: "MachineActions", kind: "MachineAction", sortedBy: "creationDateTimeUtc", newestFirst: true, names: []string{
 		"id", "type", "title", "requestor", "requestorComment", "status", "machineId", "computerDnsName", "creationDateTimeUtc",
@@ -30,7 +30,7 @@ var actionSchema = schema[*action]{
 	},
 }
 
-// list answers with the actions that can be seen.
+// list answers with the visible actions.
 func (s *Server) list(q *request) reply {
 	s.book.RLock()
 	all := s.book.ordered
@@ -41,7 +41,7 @@ func (s *Server) list(q *request) reply {
 		func(b []byte, a *action) []byte { return a.appendEntity(b, "", now, s.conf().UnknownFields) })
 }
 
-// listQuery is a list request, understood. Options without a $ are taken and do nothing.
+// listQuery is a parsed list request. Options without a $ are accepted and ignored.
 type listQuery[T any] struct {
 	filter predicate[T]
 	order  []orderKey[T]
@@ -51,7 +51,7 @@ type listQuery[T any] struct {
 	count  bool
 }
 
-// answerList is every list's answer: what of all may be seen and matches, in the order and the part asked for.
+// answerList answers every list: those of all that are visible and match, in the requested order and range.
 func answerList[T any](s *Server, q *request, of *schema[T], all []T, now time.Time, seen func(T) bool, render func([]byte, T) []byte) reply {
 	options, err := url.ParseQuery(q.raw.URL.RawQuery)
 	if err != nil {
@@ -106,8 +106,8 @@ func selected(fields []string) string {
 	return "(" + strings.Join(fields, ",") + ")"
 }
 
-// nextLink: the one on a second page was seen without the options' names, so that who follows it starts again and
-// again ([live], for machines).
+// nextLink: the one on a second page was seen without the options' names, so that a client that follows it starts over
+// again and again ([live], for machines).
 func (s *Server) nextLink(q *request, options url.Values, skip int) string {
 	lost := options.Has("$skip") && s.conf().MalformedNextLink
 	options.Set("$skip", strconv.Itoa(skip))

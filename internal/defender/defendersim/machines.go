@@ -22,10 +22,11 @@ func (d *device) health() string {
 	return "Active"
 }
 
-// osPlatform and onboarding are the same of all.
+// osPlatform and onboarding are the same for all machines.
 const osPlatform, onboarding = "Windows11", "Onboarded"
 
-// machineSchema is Machine ([doc] machine.md), and part of what $filter is supported on ([doc] get-machines.md).
+// machineSchema is Machine ([doc] machine.md), and some of the properties that $filter supports ([doc]
+// get-machines.md).
 var machineSchema = schema[*device]{
 	set: "Machines", kind: "Machine", names: []string{
 		"id", "computerDnsName", "firstSeen", "lastSeen", "osPlatform", "osVersion", "osProcessor", "version", "lastIpAddress",
@@ -41,8 +42,8 @@ var machineSchema = schema[*device]{
 	},
 }
 
-// resolve finds the id of a machine that is called by another name: Entra's device id, which a client that ships acts by
-// ([client]), or, byName, its DNS name ([doc] get-machine-by-id.md). What is no other name stays.
+// resolve returns the id of a machine that a call names otherwise: by Entra's device id, as a client that ships does
+// ([client]), or, with byName, by its DNS name ([doc] get-machine-by-id.md). Anything else is returned unchanged.
 func (b *book) resolve(part string, byName bool) string {
 	b.RLock()
 	defer b.RUnlock()
@@ -52,7 +53,7 @@ func (b *book) resolve(part string, byName bool) string {
 	return part
 }
 
-// devices are the machines registered, in that order.
+// devices are the registered machines, in order of registration.
 func (s *Server) devices() (all []*device) {
 	s.book.RLock()
 	defer s.book.RUnlock()
@@ -110,7 +111,7 @@ func machineNotFound(q *request) reply {
 	return failure(http.StatusNotFound, "ResourceNotFound", "Machine "+q.op.machine+" was not found")
 }
 
-// entity is a machine with the properties that its page names. Whether it is restricted is not among them.
+// entity renders a machine with the properties that its page names. Whether it is restricted is not among them.
 func (s *Server) entity(d *device, context string, now time.Time) []byte {
 	text := func(v string) any { // null where nothing is known
 		if v == "" {

@@ -19,11 +19,11 @@ const (
 	edmTime   edm = "Edm.DateTimeOffset"
 )
 
-// property is what can be filtered and ordered by.
+// property is one that can be filtered and ordered by.
 type property[T any] struct {
 	name string
 	kind edm
-	text func(T, time.Time) string // of Edm.DateTimeOffset nil
+	text func(T, time.Time) string // nil for Edm.DateTimeOffset
 	at   func(T) time.Time
 }
 
@@ -34,12 +34,12 @@ func (p *property[T]) compare(a, b T, now time.Time) int {
 	return strings.Compare(p.text(a, now), p.text(b, now))
 }
 
-// schema is what OData knows of an entity set.
+// schema describes an entity set.
 type schema[T any] struct {
 	set, kind   string   // MachineActions, MachineAction
 	names       []string // all properties, as they are sent
 	properties  []property[T]
-	sortedBy    string // the property by which the entities come, ascending; "": none
+	sortedBy    string // the property that the entities are already sorted by, ascending; "": none
 	newestFirst bool   // without $orderby
 }
 
@@ -47,7 +47,7 @@ func (s *schema[T]) unknown(name string) error {
 	return badQuery("Could not find a property named '%s' on type 'microsoft.windowsDefenderATP.api.%s'.", name, s.kind)
 }
 
-// find looks a property up by its name, in any case; nil: there is none to filter by.
+// find looks a property up by its name, in any case; nil: none that can be filtered by.
 func (s *schema[T]) find(name string) *property[T] {
 	for i := range s.properties {
 		if strings.EqualFold(s.properties[i].name, name) {
@@ -64,14 +64,14 @@ func (e queryError) Error() string { return string(e) }
 
 func badQuery(format string, args ...any) error { return queryError(fmt.Sprintf(format, args...)) }
 
-// refusal is the library's answer to a query that it does not understand: an empty code, no target ([live]). The
-// documented code is ODataError.
+// refusal is the library's answer to an invalid query: an empty code, no target ([live]). The documented code is
+// ODataError.
 func (e queryError) refusal() reply {
 	message := quote("The query specified in the URI is not valid. " + string(e))
 	return reply{status: http.StatusBadRequest, body: []byte(`{"error":{"code":"","message":` + message + `,"details":[]}}`)}
 }
 
-// project keeps of an entity what $select names, in its order.
+// project returns what $select names of an entity, in its order.
 func project(entity []byte, names []string) []byte {
 	var all map[string]json.RawMessage
 	_ = json.Unmarshal(entity, &all) // our own
@@ -101,7 +101,7 @@ func (s *schema[T]) parseSelect(text string) (names []string, err error) {
 	return names, nil
 }
 
-// orderKey is one of $orderby's.
+// orderKey is one key of $orderby.
 type orderKey[T any] struct {
 	*property[T]
 	desc bool
@@ -125,8 +125,8 @@ func (s *schema[T]) parseOrder(text string) (keys []orderKey[T], err error) {
 	return keys, nil
 }
 
-// sort orders what comes ascending by sortedBy. Without $orderby the newest action comes first, as in the page's
-// example; a stated order was not found.
+// sort expects entities in ascending order of sortedBy. Without $orderby the newest action comes first, as in the
+// page's example; no documented order was found.
 func (s *schema[T]) sort(found []T, order []orderKey[T], now time.Time) {
 	if len(order) == 0 || order[0].name == s.sortedBy {
 		if len(order) == 0 && s.newestFirst || len(order) > 0 && order[0].desc {
@@ -148,7 +148,7 @@ func (s *schema[T]) sort(found []T, order []orderKey[T], now time.Time) {
 	})
 }
 
-// natural reads $top and $skip; without is what it is when not given.
+// natural parses $top and $skip; without is the value if the option is not given.
 func natural(text, option string, given bool, without int) (int, error) {
 	if !given {
 		return without, nil

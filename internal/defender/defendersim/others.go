@@ -8,15 +8,15 @@ import (
 	"strconv"
 )
 
-// What other people's clients ask beside machines and their actions, answered as far as they look at it.
+// Endpoints that other people's clients call besides machines and their actions. They answer what those clients look at.
 
-// listAlerts: there are none. Connectors ask for one alert to see whether they are let in ([client]).
+// listAlerts returns none. Connectors ask for one alert to test whether they are let in ([client]).
 func (s *Server) listAlerts(q *request) reply {
 	return reply{status: http.StatusOK, body: fmt.Appendf(nil, `{"@odata.context":"%s","value":[]}`, q.context("Alerts"))}
 }
 
-// refuse is for what would be an action of a kind that is not simulated. Code [doc] common-errors.md, text [composed].
-// Connectors try whether they may act by a machine that can't be there ([client]).
+// refuse answers calls for actions of a kind that is not simulated. Code [doc] common-errors.md, text [composed].
+// Connectors test whether they may act with a machine that can't exist ([client]).
 func (s *Server) refuse(q *request) reply {
 	s.book.RLock()
 	defer s.book.RUnlock()
@@ -43,7 +43,7 @@ func (s *Server) investigate(q *request) reply {
 	})
 }
 
-// indicate keeps nothing: it gives back what was submitted, with an id ([doc] post-ti-indicator.md).
+// indicate stores nothing: it returns what was submitted, with an id ([doc] post-ti-indicator.md).
 func (s *Server) indicate(q *request) reply {
 	var body map[string]any
 	if json.Unmarshal(q.body, &body) != nil {

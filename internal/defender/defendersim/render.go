@@ -10,8 +10,7 @@ import (
 // wireTime has up to seven fraction digits, as the library writes them: live bodies have six and seven.
 const wireTime = `"2006-01-02T15:04:05.9999999Z"`
 
-// futureField is one that no page names. Its numbers do not survive a decode
-// into float64.
+// futureField is a field that no page names. Its numbers do not survive decoding into float64.
 const futureField = `,"futureField":{"big":123456789012345678901234567890,"exp":1.50E+3,"text":"\u00e9","list":[1,{"a":null}]}`
 
 // fix renders what never changes of an action: up to its status, up to its last update, and from its scope on.
@@ -27,9 +26,8 @@ func (a *action) fix(dnsName string) {
 	}
 }
 
-// appendEntity appends the action with all documented fields ([doc]
-// machineaction.md, names and nulls as in live bodies). context, if any, is
-// the value of @odata.context, which only a reply of one action bears.
+// appendEntity appends the action with all documented fields ([doc] machineaction.md, names and nulls as in live
+// bodies). context, if any, is the value of @odata.context, which only a reply with a single action has.
 func (a *action) appendEntity(b []byte, context string, now time.Time, unknownFields bool) []byte {
 	f, result, cancelled := a.fate.Load(), 0, [3]string{"null", "null", "null"}
 	status := f.status(now)

@@ -11,9 +11,9 @@ type operation struct {
 	name    string   // as in Fault.Op; "": no such path
 	kind    string   // type of the action to create
 	choice  choice   // of the body, besides Comment
-	machine string   // lower case; of get and cancel: the action's
+	machine string   // lower case; for get and cancel the action's
 	action  string   // lower case
-	roles   []string // application roles of which the token needs one
+	roles   []string // application roles; the token needs one of them
 	success int
 	run     func(*Server, *request) reply
 }
@@ -95,8 +95,8 @@ func operationNames() []string {
 	return names
 }
 
-// route finds the operation, with or without v1.0 in the path. What is no resource, or has no such method, is answered
-// without a body ([live]).
+// route finds the operation, with or without v1.0 in the path. An unknown resource or method is answered without a body
+// ([live]).
 func (s *Server) route(r *http.Request) operation {
 	path := strings.Trim(strings.TrimPrefix(strings.ToLower(r.URL.Path), "/api/"), "/")
 	parts := strings.Split(strings.TrimPrefix(path, "v1.0/"), "/")

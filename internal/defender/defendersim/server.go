@@ -1,15 +1,14 @@
-// Package defendersim is a Defender API that runs here and misbehaves on request.
+// Package defendersim is a simulated Defender API that misbehaves on request.
 //
 // It is one http.Handler with three parts: the API under /api/ and /api/v1.0/ (routes.go), the authority, which is
-// Entra's part (authority.go), and a control API under /sim/ (control.go, described in index.txt), which needs no token.
-// docs/simulator.md tells playbook authors what it does, and for each known difference which way it errs.
+// Entra's part (authority.go), and a control API under /sim/ (control.go, described in index.txt), which needs no
+// token. docs/simulator.md describes it for playbook authors, with each known difference and the side on which it errs.
 //
-// Nothing runs in the background and nothing is read but time.Now: an action's
-// status is worked out from the clock when it is asked for. So a Server also
-// lives in a testing/synctest bubble, if it is made there.
+// Nothing runs in the background, and the only input besides requests is time.Now: an action's status is computed from
+// the clock when it is requested. So a Server also works in a testing/synctest bubble, if it is made there.
 //
-// What it answers follows Microsoft's pages ([doc], with the file's name), bodies seen live ([live]) and what clients
-// that ship rely on ([client]); what none tells is marked [composed].
+// Its answers follow Microsoft's pages ([doc], with the file's name), bodies seen live ([live]) and what clients that
+// ship rely on ([client]); everything else is marked [composed].
 package defendersim
 
 import (
@@ -22,15 +21,15 @@ import (
 	"time"
 )
 
-// Config says how a Server behaves. The zero value is a well-behaved API with
+// Config configures how a Server behaves. The zero value is a well-behaved API with
 // the documented limits that knows no machine.
 type Config struct {
-	// Limits are the sliding windows over all API calls, the authority's not among them. nil: 100 per minute
-	// and 1,500 per hour ([doc] unrestrict-code-execution.md); empty: none. A call refused by them, a 401 and an
-	// injected 401 or 429 do not count; everything else does, whatever is answered.
+	// Limits are the sliding windows over all API calls, but not over calls to the authority. nil: 100 per minute and
+	// 1,500 per hour ([doc] unrestrict-code-execution.md); empty: none. A call refused by them, a 401 and an injected
+	// 401 or 429 do not count; everything else does, whatever the answer.
 	Limits    []Limit
 	Lifecycle Lifecycle
-	// CPUQuota: for so long after it is set every call is refused with 429, as for its CPU.
+	// CPUQuota is how long, from when it is set, every call is refused with the 429 about CPU time.
 	CPUQuota time.Duration
 
 	// Outcome is the final status of actions on machines that have none of their own; "": Succeeded.
@@ -43,7 +42,7 @@ type Config struct {
 	// OneAtATime: an open action of another type refuses the call too, always with 400.
 	OneAtATime bool
 
-	// UnknownFields: actions bear a field that no page names.
+	// UnknownFields: actions have a field that no page names.
 	UnknownFields bool
 	// MalformedNextLink: the link to the third page of a list has lost the names of the options.
 	MalformedNextLink bool
@@ -70,19 +69,19 @@ type Config struct {
 	Roles []string
 	// TokenLifetime of tokens from the token endpoint; 0: one hour.
 	TokenLifetime time.Duration
-	// RevokeTokensAfter: a token is refused so long after its issue, whatever it says; 0: never.
+	// RevokeTokensAfter: a token is refused so long after its issue, whatever its claims; 0: never.
 	RevokeTokensAfter time.Duration
-	// LenientSignIn: the token endpoint takes a form that comes by GET, as one connector that ships sends it.
+	// LenientSignIn: the token endpoint accepts a form sent by GET, as one connector that ships sends it.
 	LenientSignIn bool
 	// The client credentials accepted; empty: any. A client assertion stands in for the secret and is not verified.
 	TenantID, ClientID, ClientSecret string
 	// Others are further registrations of the tenant.
 	Others []Registration
-	// SigningKey signs the tokens, and its public half is among the authority's keys; nil: a key that nobody learns.
+	// SigningKey signs the tokens, and its public half is among the authority's keys; nil: a random key that is not published.
 	SigningKey *rsa.PrivateKey
 }
 
-// Registration is an app registration with the roles that its tokens bear.
+// Registration is an app registration with the roles that its tokens have.
 type Registration struct {
 	ClientID, ClientSecret string
 	Roles                  []string
@@ -105,14 +104,15 @@ const (
 	DuplicateAlternate                      // 400 and 201 in turn, for each machine
 )
 
-// CancelMode is what becomes of an open action that is cancelled; the reply says Cancelled, under the action's own id, in each.
+// CancelMode is what happens to an open action that is cancelled. In each mode the reply says Cancelled, under the
+// action's own id.
 type CancelMode int
 
 // The modes. All were seen live by others.
 const (
 	CancelEnds    CancelMode = iota // it ends at once
-	CancelIgnored                   // it goes its way as if nobody had asked
-	CancelLate                      // it completes, and its status is Cancelled all the same
+	CancelIgnored                   // it goes on as if it were not cancelled
+	CancelLate                      // it completes, but its status is Cancelled
 )
 
 // Server is the simulated API. Its methods may be called at any time by any
@@ -159,10 +159,10 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// conf is the configuration in force; nobody writes to it.
+// conf is the configuration in force, which is never modified in place.
 func (s *Server) conf() *Config { return s.cfg.Load() }
 
-// Close cuts the requests that hang or wait, and every later one that would.
+// Close ends the requests that hang or wait, and every later one that would.
 func (s *Server) Close() { s.close.Do(func() { close(s.done) }) }
 
 // ServeHTTP answers for the API, the authority and the control API.
@@ -183,7 +183,7 @@ func (s *Server) now() time.Time {
 	return s.start.Add(time.Since(s.start) + s.conf().ClockOffset).UTC().Truncate(100 * time.Nanosecond)
 }
 
-// sleep tells whether the time has passed; false: client gone or Server closed.
+// sleep reports whether the time has passed; false: the client disconnected, or the Server is closed.
 func (s *Server) sleep(r *http.Request, d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -207,7 +207,7 @@ func or[T comparable](v, standard T) T {
 	return v
 }
 
-// baseURL is how the client reached us.
+// baseURL is the address by which the client reached us.
 func baseURL(r *http.Request) string {
 	if r.TLS != nil {
 		return "https://" + r.Host

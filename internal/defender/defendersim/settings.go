@@ -70,7 +70,7 @@ func (s *Server) Set(values map[string]string) error {
 	return nil
 }
 
-// list reads values separated by commas; none of them is the word none.
+// list splits values at commas; the word none means an empty list.
 func list(text string) []string {
 	if text == "" || text == "none" {
 		return []string{}
@@ -132,7 +132,7 @@ func oneOf(words []string, text string) (at int, err error) {
 	return at, nil
 }
 
-// Value is what a setting stands at, in the form in which it is set.
+// Value is the current value of a setting, in the form in which it is set.
 func (one Setting) Value() string {
 	words := func(v []string) string { return or(strings.Join(v, ","), "none") }
 	switch v := one.value.(type) {

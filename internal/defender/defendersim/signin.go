@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// serveToken answers a request to a token endpoint, by way of the faults.
+// serveToken answers a request to a token endpoint, with the faults applied.
 func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, tenant string, version int) {
 	form := readForm(r)
 	q := &request{op: operation{name: "token", success: http.StatusOK}, raw: r}
@@ -18,15 +18,15 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request, tenant strin
 	s.gate.tokenRequests++
 	f := s.gate.pick(q)
 	s.gate.Unlock()
-	rep, ok := s.strike(f, q, 0, func() reply { return s.token(r, form, tenant, version) })
+	rep, ok := s.applyFault(f, q, 0, func() reply { return s.token(r, form, tenant, version) })
 	if !ok {
 		panic(http.ErrAbortHandler)
 	}
 	write(w, rep, f.Cut)
 }
 
-// readForm takes the body for a form unless the client says that it is something else: one connector that ships says
-// nothing at all ([client]). What can't be read is missing.
+// readForm reads the body as a form unless the client declares another type: one connector that ships declares none
+// ([client]). A body that can't be read counts as an empty form.
 func readForm(r *http.Request) url.Values {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -44,7 +44,7 @@ func (s *Server) TokenRequests() int {
 	return s.gate.tokenRequests
 }
 
-// registration finds the app and its secret; without a client id of its own the server knows every app.
+// registration finds the app and its secret; without a client id of its own the server accepts every app.
 func (s *Server) registration(clientID string) (app Registration, known bool) {
 	c := s.conf()
 	for _, other := range c.Others {
@@ -67,7 +67,7 @@ func (s *Server) token(r *http.Request, form url.Values, tenant string, version 
 	}
 	app, known := s.registration(clientID)
 	switch {
-	case !s.ours(tenant):
+	case !s.servesTenant(tenant):
 		return unknownTenant(tenant)
 	case form.Get("grant_type") == "":
 		return missing("grant_type")
@@ -99,7 +99,8 @@ func (s *Server) token(r *http.Request, form url.Values, tenant string, version 
 	return authorityReply(http.StatusOK, map[string]any{"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token})
 }
 
-// audience is whom the token is for: v1 says it by resource, v2 by scope, and neither takes the other's.
+// audience is the resource that the token is for: v1 names it by resource, v2 by scope, and neither accepts the other's
+// parameter.
 func audience(form url.Values, version int) (string, *reply) {
 	refuse := func(rep reply) (string, *reply) { return "", &rep }
 	resource, scope := form.Get("resource"), form.Get("scope")

@@ -16,11 +16,10 @@ import (
 	"time"
 )
 
-// NewTLS makes a certificate authority, whose key is thrown away, and a server
-// certificate under it for 127.0.0.1, ::1, localhost and the names and IP
-// addresses given, good for 30 days. Strict clients, such as Python's from 3.13
-// on, find everything in them that RFC 5280 asks for. The authority's
-// certificate is written to dir/ca.pem, for SSL_CERT_FILE.
+// NewTLS makes a certificate authority, whose key is thrown away, and a server certificate under it for 127.0.0.1, ::1,
+// localhost and the names and IP addresses given, valid for 30 days. The two have everything that RFC 5280 requires,
+// for strict clients such as Python's from 3.13 on. The authority's certificate is written to dir/ca.pem, for
+// SSL_CERT_FILE.
 func NewTLS(dir string, names ...string) (cert tls.Certificate, caPath string, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -21,15 +21,15 @@ import (
 
 // grant is what a token stands for.
 type grant struct {
-	appID   string
-	roles   []string
-	foreign bool          // issued for another audience
-	issued  time.Duration // since the Server's start
-	expires time.Duration
+	appID         string
+	roles         []string
+	wrongAudience bool          // issued for another audience
+	issued        time.Duration // since the Server's start
+	expires       time.Duration
 }
 
-// tokens knows every token issued and neither expired nor revoked. A token
-// that it does not know is worth nothing, whatever it claims.
+// tokens holds every token that was issued and has neither expired nor been revoked. An unknown token is worth nothing,
+// whatever its claims.
 type tokens struct {
 	key [32]byte
 
@@ -64,8 +64,8 @@ func (s *Server) tenant() string {
 	return or(s.conf().TenantID, "7f3a9c52-1d84-4b6e-9a07-c25e81d4f630")
 }
 
-// issue signs an application token with the claims of a live one; the API
-// gives out v1.0 tokens even when asked at the v2.0 endpoint [live].
+// issue signs an application token with the claims of a live one; tokens for the API are v1.0 even if requested at the
+// v2.0 endpoint [live].
 func (s *Server) issue(d time.Duration, audience, tenant, appID string, roles []string) string {
 	now := time.Now()
 	var uti [16]byte
@@ -84,11 +84,11 @@ func (s *Server) issue(d time.Duration, audience, tenant, appID string, roles []
 	defer s.tokens.mu.Unlock()
 	elapsed := time.Since(s.start)
 	maps.DeleteFunc(s.tokens.known, func(_ string, g *grant) bool { return g.expires <= elapsed })
-	s.tokens.known[token] = &grant{appID: appID, roles: roles, foreign: !takes(audience), issued: elapsed, expires: elapsed + d}
+	s.tokens.known[token] = &grant{appID: appID, roles: roles, wrongAudience: !acceptsAudience(audience), issued: elapsed, expires: elapsed + d}
 	return token
 }
 
-// sign makes a JWT: RS256 as Entra does, or, without a key to show, HS256.
+// sign makes a JWT: RS256 as Entra does, or, without a SigningKey, HS256.
 func (s *Server) sign(payload []byte) string {
 	enc, key, header := base64.RawURLEncoding, s.conf().SigningKey, `{"typ":"JWT","alg":"HS256"}`
 	if key != nil {
@@ -113,7 +113,7 @@ func keyID(key *rsa.PrivateKey) string {
 	return base64.RawURLEncoding.EncodeToString(digest[:20])
 }
 
-// bearer returns what the request's token grants, nil if it has no good one.
+// bearer returns the grant of the request's token, nil without a valid one.
 func (s *Server) bearer(r *http.Request) *grant {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -129,9 +129,9 @@ func (s *Server) bearer(r *http.Request) *grant {
 	return g
 }
 
-// takes tells whether a resource is one the API was seen to take. A wrong one
-// is answered with 403, not 401 ([doc] exposed-apis-create-app-webapp.md, Tip).
-func takes(resource string) bool {
+// acceptsAudience reports whether the API was seen to accept tokens for a resource. A wrong one is answered with 403,
+// not 401 ([doc] exposed-apis-create-app-webapp.md, Tip).
+func acceptsAudience(resource string) bool {
 	u, err := url.Parse(resource)
 	if err != nil {
 		return false

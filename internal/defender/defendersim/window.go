@@ -20,8 +20,8 @@ type window struct {
 	refused  int
 }
 
-// full returns the limit that leaves no room now and how long until it does
-// again (the longest wait of them all); a wait of zero: there is room.
+// full returns the limit that is used up now, and how long until it has room again (the longest such wait); a wait of
+// zero: there is room.
 func (w *window) full(now time.Duration) (Limit, time.Duration) {
 	var which Limit
 	var longest time.Duration
@@ -59,15 +59,15 @@ func (s *Server) MaxInWindow(per time.Duration) int {
 	return s.gate.window.most(per)
 }
 
-// Throttled counts the 429 answers of the windows; injected ones are not among them.
+// Throttled counts the 429 answers of the windows, without injected ones.
 func (s *Server) Throttled() int {
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	return s.gate.window.refused
 }
 
-// quotaExceeded is the 429 as seen live: the code is "429" and not the
-// documented TooManyRequests, the target is the tenant. wait 0: it names none.
+// quotaExceeded is the 429 as seen live: the code is "429" and not the documented TooManyRequests, the target is the
+// tenant. wait 0: the answer names none.
 func quotaExceeded(l Limit, wait time.Duration, tenant string) reply {
 	per := int(l.Per.Seconds())
 	message := fmt.Sprintf("API calls quota exceeded! Maximum allowed %d per %02d:%02d:%02d for the key Destination+TenantID+AppID.",
@@ -80,7 +80,7 @@ func quotaExceeded(l Limit, wait time.Duration, tenant string) reply {
 	return rep
 }
 
-// cpuExceeded: the page names the other reason for a 429 ([doc] common-errors.md); its text is [composed].
+// cpuExceeded is the 429 about CPU time: the page names that reason ([doc] common-errors.md); the text is [composed].
 func cpuExceeded(wait time.Duration, tenant string) reply {
 	rep := failureFor(tenant, 429, "429", fmt.Sprintf(
 		"API calls quota exceeded! Maximum allowed CPU time exceeded for the key Destination+TenantID+AppID. You can send requests again in %d seconds.", seconds(wait)))
@@ -88,5 +88,5 @@ func cpuExceeded(wait time.Duration, tenant string) reply {
 	return rep
 }
 
-// seconds rounds up: a client that waits so long is let in.
+// seconds rounds up, so that a client that waits so long is admitted.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }

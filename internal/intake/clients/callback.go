@@ -24,11 +24,11 @@ type Callback struct {
 
 	outcomes  []string // nil: all
 	finalOnly bool
-	secret    []byte // of HMAC; nil: seed
+	secret    []byte // HMAC key; nil: seed is used
 	seed      []byte // an nkey
 }
 
-// Wants reports whether a result is one that the callback gets.
+// Wants reports whether the callback gets a result.
 func (c *Callback) Wants(r message.Result) bool {
 	return (r.Final || !c.finalOnly) && (c.outcomes == nil || slices.Contains(c.outcomes, r.Outcome))
 }

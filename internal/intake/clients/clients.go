@@ -1,5 +1,5 @@
-// Package clients says who may ask over HTTP: it reads the clients file, again when it changes, and recognises a client by a
-// token, by an app token of an OpenID provider, or by a certificate.
+// Package clients recognises the clients that may ask over HTTP: by a token, by an app token of an OpenID provider, or
+// by a certificate. It reads them from the clients file, again when that changes.
 package clients
 
 import (
@@ -22,14 +22,14 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Client is one who may ask.
+// Client is one entry of the clients file.
 type Client struct {
 	Name  string
 	Lanes []message.Lane
-	Rate  int // POST and DELETE a minute
+	Rate  int // POSTs and DELETEs a minute
 
-	Seed   []byte // the intake signs with it what the client asks; nil: it does not
-	Signer string // the public nkey of the seed, or by which the client signs itself; "": neither
+	Seed   []byte // with it the intake signs the client's requests; nil: it does not sign
+	Signer string // the public nkey of the seed, or of a client that signs itself; "": neither
 
 	Callbacks []*Callback
 
@@ -41,22 +41,22 @@ type Client struct {
 // Signs reports whether the client signs its requests itself.
 func (c *Client) Signs() bool { return c.Signer != "" && c.Seed == nil }
 
-// Set is those who may ask now. It is safe for concurrent use.
+// Set is the clients in force. It is safe for concurrent use.
 type Set struct {
 	path    string // "": there is no file
 	log     *zap.Logger
 	issuers *issuers
 
 	mu      sync.Mutex
-	text    []byte // that was read last, whether it was good or not
+	text    []byte // that was read last, valid or not
 	list    []*Client
-	err     error     // why the file is not in use as it is
+	err     error     // why the file's present content is not in use
 	version int       // grows when list changes
-	changed time.Time // when the file that list is of was written
+	changed time.Time // modification time of the file that list is from
 	rate    map[string]*rates
 }
 
-// Load reads a clients file. The error has all its mistakes.
+// Load reads a clients file. Its error lists all mistakes in it.
 func Load(path string, log *zap.Logger) (*Set, error) {
 	s := newSet(log)
 	s.path = path
@@ -77,8 +77,8 @@ func newSet(log *zap.Logger) *Set {
 	return &Set{log: log, issuers: newIssuers(), rate: map[string]*rates{}}
 }
 
-// Local is the set of one client, local, whose token is in a file of a folder, and is made where there is none. A crash in here
-// leaves no half a token: the file gets its name last.
+// Local is the set with one client, local. Its token is in a file of a folder, and is made if there is none. A crash in
+// here leaves no incomplete token: the file gets its name last.
 func Local(dir string, log *zap.Logger) (s *Set, file string, err error) {
 	if file, err = filepath.Abs(filepath.Join(dir, "intake-token")); err != nil {
 		return nil, "", err
@@ -103,10 +103,10 @@ func Local(dir string, log *zap.Logger) (s *Set, file string, err error) {
 	return s, file, nil
 }
 
-// lookEvery is how often the file is looked at: a change counts within 10 s (docs/intake.md).
+// lookEvery is how often the file is checked: a change counts within 10 s (docs/intake.md).
 const lookEvery = 2 * time.Second
 
-// Watch reads the file again when it changes, until ctx ends. One that is wrong leaves the last in force.
+// Watch reloads the file when it changes, until ctx ends. If it is invalid, the last valid content stays in force.
 func (s *Set) Watch(ctx context.Context) {
 	if s.path == "" {
 		return
@@ -146,7 +146,7 @@ func (s *Set) reload() {
 	}
 }
 
-// parsed reports whether an error is about what the file says, which stays until it says something else.
+// parsed reports whether an error is about the file's content, and so stays until the content changes.
 func (s *Set) parsed(err error) bool {
 	_, is := errors.AsType[*mistakes](err)
 	return is
@@ -159,14 +159,14 @@ func (s *Set) Err() error {
 	return s.err
 }
 
-// All are the clients now, a number that changes with them, and when that was written into the file.
+// All returns the clients, a number that changes with them, and when they were written to the file.
 func (s *Set) All() (list []*Client, version int, changed time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.list, s.version, s.changed
 }
 
-// written is when a file was written last, as far as it is known.
+// written is when a file was last written; now, if that is unknown.
 func written(path string) time.Time {
 	if info, err := os.Stat(path); err == nil {
 		return info.ModTime()
@@ -180,7 +180,7 @@ func (s *Set) current() []*Client {
 	return s.list
 }
 
-// mistakes are all that is wrong with a clients file, by line.
+// mistakes are everything that is wrong with a clients file, by line.
 type mistakes struct{ list []mistake }
 
 type mistake struct {

@@ -14,10 +14,10 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// usualRate is the rate of a client whose entry says none.
+// usualRate is the rate of a client whose entry has none.
 const usualRate = 120
 
-// entry is a client as the file has it.
+// entry is a client in the file.
 type entry struct {
 	Name           string          `yaml:"name"`
 	Lanes          []string        `yaml:"lanes"`
@@ -42,12 +42,12 @@ type mtlsEntry struct {
 	SAN string `yaml:"san"`
 }
 
-// parse reads a clients file. Its mistakes name the line, the client and the key, and repeat no value: a secret may stand
-// where none belongs.
+// parse reads a clients file. Its mistakes name the line, the client and the key, and repeat no value, because a secret
+// may have been put in the wrong place.
 func parse(text []byte) ([]*Client, error) {
 	m := &mistakes{}
 	nodes := m.entries(text)
-	decoder := yaml.NewDecoder(strings.NewReader("")) // one for all: an anchor of one entry may be meant by the next
+	decoder := yaml.NewDecoder(strings.NewReader("")) // one for all: an entry may use an anchor of an earlier one
 	var list []*Client
 	owners := map[[sha256.Size]byte]string{}
 	for i, node := range nodes {

@@ -16,20 +16,20 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// algorithms are those by which a public key verifies: with none of them can a key that everybody knows sign.
+// algorithms are those that verify with a public key. With the others, the key that everybody knows could also sign.
 func algorithms() []string {
 	return []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA}
 }
 
 const (
-	askAgain   = 30 * time.Second // for a key that is not known
-	retryAfter = 5 * time.Second  // while no key is known at all
+	askAgain   = 30 * time.Second // pause between fetches for an unknown key
+	retryAfter = 5 * time.Second  // the same, while no key is known at all
 	askWithin  = 8 * time.Second
-	freshFor   = 24 * time.Hour // a key that was taken back is forgotten by then
+	freshFor   = 24 * time.Hour // a revoked key is dropped by then
 	maxAnswer  = 1 << 20
 )
 
-// issuers have the keys of each issuer, for all clients that trust it.
+// issuers has the keys of each issuer, shared by all clients that trust it.
 type issuers struct {
 	client *http.Client
 	mu     sync.Mutex
@@ -50,7 +50,7 @@ func (i *issuers) of(issuer string) *keySet {
 	return i.sets[issuer]
 }
 
-// Unreachable are the issuers whose keys could not be had when they were asked for last.
+// Unreachable returns the issuers whose keys could not be fetched the last time.
 func (s *Set) Unreachable() (list []string) {
 	s.issuers.mu.Lock()
 	defer s.issuers.mu.Unlock()
@@ -62,20 +62,20 @@ func (s *Set) Unreachable() (list []string) {
 	return list
 }
 
-// keySet is the keys of one issuer, read by discovery when they are needed. go-oidc's own asks for the keys at each token with
-// an unknown key id, which anybody can send.
+// keySet is the keys of one issuer, fetched by discovery when they are needed. go-oidc's own key set fetches them at
+// each token with an unknown key id, which anybody can send.
 type keySet struct {
 	issuer string
 	client *http.Client
 
-	mu    sync.Mutex // held while the keys are asked for; the others wait for the answer
+	mu    sync.Mutex // held while the keys are fetched; others wait for the answer
 	keys  jose.JSONWebKeySet
 	asked time.Time
 	read  time.Time
-	err   error // of the last time
+	err   error // of the last fetch
 }
 
-// VerifySignature is of a token what was signed.
+// VerifySignature returns the signed payload of a token.
 func (k *keySet) VerifySignature(ctx context.Context, token string) ([]byte, error) {
 	var allowed []jose.SignatureAlgorithm
 	for _, a := range algorithms() {
@@ -106,8 +106,8 @@ func (k *keySet) byID(ctx context.Context, id string) ([]jose.JSONWebKey, error)
 		pause = retryAfter
 	}
 	if (len(found) == 0 || time.Since(k.read) > freshFor) && time.Since(k.asked) > pause {
-		// One who goes away must not make the others' answer an error.
-		k.ask(context.WithoutCancel(ctx))
+		// A client that disconnects must not turn the answer for the others into an error.
+		k.fetch(context.WithoutCancel(ctx))
 		found = k.keys.Key(id)
 	}
 	if len(found) == 0 && k.err != nil {
@@ -116,7 +116,7 @@ func (k *keySet) byID(ctx context.Context, id string) ([]jose.JSONWebKey, error)
 	return found, nil
 }
 
-func (k *keySet) ask(ctx context.Context) {
+func (k *keySet) fetch(ctx context.Context) {
 	k.asked = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
@@ -158,7 +158,7 @@ func (k *keySet) get(ctx context.Context, address string, into any) error {
 
 func (k *keySet) failing() bool {
 	if !k.mu.TryLock() {
-		return false // it is being asked just now
+		return false // a fetch is under way
 	}
 	defer k.mu.Unlock()
 	return k.err != nil

@@ -11,16 +11,16 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 )
 
-// oidcRule is whose app tokens are a client's.
+// oidcRule says which app tokens are a client's.
 type oidcRule struct {
 	issuers     []string // as tokens name them
-	discovery   string   // the one of them that says where the keys are
+	discovery   string   // the one of them whose discovery document names the keys
 	audience    string
 	apps, roles []string
 }
 
-// appClaims are what Entra's tokens of version 1 and 2, and others', say of the app that asks. A person's token has scopes
-// (scp) in the place of roles.
+// appClaims are the claims about the app, in Entra's tokens of version 1 and 2 and in those of others. A person's token
+// has scopes (scp) in the place of roles.
 type appClaims struct {
 	AppID    string   `json:"appid"`
 	Party    string   `json:"azp"`
@@ -38,7 +38,7 @@ func (c appClaims) app() string {
 	return ""
 }
 
-// byApp recognises an app by its token. Of several clients that trust its issuer the one whose app it is counts.
+// byApp recognises an app by its token. If several clients trust its issuer, the one that lists the app counts.
 func (s *Set) byApp(ctx context.Context, token string) (*Client, error) {
 	issuer := issuerOf(token)
 	worst := ErrUnauthenticated
@@ -56,7 +56,7 @@ func (s *Set) byApp(ctx context.Context, token string) (*Client, error) {
 	return nil, worst
 }
 
-// issuerOf is who a token says it is from; nothing rests on it but whose keys it is held against.
+// issuerOf is the issuer that a token claims, unverified. It only selects the keys that the token is verified with.
 func issuerOf(token string) string {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -73,13 +73,13 @@ func issuerOf(token string) string {
 	return claims.Issuer
 }
 
-// verify holds a token against the rule: signature, issuer, audience, time, app, roles. The reasons of a refusal are not told
-// to who asks.
+// verify checks a token against the rule: signature, issuer, audience, time, app, roles. The client does not learn why
+// its token was refused.
 func (r *oidcRule) verify(ctx context.Context, keys *keySet, issuer, token string) error {
 	asked := &oneToken{keys: keys}
 	verifier := oidc.NewVerifier(issuer, asked, &oidc.Config{ClientID: r.audience, SupportedSigningAlgs: algorithms()})
 	verified, err := verifier.Verify(ctx, token)
-	if asked.unknown {
+	if asked.unavailable {
 		return ErrIssuer
 	}
 	if err != nil {
@@ -97,15 +97,16 @@ func (r *oidcRule) verify(ctx context.Context, keys *keySet, issuer, token strin
 	return nil
 }
 
-// oneToken is the keys for one token. It keeps what go-oidc leaves of their error as text alone.
+// oneToken is the key set for one token. It keeps whether the keys were unavailable, because go-oidc passes on only the
+// text of that error.
 type oneToken struct {
-	keys    *keySet
-	unknown bool // for the keys can't be had
+	keys        *keySet
+	unavailable bool // the keys can't be fetched
 }
 
 // VerifySignature implements oidc.KeySet.
 func (o *oneToken) VerifySignature(ctx context.Context, token string) ([]byte, error) {
 	payload, err := o.keys.VerifySignature(ctx, token)
-	o.unknown = errors.Is(err, ErrIssuer)
+	o.unavailable = errors.Is(err, ErrIssuer)
 	return payload, err
 }

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rates are how much a client may ask: of POST and DELETE together, and of GET.
+// rates limit a client: POST and DELETE together, and GET.
 type rates struct{ change, read *rate.Limiter }
 
-// reads is how many times as many GETs a client may make.
+// reads is the factor by which a client may make more GETs than POSTs and DELETEs.
 const reads = 10
 
-// Allow takes one from what a client may ask now; else it says how long until one is free. What is used stays used when the
-// file is read anew.
+// Allow takes one request from what the client may make now, or returns how long until one is free. A reload of the
+// file does not reset what is used.
 func (s *Set) Allow(c *Client, reading bool) (wait time.Duration, ok bool) {
 	s.mu.Lock()
 	r := s.rate[c.Name]

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// Why nobody is recognised. The texts are for the one who asks, and hold nothing of what he sent.
+// Why no client is recognised. The texts are sent to the client, and repeat nothing that it sent.
 var (
-	// ErrUnauthenticated is that it is not known who asks.
+	// ErrUnauthenticated means that the credentials are missing or unknown.
 	ErrUnauthenticated = errors.New("sign in with a bearer token that is known here")
-	// ErrForbidden is that a good token lacks a role.
+	// ErrForbidden means that a valid token lacks a role.
 	ErrForbidden = errors.New("the token lacks a role that is needed here")
-	// ErrIssuer is that a token can't be checked, for its issuer's keys can't be had.
+	// ErrIssuer means that a token can't be verified because its issuer's keys can't be fetched.
 	ErrIssuer = errors.New("the token can't be checked just now: its issuer's keys can't be had")
 )
 
-// SignIn recognises who asks: by the header Authorization, else by the certificate of the connection.
+// SignIn recognises the client: by the Authorization header, else by the certificate of the connection.
 func (s *Set) SignIn(r *http.Request) (*Client, error) {
 	given := r.Header.Values("Authorization")
 	if len(given) == 0 {
@@ -39,7 +39,7 @@ func (s *Set) SignIn(r *http.Request) (*Client, error) {
 // maxToken bounds a token, in bytes; those of Entra have some 2 KiB.
 const maxToken = 12 << 10
 
-// byToken compares digests, each in constant time, so that neither a token nor how much of it is right shows in the time.
+// byToken compares digests, each in constant time, so that timing reveals neither a token nor how much of it is right.
 func (s *Set) byToken(token string) (found *Client) {
 	digest := sha256.Sum256([]byte(token))
 	for _, c := range s.current() {
@@ -52,7 +52,7 @@ func (s *Set) byToken(token string) (found *Client) {
 	return found
 }
 
-// byCertificate goes by what the handshake has verified.
+// byCertificate uses the certificate that the handshake has verified.
 func (s *Set) byCertificate(r *http.Request) (*Client, error) {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return nil, ErrUnauthenticated

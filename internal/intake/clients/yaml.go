@@ -14,7 +14,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// entries are the clients of a file as they are written. All keys of the file are checked on the way.
+// entries returns the clients of a file as YAML nodes. It checks all keys of the file on the way.
 func (m *mistakes) entries(text []byte) (all []ast.Node) {
 	parsed, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -38,7 +38,7 @@ func (m *mistakes) entries(text []byte) (all []ast.Node) {
 	return all
 }
 
-// misspelt names the keys that are none, in all that is written below node too.
+// misspelt records unknown keys, of node and of everything below it.
 func (m *mistakes) misspelt(node ast.Node, of reflect.Type) {
 	switch of.Kind() {
 	case reflect.Pointer:
@@ -69,7 +69,7 @@ func fieldsOf(of reflect.Type) (keys []string, types []reflect.Type) {
 	return keys, types
 }
 
-// decode reads one client, and says what is in the way.
+// decode reads one client, and records what is wrong.
 func (m *mistakes) decode(decoder *yaml.Decoder, node ast.Node, e *entry) bool {
 	err := decoder.DecodeFromNode(node, e)
 	if err == nil {
@@ -97,7 +97,7 @@ func (m *mistakes) decode(decoder *yaml.Decoder, node ast.Node, e *entry) bool {
 	return false
 }
 
-// lineOf is where a mistake is that begins with the keys that lead to it, as "oidc: issuer: ..." does.
+// lineOf is the line of a mistake whose text begins with the keys that lead to it, such as "oidc: issuer: ...".
 func lineOf(node ast.Node, mistake string) int {
 	line := node.GetToken().Position.Line
 	if all := pairs(node); len(all) > 0 {
@@ -135,8 +135,8 @@ func lineIn(err error) int {
 }
 
 func messageOf(err error) string {
-	if said, ok := errors.AsType[yaml.Error](err); ok {
-		return said.GetMessage()
+	if yamlErr, ok := errors.AsType[yaml.Error](err); ok {
+		return yamlErr.GetMessage()
 	}
 	return "it can't be read"
 }

@@ -7,13 +7,13 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* The workers among the pods of a release; check is the other one. */}}
+{{/* Labels of the worker pods of a release, which the pod of the check does not have. */}}
 {{- define "worker.workers" -}}
 {{ include "worker.selector" . }}
 app.kubernetes.io/component: worker
 {{- end -}}
 
-{{/* The intakes, which hold none of the workers' credentials. */}}
+{{/* Labels of the intake pods, which hold none of the workers' credentials. */}}
 {{- define "worker.intakes" -}}
 {{ include "worker.selector" . }}
 app.kubernetes.io/component: intake
@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%dMiB" (div (mul $mebi 9) 10) -}}
 {{- end -}}
 
-{{/* Mistakes between values, which a schema says badly. */}}
+{{/* Checks across values, which a schema can't report clearly. */}}
 {{- define "worker.check" -}}
 {{- include "worker.checkNats" (dict "at" "nats" "nats" .Values.nats) -}}
 {{- if and (has .Values.defender.auth (list "client-secret" "client-certificate" "token-file")) (not .Values.defender.existingSecret) -}}
@@ -68,7 +68,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* How a program signs in to NATS, of values as nats has them. */}}
+{{/* The sign-in to NATS, from values of the form of .Values.nats. */}}
 {{- define "worker.checkNats" -}}
 {{- if and (ne .nats.auth "none") (not .nats.existingSecret) -}}
 {{- fail (printf "%s.auth is %s: name the secret with its key %s in %s.existingSecret" .at .nats.auth (include "worker.natsKey" .nats) .at) -}}
@@ -189,7 +189,7 @@ acceptance: {configMap: {{ .Values.acceptance.existingConfigMap }}}
 {{- end }}
 {{- end -}}
 
-{{/* Volumes of a map as worker.mounted makes. */}}
+{{/* Volumes from a map of the form that worker.mounted makes. */}}
 {{- define "worker.volumesOf" -}}
 {{- range $name, $from := . }}
 - name: {{ $name }}
@@ -201,7 +201,7 @@ acceptance: {configMap: {{ .Values.acceptance.existingConfigMap }}}
 {{- end }}
 {{- end -}}
 
-{{/* Folders, not files of them: only so a changed secret reaches a running program. */}}
+{{/* Whole folders, not single files: only then does a changed secret reach a running program. */}}
 {{- define "worker.mountsOf" -}}
 {{- range $name, $_ := . }}
 - {name: {{ $name }}, mountPath: /etc/unrestrict-worker/{{ $name }}, readOnly: true}
@@ -245,7 +245,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* A container of the image: service and check see the same settings. */}}
+{{/* A container of the image: service and check get the same settings. */}}
 {{- define "worker.container" -}}
 image: {{ include "worker.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -261,7 +261,7 @@ volumeMounts: {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* What is the same for every pod. */}}
+{{/* What all pods have in common. */}}
 {{- define "worker.anyPod" -}}
 automountServiceAccountToken: false
 securityContext: {{- include "worker.podSecurity" . | nindent 2 }}
@@ -278,7 +278,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* What is the same for worker and check. */}}
+{{/* What worker and check have in common. */}}
 {{- define "worker.pod" -}}
 serviceAccountName: {{ include "worker.serviceAccount" . }}
 {{ include "worker.anyPod" . }}
@@ -287,7 +287,7 @@ volumes: {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* On different nodes and in different zones, of a component. */}}
+{{/* Spreads the pods of a component over nodes and zones. */}}
 {{- define "worker.spread" -}}
 {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
 - maxSkew: 1
