@@ -10,8 +10,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// discounts is why an approve or a deny, whose signer may give it, counts for no run that there is; nil: it counts, or the run
-// is still to come.
+// verdictFault returns why an approve or a deny, whose signer may give it, counts for no existing run; nil: it counts, or
+// its run has not begun yet.
 func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (why *message.Invalid, err error) {
 	records, err := ledger.LoadOwners(ctx, s.Ledger, ledger.IDKey(s.Rules.Stream, message.Request{ID: o.ID}, time.Time{}))
 	if err != nil {
@@ -37,8 +37,8 @@ func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (w
 	return why, nil
 }
 
-// copyOf finds another message of a run's request by its digest, as of a lane that it was moved to: it waits too, and is called for
-// by what was approved of it. nil: there is none.
+// copyOf finds another message of a run's request by its digest, such as one on a lane that the request was moved to. That
+// message waits too, and its call needs an approval of its own digest. nil: there is none.
 func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest string) (found *message.Request, err error) {
 	_, err = q.Waiting(ctx, 0, func(d message.Delivery) error {
 		if found != nil || message.SignedDigest(d.Subject, d.Data) != digest {
@@ -53,7 +53,8 @@ func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest
 	return found, err
 }
 
-// weigh is why an approve or a deny does not count for a run, as far as its entry tells, or for another message of its request.
+// verdictFaultFor returns why an approve or a deny does not count for a run, as far as its entry shows, or for another
+// message of its request.
 func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool, other *message.Request) *message.Invalid {
 	counted := func(v ledger.Verdict) bool { return v.Message == o.Ref }
 	kept := e.Approval
