@@ -44,7 +44,7 @@ func (o *Orders) verdicts(t target) (all []message.Order) {
 }
 
 // requirement is the approval that a run needs before its call. The zero value requires nothing.
-type asking struct {
+type requirement struct {
 	need   *policy.Approvals
 	digest string    // of the delivered message
 	since  time.Time // when the run was first delivered
@@ -55,7 +55,7 @@ type asking struct {
 }
 
 // refuses returns why an approve or a deny does not count; nil: it counts. The requester may deny his own request.
-func (a asking) refuses(o *message.Order) *message.Invalid {
+func (a requirement) refuses(o *message.Order) *message.Invalid {
 	no := func(code, why string) *message.Invalid {
 		return &message.Invalid{Code: code, Message: why, ClaimedID: o.ID}
 	}
@@ -80,7 +80,7 @@ func (a asking) refuses(o *message.Order) *message.Invalid {
 
 // tally finds the first deny that counts, and the first set of approvals that is sufficient. The result depends only on the
 // stored orders: a later or repeated look finds the same.
-func (a asking) tally(orders []message.Order, until time.Time) (given []ledger.Verdict, denied *ledger.Verdict) {
+func (a requirement) tally(orders []message.Order, until time.Time) (given []ledger.Verdict, denied *ledger.Verdict) {
 	var valid []message.Order
 	for _, o := range orders {
 		if a.refuses(&o) != nil {

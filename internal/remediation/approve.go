@@ -10,7 +10,7 @@ import (
 
 // approval is the approval required before the call, and the verdicts so far.
 type approval struct {
-	asking
+	requirement
 	until  time.Time        // the request's expiresAt; zero: none
 	given  []ledger.Verdict // sufficient approvals; nil: not enough yet
 	denied *ledger.Verdict
@@ -21,11 +21,11 @@ func (a approval) stops() bool { return a.need != nil && (a.given == nil || a.de
 
 // halts reports whether the call must not be made because of orders or approvals, or because the orders are out of sync.
 func (f facts) halts() bool {
-	return f.ordered != (ordered{}) || f.unheard || f.approval.stops()
+	return f.ordered != (ordered{}) || f.ordersStale || f.approval.stops()
 }
 
 // expired reports whether a run awaited approval and did not get it in time.
-func (a approval) over(asked *ledger.Approval, now time.Time) bool {
+func (a approval) expired(asked *ledger.Approval, now time.Time) bool {
 	return a.need != nil && a.given == nil && asked != nil && !now.Before(asked.ExpiresAt)
 }
 
@@ -40,7 +40,7 @@ func (p *attempt) approval(e *ledger.Entry) (a approval) {
 	if rule == nil || rule.Approvals == nil {
 		return a
 	}
-	a.asking = asking{
+	a.requirement = requirement{
 		need: rule.Approvals, digest: message.SignedDigest(p.origin.Subject, p.origin.Data), since: e.ReceivedAt,
 		own: []string{name, key, p.Rules.Signers.NameOf(key), p.req.SignedBy}, requestedBy: []string{e.RequestedBy, p.req.RequestedBy}, shared: othersHave(p.owners, p.key, e.Print),
 	}
@@ -58,7 +58,7 @@ func (p *attempt) approval(e *ledger.Entry) (a approval) {
 }
 
 // stillGiven returns the approvals stored in the entry, if they suffice without those whose key or name was withdrawn since.
-func (a asking) stillGiven(kept []ledger.Verdict, signers *message.Signers) (given []ledger.Verdict) {
+func (a requirement) stillGiven(kept []ledger.Verdict, signers *message.Signers) (given []ledger.Verdict) {
 	for _, v := range kept {
 		if signers.NameOf(v.Signer) == v.By && slices.Contains(a.need.By, v.By) && !slices.Contains(a.own, v.By) {
 			given = append(given, v)

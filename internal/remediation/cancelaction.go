@@ -18,7 +18,7 @@ import (
 const (
 	cancelEvery   = 2 * time.Second
 	cancelAgain   = time.Minute // retry interval after an inconclusive answer
-	mostCancelled = 3           // requests to the API for one action
+	maxCancels = 3           // requests to the API for one action
 )
 
 const doCancel do = iota + 30 // ask the API to cancel the action
@@ -33,7 +33,7 @@ func (d decider) cancelAsked(e ledger.Entry, c *ledger.Cancel, now time.Time) (l
 	if was := e.Cancel; was != nil {
 		asked.Asked, asked.AskedAt, asked.HTTPStatus = was.Asked, was.AskedAt, was.HTTPStatus
 	}
-	if asked.Asked >= mostCancelled || asked.Asked > 0 && (now.Sub(asked.AskedAt) < cancelAgain || heard(asked.HTTPStatus)) {
+	if asked.Asked >= maxCancels || asked.Asked > 0 && (now.Sub(asked.AskedAt) < cancelAgain || conclusive(asked.HTTPStatus)) {
 		return e, step{do: doFollow}
 	}
 	asked.Asked++
@@ -44,7 +44,7 @@ func (d decider) cancelAsked(e ledger.Entry, c *ledger.Cancel, now time.Time) (l
 
 // conclusive reports whether an answer shows that the API has understood the request, so that asking again would change
 // nothing. A 404 is not conclusive: the action may be too young.
-func heard(status int) bool {
+func conclusive(status int) bool {
 	return status >= 200 && status < 300 || status >= 400 && status < 500 && status != 401 && status != 403 && status != 404 && status != 408 && status != 429
 }
 
@@ -105,7 +105,7 @@ func (t *Tracker) cancelAction(ctx context.Context, f *followed) error {
 	d := decider{MaxAction: t.Config.MaxAction}
 	e, s := d.cancelAsked(e, t.Orders.about(targetOf(&e)).cancel, time.Now())
 	if s.do != doCancel {
-		t.cancelling(f, false, e.Adopted || e.State != ledger.StateSubmitted || e.Cancel != nil && (e.Cancel.Asked >= mostCancelled || heard(e.Cancel.HTTPStatus)))
+		t.cancelling(f, false, e.Adopted || e.State != ledger.StateSubmitted || e.Cancel != nil && (e.Cancel.Asked >= maxCancels || conclusive(e.Cancel.HTTPStatus)))
 		return nil
 	}
 	permit, err := t.Defender.ReadyToCancel(ctx)
@@ -130,10 +130,10 @@ func (t *Tracker) cancelAction(ctx context.Context, f *followed) error {
 }
 
 // cancelling records whether the API is being asked now, and whether it need not be asked again.
-func (t *Tracker) cancelling(f *followed, now, over bool) {
+func (t *Tracker) cancelling(f *followed, now, done bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.cancelling, f.cancelled, f.cancelTried = now, f.cancelled || over, time.Now()
+	f.cancelling, f.cancelled, f.cancelTried = now, f.cancelled || done, time.Now()
 }
 
 // isCancelling reports whether the API is being asked to cancel the run's action. If so, the run's end is decided in the

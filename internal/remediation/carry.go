@@ -64,7 +64,7 @@ func (p *attempt) facts() facts {
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, orphaned: p.d.Attempt > 1 && p.isSource(p.e), stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
 		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited() && p.lane() != message.LaneUrgent,
-		ordered: p.Orders.about(targetOf(&p.e)), unheard: !p.Orders.Current(p.Config.StartLimit),
+		ordered: p.Orders.about(targetOf(&p.e)), ordersStale: !p.Orders.Current(p.Config.StartLimit),
 		approval: p.approval(&p.e),
 	}
 }
@@ -153,8 +153,8 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 			return true, nil
 		}
 		if errors.Is(err, ledger.ErrConflict) {
-			var over bool
-			if over, err = p.merge(); err == nil && !over {
+			var overrules bool
+			if overrules, err = p.merge(); err == nil && !overrules {
 				return false, nil
 			} else if err == nil {
 				continue
@@ -174,13 +174,13 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 
 // merge loads the entry that another process has written. overrules is true if this process has an action that must replace
 // it.
-func (p *attempt) merge() (over bool, err error) {
+func (p *attempt) merge() (overrules bool, err error) {
 	now, err := ledger.Load(p.work, p.Ledger, p.key)
 	if err != nil {
 		return false, err
 	}
 	mine := p.e
-	if p.e, over = merged(mine, now); over {
+	if p.e, overrules = merged(mine, now); overrules {
 		return true, nil
 	}
 	p.stored = essenceOf(&now)

@@ -83,7 +83,7 @@ type facts struct {
 	notOurs   bool      // the call did not create the action that answered it
 
 	ordered ordered // the orders about the run
-	unheard bool    // the orders are out of sync: recent ones may be missing
+	ordersStale bool    // the orders are out of sync: recent ones may be missing
 }
 
 // tries counts the tries of one delivery to make its call.
@@ -131,7 +131,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		return e, step{do: doLook}
 	}
 	if f.ordered.cancel != nil {
-		return takenBack(e, f)
+		return endCancelled(e, f)
 	}
 	if rest := e.NotBefore.Sub(f.now); rest > slack {
 		return e, wait(rest, "notDue")
@@ -140,13 +140,13 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 }
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
-// never left, or was not found by its looks. So the entry becomes "waiting" if the call is put off. Facts: ordered, unheard,
+// never left, or was not found by its looks. So the entry becomes "waiting" if the call is put off. Facts: ordered, ordersStale,
 // refusal, allowed, approval, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
 	case f.ordered.cancel != nil:
-		return takenBack(e, f)
+		return endCancelled(e, f)
 	case f.refusal != nil:
 		return reject(e, f, f.refusal)
 	}
@@ -155,8 +155,8 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case s.do != doCall:
 		return e, s
 	case f.ordered.held != nil:
-		return heldBack(e, f)
-	case f.unheard:
+		return batchPaused(e, f)
+	case f.ordersStale:
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
 	case f.paused > 0:
 		return putOff(e, wait(f.paused, "systemFault"))

@@ -181,7 +181,7 @@ func ambiguousFault(a *defender.Error) *Fault {
 // overrules an open entry, because the action exists. It does not overrule an entry with an action or a decision. An answer
 // without an action overrules nothing: the other process may be calling by now. If there is no entry any more, everything
 // known is written again.
-func merged(mine, theirs ledger.Entry) (e ledger.Entry, over bool) {
+func merged(mine, theirs ledger.Entry) (e ledger.Entry, overrules bool) {
 	open := theirs.State == ledger.StateWaiting || theirs.State == ledger.StateCalled || theirs.State == ledger.StateUnknown
 	if theirs.State == "" { // the ledger was lost and recreated
 		mine.Revision = theirs.Revision

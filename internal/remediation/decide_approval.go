@@ -22,7 +22,7 @@ const approvalSoon = 15 * time.Second
 
 // awaitApproval decides whether the run has the approvals that it needs; if so, the step is doCall. Earlier approvals are
 // judged anew each time, by the present policy: one whose signer is no longer named or trusted does not count. Facts:
-// approval, unheard, now, message.
+// approval, ordersStale, now, message.
 func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	a := f.approval
 	if a.need == nil {
@@ -43,9 +43,9 @@ func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case a.given != nil:
 		e.Approval = &mine
 		return e, step{do: doCall}
-	case a.over(asked, f.now) && f.unheard: // an approval may have been given in time
+	case a.expired(asked, f.now) && f.ordersStale: // an approval may have been given in time
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
-	case a.over(asked, f.now):
+	case a.expired(asked, f.now):
 		e.Approval = &mine
 		return reject(e, f, &message.Failure{Code: message.CodeApprovalExpired, Origin: message.OriginRequest, Message: fmt.Sprintf(
 			"not approved by %s: it takes %d of %s; replay it, and ask them again", asked.ExpiresAt.UTC().Format(time.RFC3339), a.need.Required, strings.Join(a.need.By, ", "))})

@@ -44,7 +44,7 @@ func ended(e ledger.Entry, now time.Time, outcome string, why *message.Failure, 
 }
 
 // endCancelled ends a run that was cancelled by an order before any call of it can have taken place.
-func takenBack(e ledger.Entry, f facts) (ledger.Entry, step) {
+func endCancelled(e ledger.Entry, f facts) (ledger.Entry, step) {
 	c := f.ordered.cancel
 	why := &message.Failure{Code: message.CodeCancelled, Origin: message.OriginRequest, Message: "taken back before it was called"}
 	if c.Batch != "" {
@@ -85,7 +85,7 @@ func untilTurn(e *ledger.Entry, f facts) time.Duration {
 const causeHeld = "held"
 
 // batchPaused puts off a row of a paused batch, at no cost in calls. The entry records why, for `worker why`.
-func heldBack(e ledger.Entry, f facts) (ledger.Entry, step) {
+func batchPaused(e ledger.Entry, f facts) (ledger.Entry, step) {
 	what := "its batch " + f.ordered.held.Batch + " is paused"
 	if by := f.ordered.held.By; by != "" {
 		what += " by " + by
@@ -114,7 +114,7 @@ func failure(a *defender.Error) *message.Failure {
 type observation struct {
 	action   defender.MachineAction // zero: the API no longer has it
 	exchange defender.Exchange      // the exchange that showed it
-	gone     *defender.Error        // the last answer, if several look-ups by id did not find the action
+	vanished *defender.Error        // the last answer, if several look-ups by id did not find the action
 	overdue  bool                   // open for longer than WORKER_TRACK_TIMEOUT
 	cancel   *ledger.Cancel         // the order to cancel its run; nil: none
 }
@@ -132,9 +132,9 @@ func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, 
 	switch {
 	case s.action.Final():
 		e = ended(e, now, outcomeOf(s.action.Status), nil, false)
-	case s.gone != nil:
+	case s.vanished != nil:
 		e = ended(e, now, message.Failed, &message.Failure{
-			Code: message.CodeActionVanished, Origin: message.OriginWorker, HTTPStatus: s.gone.StatusCode,
+			Code: message.CodeActionVanished, Origin: message.OriginWorker, HTTPStatus: s.vanished.StatusCode,
 			Message: "the API accepted the call but no longer knows the action; see the machine in the portal",
 		}, false)
 	case s.overdue:

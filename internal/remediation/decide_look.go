@@ -213,12 +213,12 @@ func (d decider) holderTimeout() time.Duration {
 
 // purgedAfter is how long after its last write a holder loses the machine if its message is found to be missing from the
 // stream. By then no process handles it any more, and its call is older than the margins of the API's clock.
-func (d decider) goneAfter() time.Duration {
+func (d decider) purgedAfter() time.Duration {
 	return max(5*time.Minute, longestStart+d.Timeout+11*d.ReconcileDelay)
 }
 
-// abandonedCall is the entry of a call that no process will take up. Facts: now.
-func (d decider) leftBehind(e ledger.Entry, f facts) ledger.Entry {
+// orphanedCall is the entry of a call that no process will take up. Facts: now.
+func (d decider) orphanedCall(e ledger.Entry, f facts) ledger.Entry {
 	e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
 	return e
 }

@@ -49,7 +49,7 @@ func (t *Tracker) follow(ctx context.Context) error {
 			last = last.Add(min(wait, t.Config.Interval) - due) // retry soon, not a whole round later: others would take the free calls
 		case err == nil:
 			failures = 0
-			t.Shared.over(health.NotFollowing)
+			t.Shared.clearCause(health.NotFollowing)
 		case ctx.Err() == nil:
 			failures++
 			if t.failed(failures, err) {
@@ -67,18 +67,18 @@ func (t *Tracker) follow(ctx context.Context) error {
 
 // failed reports that consecutive rounds failed, and returns whether another replica should try: perhaps only this one can't
 // reach the API.
-func (t *Tracker) failed(rounds int, err error) (letGo bool) {
+func (t *Tracker) failed(rounds int, err error) (release bool) {
 	t.Log.Warn("following is held up", zap.Error(err))
 	if rounds == 1 || t.Shared.mayNotList() { // a single bad answer, or the API refuses lists to all replicas
 		return false
 	}
-	t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
-	return rounds >= letGoAfter && t.Config.Others != nil && t.Config.Others()
+	t.Shared.setCause(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+	return rounds >= releaseAfter && t.Config.Others != nil && t.Config.Others()
 }
 
 // awaitFirst waits until there is an action to follow. Its first look comes after one interval.
 func (t *Tracker) awaitFirst(ctx context.Context) error {
-	t.Shared.over(health.NotFollowing)
+	t.Shared.clearCause(health.NotFollowing)
 	t.Shared.calls.follow(time.Time{})
 	return await(ctx, t.toFollow, time.Hour)
 }
@@ -137,7 +137,7 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 	}
 	t.mu.Unlock()
 	if len(r.open) == 0 {
-		t.seen()
+		t.markLooked()
 		t.Shared.calls.follow(time.Time{})
 		return false, 0, nil
 	}
@@ -151,7 +151,7 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 		err = errors.Join(err, r.singles())
 	}
 	if err == nil {
-		t.seen()
+		t.markLooked()
 	}
 	return changed || r.changed, r.calls, err
 }

@@ -20,7 +20,7 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		return
 	case fault.Code == faultUnreachable, fault.Code == faultAmbiguous && none:
 		var tried bool
-		if gone, tried = s.answers(ctx); !tried {
+		if gone, tried = s.probeAPI(ctx); !tried {
 			return
 		}
 	case fault.Code == faultPublish && none: // no request waits to publish, and the tracker has not failed to publish lately
@@ -28,10 +28,10 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 			return
 		}
 	case fault.Code == faultStore && none:
-		gone = s.stores(ctx) == nil
+		gone = s.probeStore(ctx) == nil
 	case fault.Code == faultSlow && none:
 		began := time.Now()
-		gone = s.stores(ctx) == nil && time.Since(began) < decider(s.Config).slowFor()
+		gone = s.probeStore(ctx) == nil && time.Since(began) < decider(s.Config).slowFor()
 	default:
 		return
 	}
@@ -46,7 +46,7 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 }
 
 // probeAPI reports whether the API gives a clear answer; tried is false if no call was free for the probe.
-func (s *Submitter) answers(ctx context.Context) (clear, tried bool) {
+func (s *Submitter) probeAPI(ctx context.Context) (clear, tried bool) {
 	_, err := s.Defender.Page(ctx, defender.UseLookup, defender.Query{Type: defender.TypeUnrestrict, Newest: true, Top: 1})
 	answer, is := errors.AsType[*defender.Error](err)
 	switch {
@@ -59,7 +59,7 @@ func (s *Submitter) answers(ctx context.Context) (clear, tried bool) {
 }
 
 // probeStore writes a key of this process's own to the ledger. The key expires.
-func (s *Submitter) stores(ctx context.Context) error {
+func (s *Submitter) probeStore(ctx context.Context) error {
 	key := "probe." + s.Config.Owner
 	rec, err := s.Ledger.Load(ctx, key)
 	if err != nil {

@@ -83,14 +83,14 @@ func (p *attempt) machineHeld() (bool, error) {
 		return false, err
 	}
 	d := decider(p.Config)
-	if time.Since(holder.Written) < d.goneAfter() {
+	if time.Since(holder.Written) < d.purgedAfter() {
 		return true, nil
 	}
 	if waits, err := p.Publisher.Unacked(p.work, holder.Source); err != nil || waits {
 		return true, err
 	}
 	if holder.State == ledger.StateCalled {
-		unknown := d.leftBehind(*holder, p.facts())
+		unknown := d.orphanedCall(*holder, p.facts())
 		if err := ledger.Save(p.work, p.Ledger, p.m.Holder, &unknown, 0); err != nil {
 			return true, err
 		}

@@ -132,7 +132,7 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	}
 	f.listed = p.Shared.lastListed()
 	p.Shared.listed(a)
-	_, others := errors.AsType[othersLook](err) // which was counted already
+	_, others := errors.AsType[sharedLookError](err) // which was counted already
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
 	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil

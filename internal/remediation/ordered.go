@@ -41,7 +41,7 @@ func (o *Orders) about(t target) (all ordered) {
 		return all
 	}
 	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
-	var everybodys, own *message.Order // pauses
+	var pauseOfAll, pauseOfOwner *message.Order // pauses
 	for i := range orders {
 		order := &orders[i]
 		whose, may := o.means(order)
@@ -53,18 +53,18 @@ func (o *Orders) about(t target) (all ordered) {
 			all.cancel = cancelled(all.cancel, order)
 		case message.VerbPause:
 			if whose == (owner{}) {
-				everybodys = order
+				pauseOfAll = order
 			} else {
-				own = order
+				pauseOfOwner = order
 			}
 		case message.VerbResume:
 			if whose == (owner{}) {
-				everybodys = nil
+				pauseOfAll = nil
 			}
-			own = nil
+			pauseOfOwner = nil
 		}
 	}
-	all.held = cmp.Or(everybodys, own)
+	all.held = cmp.Or(pauseOfAll, pauseOfOwner)
 	return all
 }
 

@@ -14,13 +14,13 @@ import (
 )
 
 // Orders holds the orders about requests, as far as this process has read the control stream. The reader of the stream calls
-// Hear for each message in order, and ReadTo when a read has reached the end. Orders decides nothing about a run: it gives
+// Apply for each message in order, and ReadTo when a read has reached the end. Orders decides nothing about a run: it gives
 // facts (ordered). Whether a signer may give an order is judged each time the order is looked up, so that the orders of a
 // signer who is no longer trusted lose their effect. A nil *Orders has no orders. It is safe for concurrent use.
 type Orders struct {
 	Rules  message.Rules  // the trusted signers
 	Policy *policy.Policy // which signers may give orders about others' requests; nil: none
-	// Read reads the stream to its end now, calling Hear and ReadTo; nil: it can't be read on demand.
+	// Read reads the stream to its end now, calling Apply and ReadTo; nil: it can't be read on demand.
 	Read func(context.Context) error
 
 	mu      sync.Mutex
@@ -29,21 +29,21 @@ type Orders struct {
 	pruned  time.Time                      // when ids was last pruned
 	ids     map[string][]message.Order     // orders of the last 7 days, by id
 	batches map[string][]message.Order     // orders in force, by batch
-	seen    map[[sha256.Size / 2]byte]spot // by digest of the signed bytes: the message that had them first
+	seen    map[[sha256.Size / 2]byte]position // by digest of the signed bytes: the message that had them first
 	counts  map[string][]time.Time         // by key of a signer who may not operate: when his orders of the last 7 days were stored
 	news    chan struct{}                  // closed when the next order is kept
 }
 
 // orderIdentity is what distinguishes orders: of those about one id or batch with the same identity, only one is kept.
-type statement struct {
+type orderIdentity struct {
 	verb, key, via, signer, client, digest string
 	run                                    int
 	actions                                bool
 	expires                                int64 // for approve and deny
 }
 
-func statementOf(o *message.Order) statement {
-	s := statement{verb: o.Verb, key: o.Key, via: o.Via, signer: o.Signer, client: o.Client, digest: o.Digest, run: o.Run, actions: o.Actions}
+func identityOf(o *message.Order) orderIdentity {
+	s := orderIdentity{verb: o.Verb, key: o.Key, via: o.Via, signer: o.Signer, client: o.Client, digest: o.Digest, run: o.Run, actions: o.Actions}
 	switch o.Verb {
 	case message.VerbApprove, message.VerbDeny:
 		s.expires = o.ExpiresAt.UnixNano()
@@ -54,12 +54,12 @@ func statementOf(o *message.Order) statement {
 }
 
 // position identifies one message of the control stream, even if the stream is recreated and its sequences begin again.
-type spot struct {
+type position struct {
 	sequence uint64
 	stored   int64
 }
 
-func storedAt(d message.Delivery) spot { return spot{d.Sequence, d.Published.UnixNano()} }
+func positionOf(d message.Delivery) position { return position{d.Sequence, d.Published.UnixNano()} }
 
 // OrdersFor is how long an order about an id is in force: as long as an id is remembered.
 const OrdersFor = message.MaxSignFor
@@ -70,7 +70,7 @@ const orderFresh = 5 * time.Second
 
 // maxOrders is how many orders of a signer who may not operate count in any 7 days: a signer who may only ask for releases
 // of his own must not be able to fill every replica's memory.
-const ordersMost = 50_000
+const maxOrders = 50_000
 
 // Codes of an order that changes nothing.
 const (
@@ -78,7 +78,7 @@ const (
 	CodeTooOften = "tooOften" // its signer has given too many orders
 )
 
-// Judge parses an order that was applied (Hear), and returns why it changes nothing; nil: nothing in the order itself
+// Judge parses an order that was applied (Apply), and returns why it changes nothing; nil: nothing in the order itself
 // prevents it.
 func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	order, invalid := o.judge(d)
@@ -88,7 +88,7 @@ func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, is := o.seen[signedDigest(&order, d)]; !is {
-		return order, &message.Invalid{Code: CodeTooOften, Message: fmt.Sprintf("signedBy: more than %d orders of %s within 7 days; have it given by one who may operate, or about a batch", ordersMost, order.By), ClaimedID: order.ID}
+		return order, &message.Invalid{Code: CodeTooOften, Message: fmt.Sprintf("signedBy: more than %d orders of %s within 7 days; have it given by one who may operate, or about a batch", maxOrders, order.By), ClaimedID: order.ID}
 	}
 	return order, invalid
 }
@@ -103,7 +103,7 @@ func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	first, is := o.seen[signedDigest(&order, d)]
 	o.mu.Unlock()
 	switch _, may := o.means(&order); {
-	case is && first != storedAt(d) && order.Key != "":
+	case is && first != positionOf(d) && order.Key != "":
 		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
@@ -123,7 +123,7 @@ func signedDigest(o *message.Order, d message.Delivery) (digest [sha256.Size / 2
 
 // Apply adds the stream's next message. An invalid order leaves no trace, unless it is signed and only the policy refuses
 // it, because the policy may change.
-func (o *Orders) Hear(d message.Delivery) {
+func (o *Orders) Apply(d message.Delivery) {
 	order, invalid := o.judge(d)
 	if invalid != nil && (invalid.Code != message.CodePolicy || order.Key == "") {
 		return
@@ -136,9 +136,9 @@ func (o *Orders) Hear(d message.Delivery) {
 			return
 		}
 		if o.seen == nil {
-			o.seen = map[[sha256.Size / 2]byte]spot{}
+			o.seen = map[[sha256.Size / 2]byte]position{}
 		}
-		o.seen[signedDigest(&order, d)] = storedAt(d)
+		o.seen[signedDigest(&order, d)] = positionOf(d)
 	}
 	kept, name := &o.batches, order.Batch
 	if order.ID != "" {
@@ -149,8 +149,8 @@ func (o *Orders) Hear(d message.Delivery) {
 	if *kept == nil {
 		*kept = map[string][]message.Order{}
 	}
-	s := statementOf(&order)
-	switch i := slices.IndexFunc((*kept)[name], func(k message.Order) bool { return statementOf(&k) == s }); {
+	s := identityOf(&order)
+	switch i := slices.IndexFunc((*kept)[name], func(k message.Order) bool { return identityOf(&k) == s }); {
 	case i < 0:
 		(*kept)[name] = append((*kept)[name], order)
 	case isVerdict(&order), order.Verb == message.VerbCancel && order.Batch != "":
@@ -174,7 +174,7 @@ func (o *Orders) tooMany(order *message.Order) bool {
 	for len(times) > 0 && order.Stored.Sub(times[0]) > OrdersFor {
 		times = times[1:]
 	}
-	if len(times) < ordersMost {
+	if len(times) < maxOrders {
 		o.counts[order.Key] = append(times, order.Stored)
 		return false
 	}
@@ -200,7 +200,7 @@ func (o *Orders) ReadTo(began time.Time) {
 }
 
 // SetLost records why orders in force are missing; "": none are. While any are, the orders are out of sync.
-func (o *Orders) Lose(why string) {
+func (o *Orders) SetLost(why string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lost = why

@@ -14,7 +14,7 @@ func (s *Submitter) RecordOrder(ctx context.Context, q Queue, d message.Delivery
 	o, invalid := s.Orders.Judge(d)
 	if invalid == nil && isVerdict(&o) {
 		var err error
-		if invalid, err = s.discounts(ctx, q, &o); err != nil {
+		if invalid, err = s.verdictFault(ctx, q, &o); err != nil {
 			return err
 		}
 	}

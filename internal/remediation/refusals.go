@@ -19,7 +19,7 @@ import (
 // one record holds their number. A process that is killed loses only that count.
 type refusals struct {
 	mu     sync.Mutex
-	some   chan struct{}   // closed once there is a count; nil: no waiter
+	nonEmpty chan struct{}   // closed once there is a count; nil: no waiter
 	counts map[refusal]int // without the first; 0: only the first
 }
 
@@ -43,9 +43,9 @@ func (s *refusals) count(r refusal) (counted bool) {
 		n++
 	}
 	s.counts[r] = n
-	if s.some != nil {
-		close(s.some)
-		s.some = nil
+	if s.nonEmpty != nil {
+		close(s.nonEmpty)
+		s.nonEmpty = nil
 	}
 	return counted
 }
@@ -58,7 +58,7 @@ func (s *refusals) await(ctx context.Context) error {
 		return nil
 	}
 	some := make(chan struct{})
-	s.some = some
+	s.nonEmpty = some
 	s.mu.Unlock()
 	select {
 	case <-some:
@@ -83,14 +83,14 @@ func (s *refusals) add(r refusal, n int) {
 func (s *refusals) take(before time.Time) map[refusal]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	over := map[refusal]int{}
+	past := map[refusal]int{}
 	for r, n := range s.counts {
 		if r.minute.Before(before) {
-			over[r] = n
+			past[r] = n
 			delete(s.counts, r)
 		}
 	}
-	return over
+	return past
 }
 
 // recordRefusal records the refusal of a message, or counts it.
@@ -129,11 +129,11 @@ func (s *Submitter) RecordRefusals(ctx context.Context) error {
 const refusalsEvery = 5 * time.Second
 
 func (s *Submitter) recordRefusals(ctx context.Context, before time.Time) {
-	over := s.refusals.take(before)
-	for _, r := range slices.SortedFunc(maps.Keys(over), func(a, b refusal) int {
+	past := s.refusals.take(before)
+	for _, r := range slices.SortedFunc(maps.Keys(past), func(a, b refusal) int {
 		return cmp.Or(a.minute.Compare(b.minute), cmp.Compare(a.code, b.code), cmp.Compare(a.signer, b.signer))
 	}) {
-		n := over[r]
+		n := past[r]
 		if n == 0 {
 			continue
 		}

@@ -64,7 +64,7 @@ func (r *round) list() error {
 
 func (r *round) ask(q defender.Query) (defender.Page, error) {
 	r.calls++
-	answered := r.Shared.holdAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered the list of them for more than 10 s")
+	answered := r.Shared.setCauseAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered the list of them for more than 10 s")
 	page, err := r.Defender.Page(r.ctx, "follow", q)
 	answered()
 	if a, is := errors.AsType[*defender.Error](err); is || err == nil {
@@ -150,7 +150,7 @@ func (r *round) singles() error {
 // lookUp looks up one action by its id, and ends its run if the action is final, overdue or permanently gone.
 func (r *round) lookUp(f *followed, overdue bool) error {
 	r.calls++
-	answered := r.Shared.holdAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered for one of them for more than 10 s")
+	answered := r.Shared.setCauseAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered for one of them for more than 10 s")
 	a, err := r.Defender.Action(r.ctx, "follow", f.action)
 	answered()
 	answer, is := errors.AsType[*defender.Error](err)
@@ -161,7 +161,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 		r.end(r.ctx, f.key, observation{action: a, exchange: a.Exchange, overdue: overdue})
 	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // Rejected: the API does not accept the id
 		if f.missed++; f.missed >= vanishedLooks {
-			r.end(r.ctx, f.key, observation{exchange: answer.Exchange, gone: answer})
+			r.end(r.ctx, f.key, observation{exchange: answer.Exchange, vanished: answer})
 		}
 	default:
 		return err

@@ -77,7 +77,7 @@ func (l *sharedLook) get(ctx context.Context, key string, n need, list func(olde
 		case ctx.Err() != nil:
 			return look{}, context.Cause(ctx)
 		case other.err != nil:
-			return look{}, othersLook{other.err}
+			return look{}, sharedLookError{other.err}
 		}
 	}
 }
@@ -103,9 +103,9 @@ func (l *sharedLook) make(ctx context.Context, list func(oldest func() time.Time
 }
 
 // sharedLookError is the error of a look that another request made for this one too.
-type othersLook struct{ error }
+type sharedLookError struct{ error }
 
-func (o othersLook) Unwrap() error { return o.error }
+func (o sharedLookError) Unwrap() error { return o.error }
 
 // oldest is the earliest need.since of the waiting requests.
 func (l *sharedLook) oldest() (since time.Time) {

@@ -50,7 +50,7 @@ func (n *SharedState) Guarding() bool {
 }
 
 // setCause records a cause that holds up requests or actions.
-func (n *SharedState) hold(code, message string) {
+func (n *SharedState) setCause(code, message string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := health.New(code, message)
@@ -65,14 +65,14 @@ func (n *SharedState) hold(code, message string) {
 }
 
 // setCauseAfter is setCause after d, unless it is stopped before.
-func (n *SharedState) holdAfter(d time.Duration, code, message string) (stop func()) {
+func (n *SharedState) setCauseAfter(d time.Duration, code, message string) (stop func()) {
 	var mu sync.Mutex
 	stopped := false
 	timer := time.AfterFunc(d, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if !stopped {
-			n.hold(code, message)
+			n.setCause(code, message)
 		}
 	})
 	return func() {
@@ -84,7 +84,7 @@ func (n *SharedState) holdAfter(d time.Duration, code, message string) (stop fun
 }
 
 // clearCause records that causes are gone.
-func (n *SharedState) over(codes ...string) {
+func (n *SharedState) clearCause(codes ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, code := range codes {
@@ -94,7 +94,7 @@ func (n *SharedState) over(codes ...string) {
 }
 
 // expireCause makes a cause end after d, unless it is set again.
-func (n *SharedState) lapse(code string, d time.Duration) {
+func (n *SharedState) expireCause(code string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lapses == nil {
@@ -107,14 +107,14 @@ func (n *SharedState) lapse(code string, d time.Duration) {
 func (n *SharedState) listed(a *defender.Error) {
 	switch {
 	case a == nil:
-		n.over(health.MayNotList, health.ListRefused)
+		n.clearCause(health.MayNotList, health.ListRefused)
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.lastList = time.Now()
 	case a.Class == defender.System && a.StatusCode == 403:
-		n.hold(health.MayNotList, a.Reason)
+		n.setCause(health.MayNotList, a.Reason)
 	case a.Class == defender.Rejected:
-		n.hold(health.ListRefused, "the API refuses the list of actions: "+a.Error())
+		n.setCause(health.ListRefused, "the API refuses the list of actions: "+a.Error())
 	}
 }
 

@@ -43,7 +43,7 @@ type DeadLetters interface {
 // time.Duration. Expect makes the messages behind one in its lane leave the next call to it, while it is in hand and may
 // soon ask for one.
 type Quota interface {
-	Expect(l message.Lane, sequence uint64) (gone func())
+	Expect(l message.Lane, sequence uint64) (done func())
 	Gather(ctx context.Context, l message.Lane, n int, d time.Duration) error
 }
 
@@ -251,7 +251,7 @@ func (p *attempt) open() (message.Outcome, error) {
 		return p.nak(s), nil
 	}
 	if p.withdrawn && s.do != doPublish {
-		return p.carryBack()
+		return p.carryWithdrawn()
 	}
 	if s.do == doPublish { // refused
 		if _, err := p.write(s); err != nil {

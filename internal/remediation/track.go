@@ -92,7 +92,7 @@ const (
 	pageSize       = 10_000           // the API's largest page [doc]
 	listLag        = time.Minute      // younger actions may be missing from the list
 	slowLook       = 10 * time.Second // an answer that takes longer is reported
-	letGoAfter     = 3                // failed rounds in a row, if another replica may succeed
+	releaseAfter     = 3                // failed rounds in a row, if another replica may succeed
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
@@ -141,12 +141,12 @@ func (t *Tracker) Run(ctx context.Context) error {
 // feed applies all entries, and their changes, until the watch breaks. If the watch can't begin, nothing is followed, so
 // that is reported.
 func (t *Tracker) feed(ctx context.Context, synced chan struct{}) error {
-	err := t.Feed.Entries(ctx, func() { close(synced) }, t.learn)
+	err := t.Feed.Entries(ctx, func() { close(synced) }, t.observeEntry)
 	select {
 	case <-synced:
 	default:
 		if err != nil && ctx.Err() == nil {
-			t.Shared.hold(health.NotFollowing, "accepted actions are not followed, for the ledger can't be: "+err.Error())
+			t.Shared.setCause(health.NotFollowing, "accepted actions are not followed, for the ledger can't be: "+err.Error())
 		}
 	}
 	return err
@@ -159,9 +159,9 @@ func (t *Tracker) forget(err error) {
 	defer t.mu.Unlock()
 	t.open, t.unpublished, t.unpulled = nil, nil, nil
 	if err == nil {
-		t.Shared.over(health.NotFollowing)
+		t.Shared.clearCause(health.NotFollowing)
 	} else {
-		t.Shared.lapse(health.NotFollowing, t.longest()+time.Minute)
+		t.Shared.expireCause(health.NotFollowing, t.longest()+time.Minute)
 	}
 	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
@@ -186,7 +186,7 @@ func (t *Tracker) Ages() []time.Duration {
 }
 
 // observeEntry updates what is to be followed or published from an entry.
-func (t *Tracker) learn(key string, rec ledger.Record) {
+func (t *Tracker) observeEntry(key string, rec ledger.Record) {
 	var e ledger.Entry
 	var err error
 	if !ledger.Unfollowed(rec) {
@@ -205,7 +205,7 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		t.unpublished[key] = &unpublished{tried: time.Now()}
 		fill(t.toPublish)
 	}
-	t.unpull(key, &e)
+	t.updateUnpulled(key, &e)
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
@@ -236,7 +236,7 @@ func (t *Tracker) unfollow(key string, err error) bool {
 	return true
 }
 
-func (t *Tracker) seen() {
+func (t *Tracker) markLooked() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.looked = time.Now()

@@ -51,7 +51,7 @@ func (t *Tracker) Unpulled() (all []string) {
 }
 
 // updateUnpulled records from an entry when its message must be handled at the latest.
-func (t *Tracker) unpull(key string, e *ledger.Entry) {
+func (t *Tracker) updateUnpulled(key string, e *ledger.Entry) {
 	delete(t.unpulled, key)
 	u := &unpulled{source: e.Source, awaits: e.Awaits()}
 	switch {

@@ -12,7 +12,7 @@ import (
 
 // verdictFault returns why an approve or a deny, whose signer may give it, counts for no existing run; nil: it counts, or
 // its run has not begun yet.
-func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (why *message.Invalid, err error) {
+func (s *Submitter) verdictFault(ctx context.Context, q Queue, o *message.Order) (why *message.Invalid, err error) {
 	records, err := ledger.LoadOwners(ctx, s.Ledger, ledger.IDKey(s.Rules.Stream, message.Request{ID: o.ID}, time.Time{}))
 	if err != nil {
 		return nil, err
@@ -23,12 +23,12 @@ func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (w
 			continue
 		}
 		shared := othersHave(records, key, e.Print)
-		if why = s.weigh(&e, o, shared, nil); why != nil && why.Code == CodeOtherDigest {
+		if why = s.verdictFaultFor(&e, o, shared, nil); why != nil && why.Code == CodeOtherDigest {
 			other, err := s.copyOf(ctx, q, &e, o.Digest)
 			if err != nil {
 				return nil, err
 			}
-			why = s.weigh(&e, o, shared, other)
+			why = s.verdictFaultFor(&e, o, shared, other)
 		}
 		if why == nil {
 			return nil, nil
@@ -55,7 +55,7 @@ func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest
 
 // verdictFaultFor returns why an approve or a deny does not count for a run, as far as its entry shows, or for another
 // message of its request.
-func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool, other *message.Request) *message.Invalid {
+func (s *Submitter) verdictFaultFor(e *ledger.Entry, o *message.Order, shared bool, other *message.Request) *message.Invalid {
 	counted := func(v ledger.Verdict) bool { return v.Message == o.Ref }
 	kept := e.Approval
 	if kept != nil && (slices.ContainsFunc(kept.Given, counted) || kept.Denied != nil && counted(*kept.Denied)) {
@@ -75,7 +75,7 @@ func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool, other 
 	case kept != nil && !o.Stored.Before(kept.ExpiresAt):
 		return late("awaited approval until " + kept.ExpiresAt.UTC().Format(time.RFC3339))
 	}
-	a := asking{
+	a := requirement{
 		need: rule.Approvals, digest: o.Digest, since: e.ReceivedAt, shared: shared,
 		own: []string{e.SignedBy, e.Signer, s.Rules.Signers.NameOf(e.Signer)}, requestedBy: []string{e.RequestedBy},
 	}

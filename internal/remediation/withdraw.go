@@ -162,12 +162,12 @@ func (p *attempt) isWithdrawn(e *ledger.Entry, s step) bool {
 		return true
 	}
 	a := p.approval(e)
-	return a.denied != nil || a.over(e.Approval, time.Now())
+	return a.denied != nil || a.expired(e.Approval, time.Now())
 }
 
 // carryWithdrawn is carry for a withdrawn message: its run ends if no call of it took place or can be under way. Otherwise
 // the run is left to the handler that pulls the message.
-func (p *attempt) carryBack() (message.Outcome, error) {
+func (p *attempt) carryWithdrawn() (message.Outcome, error) {
 	if p.e.State == ledger.StateSubmitted {
 		return message.Done(), nil
 	}
