@@ -31,7 +31,7 @@ func (b *Budget) floor(w *window, use string) int {
 	if b.reserved.Load() {
 		lookups = w.reserve()
 	}
-	as, yields := b.line.standing(l)
+	as, yields := b.line.floorLane(l)
 	floor := Floor(as, limit, b.UrgentReserve, lookups)
 	if yields {
 		floor = max(0, min(floor+1, limit-1))

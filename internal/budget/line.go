@@ -36,7 +36,7 @@ type waiter struct {
 	sequence uint64 // of the message being handled; 0: none
 	entered  time.Time
 	tried    bool      // has asked the store at least once
-	again    time.Time // earliest next try, after it lost a race
+	retryAt  time.Time // earliest next try, after it lost a race
 }
 
 // expected is a message in hand that has not asked for a call yet.
@@ -125,17 +125,18 @@ func (n *line) waits(l message.Lane) bool {
 	return time.Now().Before(n.awaits[l]) || slices.ContainsFunc(n.waiters, func(w *waiter) bool { return w.use == string(l) })
 }
 
-// standing is the lane whose floor applies to a lane now, and whether it must leave one call more, which is due to another
+// floorLane is the lane whose floor applies to a lane now, and whether it must leave one call more, which is due to another
 // lane.
-func (n *line) standing(l message.Lane) (as message.Lane, yields bool) {
+func (n *line) floorLane(l message.Lane) (as message.Lane, yields bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.turns.standing(l, n.waits, n.spent)
+	return n.turns.floorLane(l, n.waits, n.spent)
 }
 
-// stand reports whether it is a caller's turn. If not, wait is how long until it may be, as far as that depends on time, and
-// changed is closed when something else changes. err is an error of the store that another caller met after this one came.
-func (b *Budget) stand(w *waiter) (wait time.Duration, turn bool, changed <-chan struct{}, err error) {
+// checkTurn reports whether it is a caller's turn. If not, wait is how long until it may be, as far as that depends on time,
+// and changed is closed when something else changes. err is an error of the store that another caller met after this one
+// came.
+func (b *Budget) checkTurn(w *waiter) (wait time.Duration, turn bool, changed <-chan struct{}, err error) {
 	n, open := b.line, map[string]time.Duration{}
 	for _, use := range []string{useLookup, useFollow, string(message.LaneUrgent), string(message.LaneNormal), string(message.LaneBulk)} {
 		open[use], _, _ = b.wait(use)
@@ -149,7 +150,7 @@ func (b *Budget) stand(w *waiter) (wait time.Duration, turn bool, changed <-chan
 		if !one.tried {
 			return n.ahead(one)
 		}
-		return max(n.ahead(one), open[one.use], time.Until(one.again))
+		return max(n.ahead(one), open[one.use], time.Until(one.retryAt))
 	}
 	if wait := until(w); wait > 0 {
 		return wait, false, n.changed, nil
@@ -186,7 +187,7 @@ func (b *Budget) tried(ctx context.Context, w *waiter, err error) {
 	switch {
 	case is:
 		if blocked.For <= pollInterval {
-			w.again = time.Now().Add(blocked.For)
+			w.retryAt = time.Now().Add(blocked.For)
 		}
 		n.spent = n.spent || w.use == string(message.LaneUrgent) && !blocked.Closed && blocked.For > pollInterval
 	case err != nil && ctx.Err() == nil:

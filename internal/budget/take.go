@@ -39,7 +39,7 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 	w := &waiter{use: use, sequence: message.SequenceInHand(ctx), entered: time.Now()}
 	defer b.line.join(w)()
 	for {
-		wait, turn, changed, err := b.stand(w)
+		wait, turn, changed, err := b.checkTurn(w)
 		switch {
 		case err != nil: // the store failed for another caller since we came: don't wait for a second timeout
 			return time.Time{}, err

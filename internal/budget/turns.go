@@ -44,9 +44,9 @@ func (t Turns) After(l message.Lane) Turns {
 	return t
 }
 
-// standing is the lane whose floor applies to a lane now, and whether it must leave one call more, which is due to another
+// floorLane is the lane whose floor applies to a lane now, and whether it must leave one call more, which is due to another
 // lane. spent: urgent has used up everything that was kept for it.
-func (t Turns) standing(l message.Lane, waits func(message.Lane) bool, spent bool) (as message.Lane, yields bool) {
+func (t Turns) floorLane(l message.Lane, waits func(message.Lane) bool, spent bool) (as message.Lane, yields bool) {
 	if spent && t.othersAreDue() && (waits(message.LaneNormal) || waits(message.LaneBulk)) {
 		return message.LaneUrgent, l != t.Next(func(one message.Lane) bool { return one != message.LaneUrgent && waits(one) })
 	}

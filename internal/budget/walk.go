@@ -23,7 +23,7 @@ func (w *walk) next() (l message.Lane, at time.Time) {
 		if !w.waits(l) {
 			continue
 		}
-		as, yields := w.turns.standing(l, w.waits, w.spent)
+		as, yields := w.turns.floorLane(l, w.waits, w.spent)
 		more := 0
 		if yields {
 			more = 1

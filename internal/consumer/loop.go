@@ -63,14 +63,14 @@ func (l *loop) pull(ctx, work context.Context) error {
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
-		if err := l.one(ctx, work, p, probe); err != nil {
+		if err := l.pullOne(ctx, work, p, probe); err != nil {
 			return err
 		}
 	}
 }
 
-// one asks for a message, waits for its slot, and passes it to the handler.
-func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
+// pullOne asks for a message, waits for its slot, and passes it to the handler.
+func (l *loop) pullOne(ctx, work context.Context, p *puller, probe bool) error {
 	if err := p.ask(probe, len(l.loops)); err != nil {
 		l.probed(probe)
 		return err

@@ -10,20 +10,20 @@ import (
 // size, because of JSON escapes), the MachineAction, and the rest, such as exchanges with the API and two errors.
 const (
 	restRoom   = 32 << 10
-	besideRoom = 2*message.MaxPayload + restRoom
+	nonActionRoom = 2*message.MaxPayload + restRoom
 	actionRoom = 32 << 10 // ten times the usual size
 )
 
 // LeastMaxPayload is the smallest max_payload of a broker that fits everything: every request up to MaxPayload, and every
 // MachineAction of usual size.
-const LeastMaxPayload = besideRoom + actionRoom
+const LeastMaxPayload = nonActionRoom + actionRoom
 
 // Room divides a broker's max_payload between the request and the MachineAction. If max_payload is small, the action gets a
 // sixth of it, the same share as at LeastMaxPayload, and the rest of the entry at most half of what remains. So ordinary
 // requests work with any max_payload.
 func Room(maxPayload int) (request, action int) {
-	beside := min(besideRoom, maxPayload-maxPayload/6)
-	return beside - min(restRoom, beside/2), maxPayload - beside
+	other := min(nonActionRoom, maxPayload-maxPayload/6)
+	return other - min(restRoom, other/2), maxPayload - other
 }
 
 // Fits returns a check that fails for a request whose fields the ledger can't store in room bytes; nil if every request

@@ -173,7 +173,7 @@ func checkAttributes(a map[string]string, dataType string) error {
 			faults = append(faults, fmt.Errorf("CloudEvent: %s: %w", name, broken[name]))
 		}
 	}
-	if _, err := instant(a["time"]); a["time"] != "" && err != nil {
+	if _, err := parseInstant(a["time"]); a["time"] != "" && err != nil {
 		faults = append(faults, fmt.Errorf("CloudEvent: time: %w", err))
 	}
 	if t := mediaType(dataType); dataType != "" && broken["datacontenttype"] == nil && !strings.HasSuffix(t, "/json") && !strings.HasSuffix(t, "+json") {

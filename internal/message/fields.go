@@ -98,7 +98,7 @@ func (r Rules) setText(req *Request, name, s string) (err error) {
 	case "batch":
 		req.Batch = s
 	case "expiresAt":
-		req.ExpiresAt, err = instant(s)
+		req.ExpiresAt, err = parseInstant(s)
 	case "replyTo":
 		req.ReplyTo, err = r.replyTo(s)
 	}
@@ -133,9 +133,9 @@ func metadata(value []byte) (json.RawMessage, error) {
 	return bytes.Clone(value), nil // so that the rest of the message can be freed
 }
 
-// instant reads RFC 3339, which allows t and z for T and Z. The first instant of year 1 would become Go's zero time, which
-// stands for no time; it gets a nanosecond more, which is just as long past.
-func instant(s string) (t time.Time, err error) {
+// parseInstant reads RFC 3339, which allows t and z for T and Z. The first instant of year 1 would become Go's zero time,
+// which stands for no time; it gets a nanosecond more, which is just as long past.
+func parseInstant(s string) (t time.Time, err error) {
 	t, err = time.Parse(time.RFC3339, strings.ToUpper(s))
 	if err != nil || s[13] != ':' || strings.Contains(s, ",") { // time.Parse accepts an hour of one digit, and a comma
 		return time.Time{}, errors.New("is no RFC 3339 time; write it like 2026-11-24T18:00:00Z")

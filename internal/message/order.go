@@ -114,7 +114,7 @@ func readOrder(data []byte) (o Order, err error) {
 		}
 	}
 	if err == nil && joined(faults...) == nil {
-		faults = append(faults, o.together())
+		faults = append(faults, o.validate())
 	}
 	return o, joined(faults...)
 }
@@ -144,7 +144,7 @@ func (o *Order) readField(name string, value []byte) (err error) {
 	case "id":
 		o.ID, err = s, checkID(s)
 	case "batch":
-		o.Batch, err = s, shorter(s, maxBatch)
+		o.Batch, err = s, checkLength(s, maxBatch)
 	case "signedBy":
 		o.Signer, err = s, CheckName(s)
 	case "client":
@@ -152,11 +152,11 @@ func (o *Order) readField(name string, value []byte) (err error) {
 	case "digest":
 		o.Digest, err = s, checkDigest(s)
 	case "reason":
-		o.Reason, err = s, shorter(s, maxReason)
+		o.Reason, err = s, checkLength(s, maxReason)
 	case "expiresAt":
-		o.ExpiresAt, err = instant(s)
+		o.ExpiresAt, err = parseInstant(s)
 	case "issuedAt":
-		o.IssuedAt, err = instant(s)
+		o.IssuedAt, err = parseInstant(s)
 	}
 	return err
 }
@@ -168,7 +168,7 @@ func checkVerb(s string) error {
 	return nil
 }
 
-func shorter(s string, limit int) error {
+func checkLength(s string, limit int) error {
 	if n := utf8.RuneCountInString(s); n > limit {
 		return fmt.Errorf("has %d characters, more than %d; shorten it", n, limit)
 	}
@@ -183,8 +183,8 @@ func checkDigest(s string) error {
 	return nil
 }
 
-// together checks the fields of an order against each other.
-func (o *Order) together() error {
+// validate checks the fields of an order against each other.
+func (o *Order) validate() error {
 	ofBatch := o.Verb == VerbPause || o.Verb == VerbResume
 	ofID := o.Verb == VerbApprove || o.Verb == VerbDeny
 	switch {

@@ -76,7 +76,7 @@ func (r ruleSet) approversMissing(signers *message.Signers) (mistakes []error) {
 	for _, key := range slices.Sorted(maps.Keys(r.signers)) {
 		own, a := cmp.Or(signers.NameOf(key), key), r.signers[key].Approvals
 		if a != nil && slices.Contains(a.By, own) && a.Required > len(a.By)-1 {
-			mistakes = append(mistakes, fmt.Errorf("line %d: approvals: required is %d, and by names %d besides %s, who can't approve his own; name more, or require less", a.line, a.Required, len(a.By)-1, shown(own)))
+			mistakes = append(mistakes, fmt.Errorf("line %d: approvals: required is %d, and by names %d besides %s, who can't approve his own; name more, or require less", a.line, a.Required, len(a.By)-1, printable(own)))
 		}
 	}
 	return mistakes
@@ -103,7 +103,7 @@ func (f *policyFile) approvals(at *token.Token, node ast.Node) *Approvals {
 				f.mistake(key, "approvals: within must be a duration above 0 and of %s at most, such as 4h", maxWithin)
 			}
 		default:
-			f.mistake(key, "approvals: unknown key %s; there are required, by and within", shown(key.Value))
+			f.mistake(key, "approvals: unknown key %s; there are required, by and within", printable(key.Value))
 		}
 	}
 	for _, name := range []string{"required", "by", "within"} {
@@ -131,7 +131,7 @@ func (f *policyFile) approvers(a *Approvals, at *token.Token, node ast.Node) {
 		case !plain || strings.TrimSpace(name) == "":
 			f.mistake(at, "approvals: by must be a list of signers' names")
 		case slices.Contains(a.By, name):
-			f.mistake(at, "approvals: by names %s twice; a person counts once", shown(name))
+			f.mistake(at, "approvals: by names %s twice; a person counts once", printable(name))
 		default:
 			a.By = append(a.By, name)
 			a.lines[name] = at.Position.Line

@@ -102,7 +102,7 @@ func (r ruleSet) unknownSigners(signers *message.Signers) (mistakes []error) {
 }
 
 func noSigner(line int, name string, names []string) error {
-	return fmt.Errorf("line %d: there is no trusted signer %s; there are %s", line, shown(name), strings.Join(names, ", "))
+	return fmt.Errorf("line %d: there is no trusted signer %s; there are %s", line, printable(name), strings.Join(names, ", "))
 }
 
 // reload reads the file if it is not the one seen last; the caller holds mu.

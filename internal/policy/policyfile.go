@@ -94,7 +94,7 @@ func (f *policyFile) pairs(at *token.Token, node ast.Node) []*ast.MappingValueNo
 		if _, plain := yamlText(pair.Key); !plain {
 			f.mistake(key, "a key must be plain text")
 		} else if line, twice := first[key.Value]; twice {
-			f.mistake(key, "%s is there twice, first in line %d", shown(key.Value), line)
+			f.mistake(key, "%s is there twice, first in line %d", printable(key.Value), line)
 		} else {
 			first[key.Value] = key.Position.Line
 			good = append(good, pair)
@@ -148,7 +148,7 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 		case "approvals":
 			r.Approvals = f.approvals(key, pair.Value)
 		default:
-			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes, urgent_per_hour, operate and approvals", shown(key.Value))
+			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes, urgent_per_hour, operate and approvals", printable(key.Value))
 		}
 	}
 	return r
@@ -211,8 +211,8 @@ func yamlText(node ast.Node) (string, bool) {
 	return "", false
 }
 
-// shown returns a key in the form that error messages may show.
-func shown(key string) string {
+// printable returns a key in the form that error messages may show.
+func printable(key string) string {
 	if nkeys.Prefix(key) == nkeys.PrefixByteSeed {
 		return "(a seed)"
 	}

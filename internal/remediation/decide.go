@@ -140,8 +140,8 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 }
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
-// never left, or was not found by its looks. So the entry becomes "waiting" if the call is put off. Facts: ordered, ordersStale,
-// refusal, allowed, approval, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
+// never left, or was not found by its looks. So the entry becomes "waiting" if the call is put off. Facts: ordered,
+// ordersStale, refusal, allowed, approval, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {

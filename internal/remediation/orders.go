@@ -78,8 +78,7 @@ const (
 	CodeTooOften = "tooOften" // its signer has given too many orders
 )
 
-// Judge parses an order that was applied (Apply), and returns why it changes nothing; nil: nothing in the order itself
-// prevents it.
+// Judge parses an order that was applied, and returns why it changes nothing; nil: nothing in the order itself prevents it.
 func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	order, invalid := o.judge(d)
 	if order.Key == "" || invalid != nil && invalid.Code != message.CodePolicy {

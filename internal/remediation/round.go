@@ -253,8 +253,8 @@ func (t *Tracker) awaitDecided(ctx context.Context) error {
 	}
 }
 
-// fill sends to a channel of capacity one, unless it is full.
-func fill(c chan struct{}) {
+// notify sends to a channel of capacity one, unless it is full.
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -203,7 +203,7 @@ func (t *Tracker) observeEntry(key string, rec ledger.Record) {
 		delete(t.unpublished, key)
 	case t.unpublished[key] == nil:
 		t.unpublished[key] = &unpublished{tried: time.Now()}
-		fill(t.toPublish)
+		notify(t.toPublish)
 	}
 	t.updateUnpulled(key, &e)
 	if e.State != ledger.StateSubmitted || !e.Follow {
@@ -218,7 +218,7 @@ func (t *Tracker) observeEntry(key string, rec ledger.Record) {
 		}
 		t.open[key] = f
 		t.fresh = true
-		fill(t.toFollow)
+		notify(t.toFollow)
 	}
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
