@@ -21,7 +21,8 @@ const (
 )
 
 const (
-	// holdFor is how long attempts that never left this machine are repeated within one delivery. After that the message is nakked.
+	// holdFor is how long attempts that never left this machine are repeated within one delivery. After that the message is
+	// nakked.
 	holdFor = 3 * time.Second
 	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked, because each
 	// time costs a call of the budget.

@@ -110,7 +110,7 @@ func failure(a *defender.Error) *message.Failure {
 	return f
 }
 
-// observation is the tracker's new knowledge of an action that it follows.
+// observation is what the tracker has found out about an action that it follows.
 type observation struct {
 	action   defender.MachineAction // zero: the API no longer has it
 	exchange defender.Exchange      // the exchange that showed it

@@ -41,7 +41,7 @@ func (o *Orders) about(t target) (all ordered) {
 		return all
 	}
 	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
-	var pauseOfAll, pauseOfOwner *message.Order // pauses
+	var pauseOfAll, pauseOfOwner *message.Order
 	for i := range orders {
 		order := &orders[i]
 		whose, may := o.means(order)

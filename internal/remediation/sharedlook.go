@@ -47,7 +47,7 @@ type lookUnderWay struct {
 // notWholeFor is how long no other list of all machines is tried after one that is not whole.
 const notWholeFor = time.Minute
 
-// get returns a look that serves n. It returns one that is not whole if none can for now: then each request has to look at
+// get returns a look that serves n. It returns one that is not whole if no look can for now: then each request has to look at
 // its own machine. list makes the look; it calls oldest for the earliest need.since of the requests that wait by then.
 func (l *sharedLook) get(ctx context.Context, key string, n need, list func(oldest func() time.Time) (look, error)) (look, error) {
 	l.mu.Lock()

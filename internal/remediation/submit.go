@@ -178,9 +178,9 @@ func (p *attempt) handle() (message.Outcome, error) {
 		return p.handleUnauthorized(invalid)
 	}
 
-	// A first delivery is nearly always of a request that is not in the ledger. Its first write fails if it is, and only then is the
-	// ledger read. Where calls are limited the ledger is read first: a call is taken from the budget before that write, and a known
-	// request would waste it.
+	// A first delivery is nearly always of a request that is not in the ledger. Its first write fails if it is, and only then
+	// is the ledger read. Where calls are limited the ledger is read first: a call is taken from the budget before that write,
+	// and a known request would waste it.
 	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited && req.Owner() == "" {
 		out, err := p.open()
 		if !errors.Is(err, ledger.ErrConflict) || p.e.Revision != 0 {

@@ -98,8 +98,8 @@ const (
 	quotaShare     = 0.03
 	guardingShare  = 0.01 // while the guard makes looks too; with those 5 % in all (docs/policy.md, old requests)
 	publishWorkers = 16
-	// singlesPerRound is how many actions are looked up by id while the API refuses every list. It is for hours in which only the list
-	// fails, not for speed.
+	// singlesPerRound is how many actions are looked up by id while the API refuses every list. It is for hours in which only
+	// the list fails, not for speed.
 	singlesPerRound = 4
 	fewActions      = 1000 // the longest list that keeps raw actions, and that looks for calls extend to followed ones
 )
