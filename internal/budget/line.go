@@ -17,14 +17,14 @@ const (
 
 // line is where callers of Take wait for their turn to ask the store, one at a time.
 type line struct {
-	mu      sync.Mutex
-	waiters []*waiter // in the order of their messages in the stream, then of arrival
-	expected  []*expected
-	busy    bool
-	turns   Turns
-	awaits  map[message.Lane]time.Time // by lane, until when requests count as waiting elsewhere (Await)
-	spent   bool                       // urgent found no call left, and no other lane got one since
-	changed chan struct{}
+	mu       sync.Mutex
+	waiters  []*waiter // in the order of their messages in the stream, then of arrival
+	expected []*expected
+	busy     bool
+	turns    Turns
+	awaits   map[message.Lane]time.Time // by lane, until when requests count as waiting elsewhere (Await)
+	spent    bool                       // urgent found no call left, and no other lane got one since
+	changed  chan struct{}
 
 	failure  error // the last error of the store
 	failedAt time.Time

@@ -66,7 +66,9 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 
 // Expect records that a message of a lane is in hand and may ask for a call. The messages behind it in its lane let it go
 // first, if it asks soon. done must be called when it is no longer in hand.
-func (b *Budget) Expect(l message.Lane, sequence uint64) (done func()) { return b.line.expect(l, sequence) }
+func (b *Budget) Expect(l message.Lane, sequence uint64) (done func()) {
+	return b.line.expect(l, sequence)
+}
 
 // overdue is the error for a caller whose turn did not come in time.
 func (b *Budget) overdue(wait time.Duration) error {

@@ -32,9 +32,9 @@ type slots struct {
 
 // waiting is a lane's place in the line for slots.
 type waiting struct {
-	since time.Time // when its waiting message was pulled; zero: none waits
+	since         time.Time // when its waiting message was pulled; zero: none waits
 	expectedUntil time.Time // its next message is on its way until then; zero: none is expected
-	stuck bool      // a message of the lane waits for a slot, here or, nakked, at the broker
+	stuck         bool      // a message of the lane waits for a slot, here or, nakked, at the broker
 }
 
 func newSlots(shared, own int) *slots {

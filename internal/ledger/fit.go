@@ -9,9 +9,9 @@ import (
 // The largest message stored for a request is its ledger entry. It holds the request's fields (at most twice the request's
 // size, because of JSON escapes), the MachineAction, and the rest, such as exchanges with the API and two errors.
 const (
-	restRoom   = 32 << 10
+	restRoom      = 32 << 10
 	nonActionRoom = 2*message.MaxPayload + restRoom
-	actionRoom = 32 << 10 // ten times the usual size
+	actionRoom    = 32 << 10 // ten times the usual size
 )
 
 // LeastMaxPayload is the smallest max_payload of a broker that fits everything: every request up to MaxPayload, and every

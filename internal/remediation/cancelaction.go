@@ -16,9 +16,9 @@ import (
 // does.
 
 const (
-	cancelEvery   = 2 * time.Second
-	cancelAgain   = time.Minute // retry interval after an inconclusive answer
-	maxCancels = 3           // requests to the API for one action
+	cancelEvery = 2 * time.Second
+	cancelAgain = time.Minute // retry interval after an inconclusive answer
+	maxCancels  = 3           // requests to the API for one action
 )
 
 const doCancel do = iota + 30 // ask the API to cancel the action

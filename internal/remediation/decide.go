@@ -82,7 +82,7 @@ type facts struct {
 	ambiguous bool      // several answers in a row, for different machines, were unclear
 	notOurs   bool      // the call did not create the action that answered it
 
-	ordered ordered // the orders about the run
+	ordered     ordered // the orders about the run
 	ordersStale bool    // the orders are out of sync: recent ones may be missing
 }
 
@@ -155,7 +155,7 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case s.do != doCall:
 		return e, s
 	case f.ordered.held != nil:
-		return batchPaused(e, f)
+		return putOffRow(e, f)
 	case f.ordersStale:
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
 	case f.paused > 0:

@@ -84,8 +84,8 @@ func untilTurn(e *ledger.Entry, f facts) time.Duration {
 
 const causeHeld = "held"
 
-// batchPaused puts off a row of a paused batch, at no cost in calls. The entry records why, for `worker why`.
-func batchPaused(e ledger.Entry, f facts) (ledger.Entry, step) {
+// putOffRow puts off a row of a paused batch, at no cost in calls. The entry records why, for `worker why`.
+func putOffRow(e ledger.Entry, f facts) (ledger.Entry, step) {
 	what := "its batch " + f.ordered.held.Batch + " is paused"
 	if by := f.ordered.held.By; by != "" {
 		what += " by " + by

@@ -24,14 +24,14 @@ type Orders struct {
 	Read func(context.Context) error
 
 	mu      sync.Mutex
-	lost    string                         // why orders in force are missing; "": none are known to be
-	read    time.Time                      // when the last read that reached the stream's end began; zero: never
-	pruned  time.Time                      // when ids was last pruned
-	ids     map[string][]message.Order     // orders of the last 7 days, by id
-	batches map[string][]message.Order     // orders in force, by batch
+	lost    string                             // why orders in force are missing; "": none are known to be
+	read    time.Time                          // when the last read that reached the stream's end began; zero: never
+	pruned  time.Time                          // when ids was last pruned
+	ids     map[string][]message.Order         // orders of the last 7 days, by id
+	batches map[string][]message.Order         // orders in force, by batch
 	seen    map[[sha256.Size / 2]byte]position // by digest of the signed bytes: the message that had them first
-	counts  map[string][]time.Time         // by key of a signer who may not operate: when his orders of the last 7 days were stored
-	news    chan struct{}                  // closed when the next order is kept
+	counts  map[string][]time.Time             // by key of a signer who may not operate: when his orders of the last 7 days were stored
+	news    chan struct{}                      // closed when the next order is kept
 }
 
 // orderIdentity is what distinguishes orders: of those about one id or batch with the same identity, only one is kept.

@@ -18,9 +18,9 @@ import (
 // its own, before its result is published. The others of that minute are counted in memory, and when the minute has ended
 // one record holds their number. A process that is killed loses only that count.
 type refusals struct {
-	mu     sync.Mutex
+	mu       sync.Mutex
 	nonEmpty chan struct{}   // closed once there is a count; nil: no waiter
-	counts map[refusal]int // without the first; 0: only the first
+	counts   map[refusal]int // without the first; 0: only the first
 }
 
 // refusal is the key of a count. The signer is a configured name or "", never a name from a message: otherwise anybody could

@@ -92,7 +92,7 @@ const (
 	pageSize       = 10_000           // the API's largest page [doc]
 	listLag        = time.Minute      // younger actions may be missing from the list
 	slowLook       = 10 * time.Second // an answer that takes longer is reported
-	releaseAfter     = 3                // failed rounds in a row, if another replica may succeed
+	releaseAfter   = 3                // failed rounds in a row, if another replica may succeed
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
