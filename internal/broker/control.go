@@ -72,7 +72,7 @@ func (c *Control) Read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.orders.Lose(lost)
+		c.orders.SetLost(lost)
 		s, info = now, now.CachedInfo()
 	}
 	if c.first = info.State.FirstSeq; anew {
@@ -87,7 +87,7 @@ func (c *Control) Read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.orders.Hear(c.b.order(m))
+		c.orders.Apply(c.b.order(m))
 		c.next = m.Sequence + 1
 	}
 	c.next = max(c.next, info.State.LastSeq+1)

@@ -1,5 +1,5 @@
-// Package budget is one call budget, a minute and an hour window, shared by all replicas: grants,
-// their freshness, waiting for them, and closing it after a 429.
+// Package budget is one call budget, a minute and an hour window, shared by all replicas: its grants and their freshness,
+// waiting for them, and closing the budget after a 429.
 package budget
 
 import (
@@ -19,18 +19,17 @@ import (
 )
 
 const (
-	pollInterval = 30 * time.Millisecond // between two looks at a store that is late (window.wait)
-	refresh      = 5 * time.Second       // how old what Opens and the metric know may become
-	refreshStill = 30 * time.Second      // the same while calls may be had, and nobody takes any
+	pollInterval = 30 * time.Millisecond // between two looks at a store that has not freed a grant in time (window.wait)
+	refresh      = 5 * time.Second       // how stale the state behind Opens and the metric may become
+	refreshStill = 30 * time.Second      // the same while calls are free and none is taken
 )
 
-// ErrOutOfTouch is returned while it is not known whether another replica has closed the budget.
+// ErrOutOfTouch is returned while this process can't see whether another replica has closed the budget.
 var ErrOutOfTouch = errors.New("the budget's store is out of touch")
 
-// Budget hands out the calls of one tenant. All methods may be called at once.
+// Budget grants the calls of one tenant. It is safe for concurrent use.
 type Budget struct {
-	// MaxHold is how long Take holds a caller before it sends it away with a WaitError.
-	// To be set before the first Take.
+	// MaxHold is the longest that Take blocks; for a longer wait it returns a WaitError. To be set before the first Take.
 	MaxHold time.Duration
 	// UrgentReserve is the percentage of each window that normal leaves to urgent. To be set before the first Take.
 	UrgentReserve int
@@ -42,7 +41,7 @@ type Budget struct {
 	reserved atomic.Bool
 	line     *line
 
-	mu      sync.Mutex // guards all below, never held while the store is asked
+	mu      sync.Mutex // guards all below; never held during a call to the store
 	windows []*window  // shortest first
 }
 
@@ -68,12 +67,13 @@ func New(store Store, windows []Window, log *zap.Logger, reg prometheus.Register
 	return b
 }
 
-// SetReserve sets whether the lanes must leave the last 2 % of each window (at least one call,
-// of the hour one for each replica, never all) to look-ups: on while there is something to look up, or will be. It binds this process alone.
+// SetReserve sets whether the lanes must leave the last 2 % of each window (at least one call, of the hour one for each
+// replica, but never all) to look-ups. It is on while there is something to look up, or will be. It affects this process
+// alone.
 func (b *Budget) SetReserve(on bool) { b.reserved.Store(on) }
 
-// Close forbids the calls of all replicas for d from now, unless they are already for longer.
-// In this process it holds even if it returns an error.
+// Close forbids the calls of all replicas for d from now, unless they are closed for longer already. In this process the
+// closure holds even if Close returns an error.
 func (b *Budget) Close(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
@@ -85,27 +85,29 @@ func (b *Budget) Close(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// Fresh reports whether a call granted then may still start now: it is within StartLimit, and nothing closed the budget since.
+// Fresh reports whether a call granted at that time may still start now: StartLimit has not passed, and the budget was not
+// closed since.
 func (b *Budget) Fresh(granted time.Time) bool {
 	since, until, known := b.store.Closed()
 	return known && !time.Now().Before(until) && !since.After(granted) && InTime(granted)
 }
 
-// InTime reports whether StartLimit has not passed yet since a grant. It goes by the monotonic clock, or by the wall clock
-// if that shows more: it goes on while a virtual machine is frozen.
+// InTime reports whether StartLimit has not passed yet since a grant. It uses the monotonic clock, or the wall clock if that
+// shows more time, because the wall clock goes on while a virtual machine is frozen.
 func InTime(granted time.Time) bool {
 	now := time.Now()
 	return max(now.Sub(granted), now.Round(0).Sub(granted.Round(0))) <= StartLimit
 }
 
-// Opens is how long it makes no sense to start anything that needs a call of a lane, as far
-// as this process knows without asking: 0, or until a closure after a 429 ends (closed) or a window lets go of a grant.
+// Opens is for how long a lane can have no call, as far as this process knows without asking the store: 0, or until a
+// closure after a 429 ends (closed) or a grant ages out of its window. Until then it makes no sense to start anything that
+// needs a call.
 func (b *Budget) Opens(l message.Lane) (in time.Duration, closed bool) {
 	in, closed, _ = b.wait(string(l))
 	return in, closed
 }
 
-// Throttled is since when and until when no call is made because the API throttles; zero: it doesn't, as far as is known.
+// Throttled is the span in which no call is made because the API throttles; zero if no closure is known.
 func (b *Budget) Throttled() (since, until time.Time) {
 	since, until, _ = b.store.Closed()
 	if !until.After(time.Now()) {
@@ -114,7 +116,7 @@ func (b *Budget) Throttled() (since, until time.Time) {
 	return since, until
 }
 
-// Reserves is how many calls of each window are left to look-ups now; nil: none.
+// Reserves is how many calls of each window are reserved for look-ups now; nil: none.
 func (b *Budget) Reserves() map[string]int {
 	if !b.reserved.Load() {
 		return nil
@@ -130,16 +132,17 @@ func (b *Budget) Reserves() map[string]int {
 	return all
 }
 
-// WindowStatus is a window as it is shown. Without a limit both numbers are 0.
+// WindowStatus is a window as status pages show it. Without a limit both numbers are 0.
 type WindowStatus struct {
 	Window    string
 	Limit     int
 	Remaining int
-	// When the next of the calls that count ages out, and when the last of them has; zero: none counts, or it is not known.
+	// FreesAt is when the next of the grants that count ages out, FullAt when the last one does; zero: none counts, or it is
+	// unknown.
 	FreesAt, FullAt time.Time
 }
 
-// Remaining asks the store what each window has left.
+// Remaining asks the store how many calls each window has left.
 func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 	if err := b.look(ctx); err != nil {
 		return nil, err
@@ -153,8 +156,7 @@ func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 	return all, nil
 }
 
-// Run keeps what Opens and the metric know up to date until ctx ends, which is no error.
-// Take works without it.
+// Run keeps the state behind Opens and the metric up to date until ctx ends, which is no error. Take works without it.
 func (b *Budget) Run(ctx context.Context) error {
 	for {
 		before := b.states()
@@ -175,7 +177,7 @@ func (b *Budget) Run(ctx context.Context) error {
 	}
 }
 
-// states are how many calls each window has left as far as is known, and of how many.
+// states are the calls left and the limit of each window, as last seen.
 func (b *Budget) states() (all [][2]int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

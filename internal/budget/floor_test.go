@@ -187,9 +187,9 @@ func TestFirstInFirstOut(t *testing.T) {
 		took  time.Duration
 	}{
 		"asks soon":       {after: 100 * time.Millisecond, gone: time.Second, want: "[1 2]", took: 100 * time.Millisecond},
-		"asks too late":   {after: time.Second, gone: time.Second, want: "[2 1]", took: comesWithin},
+		"asks too late":   {after: time.Second, gone: time.Second, want: "[2 1]", took: asksWithin},
 		"asks for none":   {gone: 10 * time.Millisecond, want: "[2]", took: 10 * time.Millisecond},
-		"waits elsewhere": {gone: time.Hour, want: "[2]", took: comesWithin},
+		"waits elsewhere": {gone: time.Hour, want: "[2]", took: asksWithin},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in(t, Limits(10, 0), func(t *testing.T, b *Budget, _ *memory) {
@@ -219,7 +219,7 @@ func TestFirstInFirstOut(t *testing.T) {
 				if got := fmt.Sprint(order); got != test.want || first != test.took {
 					t.Errorf("calls went to %s, the first after %v; want %s, %v", got, first, test.want, test.took)
 				}
-				if len(b.line.coming) != 0 {
+				if len(b.line.expected) != 0 {
 					t.Error("still expected")
 				}
 			})

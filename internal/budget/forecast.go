@@ -8,23 +8,23 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Used is a window with the calls that count in it.
+// Used is a window with the grants that count in it.
 type Used struct {
 	Window
-	Floors ByLane      // calls that each lane leaves untouched
+	Floors ByLane      // by lane: calls that it leaves untouched
 	Grants []time.Time // oldest first
 }
 
 // ByLane has a number for each lane, in the order of message.Lanes.
 type ByLane [3]int
 
-// Of is the number of a lane.
+// Of returns the number of a lane.
 func (b ByLane) Of(l message.Lane) int { return b[index(l)] }
 
-// AtLeast raises the number of a lane.
+// AtLeast raises the number of a lane to n if it is lower.
 func (b *ByLane) AtLeast(l message.Lane, n int) { b[index(l)] = max(b[index(l)], n) }
 
-// index is where a lane stands in a ByLane.
+// index is the position of a lane in a ByLane.
 func index(l message.Lane) int {
 	switch l {
 	case message.LaneUrgent:
@@ -35,7 +35,7 @@ func index(l message.Lane) int {
 	return 1
 }
 
-// Leaving is the window with floors, as Take keeps them.
+// Leaving returns the window with the floors that Take keeps.
 func (u Used) Leaving(percent, lookups int) Used {
 	for i, l := range message.Lanes() {
 		u.Floors[i] = Floor(l, u.Limit, percent, lookups)
@@ -43,16 +43,16 @@ func (u Used) Leaving(percent, lookups int) Used {
 	return u
 }
 
-// Forecast is what is known of the calls to come.
+// Forecast is what is known about the calls to come.
 type Forecast struct {
 	Windows []Used
 	Waiting ByLane        // requests that wait to be called
-	Follow  time.Duration // how often the actions that are followed are looked up, if there is quota; 0: never
+	Follow  time.Duration // interval of looking up followed actions, quota permitting; 0: never
 }
 
-// Calls yields the lane and the time of each call to come, in their order, if every call is made as soon as the windows allow
-// it, no request comes, and nobody else makes any. It walks the windows forward, in which each call counts for as long as the
-// grants that are there.
+// Calls yields the lane and the time of each call to come, in order. It assumes that every call is made as soon as the
+// windows allow it, that no request arrives, and that no other program makes calls. It walks the windows forward: each call
+// counts in them for as long as a stored grant does.
 func (f Forecast) Calls(now time.Time) iter.Seq2[message.Lane, time.Time] {
 	return func(yield func(l message.Lane, at time.Time) bool) {
 		every := f.followEvery()
@@ -62,7 +62,7 @@ func (f Forecast) Calls(now time.Time) iter.Seq2[message.Lane, time.Time] {
 		}
 		for follow := now.Add(every); w.waiting != (ByLane{}); {
 			l, at := w.next()
-			if every > 0 && !follow.After(at) { // it leaves nothing untouched, and so has a call no later than any lane
+			if every > 0 && !follow.After(at) { // following has no floor, so its call is free no later than any lane's
 				w.made(later(follow, w.free(func(Used) int { return 0 })))
 				follow = w.at.Add(every)
 				continue
@@ -76,8 +76,8 @@ func (f Forecast) Calls(now time.Time) iter.Seq2[message.Lane, time.Time] {
 	}
 }
 
-// Latest is the forecast if others use up all that each lane leaves untouched in every window ahead. As long as they use no
-// more than that, no call comes later than it says.
+// Latest is the forecast if others use up everything that each lane leaves untouched in every window ahead. As long as they
+// use no more than that, no call comes later than it shows.
 func (f Forecast) Latest() Forecast {
 	f.Windows = slices.Clone(f.Windows)
 	for i := range f.Windows {
@@ -88,7 +88,7 @@ func (f Forecast) Latest() Forecast {
 	return f
 }
 
-// followShare is the share of the quota that following takes at most while requests wait for it (README, how fast).
+// followShare is the largest share of the quota that following takes while requests wait for it (README, how fast).
 const followShare = 0.03
 
 // followEvery is how often following takes a call.

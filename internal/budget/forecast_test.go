@@ -75,7 +75,7 @@ func simulate(now time.Time, f Forecast) (all []call) {
 		}
 		spent = spent || waits(message.LaneUrgent) && !fits(func(u Used) int { return u.Floors[0] })
 		may := func(l message.Lane) bool {
-			as, yields := turns.standing(l, waits, spent)
+			as, yields := turns.floorLane(l, waits, spent)
 			return waits(l) && fits(func(u Used) int {
 				if yields {
 					return u.Floors[index(as)] + 1

@@ -9,22 +9,22 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Uses that are no lane.
+// Uses besides the lanes.
 const (
 	useLookup = "lookup"
 	useFollow = "follow"
 )
 
-// line is where callers of Take wait for their turn to talk to the store: one at a time.
+// line is where callers of Take wait for their turn to ask the store, one at a time.
 type line struct {
-	mu      sync.Mutex
-	waiters []*waiter // in the order of the messages that they have in hand, else in which they came
-	coming  []*coming
-	busy    bool
-	turns   Turns
-	awaits  map[message.Lane]time.Time // until when requests of a lane are known to wait, beside those here
-	spent   bool                       // urgent found nothing left, and none of the others has had a call since
-	changed chan struct{}
+	mu       sync.Mutex
+	waiters  []*waiter // in the order of their messages in the stream, then of arrival
+	expected []*expected
+	busy     bool
+	turns    Turns
+	awaits   map[message.Lane]time.Time // by lane, until when requests count as waiting elsewhere (Await)
+	spent    bool                       // urgent found no call left, and no other lane got one since
+	changed  chan struct{}
 
 	failure  error // the last error of the store
 	failedAt time.Time
@@ -33,28 +33,29 @@ type line struct {
 // waiter is one caller of Take.
 type waiter struct {
 	use      string
-	sequence uint64 // of the message in hand; 0: none
+	sequence uint64 // of the message being handled; 0: none
 	entered  time.Time
-	tried    bool      // it has asked the store once
-	again    time.Time // not before this, for it lost a race
+	tried    bool      // has asked the store at least once
+	retryAt  time.Time // earliest next try, after it lost a race
 }
 
-// coming is a message in hand that has not asked for a call yet.
-type coming struct {
+// expected is a message in hand that has not asked for a call yet.
+type expected struct {
 	lane     message.Lane
 	sequence uint64
-	until    time.Time // those behind it wait for it
+	until    time.Time // until then those behind it wait for it
 }
 
-// comesWithin is how long those behind a message in its lane wait for it to ask for a call. It has to read the ledger first,
-// several round trips to the broker. One that takes longer waits for something of its own, and holds up nobody.
-const comesWithin = 250 * time.Millisecond
+// asksWithin is how long the messages behind one in its lane wait for it to ask for a call. It has to read the ledger first,
+// which takes several round trips to the broker. One that takes longer waits for something of its own, and no longer holds
+// up the others.
+const asksWithin = 250 * time.Millisecond
 
 func newLine() *line {
 	return &line{awaits: map[message.Lane]time.Time{}, changed: make(chan struct{})}
 }
 
-// join has a caller wait in line, until leave.
+// join adds a caller to the line. leave removes it.
 func (n *line) join(w *waiter) (leave func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -63,7 +64,7 @@ func (n *line) join(w *waiter) (leave func()) {
 		at--
 	}
 	n.waiters = slices.Insert(n.waiters, at, w)
-	n.coming = slices.DeleteFunc(n.coming, func(c *coming) bool { return string(c.lane) == w.use && c.sequence == w.sequence })
+	n.expected = slices.DeleteFunc(n.expected, func(c *expected) bool { return string(c.lane) == w.use && c.sequence == w.sequence })
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -72,25 +73,25 @@ func (n *line) join(w *waiter) (leave func()) {
 	}
 }
 
-// expect has those behind a message wait for it, until it joins or is gone.
-func (n *line) expect(l message.Lane, sequence uint64) (gone func()) {
+// expect makes the messages behind this one wait for it, until it joins or done is called.
+func (n *line) expect(l message.Lane, sequence uint64) (done func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	one := &coming{lane: l, sequence: sequence, until: time.Now().Add(comesWithin)}
-	n.coming = append(n.coming, one)
+	one := &expected{lane: l, sequence: sequence, until: time.Now().Add(asksWithin)}
+	n.expected = append(n.expected, one)
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if i := slices.Index(n.coming, one); i >= 0 {
-			n.coming = slices.Delete(n.coming, i, i+1)
+		if i := slices.Index(n.expected, one); i >= 0 {
+			n.expected = slices.Delete(n.expected, i, i+1)
 			n.signal()
 		}
 	}
 }
 
-// ahead is how long a caller waits at most for messages before its own that have not asked yet. The caller holds mu.
+// ahead is how long a caller still waits at most for earlier messages that have not asked yet. The caller holds mu.
 func (n *line) ahead(w *waiter) (wait time.Duration) {
-	for _, c := range n.coming {
+	for _, c := range n.expected {
 		if string(c.lane) == w.use && c.sequence < w.sequence {
 			wait = max(wait, time.Until(c.until))
 		}
@@ -109,8 +110,8 @@ func (n *line) await(l message.Lane, until time.Time) {
 	n.awaits[l] = until
 }
 
-// went records that a use got a call.
-func (n *line) went(use string) {
+// took records that a use got a call.
+func (n *line) took(use string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.turns = n.turns.After(message.Lane(use))
@@ -124,16 +125,18 @@ func (n *line) waits(l message.Lane) bool {
 	return time.Now().Before(n.awaits[l]) || slices.ContainsFunc(n.waiters, func(w *waiter) bool { return w.use == string(l) })
 }
 
-// standing is the lane whose floor a lane leaves now, and whether it leaves one call more, which is due to another.
-func (n *line) standing(l message.Lane) (as message.Lane, yields bool) {
+// floorLane is the lane whose floor applies to a lane now, and whether it must leave one call more, which is due to another
+// lane.
+func (n *line) floorLane(l message.Lane) (as message.Lane, yields bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.turns.standing(l, n.waits, n.spent)
+	return n.turns.floorLane(l, n.waits, n.spent)
 }
 
-// stand tells a caller whether it is its turn, and else how long until it may be as far as time goes, and what is closed when
-// something else changes. An error is the store's, which failed another caller after this one came.
-func (b *Budget) stand(w *waiter) (wait time.Duration, turn bool, changed <-chan struct{}, err error) {
+// checkTurn reports whether it is a caller's turn. If not, wait is how long until it may be, as far as that depends on time,
+// and changed is closed when something else changes. err is an error of the store that another caller met after this one
+// came.
+func (b *Budget) checkTurn(w *waiter) (wait time.Duration, turn bool, changed <-chan struct{}, err error) {
 	n, open := b.line, map[string]time.Duration{}
 	for _, use := range []string{useLookup, useFollow, string(message.LaneUrgent), string(message.LaneNormal), string(message.LaneBulk)} {
 		open[use], _, _ = b.wait(use)
@@ -147,7 +150,7 @@ func (b *Budget) stand(w *waiter) (wait time.Duration, turn bool, changed <-chan
 		if !one.tried {
 			return n.ahead(one)
 		}
-		return max(n.ahead(one), open[one.use], time.Until(one.again))
+		return max(n.ahead(one), open[one.use], time.Until(one.retryAt))
 	}
 	if wait := until(w); wait > 0 {
 		return wait, false, n.changed, nil
@@ -159,7 +162,7 @@ func (b *Budget) stand(w *waiter) (wait time.Duration, turn bool, changed <-chan
 	return 0, true, n.changed, nil
 }
 
-// first is whose turn it is of those that are ready. The caller holds mu.
+// first is the waiter whose turn it is, of those that are ready. The caller holds mu.
 func (n *line) first(ready func(*waiter) bool) *waiter {
 	of := map[string]*waiter{}
 	for _, w := range n.waiters {
@@ -184,7 +187,7 @@ func (b *Budget) tried(ctx context.Context, w *waiter, err error) {
 	switch {
 	case is:
 		if blocked.For <= pollInterval {
-			w.again = time.Now().Add(blocked.For)
+			w.retryAt = time.Now().Add(blocked.For)
 		}
 		n.spent = n.spent || w.use == string(message.LaneUrgent) && !blocked.Closed && blocked.For > pollInterval
 	case err != nil && ctx.Err() == nil:

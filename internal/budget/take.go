@@ -9,14 +9,14 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// WaitError says that no call can be had for longer than Take holds a caller. Nothing was granted, and nothing taken but
-// for a race that another replica won, see try.
+// WaitError is returned when no call is available for longer than Take blocks. Nothing was granted. Nothing was taken
+// either, except after a race that another replica won, see try.
 type WaitError struct {
-	For    time.Duration // until a call may be had
-	Closed bool          // closed after a 429, not an exhausted window
+	For    time.Duration // until a call may be available
+	Closed bool          // the budget is closed after a 429; false: a window is exhausted
 }
 
-// Error says why there is no call.
+// Error names the reason.
 func (e *WaitError) Error() string {
 	why := "the rate windows are exhausted"
 	if e.Closed {
@@ -25,23 +25,23 @@ func (e *WaitError) Error() string {
 	return fmt.Sprintf("no call for %v: %s", e.For.Round(time.Millisecond), why)
 }
 
-// Wait is how long until a call may be had.
+// Wait is how long until a call may be available.
 func (e *WaitError) Wait() time.Duration { return e.For }
 
-// Take takes one call from every window and returns the instant of the grant, with a monotonic
-// reading: Fresh goes by it, which the caller asks right before it sends. use is "lookup", "follow" or a lane, which leaves
-// its floor alone (floor.go). Look-ups go first, then the lanes as Turns decides, and within a lane the messages as
-// they stand in the stream; other callers in their order.
+// Take takes one call from every window and returns the instant of the grant, with a monotonic reading. The caller passes it
+// to Fresh right before it sends. use is "lookup", "follow" or a lane, which leaves its floor untouched (floor.go). Look-ups
+// go first, then the lanes as Turns decides. Within a lane messages go in the order of the stream, other callers in the
+// order of arrival.
 //
-// A wait within MaxHold is held here; for a longer one everybody gets a *WaitError at once. Any
-// other error is the store's or ctx's: nothing was granted, and what was perhaps taken is spent.
+// Take blocks for at most MaxHold; for a longer wait every caller gets a *WaitError at once. Any other error is the store's
+// or ctx's: nothing was granted, and what may have been taken is spent.
 func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 	w := &waiter{use: use, sequence: message.SequenceInHand(ctx), entered: time.Now()}
 	defer b.line.join(w)()
 	for {
-		wait, turn, changed, err := b.stand(w)
+		wait, turn, changed, err := b.checkTurn(w)
 		switch {
-		case err != nil: // the store failed a caller after we came: no need to time out again
+		case err != nil: // the store failed for another caller since we came: don't wait for a second timeout
 			return time.Time{}, err
 		case turn:
 			granted, err := b.try(ctx, use)
@@ -64,13 +64,13 @@ func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
 	}
 }
 
-// Expect records that a message of a lane is in hand and may ask for a call: those behind it in its lane let it go first, if
-// it asks soon. gone is called when it is not in hand any more.
-func (b *Budget) Expect(l message.Lane, sequence uint64) (gone func()) {
+// Expect records that a message of a lane is in hand and may ask for a call. The messages behind it in its lane let it go
+// first, if it asks soon. done must be called when it is no longer in hand.
+func (b *Budget) Expect(l message.Lane, sequence uint64) (done func()) {
 	return b.line.expect(l, sequence)
 }
 
-// overdue is the error of a caller whose turn does not come in time.
+// overdue is the error for a caller whose turn did not come in time.
 func (b *Budget) overdue(wait time.Duration) error {
 	_, until, _ := b.store.Closed()
 	return &WaitError{For: max(wait, pollInterval), Closed: until.After(time.Now())}
@@ -88,9 +88,9 @@ func await(ctx context.Context, changed <-chan struct{}, d time.Duration) error 
 	return nil
 }
 
-// Gather waits until n calls of a lane may be had at once, or as many as the windows ever allow at once, or, after d,
-// until one may be had. If there is none by then the error is a *WaitError. It takes nothing. It is for a caller that pays
-// a fixed price once for several calls, where calls become free one by one.
+// Gather waits until n calls of a lane are available at once, or as many as the windows ever allow at once. After d it waits
+// no longer if one is available; if none is, the error is a *WaitError. It takes nothing. It is for a caller that pays a
+// fixed price once for several calls, where calls come free one by one.
 func (b *Budget) Gather(ctx context.Context, l message.Lane, n int, d time.Duration) error {
 	for end := time.Now().Add(d); ; {
 		if err := b.look(ctx); err != nil {
@@ -113,7 +113,7 @@ func (b *Budget) Gather(ctx context.Context, l message.Lane, n int, d time.Durat
 	}
 }
 
-// free is how many calls of a lane may be had now as far as is known, and how many the windows let out at once at most.
+// free is how many calls of a lane are available now as far as is known, and how many the windows allow at once at most.
 func (b *Budget) free(l message.Lane) (now, most int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,8 +127,8 @@ func (b *Budget) free(l message.Lane) (now, most int) {
 	return now, most
 }
 
-// try takes a call if there is one, and else returns a *WaitError, however short the wait. Every window is looked at
-// before any is spent: a minute's grant is of no use without the hour's.
+// try takes a call if one is available, and otherwise returns a *WaitError, however short the wait. It looks at every window
+// before it takes from any, because a minute's grant is useless without the hour's.
 func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 	if err := b.look(ctx); err != nil {
 		return time.Time{}, err
@@ -144,7 +144,7 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 		return time.Time{}, &WaitError{For: wait, Closed: closed}
 	}
 	granted := time.Now()
-	// The minute first: replicas wait for it together and race for it, and who loses it has taken nothing of the hour.
+	// The minute first: replicas wait for it together and race for it. The loser has taken nothing of the hour then.
 	for _, w := range b.windows {
 		ok, err := b.store.Take(ctx, w.Name, b.unchanged(w, use))
 		if err != nil {
@@ -161,14 +161,14 @@ func (b *Budget) try(ctx context.Context, use string) (time.Time, error) {
 func (b *Budget) record(granted time.Time, use string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.line.went(use)
+	b.line.took(use)
 	for _, w := range b.windows {
 		w.record(granted)
 		b.measure(w.Name, w.seen)
 	}
 }
 
-// look asks the store for every window.
+// look reads the state of every window from the store.
 func (b *Budget) look(ctx context.Context) error {
 	for _, w := range b.windows {
 		state, err := b.store.Look(ctx, w.Name)
@@ -183,8 +183,8 @@ func (b *Budget) look(ctx context.Context) error {
 	return nil
 }
 
-// wait is how long until a call of a use may be had as far as is known here, and whether that is for a
-// closure. Late: a window should be open by now, and the store has not said so.
+// wait is how long until a use may have a call, as far as is known here. closed: because of a closure. late: a window should
+// have a free call by now, but the store has not reported it.
 func (b *Budget) wait(use string) (d time.Duration, closed, late bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -2,14 +2,14 @@ package budget
 
 import "example.com/unrestrict-worker/internal/message"
 
-// Shares of the lanes where several wait.
+// Shares of the lanes when several wait.
 const (
 	urgentRun = 9 // urgent ones in a row, after which one of the others goes
 	normalRun = 3 // normal ones, after which bulk goes
 )
 
-// Turns says who goes next: urgent first, but of ten calls at least one to the others; those share what they get 3 to 1. It is
-// a value, and knows no clock: the order is decided here alone, for slots and for calls.
+// Turns decides which lane goes next: urgent first, but at least one of ten calls goes to the others, which share what they
+// get 3 to 1. It is a value and has no clock. The order of slots and of calls is decided here alone.
 type Turns struct {
 	urgent int // in a row
 	normal int // since bulk went last
@@ -31,7 +31,7 @@ func (t Turns) Next(waits func(message.Lane) bool) message.Lane {
 	return ""
 }
 
-// After is what it is once a lane has gone.
+// After returns the state after a call of a lane.
 func (t Turns) After(l message.Lane) Turns {
 	switch l {
 	case message.LaneUrgent:
@@ -44,9 +44,9 @@ func (t Turns) After(l message.Lane) Turns {
 	return t
 }
 
-// standing is the lane whose floor a lane leaves now, and whether it leaves one call more, which is due to another. spent: urgent
-// has used up all that was kept for it.
-func (t Turns) standing(l message.Lane, waits func(message.Lane) bool, spent bool) (as message.Lane, yields bool) {
+// floorLane is the lane whose floor applies to a lane now, and whether it must leave one call more, which is due to another
+// lane. spent: urgent has used up everything that was kept for it.
+func (t Turns) floorLane(l message.Lane, waits func(message.Lane) bool, spent bool) (as message.Lane, yields bool) {
 	if spent && t.othersAreDue() && (waits(message.LaneNormal) || waits(message.LaneBulk)) {
 		return message.LaneUrgent, l != t.Next(func(one message.Lane) bool { return one != message.LaneUrgent && waits(one) })
 	}

@@ -6,16 +6,16 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// walk is where a forecast has come to.
+// walk is the state of a forecast.
 type walk struct {
 	at      time.Time // of the last call
 	windows []Used
 	waiting ByLane
 	turns   Turns
-	spent   bool // urgent had to wait, and none of the others has had a call since
+	spent   bool // urgent had to wait, and no other lane got a call since
 }
 
-// next is the lane that the next call is of, and its time: of those that may be called first, the one whose turn it is.
+// next is the lane and the time of the next call: of the lanes that can be called first, the one whose turn it is.
 func (w *walk) next() (l message.Lane, at time.Time) {
 	var free [3]time.Time
 	w.spent = w.spent || w.waits(message.LaneUrgent) && w.leaving(message.LaneUrgent, 0).After(w.at)
@@ -23,7 +23,7 @@ func (w *walk) next() (l message.Lane, at time.Time) {
 		if !w.waits(l) {
 			continue
 		}
-		as, yields := w.turns.standing(l, w.waits, w.spent)
+		as, yields := w.turns.floorLane(l, w.waits, w.spent)
 		more := 0
 		if yields {
 			more = 1
@@ -37,12 +37,12 @@ func (w *walk) next() (l message.Lane, at time.Time) {
 
 func (w *walk) waits(l message.Lane) bool { return w.waiting[index(l)] > 0 }
 
-// leaving is when a call may be had that leaves a lane's floor untouched, and so many more.
+// leaving is when a call is available that leaves a lane's floor untouched, and so many calls more.
 func (w *walk) leaving(l message.Lane, more int) time.Time {
 	return w.free(func(u Used) int { return u.Floors[index(l)] + more })
 }
 
-// free is when a call may be had that leaves so many of each window.
+// free is when a call is available that leaves so many calls of each window.
 func (w *walk) free(leaves func(Used) int) time.Time {
 	at := w.at
 	for _, u := range w.windows {

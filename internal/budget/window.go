@@ -2,9 +2,9 @@ package budget
 
 import "time"
 
-// window is what one process knows of a window: the store's last state, and the grants of this process by its own clock.
-// The latter keep the limit, for this process at least, when the store's clock jumps ahead and its grants age out early.
-// It belongs to a Budget, and is guarded by its lock.
+// window is what one process knows of a window: the last state that the store reported, and this process's own grants by its
+// own clock. The latter keep the limit, at least for this process, when the store's clock jumps ahead and its grants age out
+// early. It belongs to a Budget, and is guarded by its lock.
 type window struct {
 	Window
 	seen   State
@@ -32,7 +32,7 @@ func (w *window) record(now time.Time) {
 	w.seen.Left--
 }
 
-// wait is how long until a call may be had that leaves the floor untouched. late: the store still counts a grant that
+// wait is how long until a call is available that leaves the floor untouched. late: the store still counts a grant that
 // should have aged out.
 func (w *window) wait(now time.Time, floor int) (d time.Duration, late bool) {
 	if w.seen.Limit == 0 {
@@ -49,9 +49,9 @@ func (w *window) wait(now time.Time, floor int) (d time.Duration, late bool) {
 	return max(d, 0), late && d <= 0
 }
 
-// reserve is how many calls of a window are left to look-ups: 2 %, but never all of it. What several processes see as the
-// last call above it they may all take. In a minute that is soon over; of a longer window one is kept for each of them, up to
-// a tenth.
+// reserve is how many calls of a window are reserved for look-ups: 2 %, but never all of it. Several processes may each see
+// the last call above the reserve and take it. A minute window soon recovers from that; in a longer one, one call is
+// reserved for each process, up to a tenth.
 func (w *window) reserve() int {
 	limit, racing := w.seen.Limit, 0
 	if w.Per > time.Minute {

@@ -21,37 +21,39 @@ import (
 
 // Config is what a Consumer is made of.
 type Config struct {
-	// Lanes are those that are pulled; nil: all.
+	// Lanes are the lanes to pull; nil: all.
 	Lanes []message.Lane
-	// Open returns the durable pull consumer of a lane, making it anew if it was deleted.
+	// Open returns the durable pull consumer of a lane. It recreates one that was deleted.
 	Open func(ctx context.Context, l message.Lane) (jetstream.Consumer, error)
-	// Conn is the connection to pull and acknowledge on.
+	// Conn is the connection for pulling and acknowledging.
 	Conn *nats.Conn
 	// Domain is the JetStream domain of the consumer; "": the server's own.
 	Domain string
-	// Handler carries one delivery as far as it can go.
+	// Handler processes one delivery as far as it can now.
 	Handler message.Handler
-	// Admit blocks, in order, until a message of a lane may be pulled; the operator's pause and the budget stand here.
+	// Admit is called in order; each blocks until a message of a lane may be pulled. The operator's pause and the budget are
+	// checked here.
 	Admit []func(ctx context.Context, l message.Lane) error
 	// Paused reports whether a message that answers an earlier pull must be nakked; nil: never.
 	Paused func() bool
-	// Breaker is asked last, for it hands out the one probe of a pause.
+	// Breaker is asked after Admit, because its answer may be the permission for the one probe of a pause.
 	Breaker *remediation.Breaker
-	// Idle is called when there was no message to probe with; nil: nothing is done then.
+	// Idle is called when there was no message to probe with; nil: nothing is called.
 	Idle func(ctx context.Context)
-	// Slots is how many deliveries are in hand at once, and UrgentSlots how many urgent ones besides while those hang or wait.
+	// Slots is the number of deliveries handled at once. UrgentSlots is how many urgent ones may be handled besides, while
+	// those in the other slots hang or wait.
 	Slots, UrgentSlots int
-	// AckWait is the broker's real one; a delivery in hand is kept alive at a third of it.
+	// AckWait is the consumer's real AckWait at the broker; a delivery is kept alive at a third of it.
 	AckWait time.Duration
-	// Grace is how long deliveries in hand may take to finish after a stop was asked for.
+	// Grace is how long deliveries in hand may take to finish after a stop.
 	Grace time.Duration
 
 	Registerer prometheus.Registerer // nil: none
 	Log        *zap.Logger
 }
 
-// Consumer pulls one message of each lane at a time, which waits in hand for its turn at a free slot: no others wait while
-// their ack timers run.
+// Consumer pulls one message of each lane at a time. That message waits in hand until it gets a free slot. No others are
+// pulled meanwhile, so that their ack timers don't run.
 type Consumer struct {
 	cfg      Config
 	slots    *slots
@@ -61,10 +63,10 @@ type Consumer struct {
 	delays   delays
 }
 
-// ErrUnfinished is returned by Run when deliveries in hand outlasted the grace.
+// ErrUnfinished is returned by Run when deliveries in hand took longer than the grace.
 var ErrUnfinished = errors.New("calls in flight outlasted the shutdown timeout; the next start looks them up")
 
-// New makes a consumer; it pulls nothing before Run.
+// New makes a consumer. It pulls nothing before Run.
 func New(cfg Config) *Consumer {
 	c := &Consumer{cfg: cfg, slots: newSlots(cfg.Slots, cfg.UrgentSlots)}
 	lanes := cfg.Lanes
@@ -84,19 +86,19 @@ func New(cfg Config) *Consumer {
 	return c
 }
 
-// InFlight is how many deliveries are in hand.
+// InFlight is the number of deliveries being handled.
 func (c *Consumer) InFlight() int { return int(c.inFlight.Load()) }
 
-// Delayed is how many deliveries were handed back with a delay that still runs.
+// Delayed is the number of deliveries that were nakked with a delay which has not passed yet.
 func (c *Consumer) Delayed() int { return c.delays.count() }
 
-// Waiting is how many messages were pulled that no handler has taken, for want of a slot.
+// Waiting is the number of pulled messages that still wait for a slot.
 func (c *Consumer) Waiting() int { return c.slots.waiting() }
 
-// stuckAfter is many times as long as one iteration of the pull loop can take.
+// stuckAfter is many times the longest iteration of the pull loop.
 const stuckAfter = time.Minute
 
-// Alive is nil while each loop makes progress or waits for something that it knows of.
+// Alive returns nil while each loop makes progress or is in one of its known waits.
 func (c *Consumer) Alive() error {
 	for _, l := range c.loops {
 		if d := time.Since(time.Unix(0, l.lastProgress.Load())); !l.idle.Load() && d > stuckAfter {
@@ -106,7 +108,8 @@ func (c *Consumer) Alive() error {
 	return nil
 }
 
-// Run pulls and handles until ctx ends. Then it naks what has not begun, and waits for the rest up to the grace.
+// Run pulls and handles until ctx ends. Then it naks the messages that no handler has begun, and waits for the others up to
+// the grace.
 func (c *Consumer) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -138,7 +141,7 @@ func (l *loop) handle(wait, work context.Context, msg *nats.Msg, probe bool) {
 	}))
 }
 
-// callHandler keeps a panic over one message from ending the others.
+// callHandler recovers from a panic over one message, so that the others go on.
 func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	defer func() { //nolint:contextcheck // the trace is in the delivery
 		if r := recover(); r != nil {
@@ -149,7 +152,7 @@ func (c *Consumer) callHandler(wait, work context.Context, d message.Delivery) (
 	return c.cfg.Handler(wait, work, d)
 }
 
-// ackOrNak acks or naks the message. If that is lost, the message is redelivered, and the ledger shows what was done.
+// ackOrNak acks or naks the message. If the ack is lost, the message is redelivered, and the ledger shows what was done.
 func (c *Consumer) ackOrNak(msg *nats.Msg, out message.Outcome) {
 	if !out.Done {
 		c.delays.add(out.After)
@@ -159,7 +162,7 @@ func (c *Consumer) ackOrNak(msg *nats.Msg, out message.Outcome) {
 	}
 }
 
-// finish waits for the deliveries in hand; what outlasts the grace, which began when the stop was asked for, is cut off.
+// finish waits for the deliveries in hand. Those that outlast the grace, which began at the stop, are cut off.
 func (c *Consumer) finish(cut func(), stopped time.Time) error {
 	done := make(chan struct{})
 	go func() { c.inHand.Wait(); close(done) }()

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// redelivery is how late the broker may redeliver what was handed back with a delay.
+// redelivery is how late the broker may redeliver a message after the delay of its nak.
 const redelivery = 2 * time.Second
 
-// delays counts the messages that were handed back with a delay that still runs: to the broker they are out like those in
-// hand. They are kept by the second, for a fault may hand back a whole queue.
+// delays counts the messages that were nakked with a delay which has not passed yet. To the broker they are pending acks
+// like those being handled. They are counted by the second, because a fault may nak a whole queue.
 type delays struct {
 	mu  sync.Mutex
-	due map[int64]int // unix second: how many
+	due map[int64]int // messages by unix second
 }
 
 func (d *delays) add(delay time.Duration) {

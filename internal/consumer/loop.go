@@ -17,7 +17,7 @@ type loop struct {
 	*Consumer
 	lane         message.Lane
 	lastProgress atomic.Int64 // unix nanoseconds of its last progress
-	idle         atomic.Bool  // waiting for a slot, for what Admit, Breaker and Idle wait for, for the broker, or for what is in hand at the end
+	idle         atomic.Bool  // in a known wait: for a slot, in Admit, Breaker or Idle, for the broker, or stopped
 }
 
 // progress records that the pull loop makes progress.
@@ -38,12 +38,12 @@ func (l *loop) run(ctx, work context.Context) {
 			}
 		}
 	}
-	l.idle.Store(true) // there is no loop any more; Grace bounds what is left
+	l.idle.Store(true) // the loop has ended; Grace bounds what is left
 }
 
-// pull hands messages to the handler until ctx ends or the consumer is gone.
+// pull passes messages to the handler until ctx ends or the consumer is deleted.
 func (l *loop) pull(ctx, work context.Context) error {
-	l.idle.Store(true) // Open waits for a broker that is away, and for a lane that the stream does not carry
+	l.idle.Store(true) // Open waits while the broker is away, or the stream lacks the lane's subject
 	cons, err := l.cfg.Open(ctx, l.lane)
 	l.progress()
 	if err != nil {
@@ -63,14 +63,14 @@ func (l *loop) pull(ctx, work context.Context) error {
 		if err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
-		if err := l.one(ctx, work, p, probe); err != nil {
+		if err := l.pullOne(ctx, work, p, probe); err != nil {
 			return err
 		}
 	}
 }
 
-// one asks for a message, has it wait for its slot, and hands it to the handler.
-func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
+// pullOne asks for a message, waits for its slot, and passes it to the handler.
+func (l *loop) pullOne(ctx, work context.Context, p *puller, probe bool) error {
 	if err := p.ask(probe, len(l.loops)); err != nil {
 		l.probed(probe)
 		return err
@@ -79,7 +79,7 @@ func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
 	if msg == nil {
 		l.slots.none(l.lane)
 		if probe && err == nil && l.cfg.Idle != nil {
-			l.idle.Store(true) // it asks an API that may well be what hangs
+			l.idle.Store(true) // Idle calls an API that may hang
 			l.cfg.Idle(ctx)
 			l.progress()
 		}
@@ -91,7 +91,7 @@ func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
 	}
 	beat := l.keepAlive(msg)
 	l.idle.Store(true)
-	release := l.slots.take(ctx, l.lane, more(msg))
+	release := l.slots.take(ctx, l.lane, hasMore(msg))
 	l.progress()
 	if release == nil || l.cfg.Paused != nil && l.cfg.Paused() {
 		beat.stop()
@@ -115,7 +115,7 @@ func (l *loop) one(ctx, work context.Context, p *puller, probe bool) error {
 	return nil
 }
 
-// othersProbe gives each other lane the time to look for a message to probe with.
+// othersProbe gives each other lane time to look for a message to probe with.
 func (l *loop) othersProbe(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -123,8 +123,8 @@ func (l *loop) othersProbe(ctx context.Context) {
 	}
 }
 
-// more reports whether the broker has more for the consumer that a message came from.
-func more(msg *nats.Msg) bool {
+// hasMore reports whether the broker has more messages for the consumer that msg came from.
+func hasMore(msg *nats.Msg) bool {
 	meta, err := msg.Metadata()
 	return err == nil && meta.NumPending > 0
 }

@@ -13,32 +13,32 @@ import (
 )
 
 // pullExpiry is how long one pull request waits at the broker for a message. A stop waits for it: a pull request can't be
-// cancelled, and a message delivered to nobody would be redelivered only after AckWait.
+// cancelled, and a message delivered after the stop would be redelivered only after AckWait.
 const pullExpiry = time.Second
 
-// Once so many pull requests in a row brought nothing, the next ones wait for longer: an idle worker is to cost nothing. A
-// stop withdraws such a request instead of waiting for it. A message that the broker was delivering at that very moment may
-// be redelivered only after AckWait.
+// After idlePulls empty pull requests in a row the next ones wait longer, so that an idle worker costs nothing. A stop withdraws
+// such a request by unsubscribing, instead of waiting for it. A message that the broker was delivering at that moment may be
+// redelivered only after AckWait.
 const (
 	idlePulls      = 30
 	idlePullExpiry = 5 * time.Second
 )
 
-// puller pulls messages, with one pull request at a time. The client library's Fetch (nats.go v1.55.0) mistakes a message
-// without a payload for a status of JetStream if it has the header Status, and takes a header Nats-Pin-Id for its own: so
-// anybody who may publish a request could end every fetch.
+// puller pulls messages, with one pull request at a time. It replaces the client library's Fetch (nats.go v1.55.0), which
+// mistakes a message without a payload for a JetStream status if it has the header Status, and reads a header Nats-Pin-Id as
+// the broker's. So anybody who may publish a request could end every fetch.
 type puller struct {
 	nc      *nats.Conn
-	subject string // of the pull requests
+	subject string // to which pull requests are sent
 	sub     *nats.Subscription
 	ch      chan *nats.Msg
 	lost    *time.Timer
-	empty   int // pull requests in a row that brought nothing
+	empty   int // empty pull requests in a row
 
-	longest time.Duration // for which the consumer lets one wait
+	longest time.Duration // the longest expiry that the consumer allows
 }
 
-// errConsumerGone is a consumer that was deleted under us, or has other limits now.
+// errConsumerGone is returned when the consumer was deleted or its limits changed.
 var errConsumerGone = errors.New("the consumer takes no pull request")
 
 func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, error) {
@@ -60,11 +60,12 @@ func newPuller(nc *nats.Conn, domain string, cons jetstream.Consumer) (*puller, 
 	return p, nil
 }
 
-// ask asks for a message. For one to probe with each of the lanes is asked in turn, all of them together as long as one is else.
+// ask sends a pull request. A pull for a probe has a shorter expiry: the lanes are asked in turn, all of them together for
+// as long as one lane otherwise.
 func (p *puller) ask(probe bool, lanes int) error {
 	expiry := min(pullExpiry, p.longest)
 	if p.empty++; p.empty > idlePulls {
-		now := time.Now() // it ends when the other parts of a worker at rest ask, too
+		now := time.Now() // expires in step with the other polls of an idle worker
 		expiry = now.Truncate(p.longest).Add(p.longest).Sub(now.Round(0))
 	}
 	if probe {
@@ -73,19 +74,19 @@ func (p *puller) ask(probe bool, lanes int) error {
 	if err := p.nc.PublishRequest(p.subject, p.sub.Subject, fmt.Appendf(nil, `{"batch":1,"expires":%d}`, expiry)); err != nil {
 		return fmt.Errorf("ask for messages: %w", err)
 	}
-	p.lost.Reset(expiry + time.Second) // past its expiry a request was lost, with a broker that went away perhaps
+	p.lost.Reset(expiry + time.Second) // after its expiry the request counts as lost, perhaps because the broker went away
 	return nil
 }
 
-// next returns a message, or nil when the request under way brings no more.
+// next returns a message, or nil when the current pull request brings none.
 func (p *puller) next(stop <-chan struct{}) (*nats.Msg, error) {
 	if p.empty <= idlePulls {
 		stop = nil
 	}
 	select {
 	case <-stop:
-		_ = p.sub.Drain()                  // the broker gives others what comes from now on
-		_ = p.nc.FlushTimeout(time.Second) // what it sent before is here now
+		_ = p.sub.Drain()                  // from now on the broker delivers to other replicas
+		_ = p.nc.FlushTimeout(time.Second) // what it sent before has arrived now
 		return nil, nil
 	case m := <-p.ch:
 		if isDelivery(m) {
@@ -98,13 +99,13 @@ func (p *puller) next(stop <-chan struct{}) (*nats.Msg, error) {
 	}
 }
 
-// isDelivery distinguishes a message of the stream from a status of JetStream by its reply subject, which the broker sets,
-// and not by its headers, which the publisher sets.
+// isDelivery distinguishes a message of the stream from a JetStream status. It goes by the reply subject, which the broker
+// sets, not by headers, which the publisher sets.
 func isDelivery(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, "$JS.ACK.") }
 
-// consumerGone is nil for an answer that only ends the request. [doc] JetStream wire API: 404 and 408 nothing came, 409
-// the consumer or its leader changed, or its limits are exceeded, 503 nobody answers for it. Somebody may have lowered the
-// limits just now: the consumer is opened again, a second later.
+// consumerGone returns nil for an answer that only ends the request. [doc] JetStream wire API: 404 and 408 no message came,
+// 409 the consumer or its leader changed, or its limits are exceeded, 503 no server answers for it. Exceeded limits may have
+// been lowered just now, so the consumer is opened again, a second later.
 func consumerGone(answer *nats.Msg) error {
 	status, description := answer.Header.Get("Status"), answer.Header.Get("Description")
 	if status == "404" || status == "408" || status == "409" && description != "Consumer Deleted" && !strings.HasPrefix(description, "Exceeded ") {
@@ -113,10 +114,10 @@ func consumerGone(answer *nats.Msg) error {
 	return fmt.Errorf("%w: %s %s", errConsumerGone, status, description)
 }
 
-// close unsubscribes, and returns the messages that nobody took.
+// close unsubscribes, and returns the messages that were delivered but not taken.
 func (p *puller) close() (left []*nats.Msg) {
 	p.lost.Stop()
-	_ = p.sub.Unsubscribe() // the connection is gone otherwise, and with it the subscription
+	_ = p.sub.Unsubscribe() // fails only if the connection has closed, which ends the subscription too
 	for {
 		select {
 		case m := <-p.ch:

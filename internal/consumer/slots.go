@@ -10,30 +10,31 @@ import (
 )
 
 const (
-	// hangs is how long an urgent message waits for one of the slots of all lanes before it takes one of urgent's own: those in
-	// hand hang, or wait for quota. Until then it waits, so that no more is called at once than there are slots.
-	hangs = 250 * time.Millisecond
-	// comesWithin is how long a lane that has more at the broker keeps its turn while its next message is on its way.
-	comesWithin = 100 * time.Millisecond
-	// patience is how long a message waits in hand for a slot before another replica may have it.
+	// sharedWait is how long an urgent message waits for a shared slot before it takes one of urgent's own. If none is free by
+	// then, the deliveries in the shared slots hang, or wait for quota. Until then it waits, so that no more calls run at once
+	// than there are shared slots.
+	sharedWait = 250 * time.Millisecond
+	// nextWithin is how long a lane that has more at the broker keeps its turn while its next message is on its way.
+	nextWithin = 100 * time.Millisecond
+	// patience is how long a pulled message waits for a slot before it is nakked for another replica.
 	patience = 5 * time.Second
 )
 
-// slots bound what is in hand at once, and decide which lane gets a slot that is free. Each lane has one message at most that
-// waits for one.
+// slots bound the deliveries handled at once, and decide which lane gets a free slot. Each lane has at most one message that
+// waits for a slot.
 type slots struct {
 	mu        sync.Mutex
-	free, own int // of all lanes, and urgent's own
+	free, own int // shared by all lanes, and urgent's own
 	turns     budget.Turns
 	lanes     map[message.Lane]*waiting
 	changed   chan struct{}
 }
 
-// waiting is a lane's place at the slots.
+// waiting is a lane's place in the line for slots.
 type waiting struct {
-	since time.Time // when its message came; zero: none waits
-	comes time.Time // until then its next message is expected
-	stuck bool      // a message of it waits for a slot, here or at the broker, to which it was given back
+	since         time.Time // when its waiting message was pulled; zero: none waits
+	expectedUntil time.Time // its next message is on its way until then; zero: none is expected
+	stuck         bool      // a message of the lane waits for a slot, here or, nakked, at the broker
 }
 
 func newSlots(shared, own int) *slots {
@@ -44,18 +45,18 @@ func newSlots(shared, own int) *slots {
 	return s
 }
 
-// take waits for a slot for a lane's message, which stands in line until it has one. It returns what gives the slot back, or
-// nil when ctx has ended or patience is over. more: the broker has more for this lane.
+// take waits until a lane's message gets a slot, and returns the function that frees the slot. It returns nil when ctx ends
+// or patience has passed. more: the broker has more for this lane.
 func (s *slots) take(ctx context.Context, l message.Lane, more bool) (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.lanes[l]
-	w.since, w.comes, w.stuck = time.Now(), time.Time{}, true
+	w.since, w.expectedUntil, w.stuck = time.Now(), time.Time{}, true
 	for ctx.Err() == nil && time.Since(w.since) < patience {
-		if s.turns.Next(s.stands) == l {
+		if s.turns.Next(s.wantsSlot) == l {
 			release, w.stuck = s.occupy(l), false
 			if more {
-				w.comes = time.Now().Add(comesWithin)
+				w.expectedUntil = time.Now().Add(nextWithin)
 			}
 			break
 		}
@@ -66,7 +67,7 @@ func (s *slots) take(ctx context.Context, l message.Lane, more bool) (release fu
 	return release
 }
 
-// vacancy waits until a lane could have a slot.
+// vacancy waits until a slot is free that a lane may use.
 func (s *slots) vacancy(ctx context.Context, l message.Lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +77,7 @@ func (s *slots) vacancy(ctx context.Context, l message.Lane) {
 	s.lanes[l].stuck = false
 }
 
-// waiting is how many lanes have a message that waits for a slot.
+// waiting is the number of lanes with a message that waits for a slot.
 func (s *slots) waiting() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,25 +93,25 @@ func (s *slots) waiting() (n int) {
 func (s *slots) none(l message.Lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lanes[l].comes = time.Time{}
+	s.lanes[l].expectedUntil = time.Time{}
 	s.signal()
 }
 
-// stands reports whether a lane is in line for a slot that it could have now.
-func (s *slots) stands(l message.Lane) bool {
+// wantsSlot reports whether a lane is in line for a slot that it may use now.
+func (s *slots) wantsSlot(l message.Lane) bool {
 	w, now := s.lanes[l], time.Now()
 	if w.since.IsZero() {
-		return s.free > 0 && now.Before(w.comes)
+		return s.free > 0 && now.Before(w.expectedUntil)
 	}
-	return s.free > 0 || l == message.LaneUrgent && s.own > 0 && now.Sub(w.since) >= hangs
+	return s.free > 0 || l == message.LaneUrgent && s.own > 0 && now.Sub(w.since) >= sharedWait
 }
 
-// nextLook is how long until time alone may change who is next.
+// nextLook is how long until the passing of time alone may change whose turn it is.
 func (s *slots) nextLook() time.Duration {
 	next := patience
 	for l, w := range s.lanes {
-		for _, at := range []time.Time{w.comes, w.since.Add(hangs)} {
-			if d := time.Until(at); d > 0 && d < next && (l == message.LaneUrgent || at.Equal(w.comes)) {
+		for _, at := range []time.Time{w.expectedUntil, w.since.Add(sharedWait)} {
+			if d := time.Until(at); d > 0 && d < next && (l == message.LaneUrgent || at.Equal(w.expectedUntil)) {
 				next = d
 			}
 		}
@@ -139,7 +140,7 @@ func (s *slots) signal() {
 	s.changed = make(chan struct{})
 }
 
-// await waits for a change, for d at most. It gives mu up meanwhile.
+// await waits for a change, at most for d. It unlocks mu meanwhile.
 func (s *slots) await(ctx context.Context, d time.Duration) {
 	changed, timer := s.changed, time.NewTimer(d)
 	s.mu.Unlock()

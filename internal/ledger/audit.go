@@ -12,7 +12,7 @@ const (
 	AuditAwaiting = "awaiting" // the run awaits approval
 	AuditAccepted = "accepted" // the API accepted the call, or an action was adopted; it is followed
 	AuditDecided  = "decided"  // the run has ended
-	AuditRefused  = "refused"  // a message without a claim on an id
+	AuditRefused  = "refused"  // a refused message, which has no claim on an id
 	AuditReplayed = "replayed" // a dead letter has opened the run
 	AuditCounted  = "counted"  // how many more unverified messages were refused
 	AuditOperated = "operated" // an operator has done something
@@ -26,7 +26,7 @@ const (
 	ActDrop   = "deadletterDrop"
 	ActReplay = "deadletterReplay"
 	ActLift   = "closureLift"
-	ActForgo  = "ordersForgone" // orders that were lost
+	ActForgo  = "ordersForgone" // lost orders were given up
 )
 
 // Verdicts of the policy.
@@ -35,13 +35,13 @@ const (
 	policyRefused = "refused"
 )
 
-// AuditRecord is one decision and what it rests on (docs/messages.md, docs/schemas/audit.json).
+// AuditRecord is one decision and its evidence (docs/messages.md, docs/schemas/audit.json).
 type AuditRecord struct {
 	Kind        string       `json:"kind"`
 	RequestID   string       `json:"requestId,omitempty"`
 	Run         int          `json:"run,omitempty"`
 	ClaimedID   string       `json:"claimedId,omitempty"`
-	Message     string       `json:"message,omitempty"`  // STREAM:SEQ of the one that opened the run
+	Message     string       `json:"message,omitempty"`  // STREAM:SEQ of the message that opened the run
 	ReplayOf    uint64       `json:"replayOf,omitempty"` // the dead letter's sequence
 	MachineID   string       `json:"machineId,omitempty"`
 	Comment     string       `json:"comment,omitempty"`
@@ -50,11 +50,11 @@ type AuditRecord struct {
 	Batch       string       `json:"batch,omitempty"`
 	SignedBy    string       `json:"signedBy,omitempty"` // the signer's name
 	Signer      string       `json:"signer,omitempty"`   // its public nkey
-	Client      string       `json:"client,omitempty"`   // whose, where nobody signs
+	Client      string       `json:"client,omitempty"`   // the client of worker intake
 	Lane        message.Lane `json:"lane,omitempty"`
-	Policy      string       `json:"policy,omitempty"` // allowed, refused; "" if none was asked
+	Policy      string       `json:"policy,omitempty"` // allowed, refused; "" if no policy was applied
 
-	Approval *Approval `json:"approval,omitempty"` // what was awaited before the call, and who gave it
+	Approval *Approval `json:"approval,omitempty"` // what the run awaited before its call, and who approved
 
 	Outcome      string           `json:"outcome,omitempty"`
 	Error        *message.Failure `json:"error,omitempty"`
@@ -65,31 +65,31 @@ type AuditRecord struct {
 	CallsOmitted int              `json:"callsOmitted,omitempty"` // earlier ones
 	Shortened    bool             `json:"shortened,omitempty"`
 
-	// Of AuditCounted, and the first of each is in AuditRefused.
-	ClaimedSigner string    `json:"claimedSigner,omitempty"` // whose name a bad signature bears
+	// Set for AuditCounted. The first message of each kind has an AuditRefused record instead.
+	ClaimedSigner string    `json:"claimedSigner,omitempty"` // the signer that a bad signature names
 	Count         int       `json:"count,omitempty"`
 	Minute        time.Time `json:"minute,omitzero"`
 
-	// Of AuditOperated.
+	// Set for AuditOperated.
 	Act        string `json:"act,omitempty"`
 	By         string `json:"by,omitempty"`        // the NATS user
-	ByClaimed  bool   `json:"byClaimed,omitempty"` // By is what the machine says of its user and itself
+	ByClaimed  bool   `json:"byClaimed,omitempty"` // By is only what the client machine reports: its user and host
 	Reason     string `json:"reason,omitempty"`
 	DeadLetter uint64 `json:"deadLetter,omitempty"` // its sequence
 
-	// Of AuditOrdered, whose Act is the verb. SignedBy, Signer and Client are the order's own.
-	Whose     string `json:"whose,omitempty"` // whose request is meant, as the order says
+	// Set for AuditOrdered, whose Act is the verb. SignedBy, Signer and Client are then those of the order.
+	Whose     string `json:"whose,omitempty"` // the owner of the request, as the order names it
 	Actions   bool   `json:"actions,omitempty"`
-	Subject   string `json:"subject,omitempty"` // it was signed for
+	Subject   string `json:"subject,omitempty"` // which the signature covers
 	Order     string `json:"order,omitempty"`   // the payload that was signed
 	Signature string `json:"signature,omitempty"`
 
-	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; a replay's is its original's
+	PublishedAt time.Time `json:"publishedAt,omitzero"` // by the broker's clock; of a replay: the original's
 	ReceivedAt  time.Time `json:"receivedAt,omitzero"`
 	DecidedAt   time.Time `json:"decidedAt,omitzero"`
 }
 
-// Shorten returns the record with its texts cut to 200 characters, for where the whole record did not fit.
+// Shorten returns the record with its texts cut to 200 characters. It is used when the whole record does not fit.
 func (r AuditRecord) Shorten() AuditRecord {
 	for _, s := range []*string{&r.RequestID, &r.ClaimedID, &r.Comment, &r.RequestedBy, &r.Ticket, &r.Batch, &r.ActionID, &r.By, &r.Reason, &r.Order} {
 		short := message.Shorten(*s, 200)
@@ -97,7 +97,7 @@ func (r AuditRecord) Shorten() AuditRecord {
 		*s = short
 	}
 	if r.Approval != nil {
-		r.Approval, r.Shortened = r.Approval.without(), true
+		r.Approval, r.Shortened = r.Approval.withoutSigned(), true
 	}
 	if r.Error != nil {
 		e := *r.Error
@@ -108,13 +108,13 @@ func (r AuditRecord) Shorten() AuditRecord {
 	return r
 }
 
-// WithoutCalls returns the record without its exchanges with the API, for where it did not fit with them.
+// WithoutCalls returns the record without its exchanges with the API. It is used when the record does not fit with them.
 func (r AuditRecord) WithoutCalls() AuditRecord {
 	r.CallsOmitted, r.Calls, r.Shortened = r.CallsOmitted+len(r.Calls), nil, true
 	return r
 }
 
-// Audit is the audit record of the run's decision, or of its acceptance while it is followed.
+// Audit returns the audit record of the run's decision, or of its acceptance while the action is followed.
 func (e *Entry) Audit() AuditRecord {
 	r := AuditRecord{
 		Kind: AuditAccepted, RequestID: e.ID, Run: e.Run, Message: e.Source, ReplayOf: e.ReplayOf, MachineID: e.MachineID,
@@ -134,8 +134,8 @@ func (e *Entry) Audit() AuditRecord {
 	return r
 }
 
-// Recovered is the entry of a run whose acceptance is all that is known of it, and its key; ok is false for a record that has
-// too little for it. What no record holds is lost: metadata, replyTo and trace.
+// Recovered rebuilds an entry and its key from the record of an acceptance, after the ledger was lost. ok is false if the
+// record holds too little for that. What no audit record holds stays lost: metadata, replyTo and trace.
 func (r AuditRecord) Recovered() (key string, e Entry, ok bool) {
 	stream, _, _ := strings.Cut(r.Message, ":")
 	if r.Kind != AuditAccepted || r.Shortened || r.ActionID == "" || stream == "" {

@@ -8,18 +8,18 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Call is one exchange with the API for a run, as the audit trail has it.
+// Call is one exchange with the API for a run, as the audit trail records it.
 type Call struct {
 	Time          time.Time `json:"time"`                    // when it began, by this machine's clock
 	Operation     string    `json:"operation"`               // unrestrict, list, get, cancel
-	Class         string    `json:"class,omitempty"`         // answered, or a defender.Class; "": nobody knows how it ended
+	Class         string    `json:"class,omitempty"`         // answered, or a defender.Class; "": its end is unknown
 	HTTPStatus    int       `json:"httpStatus,omitempty"`    // 0: no answer
 	Code          string    `json:"code,omitempty"`          // of the error
 	CorrelationID string    `json:"correlationId,omitempty"` // the service's own
 }
 
-// maxCalls bounds the exchanges that an entry stores: a run that waits for long makes many. The latest are kept, and POSTs
-// are preferred to look-ups.
+// maxCalls bounds the exchanges that an entry stores, because a run that waits for long makes many. The latest are kept, and
+// POSTs rather than look-ups.
 const maxCalls = 16
 
 // Operations of a Call, as defender names them.
@@ -28,13 +28,14 @@ const (
 	OpList       = "list"
 )
 
-// classAnswered is a Call that got what it asked for.
+// classAnswered is the class of a Call that succeeded.
 const classAnswered = "answered"
 
-// Answered reports whether it got what it asked for.
+// Answered reports whether the exchange succeeded.
 func (c Call) Answered() bool { return c.Class == classAnswered }
 
-// AppendExchange records a POST with the intent, before it is sent. If its answer is lost, at least this is known.
+// AppendExchange records a POST together with the intent, before it is sent. So the entry shows the POST even if the process
+// dies or the answer is lost.
 func (e *Entry) AppendExchange(at time.Time) {
 	e.addCall(Call{Time: at, Operation: OpUnrestrict})
 }
@@ -73,7 +74,7 @@ func (e *Entry) LastLook() Call {
 	return Call{}
 }
 
-// AddSharedLook records a look that another run made for this one too.
+// AddSharedLook records a look that another run made and whose answer covers this run too.
 func (e *Entry) AddSharedLook(c Call) {
 	if !slices.Contains(e.Calls, c) {
 		e.addCall(c)
@@ -89,7 +90,7 @@ func (e *Entry) addCall(c Call) {
 	e.Calls = append(e.Calls, c)
 }
 
-// CorrelationID is that of the last exchange that has one, for whoever asks Microsoft's support.
+// CorrelationID is that of the last exchange that has one. Microsoft's support asks for it.
 func (e *Entry) CorrelationID() string {
 	for _, c := range slices.Backward(e.Calls) {
 		if c.CorrelationID != "" {

@@ -1,5 +1,5 @@
 // Package ledger defines what is stored about each request, machine and signer: its states and its format. An entry is
-// changed only by compare-and-swap. internal/remediation decides what becomes of it, and internal/broker stores it.
+// changed only by compare-and-swap. internal/remediation decides the changes, and internal/broker stores them.
 package ledger
 
 import (
@@ -15,17 +15,17 @@ type State string
 
 // The states of an entry; ARCHITECTURE.md draws them.
 const (
-	StateWaiting   State = "waiting"   // the run is open and no call of it can be under way
-	StateCalled    State = "called"    // Owner may be calling, or died while it was
-	StateUnknown   State = "unknown"   // the call ended, and it is not known whether it took place
+	StateWaiting   State = "waiting"   // the run is open and has no call under way
+	StateCalled    State = "called"    // Owner may be calling, or died while calling
+	StateUnknown   State = "unknown"   // the call ended, and whether it took place is unknown
 	StateSubmitted State = "submitted" // accepted, being followed
 	StateFinal     State = "final"     // decided; Published says whether the result is published too
 )
 
-// StateHeld is no entry: a key that replicas of the version before must not use (holdID).
+// StateHeld marks a placeholder, not an entry: it blocks a key for replicas of the previous version (holdID).
 const StateHeld State = "held"
 
-// Known is false for a state that only a newer version has. An entry without one can't be written by any.
+// Known is false for a state that only a newer version has, and for a value without a state, which no version writes.
 func (s State) Known() bool {
 	switch s {
 	case StateWaiting, StateCalled, StateUnknown, StateSubmitted, StateFinal:
@@ -34,19 +34,19 @@ func (s State) Known() bool {
 	return false
 }
 
-// Entry is what the ledger knows of one request. It holds everything that later results need, since the message is
+// Entry is what the ledger stores about one request. It holds everything that later results need, because the message is
 // acknowledged once the call is accepted. Times are by this machine's clock unless stated otherwise.
 type Entry struct {
 	Version   int    `json:"v"`
 	State     State  `json:"state"`
 	Published bool   `json:"published,omitempty"` // result and dead letter are published
 	Run       int    `json:"run"`
-	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled, by whose clock LastCall is
+	Owner     string `json:"owner,omitempty"` // the process that wrote StateCalled; LastCall is by its clock
 	Nonce     string `json:"nonce"`
 
 	ID          string `json:"id"`
 	Derived     bool   `json:"derived,omitempty"`
-	Print       string `json:"print"` // digest of machine and comment: the same id must mean the same
+	Print       string `json:"print"` // digest of machine and comment, which all messages of one id must share
 	MachineID   string `json:"machineId"`
 	Comment     string `json:"comment,omitempty"`
 	RequestedBy string `json:"requestedBy,omitempty"`
@@ -57,32 +57,32 @@ type Entry struct {
 	SignedBy    string `json:"signedBy,omitempty"`
 	Signer      string `json:"signer,omitempty"` // the nkey of SignedBy
 	Client      string `json:"client,omitempty"`
-	Owned       bool   `json:"owned,omitempty"` // its message ids bear SignedBy, else Client; those of the version before did not
+	Owned       bool   `json:"owned,omitempty"` // its message ids contain SignedBy, or Client without one; the previous version's did not
 	TraceParent string `json:"traceparent,omitempty"`
 	TraceState  string `json:"tracestate,omitempty"`
 
-	Lane message.Lane `json:"lane,omitempty"` // of the message that was called for, or was in hand last
+	Lane message.Lane `json:"lane,omitempty"` // of the message that the call was made for, or that was handled last
 
 	Source     string    `json:"source,omitempty"`   // STREAM:SEQ of the message
 	ReplayOf   uint64    `json:"replayOf,omitempty"` // the dead letter that opened this run
-	AskedAt    time.Time `json:"askedAt,omitzero"`   // published first, by the broker's clock; a replay's is its original's
-	ReceivedAt time.Time `json:"receivedAt"`         // first taken
+	AskedAt    time.Time `json:"askedAt,omitzero"`   // when first published, by the broker's clock; of a replay: the original's
+	ReceivedAt time.Time `json:"receivedAt"`         // when first delivered
 
 	CalledAt  time.Time        `json:"calledAt,omitzero"`   // the run's first call, in the API's time less a margin: no action of this run is older
 	LastCall  time.Time        `json:"lastCall,omitzero"`   // the latest call
-	StartBy   time.Time        `json:"startBy,omitzero"`    // it begins by then; of versions before, only read. Zero: within StartLimit
+	StartBy   time.Time        `json:"startBy,omitzero"`    // when LastCall starts at the latest; only earlier versions wrote it. Zero: within StartLimit
 	Attempts  int              `json:"attempts,omitempty"`  // POSTs sent
-	Looks     int              `json:"looks,omitempty"`     // look-ups since the latest call that did not show it
-	LookFrom  time.Time        `json:"lookFrom,omitzero"`   // what the look-ups' delays count from
+	Looks     int              `json:"looks,omitempty"`     // look-ups since the latest call that did not find it
+	LookFrom  time.Time        `json:"lookFrom,omitzero"`   // the look-ups' delays count from here
 	NotFound  time.Time        `json:"notFound,omitzero"`   // the first 404
-	Failures  int              `json:"failures,omitempty"`  // waits for a fault of its own, which the delay grows by
+	Failures  int              `json:"failures,omitempty"`  // retries after faults of its own; they make the backoff grow
 	Failed    Duration         `json:"failed,omitempty"`    // how long it has waited for faults of its own
-	NotBefore time.Time        `json:"notBefore,omitzero"`  // not tried again before
-	LastError *message.Failure `json:"lastError,omitempty"` // why it waits
+	NotBefore time.Time        `json:"notBefore,omitzero"`  // earliest next try
+	LastError *message.Failure `json:"lastError,omitempty"` // why the run waits
 
-	Allowed bool `json:"allowed,omitempty"` // the policy was asked, and allows the run
-	Counted bool `json:"counted,omitempty"` // the run is in its signer's hour
-	// GuardedAt was when the guard let the run's next call through. Earlier versions wrote it; it is only kept.
+	Allowed bool `json:"allowed,omitempty"` // the policy was applied, and allows the run
+	Counted bool `json:"counted,omitempty"` // the run counts in its SignerHour
+	// GuardedAt is when the guard let the run's next call pass. Only earlier versions wrote it; it is preserved.
 	GuardedAt time.Time `json:"guardedAt,omitzero"`
 
 	Follow     bool      `json:"follow,omitempty"` // follow the action; fixed when the call is accepted
@@ -91,19 +91,19 @@ type Entry struct {
 	Created    time.Time `json:"created,omitzero"`    // the action's creation, in the API's time
 	AcceptedAt time.Time `json:"acceptedAt,omitzero"` // when it became submitted
 	ActionCut  bool      `json:"actionCut,omitempty"` // the action is too large to keep and to publish
-	Action     []byte    `json:"-"`                   // as the API last gave it; stands behind the JSON, byte for byte
+	Action     []byte    `json:"-"`                   // as the API last returned it; stored after the JSON, byte for byte
 
-	Approval *Approval `json:"approval,omitempty"` // what the run awaits before its call, and who gave it; nil: nothing
-	Cancel   *Cancel   `json:"cancel,omitempty"`   // the order that the run met; nil: none
+	Approval *Approval `json:"approval,omitempty"` // what the run awaits before its call, and who approved; nil: nothing
+	Cancel   *Cancel   `json:"cancel,omitempty"`   // the cancel order that applies; nil: none
 
-	Calls        []Call `json:"calls,omitempty"` // exchanges with the API, as far as an entry was written after them
+	Calls        []Call `json:"calls,omitempty"` // exchanges with the API; those after the last write of the entry are missing
 	CallsOmitted int    `json:"callsOmitted,omitempty"`
-	// Recorded are the kinds of audit record that are durable, where what they are about could not be published afterwards.
+	// Recorded lists the kinds of audit record that are durable although publishing failed afterwards.
 	Recorded []string `json:"recorded,omitempty"`
 
 	Outcome   string           `json:"outcome,omitempty"`
 	Error     *message.Failure `json:"error,omitempty"`
-	Dead      bool             `json:"dead,omitempty"` // needs a dead letter, which only the holder of the message can publish
+	Dead      bool             `json:"dead,omitempty"` // needs a dead letter, which only the replica that has the message can publish
 	DecidedAt time.Time        `json:"decidedAt,omitzero"`
 
 	Stages Stages `json:"stages,omitzero"`
@@ -112,7 +112,7 @@ type Entry struct {
 	Written  time.Time `json:"-"` // by the broker's clock
 }
 
-// Duration is a time.Duration that is written as text.
+// Duration is a time.Duration that is stored as text.
 type Duration time.Duration
 
 // MarshalText writes a Go duration.
@@ -137,7 +137,7 @@ func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry
 	}
 }
 
-// Means reports whether the entry is of this request's machine and comment: what shares an id must mean the same.
+// Means reports whether the entry has this request's machine and comment: all messages of one id must agree in them.
 func (e *Entry) Means(r message.Request) bool { return e.Print == fingerprint(r.MachineID, r.Comment) }
 
 func fingerprint(machine, comment string) string {
@@ -151,7 +151,7 @@ func (e *Entry) KeepAction(a defender.MachineAction, limit int) {
 	}
 }
 
-// Result renders the entry: the submitted result while it is being followed, the final one once it is decided.
+// Result renders the entry: the submitted result while the action is followed, the final one once the run is decided.
 func (e *Entry) Result() message.Result {
 	r := message.Result{
 		RequestID: e.ID, Run: e.Run, MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, Batch: e.Batch,
@@ -181,7 +181,7 @@ func (e *Entry) Acceptance() *Entry {
 	return &accepted
 }
 
-// Since is when the entry's present result was decided.
+// Since is when the entry's current result was decided.
 func (e *Entry) Since() time.Time {
 	if e.State == StateSubmitted {
 		return e.AcceptedAt
@@ -193,7 +193,7 @@ func (e *Entry) Since() time.Time {
 func (e *Entry) Forget() {
 	e.Published = true
 	if e.Approval != nil {
-		e.Approval = e.Approval.without()
+		e.Approval = e.Approval.withoutSigned()
 	}
 	e.Comment, e.Metadata, e.Action, e.ReplyTo, e.Calls, e.Recorded = "", nil, nil, "", nil, nil
 }

@@ -6,27 +6,28 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What a ledger entry holds, the largest of all that is written about a request: what the request says (twice its
-// size at most, for JSON escapes), the MachineAction, and the rest, such as exchanges with the API and two errors.
+// The largest message stored for a request is its ledger entry. It holds the request's fields (at most twice the request's
+// size, because of JSON escapes), the MachineAction, and the rest, such as exchanges with the API and two errors.
 const (
-	restRoom   = 32 << 10
-	besideRoom = 2*message.MaxPayload + restRoom
-	actionRoom = 32 << 10 // ten times what they usually have
+	restRoom      = 32 << 10
+	nonActionRoom = 2*message.MaxPayload + restRoom
+	actionRoom    = 32 << 10 // ten times the usual size
 )
 
-// LeastMaxPayload is the least max_payload of a broker that holds everything: every request that is no larger than it may
-// be, and every MachineAction of usual size.
-const LeastMaxPayload = besideRoom + actionRoom
+// LeastMaxPayload is the smallest max_payload of a broker that fits everything: every request up to MaxPayload, and every
+// MachineAction of usual size.
+const LeastMaxPayload = nonActionRoom + actionRoom
 
-// Room is how a broker's max_payload is divided: what a request may have, and what a MachineAction. Of a small one the
-// action gets a sixth, as of the least that holds everything, and the rest at most half of what is left, so that ordinary
-// requests are carried out at any.
+// Room divides a broker's max_payload between the request and the MachineAction. If max_payload is small, the action gets a
+// sixth of it, the same share as at LeastMaxPayload, and the rest of the entry at most half of what remains. So ordinary
+// requests work with any max_payload.
 func Room(maxPayload int) (request, action int) {
-	beside := min(besideRoom, maxPayload-maxPayload/6)
-	return beside - min(restRoom, beside/2), maxPayload - beside
+	other := min(nonActionRoom, maxPayload-maxPayload/6)
+	return other - min(restRoom, other/2), maxPayload - other
 }
 
-// Fits makes an error for a request of which the ledger could not keep what it says, in room bytes; nil: it always can.
+// Fits returns a check that fails for a request whose fields the ledger can't store in room bytes; nil if every request
+// fits.
 func Fits(room int) func(message.Request) error {
 	if room >= 2*message.MaxPayload {
 		return nil

@@ -7,15 +7,16 @@ import (
 	"fmt"
 )
 
-// FormatVersion is written into every value of the ledger. It rises when what stands in a value changes its meaning or
-// its type; a new field does not raise it (docs/adr/0011-formats-and-versions.md).
+// FormatVersion is written into every value of the ledger. It rises when the meaning or the type of a field changes; a new
+// field does not raise it (docs/adr/0011-formats-and-versions.md).
 const FormatVersion = 1
 
-// ErrNewer is a value that a newer version of this program wrote: its format is newer, or it has a field or a state that
-// this version does not know. It is left alone, because overwriting it would lose what this version does not understand.
+// ErrNewer is returned for a value that a newer version of this program wrote: its format is newer, or it has a field or a
+// state that this version does not know. The value is left alone, because an overwrite would lose what this version does not
+// understand.
 var ErrNewer = errors.New("written by a newer version of the worker, which alone may go on with it")
 
-// ErrGarbled is a value that no version wrote. Only its own request is affected, which waits for an operator.
+// ErrGarbled is returned for a value that no version wrote. Only its own request is affected, which waits for an operator.
 var ErrGarbled = errors.New("not understood; look at it with the nats command, and delete the key if what it is about is to begin anew")
 
 // decode reads a value of the ledger into a struct whose version field version is. It returns ErrNewer for a value of a
@@ -34,8 +35,8 @@ func decode(value []byte, into any, version *int) error {
 		Version int `json:"v"`
 	}
 	err := json.Unmarshal(value, &head)
-	// A newer format may look like anything but for its version; in this one, what is understood but for fields that are
-	// not known is newer too.
+	// A newer format is only known to have a version field. In this format, a value that decodes once unknown fields are
+	// allowed is newer too.
 	if err == nil && (head.Version > FormatVersion || json.Unmarshal(value, into) == nil) {
 		return ErrNewer
 	}

@@ -8,12 +8,13 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// EntryKey is the ledger's key of a request: digests, for ids and names may hold anything. The stream keeps two
-// deployments on one account apart. Below IDKey it has a part for its owner, if it has one.
+// EntryKey is the ledger's key of a request. Its parts are digests, because ids and names may contain any character. The
+// digest of the stream keeps two deployments on one account apart. The key is IDKey, plus a part for the owner if the
+// request has one.
 func EntryKey(stream string, r message.Request, published time.Time) string {
 	key := IDKey(stream, r, published)
 	switch {
-	case r.Derived: // its message's place is nobody else's
+	case r.Derived: // STREAM:SEQ names one message, so it needs no owner
 		return key
 	case r.SignedBy != "":
 		return key + "." + Digest("signer "+r.SignedBy, 10)
@@ -23,9 +24,9 @@ func EntryKey(stream string, r message.Request, published time.Time) string {
 	return key
 }
 
-// IDKey is the key of a request that belongs to nobody, and what the keys of all owners' requests of this id begin with. The
-// version before had every request there. A derived id (STREAM:SEQ) counts from 1 again when the stream is made anew, so
-// the message's time belongs to it.
+// IDKey is the key of a request without an owner, and the prefix of the keys of all owners' requests with this id. The
+// previous version stored every request under it. A derived id (STREAM:SEQ) counts from 1 again when the stream is
+// recreated, so the key includes the message's time.
 func IDKey(stream string, r message.Request, published time.Time) string {
 	id := r.ID
 	if r.Derived {
@@ -37,7 +38,7 @@ func IDKey(stream string, r message.Request, published time.Time) string {
 // EntryKeys matches the keys of all requests of a deployment, in the broker's notation.
 func EntryKeys(stream string) string { return "e." + DeploymentDigest(stream) + ".>" }
 
-// LoadOwners reads what the ledger has of all requests of an id, whoever's they are, by key.
+// LoadOwners reads the records of all requests with an id, of every owner, by key.
 func LoadOwners(ctx context.Context, l Ledger, idKey string) (map[string]Record, error) {
 	records, err := l.LoadBelow(ctx, idKey)
 	if err == nil {
@@ -49,8 +50,8 @@ func LoadOwners(ctx context.Context, l Ledger, idKey string) (map[string]Record,
 	return records, nil
 }
 
-// SignedBefore says whether an entry of the version before is of this request's signer, by name or, where the name had to
-// change, by nkey.
+// SignedBefore reports whether an entry of the previous version belongs to this request's signer: by name or, if the name
+// had to change, by nkey.
 func (e Entry) SignedBefore(r message.Request) bool {
 	return r.SignedBy != "" && (e.SignedBy == r.SignedBy || e.Signer == r.Signer)
 }

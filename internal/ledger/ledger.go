@@ -14,18 +14,17 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// ErrConflict is returned by Ledger.Save when somebody else's write came first.
+// ErrConflict is returned by Ledger.Save when another write came first.
 var ErrConflict = errors.New("another write came first")
 
-// ErrMadeAnew is returned where the ledger is not the one that was there before: what it held is gone, and nothing was
-// written.
+// ErrMadeAnew is returned when the ledger was lost and recreated: its old content is gone, and nothing was written.
 var ErrMadeAnew = errors.New("it was made anew")
 
-// Pinner is a Ledger that may be lost and made anew. Pin returns it as it is now: once another one is in its place, writes
-// fail with ErrMadeAnew, so that none rests on what was decided before.
+// Pinner is a Ledger that may be lost and recreated. Pin binds to the present one: once it was recreated, writes fail with
+// ErrMadeAnew, so that no write rests on a decision from before.
 type Pinner interface{ Pin() Ledger }
 
-// Pin pins a ledger that can be.
+// Pin pins a ledger that can be pinned, and returns any other as it is.
 func Pin(l Ledger) Ledger {
 	if p, ok := l.(Pinner); ok {
 		return p.Pin()
@@ -35,23 +34,23 @@ func Pin(l Ledger) Ledger {
 
 // Record is one value in the ledger.
 type Record struct {
-	Value    []byte    // nil: there is none
-	Revision uint64    // 0: there is none
+	Value    []byte    // nil: no value
+	Revision uint64    // 0: no value
 	Written  time.Time // by the broker's clock
 }
 
 // Ledger keeps one small value per key, durably, for all replicas.
 //
-// Save is a compare-and-swap: it succeeds only while the key's revision is the given one (0: the key is absent or
-// has expired) and the value is durable when it returns nil. ErrConflict means that the value was not written. Any
-// other error leaves open whether it was, or will be. An acknowledgement that got lost is resolved by reading back,
-// so equal bytes in two writes of one key must not occur (entries carry a nonce). With ttl > 0 the broker removes the
-// key that long after the write. Save does not retry a refused write. Load may be stale: decisions rest on Save.
+// Save is a compare-and-swap: it succeeds only while the key's revision is the given one (0: the key is absent or has
+// expired), and the value is durable when it returns nil. ErrConflict means that the value was not written. After any other
+// error the value may have been written, or may be later. Save resolves a lost acknowledgement by reading back, so two
+// writes of one key must never have equal bytes (entries carry a nonce). With ttl > 0 the broker removes the key that long
+// after the write. Save does not retry a refused write. Load may be stale: decisions rest on Save.
 //
-// SaveBoth is two Saves of different keys, the second sent right after the first. The broker processes them in this
-// order, and each succeeds or fails by itself. It saves one round trip.
+// SaveBoth is two Saves of different keys, the second sent right after the first. The broker processes them in this order,
+// and each succeeds or fails on its own. It saves one round trip.
 //
-// LoadBelow reads the values of all keys that are the given one, a dot and one part more.
+// LoadBelow reads the values of all keys that extend the given one by exactly one part.
 //
 // All are safe for concurrent use.
 type Ledger interface {
@@ -61,7 +60,7 @@ type Ledger interface {
 	SaveBoth(ctx context.Context, first, second Write) (Saved, Saved)
 }
 
-// Write is one compare-and-swap: Value over Revision, gone after TTL (0: never).
+// Write is one compare-and-swap: it stores Value if the key is at Revision. The key expires after TTL (0: never).
 type Write struct {
 	Key      string
 	Value    []byte
@@ -75,15 +74,15 @@ type Saved struct {
 	Err      error
 }
 
-// Retention is how long the ledger remembers a request after its end (docs/messages.md): for longer than a signature may last, by
-// whatever the replicas' clocks may differ.
+// Retention is how long the ledger remembers a request after its end (docs/messages.md): longer than a signature can be
+// valid, by more than the replicas' clocks may differ.
 const Retention = message.MaxSignFor + time.Hour
 
 func machineKey(stream, machine string) string {
 	return "m." + DeploymentDigest(stream) + "." + machine
 }
 
-// DeploymentDigest stands for a deployment, which its request stream names, in keys that several deployments share.
+// DeploymentDigest identifies a deployment, by its request stream, in keys that several deployments share.
 func DeploymentDigest(stream string) string { return Digest(stream, 4) }
 
 // Digest is the first size bytes of the SHA-256 of s, in hexadecimal.
@@ -99,7 +98,7 @@ func Nonce() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Load reads an entry; a zero one (Revision 0) where there is none.
+// Load reads an entry. It returns a zero one (Revision 0) if the key has none.
 func Load(ctx context.Context, l Ledger, key string) (Entry, error) {
 	rec, err := l.Load(ctx, key)
 	if err != nil {
@@ -108,7 +107,7 @@ func Load(ctx context.Context, l Ledger, key string) (Entry, error) {
 	return DecodeEntry(rec)
 }
 
-// DecodeEntry reads an entry from its record; a zero one where there is none.
+// DecodeEntry reads an entry from its record. It returns a zero one if the record has none.
 func DecodeEntry(rec Record) (Entry, error) {
 	e := Entry{Revision: rec.Revision, Written: rec.Written}
 	if rec.Value == nil {
@@ -130,19 +129,19 @@ func DecodeEntry(rec Record) (Entry, error) {
 	return e, nil
 }
 
-// inNobodysWay begins the JSON of entries whose call is under way, or whose end is published, as Write writes them.
-var inNobodysWay = [][]byte{
+// unfollowedPrefixes are how Write begins the JSON of entries whose call is under way, or whose end is published.
+var unfollowedPrefixes = [][]byte{
 	fmt.Appendf(nil, `{"v":%d,"state":%q,`, FormatVersion, StateCalled),
 	fmt.Appendf(nil, `{"v":%d,"state":%q,"published":true,`, FormatVersion, StateFinal),
 }
 
-// Unfollowed reports whether a record shows at a glance that there is nothing to follow or to publish, as half of all that are
-// written do: to decode an entry costs as much as its write. Of another one DecodeEntry tells.
+// Unfollowed reports whether a record's first bytes already show that there is nothing to follow or to publish. That holds
+// for half of all records, and decoding an entry costs as much as its write. For any other record use DecodeEntry.
 func Unfollowed(rec Record) bool {
-	return slices.ContainsFunc(inNobodysWay, func(begin []byte) bool { return bytes.HasPrefix(rec.Value, begin) })
+	return slices.ContainsFunc(unfollowedPrefixes, func(prefix []byte) bool { return bytes.HasPrefix(rec.Value, prefix) })
 }
 
-// Save writes e over the revision it was read at and moves it to the new one.
+// Save writes e if the key is still at the revision that e was read at, and sets e's new revision.
 func Save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration) error {
 	w, err := e.Write(key, ttl)
 	if err != nil {
@@ -152,7 +151,7 @@ func Save(ctx context.Context, l Ledger, key string, e *Entry, ttl time.Duration
 	return e.Wrote(Saved{rev, err})
 }
 
-// Write is the compare-and-swap that stores the entry as it is now.
+// Write returns the compare-and-swap that stores the entry as it is now.
 func (e *Entry) Write(key string, ttl time.Duration) (Write, error) {
 	e.Version, e.Nonce = FormatVersion, Nonce()
 	value, err := message.EncodeJSON(e)
@@ -165,7 +164,7 @@ func (e *Entry) Write(key string, ttl time.Duration) (Write, error) {
 	return Write{key, value, e.Revision, ttl}, nil
 }
 
-// Wrote takes over the outcome of Write.
+// Wrote applies the outcome of Write.
 func (e *Entry) Wrote(s Saved) error {
 	if s.Err != nil {
 		return fmt.Errorf("write the ledger: %w", s.Err)

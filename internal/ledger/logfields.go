@@ -6,7 +6,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// About returns the log fields of a line about the request, for code without a delivery in hand.
+// About returns the log fields of a line about the request, for code that handles no delivery.
 func (e *Entry) About(own ...zap.Field) []zap.Field {
 	return About(e.ID, message.TraceID(e.TraceParent), own)
 }

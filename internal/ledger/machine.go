@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// Machine is the ledger's record of one computer: the request that may call for it (the holder), and which request each
+// Machine is the ledger's record of one computer: the request that may call for it (the holder), and the request that each
 // of its actions belongs to. It ensures that a machine has one call at a time, so that a look-up after a lost answer is
-// unambiguous, and that no request takes another's action for its own.
+// unambiguous, and that no request adopts another's action.
 //
-// A request becomes the holder after it has written its intent and before it calls. It never releases the machine:
-// the machine is free as soon as the holder's entry says that no call is under way. Because of this order, anyone who
-// finds a holder that is not calling may take the machine: the holder would have to take it again before a call. And an
-// intent whose machine has another holder was never followed by a call. A crash between the two leaves nothing to clean up.
+// A request becomes the holder after it has written its intent and before it calls. It never releases the machine: the
+// machine is free as soon as the holder's entry shows that no call is under way. Because of this order, any request that
+// finds a holder which is not calling may take the machine: the holder would have to take it again before a call. And an
+// intent whose machine has another holder was never followed by a call. A crash between the two writes leaves nothing to
+// clean up.
 type Machine struct {
 	Version int           `json:"v"`
 	Nonce   string        `json:"nonce"`
@@ -30,10 +31,10 @@ type actionOwner struct {
 	Entry  string `json:"entry"`
 }
 
-// maxActions bounds a machine's memory of whose its actions are; older ones are long final.
+// maxActions bounds the actions whose owner a machine's record keeps; older ones are final long since.
 const maxActions = 32
 
-// UnreadError is a value beside a request's own that can't be read, and that the request waits for.
+// UnreadError is returned when a request waits for a value other than its own entry that can't be read.
 type UnreadError struct {
 	Key string
 	Err error
@@ -43,7 +44,8 @@ func (e *UnreadError) Error() string { return fmt.Sprintf("%s: %v", e.Key, e.Err
 
 func (e *UnreadError) Unwrap() error { return e.Err }
 
-// LoadMachine reads the record and says whether it is busy with another request's call, and with whose; nil: it is not.
+// LoadMachine reads the record. busy is the entry of another request whose call for the machine may be under way; nil: the
+// machine is free.
 func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphaned time.Duration) (m Machine, busy *Entry, err error) {
 	key := machineKey(stream, id)
 	rec, err := l.Load(ctx, key)
@@ -68,7 +70,7 @@ func LoadMachine(ctx context.Context, l Ledger, stream, id, self string, orphane
 		return Machine{}, nil, &UnreadError{m.Holder, err}
 	}
 	m.remember(holder.ActionID, m.Holder)
-	// A holder whose message was purged would hold the machine for ever.
+	// The time limit frees a machine whose holder's message was purged.
 	if (holder.State == StateCalled || holder.State == StateUnknown) && time.Since(holder.Written) < orphaned {
 		busy = &holder
 	}
@@ -91,7 +93,7 @@ func (m *Machine) BelongsToOther(action, self string) bool {
 	return slices.ContainsFunc(m.Actions, func(o actionOwner) bool { return o.Action == action && o.Entry != self })
 }
 
-// Take makes self the holder; ErrConflict when another took the machine meanwhile.
+// Take makes self the holder. It returns ErrConflict if another request took the machine meanwhile.
 func (m *Machine) Take(ctx context.Context, l Ledger, stream, id, self string) error {
 	w, err := m.Write(stream, id, self)
 	if err != nil {
@@ -101,7 +103,7 @@ func (m *Machine) Take(ctx context.Context, l Ledger, stream, id, self string) e
 	return m.Wrote(Saved{rev, err})
 }
 
-// Write is the compare-and-swap that makes self the holder.
+// Write returns the compare-and-swap that makes self the holder.
 func (m *Machine) Write(stream, id, self string) (Write, error) {
 	m.Version, m.Nonce, m.Holder = FormatVersion, Nonce(), self
 	value, err := json.Marshal(m)
@@ -111,7 +113,7 @@ func (m *Machine) Write(stream, id, self string) (Write, error) {
 	return Write{machineKey(stream, id), value, m.Revision, Retention}, nil
 }
 
-// Wrote takes over the outcome of Write.
+// Wrote applies the outcome of Write.
 func (m *Machine) Wrote(s Saved) error {
 	if s.Err != nil {
 		return fmt.Errorf("take the machine: %w", s.Err)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// SignerHour is the ledger's record of the machines that were called for on behalf of one signer, shared by all replicas.
-// It holds at most as many machines as the policy allows an hour.
+// SignerHour is the ledger's record of the machines that were called for on behalf of one signer, shared by all replicas. It
+// holds at most as many machines as the policy allows an hour.
 type SignerHour struct {
 	Version  int              `json:"v"`
 	Nonce    string           `json:"nonce"`
@@ -22,7 +22,7 @@ func RateKey(stream, who string) string {
 	return "p." + Digest(stream, 4) + "." + Digest(who, 20)
 }
 
-// LoadSignerHour reads the record without the calls that are older than memory.
+// LoadSignerHour reads the record, without the calls that are older than memory.
 func LoadSignerHour(ctx context.Context, l Ledger, key string, now time.Time, memory time.Duration) (SignerHour, error) {
 	rec, err := l.Load(ctx, key)
 	if err != nil {
@@ -46,7 +46,7 @@ func LoadSignerHour(ctx context.Context, l Ledger, key string, now time.Time, me
 	return c, nil
 }
 
-// Full reports whether the machine may not be added, and the time of the oldest call, which is the first to leave.
+// Full reports whether the limit allows no further machine. until is the time of the oldest call, which ages out first.
 func (c *SignerHour) Full(machine string, limit int) (until time.Time, full bool) {
 	if _, again := c.Machines[machine]; again || len(c.Machines) < limit {
 		return time.Time{}, false

@@ -2,12 +2,12 @@ package ledger
 
 import "time"
 
-// Stages is how long a run spent in each stage before it had an action, for unrestrict_stage_duration_seconds. The entry
-// stores it because several processes may handle a run. A crash loses what was not written yet.
+// Stages is how long a run spent in each stage before it had an action, for unrestrict_stage_duration_seconds. It is stored
+// in the entry because several processes may handle a run. A crash loses what was not written yet.
 type Stages struct {
-	Queue      Duration  `json:"queue,omitempty"`     // published to first taken, by the broker's clock
-	Quota      Duration  `json:"quota,omitempty"`     // waited for the call budget
-	QuotaSince time.Time `json:"quotaSince,omitzero"` // since when the run waits for it; zero: it does not wait
+	Queue      Duration  `json:"queue,omitempty"`     // published to first delivered, by the broker's clock
+	Quota      Duration  `json:"quota,omitempty"`     // waiting for the call budget
+	QuotaSince time.Time `json:"quotaSince,omitzero"` // when the current wait began; zero: it does not wait
 	API        Duration  `json:"api,omitempty"`       // in POSTs
 }
 

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// Naming is what a message says of its own name and end, whether that is valid or not.
+// Naming is the id and the end that a message gives itself, whether valid or not.
 type Naming struct {
 	ID      bool   // the request object has an id
 	Expires bool   // and an expiresAt
 	EventID string // SOURCE#ID of a CloudEvent, "" of none
 }
 
-// Names reads the naming of a message, as far as the message can be read.
+// Names reads a message's Naming, as far as the message can be read.
 func Names(d Delivery) (n Naming) {
-	c, _ := openMessage(d) // what is wrong with it Parse says
+	c, _ := openMessage(d) // Parse reports its faults
 	n.EventID = c.eventID
 	for _, m := range c.object {
 		if string(m.value) == "null" {
@@ -35,8 +35,8 @@ func Names(d Delivery) (n Naming) {
 	return n
 }
 
-// Amend writes an id and an end into the request object of a message that has none of its own; "" and zero leave them alone. All
-// else of the payload stays byte for byte.
+// Amend writes an id and an expiresAt into the request object of a message that has none of its own; "" and zero leave them
+// out. The rest of the payload stays byte for byte.
 func Amend(d Delivery, id string, expiresAt time.Time) ([]byte, error) {
 	var set []member
 	if id != "" {
@@ -87,10 +87,11 @@ func amendText(text []byte, set []member) ([]byte, error) {
 	return amendObject(text, object, set)
 }
 
-// amendObject puts members first, or in the place of the null that stands for none. object is text, read.
+// amendObject inserts members at the beginning, or in the place of a null with the same name. object holds the members of
+// text.
 func amendObject(text []byte, object, set []member) ([]byte, error) {
 	var first []byte
-	var nulls [][2][]byte // from the end on, so that what is before stays where it is
+	var nulls [][2][]byte // from the end on, so that earlier offsets stay valid
 	for _, s := range set {
 		at := slices.IndexFunc(object, func(m member) bool { return fieldName(m.name) == s.name })
 		if at >= 0 {
@@ -110,17 +111,17 @@ func amendObject(text []byte, object, set []member) ([]byte, error) {
 	return splice(amended, bytes.IndexByte(text, '{')+1, 0, first), nil
 }
 
-// replaced is text with a part of it, a slice of it, replaced.
+// replaced returns text with part, which is a slice of it, replaced.
 func replaced(text, part, by []byte) []byte { return splice(text, offset(text, part), len(part), by) }
 
-// offset is where a slice of text begins in it: both end where their array does.
+// offset is where part, a slice of text, begins in it: the capacity of both ends where their array does.
 func offset(text, part []byte) int { return cap(text) - cap(part) }
 
 func splice(text []byte, at, n int, by []byte) []byte {
 	return slices.Concat(text[:at], by, text[at+n:])
 }
 
-// Field is the request's field that an Invalid is about, "" where it is about none, or about several.
+// Field is the request's field that an Invalid is about; "" if it is about none or several.
 func (i *Invalid) Field() string {
 	name, _, _ := strings.Cut(i.Message, ": ")
 	if fieldName(name) == name {

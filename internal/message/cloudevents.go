@@ -13,18 +13,18 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Content is what a message holds once CloudEvents is taken off.
+// Content is what a message holds inside its CloudEvent, if it is one.
 type Content struct {
 	object  []member // the request object
 	eventID string   // SOURCE#ID, "" without CloudEvents
 	trace   Trace    // the event's own, unchecked
-	inBoth  bool     // an event by its headers, whose payload is an event too
+	inBoth  bool     // an event in binary mode whose payload is an event too
 }
 
 // openMessage finds the request object in a message: in a CloudEvent's data in structured mode (a content type of
-// application/cloudevents, or an object with specversion), else in the body, with the attributes of a CloudEvent in
-// binary mode (ce- headers) or none. The NATS binding goes by the content type alone; senders don't all keep to it.
-// With an error comes what could be read.
+// application/cloudevents, or an object with specversion), otherwise in the body, with the attributes of a CloudEvent in
+// binary mode (ce- headers) or none. The NATS binding goes by the content type alone, but not all senders keep to it. With
+// an error it returns what could be read.
 func openMessage(d Delivery) (Content, error) {
 	contentType := mediaType(d.Header.Get("Content-Type"))
 	if format, ok := strings.CutPrefix(contentType, "application/cloudevents"); ok {
@@ -104,8 +104,8 @@ func eventData(data, encoded []byte) ([]byte, error) {
 	return decoded, nil
 }
 
-// isBinary takes any of the four required attributes as the mark of an event, so that a message which lacks another
-// is refused instead of losing its id.
+// isBinary reports whether the headers mark an event. Any of the four required attributes does, so that a message that lacks
+// another one is refused instead of losing its id.
 func isBinary(h Header) bool {
 	for name := range h {
 		if hasPrefix(name, "ce-") {
@@ -154,7 +154,7 @@ func fromAttributes(a map[string]string) Content {
 	return c
 }
 
-// checkAttributes holds the attributes against CloudEvents 1.0.
+// checkAttributes checks the attributes against CloudEvents 1.0.
 func checkAttributes(a map[string]string, dataType string) error {
 	if v, ok := a["specversion"]; !ok || v != event.CloudEventsVersionV1 {
 		return errors.New("CloudEvent: specversion: only 1.0 is taken; add it, or send the event as 1.0")
@@ -173,7 +173,7 @@ func checkAttributes(a map[string]string, dataType string) error {
 			faults = append(faults, fmt.Errorf("CloudEvent: %s: %w", name, broken[name]))
 		}
 	}
-	if _, err := instant(a["time"]); a["time"] != "" && err != nil {
+	if _, err := parseInstant(a["time"]); a["time"] != "" && err != nil {
 		faults = append(faults, fmt.Errorf("CloudEvent: time: %w", err))
 	}
 	if t := mediaType(dataType); dataType != "" && broken["datacontenttype"] == nil && !strings.HasSuffix(t, "/json") && !strings.HasSuffix(t, "+json") {
@@ -182,8 +182,8 @@ func checkAttributes(a map[string]string, dataType string) error {
 	return joined(faults...)
 }
 
-// mediaType is the type without parameters in lower case. What can't be parsed is taken up to its first semicolon, so
-// that a slip in a parameter does not hide an event.
+// mediaType is the type without parameters, in lower case. If it can't be parsed, it is cut at the first semicolon, so that
+// a mistake in a parameter does not hide an event.
 func mediaType(contentType string) string {
 	if t, _, err := mime.ParseMediaType(contentType); err == nil {
 		return t

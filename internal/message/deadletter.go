@@ -15,31 +15,31 @@ import (
 // The headers of a dead letter.
 const (
 	deadPrefix       = "Deadletter-"
-	deadHeaderPrefix = "Deadletter-Header-" // and the whole name of an original header that may not stand for itself
+	deadHeaderPrefix = "Deadletter-Header-" // prefix of an original header that must not keep its name
 
 	HeaderDeadReason    = "Deadletter-Reason"     // Failure.Code
 	HeaderDeadMessage   = "Deadletter-Message"    // Failure.Message, on one line
-	HeaderDeadRequestID = "Deadletter-Request-Id" // percent-decode it where it has escapes
+	HeaderDeadRequestID = "Deadletter-Request-Id" // percent-decode it if it has escapes
 	HeaderDeadRun       = "Deadletter-Run"
 	HeaderDeadAttempts  = "Deadletter-Attempts"
 	HeaderDeadTime      = "Deadletter-Time"
 	HeaderDeadSubject   = "Deadletter-Subject"
 	HeaderDeadStream    = "Deadletter-Stream"
 	HeaderDeadSequence  = "Deadletter-Sequence"
-	HeaderDeadPublished = "Deadletter-Published" // by the broker's clock; a derived id can't be recognised without it
+	HeaderDeadPublished = "Deadletter-Published" // by the broker's clock; needed to recognise a derived id
 	HeaderDeadTruncated = "Deadletter-Truncated"
-	HeaderDeadSignedBy  = "Deadletter-Signed-By" // absent: no signature was asked for, or none was good
+	HeaderDeadSignedBy  = "Deadletter-Signed-By" // absent: no signature was required, or none was valid
 	HeaderDeadDigest    = "Deadletter-Digest"    // sha256:HEX of a payload that was left out
-	HeaderDeadSize      = "Deadletter-Size"      // its bytes
-	// HeaderDeadUnverified marks a message that nobody vouches for.
+	HeaderDeadSize      = "Deadletter-Size"      // the payload's size in bytes
+	// HeaderDeadUnverified marks an unverified message (Invalid.Unverified).
 	HeaderDeadUnverified = "Deadletter-Unverified"
 )
 
 // maxDeadMessage bounds Deadletter-Message in characters.
 const maxDeadMessage = 1000
 
-// DeadLetter is a request that ended rejected or abandoned, with the message it came in. Of a replay, Delivery may be
-// the replay or what OriginalDelivery made of it: the original's headers survive any number of runs either way.
+// DeadLetter is a request that ended rejected or abandoned, with the message it came in. For a replay, Delivery may be the
+// replay or what OriginalDelivery made of it: the original's headers survive any number of runs either way.
 type DeadLetter struct {
 	Delivery      Delivery
 	Code, Message string
@@ -47,11 +47,11 @@ type DeadLetter struct {
 	SignedBy      string // the signer's name; "" if none was verified
 	Run, Attempts int
 	Time          time.Time
-	Unverified    bool // nobody vouches for the message: of such dead letters the last are kept
+	Unverified    bool // the message is unverified: only the latest such dead letters are kept
 }
 
-// MessageID is the Nats-Msg-Id, the same for every delivery of the message. The time it was published belongs to it:
-// a stream made anew counts from 1 again.
+// MessageID is the Nats-Msg-Id, the same for every delivery of the message. It includes the time of publication, because a
+// stream that is recreated counts from 1 again.
 func (d DeadLetter) MessageID() string {
 	published := int64(0)
 	if !d.Delivery.Published.IsZero() {
@@ -60,13 +60,13 @@ func (d DeadLetter) MessageID() string {
 	return percentEncode("deadletter:"+d.Delivery.Ref()) + ":" + strconv.Itoa(d.Run) + ":" + strconv.FormatInt(published, 10)
 }
 
-// Render makes the message: the payload byte for byte, the original headers and the worker's own. If it exceeds limit
-// bytes (0: no limit), or the payload is larger than a request may be, the payload is left out, and its digest and size
-// stand in its place; if headers alone exceed the limit, the largest original ones are left out too.
+// Render makes the message: the payload byte for byte, the original headers and the worker's own. If it exceeds limit bytes
+// (0: no limit), or the payload is larger than a request may be, the payload is left out and replaced by its digest and
+// size. If the headers alone exceed the limit, the largest original ones are left out too.
 //
-// An original header may not act on the broker (Nats-...) or on a client (Status, Description: with them a message passes for
-// an answer of JetStream), or pass for the worker's own (Deadletter-...), in any case; such a one, and one whose name not
-// every client can send, becomes Deadletter-Header-NAME.
+// An original header must not act on the broker (Nats-...) or on a client (Status, Description: with them a message looks
+// like a JetStream status), nor look like one of the worker's own (Deadletter-...), in any case. Such a header, and one
+// whose name some clients can't send, becomes Deadletter-Header-NAME.
 func (d DeadLetter) Render(limit int) (Header, []byte) {
 	own, original := d.header(), d.original()
 	whole := maps.Clone(original)
@@ -82,7 +82,7 @@ func (d DeadLetter) Render(limit int) (Header, []byte) {
 	if limit <= 0 {
 		limit = math.MaxInt
 	}
-	if own.size() > limit { // as in a stream that others have made for small messages
+	if own.size() > limit { // as in a stream that was made for small messages
 		own[HeaderDeadMessage] = []string{d.Code}
 	}
 	left := limit - own.size()
@@ -133,7 +133,7 @@ func (d DeadLetter) original() Header {
 	return h
 }
 
-// deadName is the name that an original header has in a dead letter; liveName is its inverse.
+// deadName is the name of an original header in a dead letter; liveName is its inverse.
 func deadName(name string) string {
 	sendable := escapeBytes(name, func(i int) bool { return !isNameByte(name[i]) })
 	acts := hasPrefix(name, "Nats-") || strings.EqualFold(name, "Status") || strings.EqualFold(name, "Description")

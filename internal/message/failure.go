@@ -6,7 +6,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// Codes of the worker's own (docs/messages.md).
+// The worker's own codes (docs/messages.md).
 const (
 	CodeIDConflict      = "idConflict"
 	CodeExpired         = "expired"
@@ -30,18 +30,18 @@ const (
 	OriginWorker   = "worker"
 )
 
-// Failure is what went wrong, in the form that results show.
+// Failure is what went wrong, in the form that results have.
 type Failure struct {
 	Code       string `json:"code"`
 	Message    string `json:"message"`
-	HTTPStatus int    `json:"httpStatus,omitempty"` // 0: there was no answer
+	HTTPStatus int    `json:"httpStatus,omitempty"` // 0: no answer
 	Origin     string `json:"origin"`               // request, defender or worker
 }
 
 // MaxMessage bounds error.message in characters, so that a result without its action fits into any message.
 const MaxMessage = 4000
 
-// ShortError is the failure with a message of at most MaxMessage characters; nil of nil.
+// ShortError returns the failure with a message of at most MaxMessage characters; nil for nil.
 func ShortError(f *Failure) *Failure {
 	if f == nil {
 		return nil
@@ -51,7 +51,7 @@ func ShortError(f *Failure) *Failure {
 	return &short
 }
 
-// Label is the code as a metric has it: what others choose must not become time series without end.
+// Label is the code as a metric label: codes that others choose must not create an unlimited number of time series.
 func (f *Failure) Label() string {
 	if f.Origin == OriginDefender {
 		return defender.CodeLabel(f.Code)
@@ -59,12 +59,13 @@ func (f *Failure) Label() string {
 	return f.Code
 }
 
-// ErrTooLarge is a write that can never succeed: the broker takes no message of that size, however often it is tried. It is
-// its request's own failure, and no fault of the system.
+// ErrTooLarge is returned for a write that can never succeed, because the broker takes no message of that size. It is a
+// failure of its own request, not a fault of the system.
 var ErrTooLarge = errors.New("larger than the broker takes")
 
-// Unverified says whether nobody vouches for a message that is refused: it has no valid form or no valid signature, and
-// no signer. Whoever may publish can send any number of them, so what each leaves behind is bounded (ADR 14).
+// Unverified reports whether a refused message has no verified sender: its form or its signature is invalid, and it has no
+// signer. Anybody who may publish can send any number of such messages, so what each of them leaves behind is bounded (ADR
+// 14).
 func (i *Invalid) Unverified(r Request) bool {
 	switch i.Code {
 	case CodeMalformed, CodeTooLarge, CodeUnsigned, CodeUnknownSigner, CodeBadSignature:

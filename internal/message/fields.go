@@ -15,8 +15,8 @@ import (
 // fieldNames are the members of a request object as the documents spell them.
 var fieldNames = [...]string{"machineId", "comment", "id", "requestedBy", "ticket", "batch", "metadata", "expiresAt", "replyTo"}
 
-// fieldName is the field that a key spells in any case, "" for a key that is none. Letters outside ASCII that fold to
-// ASCII ones (U+212A to k) take more bytes, so they match nothing.
+// fieldName is the field that a key spells, in any case; "" for any other key. Letters outside ASCII that fold to ASCII ones
+// (U+212A to k) take more bytes, so they match nothing.
 func fieldName(key string) string {
 	for _, name := range fieldNames {
 		if len(name) == len(key) && strings.EqualFold(name, key) {
@@ -28,8 +28,8 @@ func fieldName(key string) string {
 
 func required(name string) bool { return name == "machineId" || name == "comment" }
 
-// readFields reads a request object. Beside the faults of all fields it returns the fields that have none; the id
-// comes as it stands, for the caller to judge.
+// readFields reads a request object. With the faults of all fields it returns the fields that have none. It does not check
+// the id, which the caller does.
 func (r Rules) readFields(object []member) (req Request, err error) {
 	var seen []string
 	var faults []error
@@ -58,7 +58,7 @@ func (r Rules) readFields(object []member) (req Request, err error) {
 	return req, joined(faults...)
 }
 
-// text is the string that a member's value must be.
+// text returns a member's value, which must be a string.
 func text(value []byte) (string, error) {
 	if value[0] != '"' {
 		return "", fmt.Errorf("is %s; give a string", jsonKind(value))
@@ -78,7 +78,7 @@ func (r Rules) readField(req *Request, name string, value []byte) (err error) {
 	return r.setText(req, name, s)
 }
 
-// CheckField says what is wrong with the text of one field of a request, whatever the others are.
+// CheckField checks the text of one field of a request, regardless of the others.
 func CheckField(name, text string) error { return Rules{}.setText(&Request{}, name, text) }
 
 func (r Rules) setText(req *Request, name, s string) (err error) {
@@ -98,7 +98,7 @@ func (r Rules) setText(req *Request, name, s string) (err error) {
 	case "batch":
 		req.Batch = s
 	case "expiresAt":
-		req.ExpiresAt, err = instant(s)
+		req.ExpiresAt, err = parseInstant(s)
 	case "replyTo":
 		req.ReplyTo, err = r.replyTo(s)
 	}
@@ -130,14 +130,14 @@ func metadata(value []byte) (json.RawMessage, error) {
 	case len(value) > maxMetadata:
 		return nil, fmt.Errorf("has %d bytes, more than %d; shorten it", len(value), maxMetadata)
 	}
-	return bytes.Clone(value), nil // the rest of the message need not be kept with it
+	return bytes.Clone(value), nil // so that the rest of the message can be freed
 }
 
-// instant reads RFC 3339, which allows t and z for T and Z. Year 1 would come out as the zero time, which stands for
-// no time at all; a nanosecond later it is as long past.
-func instant(s string) (t time.Time, err error) {
+// parseInstant reads RFC 3339, which allows t and z for T and Z. The first instant of year 1 would become Go's zero time,
+// which stands for no time; it gets a nanosecond more, which is just as long past.
+func parseInstant(s string) (t time.Time, err error) {
 	t, err = time.Parse(time.RFC3339, strings.ToUpper(s))
-	if err != nil || s[13] != ':' || strings.Contains(s, ",") { // time.Parse takes an hour of one digit and a comma
+	if err != nil || s[13] != ':' || strings.Contains(s, ",") { // time.Parse accepts an hour of one digit, and a comma
 		return time.Time{}, errors.New("is no RFC 3339 time; write it like 2026-11-24T18:00:00Z")
 	}
 	if t.IsZero() {
@@ -161,7 +161,7 @@ func (r Rules) replyTo(s string) (string, error) {
 	return s, nil
 }
 
-// CheckSubject says what keeps s from being a subject that a message can be published on.
+// CheckSubject returns an error if no message can be published on s.
 func CheckSubject(s string) error {
 	switch {
 	case s == "":
@@ -196,7 +196,7 @@ func matches(pattern, subject string) bool {
 	return len(want) == len(have)
 }
 
-// joined is all faults in one line, nil if there is none.
+// joined joins all faults on one line; nil if there are none.
 func joined(faults ...error) error {
 	var texts []string
 	for _, f := range faults {

@@ -8,18 +8,18 @@ import (
 	"unicode/utf8"
 )
 
-// Header is a message's headers, names spelled as they came. Names match in any case, for clients spell them
+// Header is a message's headers, with the names as they came. Names match in any case, because clients spell them
 // differently and the broker leaves them as they are.
 type Header map[string][]string
 
 // Get returns the first value under name in any case, "" if there is none. Of several spellings the exact one counts,
-// else the first in byte order, so that every delivery of a message reads the same.
+// otherwise the first in byte order, so that every delivery of a message gives the same value.
 func (h Header) Get(name string) string {
 	value, _ := h.lookup(name)
 	return value
 }
 
-// lookup is Get that distinguishes an empty value from none.
+// lookup is Get, but distinguishes an empty value from a missing one.
 func (h Header) lookup(name string) (value string, there bool) {
 	if v := h[name]; len(v) > 0 {
 		return v[0], true
@@ -36,7 +36,7 @@ func (h Header) lookup(name string) (value string, there bool) {
 	return h[found][0], true
 }
 
-// size is what the header block takes up in a message, its first line and the blank last one included.
+// size is the size of the header block in a message, including its first line and the blank last one.
 func (h Header) size() int {
 	n := len("NATS/1.0\r\n\r\n")
 	for name, values := range h {
@@ -102,7 +102,7 @@ func escapeBytes(s string, escape func(i int) bool) string {
 
 var escaped = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
-// percentDecode replaces each %XX by its byte, once. A per cent sign before anything else stays: not every client encodes.
+// percentDecode replaces each %XX by its byte, once. Any other per cent sign stays, because not every client encodes.
 func percentDecode(s string) string {
 	return escaped.ReplaceAllStringFunc(s, func(xx string) string {
 		b, _ := hex.DecodeString(xx[1:])
@@ -110,8 +110,8 @@ func percentDecode(s string) string {
 	})
 }
 
-// OneLine makes text of any origin fit for a header or a table: white space and control characters become single
-// spaces, invalid UTF-8 is replaced, and what goes beyond limit characters is cut.
+// OneLine makes text of any origin fit for a header or a table: white space and control characters become single spaces,
+// invalid UTF-8 is replaced, and the text is cut to limit characters.
 func OneLine(s string, limit int) string {
 	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "\uFFFD"), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r)
@@ -127,8 +127,8 @@ func Shorten(s string, limit int) string {
 	return string([]rune(s)[:limit-1]) + "…"
 }
 
-// isNameByte says whether every client can send a header whose name has c: a token of RFC 9110 without the characters
-// that nats.go refuses.
+// isNameByte reports whether every client can send a header whose name contains c: a token of RFC 9110 without the
+// characters that nats.go refuses.
 func isNameByte(c byte) bool {
 	return c > ' ' && c <= '~' && !strings.ContainsRune(`"()/,:;<=>?@[\]{}`, rune(c))
 }

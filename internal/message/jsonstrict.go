@@ -12,15 +12,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// member is one name and value of a JSON object, the value as it stands in the message.
+// member is one name and value of a JSON object; the value is a slice of the message.
 type member struct {
 	name  string
 	value []byte // valid JSON, white space around it left out
 }
 
-// readObject splits one JSON object into its members. jsontext refuses what encoding/json lets pass: a name that comes
-// twice in one object at any depth, invalid UTF-8, half a surrogate pair. With an error come the members before the
-// fault, so that a rejected message can still be named.
+// readObject splits one JSON object into its members. jsontext refuses what encoding/json accepts: a name that occurs twice
+// in one object at any depth, invalid UTF-8, half a surrogate pair. With an error it returns the members before the fault,
+// so that a rejected message can still be named.
 func readObject(data []byte) (list []member, err error) {
 	d := jsontext.NewDecoder(bytes.NewBuffer(data))
 	open, err := d.ReadToken()
@@ -55,7 +55,7 @@ func readObject(data []byte) (list []member, err error) {
 	return list, errors.New("is more than one JSON value; send one object in braces")
 }
 
-// syntaxFault says what is wrong with text that jsontext refuses.
+// syntaxFault describes the fault in text that jsontext refuses.
 func syntaxFault(data []byte, err error) error {
 	syntax, located := errors.AsType[*jsontext.SyntacticError](err)
 	switch {
@@ -71,7 +71,7 @@ func syntaxFault(data []byte, err error) error {
 	return errors.New(`has half a surrogate pair (\uD800 to \uDFFF); write both halves or the character itself`)
 }
 
-// unquote reads a string of a member's value.
+// unquote decodes a JSON string.
 func unquote(quoted []byte) (string, error) {
 	s, err := jsontext.AppendUnquote(nil, quoted)
 	if err != nil {

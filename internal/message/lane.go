@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Lane is one of the three subjects that requests come on. Which one says who goes first.
+// Lane is one of the three subjects for requests. It decides who goes first.
 type Lane string
 
 // The lanes. LaneNormal is the subject itself, the others are below it.
@@ -22,7 +22,7 @@ func Lanes() []Lane { return []Lane{LaneUrgent, LaneNormal, LaneBulk} }
 // Subject is the lane's subject, base being that of normal.
 func (l Lane) Subject(base string) string { return base + l.Suffix(".") }
 
-// Suffix is what names the lane after a name that normal has: "" of normal, else the lane after a separator.
+// Suffix is what a lane's name adds to that of normal: "" for normal, otherwise separator and lane.
 func (l Lane) Suffix(separator string) string {
 	if l == LaneNormal || l == "" {
 		return ""
@@ -30,8 +30,8 @@ func (l Lane) Suffix(separator string) string {
 	return separator + string(l)
 }
 
-// LaneOf is the lane of a subject, base being that of normal. A subject that is none of the lanes' counts as normal: it is a
-// message that an earlier version's consumer was given.
+// LaneOf is the lane of a subject, base being that of normal. Any other subject counts as normal: such a message was
+// delivered to the consumer of an earlier version.
 func LaneOf(base, subject string) Lane {
 	for _, l := range Lanes() {
 		if subject == l.Subject(base) {
@@ -49,7 +49,7 @@ func ParseLane(name string) (Lane, error) {
 	return "", fmt.Errorf("there is no lane %q: it is one of %s", name, LaneNames(Lanes()))
 }
 
-// LaneNames are the names of lanes, as a sentence lists them.
+// LaneNames joins the names of lanes for a sentence.
 func LaneNames(lanes []Lane) string {
 	names := make([]string, len(lanes))
 	for i, l := range lanes {

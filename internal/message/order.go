@@ -12,47 +12,48 @@ import (
 
 // Verbs of an order.
 const (
-	VerbCancel  = "cancel"  // take back what was not called yet
+	VerbCancel  = "cancel"  // cancel requests that were not called yet
 	VerbPause   = "pause"   // hold a batch's rows back
-	VerbResume  = "resume"  // let them go on
-	VerbApprove = "approve" // let a request go on that awaits approval
-	VerbDeny    = "deny"    // reject one
+	VerbResume  = "resume"  // release them
+	VerbApprove = "approve" // approve a request that awaits approval
+	VerbDeny    = "deny"    // reject such a request
 )
 
 const (
 	maxReason = 1000 // characters, of an order
-	maxBatch  = 1024 // characters, of a batch that can be ordered about
+	maxBatch  = 1024 // characters, of a batch name in an order
 
-	// maxVerdict is the most that an approve or a deny may have, in bytes: the record of the run holds each that counts.
+	// maxVerdict bounds an approve or a deny, in bytes: the audit record of the run holds each that counts.
 	maxVerdict = 4 << 10
 )
 
-// Order is one message on the control subject (docs/schemas/control.json): what somebody wants done about requests. It is of
-// good form and, where signers are configured, signed. Whether its sender may order that is not judged here.
+// Order is one message on the control subject (docs/schemas/control.json): what somebody wants done about requests. Its form
+// is valid and, where signers are configured, so is its signature. Whether its sender may give it is not checked here.
 type Order struct {
 	Verb      string
 	ID, Batch string // one of them
-	// Signer and Client name whose request is meant where several have that id; "": not said.
+	// Signer and Client name the owner of the request, for an id that several owners have; "": not given.
 	Signer, Client string
-	Run            int // 0: not said
+	Run            int // 0: not given
 	Digest         string
 	Reason         string
-	Actions        bool      // of cancel: ask the API to cancel an action that is under way, too
+	Actions        bool      // for cancel: also ask the API to cancel an action that is under way
 	ExpiresAt      time.Time // zero: never
-	IssuedAt       time.Time // zero: not said
+	IssuedAt       time.Time // zero: not given
 
-	// By and Key are who signed it, by name and public nkey; "" where no signers are configured. Via is the client of worker
-	// intake that it came from; "" if it came by another way.
+	// By and Key are its signer's name and public nkey; "" where no signers are configured. Via is the client of worker
+	// intake that sent it; "" if it came another way.
 	By, Key, Via string
-	// Of approve and deny what was signed, where, and the signature: others can verify it (docs/messages.md, orders).
+	// For approve and deny: the signed subject and payload, and the signature, so that others can verify it
+	// (docs/messages.md, orders).
 	Subject, Text, Signature string
 
 	Ref    string    // STREAM:SEQ
 	Stored time.Time // by the broker's clock
 }
 
-// ParseOrder reads an order from a message of the control stream. It looks at size, signature and form in this order, as Parse
-// does. With an Invalid comes what can be told of the message: Ref, Stored, and who signed it.
+// ParseOrder reads an order from a message of the control stream. Like Parse, it checks size, signature and form, in this
+// order. With an Invalid it returns what is known of the message: Ref, Stored, and the signer.
 func (r Rules) ParseOrder(d Delivery) (Order, *Invalid) {
 	bare := Order{Ref: d.Ref(), Stored: d.Published}
 	if n := len(d.Data); n > MaxPayload {
@@ -113,7 +114,7 @@ func readOrder(data []byte) (o Order, err error) {
 		}
 	}
 	if err == nil && joined(faults...) == nil {
-		faults = append(faults, o.together())
+		faults = append(faults, o.validate())
 	}
 	return o, joined(faults...)
 }
@@ -143,7 +144,7 @@ func (o *Order) readField(name string, value []byte) (err error) {
 	case "id":
 		o.ID, err = s, checkID(s)
 	case "batch":
-		o.Batch, err = s, shorter(s, maxBatch)
+		o.Batch, err = s, checkLength(s, maxBatch)
 	case "signedBy":
 		o.Signer, err = s, CheckName(s)
 	case "client":
@@ -151,11 +152,11 @@ func (o *Order) readField(name string, value []byte) (err error) {
 	case "digest":
 		o.Digest, err = s, checkDigest(s)
 	case "reason":
-		o.Reason, err = s, shorter(s, maxReason)
+		o.Reason, err = s, checkLength(s, maxReason)
 	case "expiresAt":
-		o.ExpiresAt, err = instant(s)
+		o.ExpiresAt, err = parseInstant(s)
 	case "issuedAt":
-		o.IssuedAt, err = instant(s)
+		o.IssuedAt, err = parseInstant(s)
 	}
 	return err
 }
@@ -167,7 +168,7 @@ func checkVerb(s string) error {
 	return nil
 }
 
-func shorter(s string, limit int) error {
+func checkLength(s string, limit int) error {
 	if n := utf8.RuneCountInString(s); n > limit {
 		return fmt.Errorf("has %d characters, more than %d; shorten it", n, limit)
 	}
@@ -182,8 +183,8 @@ func checkDigest(s string) error {
 	return nil
 }
 
-// together is what must hold between an order's fields.
-func (o *Order) together() error {
+// validate checks the fields of an order against each other.
+func (o *Order) validate() error {
 	ofBatch := o.Verb == VerbPause || o.Verb == VerbResume
 	ofID := o.Verb == VerbApprove || o.Verb == VerbDeny
 	switch {
@@ -207,7 +208,7 @@ func (o *Order) together() error {
 	return nil
 }
 
-// Encode is the order's payload.
+// Encode returns the order's payload.
 func (o *Order) Encode() ([]byte, error) {
 	return EncodeJSON(struct {
 		Verb      string    `json:"verb"`
@@ -224,7 +225,7 @@ func (o *Order) Encode() ([]byte, error) {
 	}{o.Verb, o.ID, o.Batch, o.Signer, o.Client, o.Run, o.Digest, o.Reason, o.Actions, o.ExpiresAt, o.IssuedAt})
 }
 
-// About is what the order is about, as a person would name it.
+// About names what the order is about, for people.
 func (o *Order) About() string {
 	if o.Batch != "" {
 		return "batch " + o.Batch

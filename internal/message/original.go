@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// HeaderReplay marks a message that replays a dead letter; its value is that one's sequence in the dead-letter stream.
+// HeaderReplay marks a message that replays a dead letter; its value is the dead letter's sequence in its stream.
 const HeaderReplay = "Unrestrict-Replay"
 
-// replayMessageID is the Nats-Msg-Id of the message that replays the dead letter: one replay of each.
+// replayMessageID is the Nats-Msg-Id of the message that replays a dead letter, so that each is replayed once.
 func replayMessageID(seq uint64) string { return "replay:" + strconv.FormatUint(seq, 10) }
 
-// ReplayHeader returns the headers with which a dead letter's payload is published as a replay. The dead letter's own
-// headers go along, so that the replay can be understood when the dead letter is gone.
+// ReplayHeader returns the headers with which a dead letter's payload is published as a replay. It includes the dead
+// letter's own headers, so that the replay can be understood when the dead letter is gone.
 func ReplayHeader(seq uint64, dead Header) Header {
 	h := maps.Clone(dead)
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
@@ -27,7 +27,7 @@ func ReplayHeader(seq uint64, dead Header) Header {
 	return h
 }
 
-// ParseReplay reads the mark of a replay; ok is false for a message that is none.
+// ParseReplay reads the mark of a replay; ok is false for a message that is no replay.
 func ParseReplay(h Header) (seq uint64, ok bool, invalid *Invalid) {
 	mark := h.Get(HeaderReplay)
 	if mark == "" {
@@ -50,15 +50,15 @@ func replayFault(h Header) error {
 	return nil
 }
 
-// isReplay distinguishes a message made by ReplayHeader from one that only has the header. A replay that was published
-// again because its message id had been used already has a suffix behind the id.
+// isReplay distinguishes a message made by ReplayHeader from one that merely has the header. The message id of a replay that
+// was published again, because its id had been used already, has a suffix.
 func isReplay(h Header) bool {
 	seq, ok, _ := ParseReplay(h)
 	return ok && strings.HasPrefix(h.Get("Nats-Msg-Id")+":", replayMessageID(seq)+":")
 }
 
-// messageID is the Nats-Msg-Id that its sender gave the message. On a replay it is the replay's own, and the
-// original's is kept beside it.
+// messageID is the Nats-Msg-Id that the sender gave the message. A replay has an id of its own, and keeps the original's in
+// another header.
 func messageID(h Header) string {
 	if isReplay(h) {
 		return h.Get(deadHeaderPrefix + "Nats-Msg-Id")
@@ -66,7 +66,7 @@ func messageID(h Header) string {
 	return h.Get("Nats-Msg-Id")
 }
 
-// withoutReplay are the headers that the replayed message had, where h are those of a replay; else h.
+// withoutReplay returns the headers of the replayed message if h are those of a replay, otherwise h.
 func withoutReplay(h Header) Header {
 	if !isReplay(h) {
 		return h
@@ -74,9 +74,9 @@ func withoutReplay(h Header) Header {
 	return originalHeader(h)
 }
 
-// OriginalDelivery undoes DeadLetter.Render: the delivery as it came, with its headers under their own names, and the
-// run and request that it was. The stream and sequence are those of the message that first bore the request; a
-// payload that was left out is an error. A mark of replay is left out: the message read so is the original.
+// OriginalDelivery undoes DeadLetter.Render: it returns the delivery as it came, with its headers under their own names, and
+// its run and request id. Stream and sequence are those of the message that first carried the request. A payload that was
+// left out is an error. The mark of a replay is removed, so that the message reads as the original.
 func OriginalDelivery(dead Header, body []byte) (d Delivery, run int, requestID string, err error) {
 	if dead.Get(HeaderDeadTruncated) != "" {
 		return Delivery{}, 0, "", errors.New("the payload was left out of the dead letter, for it did not fit; publish the request anew")
@@ -90,7 +90,7 @@ func OriginalDelivery(dead Header, body []byte) (d Delivery, run int, requestID 
 	if err := errors.Join(errs[:]...); err != nil || d.Stream == "" || d.Subject == "" || requestID == "" || run < 1 {
 		return Delivery{}, 0, "", fmt.Errorf("not a dead letter of the worker: a %s... header is missing or wrong", deadPrefix)
 	}
-	// No sender can give an id of this form, so it was derived, perhaps from an earlier message than the last run's.
+	// No sender can choose an id of this form, so it was derived, perhaps from an earlier message than the last run's.
 	if digits, ok := strings.CutPrefix(requestID, d.Stream+":"); ok && isDigits(digits) {
 		if d.Sequence, err = strconv.ParseUint(digits, 10, 64); err != nil {
 			return Delivery{}, 0, "", fmt.Errorf("%s: %w", HeaderDeadRequestID, err)
@@ -109,7 +109,7 @@ func originalHeader(dead Header) Header {
 	return h
 }
 
-// liveName is the name that a header of a dead letter had before; ok is false for those of the dead letter itself.
+// liveName is the original name of a header of a dead letter; ok is false for the dead letter's own headers.
 func liveName(name string) (live string, ok bool) {
 	switch {
 	case hasPrefix(name, deadHeaderPrefix):
@@ -120,8 +120,8 @@ func liveName(name string) (live string, ok bool) {
 	return name, true
 }
 
-// ReadDeadLetter reads what a dead letter says of itself, as far as it can be read; Delivery is what OriginalDelivery
-// gives, its payload as it is kept.
+// ReadDeadLetter reads a dead letter as far as possible. Delivery is what OriginalDelivery returns, with the payload as it
+// is stored.
 func ReadDeadLetter(h Header, body []byte) DeadLetter {
 	d := DeadLetter{
 		Unverified: h.Get(HeaderDeadUnverified) != "",

@@ -17,9 +17,9 @@ const (
 	maxComment  = 4000     // characters, that is Unicode code points
 	maxID       = 256      // characters
 	maxMetadata = 8 << 10  // bytes as sent
-	maxSubject  = 1024     // bytes; the broker ends a connection over a protocol line of 4 KiB
+	maxSubject  = 1024     // bytes; the broker closes a connection that sends a protocol line over 4 KiB
 	MaxSignFor  = 7 * 24 * time.Hour
-	maxRead     = 1 << 20 // bytes of a message that is too large anyway, looked through for its id
+	maxRead     = 1 << 20 // bytes; a message too large for a request is still searched for its id up to this size
 )
 
 // Codes of an Invalid.
@@ -35,7 +35,7 @@ const (
 // Request asks for one machine's restriction to be removed. It is valid and, where signers are configured, signed.
 type Request struct {
 	ID          string // names the request; never empty
-	Derived     bool   // ID is STREAM:SEQ, for the message has no id of its own
+	Derived     bool   // ID is STREAM:SEQ, because the message has no id of its own
 	MachineID   string // 40 hexadecimal digits, lower case
 	Comment     string
 	RequestedBy string
@@ -46,35 +46,35 @@ type Request struct {
 	ReplyTo     string          // a subject, or ""
 	SignedBy    string          // the signer's name; "" where no signers are configured
 	Signer      string          // its public nkey
-	Client      string          // of worker intake, "" if it came by another way
+	Client      string          // of worker intake; "" if it came another way
 	TraceParent string          // "" or valid
 	TraceState  string
 }
 
-// Invalid is why a message is no request. Message names the field and what to do about it.
+// Invalid is why a message is no request. Message names the field and the remedy.
 type Invalid struct {
 	Code      string
 	Message   string
-	ClaimedID string // the id the message bears but has no claim on; "" if none can be read
+	ClaimedID string // the id in the message, which it has no claim on; "" if none can be read
 }
 
 func (e *Invalid) Error() string { return e.Code + ": " + e.Message }
 
-// Rules are what a message is held against.
+// Rules are what a message is checked against.
 type Rules struct {
-	Stream      string   // the request stream; its name, a colon and digits is nobody's id
-	OwnSubjects []string // the worker's own subjects, wildcards allowed; no replyTo
+	Stream      string   // the request stream; no sender may choose an id of the form STREAM:digits
+	OwnSubjects []string // the worker's own subjects, wildcards allowed; replyTo must not match them
 	Signers     *Signers // nil: requests need no signature
-	// Fits says why the ledger could not keep what a request says; nil: it always can.
+	// Fits returns why the ledger could not store a request; nil: it can store any.
 	Fits func(Request) error
 }
 
-// Parse reads a request from a message, plain or a CloudEvent of either mode. It looks at the payload's size first,
-// then at the signature over its raw bytes, and only then at what it says. It does not judge whether the request has
-// expired, is too old or is allowed.
+// Parse reads a request from a message, plain or a CloudEvent of either mode. It checks the payload's size first, then the
+// signature over its raw bytes, and only then its content. It does not check whether the request has expired, is too old or
+// is allowed.
 //
-// With an Invalid comes what the message's result may echo: the id STREAM:SEQ and the trace context, and of a message
-// that is in good form as a whole (signed, if need be; one object) the fields that are valid, ReplyTo among them.
+// With an Invalid it returns what the message's result may echo: the id STREAM:SEQ and the trace context. If the message as
+// a whole is well formed (signed, if required; one object), it also returns the fields that are valid, including ReplyTo.
 func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	var c Content
 	var formFault error
@@ -106,7 +106,7 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	}
 	if r.Fits != nil {
 		if err := r.Fits(req); err != nil {
-			return bare, invalid(CodeTooLarge, err.Error()) // without what it says, so that its result fits
+			return bare, invalid(CodeTooLarge, err.Error()) // without its fields, so that its result fits
 		}
 	}
 	payloadID := req.ID
@@ -117,7 +117,7 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	}
 	if r.Signers != nil {
 		if c.inBoth {
-			// Headers are not signed: whoever adds them must not choose which object of a signed payload is the request.
+			// Headers are not signed, so they must not choose which object of a signed payload is the request.
 			return req, invalid(CodeMalformed, "CloudEvent: comes in both modes, by its headers and in the payload; send it in one")
 		}
 		if code, err := singleUse(payloadID, req.ExpiresAt); err != nil {
@@ -130,7 +130,7 @@ func (r Rules) Parse(d Delivery) (Request, *Invalid) {
 	return req, nil
 }
 
-// nameOf is what the message calls itself, "" if nothing.
+// nameOf is the id that the message gives itself; "" if none.
 func (r Rules) nameOf(payloadID, eventID string, h Header) (id string, err error) {
 	where := "id"
 	if id = payloadID; id == "" {
@@ -151,8 +151,8 @@ func (r Rules) nameOf(payloadID, eventID string, h Header) (id string, err error
 	return id, nil
 }
 
-// singleUse is what keeps a signature from being good again and again: the signed payload itself (of a CloudEvent its
-// data; headers are not signed) bears the id, and an end before the worker forgets the id.
+// singleUse checks that a signature can't be used again and again: the signed payload itself (of a CloudEvent its data;
+// headers are not signed) must have the id, and an expiresAt before the worker forgets the id.
 func singleUse(payloadID string, expiresAt time.Time) (code string, err error) {
 	const why = "is required in a signed request, so that the signature can't be used again; add it and sign anew"
 	switch {
@@ -198,7 +198,7 @@ const HeaderClient = "Request-Client"
 // maxName bounds the name of a signer or client in characters.
 const maxName = 64
 
-// CheckName says what keeps a text from being the name of a signer or client. It does not repeat it.
+// CheckName checks the name of a signer or client. The error does not quote it.
 func CheckName(name string) error {
 	other := strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._@-", r)
@@ -221,5 +221,5 @@ func clientOf(h Header) (string, error) {
 	return name, nil
 }
 
-// Owner is the name of the signer or client whose request it is, "" if it is nobody's.
+// Owner is the name of the signer or client that owns the request; "" if it has no owner.
 func (r Request) Owner() string { return cmp.Or(r.SignedBy, r.Client) }

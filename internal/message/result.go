@@ -24,7 +24,7 @@ const (
 	AwaitingApproval = "awaitingApproval" // never final
 )
 
-// Outcomes are what a result can say.
+// Outcomes are the outcomes of a result.
 func Outcomes() []string {
 	return []string{AwaitingApproval, Submitted, Succeeded, Failed, TimedOut, Cancelled, Rejected, Abandoned, DryRun}
 }
@@ -50,17 +50,17 @@ type Result struct {
 	Error                  *Failure         `json:"error,omitempty"`
 	Attempts               int              `json:"attempts"`
 	Adopted                bool             `json:"adopted,omitempty"`
-	Lane                   Lane             `json:"lane,omitempty"` // by which it was called; of a request taken by the version before absent
+	Lane                   Lane             `json:"lane,omitempty"` // the lane that it was called on; absent for a request of the previous version
 	Approval               *Approval        `json:"approval,omitempty"`
 	ApprovedBy             []string         `json:"approvedBy,omitempty"`
 	CancelRequested        *CancelRequested `json:"cancelRequested,omitempty"`
 	SignedBy               string           `json:"signedBy,omitempty"`
 	Client                 string           `json:"client,omitempty"`
-	Owner                  string           `json:"-"` // whom the id belongs to; "": nobody
+	Owner                  string           `json:"-"` // owner of the id; "": none
 	ReceivedAt             time.Time        `json:"receivedAt"`
 	FinishedAt             time.Time        `json:"finishedAt,omitzero"`
 
-	Unverified bool `json:"-"` // nobody vouches for the message that it answers: of such results the last are kept
+	Unverified bool `json:"-"` // its message is unverified: only the latest such results are kept
 }
 
 // Approval is what a run awaits before its call.
@@ -71,18 +71,18 @@ type Approval struct {
 	Digest    string    `json:"digest"`
 }
 
-// CancelRequested says that the run was ordered to be cancelled. An action that was accepted goes its way all the same, unless
-// the API was asked to cancel it.
+// CancelRequested is the order to cancel the run. An accepted action runs to its end all the same, unless the API was asked
+// to cancel it.
 type CancelRequested struct {
 	By         string    `json:"by,omitempty"`
 	At         time.Time `json:"at"` // when the order was stored
 	Reason     string    `json:"reason,omitempty"`
-	HTTPStatus int       `json:"httpStatus,omitempty"` // of the API's answer; 0: it was not asked, or did not answer
+	HTTPStatus int       `json:"httpStatus,omitempty"` // of the API's answer; 0: not asked, or no answer
 }
 
-// MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN or ID:PHASE:RUN:OWNER, the id percent-encoded. No
-// two results of different id, phase, run or owner have the same: read from its end, the one has a number where the other
-// has a phase.
+// MessageID is the result's Nats-Msg-Id and CloudEvents id, ID:PHASE:RUN or ID:PHASE:RUN:OWNER, with the id percent-encoded.
+// Two results that differ in id, phase, run or owner never share one: read from its end, one form has a number where the
+// other has a phase.
 func (r Result) MessageID() string {
 	phase := "submitted"
 	switch {
@@ -98,11 +98,10 @@ func (r Result) MessageID() string {
 	return id
 }
 
-// Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and the MachineAction
-// stand in it byte for byte. If headers and body exceed limit bytes (0: no limit), the MachineAction is left out and
-// MachineActionTruncated set, and if that is not enough Metadata and MetadataTruncated alike. It is an error if either is no
-// JSON, and ErrTooLarge if all else is too large still.
-// source names the deployment, a URI reference.
+// Render makes the message: a CloudEvent in binary mode with the result as its data. Metadata and MachineAction are included
+// byte for byte. If headers and body exceed limit bytes (0: no limit), the MachineAction is left out and
+// MachineActionTruncated set; if that is not enough, Metadata and MetadataTruncated alike. It returns an error if either is
+// not JSON, and ErrTooLarge if the rest is still too large. source names the deployment, a URI reference.
 func (r Result) Render(source string, trace Trace, limit int) (Header, []byte, error) {
 	h := r.header(source, trace)
 	body, err := r.body()
@@ -135,7 +134,7 @@ func (r Result) header(source string, trace Trace) Header {
 		"Nats-Msg-Id":        {id},
 		"Content-Type":       {"application/json"},
 		"ce-specversion":     {"1.0"},
-		"ce-id":              {id}, // encoded already: a reader that decodes gets the id as it is
+		"ce-id":              {id}, // already encoded: readers decode it to the id
 		"ce-source":          {percentEncode(source)},
 		"ce-type":            {"remediation.unrestrict." + r.Outcome},
 		"ce-datacontenttype": {"application/json"},
@@ -155,7 +154,7 @@ func (r Result) header(source string, trace Trace) Header {
 	return h
 }
 
-// body has metadata and machineAction byte for byte: encoding/json would take out their white space.
+// body includes metadata and machineAction byte for byte: encoding/json would remove their white space.
 func (r Result) body() ([]byte, error) {
 	metadata, action := r.Metadata, r.MachineAction
 	r.Metadata, r.MachineAction = nil, nil
@@ -179,9 +178,9 @@ func (r Result) body() ([]byte, error) {
 	return body, nil
 }
 
-// EncodeJSON leaves < and > as they are: people search in results and records.
+// EncodeJSON leaves < and > unescaped, because people search in results and records.
 func EncodeJSON(value any) ([]byte, error) {
-	b := bytes.NewBuffer(make([]byte, 0, 1024)) // what most have, so that it need not grow
+	b := bytes.NewBuffer(make([]byte, 0, 1024)) // enough for most, so that it need not grow
 	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(value)

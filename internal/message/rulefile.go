@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// StableInfo returns info if it can be relied on to detect the next change of the file, else nil: a file that was modified
-// just now may change again without a new modification time, so it must be read again. Take info before reading the file,
-// so that a change in between is noticed.
+// StableInfo returns info if it can be relied on to detect the next change of the file, otherwise nil: a file that was
+// modified just now may change again without a new modification time, so it must be read again. Take info before reading the
+// file, so that a change in between is noticed.
 func StableInfo(info os.FileInfo) os.FileInfo {
 	if time.Since(info.ModTime()) < 2*time.Second {
 		return nil
@@ -17,7 +17,7 @@ func StableInfo(info os.FileInfo) os.FileInfo {
 	return info
 }
 
-// ReadBounded reads a regular file of at most limit bytes. Anything else could block for ever, or have no end.
+// ReadBounded reads a regular file of at most limit bytes. Any other file could block for ever, or have no end.
 func ReadBounded(path string, limit int64) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no ordinary file", path)

@@ -23,10 +23,10 @@ const (
 	HeaderSignature = "Request-Signature" // base64url of the Ed25519 signature over subject, line feed, payload
 )
 
-// Signers are the public nkeys whose signatures are trusted, and the names their owners go by. A nil *Signers asks
-// for no signature. It is safe for concurrent use.
+// Signers are the trusted public nkeys, with their owners' names. A nil *Signers requires no signature. It is safe for
+// concurrent use.
 type Signers struct {
-	path string // "": given as a list, never read anew
+	path string // "": given as a list, never reloaded
 
 	mu    sync.Mutex
 	seen  os.FileInfo       // the file that was read last, whether it was good or not
@@ -37,8 +37,8 @@ type Signers struct {
 // maxSigners bounds the file of signers, in bytes: some ten thousand of them.
 const maxSigners = 1 << 20
 
-// ParseSigners reads NKEY or NAME=NKEY entries, separated by commas or white space. Without a name the nkey is the
-// name. An empty list means that no signature is asked for: nil, nil.
+// ParseSigners reads NKEY or NAME=NKEY entries, separated by commas or white space. Without a name the nkey is the name. For
+// an empty list, which means that no signature is required, it returns nil, nil.
 func ParseSigners(list string) (*Signers, error) {
 	if list == "" {
 		return nil, nil
@@ -60,9 +60,9 @@ func ParseSigners(list string) (*Signers, error) {
 	return &Signers{names: names}, nil
 }
 
-// SignersFile reads a file of one "NKEY NAME" a line; the name is optional, blank lines and what follows a # are
-// ignored. The file is looked at again whenever a signature is checked, and read when it has changed. If it can't be
-// read then, or is wrong in any line, or names nobody, the signers read last stay and Err says so.
+// SignersFile reads a file of one "NKEY NAME" a line; the name is optional, blank lines and what follows a # are ignored.
+// Whenever a signature is checked, the file is checked too, and read again if it has changed. If it can't be read then, has
+// a mistake in any line, or names no signer, the previous signers stay in force and Err reports why.
 func SignersFile(path string) (*Signers, error) {
 	s := &Signers{path: path}
 	s.reload()
@@ -83,7 +83,7 @@ func (s *Signers) Err() error {
 	return s.err
 }
 
-// Names are the signers' names in order, each once.
+// Names are the signers' names, sorted, each once.
 func (s *Signers) Names() []string {
 	if s == nil {
 		return nil
@@ -91,7 +91,7 @@ func (s *Signers) Names() []string {
 	return slices.Compact(slices.Sorted(maps.Values(s.current())))
 }
 
-// Knows reports whether a name or a public nkey is one of the signers'.
+// Knows reports whether a signer has this name or public nkey.
 func (s *Signers) Knows(nameOrKey string) bool {
 	names := s.current()
 	if _, is := names[nameOrKey]; is {
@@ -105,7 +105,7 @@ func (s *Signers) Knows(nameOrKey string) bool {
 	return false
 }
 
-// NameOf is whose public nkey that is, "" if nobody's.
+// NameOf is the name of the signer with this public nkey; "" if there is none.
 func (s *Signers) NameOf(key string) string {
 	if s == nil {
 		return ""
@@ -168,7 +168,7 @@ func parseSignersFile(content []byte) (map[string]string, error) {
 	return names, nil
 }
 
-// addSigner never repeats the entry in an error: it may be a seed, put where the public nkey belongs.
+// addSigner never quotes the entry in an error: it may be a seed that was put in the place of the public nkey.
 func addSigner(names map[string]string, key, name string) error {
 	if nkeys.Prefix(key) == nkeys.PrefixByteSeed || nkeys.Prefix(name) == nkeys.PrefixByteSeed {
 		return errors.New("is a seed, which is secret; give the public nkey, and make a new pair, for this one was shown")
@@ -189,7 +189,7 @@ func addSigner(names map[string]string, key, name string) error {
 	return nil
 }
 
-// verify checks a message's signature and returns its signer's name. With an error comes the code of an Invalid.
+// verify checks a message's signature and returns its signer's name. With an error it returns the code of an Invalid.
 func (s *Signers) verify(d Delivery) (name, code string, err error) {
 	if s == nil {
 		return "", "", nil
@@ -241,13 +241,13 @@ func SignedText(subject string, payload []byte) []byte {
 	return slices.Concat([]byte(subject), []byte("\n"), payload)
 }
 
-// SignedDigest is what an approval names a message by: its signed text's SHA-256.
+// SignedDigest is the SHA-256 of a message's signed text, by which an approval names the message.
 func SignedDigest(subject string, payload []byte) string {
 	sum := sha256.Sum256(SignedText(subject, payload))
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Signed reports whether a key's signature of a message is good, whoever's key it is.
+// Signed reports whether a key's signature of a message is valid, whether or not the key is trusted.
 func Signed(key, signature, subject string, payload []byte) bool {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(signature, "="))
 	if err != nil {

@@ -8,10 +8,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Trace is W3C Trace Context as the headers traceparent and tracestate have it. A zero Trace is none.
+// Trace is a W3C Trace Context as in the headers traceparent and tracestate. The zero Trace is none.
 type Trace struct{ Parent, State string }
 
-// traceOf checks a trace context from outside. A broken one is left out: tracing never decides about a request.
+// traceOf checks a trace context from outside. It drops an invalid one: tracing never decides about a request.
 func traceOf(parent, state string) Trace {
 	t := Trace{Parent: parent}
 	if len(parent) != 55 || !trace.SpanContextFromContext(t.Under(context.Background())).IsValid() {
@@ -23,7 +23,7 @@ func traceOf(parent, state string) Trace {
 	return t
 }
 
-// TraceFrom is the trace context of a message: its headers', else the CloudEvent's.
+// TraceFrom is the trace context of a message: from its headers, or from the CloudEvent if they have none.
 func TraceFrom(h Header, c Content) (parent, state string) {
 	t := traceOf(h.Get("traceparent"), h.Get("tracestate"))
 	if t.Parent == "" {
@@ -32,7 +32,7 @@ func TraceFrom(h Header, c Content) (parent, state string) {
 	return t.Parent, t.State
 }
 
-// TraceID is the trace id in a traceparent that is valid, or "".
+// TraceID is the trace id in a valid traceparent; "" for "".
 func TraceID(parent string) string {
 	if parent == "" {
 		return ""
@@ -40,7 +40,7 @@ func TraceID(parent string) string {
 	return parent[3:35]
 }
 
-// TraceIn is the trace context that ctx has; zero if none.
+// TraceIn is the trace context of ctx; zero if it has none.
 func TraceIn(ctx context.Context) Trace {
 	c := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, c)

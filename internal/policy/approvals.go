@@ -16,23 +16,23 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Approvals are what a signer's requests await before their call: so many of those named, within a time.
+// Approvals are what a signer's requests await before their call: Required approvals of those named in By, within a time.
 type Approvals struct {
 	Required int
 	By       []string // signers' names, each once
 	Within   time.Duration
 
 	line  int            // of the key
-	lines map[string]int // where each name stands
+	lines map[string]int // the line of each name
 }
 
 const (
-	mostApprovals = 5 // what each of them signed must fit into an audit record beside all else
-	mostApprovers = 50
-	mostWithin    = message.MaxSignFor
+	maxApprovals = 5 // an audit record must fit what each of them signed
+	maxApprovers = 50
+	maxWithin    = message.MaxSignFor
 )
 
-// Approver reports whether some rule names a signer among those who may approve.
+// Approver reports whether any rule names a signer as an approver.
 func (p *Policy) Approver(name string) bool {
 	if p == nil {
 		return false
@@ -48,7 +48,7 @@ func (p *Policy) Approver(name string) bool {
 	return false
 }
 
-// all are the rules in the order of the file's signers, and the default's last.
+// all returns the rules in the order of the file's signers, the default rule last.
 func (r ruleSet) all() (all []*Rule) {
 	for _, name := range slices.SortedFunc(maps.Keys(r.signers), func(a, b string) int { return cmp.Compare(r.lines[a], r.lines[b]) }) {
 		all = append(all, r.signers[name])
@@ -59,8 +59,8 @@ func (r ruleSet) all() (all []*Rule) {
 	return all
 }
 
-// approversMissing are the approvals that can never be had: they name somebody who is not trusted, or too few besides the signer
-// himself.
+// approversMissing returns a mistake for each rule whose approvals can never be given: it names an approver who is not
+// trusted, or too few besides the signer.
 func (r ruleSet) approversMissing(signers *message.Signers) (mistakes []error) {
 	names := signers.Names()
 	for _, rule := range r.all() {
@@ -76,13 +76,13 @@ func (r ruleSet) approversMissing(signers *message.Signers) (mistakes []error) {
 	for _, key := range slices.Sorted(maps.Keys(r.signers)) {
 		own, a := cmp.Or(signers.NameOf(key), key), r.signers[key].Approvals
 		if a != nil && slices.Contains(a.By, own) && a.Required > len(a.By)-1 {
-			mistakes = append(mistakes, fmt.Errorf("line %d: approvals: required is %d, and by names %d besides %s, who can't approve his own; name more, or require less", a.line, a.Required, len(a.By)-1, shown(own)))
+			mistakes = append(mistakes, fmt.Errorf("line %d: approvals: required is %d, and by names %d besides %s, who can't approve his own; name more, or require less", a.line, a.Required, len(a.By)-1, printable(own)))
 		}
 	}
 	return mistakes
 }
 
-// approvals reads one rule's.
+// approvals reads the approvals of one rule.
 func (f *policyFile) approvals(at *token.Token, node ast.Node) *Approvals {
 	a := &Approvals{line: at.Position.Line, lines: map[string]int{}}
 	mistakes, given := len(f.mistakes), map[string]bool{}
@@ -93,17 +93,17 @@ func (f *policyFile) approvals(at *token.Token, node ast.Node) *Approvals {
 		var err error
 		switch key.Value {
 		case "required":
-			if a.Required, err = strconv.Atoi(value); err != nil || !plain || a.Required < 1 || a.Required > mostApprovals {
-				f.mistake(key, "approvals: required must be a whole number from 1 to %d", mostApprovals)
+			if a.Required, err = strconv.Atoi(value); err != nil || !plain || a.Required < 1 || a.Required > maxApprovals {
+				f.mistake(key, "approvals: required must be a whole number from 1 to %d", maxApprovals)
 			}
 		case "by":
 			f.approvers(a, key, pair.Value)
 		case "within":
-			if a.Within, err = time.ParseDuration(value); err != nil || !plain || a.Within <= 0 || a.Within > mostWithin {
-				f.mistake(key, "approvals: within must be a duration above 0 and of %s at most, such as 4h", mostWithin)
+			if a.Within, err = time.ParseDuration(value); err != nil || !plain || a.Within <= 0 || a.Within > maxWithin {
+				f.mistake(key, "approvals: within must be a duration above 0 and of %s at most, such as 4h", maxWithin)
 			}
 		default:
-			f.mistake(key, "approvals: unknown key %s; there are required, by and within", shown(key.Value))
+			f.mistake(key, "approvals: unknown key %s; there are required, by and within", printable(key.Value))
 		}
 	}
 	for _, name := range []string{"required", "by", "within"} {
@@ -119,8 +119,8 @@ func (f *policyFile) approvals(at *token.Token, node ast.Node) *Approvals {
 
 func (f *policyFile) approvers(a *Approvals, at *token.Token, node ast.Node) {
 	list, ok := node.(*ast.SequenceNode)
-	if !ok || len(list.Values) == 0 || len(list.Values) > mostApprovers {
-		f.mistake(at, "approvals: by must be a list of signers' names, of %d at most", mostApprovers)
+	if !ok || len(list.Values) == 0 || len(list.Values) > maxApprovers {
+		f.mistake(at, "approvals: by must be a list of signers' names, of %d at most", maxApprovers)
 		return
 	}
 	for _, item := range list.Values {
@@ -131,7 +131,7 @@ func (f *policyFile) approvers(a *Approvals, at *token.Token, node ast.Node) {
 		case !plain || strings.TrimSpace(name) == "":
 			f.mistake(at, "approvals: by must be a list of signers' names")
 		case slices.Contains(a.By, name):
-			f.mistake(at, "approvals: by names %s twice; a person counts once", shown(name))
+			f.mistake(at, "approvals: by names %s twice; a person counts once", printable(name))
 		default:
 			a.By = append(a.By, name)
 			a.lines[name] = at.Position.Line

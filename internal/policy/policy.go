@@ -1,4 +1,4 @@
-// Package policy says what each signer may ask, by a file that is read again when it changes.
+// Package policy decides what each signer may ask, by a file that is read again when it changes.
 package policy
 
 import (
@@ -19,7 +19,7 @@ import (
 // concurrent use.
 type Policy struct {
 	path    string
-	signers *message.Signers // whom the rules can be about; nil: anybody
+	signers *message.Signers // the signers that rules may name; nil: any
 
 	mu    sync.Mutex
 	seen  os.FileInfo // the file that was read last, whether it was good or not
@@ -27,14 +27,14 @@ type Policy struct {
 	err   error
 }
 
-// policyRules is the content of a policy file.
+// ruleSet is the content of a policy file.
 type ruleSet struct {
 	signers map[string]*Rule // by name or public nkey
-	others  *Rule            // nil: whoever is not named may ask nothing
-	lines   map[string]int   // where each signer is named
+	others  *Rule            // the default rule; nil: signers that are not named may ask nothing
+	lines   map[string]int   // the line of each signer
 }
 
-// Rule is what one signer may ask. The zero value: everything.
+// Rule is what one signer may ask. The zero value allows everything.
 type Rule struct {
 	comment  *regexp.Regexp
 	ticket   bool           // required
@@ -42,7 +42,7 @@ type Rule struct {
 	Urgent   int            // requests an hour on the urgent lane; 0: no limit
 	lanes    []message.Lane // nil: all
 	machines map[string]bool
-	Operate  bool // may order about others' requests
+	Operate  bool // may give orders about others' requests
 
 	Approvals *Approvals // what its requests await before their call; nil: nothing
 }
@@ -50,9 +50,9 @@ type Rule struct {
 // maxPolicy bounds the file, in bytes: some twenty thousand machines.
 const maxPolicy = 1 << 20
 
-// Load reads a policy file. The file is looked at again whenever a request is judged, and read when it has changed;
-// if it can't be read then, or is wrong anywhere, the rules read last stay and Err says so. The error joins all mistakes
-// (Unwrap() []error), each with file and line. A rule for none of the signers is a mistake: most likely the name is
+// Load reads a policy file. Whenever a request is judged, the file is checked, and read again if it has changed. If it can't
+// be read then, or has any mistake, the previous rules stay in force and Err reports why. The error joins all mistakes
+// (Unwrap() []error), each with file and line. A rule that matches no trusted signer is a mistake: most likely the name is
 // misspelt, and the signer who was meant has another rule or none.
 func Load(path string, signers *message.Signers) (*Policy, error) {
 	p := &Policy{path: path, signers: signers}
@@ -63,8 +63,8 @@ func Load(path string, signers *message.Signers) (*Policy, error) {
 	return p, nil
 }
 
-// Err is why the file's present content is not in use; nil if it is. It also tells of a rule whose signer was withdrawn
-// since: the worker would not start with it again.
+// Err is why the file's present content is not in use; nil if it is. It also reports a rule whose signer is no longer
+// trusted: the worker would not start with it again.
 func (p *Policy) Err() error {
 	if p == nil {
 		return nil
@@ -75,10 +75,10 @@ func (p *Policy) Err() error {
 	if p.err != nil {
 		return p.err
 	}
-	return p.join(p.rules.strangers(p.signers))
+	return p.join(p.rules.unknownSigners(p.signers))
 }
 
-// join is all mistakes, each with the file.
+// join joins all mistakes, each prefixed with the file.
 func (p *Policy) join(mistakes []error) error {
 	for i, m := range mistakes {
 		mistakes[i] = fmt.Errorf("%s, %w", p.path, m)
@@ -86,8 +86,8 @@ func (p *Policy) join(mistakes []error) error {
 	return errors.Join(mistakes...)
 }
 
-// strangers are the rules that are about nobody who is trusted.
-func (r ruleSet) strangers(signers *message.Signers) (mistakes []error) {
+// unknownSigners returns a mistake for each rule that names no trusted signer.
+func (r ruleSet) unknownSigners(signers *message.Signers) (mistakes []error) {
 	if signers == nil {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (r ruleSet) strangers(signers *message.Signers) (mistakes []error) {
 }
 
 func noSigner(line int, name string, names []string) error {
-	return fmt.Errorf("line %d: there is no trusted signer %s; there are %s", line, shown(name), strings.Join(names, ", "))
+	return fmt.Errorf("line %d: there is no trusted signer %s; there are %s", line, printable(name), strings.Join(names, ", "))
 }
 
 // reload reads the file if it is not the one seen last; the caller holds mu.
@@ -120,18 +120,18 @@ func (p *Policy) reload() {
 		return
 	}
 	rules, mistakes := parsePolicy(data)
-	strangers := rules.strangers(p.signers)
+	unknown := rules.unknownSigners(p.signers)
 	p.seen = message.StableInfo(info)
-	if len(strangers) > 0 {
-		p.seen = nil // they can become trusted while the file stays as it is
+	if len(unknown) > 0 {
+		p.seen = nil // read again: they may become trusted without a change of this file
 	}
-	if p.err = p.join(append(mistakes, strangers...)); p.err == nil {
+	if p.err = p.join(append(mistakes, unknown...)); p.err == nil {
 		p.rules = rules
 	}
 }
 
-// Rule is the one for a signer: by nkey, else by name, else for all others; nil if there is none. who is what the rate is
-// counted by: keys that go by one name share it.
+// Rule returns the rule for a signer: by nkey, then by name, then the default; nil if none applies. who is the key that the
+// rate is counted under: nkeys that share a name share the rate.
 func (p *Policy) Rule(name, key string) (who string, r *Rule) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -145,7 +145,7 @@ func (p *Policy) Rule(name, key string) (who string, r *Rule) {
 	return name, p.rules.others
 }
 
-// Forbids is why a signer may not ask that, "" if it may. It knows nothing of the rate and the lane.
+// Forbids returns why the signer may not make this request; "" if it may. It checks neither the rate nor the lane.
 func (r *Rule) Forbids(req message.Request) string {
 	switch {
 	case r == nil:
@@ -160,7 +160,7 @@ func (r *Rule) Forbids(req message.Request) string {
 	return ""
 }
 
-// ForbidsLane is why a signer may not ask on that lane, "" if it may.
+// ForbidsLane returns why the signer may not use the lane; "" if it may.
 func (r *Rule) ForbidsLane(signer string, l message.Lane) string {
 	if r == nil || r.lanes == nil || slices.Contains(r.lanes, l) {
 		return ""

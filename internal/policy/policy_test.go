@@ -278,7 +278,7 @@ func FuzzPolicy(f *testing.F) {
 			t.Errorf("%q: no rules and no mistake", text)
 		}
 		for who, rule := range rules.signers {
-			if rule == nil || rule.PerHour < 0 || rule.PerHour > mostPerHour || rule.machines != nil && len(rule.machines) == 0 {
+			if rule == nil || rule.PerHour < 0 || rule.PerHour > maxPerHour || rule.machines != nil && len(rule.machines) == 0 {
 				t.Errorf("%q: %q may %+v", text, who, rule)
 			}
 			_ = rule.Forbids(message.Request{SignedBy: who, Comment: text})

@@ -16,18 +16,18 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// mostPerHour is the most machines an hour that a policy can name: the API itself takes no more calls ([doc]
+// maxPerHour is the most machines an hour that a policy can allow: the API itself takes no more calls ([doc]
 // unrestrict-code-execution.md), and the record of one signer stays small.
-const mostPerHour = 1500
+const maxPerHour = 1500
 
-// policyFile is a policy file being read; its mistakes begin with the line.
+// policyFile is a policy file being read. Each of its mistakes begins with the line.
 type policyFile struct{ mistakes []error }
 
 func (f *policyFile) mistake(at *token.Token, format string, args ...any) {
 	f.mistakes = append(f.mistakes, fmt.Errorf("line %d: "+format, append([]any{at.Position.Line}, args...)...))
 }
 
-// parsePolicy reads a policy, all mistakes at once.
+// parsePolicy reads a policy, and returns all mistakes at once.
 func parsePolicy(data []byte) (ruleSet, []error) {
 	// Duplicate keys are found below, all of them and not only the first.
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
@@ -59,7 +59,7 @@ func parsePolicy(data []byte) (ruleSet, []error) {
 	return rules, f.mistakes
 }
 
-// document is the mapping that the one document of the file holds.
+// document returns the entries of the file's only document, which must be a mapping.
 func (f *policyFile) document(file *ast.File) (all []*ast.MappingValueNode) {
 	documents := 0
 	for _, doc := range file.Docs {
@@ -76,7 +76,7 @@ func (f *policyFile) document(file *ast.File) (all []*ast.MappingValueNode) {
 	return all
 }
 
-// pairs are the entries of a mapping, each key once.
+// pairs returns the entries of a mapping, each key once.
 func (f *policyFile) pairs(at *token.Token, node ast.Node) []*ast.MappingValueNode {
 	var all []*ast.MappingValueNode
 	switch n := node.(type) {
@@ -94,7 +94,7 @@ func (f *policyFile) pairs(at *token.Token, node ast.Node) []*ast.MappingValueNo
 		if _, plain := yamlText(pair.Key); !plain {
 			f.mistake(key, "a key must be plain text")
 		} else if line, twice := first[key.Value]; twice {
-			f.mistake(key, "%s is there twice, first in line %d", shown(key.Value), line)
+			f.mistake(key, "%s is there twice, first in line %d", printable(key.Value), line)
 		} else {
 			first[key.Value] = key.Position.Line
 			good = append(good, pair)
@@ -103,7 +103,7 @@ func (f *policyFile) pairs(at *token.Token, node ast.Node) []*ast.MappingValueNo
 	return good
 }
 
-// signer is a key of signers, if it can be one. A seed put there by mistake is never shown.
+// signer checks a key below signers. A seed put there by mistake is never shown.
 func (f *policyFile) signer(at *token.Token) (name string, ok bool) {
 	switch {
 	case nkeys.Prefix(at.Value) == nkeys.PrefixByteSeed:
@@ -148,7 +148,7 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 		case "approvals":
 			r.Approvals = f.approvals(key, pair.Value)
 		default:
-			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes, urgent_per_hour, operate and approvals", shown(key.Value))
+			f.mistake(key, "unknown key %s; there are comment, ticket_required, machines, machines_per_hour, lanes, urgent_per_hour, operate and approvals", printable(key.Value))
 		}
 	}
 	return r
@@ -156,8 +156,8 @@ func (f *policyFile) rule(at *token.Token, node ast.Node) *Rule {
 
 func (f *policyFile) perHour(at *token.Token, value string, plain bool) int {
 	n, err := strconv.Atoi(value)
-	if err != nil || !plain || n < 1 || n > mostPerHour {
-		f.mistake(at, "%s must be a whole number from 1 to %d; leave it out for no limit", at.Value, mostPerHour)
+	if err != nil || !plain || n < 1 || n > maxPerHour {
+		f.mistake(at, "%s must be a whole number from 1 to %d; leave it out for no limit", at.Value, maxPerHour)
 	}
 	return n
 }
@@ -197,8 +197,8 @@ func (f *policyFile) machines(at *token.Token, node ast.Node) map[string]bool {
 	return ids
 }
 
-// yamlText is a value as it is written, of a number as well: a machine id may look like one. Anchors, aliases and tags are
-// no text.
+// yamlText returns a scalar as it is written, including numbers: a machine id may look like one. Anchors, aliases and tags
+// don't count as text.
 func yamlText(node ast.Node) (string, bool) {
 	switch n := node.(type) {
 	case *ast.StringNode:
@@ -211,8 +211,8 @@ func yamlText(node ast.Node) (string, bool) {
 	return "", false
 }
 
-// shown is a key as a message may show it.
-func shown(key string) string {
+// printable returns a key in the form that error messages may show.
+func printable(key string) string {
 	if nkeys.Prefix(key) == nkeys.PrefixByteSeed {
 		return "(a seed)"
 	}

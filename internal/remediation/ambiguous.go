@@ -7,19 +7,19 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// streak is the machines of the unclear answers in a row. It is over answers in the order in which they arrive, whatever is
+// streak holds the machines of consecutive unclear answers. It counts answers in the order in which they arrive, whatever is
 // stored for each afterwards and however long that takes.
 type streak []string
 
-// longStreak is how many are a fault of the system.
+// longStreak is how many machines make the streak a fault of the system.
 const longStreak = 3
 
-// after is the streak after one more answer to a call, nil for an acceptance.
+// after returns the streak after one more answer to a call; a is nil for an acceptance.
 func (s streak) after(machine string, a *defender.Error) streak {
 	switch {
 	case a == nil:
 		return nil
-	case a.Class == defender.Ambiguous && !a.FromProxy(): // that is a fault of its own
+	case a.Class == defender.Ambiguous && !a.FromProxy(): // a proxy's answer is a fault of its own
 		return s.with(machine)
 	case a.Class == defender.Throttled, a.Class == defender.Conflict, a.Class == defender.NotFound, a.Class == defender.Rejected, a.Class == defender.System:
 		return nil
@@ -27,7 +27,8 @@ func (s streak) after(machine string, a *defender.Error) streak {
 	return s
 }
 
-// with is the streak after one more unclear answer. Several for one machine count once: that may be the machine's own trouble.
+// with returns the streak after one more unclear answer. Several for one machine count once, because they may be that
+// machine's own trouble.
 func (s streak) with(machine string) streak {
 	if s.long() || slices.Contains(s, machine) {
 		return s
@@ -37,13 +38,13 @@ func (s streak) with(machine string) streak {
 
 func (s streak) long() bool { return len(s) >= longStreak }
 
-// ambiguousRun is the present streak of one process.
+// ambiguousRun is the current streak of one process.
 type ambiguousRun struct {
 	mu  sync.Mutex
 	now streak
 }
 
-// count counts an answer to a call, and says whether the streak is long.
+// count counts an answer to a call, and reports whether the streak is long.
 func (r *ambiguousRun) count(machine string, a *defender.Error) (long bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,7 +52,7 @@ func (r *ambiguousRun) count(machine string, a *defender.Error) (long bool) {
 	return r.now.long()
 }
 
-// add counts a look without a clear answer.
+// add counts a look without a clear answer, and reports whether the streak is long.
 func (r *ambiguousRun) add(machine string) (long bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,7 +60,7 @@ func (r *ambiguousRun) add(machine string) (long bool) {
 	return r.now.long()
 }
 
-// reset ends the streak: something else has shown that the API takes calls.
+// reset ends the streak, after something else has shown that the API takes calls.
 func (r *ambiguousRun) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,18 +13,18 @@ import (
 
 // Codes of an approve or a deny that does not count, besides policy, expired and repeated.
 const (
-	CodeOtherDigest = "otherDigest" // it is for another message
-	CodeOwnRequest  = "ownRequest"  // its signer asks for the release himself
-	CodeWhoseIsOpen = "whoseIsOpen" // several have that request, and it does not say whose is meant
-	CodeTooLate     = "tooLate"     // the run was called, or has ended
+	CodeOtherDigest = "otherDigest" // its digest is that of another message
+	CodeOwnRequest  = "ownRequest"  // its signer requests the release himself
+	CodeWhoseIsOpen = "whoseIsOpen" // several owners have that request, and it names none of them
+	CodeTooLate     = "tooLate"     // the run's call was made, or the run has ended
 )
 
 func isVerdict(o *message.Order) bool {
 	return o.Verb == message.VerbApprove || o.Verb == message.VerbDeny
 }
 
-// verdicts are the approvals and denials of a run, in the order in which they were stored, under the names that their keys have
-// now. Whether they count for what the run asks, asking says.
+// verdicts are the approvals and denials of a run, in the order in which they were stored, under the names that their keys
+// have now. requirement.refuses decides whether they count.
 func (o *Orders) verdicts(t target) (all []message.Order) {
 	if o == nil {
 		return nil
@@ -43,19 +43,19 @@ func (o *Orders) verdicts(t target) (all []message.Order) {
 	return all
 }
 
-// asking is what a run asks of people before its call. The zero value asks nothing.
-type asking struct {
+// requirement is the approval that a run needs before its call. The zero value requires nothing.
+type requirement struct {
 	need   *policy.Approvals
-	digest string    // of the message in hand
-	since  time.Time // the run was taken
+	digest string    // of the delivered message
+	since  time.Time // when the run was first delivered
 
-	own         []string // names and key of who signed it
+	own         []string // names and key of its signer
 	requestedBy []string
-	shared      bool // another signer has this very request under the same id
+	shared      bool // another signer has an identical request under the same id
 }
 
-// refuses is why an approve or a deny does not count for what is asked; nil: it does. Who asks for a release may deny it.
-func (a asking) refuses(o *message.Order) *message.Invalid {
+// refuses returns why an approve or a deny does not count; nil: it counts. The requester may deny his own request.
+func (a requirement) refuses(o *message.Order) *message.Invalid {
 	no := func(code, why string) *message.Invalid {
 		return &message.Invalid{Code: code, Message: why, ClaimedID: o.ID}
 	}
@@ -78,9 +78,9 @@ func (a asking) refuses(o *message.Order) *message.Invalid {
 	return nil
 }
 
-// tally finds the first deny that counts, and the approvals that were the first to be enough together. Each moment at which
-// one comes decides by itself: who looks later, or looks again, finds the same.
-func (a asking) tally(orders []message.Order, until time.Time) (given []ledger.Verdict, denied *ledger.Verdict) {
+// tally finds the first deny that counts, and the first set of approvals that is sufficient. The result depends only on the
+// stored orders: a later or repeated look finds the same.
+func (a requirement) tally(orders []message.Order, until time.Time) (given []ledger.Verdict, denied *ledger.Verdict) {
 	var valid []message.Order
 	for _, o := range orders {
 		if a.refuses(&o) != nil {

@@ -8,28 +8,29 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// approval is what is asked before the call, and how far it has come.
+// approval is the approval required before the call, and the verdicts so far.
 type approval struct {
-	asking
-	until  time.Time        // the request's own end; zero: none
-	given  []ledger.Verdict // enough; nil: there are not
+	requirement
+	until  time.Time        // the request's expiresAt; zero: none
+	given  []ledger.Verdict // sufficient approvals; nil: not enough yet
 	denied *ledger.Verdict
 }
 
-// stops reports whether the run may not be called for.
+// stops reports whether missing approvals or a denial forbid the call.
 func (a approval) stops() bool { return a.need != nil && (a.given == nil || a.denied != nil) }
 
-// halts reports whether people, or that it is not known what they say, keep the run from being called for.
+// halts reports whether the call must not be made because of orders or approvals, or because the orders are out of sync.
 func (f facts) halts() bool {
-	return f.ordered != (ordered{}) || f.unheard || f.approval.stops()
+	return f.ordered != (ordered{}) || f.ordersStale || f.approval.stops()
 }
 
-// over reports whether a run awaits approval that did not come in time.
-func (a approval) over(asked *ledger.Approval, now time.Time) bool {
+// expired reports whether a run awaited approval and did not get it in time.
+func (a approval) expired(asked *ledger.Approval, now time.Time) bool {
 	return a.need != nil && a.given == nil && asked != nil && !now.Before(asked.ExpiresAt)
 }
 
-// approval gathers what is asked of people before the call of a run that is not called yet, and what they said.
+// approval gathers the approval that a run needs before its call, and the verdicts so far. It applies only to a run that is
+// not called yet.
 func (p *attempt) approval(e *ledger.Entry) (a approval) {
 	if p.Policy == nil || e.State == ledger.StateSubmitted || e.State == ledger.StateFinal {
 		return a
@@ -39,7 +40,7 @@ func (p *attempt) approval(e *ledger.Entry) (a approval) {
 	if rule == nil || rule.Approvals == nil {
 		return a
 	}
-	a.asking = asking{
+	a.requirement = requirement{
 		need: rule.Approvals, digest: message.SignedDigest(p.origin.Subject, p.origin.Data), since: e.ReceivedAt,
 		own: []string{name, key, p.Rules.Signers.NameOf(key), p.req.SignedBy}, requestedBy: []string{e.RequestedBy, p.req.RequestedBy}, shared: othersHave(p.owners, p.key, e.Print),
 	}
@@ -56,8 +57,8 @@ func (p *attempt) approval(e *ledger.Entry) (a approval) {
 	return a
 }
 
-// stillGiven are the approvals that the entry has, if they are enough without those whose key or name was withdrawn since.
-func (a asking) stillGiven(kept []ledger.Verdict, signers *message.Signers) (given []ledger.Verdict) {
+// stillGiven returns the approvals stored in the entry, if they suffice without those whose key or name was withdrawn since.
+func (a requirement) stillGiven(kept []ledger.Verdict, signers *message.Signers) (given []ledger.Verdict) {
 	for _, v := range kept {
 		if signers.NameOf(v.Signer) == v.By && slices.Contains(a.need.By, v.By) && !slices.Contains(a.own, v.By) {
 			given = append(given, v)
@@ -69,7 +70,7 @@ func (a asking) stillGiven(kept []ledger.Verdict, signers *message.Signers) (giv
 	return given
 }
 
-// end is until when approvals count: as it was asked for, or would be now.
+// end is when approvals stop counting: as stored when approval was requested, or as it would be if requested now.
 func (a approval) end(kept *ledger.Approval, now time.Time) time.Time {
 	if kept != nil {
 		return kept.ExpiresAt

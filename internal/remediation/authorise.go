@@ -7,8 +7,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// forbidden is why the policy forbids the run, "" if it does not. A run is judged once, when it is about to call for the
-// first time, and not again for each attempt; one that people must approve, which may take days, each time.
+// forbidden returns why the policy forbids the run; "" if it does not. A run is judged once, before its first call, not for
+// each attempt. One that needs approval, which may take days, is judged each time.
 func (p *attempt) forbidden() string {
 	if p.Policy == nil || p.e.Allowed && p.e.Approval == nil {
 		return ""
@@ -23,8 +23,8 @@ func (p *attempt) forbidden() string {
 	return rule.ForbidsLane(asked.SignedBy, p.lane())
 }
 
-// wrongLane is why a message may not move a request that is known to its lane; "": it may, or it is no such message. The
-// request stays as it is, for somebody else may have moved it.
+// wrongLane returns why a message must not move a known request to the message's lane; "": it may, or it moves none. The
+// request stays as it is, because another sender may have moved it.
 func (p *attempt) wrongLane() string {
 	if p.Policy == nil || p.e.State == "" || p.e.State == ledger.StateFinal || p.isSource(p.e) || p.replay.seq != 0 {
 		return ""
@@ -34,8 +34,9 @@ func (p *attempt) wrongLane() string {
 	return rule.ForbidsLane(name, p.lane())
 }
 
-// signer is the signer of the request: the name, and the nkey that verified it. Of several messages with the same request
-// it is the first one's, which results and records name too. An entry has no signer if none was required when it was opened.
+// signer is the signer of the request: the name, and the nkey that verified it. If several messages carry the same request,
+// it is the first one's signer, which results and records name too. An entry has no signer if none was required when it was
+// opened.
 func (p *attempt) signer() (name, key string) {
 	if p.e.Signer == "" {
 		return p.req.SignedBy, p.req.Signer
@@ -43,7 +44,7 @@ func (p *attempt) signer() (name, key string) {
 	return p.e.SignedBy, p.e.Signer
 }
 
-// claimed is the request that a message of the wrong form or signature may have been accepted as, under other rules.
+// claimed is the request that a message with an invalid form or signature may have been accepted as, under earlier rules.
 func (p *attempt) claimed(why *message.Invalid) message.Request {
 	if why.ClaimedID == "" {
 		return message.Request{ID: p.origin.Ref(), Derived: true}
@@ -51,7 +52,7 @@ func (p *attempt) claimed(why *message.Invalid) message.Request {
 	return message.Request{ID: why.ClaimedID}
 }
 
-// refuseUnknown refuses a message that the rules reject, and that was never accepted.
+// refuseUnknown refuses a message that the rules reject and that was never accepted.
 func (p *attempt) refuseUnknown(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	if why.Code == message.CodeExpiresTooLate {
 		if err := p.rememberRefusal(r.ExpiresAt); err != nil {
@@ -61,12 +62,12 @@ func (p *attempt) refuseUnknown(r message.Request, why *message.Invalid) (messag
 	return p.refuse(r, why)
 }
 
-// handleUnauthorized handles a message that the rules reject. If the same message was accepted before, under rules that
-// have changed since (a signer was withdrawn, or signatures are now required), it keeps its claim on its id: a call that may
-// have been made is followed to its end, and the result is published under that id, because the machine may be released.
-// Only further calls are not made.
+// handleUnauthorized handles a message that the rules reject. If the same message was accepted before, under rules that have
+// changed since (a signer was withdrawn, or signatures are now required), it keeps its claim on its id: a call that may have
+// been made is followed to its end, and the result is published under that id, because the machine may be released. Only
+// further calls are not made.
 //
-// The entry shows that the message was accepted before: it names the message by its place in the stream, which no other
+// The entry shows that the message was accepted before: it names the message by its stream and sequence, which no other
 // message has. The name of a withdrawn signer is no longer known, so the entry is searched for among all owners of the id.
 func (p *attempt) handleUnauthorized(why *message.Invalid) (message.Outcome, error) {
 	if err := p.read(); err != nil {

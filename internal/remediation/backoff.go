@@ -14,7 +14,7 @@ type Backoff struct {
 	Randomization float64 // 0.5: half to one and a half times
 }
 
-// Delay is the wait after failure n, counted from 0. It needs no memory but n, so that any replica can go on with it.
+// Delay is the wait after failure n, counted from 0. It depends only on n, so that any replica can continue the backoff.
 func (b Backoff) Delay(n int) time.Duration {
 	d := float64(b.Initial) * math.Pow(b.Multiplier, float64(n))
 	eb := backoff.ExponentialBackOff{

@@ -8,35 +8,35 @@ import (
 	"go.uber.org/zap"
 )
 
-// Fault is why this replica has stopped pulling: something that is no request's own fault.
+// Fault is why this replica has stopped pulling: a fault that no single request causes.
 type Fault struct {
 	Code   string // a word for unrestrict_paused{reason}
 	Reason string // a sentence that names the fix
 	Since  time.Time
 }
 
-// Breaker is the circuit breaker of one replica (README, promise 4: the system pause). A fault trips it. While it is open, one
-// message at a time is let through as a probe, with a growing delay. An answer that shows that the fault is gone resets it.
-// The operator's pause and the budget are not its concern.
+// Breaker is the circuit breaker of one replica (README, promise 4: the system pause). A fault trips it. While it is open,
+// it admits one message at a time as a probe, with a growing delay. An answer that shows that the fault is gone resets it.
+// It knows neither the operator's pause nor the budget.
 type Breaker struct {
 	Initial, Max time.Duration // delay before the first probe, and the longest
-	Log          *zap.Logger   // of what trips and resets it
+	Log          *zap.Logger   // logs trips and resets
 
 	mu      sync.Mutex
 	fault   *Fault
-	onHold  bool // one handler is finding out whether the API can be reached: no other starts a call meanwhile
+	onHold  bool // one handler tests whether the API is reachable; no other starts a call meanwhile
 	delay   time.Duration
 	probeAt time.Time
 	probing bool
-	probe   string              // the request that the probe under way may call for
-	met     map[string]struct{} // requests that met the fault
+	probe   string              // entry key of the request that the current probe may call for
+	met     map[string]struct{} // entry keys of requests that met the fault
 	passed  int                 // how many of those were passed over since the last probe that called
-	seen    time.Time           // when the fault was met last
+	seen    time.Time           // when a request last met the fault
 	served  time.Time           // when an answer last showed that the API takes calls
 	changed chan struct{}
 }
 
-// NewBreaker returns a breaker that lets everything through.
+// NewBreaker returns a closed breaker.
 func NewBreaker(initial, longest time.Duration) *Breaker {
 	return &Breaker{Initial: initial, Max: longest, Log: zap.NewNop(), met: map[string]struct{}{}, changed: make(chan struct{})}
 }
@@ -46,7 +46,7 @@ func (b *Breaker) signal() {
 	b.changed = make(chan struct{})
 }
 
-// Trip opens the breaker, or lengthens the delay to the next probe when it is open already.
+// Trip opens the breaker. If it is open already, it lengthens the delay to the next probe.
 func (b *Breaker) Trip(code, reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -65,7 +65,7 @@ func (b *Breaker) Trip(code, reason string) {
 			b.logFault()
 		}
 		b.delay = min(2*b.delay, b.Max)
-	default: // another call that was under way when the fault was seen
+	default: // another call that was under way when the breaker tripped
 		b.signal()
 		return
 	}
@@ -74,17 +74,17 @@ func (b *Breaker) Trip(code, reason string) {
 	b.signal()
 }
 
-// logFault logs the present fault. The caller holds mu, so that the lines appear in the order of the events.
+// logFault logs the current fault. The caller holds mu, so that the lines appear in the order of the events.
 func (b *Breaker) logFault() {
 	b.Log.Error("no requests are taken but for probes", zap.String("fault", b.fault.Code), zap.String("why", b.fault.Reason))
 }
 
-// Reset closes the breaker: an answer showed that the API takes calls of this replica.
+// Reset closes the breaker, after an answer that shows that the API takes this replica's calls.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.served = time.Now()
-	if b.fault != nil && b.fault.Code == faultPublish { // the API's answer says nothing of the streams
+	if b.fault != nil && b.fault.Code == faultPublish { // the API's answer does not show that the streams work
 		b.onHold = false
 		b.signal()
 		return
@@ -92,7 +92,7 @@ func (b *Breaker) Reset() {
 	b.reset()
 }
 
-// ResetFrom closes the breaker if the fault has the given code: its cause is known to be gone.
+// ResetFrom closes the breaker if its fault has the given code, whose cause is known to be gone.
 func (b *Breaker) ResetFrom(code string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -121,14 +121,14 @@ func (b *Breaker) lastServed() time.Time {
 	return b.served
 }
 
-// lastMet is when the present fault was met last.
+// lastMet is when a request last met the current fault.
 func (b *Breaker) lastMet() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.seen
 }
 
-// HoldOthers holds other handlers' calls back while the caller finds out, within seconds, whether the API can be reached.
+// HoldOthers delays other handlers' calls while the caller tests, within seconds, whether the API is reachable.
 func (b *Breaker) HoldOthers(on bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -138,7 +138,7 @@ func (b *Breaker) HoldOthers(on bool) {
 	}
 }
 
-// Current is the present fault.
+// Current is the current fault.
 func (b *Breaker) Current() (Fault, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -148,8 +148,8 @@ func (b *Breaker) Current() (Fault, bool) {
 	return *b.fault, true
 }
 
-// NakDelay is the redelivery delay of a message that met the fault. It is longer than until the next probe, so that the
-// probe is another request where there is one.
+// NakDelay is the redelivery delay of a message that met the fault. It ends after the next probe, so that the probe is
+// another request if there is one.
 func (b *Breaker) NakDelay() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -160,7 +160,7 @@ func (b *Breaker) nakDelay() time.Duration {
 	return max(time.Until(b.probeAt), 0) + b.delay/2 + time.Second/2
 }
 
-// Admit blocks until a message may be pulled. If probe is true, that message is the probe: the caller calls Probed when
+// Admit blocks until a message may be pulled. If probe is true, that message is the probe: the caller must call Probed when
 // its handler has returned.
 func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
 	for {
@@ -184,7 +184,7 @@ func (b *Breaker) Admit(ctx context.Context) (probe bool, err error) {
 	}
 }
 
-// await waits for a change, for d at most.
+// await waits for a change, at most for d.
 func await(ctx context.Context, changed <-chan struct{}, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -199,7 +199,8 @@ func await(ctx context.Context, changed <-chan struct{}, d time.Duration) error 
 
 func sleep(ctx context.Context, d time.Duration) error { return await(ctx, nil, d) }
 
-// Probed ends a probe. If it neither met the fault nor showed it gone (a duplicate, a malformed message), another may follow.
+// Probed ends a probe. If the probe neither met the fault nor showed it gone (a duplicate, a malformed message), another may
+// follow at once.
 func (b *Breaker) Probed() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -210,8 +211,8 @@ func (b *Breaker) Probed() {
 }
 
 // permits reports whether a call for a request may begin, and otherwise the delay of its nak. While the breaker is open,
-// only the probe may call. A probe whose request met the fault before is passed over until all such requests were: the
-// fault may be the request's own, and the broker delivers redelivered messages before new ones.
+// only the probe may call. A probe whose request met the fault before is passed over until all such requests were: the fault
+// may be the request's own, and the broker delivers redelivered messages before new ones.
 func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -220,7 +221,7 @@ func (b *Breaker) permits(key string, probe bool) (wait time.Duration, ok bool) 
 		return 0, true
 	case !probe:
 		return b.nakDelay(), false
-	case b.probe == key: // it was let through before
+	case b.probe == key: // it was permitted before
 		return 0, true
 	case met && b.passed < len(b.met):
 		b.passed++
@@ -245,7 +246,7 @@ func (b *Breaker) recordMet(key string) {
 
 const maxMet = 1000
 
-// awaitFirst waits while another handler finds out whether the API can be reached (HoldOthers).
+// awaitFirst waits while another handler tests whether the API is reachable (HoldOthers).
 func (b *Breaker) awaitFirst(ctx context.Context) error {
 	for {
 		b.mu.Lock()

@@ -21,7 +21,7 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 			return p.shutdown()
 		}
 	}
-	if t.unsent == 0 { // else it is this very call that the others wait for
+	if t.unsent == 0 { // otherwise the others wait for this very call
 		if p.Breaker.awaitFirst(p.wait) != nil {
 			return p.shutdown()
 		}
@@ -31,7 +31,7 @@ func (p *attempt) call(t *tries, s step) (ledger.Entry, step, error) {
 		if err := p.prepareLook(); err != nil {
 			return p.notCalled(err)
 		}
-		e, s, err = p.mayCall() // that may have taken a minute
+		e, s, err = p.mayCall() // the look may have taken a minute
 	}
 	if err != nil {
 		return p.notCalled(err)
@@ -87,7 +87,7 @@ func (p *attempt) answerFacts(t *tries, a *defender.Error) facts {
 	return f
 }
 
-// mayCall judges what must hold right before a call.
+// mayCall checks the facts that must hold right before a call.
 func (p *attempt) mayCall() (ledger.Entry, step, error) {
 	f, err := p.beforeCall()
 	if err != nil {
@@ -99,10 +99,10 @@ func (p *attempt) mayCall() (ledger.Entry, step, error) {
 }
 
 // beforeCall gathers the facts that must hold right before a call, those that cost nothing first. It stops at the first one
-// that forbids the call: asking the breaker may use up its probe.
+// that forbids the call, because asking the breaker may use up its probe.
 func (p *attempt) beforeCall() (f facts, err error) {
 	f = p.facts()
-	if f.ordered.held != nil || f.approval.stops() { // it may have been resumed, or approved, a moment ago
+	if f.ordered.held != nil || f.approval.stops() { // the batch may have been resumed, or the run approved, a moment ago
 		p.Orders.refresh(p.wait)
 		f.ordered, f.approval = p.Orders.about(targetOf(&p.e)), p.approval(&p.e)
 	}
@@ -112,13 +112,13 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	if f.paused = p.paused(); f.paused > 0 {
 		return f, nil
 	}
-	if err := p.Audit.Fits(p.e.Audit()); err != nil { // of an accepted call too, which must be recorded
+	if err := p.Audit.Fits(p.e.Audit()); err != nil { // checked before the call, because an accepted one must be recorded
 		f.unrecordable = err.Error()
 		p.Shared.noteUnpublishable(p.key, p.e.ID, f.unrecordable)
 		return f, nil
 	}
-	// At the first delivery the machine is nearly always free, and taking it shows whether it is. If it was found busy
-	// before, it is read first, so that waiting for it costs no call of the budget.
+	// At the first delivery the machine is nearly always free, and the write that takes it shows whether it is. On a redelivery
+	// the record is read first, so that waiting for a busy machine costs no call of the budget.
 	if p.d.Attempt > 1 && !p.Config.DryRun {
 		if f.busy, err = p.machineHeld(); err != nil || f.busy {
 			return f, err
@@ -131,7 +131,7 @@ func (p *attempt) beforeCall() (f facts, err error) {
 	return f, err
 }
 
-// refusal is why the request may not be called for, as far as that is known without I/O.
+// refusal returns why the request must not be called for, as far as that is known without I/O.
 func (p *attempt) refusal() (why *message.Failure, allowed bool) {
 	if p.unauthorized != nil {
 		return &message.Failure{Code: p.unauthorized.Code, Origin: message.OriginRequest, Message: p.unauthorized.Message}, false
@@ -156,18 +156,19 @@ func (p *attempt) paused() time.Duration {
 	return 0
 }
 
-// post is the one function that calls: permit, guard, orders, intent, POST, in this order and with nothing in between. The guard
-// runs after the permit. Usually its look was made before (prepareLook); it is made here if the permit was waited for. The
-// POST leaves within Config.StartLimit of the intent or not at all, which the budget and defender enforce.
+// post makes the POST, and is the only function that does: permit, guard, orders, intent, POST, in this order and with
+// nothing in between. The guard runs after the permit. Usually its look was made before (prepareLook); if the permit had to
+// be waited for, it is made here. The POST leaves within Config.StartLimit of the intent or not at all, which the budget and
+// defender enforce.
 //
-// A crash before the intent leaves a permit, which ages out. A crash after it leaves an entry that is "called", and the
-// next delivery has to look for the call.
+// A crash before the intent leaves a permit, which ages out. A crash after it leaves an entry that is "called", and the next
+// delivery must look for the call.
 func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	permit, err := p.permit()
 	if err != nil {
 		return action, err
 	}
-	if p.facts().halts() { // since the permit was asked for, which may have been a minute ago
+	if p.facts().halts() { // facts may have changed while the permit was waited for, up to a minute
 		return action, errOrdered
 	}
 	began := time.Now()
@@ -185,10 +186,10 @@ func (p *attempt) post(t *tries) (action defender.MachineAction, err error) {
 	return action, err
 }
 
-// lane is that of the message in hand.
+// lane is the lane of the delivered message.
 func (p *attempt) lane() message.Lane { return cmp.Or(p.d.Lane, message.LaneNormal) }
 
-// permit gets the permit, and runs the guard.
+// permit waits for the permit, then runs the guard.
 func (p *attempt) permit() (permit defender.Permit, err error) {
 	if permit, err = p.Defender.Ready(p.wait, string(p.lane())); err != nil {
 		return permit, err
@@ -213,7 +214,7 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	}
 	if errors.Is(err, errOrdered) {
 		e, s := decider(p.Config).beforeCall(p.e, p.facts())
-		if s.do == doCall { // it was resumed, or is known again, since
+		if s.do == doCall { // resumed, or back in sync, since
 			s = step{do: doAgain}
 		}
 		return e, s, nil
@@ -229,7 +230,7 @@ func (p *attempt) notCalled(err error) (ledger.Entry, step, error) {
 	return p.e, step{}, err
 }
 
-// errOrdered is a call that must not be made now, because of an order.
+// errOrdered is returned for a call that must not be made now because of an order.
 var errOrdered = errors.New("it was ordered otherwise")
 
 // refused is the error of a call that must not be made.
@@ -237,8 +238,8 @@ type refused struct{ why *message.Failure }
 
 func (r refused) Error() string { return r.why.Message }
 
-// notOurs says whether an action that answers our call is not of its making: older, with another comment, or known
-// to be another request's.
+// notOurs reports whether an action in the answer to our call was not created by it: it is older, has another comment, or is
+// known to belong to another request.
 func (p *attempt) notOurs(a defender.MachineAction) bool {
 	if p.m.BelongsToOther(a.ID, p.key) || strings.TrimSpace(a.RequestorComment) != strings.TrimSpace(p.e.Comment) {
 		return true
@@ -248,7 +249,7 @@ func (p *attempt) notOurs(a defender.MachineAction) bool {
 	}
 	called := p.callByAPI()
 	if p.e.CalledAt.Before(called) {
-		called = p.e.CalledAt // an earlier call of this run may have made it
+		called = p.e.CalledAt // an earlier call of this run may have created it
 	}
 	return a.CreationTime.Before(called)
 }

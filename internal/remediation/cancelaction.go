@@ -11,29 +11,29 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// An order to cancel may ask that the API be asked to cancel an action that is under way. What the API answers decides nothing:
-// its reply may say "Cancelled" of an action that completed, or nothing at all. The action is followed as before, and the run
-// ends as the action does.
+// An order to cancel may also demand that the API cancels an action that is under way. The API's answer decides nothing: it may be
+// "Cancelled" for an action that completed, or be missing. The action is followed as before, and the run ends as the action
+// does.
 
 const (
-	cancelEvery   = 2 * time.Second
-	cancelAgain   = time.Minute // where the answer leaves open whether it was heard
-	mostCancelled = 3           // times that the API is asked for one action
+	cancelEvery = 2 * time.Second
+	cancelAgain = time.Minute // retry interval after an inconclusive answer
+	maxCancels  = 3           // requests to the API for one action
 )
 
 const doCancel do = iota + 30 // ask the API to cancel the action
 
-// cancelAsked decides whether the API is asked to cancel the run's action, and is the write-ahead of it: a crash behind it leaves
-// an entry that asks again a minute later, which does no harm.
+// cancelAsked decides whether to ask the API to cancel the run's action, and returns the entry as its write-ahead intent. A
+// crash after the intent leaves an entry that asks again a minute later, which does no harm.
 func (d decider) cancelAsked(e ledger.Entry, c *ledger.Cancel, now time.Time) (ledger.Entry, step) {
 	if e.State != ledger.StateSubmitted || e.Adopted || c == nil || !c.Actions {
-		return e, step{do: doFollow} // an adopted action is somebody else's
+		return e, step{do: doFollow} // an adopted action was another call's
 	}
 	asked := *c
 	if was := e.Cancel; was != nil {
 		asked.Asked, asked.AskedAt, asked.HTTPStatus = was.Asked, was.AskedAt, was.HTTPStatus
 	}
-	if asked.Asked >= mostCancelled || asked.Asked > 0 && (now.Sub(asked.AskedAt) < cancelAgain || heard(asked.HTTPStatus)) {
+	if asked.Asked >= maxCancels || asked.Asked > 0 && (now.Sub(asked.AskedAt) < cancelAgain || conclusive(asked.HTTPStatus)) {
 		return e, step{do: doFollow}
 	}
 	asked.Asked++
@@ -42,13 +42,13 @@ func (d decider) cancelAsked(e ledger.Entry, c *ledger.Cancel, now time.Time) (l
 	return e, step{do: doCancel}
 }
 
-// heard reports whether an answer shows that the API has understood: it will not change its mind. A 404 may be of an action that
-// is too young.
-func heard(status int) bool {
+// conclusive reports whether an answer shows that the API has understood the request, so that asking again would change
+// nothing. A 404 is not conclusive: the action may be too young.
+func conclusive(status int) bool {
 	return status >= 200 && status < 300 || status >= 400 && status < 500 && status != 401 && status != 403 && status != 404 && status != 408 && status != 429
 }
 
-// cancelAnswered is the entry once the API has answered with a status, or has not (0).
+// cancelAnswered is the entry after the API's answer; status 0: there was none.
 func (d decider) cancelAnswered(e ledger.Entry, status int, a *defender.Error) ledger.Entry {
 	c := *e.Cancel
 	switch {
@@ -63,7 +63,7 @@ func (d decider) cancelAnswered(e ledger.Entry, status int, a *defender.Error) l
 	return e
 }
 
-// cancelActions asks the API to cancel what was ordered, until ctx ends.
+// cancelActions asks the API to cancel the ordered actions, until ctx ends.
 func (t *Tracker) cancelActions(ctx context.Context) {
 	for sleep(ctx, cancelEvery) == nil {
 		for _, f := range t.toCancel() {
@@ -79,7 +79,7 @@ func (t *Tracker) cancelActions(ctx context.Context) {
 	}
 }
 
-// toCancel are the followed actions about which the API may have to be asked.
+// toCancel returns the followed actions that the API may have to be asked to cancel.
 func (t *Tracker) toCancel() (all []*followed) {
 	if t.Orders == nil || !t.Orders.exist() {
 		return nil
@@ -96,7 +96,7 @@ func (t *Tracker) toCancel() (all []*followed) {
 	return all
 }
 
-// cancelAction asks the API once, if it is to be asked.
+// cancelAction asks the API once to cancel an action, if cancelAsked decides so.
 func (t *Tracker) cancelAction(ctx context.Context, f *followed) error {
 	e, err := ledger.Load(ctx, t.Ledger, f.key)
 	if err != nil {
@@ -105,14 +105,14 @@ func (t *Tracker) cancelAction(ctx context.Context, f *followed) error {
 	d := decider{MaxAction: t.Config.MaxAction}
 	e, s := d.cancelAsked(e, t.Orders.about(targetOf(&e)).cancel, time.Now())
 	if s.do != doCancel {
-		t.cancelling(f, false, e.Adopted || e.State != ledger.StateSubmitted || e.Cancel != nil && (e.Cancel.Asked >= mostCancelled || heard(e.Cancel.HTTPStatus)))
+		t.cancelling(f, false, e.Adopted || e.State != ledger.StateSubmitted || e.Cancel != nil && (e.Cancel.Asked >= maxCancels || conclusive(e.Cancel.HTTPStatus)))
 		return nil
 	}
 	permit, err := t.Defender.ReadyToCancel(ctx)
 	if err != nil {
 		return err
 	}
-	t.cancelling(f, true, false) // its end is not decided before the answer is written
+	t.cancelling(f, true, false) // delays the decision of its end until the answer is written
 	defer t.cancelling(f, false, false)
 	if err := ledger.Save(ctx, t.Ledger, f.key, &e, 0); err != nil {
 		return err
@@ -129,14 +129,15 @@ func (t *Tracker) cancelAction(ctx context.Context, f *followed) error {
 	return ledger.Save(ctx, t.Ledger, f.key, &e, 0)
 }
 
-// cancelling notes that the API is being asked, and whether there is no more to ask.
-func (t *Tracker) cancelling(f *followed, now, over bool) {
+// cancelling records whether the API is being asked now, and whether it need not be asked again.
+func (t *Tracker) cancelling(f *followed, now, done bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.cancelling, f.cancelled, f.cancelTried = now, f.cancelled || over, time.Now()
+	f.cancelling, f.cancelled, f.cancelTried = now, f.cancelled || done, time.Now()
 }
 
-// isCancelling reports whether the API is being asked to cancel the run's action: its end is decided in the next round.
+// isCancelling reports whether the API is being asked to cancel the run's action. If so, the run's end is decided in the
+// next round.
 func (t *Tracker) isCancelling(key string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 // write the decision, take the step, repeat. A crash anywhere leaves an entry from which next continues.
 func (p *attempt) carry() (message.Outcome, error) {
 	t := tries{began: time.Now()}
-	holding := false // true while this handler holds back the calls of others (Breaker.HoldOthers)
+	holding := false // true while this handler delays the calls of others (Breaker.HoldOthers)
 	hold := func(on bool) {
 		if holding != on {
 			holding = on
@@ -34,7 +34,7 @@ func (p *attempt) carry() (message.Outcome, error) {
 		case failed != nil:
 			return message.Outcome{}, failed
 		case !won:
-			e, s, err = p.next() // usually it is our own write, whose acknowledgement was lost
+			e, s, err = p.next() // usually the conflict is with our own write, whose acknowledgement was lost
 			continue
 		}
 		switch s.do {
@@ -64,7 +64,7 @@ func (p *attempt) facts() facts {
 		now: time.Now(), brokerNow: p.BrokerNow(), message: p.d.Ref(), delivered: p.d.Attempt, orphaned: p.d.Attempt > 1 && p.isSource(p.e), stopping: p.wait.Err() != nil,
 		backoff: p.Config.Backoff.Delay(p.e.Failures), deliveryBackoff: p.Config.Backoff.Delay(p.d.Attempt),
 		served: p.Breaker.lastServed(), answered: p.Defender.Answered(), tripped: tripped, contended: p.Shared.QuotaAwaited() && p.lane() != message.LaneUrgent,
-		ordered: p.Orders.about(targetOf(&p.e)), unheard: !p.Orders.Current(p.Config.StartLimit),
+		ordered: p.Orders.about(targetOf(&p.e)), ordersStale: !p.Orders.Current(p.Config.StartLimit),
 		approval: p.approval(&p.e),
 	}
 }
@@ -82,7 +82,7 @@ func (p *attempt) next() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// updateBreaker trips or resets the breaker, as the step says.
+// updateBreaker trips or resets the breaker as the step requires.
 func (p *attempt) updateBreaker(s step) {
 	if s.up {
 		p.Breaker.Reset()
@@ -101,7 +101,7 @@ func (p *attempt) nak(s step) message.Outcome {
 	if s.fault != nil && s.after == 0 {
 		s.after = p.Breaker.NakDelay()
 	}
-	if s.quota { // back in its lane at once, or those behind it overtake it; nothing is pulled while no call can be had
+	if s.quota { // back in its lane at once, so that later messages don't overtake it; nothing is pulled while no call is available
 		s.after = 0
 	}
 	return message.Later(s.after, s.cause)
@@ -144,8 +144,8 @@ func (p *attempt) saved(s ledger.Saved) error {
 	return nil
 }
 
-// saveOutcome writes what became of a call that took place. It retries for as long as the store is away. Only the end of
-// the process loses the outcome, and then the look-ups find it again. won is false if another process's entry stands.
+// saveOutcome writes the outcome of a call that took place. It retries for as long as the store is unavailable. Only the end
+// of the process loses the outcome, and then the look-ups find it again. won is false if another process's entry prevails.
 func (p *attempt) saveOutcome() (won bool, err error) {
 	for n := 0; ; n++ {
 		err := p.save()
@@ -153,15 +153,15 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 			return true, nil
 		}
 		if errors.Is(err, ledger.ErrConflict) {
-			var over bool
-			if over, err = p.merge(); err == nil && !over {
+			var overrules bool
+			if overrules, err = p.merge(); err == nil && !overrules {
 				return false, nil
 			} else if err == nil {
 				continue
 			}
 		}
 		if errors.Is(err, ledger.ErrMadeAnew) {
-			p.Ledger = ledger.Pin(p.Submitter.Ledger) // it is written all the same
+			p.Ledger = ledger.Pin(p.Submitter.Ledger) // write it to the new ledger
 		}
 		if p.work.Err() == nil {
 			p.Breaker.Trip(faultStore, "what became of a call could not be recorded: "+err.Error()+"; check the broker's connection, its disk and the limits of its streams")
@@ -172,14 +172,15 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 	}
 }
 
-// merge takes over what another process has written, unless this process has an action that must replace it.
-func (p *attempt) merge() (over bool, err error) {
+// merge loads the entry that another process has written. overrules is true if this process has an action that must replace
+// it.
+func (p *attempt) merge() (overrules bool, err error) {
 	now, err := ledger.Load(p.work, p.Ledger, p.key)
 	if err != nil {
 		return false, err
 	}
 	mine := p.e
-	if p.e, over = merged(mine, now); over {
+	if p.e, overrules = merged(mine, now); overrules {
 		return true, nil
 	}
 	p.stored = essenceOf(&now)
@@ -191,7 +192,7 @@ func (p *attempt) merge() (over bool, err error) {
 	return false, nil
 }
 
-// count reports in metrics and log what has just become durable, once a run.
+// count reports what has just become durable in metrics and log, once a run.
 func (p *attempt) count(s step) {
 	if s.do != doPublish {
 		return

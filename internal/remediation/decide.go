@@ -11,34 +11,34 @@ import (
 
 // Every decision about a run is in the decide*.go files, as pure functions from an entry and facts to the next entry and
 // the step to take. They read no clock, no store and no settings besides their arguments, and log nothing. carry.go gathers
-// the facts, writes the entry and takes the step. Each row of the table in decide_test.go is one case here. A new rule is a
-// new fact and a new case.
+// the facts, writes the entry and takes the step. Each row of the table in decide_test.go is one case here. To add a rule, add
+// a fact and a case.
 
 // do is a kind of step.
 type do int
 
 const (
-	doPublish do = iota + 1 // publish what was decided, mark it as published, acknowledge
-	doAck                   // everything was published: acknowledge
+	doPublish do = iota + 1 // publish the decision, mark it as published, acknowledge
+	doAck                   // everything is published: acknowledge
 	doWait                  // nak: the message is redelivered after step.after
 	doLook                  // ask the API whether the call took place
-	doAdopt                 // ask the API which action holds the machine
+	doAdopt                 // ask the API which action blocks the machine
 	doCall                  // permit, guard, intent, POST
-	doAgain                 // the same once more after step.after, with the message in hand
-	doFollow                // the tracker goes on following
+	doAgain                 // call again after step.after, without a nak
+	doFollow                // the tracker continues to follow
 )
 
-// step is what to do next. Before doPublish, doAck and doWait the entry is written if a later decision depends on what has
-// changed in it (essenceOf).
+// step is what to do next. Before doPublish, doAck and doWait the entry is written if it has changed in a part that later
+// decisions depend on (essenceOf).
 type step struct {
 	do    do
 	after time.Duration // doWait, doAgain; with a fault: 0 means longer than until the breaker's next probe
 	cause string        // doWait, doAgain: the label of unrestrict_retries_total
 	fault *Fault        // trip the breaker
 	up    bool          // the answer shows that the API takes calls: reset the breaker
-	quota bool          // doWait: for a call of the budget
+	quota bool          // doWait: waits for a call of the budget
 
-	conflict *defender.Error  // doAdopt: what the call was answered
+	conflict *defender.Error  // doAdopt: the answer to the call
 	invalid  *message.Invalid // doRefuse
 
 	// mustSave: a call took place or may have. The write is repeated until the store takes it or the process ends, and
@@ -46,7 +46,7 @@ type step struct {
 	mustSave bool
 }
 
-// ends says whether the step ends a delivery.
+// ends reports whether the step ends a delivery.
 func (s step) ends() bool {
 	return s.do == doPublish || s.do == doAck || s.do == doWait || s.do == doAsk
 }
@@ -54,47 +54,47 @@ func (s step) ends() bool {
 // decider has the settings that decisions depend on.
 type decider SubmitConfig
 
-// facts is what a decision depends on besides the entry. Each function names the facts that it reads.
+// facts is what a decision depends on besides the entry. Each function lists the facts that it reads.
 type facts struct {
 	now, brokerNow time.Time // this machine's clock, and its estimate of the broker's
 	message        string    // STREAM:SEQ of the delivery
-	delivered      int       // how often it was delivered, this time included
-	orphaned       bool      // it opened this run, and is redelivered: whoever had it keeps it alive no longer
+	delivered      int       // number of deliveries, this one included
+	orphaned       bool      // the message opened this run and is redelivered: its last handler no longer keeps it alive
 	stopping       bool      // the process was asked to stop
 
 	isHolder        bool             // the machine's record names this run as its holder
 	busy            bool             // the machine's record names another run, whose call may be under way
-	refusal         *message.Failure // the request may not be called for: signature, policy, age, expiry, the signer's rate
-	unrecordable    string           // the audit record of the run can't be stored, however short: why
-	allowed         bool             // the policy was asked, and allows the run
-	approval        approval         // what is asked of people, and what they said
-	paused          time.Duration    // the breaker is open and this is not its probe: the delay of the nak
-	backoff         time.Duration    // of the entry's failures
-	retry           time.Duration    // of those and of the tries in hand
-	deliveryBackoff time.Duration    // of the deliveries so far
+	refusal         *message.Failure // why the request must not be called for: signature, policy, age, expiry, the signer's rate
+	unrecordable    string           // why the run's audit record can't be stored, however short; "": it can
+	allowed         bool             // the policy was applied, and allows the run
+	approval        approval         // the required approval and the verdicts so far
+	paused          time.Duration    // the delay of the nak while the breaker is open and this is not its probe
+	backoff         time.Duration    // delay after the entry's failures
+	retry           time.Duration    // delay after those and this delivery's tries
+	deliveryBackoff time.Duration    // delay after the deliveries so far
 	tries           tries
 
 	served    time.Time // when an answer last showed that the API takes calls; zero: never
 	answered  time.Time // when the API last answered anything
 	listed    time.Time // when the API last listed actions for this replica; zero: never
-	tripped   bool      // the breaker is open, probe or not
+	tripped   bool      // the breaker is open, whether or not this is the probe
 	contended bool      // requests of this process wait for quota
-	ambiguous bool      // the latest answers were unclear, several in a row and for different machines
+	ambiguous bool      // several answers in a row, for different machines, were unclear
 	notOurs   bool      // the call did not create the action that answered it
 
-	ordered ordered // about the run
-	unheard bool    // it is not known what was ordered of late
+	ordered     ordered // the orders about the run
+	ordersStale bool    // the orders are out of sync: recent ones may be missing
 }
 
-// tries are the attempts of one delivery at its call, with the message in hand.
+// tries counts the tries of one delivery to make its call.
 type tries struct {
 	began                 time.Time
 	stale, reauth, unsent int
-	held                  time.Duration // waited between them
-	intent                time.Duration // what the last write-ahead intent took
+	held                  time.Duration // total wait between them
+	intent                time.Duration // duration of the last write-ahead intent
 }
 
-// slack keeps a delivery that is on time from being nakked for a millisecond.
+// slack keeps a delivery from being nakked for being a few milliseconds early.
 const slack = 50 * time.Millisecond
 
 // next decides how a run continues from its state. Facts: now, brokerNow, message, isHolder, contended, orphaned, ordered.
@@ -106,7 +106,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		switch {
 		case e.Published:
 			return e, step{do: doAck}
-		case e.Dead && e.Source != f.message: // only that message can become the dead letter
+		case e.Dead && e.Source != f.message: // only its own message can become the dead letter
 			return e, wait(2*time.Second, "unpublished")
 		}
 		return e, step{do: doPublish}
@@ -118,8 +118,8 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 			return e, d.awaitOwner(e, f)
 		}
 		if !f.isHolder && f.brokerNow.Sub(e.Written) < d.holderTimeout()-time.Minute {
-			// The machine was never taken for this run, so there was no call: nobody can have taken it over since, and its
-			// record has not expired.
+			// The machine was never taken for this run, so there was no call: no other request can have taken it over since,
+			// and its record has not expired.
 			return reverted(e), step{do: doCall}
 		}
 		e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
@@ -131,7 +131,7 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 		return e, step{do: doLook}
 	}
 	if f.ordered.cancel != nil {
-		return takenBack(e, f)
+		return endCancelled(e, f)
 	}
 	if rest := e.NotBefore.Sub(f.now); rest > slack {
 		return e, wait(rest, "notDue")
@@ -140,13 +140,13 @@ func (d decider) next(e ledger.Entry, f facts) (ledger.Entry, step) {
 }
 
 // beforeCall decides whether the call may be made now. No earlier call of the run can have taken place: each was refused,
-// never left, or was looked for in vain. So the entry becomes "waiting" if the call is put off. Facts: ordered, unheard,
-// refusal, allowed, approval, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
+// never left, or was not found by its looks. So the entry becomes "waiting" if the call is put off. Facts: ordered,
+// ordersStale, refusal, allowed, approval, paused, unrecordable, busy, delivered, deliveryBackoff, message, now.
 func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.Allowed = e.Allowed || f.allowed
 	switch {
 	case f.ordered.cancel != nil:
-		return takenBack(e, f)
+		return endCancelled(e, f)
 	case f.refusal != nil:
 		return reject(e, f, f.refusal)
 	}
@@ -155,8 +155,8 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case s.do != doCall:
 		return e, s
 	case f.ordered.held != nil:
-		return heldBack(e, f)
-	case f.unheard:
+		return putOffRow(e, f)
+	case f.ordersStale:
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
 	case f.paused > 0:
 		return putOff(e, wait(f.paused, "systemFault"))
@@ -166,12 +166,13 @@ func (d decider) beforeCall(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case f.busy:
 		return machineBusy(e, f)
 	case ownCause(&e) != "":
-		e.LastError = nil // that is over
+		e.LastError = nil // its cause is gone
 	}
 	return e, step{do: doCall}
 }
 
-// intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a margin.
+// intended is the entry while its call is under way: the write-ahead intent. calledAt is now in the API's time, less a
+// margin.
 func (d decider) intended(e ledger.Entry, now, calledAt time.Time) ledger.Entry {
 	e.State, e.Owner, e.Attempts = ledger.StateCalled, d.Owner, e.Attempts+1
 	e.Looks, e.LookFrom, e.NotBefore = 0, time.Time{}, time.Time{}
@@ -190,8 +191,8 @@ func reverted(e ledger.Entry) ledger.Entry {
 	return e
 }
 
-// putOff naks the message of a run that has no call under way, and makes the entry "waiting". A nak for any other reason
-// must leave "called" as it is.
+// putOff makes the entry of a run without a call under way "waiting", and naks its message. A nak for any other reason must
+// leave "called" as it is.
 func putOff(e ledger.Entry, s step) (ledger.Entry, step) {
 	e.State = ledger.StateWaiting
 	return e, s
@@ -201,13 +202,14 @@ func wait(d time.Duration, cause string) step {
 	return step{do: doWait, after: max(d, 0), cause: cause}
 }
 
-// machineBusy waits for a machine that another request's call holds, which may take hours. The entry says so, for `worker why`.
+// machineBusy waits for a machine that another request's call holds, which may take hours. The entry records that, for
+// `worker why`.
 func machineBusy(e ledger.Entry, f facts) (ledger.Entry, step) {
 	e.LastError = &message.Failure{Code: causeBusy, Origin: message.OriginWorker, Message: "another request's call for this machine is under way, or whether it took place is not known yet"}
 	return putOff(e, wait(time.Second*time.Duration(min(1+f.delivered/10, 30)), causeBusy))
 }
 
-// machineUnread waits for somebody who mends what the ledger has of the machine.
+// machineUnread waits until somebody repairs the ledger's record of the machine.
 func machineUnread(e ledger.Entry, why string) (ledger.Entry, step) {
 	e.LastError = &message.Failure{Code: causeGarbled, Origin: message.OriginWorker, Message: "what the ledger has of the machine makes no sense: " + why}
 	return putOff(e, wait(time.Minute, causeGarbled))
@@ -219,10 +221,12 @@ const (
 )
 
 // maxQuotaDelay bounds the redelivery delay of a message that waits for quota. A short delay costs nothing, because nothing
-// is pulled while no call can be had. And once the limits are raised, what waits goes on at once, before newer messages.
+// is pulled while no call is available. And once the limits are raised, the waiting messages continue at once, before newer
+// ones.
 const maxQuotaDelay = 30 * time.Second
 
-// awaitQuota naks the message until a call may be had. The wait is measured from here to the grant, over all redeliveries.
+// awaitQuota naks the message until a call may be available. The wait is measured from here to the grant, over all
+// redeliveries.
 func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.Entry, step) {
 	if e.Stages.QuotaSince.IsZero() {
 		e.Stages.QuotaSince = f.now.UTC()
@@ -232,13 +236,13 @@ func awaitQuota(e ledger.Entry, d time.Duration, cause string, f facts) (ledger.
 	return e, s
 }
 
-// essence is the part of an entry that later decisions depend on. Where it differs from what the ledger has, the entry is
-// written before a step that ends the delivery.
+// essence is the part of an entry that later decisions depend on. If it differs from the stored one, the entry is written
+// before a step that ends the delivery.
 type essence struct {
 	state                          ledger.State
 	published, allowed, counted    bool
 	approval                       approvalEssence
-	own                            string // what the worker itself found that it waits for, for `worker why`
+	own                            string // code of the cause of the wait, if the worker itself found it; for `worker why`
 	run, attempts, looks, failures int
 	failed                         ledger.Duration
 	quotaSince                     time.Time

@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Codes of a Fault of the system, the values of unrestrict_paused{reason} beside the operator's own.
+// Codes of a Fault of the system, the values of unrestrict_paused{reason} besides the operator's own.
 const (
 	faultStore       = health.Store
 	faultPublish     = health.NotPublished
@@ -21,23 +21,23 @@ const (
 )
 
 const (
-	// holdFor is how long attempts that never left this machine are repeated within one delivery. What takes longer is left
-	// to the broker's redelivery.
+	// holdFor is how long attempts that never left this machine are repeated within one delivery. After that the message is
+	// nakked.
 	holdFor = 3 * time.Second
-	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked: each
+	// maxStale bounds how often a call that could not leave in time is prepared again before the message is nakked, because each
 	// time costs a call of the budget.
 	maxStale = 3
-	// notFoundTwice is how far apart two 404 must be to count: a valid machine now and then answers one.
+	// notFoundTwice is how far apart two 404 must be to count, because the API sometimes answers 404 for a valid machine.
 	notFoundTwice = 5 * time.Second
 )
 
-// accepted records the action of a call that the API took. The request is never called for again. Facts: now, notOurs.
+// accepted records the action of an accepted call. No further call is made for the request. Facts: now, notOurs.
 func (d decider) accepted(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.Adopted = f.notOurs
 	return d.taken(e, a, f)
 }
 
-// taken makes a the run's action: it is followed to its end, or that is the end.
+// taken makes a the run's action. The action is followed to its end; without Track the run ends here.
 func (d decider) taken(e ledger.Entry, a defender.MachineAction, f facts) (ledger.Entry, step) {
 	e.ActionID, e.Created = a.ID, a.CreationTime
 	e.KeepAction(a, d.MaxAction)
@@ -50,8 +50,8 @@ func (d decider) taken(e ledger.Entry, a defender.MachineAction, f facts) (ledge
 	return e, step{do: doPublish, up: true, mustSave: true}
 }
 
-// answered decides what an answer other than an acceptance means (defender.Classify), or the lack of one. Facts: now,
-// message, tries, retry, backoff, answered, ambiguous.
+// answered decides what any answer but an acceptance means (defender.Classify), or a missing one. Facts: now, message,
+// tries, retry, backoff, answered, ambiguous.
 func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch a.Class {
 	case defender.Stale:
@@ -81,7 +81,7 @@ func (d decider) answered(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 		s.up = a.StatusCode != 403
 		return e, s
 	}
-	if a.FromProxy() { // a proxy answered, which may have let the call through
+	if a.FromProxy() { // a proxy answered, which may have forwarded the call
 		return d.unclear(e, a, f)
 	}
 	return putOff(systemFault(e, a))
@@ -101,8 +101,8 @@ func (d decider) unclear(e ledger.Entry, a *defender.Error, f facts) (ledger.Ent
 	return e, s
 }
 
-// notFound rejects at the second 404. An empty 404 counts as Defender's own only if Defender has answered anything since
-// the first one; otherwise something else answers in its place.
+// notFound rejects at the second 404. An empty 404 counts as Defender's own only if Defender has answered anything since the
+// first one; otherwise something else answers in its place.
 func (d decider) notFound(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	var s step
 	switch {
@@ -120,11 +120,11 @@ func (d decider) notFound(e ledger.Entry, a *defender.Error, f facts) (ledger.En
 	return e, s
 }
 
-// slowFor is how long the intent may take to become durable before the broker is to blame for calls that are too late. The
-// grant takes two round trips to the broker too, which count as well.
+// slowFor is how long the write of the intent may take before late calls are blamed on the broker. The grant takes two round
+// trips to the broker as well, which count too.
 func (d decider) slowFor() time.Duration { return d.StartLimit / 4 }
 
-// stale repeats a call whose permit was too old, and blames a broker that is too slow for any.
+// stale repeats a call whose permit was too old. After maxStale tries it naks, with a fault if the broker is too slow.
 func (d decider) stale(e ledger.Entry, f facts) (ledger.Entry, step) {
 	switch {
 	case f.tries.stale < maxStale:
@@ -137,8 +137,8 @@ func (d decider) stale(e ledger.Entry, f facts) (ledger.Entry, step) {
 		f.tries.intent.Round(time.Millisecond))}})
 }
 
-// failed naks the message because of the request's own fault, with a growing delay, or gives the request up. No call of it
-// is under way. Facts: now, message, backoff.
+// failed naks the message because of the request's own fault, with a growing delay, or gives the request up. The request has
+// no call under way. Facts: now, message, backoff.
 func (d decider) failed(e ledger.Entry, atLeast time.Duration, cause string, why *message.Failure, f facts) (ledger.Entry, step) {
 	delay := max(f.backoff, atLeast)
 	e.State = ledger.StateWaiting
@@ -180,11 +180,11 @@ func ambiguousFault(a *defender.Error) *Fault {
 
 // merged merges the outcome of a call (mine) with what another process has written meanwhile (theirs). An accepted call
 // overrules an open entry, because the action exists. It does not overrule an entry with an action or a decision. An answer
-// without an action overrules nothing: the other process may be calling by now. Where there is no entry any more, all that
-// is known is written again.
-func merged(mine, theirs ledger.Entry) (e ledger.Entry, over bool) {
+// without an action overrules nothing: the other process may be calling by now. If there is no entry any more, everything
+// known is written again.
+func merged(mine, theirs ledger.Entry) (e ledger.Entry, overrules bool) {
 	open := theirs.State == ledger.StateWaiting || theirs.State == ledger.StateCalled || theirs.State == ledger.StateUnknown
-	if theirs.State == "" { // the ledger was lost, and made anew
+	if theirs.State == "" { // the ledger was lost and recreated
 		mine.Revision = theirs.Revision
 		return mine, true
 	}

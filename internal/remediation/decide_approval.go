@@ -15,13 +15,14 @@ const doAsk do = 40
 
 const causeApproval = "awaitingApproval"
 
-// approvalSoon is how long a run that awaits approval stays away at first, and then for as long as it has waited already, until it
-// has its turns: a bot answers in seconds, people in hours. It costs no call, and goes on within a minute of the last approval.
+// approvalSoon is the first nak delay of a run that awaits approval. Later delays equal the time that it has waited so far,
+// until they exceed turnEvery; then the run comes in its turn (untilTurn). A bot approves in seconds, people take hours. The
+// wait costs no call, and the run continues within a minute of the last approval.
 const approvalSoon = 15 * time.Second
 
-// awaitApproval decides whether a run may go on, as far as people are asked; the step is doCall then. What was asked before is
-// judged anew each time, by the policy as it is now: who is named no more, or is trusted no more, has not approved. Facts:
-// approval, unheard, now, message.
+// awaitApproval decides whether the run has the approvals that it needs; if so, the step is doCall. Earlier approvals are
+// judged anew each time, by the present policy: one whose signer is no longer named or trusted does not count. Facts:
+// approval, ordersStale, now, message.
 func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	a := f.approval
 	if a.need == nil {
@@ -32,7 +33,7 @@ func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	if asked == nil {
 		asked = &ledger.Approval{Since: f.now.UTC(), ExpiresAt: a.end(nil, f.now).UTC(), Digest: a.digest}
 	}
-	mine := *asked // another message of the request has its own digest, and changes nothing while it waits
+	mine := *asked // stored only if the digest matches: another message of the request has its own
 	mine.Digest, mine.Required, mine.By, mine.Given = a.digest, a.need.Required, a.need.By, a.given
 	switch {
 	case a.denied != nil:
@@ -42,9 +43,9 @@ func awaitApproval(e ledger.Entry, f facts) (ledger.Entry, step) {
 	case a.given != nil:
 		e.Approval = &mine
 		return e, step{do: doCall}
-	case a.over(asked, f.now) && f.unheard: // it may have been given in time
+	case a.expired(asked, f.now) && f.ordersStale: // an approval may have been given in time
 		return putOff(e, wait(time.Second, health.ControlUnreadable))
-	case a.over(asked, f.now):
+	case a.expired(asked, f.now):
 		e.Approval = &mine
 		return reject(e, f, &message.Failure{Code: message.CodeApprovalExpired, Origin: message.OriginRequest, Message: fmt.Sprintf(
 			"not approved by %s: it takes %d of %s; replay it, and ask them again", asked.ExpiresAt.UTC().Format(time.RFC3339), a.need.Required, strings.Join(a.need.By, ", "))})
@@ -72,7 +73,7 @@ func denial(v *ledger.Verdict) *message.Failure {
 	return why
 }
 
-// approvalEssence is what later decisions depend on.
+// approvalEssence is the part of an Approval that later decisions depend on.
 type approvalEssence struct {
 	asked    bool
 	required int

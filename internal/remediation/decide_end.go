@@ -11,7 +11,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// reject ends the run for good.
+// reject ends the run as rejected.
 func reject(e ledger.Entry, f facts, why *message.Failure) (ledger.Entry, step) {
 	return deadLettered(e, f, message.Rejected, why)
 }
@@ -36,15 +36,15 @@ func deadLettered(e ledger.Entry, f facts, outcome string, why *message.Failure)
 	return ended(e, f.now, outcome, why, true), step{do: doPublish}
 }
 
-// ended is the entry of a run that is decided.
+// ended is the entry of a decided run.
 func ended(e ledger.Entry, now time.Time, outcome string, why *message.Failure, dead bool) ledger.Entry {
 	e.State, e.Outcome, e.Error, e.Dead = ledger.StateFinal, outcome, why, dead
 	e.DecidedAt, e.Owner = now.UTC(), ""
 	return e
 }
 
-// takenBack ends a run that was ordered to be cancelled, and that no call of can have taken place.
-func takenBack(e ledger.Entry, f facts) (ledger.Entry, step) {
+// endCancelled ends a run that was cancelled by an order before any call of it can have taken place.
+func endCancelled(e ledger.Entry, f facts) (ledger.Entry, step) {
 	c := f.ordered.cancel
 	why := &message.Failure{Code: message.CodeCancelled, Origin: message.OriginRequest, Message: "taken back before it was called"}
 	if c.Batch != "" {
@@ -61,15 +61,16 @@ func takenBack(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.Cancelled, why, false), step{do: doPublish}
 }
 
-// What waits for people, a row of a paused batch or a run that awaits approval, comes again about once a minute and goes on within
-// a minute. Thousands that came at once would come at once each time, and the last of them late. So each has its turn in every
-// turnEvery, by its id and the broker's clock, whichever replica sees it and whenever it was seen last.
+// A run that waits for people, as a row of a paused batch or for its approval, is redelivered about once a minute, and continues
+// within a minute. Thousands that arrived together would be redelivered together each time, and the last of them late. So each
+// has its turn once in every turnEvery, computed from its id and the broker's clock, so that replicas and earlier delays don't
+// matter.
 const (
 	turnEvery = 55 * time.Second
-	turnLeast = 2 * time.Second // what comes a moment before its turn has had it
+	turnLeast = 2 * time.Second // a turn nearer than this is skipped: a redelivery just before a turn counts as that turn
 )
 
-// untilTurn is how long a run that waits for people stays away. Facts: brokerNow.
+// untilTurn is the nak delay of a run that waits for people. Facts: brokerNow.
 func untilTurn(e *ledger.Entry, f facts) time.Duration {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(e.ID))
@@ -83,8 +84,8 @@ func untilTurn(e *ledger.Entry, f facts) time.Duration {
 
 const causeHeld = "held"
 
-// heldBack puts off a row whose batch is paused, at no cost in calls. The entry says so, for `worker why`.
-func heldBack(e ledger.Entry, f facts) (ledger.Entry, step) {
+// putOffRow puts off a row of a paused batch, at no cost in calls. The entry records why, for `worker why`.
+func putOffRow(e ledger.Entry, f facts) (ledger.Entry, step) {
 	what := "its batch " + f.ordered.held.Batch + " is paused"
 	if by := f.ordered.held.By; by != "" {
 		what += " by " + by
@@ -96,7 +97,7 @@ func heldBack(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return putOff(e, wait(untilTurn(&e, f), causeHeld))
 }
 
-// endDryRun ends a dry run, in which everything but the POST was done.
+// endDryRun ends a dry run, after everything but the POST was done.
 func endDryRun(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return ended(e, f.now, message.DryRun, nil, false), step{do: doPublish}
 }
@@ -109,17 +110,17 @@ func failure(a *defender.Error) *message.Failure {
 	return f
 }
 
-// observation is what the tracker has learned of an action that it follows.
+// observation is what the tracker has found out about an action that it follows.
 type observation struct {
-	action   defender.MachineAction // zero: the API does not know it any more
-	exchange defender.Exchange      // what it was learned from
-	gone     *defender.Error        // asked for by its id several times, and not found
-	overdue  bool                   // it was open for longer than WORKER_TRACK_TIMEOUT
-	cancel   *ledger.Cancel         // what was ordered about its run
+	action   defender.MachineAction // zero: the API no longer has it
+	exchange defender.Exchange      // the exchange that showed it
+	vanished *defender.Error        // the last answer, if several look-ups by id did not find the action
+	overdue  bool                   // open for longer than WORKER_TRACK_TIMEOUT
+	cancel   *ledger.Cancel         // the order to cancel its run; nil: none
 }
 
-// observed decides what a sighting means for its run. A run that is not being followed, for another tracker was first, stays
-// as it is.
+// observed decides what an observation means for its run. An entry that is no longer followed, because another tracker was
+// first, stays as it is.
 func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, now time.Time) (ledger.Entry, step) {
 	if e.State != ledger.StateSubmitted {
 		return e, step{do: doAck}
@@ -131,9 +132,9 @@ func (d decider) observed(e ledger.Entry, s observation, timeout time.Duration, 
 	switch {
 	case s.action.Final():
 		e = ended(e, now, outcomeOf(s.action.Status), nil, false)
-	case s.gone != nil:
+	case s.vanished != nil:
 		e = ended(e, now, message.Failed, &message.Failure{
-			Code: message.CodeActionVanished, Origin: message.OriginWorker, HTTPStatus: s.gone.StatusCode,
+			Code: message.CodeActionVanished, Origin: message.OriginWorker, HTTPStatus: s.vanished.StatusCode,
 			Message: "the API accepted the call but no longer knows the action; see the machine in the portal",
 		}, false)
 	case s.overdue:

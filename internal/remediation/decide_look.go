@@ -8,11 +8,12 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// lookAfter are when the API is asked whether a call took place, in multiples of the reconcile delay (docs/configuration.md).
+// lookAfter are the times after a call at which the API is asked whether it took place, in multiples of the reconcile delay
+// (docs/configuration.md).
 var lookAfter = [...]time.Duration{1, 3, 6}
 
-// lookAt is when the run's next look is due. The last one is not before the call has timed out, which may have left as late as
-// the permit allowed.
+// lookAt is when the run's next look is due. The last look is not made before the call, which may have left as late as the
+// permit allowed, has timed out.
 func (d decider) lookAt(e ledger.Entry) time.Time {
 	n := min(e.Looks, len(lookAfter)-1)
 	at := e.LookFrom.Add(lookAfter[n] * d.ReconcileDelay)
@@ -22,8 +23,9 @@ func (d decider) lookAt(e ledger.Entry) time.Time {
 	return at
 }
 
-// lookDue is when a look must have begun at the earliest to count as the run's next: it is due, and none counts twice. An early
-// look is due at once, for what was seen before the message was redelivered may be older than the call. Facts: now.
+// lookDue is when a look must have begun at the earliest to count as the run's next: when it is due, and after the last one,
+// because no look counts twice. An early look is due at once, because a look from before the redelivery may be older than
+// the call. Facts: now.
 func (d decider) lookDue(e ledger.Entry, f facts) time.Time {
 	if e.State == ledger.StateCalled {
 		return f.now.Add(-lookShared)
@@ -35,11 +37,13 @@ func (d decider) lookDue(e ledger.Entry, f facts) time.Time {
 	return due
 }
 
-// lookShared is how much older than an early look's need a look may be: it serves all messages that a dead process had in hand.
+// lookShared is how old a look may be to serve as an early look: so one look serves all messages that a dead process had in
+// hand.
 const lookShared = time.Second
 
-// nextLook is when the next look is made. The looks of one process are made at the same instants, so that one list serves all
-// that are due by then; at fewer while requests wait for the calls that looks cost. Facts: now, contended.
+// nextLook is when the next look is made. The runs of one process look at the same instants, so that one list serves all
+// looks that are due by then. While requests wait for the calls that looks cost, the instants are fewer. Facts: now,
+// contended.
 func (d decider) nextLook(e ledger.Entry, f facts) time.Time {
 	every := d.ReconcileDelay / 2
 	if f.contended {
@@ -61,7 +65,7 @@ func (d decider) beforeLook(e ledger.Entry, f facts) (ledger.Entry, step) {
 	return e, step{do: doLook}
 }
 
-// lookNotGranted follows a look that was not made because the budget had no call left for it.
+// lookNotGranted decides what follows if the budget had no call left for a look.
 func (d decider) lookNotGranted(e ledger.Entry, quota time.Duration, f facts) (ledger.Entry, step) {
 	if e.State == ledger.StateCalled { // an early look
 		return e, d.awaitOwner(e, f)
@@ -69,12 +73,12 @@ func (d decider) lookNotGranted(e ledger.Entry, quota time.Duration, f facts) (l
 	return awaitQuota(e, quota, "quota", f)
 }
 
-// looked follows a look for the run's call; found is its action, nil where the list does not show it. Three looks that do
-// not show it allow another call. An early look, at a call that may still be under way, counts only if it shows the call.
-// Facts: now, brokerNow, contended, orphaned, served, tripped.
+// looked decides what follows a look for the run's call; found is its action, nil if the list does not contain it. Three
+// looks that do not find it allow another call. An early look, at a call that may still be under way, counts only if it
+// finds the call. Facts: now, brokerNow, contended, orphaned, served, tripped.
 func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) (ledger.Entry, step) {
 	if found != nil {
-		e.Attempts = max(e.Attempts, 1) // of a run that a lost ledger has forgotten none is known
+		e.Attempts = max(e.Attempts, 1) // a run from before the ledger was lost has none recorded
 		return d.taken(e, *found, f)
 	}
 	if e.State == ledger.StateCalled {
@@ -85,8 +89,8 @@ func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) 
 	}
 	e.State = ledger.StateWaiting
 	e.Failures++
-	// The looks were answered, so the API is there. Whether it takes calls at all shows in others' since this request was
-	// first taken, and in there being no fault now.
+	// The looks were answered, so the API is reachable. It takes calls if it took one of any request since this one was first
+	// delivered, and if there is no fault now.
 	if !f.tripped && f.servedWithin(f.now.Sub(e.ReceivedAt)) {
 		// Only the time that the looks take counts; waiting for a permission or for quota does not.
 		e.Failed += ledger.Duration(d.lookAt(e).Sub(e.LookFrom))
@@ -97,8 +101,9 @@ func (d decider) looked(e ledger.Entry, found *defender.MachineAction, f facts) 
 	return e, step{do: doCall}
 }
 
-// adopted follows a conflict: the machine's own unrestrict action is taken over, whatever else holds the machine is waited
-// for. An earlier call of this run, which the looks did not show, may have made it. Facts: now, message, backoff.
+// adopted decides what follows a conflict: the machine's own unrestrict action is adopted; any other action that blocks the
+// machine is waited for. An earlier call of this run, which the looks did not find, may have created it. Facts: now,
+// message, backoff.
 func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, conflict *defender.Error, f facts) (ledger.Entry, step) {
 	if holding == nil {
 		return d.failed(e, d.ReconcileDelay, "conflict", failure(conflict), f)
@@ -107,16 +112,16 @@ func (d decider) adopted(e ledger.Entry, holding *defender.MachineAction, confli
 	return d.taken(e, *holding, f)
 }
 
-// lookFailed follows a look that failed, which does not count as a look. If a permission is missing, or the API refuses every
-// list, the request waits for the end of that at no cost. Facts: now, brokerNow, orphaned, stopping, backoff, deliveryBackoff,
-// answered, ambiguous, served, listed, message.
+// lookFailed decides what follows a look that failed, which does not count as a look. If a permission is missing, or the API
+// refuses every list, the request waits for the end of that at no cost. Facts: now, brokerNow, orphaned, stopping, backoff,
+// deliveryBackoff, answered, ambiguous, served, listed, message.
 func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.Entry, step) {
 	switch {
 	case e.State == ledger.StateCalled: // an early look
 		return e, d.awaitOwner(e, f)
 	case a.Class == defender.System && a.StatusCode == 403:
 		return e, wait(f.deliveryBackoff, "mayNotList")
-	case a.Class == defender.Rejected && !f.within(f.listed, f.brokerNow.Sub(e.Written)): // nobody's list is answered
+	case a.Class == defender.Rejected && !f.within(f.listed, f.brokerNow.Sub(e.Written)): // no list at all is answered
 		return e, wait(f.deliveryBackoff, "listRefused")
 	case a.Class == defender.System:
 		return systemFault(e, a)
@@ -129,8 +134,8 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 	case a.Class == defender.Transient && f.now.Sub(f.answered) > holdFor:
 		return unreachable(e, a)
 	}
-	// The failure counts against the request only if the API served others since the request was last put off. An API that
-	// is away counts against nobody.
+	// The failure counts against the request only if the API served others since the request was last put off, not if the API is
+	// unreachable.
 	e.Failures++
 	if f.servedWithin(f.brokerNow.Sub(e.Written)) {
 		e.Failed += ledger.Duration(f.backoff)
@@ -149,13 +154,13 @@ func (d decider) lookFailed(e ledger.Entry, a *defender.Error, f facts) (ledger.
 	return e, s
 }
 
-// servedWithin reports whether the API took a call of this replica, for any request, in the last d.
+// servedWithin reports whether the API took a call of this replica, for any request, within the last d.
 func (f facts) servedWithin(d time.Duration) bool { return f.within(f.served, d) }
 
 func (f facts) within(at time.Time, d time.Duration) bool { return !at.IsZero() && f.now.Sub(at) < d }
 
-// ours says whether an action can be of a call of this run: the machine, the type, the comment, created since its first
-// call, and not known to be another request's.
+// ours reports whether an action can be from a call of this run: same machine, type and comment, created since the run's
+// first call, and not known to be another request's.
 func ours(e *ledger.Entry, a defender.MachineAction, others bool) bool {
 	return unrestricts(e, a) && strings.TrimSpace(a.RequestorComment) == strings.TrimSpace(e.Comment) &&
 		(a.CreationTime.IsZero() || !a.CreationTime.Before(e.CalledAt)) && !others
@@ -165,8 +170,9 @@ func unrestricts(e *ledger.Entry, a defender.MachineAction) bool {
 	return strings.EqualFold(a.Type, defender.TypeUnrestrict) && strings.EqualFold(a.MachineID, e.MachineID)
 }
 
-// leaseRemaining is how much longer another process may be in the middle of its call. After that the process is dead, or its
-// answer lost. If this process owns the call, no handler works on it any more: it ended without being recorded.
+// leaseRemaining is how much longer another process may still be making its call. After that the process is dead, or the
+// answer was lost. If this process owns the call, none of its handlers works on it any more: the call ended without being
+// recorded.
 func (d decider) leaseRemaining(e ledger.Entry, f facts) time.Duration {
 	if e.Owner == d.Owner {
 		return 0
@@ -174,9 +180,9 @@ func (d decider) leaseRemaining(e ledger.Entry, f facts) time.Duration {
 	return e.Written.Add(d.startLimit(e) + d.Timeout + d.ReconcileDelay).Sub(f.brokerNow)
 }
 
-// awaitOwner leaves a call to the process that made it, for as long as that may be in the middle of it. If its message was
-// redelivered, which shows that it is dead or cut off from the broker, the next early look follows when the intent is twice
-// as old, so that a call without effect costs few of them.
+// awaitOwner naks a message while the process that made its call may still be waiting for the answer. If the message was
+// redelivered, that process is dead or cut off from the broker; then the next early look follows when the intent is twice as
+// old, so that a call without effect costs few looks.
 func (d decider) awaitOwner(e ledger.Entry, f facts) step {
 	rest := d.leaseRemaining(e, f)
 	if f.orphaned {
@@ -185,7 +191,7 @@ func (d decider) awaitOwner(e ledger.Entry, f facts) step {
 	return wait(rest, "inFlight")
 }
 
-// lastPossibleEnd is when a call whose process died can have ended at the latest; one of this process ended before now.
+// lastPossibleEnd is when a call of a dead process has ended at the latest. A call of this process ended before now.
 func (d decider) lastPossibleEnd(e ledger.Entry, f facts) time.Time {
 	if e.Owner == d.Owner {
 		return f.now.UTC()
@@ -195,24 +201,24 @@ func (d decider) lastPossibleEnd(e ledger.Entry, f facts) time.Time {
 
 // startLimit is how long after its intent the call can have begun.
 func (d decider) startLimit(e ledger.Entry) time.Duration {
-	return max(d.StartLimit, e.StartBy.Sub(e.LastCall)) // of none it is far below zero
+	return max(d.StartLimit, e.StartBy.Sub(e.LastCall)) // without StartBy the difference is far below zero
 }
 
-// holderTimeout is how long after its last write a holder that is calling loses the machine: its message must have been
-// purged, because no live request is silent for so long. It is no longer than the machine's record exists.
+// holderTimeout is how long after its last write a calling holder loses the machine. Its message must have been purged,
+// because no live request goes so long without a write. The timeout is no longer than the machine's record exists.
 func (d decider) holderTimeout() time.Duration {
 	alive := longestStart + d.Timeout + 11*d.ReconcileDelay // the looks take ten
 	return min(max(d.GiveUpAfter, alive), ledger.Retention)
 }
 
-// goneAfter is how long after its last write a holder loses the machine if its message is seen to be gone: by then nobody has it
-// in hand, and the margins of the API's clock are behind its call.
-func (d decider) goneAfter() time.Duration {
+// purgedAfter is how long after its last write a holder loses the machine if its message is found to be missing from the
+// stream. By then no process handles it any more, and its call is older than the margins of the API's clock.
+func (d decider) purgedAfter() time.Duration {
 	return max(5*time.Minute, longestStart+d.Timeout+11*d.ReconcileDelay)
 }
 
-// leftBehind is a called entry that nobody takes up. Facts: now.
-func (d decider) leftBehind(e ledger.Entry, f facts) ledger.Entry {
+// orphanedCall is the entry of a call that no process will take up. Facts: now.
+func (d decider) orphanedCall(e ledger.Entry, f facts) ledger.Entry {
 	e.State, e.LookFrom = ledger.StateUnknown, d.lastPossibleEnd(e, f)
 	return e
 }

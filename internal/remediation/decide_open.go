@@ -7,23 +7,23 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// More steps, for a message that meets the entry of its id.
+// More steps, decided when a message opens or continues a run.
 const (
-	doGoOn   do = iota + 20 // go on with the entry as it is
-	doRefuse                // the message has no claim on the id: step.invalid says why
-	doReopen                // write the run that the replay opens, record it, drop the dead letter, and go on
+	doGoOn   do = iota + 20 // continue with the entry as it is
+	doRefuse                // the message has no claim on the id; step.invalid is the reason
+	doReopen                // write the run that the replay opens, record it, drop the dead letter, and continue
 	doDrop                  // the replay is out of date: drop its dead letter, acknowledge
 )
 
-// arrival is what a message asks for.
+// arrival is what a message requests.
 type arrival struct {
-	fresh         ledger.Entry // run 1 of the request as this message puts it
+	fresh         ledger.Entry // run 1 of the request as in this message
 	message       string
-	claimed       string // the id that it claims
+	claimed       string // the id in the message
 	replay        replay
 	refusedBefore bool // the same signed bytes were refused for expiring too late
 	tooOld        bool
-	lostBefore    time.Time // the ledger may have forgotten requests that were published before this; zero: none
+	lostBefore    time.Time // the ledger may have lost requests that were published before this; zero: none
 	dryRun        bool
 }
 
@@ -51,7 +51,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 		}
 		return fresh, step{do: doGoOn}
 	case e.State == ledger.StateFinal && e.Outcome == message.DryRun && !a.dryRun && e.Source != a.message:
-		// The request was published again. The dry run's own message, whose acknowledgement was lost, is answered already.
+		// The request was published again. A redelivery of the dry run's own message needs nothing: its result exists.
 		if !e.Published {
 			return e, wait(2*time.Second, "unpublished")
 		}
@@ -64,7 +64,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 func replayed(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 	ended := e.State == ledger.StateFinal && (e.Outcome == message.Rejected || e.Outcome == message.Abandoned)
 	switch {
-	case e.State != "" && e.ReplayOf == a.replay.seq: // this replay's own run goes on
+	case e.State != "" && e.ReplayOf == a.replay.seq: // this replay's own run continues
 		if a.replay.found {
 			return e, step{do: doReopen} // a crash came between opening the run and dropping its dead letter
 		}
@@ -85,7 +85,7 @@ func replayed(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 		}
 		return e, step{do: doReopen}
 	}
-	return e, step{do: doDrop} // the request has gone on since: the dead letter is out of date
+	return e, step{do: doDrop} // the request has had a newer run since: the dead letter is out of date
 }
 
 // nextRun is the run after one that ended.
@@ -101,7 +101,7 @@ func refuse(a arrival, code, why string) step {
 	return step{do: doRefuse, invalid: &message.Invalid{Code: code, ClaimedID: a.claimed, Message: why}}
 }
 
-// lookFirst makes a run begin with one more look for the call that the run before could not find.
+// lookFirst makes a run begin with one more look for the call that the previous run could not find.
 func lookFirst(e *ledger.Entry, old ledger.Entry) {
 	e.State, e.Looks = ledger.StateUnknown, len(lookAfter)-1
 	e.CalledAt, e.LastCall, e.LookFrom = old.CalledAt, old.LastCall, old.LookFrom
@@ -111,7 +111,7 @@ func lookFirst(e *ledger.Entry, old ledger.Entry) {
 func (a arrival) forgotten() bool { return a.fresh.AskedAt.Before(a.lostBefore) }
 
 // lookForForgotten makes a run begin with the three looks that follow a call without a clear answer: a call from before the
-// ledger was lost can have begun at any time since the request was published, and up to a moment ago.
+// ledger was lost can have begun at any time from the request's publication up to a moment ago.
 func lookForForgotten(e *ledger.Entry, now time.Time) {
 	e.State = ledger.StateUnknown
 	e.CalledAt, e.LastCall, e.LookFrom = e.AskedAt.Add(-wideMargin), now.UTC(), now.UTC()

@@ -36,7 +36,7 @@ func anyInput(t *rapid.T, states ...ledger.State) *input {
 		began: tableNow.Add(-second("began", 0, 9)), stale: rapid.IntRange(0, 3).Draw(t, "stale"), reauth: rapid.IntRange(0, 2).Draw(t, "reauth"),
 		held: second("held", 0, 4), intent: second("intent", 0, 1),
 	}
-	f.unheard = rapid.Bool().Draw(t, "orders unheard")
+	f.ordersStale = rapid.Bool().Draw(t, "orders unheard")
 	switch rapid.IntRange(0, 4).Draw(t, "ordered") {
 	case 0:
 		cancelOrdered(in)
@@ -163,14 +163,14 @@ func TestFinalStaysFinal(t *testing.T) {
 	})
 }
 
-// What was ordered to be cancelled is never called, nor is what is held back, or what may have been ordered unheard; and a run
-// whose call may have taken place never ends as taken back.
+// A cancelled run is never called, nor is one that is held back, or any while the orders are out of sync; and a run whose call may
+// have taken place never ends as taken back.
 func TestNothingIsCalledAgainstAnOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		for _, d := range decisions {
 			in := anyInput(t, d.states...)
 			e, s := d.take(in)
-			if d.name == "before call" && s.do == doCall && (in.f.ordered != (ordered{}) || in.f.unheard) {
+			if d.name == "before call" && s.do == doCall && (in.f.ordered != (ordered{}) || in.f.ordersStale) {
 				t.Fatalf("called in spite of %+v", in.f.ordered)
 			}
 			if e.Error != nil && e.Error.Code == message.CodeCancelled && (in.e.State != ledger.StateWaiting && d.name != "before call" || e.ActionID != "") {

@@ -212,7 +212,7 @@ var table = []row{
 	}), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeCancelled},
 	{ledger.StateWaiting, "before call", "its batch is paused", batchPaused, beforeCall, ledger.StateWaiting, step{do: doWait, after: tableTurn, cause: "held"}, ""},
 	{ledger.StateWaiting, "before call", "its batch is paused, and it has expired", both(batchPaused, func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }), beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
-	{ledger.StateWaiting, "before call", "what was ordered is not known", func(in *input) { in.f.unheard = true }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "controlUnreadable"}, ""},
+	{ledger.StateWaiting, "before call", "what was ordered is not known", func(in *input) { in.f.ordersStale = true }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "controlUnreadable"}, ""},
 	{ledger.StateWaiting, "before call", "refused: signature, policy, age, expiry, signer's rate", func(in *input) { in.f.refusal = &message.Failure{Code: message.CodeExpired} }, beforeCall, ledger.StateFinal, step{do: doPublish}, message.CodeExpired},
 	{ledger.StateWaiting, "before call", "breaker open", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
 	{ledger.StateCalled, "before call", "breaker open, call refused before", func(in *input) { in.f.paused = time.Second }, beforeCall, ledger.StateWaiting, step{do: doWait, after: time.Second, cause: "systemFault"}, ""},
@@ -294,7 +294,7 @@ var table = []row{
 	{ledger.StateSubmitted, "followed", "open", func(in *input) { in.seen.action = *anAction("Pending") }, sighted, ledger.StateSubmitted, step{do: doFollow}, ""},
 	{ledger.StateSubmitted, "followed", "final", func(in *input) { in.seen.action = *anAction("Failed") }, sighted, ledger.StateFinal, step{do: doPublish}, ""},
 	{ledger.StateSubmitted, "followed", "overdue", func(in *input) { in.seen = observation{action: *anAction("Pending"), overdue: true} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeTrackTimeout},
-	{ledger.StateSubmitted, "followed", "vanished", func(in *input) { in.seen.gone = &defender.Error{StatusCode: 404} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeActionVanished},
+	{ledger.StateSubmitted, "followed", "vanished", func(in *input) { in.seen.vanished = &defender.Error{StatusCode: 404} }, sighted, ledger.StateFinal, step{do: doPublish}, message.CodeActionVanished},
 	{ledger.StateFinal, "followed", "another tracker was first", func(in *input) { in.seen.action = *anAction("Succeeded") }, sighted, ledger.StateFinal, step{do: doAck}, ""},
 }
 
@@ -333,7 +333,7 @@ func waitedLong(in *input)                      { in.e.Failed = ledger.Duration(
 
 // awaits has the policy ask for one of ann and ben within 4 h.
 func awaits(in *input) {
-	in.f.approval = approval{asking: asking{need: &policy.Approvals{Required: 1, By: []string{"ann", "ben"}, Within: 4 * time.Hour}, digest: "d", since: tableNow}}
+	in.f.approval = approval{requirement: requirement{need: &policy.Approvals{Required: 1, By: []string{"ann", "ben"}, Within: 4 * time.Hour}, digest: "d", since: tableNow}}
 }
 
 func askedFor(ago time.Duration) func(*input) {

@@ -122,7 +122,7 @@ func (x *explorer) tracker(u universe, i int) {
 	}
 }
 
-// withdraws is the run as it ends where somebody sees to what was ordered, without the message in hand (carryBack).
+// withdraws is the run as it ends where somebody sees to what was ordered, without the message in hand (carryWithdrawn).
 func (x *explorer) withdraws(u universe, i int) (e ledger.Entry, ends bool) {
 	l := u.ledger.entry()
 	if u.procs[i] != (proc{}) { // the request is in hand of this process (inFlight)

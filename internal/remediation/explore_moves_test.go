@@ -217,7 +217,7 @@ func (x *explorer) facts(u universe, i int) facts {
 		f.ordered.cancel = &ledger.Cancel{Order: "C:1"}
 	}
 	if u.asks > 0 {
-		f.approval = approval{asking: asking{need: &policy.Approvals{Required: 1, By: []string{"ann"}, Within: time.Hour}, digest: "d"}}
+		f.approval = approval{requirement: requirement{need: &policy.Approvals{Required: 1, By: []string{"ann"}, Within: time.Hour}, digest: "d"}}
 	}
 	if u.asks == 2 {
 		f.approval.given = []ledger.Verdict{{By: "ann"}}

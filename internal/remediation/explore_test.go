@@ -252,7 +252,7 @@ func TestExploreFindsEachRuleTakenAway(t *testing.T) {
 		"what may have been called is found out before it is taken back": {ordering(start(1, 0, 0, 0, 0)), func(r *rules) {
 			r.next = func(d decider, e ledger.Entry, f facts) (ledger.Entry, step) {
 				if f.ordered.cancel != nil && (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) {
-					return takenBack(e, f)
+					return endCancelled(e, f)
 				}
 				return d.next(e, f)
 			}

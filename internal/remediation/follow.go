@@ -12,8 +12,8 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// follow looks at all followed actions again and again; less often while nothing changes, or while others need the quota. It
-// ends with ctx (nil), or with the error of a look if another replica is to try.
+// follow looks at all followed actions periodically; less often while nothing changes, or while other requests need the
+// quota. It returns nil when ctx ends, or the error of a look if another replica should try.
 func (t *Tracker) follow(ctx context.Context) error {
 	interval, calls, last := t.Config.Interval, 1, time.Now()
 	failures := 0
@@ -46,10 +46,10 @@ func (t *Tracker) follow(ctx context.Context) error {
 		wait, quota := quotaWait(err)
 		switch {
 		case quota:
-			last = last.Add(min(wait, t.Config.Interval) - due) // not a whole round later: others take what comes free
+			last = last.Add(min(wait, t.Config.Interval) - due) // retry soon, not a whole round later: others would take the free calls
 		case err == nil:
 			failures = 0
-			t.Shared.over(health.NotFollowing)
+			t.Shared.clearCause(health.NotFollowing)
 		case ctx.Err() == nil:
 			failures++
 			if t.failed(failures, err) {
@@ -59,26 +59,26 @@ func (t *Tracker) follow(ctx context.Context) error {
 		if interval = min(interval*3/2, t.longest()); changed || failures == 1 {
 			interval = t.Config.Interval
 		}
-		if listRefused(err) { // it takes some calls each time
+		if listRefused(err) { // each such round takes several calls
 			interval = t.longest()
 		}
 	}
 }
 
-// failed says that rounds in a row have failed, and whether another replica is to try: the way to the API may be broken from
-// here alone.
-func (t *Tracker) failed(rounds int, err error) (letGo bool) {
+// failed reports that consecutive rounds failed, and returns whether another replica should try: perhaps only this one can't
+// reach the API.
+func (t *Tracker) failed(rounds int, err error) (release bool) {
 	t.Log.Warn("following is held up", zap.Error(err))
-	if rounds == 1 || t.Shared.mayNotList() { // a single bad answer, or everybody's
+	if rounds == 1 || t.Shared.mayNotList() { // a single bad answer, or the API refuses lists to all replicas
 		return false
 	}
-	t.Shared.hold(health.NotFollowing, "accepted actions are not followed: "+err.Error())
-	return rounds >= letGoAfter && t.Config.Others != nil && t.Config.Others()
+	t.Shared.setCause(health.NotFollowing, "accepted actions are not followed: "+err.Error())
+	return rounds >= releaseAfter && t.Config.Others != nil && t.Config.Others()
 }
 
-// awaitFirst waits until there is something to follow. It is looked at after one interval.
+// awaitFirst waits until there is an action to follow. Its first look comes after one interval.
 func (t *Tracker) awaitFirst(ctx context.Context) error {
-	t.Shared.over(health.NotFollowing)
+	t.Shared.clearCause(health.NotFollowing)
 	t.Shared.calls.follow(time.Time{})
 	return await(ctx, t.toFollow, time.Hour)
 }
@@ -89,10 +89,11 @@ func listRefused(err error) bool {
 	return is && a.Class == defender.Rejected
 }
 
-// longest is how long an action may go unseen while nobody else needs the quota.
+// longest is the longest interval between looks while no other request needs the quota.
 func (t *Tracker) longest() time.Duration { return 4 * t.Config.Interval }
 
-// fairShare is the least interval at which looks of so many calls leave the rest of the quota to those who wait for it.
+// fairShare is the shortest interval at which looks of so many calls leave the rest of the quota to the requests that wait
+// for it.
 func (t *Tracker) fairShare(calls int) time.Duration {
 	var least time.Duration
 	share := quotaShare
@@ -107,10 +108,11 @@ func (t *Tracker) fairShare(calls int) time.Duration {
 	return least
 }
 
-// shown is a look for calls that began at that time or later and shows everything followed, so that a round costs nothing.
+// shown returns a look for calls that began at that time or later and covers all followed actions, so that the round needs
+// no call of its own.
 func (t *Tracker) shown(begun time.Time) look {
 	l, is := t.Shared.calls.have(need{begun, time.Now()})
-	if !is || len(l.actions) > fewActions { // a final result has the action as it came
+	if !is || len(l.actions) > fewActions { // a long list lacks the raw actions, which final results need
 		return look{}
 	}
 	t.mu.Lock()
@@ -123,7 +125,7 @@ func (t *Tracker) shown(begun time.Time) look {
 	return l
 }
 
-// look is one round over everything followed, which shown has shown already unless it is not whole. calls counts the
+// look makes one round over all followed actions. If shown is whole, it covers them already. calls is the number of
 // exchanges it took.
 func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int, err error) {
 	r := &round{Tracker: t, ctx: ctx, shown: shown, byAction: map[string][]*followed{}, seen: map[string]bool{}}
@@ -135,7 +137,7 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 	}
 	t.mu.Unlock()
 	if len(r.open) == 0 {
-		t.seen()
+		t.markLooked()
 		t.Shared.calls.follow(time.Time{})
 		return false, 0, nil
 	}
@@ -149,7 +151,7 @@ func (t *Tracker) look(ctx context.Context, shown look) (changed bool, calls int
 		err = errors.Join(err, r.singles())
 	}
 	if err == nil {
-		t.seen()
+		t.markLooked()
 	}
 	return changed || r.changed, r.calls, err
 }

@@ -16,19 +16,19 @@ const (
 )
 
 const (
-	// guardGood is how long one look of the guard serves the calls that follow it (docs/policy.md, old requests). A call
-	// begins up to StartLimit after the guard let it through.
+	// guardGood is how long one look of the guard serves the calls that follow it (docs/policy.md, old requests). A call begins up
+	// to StartLimit after it passed the guard.
 	guardGood = 15 * time.Second
-	// guardAhead is how old a look may be when a call is not granted yet: a grant is waited for up to 5 s.
+	// guardAhead is how old a look may be before the grant. It is less than guardGood because the grant can take up to 5 s.
 	guardAhead = 8 * time.Second
-	// gatherCalls and gatherFor bound how many calls a look waits for, where they come free one by one.
+	// gatherCalls and gatherFor bound how many free calls a look waits for, and how long, when they come free one by one.
 	gatherCalls = 20
 	gatherFor   = time.Minute
 )
 
-// guard checks an old request, and every replay, against what was done to the machine since the request was published:
-// whoever restricted or isolated it later knew more than the request does. It runs right before each call. The error is
-// refused if the run may not go on, and a *defender.Error if the look failed.
+// guard checks an old request, and every replay, against newer actions on its machine: if somebody restricted or isolated
+// the machine after the request was published, he knew more than the request does. It runs right before each call. The error
+// is refused if the run must not go on, and a *defender.Error if the look failed.
 func (p *attempt) guard() error {
 	if !p.guarded(0) {
 		return nil
@@ -47,9 +47,9 @@ func (p *attempt) guard() error {
 	return nil
 }
 
-// prepareLook ensures that a look is there for a guarded request that is about to ask for its call. It comes before the grant,
-// because a look may take longer than a grant is valid. Where calls become free one by one it waits for several, so that one
-// look serves them all.
+// prepareLook ensures that a look is available for a guarded request that is about to ask for its call. It comes before the
+// grant, because a look may take longer than a grant is valid. When calls come free one by one it waits for several, so that
+// one look serves them all.
 func (p *attempt) prepareLook() error {
 	if !p.guarded(guardGood) {
 		return nil
@@ -58,7 +58,7 @@ func (p *attempt) prepareLook() error {
 	return err
 }
 
-// gather waits for several free calls. What is urgent waits for no company.
+// gather waits for several free calls. An urgent request does not wait.
 func (p *attempt) gather() error {
 	if p.Quota == nil || p.lane() == message.LaneUrgent {
 		return nil
@@ -73,7 +73,7 @@ func (p *attempt) gather() error {
 	return nil
 }
 
-// newerActions are the actions since the request was published that may restrict or isolate its machine.
+// newerActions returns the actions since the request was published that may restrict or isolate its machine.
 func (p *attempt) newerActions() ([]defender.MachineAction, error) {
 	l, err := p.guardLook(guardGood-p.Config.StartLimit, func() error { return nil })
 	switch {
@@ -87,8 +87,8 @@ func (p *attempt) newerActions() ([]defender.MachineAction, error) {
 	return l.actions, nil
 }
 
-// guardLook returns a look at what restricts or isolates that is no older than good and reaches back far enough for this
-// request, or one that is not whole. A new one is made after before.
+// guardLook returns a look at restricting and isolating actions that is no older than good and reaches back far enough for
+// this request, or a look that is not whole. It calls before ahead of a new look.
 func (p *attempt) guardLook(good time.Duration, before func() error) (look, error) {
 	for again := true; ; again = false {
 		n := need{begun: time.Now().Add(-good), since: p.publishedInAPITime()}
@@ -97,9 +97,9 @@ func (p *attempt) guardLook(good time.Duration, before func() error) (look, erro
 				return look{}, err
 			}
 			p.Shared.noteGuard()
-			return p.lookAtAll(oldest().Add(-time.Minute), typeRestrict, typeIsolate) // slightly older requests may follow
+			return p.lookAtAll(oldest().Add(-time.Minute), typeRestrict, typeIsolate) // so that slightly older requests can use it too
 		})
-		// The answer has shown the API's time. If its clock is far behind ours, the look did not reach back far enough.
+		// The answer shows the API's time. If its clock is far behind ours, the look did not reach back far enough.
 		if err != nil || !again || !l.whole || !l.since.After(p.publishedInAPITime()) {
 			return l, err
 		}
@@ -107,13 +107,13 @@ func (p *attempt) guardLook(good time.Duration, before func() error) (look, erro
 	}
 }
 
-// guarded reports whether the guard applies to the request now or within a while.
+// guarded reports whether the guard applies to the request, now or after within.
 func (p *attempt) guarded(within time.Duration) bool {
 	return p.e.ReplayOf != 0 || p.Config.GuardAfter == 0 || p.BrokerNow().Sub(p.publishedAt())+within > p.Config.GuardAfter
 }
 
-// publishedAt is when the request was published first, by the broker's clock. The entry comes first, because the dead letter of
-// a replay is gone once the run is open. Entries of earlier versions lack it.
+// publishedAt is when the request was first published, by the broker's clock. The entry takes precedence, because the dead
+// letter of a replay is deleted once the run is open. Entries of earlier versions lack the time.
 func (p *attempt) publishedAt() time.Time {
 	if p.e.AskedAt.IsZero() {
 		return p.origin.Published
@@ -121,15 +121,15 @@ func (p *attempt) publishedAt() time.Time {
 	return p.e.AskedAt
 }
 
-// publishedInAPITime is that instant in the API's time, less the margin of apiTime: an action that is created before it was
-// certainly there before the request.
+// publishedInAPITime is publishedAt in the API's time, less the margin of apiTime: an action that was created before it
+// certainly existed before the request.
 func (p *attempt) publishedInAPITime() time.Time {
 	return p.apiTime().Add(p.publishedAt().Sub(p.BrokerNow()))
 }
 
 // restricts reports whether the action may have restricted or isolated the machine since then. An action that ended without
-// success did not. One that is open or has an unknown status may have. So may one whose time can't be read, because the
-// API was asked only for newer ones.
+// success did not. One that is open or has an unknown status may have. So may one whose time can't be read, because the API
+// was asked only for newer ones.
 func restricts(a defender.MachineAction, since time.Time) bool {
 	if !strings.EqualFold(a.Type, typeRestrict) && !strings.EqualFold(a.Type, typeIsolate) || a.Final() && a.Status != "Succeeded" {
 		return false

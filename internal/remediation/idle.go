@@ -9,10 +9,9 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Idle probes while there is no message to probe with: a fault must not keep a replica from being ready until the next
-// request. Any answer shows that the API can be reached. Whether its answers are clear again, or whether the broker stores,
-// is best probed by a request, and without one only where none waits (none). Whether the API takes calls again shows only in
-// a call.
+// Idle probes while there is no message to probe with, because a fault must not keep a replica unready until the next
+// request. Any answer shows that the API is reachable. Clear answers, and a broker that stores, are better probed by a
+// request, so Idle probes for those only if no request waits (none). Only a real call shows that the API takes calls again.
 func (s *Submitter) Idle(ctx context.Context, none bool) {
 	fault, on := s.Breaker.Current()
 	var gone bool
@@ -21,18 +20,18 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		return
 	case fault.Code == faultUnreachable, fault.Code == faultAmbiguous && none:
 		var tried bool
-		if gone, tried = s.answers(ctx); !tried {
+		if gone, tried = s.probeAPI(ctx); !tried {
 			return
 		}
-	case fault.Code == faultPublish && none: // nothing waits with a message in hand, and the tracker has had no failure lately
+	case fault.Code == faultPublish && none: // no request waits to publish, and the tracker has not failed to publish lately
 		if gone = time.Since(s.Breaker.lastMet()) > 3*sweepEvery; !gone {
 			return
 		}
 	case fault.Code == faultStore && none:
-		gone = s.stores(ctx) == nil
+		gone = s.probeStore(ctx) == nil
 	case fault.Code == faultSlow && none:
 		began := time.Now()
-		gone = s.stores(ctx) == nil && time.Since(began) < decider(s.Config).slowFor()
+		gone = s.probeStore(ctx) == nil && time.Since(began) < decider(s.Config).slowFor()
 	default:
 		return
 	}
@@ -42,12 +41,12 @@ func (s *Submitter) Idle(ctx context.Context, none bool) {
 		s.ambiguous.reset()
 		s.Breaker.ResetFrom(fault.Code)
 	default:
-		s.Breaker.Trip(fault.Code, fault.Reason) // a probe that failed: the next one later
+		s.Breaker.Trip(fault.Code, fault.Reason) // the probe failed: lengthen the delay
 	}
 }
 
-// answers says whether the API gives a clear answer; tried is false where no call was free for asking.
-func (s *Submitter) answers(ctx context.Context) (clear, tried bool) {
+// probeAPI reports whether the API gives a clear answer; tried is false if no call was free for the probe.
+func (s *Submitter) probeAPI(ctx context.Context) (clear, tried bool) {
 	_, err := s.Defender.Page(ctx, defender.UseLookup, defender.Query{Type: defender.TypeUnrestrict, Newest: true, Top: 1})
 	answer, is := errors.AsType[*defender.Error](err)
 	switch {
@@ -59,8 +58,8 @@ func (s *Submitter) answers(ctx context.Context) (clear, tried bool) {
 	return answer.Class != defender.Transient && answer.Class != defender.Ambiguous && answer.Op != "token", true
 }
 
-// stores tries a key of this process's own in the ledger, which goes by itself.
-func (s *Submitter) stores(ctx context.Context) error {
+// probeStore writes a key of this process's own to the ledger. The key expires.
+func (s *Submitter) probeStore(ctx context.Context) error {
 	key := "probe." + s.Config.Owner
 	rec, err := s.Ledger.Load(ctx, key)
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 )
 
 // writeIntent is the write-ahead intent: it records the call before it is made, first in the entry, then in the machine's
-// record. After a crash before the second write the machine has another holder, which proves that there was no call. After
-// a crash behind it, look-ups must find out. If only the entry's write fails, the machine has a holder that is not calling,
-// so the machine is free.
+// record. After a crash before the second write the machine has another holder, which proves that there was no call. After a
+// crash behind it, look-ups must find out. If only the entry's write fails, the machine has a holder that is not calling, so
+// the machine is free.
 //
-// The signer's quota is reserved right before.
+// The signer's quota is reserved right before the intent.
 func (p *attempt) writeIntent() error {
 	if err := p.reserveSignerQuota(); err != nil {
 		return err
@@ -54,7 +54,8 @@ func (p *attempt) writeIntent() error {
 	return p.revertIntent(err)
 }
 
-// revertIntent records that the call of an intent was not made, because of err. Otherwise the next delivery would look for it.
+// revertIntent records that the call of an intent was not made, because of err. Otherwise the next delivery would look for
+// it.
 func (p *attempt) revertIntent(err error) error {
 	p.e = reverted(p.e)
 	if back := p.save(); back != nil {
@@ -63,7 +64,7 @@ func (p *attempt) revertIntent(err error) error {
 	return err
 }
 
-// errMachineBusy is another request's call for the same machine.
+// errMachineBusy is returned while another request's call for the same machine is under way.
 var errMachineBusy = errors.New("another request's call for this machine is under way")
 
 // readMachine reads the machine's record. busy is the other request that may be calling for it; nil: none.
@@ -72,24 +73,24 @@ func (p *attempt) readMachine() (busy *ledger.Entry, err error) {
 	return busy, err
 }
 
-// machineHeld reads the machine's record, and reports whether another request holds it. One whose message is gone from its
-// stream nobody takes up: it is given up long before its time. It is written first that it is not known what became of its
-// call. So if it is published again, it looks for that call, though its machine has another holder by then, which else would
-// prove that there was none.
+// machineHeld reads the machine's record, and reports whether another request holds the machine. A holder whose message is
+// gone from its stream will never be delivered again, so it loses the machine long before holderTimeout. Its entry is first
+// written as "unknown": if it is published again, it looks for its call, although the machine has another holder by then,
+// which would otherwise prove that there was none.
 func (p *attempt) machineHeld() (bool, error) {
 	holder, err := p.readMachine()
 	if err != nil || holder == nil {
 		return false, err
 	}
 	d := decider(p.Config)
-	if time.Since(holder.Written) < d.goneAfter() {
+	if time.Since(holder.Written) < d.purgedAfter() {
 		return true, nil
 	}
 	if waits, err := p.Publisher.Unacked(p.work, holder.Source); err != nil || waits {
 		return true, err
 	}
 	if holder.State == ledger.StateCalled {
-		unknown := d.leftBehind(*holder, p.facts())
+		unknown := d.orphanedCall(*holder, p.facts())
 		if err := ledger.Save(p.work, p.Ledger, p.m.Holder, &unknown, 0); err != nil {
 			return true, err
 		}

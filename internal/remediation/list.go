@@ -7,7 +7,7 @@ import (
 	"example.com/unrestrict-worker/internal/defender"
 )
 
-// lookAtAll makes a look at the actions of all machines. It is not whole if only a look at one machine may succeed.
+// lookAtAll makes a look at the actions of all machines. The look is not whole if only a look at one machine may succeed.
 func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 	actions, first, err := p.list(defender.Query{Types: types, CreatedSince: since, Top: pageSize})
 	if answer, is := errors.AsType[*defender.Error](err); is && answer.Class == defender.Ambiguous && answer.StatusCode == 200 {
@@ -20,12 +20,12 @@ func (p *attempt) lookAtAll(since time.Time, types ...string) (look, error) {
 }
 
 const (
-	maxPages   = 10 // bounds one look
-	roundPages = 30 // and one round of the tracker, which may follow three days of calls at the full quota: 11 pages
+	maxPages   = 10 // of one look
+	roundPages = 30 // of one round of the tracker, which may follow three days of calls at the full quota: 11 pages
 )
 
-// list lists actions, oldest first unless the query says otherwise, and records the exchanges; first is the first of them. A
-// page that is full or that the API cut short does not prove that an action is absent, so the next page is asked for, by the
+// list lists actions, oldest first unless the query asks otherwise, and records the exchanges; first is the first of them. A
+// page that is full or that the API cut short does not prove that an action is absent, so the next page is requested, by the
 // time of the last action: next links are never followed. No machine has so many actions that this takes more than a few
 // pages.
 func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first defender.Exchange, err error) {
@@ -46,7 +46,7 @@ func (p *attempt) list(q defender.Query) (all []defender.MachineAction, first de
 			}
 		}
 		n := len(page.Actions)
-		if n < pageSize && !page.More || q.Newest { // it may be full and bear no next link, where its size was asked for
+		if n < pageSize && !page.More || q.Newest { // a full page of the requested size may lack a next link
 			return all, first, nil
 		}
 		if n == 0 || pages == maxPages || !page.Actions[n-1].CreationTime.After(q.CreatedSince) {

@@ -33,7 +33,8 @@ func (p *attempt) look() (ledger.Entry, step, error) {
 	return e, s, nil
 }
 
-// withRaw is the action with the API's own bytes, which a long list does not keep. Without them the result goes without.
+// withRaw returns the action with the API's own bytes, which a long list does not keep. If they can't be read, the result
+// goes without them.
 func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
 	if len(a.Raw) > 0 || a.Cut {
 		return a
@@ -45,11 +46,11 @@ func (p *attempt) withRaw(a *defender.MachineAction) *defender.MachineAction {
 	return &whole
 }
 
-// lookForCall returns the actions of a look that counts for this run: one that was made after it was due
+// lookForCall returns the actions of a look that counts for this run: one that began when it was due or later
 // (decider.lookDue). If the API's clock was not known at the call, the first answer shows it, and the look is repeated with
 // the corrected time if it did not reach back far enough.
 func (p *attempt) lookForCall(due time.Time) ([]defender.MachineAction, error) {
-	if err := sleep(p.wait, time.Until(due)); err != nil { // the message may be early by slack
+	if err := sleep(p.wait, time.Until(due)); err != nil { // the delivery may be early by slack
 		return nil, err
 	}
 	p.dateCall()
@@ -72,7 +73,7 @@ func (p *attempt) lookForCall(due time.Time) ([]defender.MachineAction, error) {
 	}
 }
 
-// lookBack is how much further back than is needed a look reaches, so that it serves those who come a moment later.
+// lookBack is how much further back than needed a look reaches, so that it serves requests that come a moment later.
 const lookBack = 2 * time.Minute
 
 // dateCall corrects CalledAt once the API's clock is known, unless it was known at the call.
@@ -85,15 +86,15 @@ func (p *attempt) dateCall() {
 	case p.e.Owner == p.Config.Owner && (blind || at.Before(p.e.CalledAt)):
 		p.e.CalledAt = at
 	case p.e.Owner != p.Config.Owner && blind:
-		// LastCall is by another process's clock. What both margins have in common is not subtracted twice.
+		// LastCall is by another process's clock. The part that both margins share is not subtracted twice.
 		if at = at.Add(2*clockMargin - wideMargin); at.Before(p.e.CalledAt) {
 			p.e.CalledAt = at
 		}
 	}
 }
 
-// adopt takes over the unrestrict action that holds the machine. An earlier call of this run, which the looks did not show,
-// may have made it, and it may have ended since.
+// adopt takes over the unrestrict action that blocks the machine. An earlier call of this run, which the looks did not find,
+// may have created it, and the action may have ended since.
 func (p *attempt) adopt(conflict *defender.Error) (ledger.Entry, step, error) {
 	actions, _, err := p.list(defender.Query{MachineID: p.e.MachineID, Type: defender.TypeUnrestrict, Newest: true, Top: 50})
 	if err != nil {
@@ -131,7 +132,7 @@ func (p *attempt) lookFailed(err error) (ledger.Entry, step, error) {
 	}
 	f.listed = p.Shared.lastListed()
 	p.Shared.listed(a)
-	_, others := errors.AsType[othersLook](err) // which has counted already
+	_, others := errors.AsType[sharedLookError](err) // which was counted already
 	f.ambiguous = a.Class == defender.Ambiguous && !others && p.ambiguous.add(p.e.MachineID)
 	e, s := d.lookFailed(p.e, a, f)
 	return e, s, nil

@@ -9,7 +9,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Metrics are the counters of what becomes of requests (docs/observability.md).
+// Metrics are the metrics of requests and their outcomes (docs/observability.md).
 type Metrics struct {
 	requests    *prometheus.CounterVec
 	duration    *prometheus.HistogramVec
@@ -19,7 +19,7 @@ type Metrics struct {
 	followed    prometheus.Gauge
 }
 
-// NewMetrics registers the metrics; a nil registerer leaves them uncollected.
+// NewMetrics registers the metrics; with a nil registerer they are not collected.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -51,12 +51,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	for _, outcome := range []string{message.Succeeded, message.Failed, message.TimedOut, message.Cancelled, message.Rejected, message.Abandoned} {
 		m.requests.WithLabelValues(outcome)
-		m.duration.WithLabelValues(outcome) // from 0 on, so that rate() sees the first
+		m.duration.WithLabelValues(outcome) // starts at 0, so that rate() counts the first
 	}
 	return m
 }
 
-// accepted observes the stages up to the action. The process that made it durable calls it, once a run.
+// accepted observes the stages up to the action. It is called once a run, by the process that made the acceptance durable.
 func (m *Metrics) accepted(e *ledger.Entry) {
 	m.stages.WithLabelValues("queue").Observe(time.Duration(e.Stages.Queue).Seconds())
 	if quota, called := e.Stages.WaitedForQuota(time.Now()), e.Attempts > 0; called || quota > 0 {
@@ -69,7 +69,7 @@ func (m *Metrics) accepted(e *ledger.Entry) {
 
 func (m *Metrics) decided(e *ledger.Entry) {
 	if e.ActionID == "" {
-		m.accepted(e) // it was never accepted: those stages end here
+		m.accepted(e) // never accepted: those stages end here
 	} else if e.Follow {
 		m.stages.WithLabelValues("device").Observe(max(e.DecidedAt.Sub(e.AcceptedAt).Seconds(), 0))
 	}

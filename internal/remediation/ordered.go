@@ -20,13 +20,13 @@ func targetOf(e *ledger.Entry) target {
 	return target{e.ID, e.Batch, e.SignedBy, e.Client, e.Run, e.ReceivedAt.Add(-time.Duration(e.Stages.Queue))}
 }
 
-// ordered is what is ordered about a run.
+// ordered holds the orders about a run.
 type ordered struct {
-	cancel *ledger.Cancel // nil: nobody takes it back
+	cancel *ledger.Cancel // nil: it is not cancelled
 	held   *message.Order // the pause of its batch; nil: none is in force
 }
 
-// about is what is ordered about a run, as of the last look.
+// about returns the orders about a run, as of the last read of the stream.
 func (o *Orders) about(t target) (all ordered) {
 	if o == nil {
 		return all
@@ -37,11 +37,11 @@ func (o *Orders) about(t target) (all ordered) {
 		orders = append(orders, o.batches[t.batch]...)
 	}
 	o.mu.Unlock()
-	if len(orders) == 0 { // of most
+	if len(orders) == 0 { // the usual case
 		return all
 	}
 	slices.SortFunc(orders, func(a, b message.Order) int { return cmp.Or(a.Stored.Compare(b.Stored), cmp.Compare(a.Ref, b.Ref)) })
-	var everybodys, own *message.Order // pauses
+	var pauseOfAll, pauseOfOwner *message.Order
 	for i := range orders {
 		order := &orders[i]
 		whose, may := o.means(order)
@@ -53,25 +53,25 @@ func (o *Orders) about(t target) (all ordered) {
 			all.cancel = cancelled(all.cancel, order)
 		case message.VerbPause:
 			if whose == (owner{}) {
-				everybodys = order
+				pauseOfAll = order
 			} else {
-				own = order
+				pauseOfOwner = order
 			}
 		case message.VerbResume:
 			if whose == (owner{}) {
-				everybodys = nil
+				pauseOfAll = nil
 			}
-			own = nil
+			pauseOfOwner = nil
 		}
 	}
-	all.held = cmp.Or(everybodys, own)
+	all.held = cmp.Or(pauseOfAll, pauseOfOwner)
 	return all
 }
 
-// BatchOrders is what is in force about a batch, whosever rows it means.
+// BatchOrders holds the orders in force about a batch, of any owner.
 type BatchOrders struct{ Cancelled, Paused *message.Order }
 
-// Batch is what is in force about a batch.
+// Batch returns the orders in force about a batch.
 func (o *Orders) Batch(name string) (b BatchOrders) {
 	o.mu.Lock()
 	owners := map[owner]bool{{}: true}
@@ -89,7 +89,7 @@ func (o *Orders) Batch(name string) (b BatchOrders) {
 	return b
 }
 
-// cancelled is the order that counts, of one that came first and one more.
+// cancelled merges one more order into the cancellation of a run: the first order counts.
 func cancelled(first *ledger.Cancel, order *message.Order) *ledger.Cancel {
 	if first == nil {
 		first = &ledger.Cancel{By: cmp.Or(order.By, order.Via), At: order.Stored.UTC(), Reason: order.Reason, Order: order.Ref, Batch: order.Batch}
@@ -98,8 +98,8 @@ func cancelled(first *ledger.Cancel, order *message.Order) *ledger.Cancel {
 	return first
 }
 
-// meansRun reports whether an order about an id means a run of it: the one that it names, else the one that was open, or the
-// first if there was none yet.
+// meansRun reports whether an order about an id applies to a run: the run that it names, otherwise the one that was open, or
+// the first if there was none yet.
 func meansRun(order *message.Order, t target) bool {
 	switch {
 	case time.Since(order.Stored) > OrdersFor:
@@ -110,14 +110,14 @@ func meansRun(order *message.Order, t target) bool {
 	return t.run == 1 || !order.Stored.Before(t.asked)
 }
 
-// owner says whose requests an order means; "" is anybody's.
+// owner is whose requests an order is about; "" is any.
 type owner struct{ signer, client string }
 
 func (w owner) has(t target) bool {
 	return (w.signer == "" || w.signer == t.signer) && (w.client == "" || w.client == t.client)
 }
 
-// means says whose requests an order means; may is false where its sender may not give it.
+// means returns whose requests an order is about; may is false if its sender must not give it.
 func (o *Orders) means(order *message.Order) (whose owner, may bool) {
 	whose = owner{order.Signer, order.Client}
 	if order.Via != "" {
@@ -126,7 +126,7 @@ func (o *Orders) means(order *message.Order) (whose owner, may bool) {
 		}
 		whose.client = order.Via
 	}
-	if o.Rules.Signers == nil { // nobody signs, and an approval is nobody's
+	if o.Rules.Signers == nil { // without signatures an approval counts for nothing
 		return whose, !isVerdict(order)
 	}
 	name := o.Rules.Signers.NameOf(order.Key)
@@ -146,7 +146,7 @@ func (o *Orders) means(order *message.Order) (whose owner, may bool) {
 	return whose, true
 }
 
-// operates reports whether the policy lets a key's signer order about others' requests.
+// operates reports whether the policy allows a key's signer to give orders about others' requests.
 func (o *Orders) operates(key string) bool {
 	name := o.Rules.Signers.NameOf(key)
 	if name == "" || o.Policy == nil {

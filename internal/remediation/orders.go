@@ -13,72 +13,72 @@ import (
 	"example.com/unrestrict-worker/internal/policy"
 )
 
-// Orders is what people have ordered about requests, as far as this process has read the control stream. Whoever reads that
-// calls Hear for each message in order, and ReadTo when a look has come to its end. It decides nothing about a run: it gives
-// facts (ordered). Whether a signer may order something is judged whenever an order is looked at, so that one who is trusted
-// no more orders nothing from then on. A nil *Orders: nobody orders anything. It is safe for concurrent use.
+// Orders holds the orders about requests, as far as this process has read the control stream. The reader of the stream calls
+// Apply for each message in order, and ReadTo when a read has reached the end. Orders decides nothing about a run: it gives
+// facts (ordered). Whether a signer may give an order is judged each time the order is looked up, so that the orders of a
+// signer who is no longer trusted lose their effect. A nil *Orders has no orders. It is safe for concurrent use.
 type Orders struct {
-	Rules  message.Rules  // whose signatures count
-	Policy *policy.Policy // who may order about others' requests; nil: nobody who signs
-	// Read reads the stream to its end now, and so calls Hear and ReadTo; nil: somebody else does.
+	Rules  message.Rules  // the trusted signers
+	Policy *policy.Policy // which signers may give orders about others' requests; nil: none
+	// Read reads the stream to its end now, calling Apply and ReadTo; nil: it can't be read on demand.
 	Read func(context.Context) error
 
 	mu      sync.Mutex
-	lost    string                         // why orders are missing that are in force; "": none are known to be
-	read    time.Time                      // when the last look that came to the stream's end began; zero: none has
-	pruned  time.Time                      // when ids was pruned
-	ids     map[string][]message.Order     // of the last 7 days, by id
-	batches map[string][]message.Order     // whatever is in force, by batch
-	seen    map[[sha256.Size / 2]byte]spot // signed bytes, and where they came first
-	counts  map[string][]time.Time         // when the orders of the last 7 days were stored, by the key of who may not operate
-	news    chan struct{}                  // closed at the next order that is kept
+	lost    string                             // why orders in force are missing; "": none are known to be
+	read    time.Time                          // when the last read that reached the stream's end began; zero: never
+	pruned  time.Time                          // when ids was last pruned
+	ids     map[string][]message.Order         // orders of the last 7 days, by id
+	batches map[string][]message.Order         // orders in force, by batch
+	seen    map[[sha256.Size / 2]byte]position // by digest of the signed bytes: the message that had them first
+	counts  map[string][]time.Time             // by key of a signer who may not operate: when his orders of the last 7 days were stored
+	news    chan struct{}                      // closed when the next order is kept
 }
 
-// statement is what of an order makes it another one: of those about one id or batch that are the same in it one is kept.
-type statement struct {
+// orderIdentity is what distinguishes orders: of those about one id or batch with the same identity, only one is kept.
+type orderIdentity struct {
 	verb, key, via, signer, client, digest string
 	run                                    int
 	actions                                bool
-	expires                                int64 // of approve and deny
+	expires                                int64 // for approve and deny
 }
 
-func statementOf(o *message.Order) statement {
-	s := statement{verb: o.Verb, key: o.Key, via: o.Via, signer: o.Signer, client: o.Client, digest: o.Digest, run: o.Run, actions: o.Actions}
+func identityOf(o *message.Order) orderIdentity {
+	s := orderIdentity{verb: o.Verb, key: o.Key, via: o.Via, signer: o.Signer, client: o.Client, digest: o.Digest, run: o.Run, actions: o.Actions}
 	switch o.Verb {
 	case message.VerbApprove, message.VerbDeny:
 		s.expires = o.ExpiresAt.UnixNano()
-	case message.VerbResume: // the last of either counts
+	case message.VerbResume: // the last of pause and resume counts
 		s.verb = message.VerbPause
 	}
 	return s
 }
 
-// spot is one message of the control stream, and none of a stream that was made anew.
-type spot struct {
+// position identifies one message of the control stream, even if the stream is recreated and its sequences begin again.
+type position struct {
 	sequence uint64
 	stored   int64
 }
 
-func storedAt(d message.Delivery) spot { return spot{d.Sequence, d.Published.UnixNano()} }
+func positionOf(d message.Delivery) position { return position{d.Sequence, d.Published.UnixNano()} }
 
 // OrdersFor is how long an order about an id is in force: as long as an id is remembered.
 const OrdersFor = message.MaxSignFor
 
-// orderFresh is how long ago a look at the stream may have begun for calls to be made: an order counts from 5 s after it was
-// stored (docs/messages.md, orders), and a call leaves some time after it was last asked whether it may.
+// orderFresh is how long ago the last read of the stream may have begun for a call to be made. An order takes effect 5 s
+// after it was stored (docs/messages.md, orders), and a call leaves some time after its last check.
 const orderFresh = 5 * time.Second
 
-// ordersMost is how many orders of a signer who may not operate count in any 7 days: what is trusted with requests of its own
-// must not fill every replica's memory.
-const ordersMost = 50_000
+// maxOrders is how many orders of a signer who may not operate count in any 7 days: a signer who may only ask for releases
+// of his own must not be able to fill every replica's memory.
+const maxOrders = 50_000
 
 // Codes of an order that changes nothing.
 const (
-	CodeRepeated = "repeated" // its signed bytes came before
-	CodeTooOften = "tooOften" // its signer has given too many
+	CodeRepeated = "repeated" // the same signed bytes were stored before
+	CodeTooOften = "tooOften" // its signer has given too many orders
 )
 
-// Judge says what an order is that was heard, and why it changes nothing; nil: it may, as far as it goes by itself.
+// Judge parses an order that was applied, and returns why it changes nothing; nil: nothing in the order itself prevents it.
 func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	order, invalid := o.judge(d)
 	if order.Key == "" || invalid != nil && invalid.Code != message.CodePolicy {
@@ -87,12 +87,12 @@ func (o *Orders) Judge(d message.Delivery) (message.Order, *message.Invalid) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, is := o.seen[signedDigest(&order, d)]; !is {
-		return order, &message.Invalid{Code: CodeTooOften, Message: fmt.Sprintf("signedBy: more than %d orders of %s within 7 days; have it given by one who may operate, or about a batch", ordersMost, order.By), ClaimedID: order.ID}
+		return order, &message.Invalid{Code: CodeTooOften, Message: fmt.Sprintf("signedBy: more than %d orders of %s within 7 days; have it given by one who may operate, or about a batch", maxOrders, order.By), ClaimedID: order.ID}
 	}
 	return order, invalid
 }
 
-// judge is Judge of an order that is not heard yet.
+// judge is Judge for an order that was not applied yet.
 func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	order, invalid := o.Rules.ParseOrder(d)
 	if invalid != nil {
@@ -102,7 +102,7 @@ func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	first, is := o.seen[signedDigest(&order, d)]
 	o.mu.Unlock()
 	switch _, may := o.means(&order); {
-	case is && first != storedAt(d) && order.Key != "":
+	case is && first != positionOf(d) && order.Key != "":
 		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
@@ -120,8 +120,9 @@ func signedDigest(o *message.Order, d message.Delivery) (digest [sha256.Size / 2
 	return digest
 }
 
-// Hear takes over the stream's next message. What nobody vouches for leaves nothing.
-func (o *Orders) Hear(d message.Delivery) {
+// Apply adds the stream's next message. An invalid order leaves no trace, unless it is signed and only the policy refuses
+// it, because the policy may change.
+func (o *Orders) Apply(d message.Delivery) {
 	order, invalid := o.judge(d)
 	if invalid != nil && (invalid.Code != message.CodePolicy || order.Key == "") {
 		return
@@ -134,9 +135,9 @@ func (o *Orders) Hear(d message.Delivery) {
 			return
 		}
 		if o.seen == nil {
-			o.seen = map[[sha256.Size / 2]byte]spot{}
+			o.seen = map[[sha256.Size / 2]byte]position{}
 		}
-		o.seen[signedDigest(&order, d)] = storedAt(d)
+		o.seen[signedDigest(&order, d)] = positionOf(d)
 	}
 	kept, name := &o.batches, order.Batch
 	if order.ID != "" {
@@ -147,12 +148,12 @@ func (o *Orders) Hear(d message.Delivery) {
 	if *kept == nil {
 		*kept = map[string][]message.Order{}
 	}
-	s := statementOf(&order)
-	switch i := slices.IndexFunc((*kept)[name], func(k message.Order) bool { return statementOf(&k) == s }); {
+	s := identityOf(&order)
+	switch i := slices.IndexFunc((*kept)[name], func(k message.Order) bool { return identityOf(&k) == s }); {
 	case i < 0:
 		(*kept)[name] = append((*kept)[name], order)
 	case isVerdict(&order), order.Verb == message.VerbCancel && order.Batch != "":
-		return // the first counts; of a cancel of an id the last, which may mean a later run
+		return // the first counts; but the last cancel of an id does, because it may mean a later run
 	default:
 		(*kept)[name][i] = order
 	}
@@ -162,8 +163,8 @@ func (o *Orders) Hear(d message.Delivery) {
 	}
 }
 
-// tooMany counts an order of a signer who may not operate, unless that is one too many. The times are the broker's, so that all
-// replicas come to the same.
+// tooMany counts an order of a signer who may not operate, and reports whether it exceeds the limit. It uses the broker's
+// times, so that all replicas come to the same result.
 func (o *Orders) tooMany(order *message.Order) bool {
 	if o.counts == nil {
 		o.counts = map[string][]time.Time{}
@@ -172,7 +173,7 @@ func (o *Orders) tooMany(order *message.Order) bool {
 	for len(times) > 0 && order.Stored.Sub(times[0]) > OrdersFor {
 		times = times[1:]
 	}
-	if len(times) < ordersMost {
+	if len(times) < maxOrders {
 		o.counts[order.Key] = append(times, order.Stored)
 		return false
 	}
@@ -180,7 +181,7 @@ func (o *Orders) tooMany(order *message.Order) bool {
 	return true
 }
 
-// ReadTo records that everything is heard that was stored before began.
+// ReadTo records that every order stored before began was applied.
 func (o *Orders) ReadTo(began time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -197,21 +198,22 @@ func (o *Orders) ReadTo(began time.Time) {
 	}
 }
 
-// Lose records why orders are missing that are in force; "": none are. Meanwhile it is not known what was ordered.
-func (o *Orders) Lose(why string) {
+// SetLost records why orders in force are missing; "": none are. While any are, the orders are out of sync.
+func (o *Orders) SetLost(why string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.lost = why
 }
 
-// Lost is why orders are missing that are in force; "": none are known to be.
+// Lost is why orders in force are missing; "": none are known to be.
 func (o *Orders) Lost() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.lost
 }
 
-// Current reports whether everything is known that was stored until 5 s before some time that is soon from now.
+// Current reports whether the orders will be in sync until soon from now: every order is applied that was stored more than
+// orderFresh before then.
 func (o *Orders) Current(soon time.Duration) bool {
 	if o == nil {
 		return true
@@ -221,7 +223,7 @@ func (o *Orders) Current(soon time.Duration) bool {
 	return o.lost == "" && !o.read.IsZero() && time.Since(o.read) <= orderFresh-soon
 }
 
-// Await blocks while it is not known what was ordered.
+// Await blocks while the orders are out of sync.
 func (o *Orders) Await(ctx context.Context) error {
 	for !o.Current(0) {
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
@@ -231,14 +233,14 @@ func (o *Orders) Await(ctx context.Context) error {
 	return nil
 }
 
-// refresh reads the stream unless that was done a moment ago. What fails Current tells.
+// refresh reads the stream, unless that was done a moment ago. If it fails, Current becomes false.
 func (o *Orders) refresh(ctx context.Context) {
 	if o != nil && o.Read != nil && !o.Current(orderFresh-time.Second/4) {
 		_ = o.Read(ctx)
 	}
 }
 
-// changed is closed at the next order that is kept.
+// changed returns a channel that is closed when the next order is kept.
 func (o *Orders) changed() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -248,7 +250,7 @@ func (o *Orders) changed() <-chan struct{} {
 	return o.news
 }
 
-// exist reports whether anybody has ordered anything.
+// exist reports whether there are any orders.
 func (o *Orders) exist() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -82,7 +82,7 @@ func (b *orderBook) delivery(by, payload string, more ...string) message.Deliver
 }
 
 func (b *orderBook) give(by, payload string, more ...string) {
-	b.Hear(b.delivery(by, payload, more...))
+	b.Apply(b.delivery(by, payload, more...))
 }
 
 func (b *orderBook) say(t target) string {
@@ -218,7 +218,7 @@ func TestNobodysOrdersLeaveNothing(t *testing.T) {
 	for range 1000 {
 		b.seq++
 		good.Sequence = b.seq
-		b.Hear(good)
+		b.Apply(good)
 	}
 	if len(b.ids) != 1 || len(b.seen) != 1 {
 		t.Errorf("it keeps %d, %d", len(b.ids), len(b.seen))
@@ -242,15 +242,15 @@ func TestOldResumeInANewStream(t *testing.T) {
 func TestOrdersOfOneSignerAreBounded(t *testing.T) {
 	b := newOrderBook(t, "ann", "ben", "ops")
 	first := b.delivery("ann", `{"verb":"cancel","id":"x"}`)
-	b.Hear(first)
+	b.Apply(first)
 	key := first.Header.Get(message.HeaderSigner)
-	for range ordersMost - 1 {
+	for range maxOrders - 1 {
 		b.counts[key] = append(b.counts[key], first.Published)
 	}
 	cancels := `{"verb":"cancel","id":"y","reason":"r"}`
 	mine := target{id: "y", signer: "ann", run: 1}
 	over := b.delivery("ann", cancels)
-	b.Hear(over)
+	b.Apply(over)
 	if _, why := b.Judge(over); why == nil || why.Code != CodeTooOften || b.say(mine) != "" || len(b.ids) != 1 || len(b.seen) != 1 {
 		t.Errorf("one too many: %v, %q, it keeps %d, %d", why, b.say(mine), len(b.ids), len(b.seen))
 	}
@@ -261,7 +261,7 @@ func TestOrdersOfOneSignerAreBounded(t *testing.T) {
 	}
 	b.now = first.Published.Add(OrdersFor)
 	later := b.delivery("ann", cancels) // a minute after that
-	b.Hear(later)
+	b.Apply(later)
 	if _, why := b.Judge(later); why != nil || b.say(mine) == "" {
 		t.Errorf("when the first is 7 days old: %v, %q", why, b.say(mine))
 	}
@@ -271,7 +271,7 @@ func TestOrdersOfOneSignerAreBounded(t *testing.T) {
 func TestJudged(t *testing.T) {
 	b := newOrderBook(t, "ann", "ops")
 	again := b.delivery("ops", `{"verb":"resume","batch":"b"}`)
-	b.Hear(again)
+	b.Apply(again)
 	b.seq++
 	again.Sequence = b.seq
 	got := map[string]string{}
@@ -282,7 +282,7 @@ func TestJudged(t *testing.T) {
 		"malformed": b.delivery("ops", `{"verb":"cancel"}`),
 		"again":     again,
 	} {
-		b.Hear(d)
+		b.Apply(d)
 		if _, why := b.Judge(d); why != nil {
 			got[name] = why.Code
 		}

@@ -10,7 +10,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// outcomeOf decides what becomes of the message after an error that is no answer about the request.
+// outcomeOf decides the outcome of a delivery after an error that is not an answer about the request.
 func (p *attempt) outcomeOf(err error) message.Outcome {
 	wait, quota := quotaWait(err)
 	switch {
@@ -25,7 +25,7 @@ func (p *attempt) outcomeOf(err error) message.Outcome {
 		}
 		p.Log.Error("a request waits: what the ledger has of it is not understood", p.about(p.req.ID, zap.String("key", key), zap.Error(err))...)
 		return message.Later(time.Minute, causeGarbled)
-	case errors.Is(err, message.ErrTooLarge): // as of a results stream that somebody has made for smaller messages
+	case errors.Is(err, message.ErrTooLarge): // for example, a results stream that was made for smaller messages
 		return p.unpublishable(err)
 	case p.wait.Err() != nil || p.work.Err() != nil:
 		return message.Later(0, "shutdown")
@@ -40,7 +40,7 @@ func (p *attempt) outcomeOf(err error) message.Outcome {
 	return message.Later(p.Breaker.NakDelay(), faultStore)
 }
 
-// quotaWait is when a call may be had, of an error of the budget.
+// quotaWait is how long until a call may be available, if err is the budget's.
 func quotaWait(err error) (d time.Duration, is bool) {
 	var quota interface{ Wait() time.Duration }
 	if is = errors.As(err, &quota); is {

@@ -9,11 +9,11 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// reserveSignerQuota adds the run to its signer's hours, once a run, after the permit and right before the intent.
-// After a crash between the two the same is added again, which makes no difference unless an hour has passed. The
-// error is refused if an hour is full.
+// reserveSignerQuota adds the run to its signer's hours, once a run, after the permit and right before the intent. After a
+// crash between the two the same call is added again, which makes no difference unless an hour has passed. The error is
+// refused if an hour is full.
 func (p *attempt) reserveSignerQuota() error {
-	for { // whenever one is overtaken another has got through
+	for { // a conflict means that another writer succeeded, so this ends
 		hours, err := p.signerHours()
 		for _, h := range hours {
 			if err == nil {
@@ -31,22 +31,22 @@ func (p *attempt) reserveSignerQuota() error {
 	}
 }
 
-// signerHour is a limit of a signer's, and how much of it the last hour has used.
+// signerHour is a limit of a signer, and its use in the last hour.
 type signerHour struct {
 	ledger.SignerHour
 	key    string
-	counts string // what the run adds to it
+	counts string // the key that the run adds to it
 }
 
-// signerHours holds the run against its signer's limits; none if it need not be counted. It is asked before a call is
-// taken from the budget too, so that who asks too much uses up no calls.
+// signerHours checks the run against its signer's limits; none if it need not be counted. It is also checked before a call
+// is taken from the budget, so that a signer over the limit uses up no calls.
 func (p *attempt) signerHours() (hours []signerHour, err error) {
 	if p.Policy == nil || p.e.Counted {
 		return nil, nil
 	}
 	who, rule := p.Policy.Rule(p.signer())
 	if rule == nil {
-		return nil, nil // it was taken away since the run was allowed
+		return nil, nil // the rule was removed since the run was allowed
 	}
 	for _, limit := range []struct {
 		n                  int
@@ -72,5 +72,5 @@ func (p *attempt) signerHours() (hours []signerHour, err error) {
 	return hours, nil
 }
 
-// rateMemory is how long a call counts: an hour, and what may pass between the count and the call.
+// rateMemory is how long a call counts: an hour, plus the time that may pass between the count and the call.
 func (p *attempt) rateMemory() time.Duration { return time.Hour + p.Config.StartLimit }

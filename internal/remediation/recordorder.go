@@ -8,13 +8,13 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// RecordOrder records in the audit trail an order that somebody gave, and why it changes nothing if it does not. Of those that
-// nobody vouches for the first of each minute and kind has a record, and the others are counted (refusals).
+// RecordOrder records an order in the audit trail, with the reason if it changes nothing. Of unverified orders the first of
+// each minute and kind has a record, and the others are counted (refusals).
 func (s *Submitter) RecordOrder(ctx context.Context, q Queue, d message.Delivery) error {
 	o, invalid := s.Orders.Judge(d)
 	if invalid == nil && isVerdict(&o) {
 		var err error
-		if invalid, err = s.discounts(ctx, q, &o); err != nil {
+		if invalid, err = s.verdictFault(ctx, q, &o); err != nil {
 			return err
 		}
 	}

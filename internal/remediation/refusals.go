@@ -14,24 +14,24 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// refusals keep unverified messages from filling the audit trail. The first one of a signer, code and minute has a record
-// of its own, before its result is published. The others of that minute are counted in memory, and one record has their
-// number when the minute is over. A process that is killed loses only that count.
+// refusals keep unverified messages from filling the audit trail. The first one of a signer, code and minute has a record of
+// its own, before its result is published. The others of that minute are counted in memory, and when the minute has ended
+// one record holds their number. A process that is killed loses only that count.
 type refusals struct {
-	mu     sync.Mutex
-	some   chan struct{}   // closed once there is a count; nil: nobody waits for one
-	counts map[refusal]int // without the first; a key without a count had a first
+	mu       sync.Mutex
+	nonEmpty chan struct{}   // closed once there is a count; nil: no waiter
+	counts   map[refusal]int // without the first; 0: only the first
 }
 
-// refusal is what is counted together. The signer is one of the configured names or "", never what a message claims:
-// otherwise anybody could create any number of them.
+// refusal is the key of a count. The signer is a configured name or "", never a name from a message: otherwise anybody could
+// create any number of keys.
 type refusal struct {
 	minute       time.Time
 	code, signer string
-	order        bool // of orders, not of requests
+	order        bool // counts orders, not requests
 }
 
-// countRefusal says whether a record is to be left to the count.
+// count counts a refusal, and reports whether it is only counted, without a record of its own.
 func (s *refusals) count(r refusal) (counted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,9 +43,9 @@ func (s *refusals) count(r refusal) (counted bool) {
 		n++
 	}
 	s.counts[r] = n
-	if s.some != nil {
-		close(s.some)
-		s.some = nil
+	if s.nonEmpty != nil {
+		close(s.nonEmpty)
+		s.nonEmpty = nil
 	}
 	return counted
 }
@@ -58,7 +58,7 @@ func (s *refusals) await(ctx context.Context) error {
 		return nil
 	}
 	some := make(chan struct{})
-	s.some = some
+	s.nonEmpty = some
 	s.mu.Unlock()
 	select {
 	case <-some:
@@ -68,7 +68,7 @@ func (s *refusals) await(ctx context.Context) error {
 	}
 }
 
-// add puts back what could not be recorded.
+// add restores a count that could not be recorded.
 func (s *refusals) add(r refusal, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,18 +79,18 @@ func (s *refusals) add(r refusal, n int) {
 	}
 }
 
-// take takes out the counts of all minutes before one.
+// take removes and returns the counts of all minutes before one.
 func (s *refusals) take(before time.Time) map[refusal]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	over := map[refusal]int{}
+	past := map[refusal]int{}
 	for r, n := range s.counts {
 		if r.minute.Before(before) {
-			over[r] = n
+			past[r] = n
 			delete(s.counts, r)
 		}
 	}
-	return over
+	return past
 }
 
 // recordRefusal records the refusal of a message, or counts it.
@@ -114,8 +114,8 @@ func (p *attempt) recordRefusal(r ledger.AuditRecord, unverified bool) error {
 	return err
 }
 
-// RecordRefusals records how many unverified messages were refused in each minute, until ctx ends, and then what is left.
-// It must outlive the handlers.
+// RecordRefusals records how many unverified messages were refused in each minute, until ctx ends, and then the remaining
+// counts. It must outlive the handlers.
 func (s *Submitter) RecordRefusals(ctx context.Context) error {
 	for s.refusals.await(ctx) == nil && sleep(ctx, refusalsEvery) == nil {
 		s.recordRefusals(ctx, time.Now().Truncate(time.Minute))
@@ -129,11 +129,11 @@ func (s *Submitter) RecordRefusals(ctx context.Context) error {
 const refusalsEvery = 5 * time.Second
 
 func (s *Submitter) recordRefusals(ctx context.Context, before time.Time) {
-	over := s.refusals.take(before)
-	for _, r := range slices.SortedFunc(maps.Keys(over), func(a, b refusal) int {
+	past := s.refusals.take(before)
+	for _, r := range slices.SortedFunc(maps.Keys(past), func(a, b refusal) int {
 		return cmp.Or(a.minute.Compare(b.minute), cmp.Compare(a.code, b.code), cmp.Compare(a.signer, b.signer))
 	}) {
-		n := over[r]
+		n := past[r]
 		if n == 0 {
 			continue
 		}

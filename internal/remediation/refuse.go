@@ -12,13 +12,13 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// refuse rejects a message that has no claim on an id, under the id STREAM:SEQ. Nothing is written to the ledger: result
-// and dead letter have message ids, so after a crash between them the broker drops what it has.
+// refuse rejects a message that has no claim on an id, under the id STREAM:SEQ. Nothing is written to the ledger: result and
+// dead letter have message ids, so after a crash between them the broker drops duplicates.
 func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outcome, error) {
 	p.startSpan()
 	r.TraceParent, r.TraceState = p.req.TraceParent, p.req.TraceState
 	unverified := why.Unverified(r)
-	// An entry that is never written: what is published of it is what is published of any run.
+	// The entry is never written. It serves to publish the refusal like the end of any run.
 	e := ledger.NewEntry(r, p.d, p.d.Published, p.BrokerNow())
 	e.ID, e.Owned, e.ReplayOf, e.ReceivedAt = p.d.Ref(), false, p.replay.seq, later(p.began, p.d.Published).UTC()
 	e = ended(e, time.Now(), message.Rejected, &message.Failure{Code: why.Code, Message: why.Message, Origin: message.OriginRequest}, true)
@@ -47,8 +47,8 @@ func (p *attempt) refuse(r message.Request, why *message.Invalid) (message.Outco
 	return message.Done(), nil
 }
 
-// later is the later of two times. A message is received after it was published, whatever the clocks say: Publisher.Result
-// relies on that to recognise the result of this message.
+// later is the later of two times. A message counts as received after it was published, whatever the clocks show:
+// Publisher.Result relies on that to recognise the result of this message.
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b
@@ -56,22 +56,22 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// A signed request whose expiresAt is too far ahead would be good once enough time has passed, for whoever has kept its
-// bytes: perhaps when its id has been used by another request, ended and forgotten. So what was refused for that stays
-// refused: the ledger remembers it for as long as it would live.
+// A signed request whose expiresAt is too far ahead would become valid once enough time has passed, for anybody who has kept its
+// bytes: perhaps after another request used its id, ended and was forgotten. So such a refusal is permanent: the ledger remembers
+// it until the request expires.
 //
 // A crash before this record is written leaves the message, which is redelivered.
 
 const refusedAlready = "expiresAt: this request was refused when it was more than 7 days ahead, and stays so; sign it anew"
 
-// refusedKey stands for what was signed, whoever signed it and however the signature is written down.
+// refusedKey identifies the signed text, regardless of the signer and of the signature's encoding.
 func (p *attempt) refusedKey() string {
 	return "x." + ledger.DeploymentDigest(p.Rules.Stream) + "." + ledger.Digest(string(message.SignedText(p.origin.Subject, p.origin.Data)), 20)
 }
 
 // rememberRefusal records a request that expires too late, before its result is published.
 func (p *attempt) rememberRefusal(expiresAt time.Time) error {
-	const most = 100 * 365 * 24 * time.Hour // what the broker can reckon with
+	const most = 100 * 365 * 24 * time.Hour // the longest TTL that the broker can handle
 	value, err := json.Marshal(struct {
 		Version int    `json:"v"`
 		Nonce   string `json:"nonce"`
@@ -80,14 +80,14 @@ func (p *attempt) rememberRefusal(expiresAt time.Time) error {
 		return err
 	}
 	w := ledger.Write{Key: p.refusedKey(), Value: value, TTL: min(time.Until(expiresAt)+time.Hour, most)}
-	if _, err := p.Ledger.Save(p.work, w); err != nil && !errors.Is(err, ledger.ErrConflict) { // it is there already
+	if _, err := p.Ledger.Save(p.work, w); err != nil && !errors.Is(err, ledger.ErrConflict) { // already recorded
 		return fmt.Errorf("remember a refused request: %w", err)
 	}
 	return nil
 }
 
-// refusedBefore says whether the same bytes were refused for expiring too late. It matters only where
-// signatures are required: without them anybody can write anything.
+// refusedBefore reports whether the same bytes were refused for expiring too late. It matters only where signatures are
+// required: without them anybody can write any request.
 func (p *attempt) refusedBefore() (bool, error) {
 	if p.Rules.Signers == nil || p.e.State != "" {
 		return false, nil

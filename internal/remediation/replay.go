@@ -12,12 +12,12 @@ import (
 // replay is the dead letter that a message asks to be carried out again (docs/messages.md).
 type replay struct {
 	seq   uint64 // 0: the message is no replay
-	found bool   // the dead letter is still there
-	run   int    // the run it ended
+	found bool   // the dead letter still exists
+	run   int    // the run that it ended
 }
 
-// resolveReplay resolves a replay's dead letter, and checks the message against it: the dead letter decides. If it is gone,
-// it was replayed already, and only the run that it opened may continue.
+// resolveReplay loads a replay's dead letter, and checks the message against it: the dead letter takes precedence. If it is
+// gone, it was replayed already, and only the run that it opened may continue.
 func (p *attempt) resolveReplay() (*message.Invalid, error) {
 	seq, is, invalid := message.ParseReplay(p.d.Header)
 	if invalid != nil || !is {
@@ -36,7 +36,7 @@ func (p *attempt) resolveReplay() (*message.Invalid, error) {
 	case found && err != nil:
 		return &message.Invalid{Code: message.CodeMalformed, Message: "Unrestrict-Replay: " + err.Error()}, nil
 	case err == nil && (origin.Stream != p.d.Stream || origin.Subject != p.d.Subject):
-		// Deployments may share a stream of dead letters; what was asked of, and signed for, another one is not ours.
+		// Deployments may share a stream of dead letters. A request to another deployment, signed for its subject, is not ours.
 		return &message.Invalid{Code: message.CodeMalformed, Message: "Unrestrict-Replay: the dead letter is of a request on " + strconv.QuoteToASCII(message.Shorten(origin.Subject, 200)) + " of stream " + strconv.QuoteToASCII(message.Shorten(origin.Stream, 200)) + "; replay it there, or publish a new request here"}, nil
 	case found && !bytes.Equal(payload, p.d.Data):
 		return &message.Invalid{Code: message.CodeMalformed, Message: "Unrestrict-Replay: the payload differs from the dead letter's; publish it unchanged, or as a new request without this header"}, nil
@@ -62,7 +62,7 @@ func (p *attempt) reopen() error {
 	return p.DeadLetters.Drop(p.work, p.replay.seq)
 }
 
-// auditReplay is the record of a run that a dead letter has opened.
+// auditReplay is the audit record of a run that a dead letter has opened.
 func (p *attempt) auditReplay() ledger.AuditRecord {
 	r := p.e.Audit()
 	r.Kind, r.Outcome, r.DecidedAt = ledger.AuditReplayed, "", time.Now().UTC()

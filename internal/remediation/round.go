@@ -16,7 +16,7 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// round is one look of the Tracker at everything it follows.
+// round is one look of the Tracker at all actions that it follows.
 type round struct {
 	*Tracker
 	ctx      context.Context
@@ -24,12 +24,12 @@ type round struct {
 	byAction map[string][]*followed
 	seen     map[string]bool
 	finals   []defender.MachineAction
-	shown    look // for calls, made since the last round; not whole: none
+	shown    look // a look for calls made since the last round; not whole: none
 	calls    int
 	changed  bool
 }
 
-// list asks for all actions since the oldest one followed, a call per page of 10,000, unless a look for calls has shown them.
+// list lists all actions since the oldest one followed, a call per page of 10,000, unless a look for calls has shown them.
 func (r *round) list() error {
 	if r.shown.whole {
 		r.observe(defender.Page{Actions: r.shown.actions, Exchange: r.shown.exchange})
@@ -53,10 +53,10 @@ func (r *round) list() error {
 		}
 		last := page.Actions[n-1].CreationTime
 		switch further := last.After(q.CreatedSince); {
-		case pages == roundPages || !further && n < pageSize: // it says that there is more, and shows no more
+		case pages == roundPages || !further && n < pageSize: // the page announces more, but there is no later action to continue from
 			return cutShort(page)
 		case !further:
-			last = q.CreatedSince.Add(time.Second) // a whole page of one instant: go past it rather than round in a circle
+			last = q.CreatedSince.Add(time.Second) // a full page of one instant: skip past it, or the same page would come again
 		}
 		q.CreatedSince = last
 	}
@@ -64,7 +64,7 @@ func (r *round) list() error {
 
 func (r *round) ask(q defender.Query) (defender.Page, error) {
 	r.calls++
-	answered := r.Shared.holdAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered the list of them for more than 10 s")
+	answered := r.Shared.setCauseAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered the list of them for more than 10 s")
 	page, err := r.Defender.Page(r.ctx, "follow", q)
 	answered()
 	if a, is := errors.AsType[*defender.Error](err); is || err == nil {
@@ -96,7 +96,7 @@ func (r *round) observe(page defender.Page) {
 	}
 }
 
-// finish decides and publishes what has become final, some at a time.
+// finish decides and publishes the runs whose actions have become final, some at a time.
 func (r *round) finish() {
 	var g errgroup.Group
 	g.SetLimit(publishWorkers)
@@ -108,11 +108,11 @@ func (r *round) finish() {
 			})
 		}
 	}
-	_ = g.Wait() // end reports for itself: one that fails is seen again in the next round
+	_ = g.Wait() // end logs its own errors; one that fails is seen again in the next round
 }
 
-// missing looks after those that the list no longer shows, and after those that are open for too long. One that can't be
-// looked at is tried again in the next round, so that it is said, behind those that wait for longer.
+// missing looks up by id the actions that the list no longer shows, and those that are open for too long. After an error the
+// round fails, so that the fault is reported; the action is tried again in the next round, after those that wait for longer.
 func (r *round) missing() error {
 	now := time.Now()
 	slices.SortStableFunc(r.open, func(a, b *followed) int { return a.lookAt.Compare(b.lookAt) })
@@ -130,8 +130,8 @@ func (r *round) missing() error {
 	return nil
 }
 
-// singles asks by its id for a few of the actions that the list does not show, because the API refuses every list. Those that
-// were asked for longest ago come first.
+// singles looks up a few of the actions by id, because the API refuses every list. Those that were looked up longest ago
+// come first.
 func (r *round) singles() error {
 	slices.SortStableFunc(r.open, func(a, b *followed) int { return a.lookAt.Compare(b.lookAt) })
 	now := time.Now()
@@ -147,10 +147,10 @@ func (r *round) singles() error {
 	return nil
 }
 
-// lookUp asks for one action by its id, and ends its run if it is final, overdue or gone for good.
+// lookUp looks up one action by its id, and ends its run if the action is final, overdue or permanently gone.
 func (r *round) lookUp(f *followed, overdue bool) error {
 	r.calls++
-	answered := r.Shared.holdAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered for one of them for more than 10 s")
+	answered := r.Shared.setCauseAfter(slowLook, health.NotFollowing, "accepted actions are not followed: the API has not answered for one of them for more than 10 s")
 	a, err := r.Defender.Action(r.ctx, "follow", f.action)
 	answered()
 	answer, is := errors.AsType[*defender.Error](err)
@@ -159,9 +159,9 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 		f.missed, f.created = 0, a.CreationTime
 	case err == nil:
 		r.end(r.ctx, f.key, observation{action: a, exchange: a.Exchange, overdue: overdue})
-	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // refused: it is no id to the API
+	case is && (answer.Class == defender.NotFound || answer.Class == defender.Rejected): // Rejected: the API does not accept the id
 		if f.missed++; f.missed >= vanishedLooks {
-			r.end(r.ctx, f.key, observation{exchange: answer.Exchange, gone: answer})
+			r.end(r.ctx, f.key, observation{exchange: answer.Exchange, vanished: answer})
 		}
 	default:
 		return err
@@ -172,7 +172,7 @@ func (r *round) lookUp(f *followed, overdue bool) error {
 // end decides a run, and publishes. A crash after the decision leaves the publishing to the sweep.
 func (t *Tracker) end(ctx context.Context, key string, s observation) {
 	if t.isCancelling(key) {
-		return // the next round sees it too
+		return // the next round decides it
 	}
 	e, err := ledger.Load(ctx, t.Ledger, key)
 	if err == nil {
@@ -197,7 +197,7 @@ func (t *Tracker) end(ctx context.Context, key string, s observation) {
 	}
 }
 
-// publish is publisher.publish without a message in hand. Another tracker may be first.
+// publish is publisher.publish without a message. Another tracker may be first.
 func (t *Tracker) publish(ctx context.Context, key string, e *ledger.Entry) error {
 	err := publisher{t.Publisher, t.Audit, t.Ledger}.publish(ctx, key, e, nil)
 	failed, is := errors.AsType[notPublished](err)
@@ -217,7 +217,7 @@ func (t *Tracker) publish(ctx context.Context, key string, e *ledger.Entry) erro
 
 const sweepEvery = 5 * time.Second
 
-// sweep publishes what was decided and, as far as the ledger knows, not published.
+// sweep publishes decided results that, as far as the ledger shows, are not published.
 func (t *Tracker) sweep(ctx context.Context) {
 	for t.awaitDecided(ctx) == nil && sleep(ctx, sweepEvery) == nil {
 		for _, key := range t.overdue() {
@@ -231,14 +231,14 @@ func (t *Tracker) sweep(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				t.Log.Warn("a decided result is not published yet", e.About(zap.String("key", key), zap.Error(err))...)
 			}
-			if err != nil && !errors.Is(err, message.ErrTooLarge) { // which says nothing of the next one
+			if err != nil && !errors.Is(err, message.ErrTooLarge) { // too large is this result's own failure; the next may succeed
 				break
 			}
 		}
 	}
 }
 
-// awaitDecided blocks until there is something decided that may have to be published.
+// awaitDecided blocks until there is a decided result that may have to be published.
 func (t *Tracker) awaitDecided(ctx context.Context) error {
 	for {
 		t.mu.Lock()
@@ -253,15 +253,15 @@ func (t *Tracker) awaitDecided(ctx context.Context) error {
 	}
 }
 
-// fill fills a channel that has room for one.
-func fill(c chan struct{}) {
+// notify sends to a channel of capacity one, unless it is full.
+func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
 	}
 }
 
-// overdue are those whose next try is due.
+// overdue returns the keys whose next try is due.
 func (t *Tracker) overdue() (keys []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -140,7 +140,7 @@ func TestOneLooksForAll(t *testing.T) {
 				for n := range 9 {
 					all.Go(func() {
 						got, err := get(t.Context(), n+1)
-						if _, others := errors.AsType[othersLook](err); !errors.Is(err, c.want) || others != (c.want != nil) || err == nil && got.whole == c.part {
+						if _, others := errors.AsType[sharedLookError](err); !errors.Is(err, c.want) || others != (c.want != nil) || err == nil && got.whole == c.part {
 							t.Errorf("%+v, %v", got, err)
 						}
 					})

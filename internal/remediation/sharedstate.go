@@ -11,21 +11,21 @@ import (
 	"example.com/unrestrict-worker/internal/health"
 )
 
-// SharedState is what the Submitter, the Tracker and the operator of one process share. The zero value is ready.
+// SharedState is shared by the Submitter, the Tracker and the operator of one process. The zero value is ready.
 type SharedState struct {
-	calls        sharedLook // at the actions that calls have made
-	restrictions sharedLook // at those that restrict or isolate
+	calls        sharedLook // looks at actions that calls have created
+	restrictions sharedLook // looks at actions that restrict or isolate
 
 	mu            sync.Mutex
 	unpublishable map[string]unpublishableRequest // by key
 	unclear       map[string]unclearRequest       // by key
 	served        time.Time                       // when the API last took a call, for any request
 	causes        map[string]health.Condition     // by code
-	lapses        map[string]time.Time            // when a cause is over by itself, by code
-	waiting       map[string]time.Time            // requests that wait for quota, and when they are redelivered at the latest
-	guarded       time.Time                       // when the guard was asked last
+	lapses        map[string]time.Time            // when a cause expires, by code
+	waiting       map[string]time.Time            // by key of a request that waits for quota: when it is redelivered at the latest
+	guarded       time.Time                       // when the guard last looked
 	lastList      time.Time                       // when the API listed actions last
-	gather        time.Time                       // until then requests wait for calls to accumulate, or did a moment ago
+	gather        time.Time                       // until then requests count as waiting for calls to accumulate
 }
 
 func (n *SharedState) noteGuard() {
@@ -34,7 +34,7 @@ func (n *SharedState) noteGuard() {
 	n.guarded = time.Now()
 }
 
-// noteGathering records that requests wait for calls to accumulate, for d at most; 0: no longer. The accumulated calls are
+// noteGathering records that requests wait for calls to accumulate, at most for d; 0: no longer. The accumulated calls are
 // used within seconds.
 func (n *SharedState) noteGathering(d time.Duration) {
 	n.mu.Lock()
@@ -42,16 +42,15 @@ func (n *SharedState) noteGathering(d time.Duration) {
 	n.gather = time.Now().Add(d + 5*time.Second)
 }
 
-// Guarding reports whether requests are held against their machine's newer actions these minutes, so that each call needs
-// a look-up beside it.
+// Guarding reports whether the guard has checked requests in the last minutes, so that calls need look-ups besides.
 func (n *SharedState) Guarding() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.guarded.IsZero() && time.Since(n.guarded) < 2*time.Minute
 }
 
-// hold records a cause that holds up requests or actions.
-func (n *SharedState) hold(code, message string) {
+// setCause records a cause that holds up requests or actions.
+func (n *SharedState) setCause(code, message string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := health.New(code, message)
@@ -65,15 +64,15 @@ func (n *SharedState) hold(code, message string) {
 	delete(n.lapses, code)
 }
 
-// holdAfter is hold once d has passed, unless it is stopped before.
-func (n *SharedState) holdAfter(d time.Duration, code, message string) (stop func()) {
+// setCauseAfter is setCause after d, unless it is stopped before.
+func (n *SharedState) setCauseAfter(d time.Duration, code, message string) (stop func()) {
 	var mu sync.Mutex
 	stopped := false
 	timer := time.AfterFunc(d, func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if !stopped {
-			n.hold(code, message)
+			n.setCause(code, message)
 		}
 	})
 	return func() {
@@ -84,8 +83,8 @@ func (n *SharedState) holdAfter(d time.Duration, code, message string) (stop fun
 	}
 }
 
-// over records that causes are gone.
-func (n *SharedState) over(codes ...string) {
+// clearCause records that causes are gone.
+func (n *SharedState) clearCause(codes ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, code := range codes {
@@ -94,8 +93,8 @@ func (n *SharedState) over(codes ...string) {
 	}
 }
 
-// lapse has a cause be over in d, unless it is held again.
-func (n *SharedState) lapse(code string, d time.Duration) {
+// expireCause makes a cause end after d, unless it is set again.
+func (n *SharedState) expireCause(code string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.lapses == nil {
@@ -104,22 +103,22 @@ func (n *SharedState) lapse(code string, d time.Duration) {
 	n.lapses[code] = time.Now().Add(d)
 }
 
-// listed records whether the API lists actions. A list that it refuses is no matter of the query, as far as is known.
+// listed records whether the API lists actions. A list that it refuses is assumed to be refused for any query.
 func (n *SharedState) listed(a *defender.Error) {
 	switch {
 	case a == nil:
-		n.over(health.MayNotList, health.ListRefused)
+		n.clearCause(health.MayNotList, health.ListRefused)
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.lastList = time.Now()
 	case a.Class == defender.System && a.StatusCode == 403:
-		n.hold(health.MayNotList, a.Reason)
+		n.setCause(health.MayNotList, a.Reason)
 	case a.Class == defender.Rejected:
-		n.hold(health.ListRefused, "the API refuses the list of actions: "+a.Error())
+		n.setCause(health.ListRefused, "the API refuses the list of actions: "+a.Error())
 	}
 }
 
-// mayNotList reports whether it is known why there is no list.
+// mayNotList reports whether lists are known to be denied or refused.
 func (n *SharedState) mayNotList() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -135,7 +134,7 @@ func (n *SharedState) lastListed() time.Time {
 	return n.lastList
 }
 
-// Conditions are the causes that Submitter and Tracker know of, beside what tripped the breaker.
+// Conditions are the causes that Submitter and Tracker have found, besides the fault that tripped the breaker.
 func (n *SharedState) Conditions() []health.Condition {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -152,7 +151,7 @@ func (n *SharedState) Conditions() []health.Condition {
 	return all
 }
 
-// noteQuotaWait records that a request was nakked to wait for quota; 0: it no longer waits.
+// noteQuotaWait records that a request was nakked to wait for quota for d; 0: it no longer waits.
 func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -163,10 +162,10 @@ func (n *SharedState) noteQuotaWait(key string, d time.Duration) {
 	if n.waiting == nil {
 		n.waiting = map[string]time.Time{}
 	}
-	n.waiting[key] = time.Now().Add(d + 30*time.Second) // later another replica has it
+	n.waiting[key] = time.Now().Add(d + 30*time.Second) // after that another replica has it
 }
 
-// QuotaAwaited reports whether a request that this process has taken waits for quota.
+// QuotaAwaited reports whether a request that was delivered to this process waits for quota.
 func (n *SharedState) QuotaAwaited() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

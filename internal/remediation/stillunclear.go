@@ -8,20 +8,20 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// The breaker trips when several machines in a row get no clear answer. Fewer may never: a queue of two, or one machine that the
-// API always fails for. Such a request is said once it has met that more than once, for as long as it does.
+// The breaker trips when several machines in a row get no clear answer. With fewer it may never trip: a queue of two requests, or
+// one machine that the API always fails for. Such a request is reported once that repeats, for as long as it lasts.
 
-// unclearRequest is one that has had unclear answers alone, to calls or looks.
+// unclearRequest is a request that has had only unclear answers to its calls or looks.
 type unclearRequest struct {
 	id, why string
 	since   time.Time
-	until   time.Time // nobody has tried since: another replica has it
+	until   time.Time // without a new try by then another replica has it
 }
 
-// unclearAgain bounds what may pass between two tries beside the delay of the first: one exchange, and the redelivery.
+// unclearAgain bounds the time between two tries, besides the delay of the first: one exchange, and the redelivery.
 const unclearAgain = 15 * time.Second
 
-// noteUnclear records what a step says of the clearness of the API's answers to this request.
+// noteUnclear records whether a step shows clear or unclear answers of the API to this request.
 func (p *attempt) noteUnclear(s step) {
 	switch {
 	case s.do == doWait && (s.cause == "unclear" || s.cause == "lookUpFailed"):
@@ -51,7 +51,7 @@ func (n *SharedState) noteUnclear(key, id string, why *message.Failure, d time.D
 	n.unclear[key] = u
 }
 
-// noteClear ends that. served: by an answer that shows that the API takes calls.
+// noteClear removes the request. served: the answer shows that the API takes calls.
 func (n *SharedState) noteClear(key string, served bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -61,7 +61,8 @@ func (n *SharedState) noteClear(key string, served bool) {
 	}
 }
 
-// Unclear is the condition for those requests. While the API has served nobody since, it is the API's, and holds up all alike.
+// Unclear is the condition for those requests. If the API has served no request since the first of them, the fault is the
+// API's, and holds up all requests alike.
 func (n *SharedState) Unclear() (all []health.Condition) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -1,7 +1,7 @@
 // Package remediation takes a request from its delivery to its final result. The pure functions of decide*.go decide
 // everything. carry.go carries the decisions out for the submitter, and the tracker follows accepted actions. The package
-// does not depend on NATS: internal/consumer hands it deliveries, and it declares what it needs to store and publish as
-// interfaces.
+// does not depend on NATS: internal/consumer passes it deliveries, and it declares interfaces for what it needs to store and
+// publish.
 package remediation
 
 import (
@@ -20,29 +20,30 @@ import (
 )
 
 // Publisher publishes results and dead letters. Result and DeadLetter return nil only when the broker has stored the
-// message; both may be called again with the same argument after a crash and then publish nothing twice. A refused message's
-// result may have another receivedAt then, which is not before since. since is when the
-// decision was made: past the stream's duplicate window they look for the earlier message before they publish again. Unacked
-// says whether the message of that name (STREAM:SEQ) is still in its stream, where nobody has acknowledged it; of a stream
-// that keeps acknowledged messages too it says so for longer, and of one that is gone it says no.
+// message; both may be called again with the same argument after a crash and then publish nothing twice. Then a refused
+// message's result may have another receivedAt, which is not before since. since is when the decision was made: past the
+// stream's duplicate window they look for the earlier message before they publish again. Unacked reports whether the message
+// of that name (STREAM:SEQ) is still in its stream without an acknowledgement. For a stream that keeps acknowledged messages
+// too it stays true for longer, and for a stream that is gone it is false.
 type Publisher interface {
 	Result(ctx context.Context, r message.Result, trace message.Trace, replyTo string, since time.Time) error
 	DeadLetter(ctx context.Context, d message.DeadLetter, since time.Time) error
 	Unacked(ctx context.Context, message string) (bool, error)
 }
 
-// DeadLetters is what a replay is held against. Load returns found=false for a dead letter that is gone; Drop of one
-// that is gone is no error.
+// DeadLetters is the store that a replay is checked against. Load returns found=false for a dead letter that is gone; Drop
+// of one that is gone is no error.
 type DeadLetters interface {
 	Load(ctx context.Context, seq uint64) (h message.Header, payload []byte, found bool, err error)
 	Drop(ctx context.Context, seq uint64) error
 }
 
-// Quota is where calls come from, to those who have a use for several at once. Gather returns when n calls of a lane may be
-// had, or as many as ever, and from d on when one may. Its error has a Wait() time.Duration if there is none by then. Expect
-// has those behind a message in its lane leave the next call to it, while it is in hand and may soon ask for one.
+// Quota is the budget, for callers that use several calls at once. Gather returns when n calls of a lane are available, or
+// as many as the windows ever allow, and after d when one is. If none is available by then, its error has a Wait()
+// time.Duration. Expect makes the messages behind one in its lane leave the next call to it, while it is in hand and may
+// soon ask for one.
 type Quota interface {
-	Expect(l message.Lane, sequence uint64) (gone func())
+	Expect(l message.Lane, sequence uint64) (done func())
 	Gather(ctx context.Context, l message.Lane, n int, d time.Duration) error
 }
 
@@ -50,16 +51,16 @@ type Quota interface {
 type SubmitConfig struct {
 	Owner          string        // this process, random
 	Backoff        Backoff       // between attempts at one request
-	GiveUpAfter    time.Duration // of waiting for faults of its own
+	GiveUpAfter    time.Duration // total wait for faults of its own
 	ReconcileDelay time.Duration
 	Timeout        time.Duration // one exchange with the API
 	StartLimit     time.Duration // from intent to the first byte
 	MaxAge         time.Duration // 0: off
-	GuardAfter     time.Duration // 0: every request is held against the machine's newer actions
-	MaxAction      int           // bytes of a MachineAction that still fit into a message beside all else
+	GuardAfter     time.Duration // 0: every request is checked against the machine's newer actions
+	MaxAction      int           // bytes of a MachineAction that still fit into a message with everything else
 	Track          bool
 	DryRun         bool
-	Limited        bool // calls are granted by a budget that may run out
+	Limited        bool // calls need grants of a budget that may be exhausted
 }
 
 // Submitter takes a request from its message to an accepted call or a final decision.
@@ -74,13 +75,13 @@ type Submitter struct {
 	Config      SubmitConfig
 	BrokerNow   func() time.Time // this machine's estimate of the broker's clock
 	LostBefore  func() time.Time // arrival.lostBefore; nil: never
-	// CheckLedger has LostBefore know of a loss of this very moment; nil: it is never asked.
+	// CheckLedger updates LostBefore in case the ledger was lost just now; nil: no check.
 	CheckLedger func(context.Context) error
 	Metrics     *Metrics
 	Shared      *SharedState
 	Policy      *policy.Policy // nil: a signer may ask anything
 	Quota       Quota          // nil: calls are not limited
-	Orders      *Orders        // nil: nobody orders anything
+	Orders      *Orders        // nil: no orders
 	Tracing     Tracing
 	Log         *zap.Logger
 
@@ -94,32 +95,32 @@ type attempt struct {
 	*Submitter
 	scope
 	incoming
-	Ledger ledger.Ledger // the Submitter's, as it was when the delivery came
+	Ledger ledger.Ledger // the Submitter's, pinned at the delivery
 	key    string
-	e      ledger.Entry   // as it is to become
-	stored essence        // as the ledger has it
-	m      ledger.Machine // the machine's record, as read last
+	e      ledger.Entry   // the entry as changed so far
+	stored essence        // of the entry in the ledger
+	m      ledger.Machine // the machine's record, as last read
 }
 
-// incoming is what came: the delivery, and what it asks for.
+// incoming is the delivery, and its content.
 type incoming struct {
-	d            message.Delivery // as it came
-	origin       message.Delivery // what it says: the same, or for a replay what the dead letter held
+	d            message.Delivery // as delivered
+	origin       message.Delivery // the same, or for a replay the dead letter's original
 	replay       replay
 	req          message.Request
-	owners       map[string]ledger.Record // all that the ledger has of the id, whoever's it is
-	withdrawn    bool                     // nobody pulled it: its run is to end without a call (withdraw.go)
-	unauthorized *message.Invalid         // not nil: it was taken before, and may not be called for any more
+	owners       map[string]ledger.Record // the records of all owners of the id
+	withdrawn    bool                     // read without being pulled, to end its run without a call (withdraw.go)
+	unauthorized *message.Invalid         // not nil: it was accepted before, but no further call may be made
 }
 
-// scope is where and how long the attempt may work, and its span.
+// scope holds the contexts of the attempt, its start and its span.
 type scope struct {
 	wait, work context.Context // Handler
 	began      time.Time
 	span       trace.Span // nil: not traced
 }
 
-// Handle is the remediation.Handler of the request stream.
+// Handle is the message.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
 	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: message.InHand(wait, d), work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
 	defer func() { p.endSpan(out) }()
@@ -130,7 +131,7 @@ func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out 
 	if err != nil {
 		out = p.outcomeOf(err)
 	} else if out.Done {
-		s.Breaker.ResetFrom(faultStore) // perhaps nothing had to be written, and no other message arrives for long
+		s.Breaker.ResetFrom(faultStore) // needed if nothing had to be written, because no other message may arrive for long
 	}
 	if !out.Done {
 		s.Metrics.retry(out.Cause)
@@ -177,9 +178,9 @@ func (p *attempt) handle() (message.Outcome, error) {
 		return p.handleUnauthorized(invalid)
 	}
 
-	// A first delivery is nearly always of a request that the ledger does not have. Its first write fails if the ledger has
-	// it, and only then is the ledger read. Where calls are limited it is read first: a call is taken from the budget before
-	// that write, and a known request would waste it.
+	// A first delivery is nearly always of a request that is not in the ledger. Its first write fails if it is, and only then
+	// is the ledger read. Where calls are limited the ledger is read first: a call is taken from the budget before that write,
+	// and a known request would waste it.
 	if p.d.Attempt == 1 && p.replay.seq == 0 && !p.Config.Limited && req.Owner() == "" {
 		out, err := p.open()
 		if !errors.Is(err, ledger.ErrConflict) || p.e.Revision != 0 {
@@ -189,7 +190,7 @@ func (p *attempt) handle() (message.Outcome, error) {
 	if err := p.read(); err != nil {
 		return message.Outcome{}, err
 	}
-	// It may have been called for before, and its entry be gone. What nobody has had in hand yet was not.
+	// On a redelivery a missing entry may have been lost, and a call been made. At the first delivery there was no call.
 	if p.e.State == "" && p.d.Attempt > 1 && p.CheckLedger != nil {
 		if err := p.CheckLedger(p.work); err != nil {
 			return message.Outcome{}, err
@@ -198,7 +199,7 @@ func (p *attempt) handle() (message.Outcome, error) {
 	return p.open()
 }
 
-// inHandFor is the redelivery delay of a message whose request another handler of this process has in hand.
+// inHandFor is the redelivery delay of a message whose request another handler of this process is handling.
 const inHandFor = time.Second
 
 func (p *attempt) read() error {
@@ -208,7 +209,7 @@ func (p *attempt) read() error {
 	return err
 }
 
-// open begins a run where there is none to go on with, and carries it.
+// open begins a run if there is none to continue, and carries it.
 func (p *attempt) open() (message.Outcome, error) {
 	p.startSpan()
 	refused, err := p.refusedBefore()
@@ -250,7 +251,7 @@ func (p *attempt) open() (message.Outcome, error) {
 		return p.nak(s), nil
 	}
 	if p.withdrawn && s.do != doPublish {
-		return p.carryBack()
+		return p.carryWithdrawn()
 	}
 	if s.do == doPublish { // refused
 		if _, err := p.write(s); err != nil {

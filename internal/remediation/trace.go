@@ -29,7 +29,7 @@ const (
 // Tracing makes the spans of requests. The zero value makes none, and costs nothing.
 type Tracing struct {
 	tracer  trace.Tracer         // nil: no spans
-	message []attribute.KeyValue // of each span of a message: what the broker's side alone knows
+	message []attribute.KeyValue // attributes of each message span, from the broker's side
 }
 
 // NewTracing makes spans with p; nil: none.
@@ -40,9 +40,9 @@ func NewTracing(p trace.TracerProvider, message ...attribute.KeyValue) Tracing {
 	return Tracing{p.Tracer("example.com/unrestrict-worker/internal/remediation"), message}
 }
 
-// startSpan starts the span of a delivery, as soon as it is known whose request it is. Its parent is the publisher's span. A
-// request that brought none gets this one as what the later ones go on from: the entry keeps it, so that they are in one
-// trace too when the next delivery goes to another process.
+// startSpan starts the span of a delivery, once its request is known. Its parent is the publisher's span. If the request has
+// no trace context, this span becomes the parent of later ones: the entry stores it, so that they are in one trace even if
+// the next delivery goes to another process.
 func (p *attempt) startSpan() {
 	if p.Tracing.tracer == nil || p.span != nil {
 		return
@@ -64,7 +64,7 @@ func (p *attempt) startSpan() {
 	p.req.TraceParent, p.req.TraceState = t.Parent, t.State
 }
 
-// endSpan ends the span with what became of the delivery. It shows only an error's code, because messages may quote what
+// endSpan ends the span with the outcome of the delivery. It shows only an error's code, because messages may quote what
 // others sent.
 func (p *attempt) endSpan(out message.Outcome) {
 	if p.span == nil {
@@ -92,8 +92,8 @@ func (p *attempt) endSpan(out message.Outcome) {
 	}
 }
 
-// publishing is the context to publish e's results in: they belong to e's trace, also where this message is another one
-// with the same id and a trace of its own.
+// publishing is the context for publishing e's results: they belong to e's trace, even if this message is another one with
+// the same id and a trace of its own.
 func (p *attempt) publishing(e *ledger.Entry) context.Context {
 	if p.span == nil || e.TraceParent == "" || message.TraceID(e.TraceParent) == p.span.SpanContext().TraceID().String() {
 		return p.work
@@ -101,7 +101,7 @@ func (p *attempt) publishing(e *ledger.Entry) context.Context {
 	return e.Trace().Under(p.work)
 }
 
-// resume is ctx in the trace of a request of which no message is in hand.
+// resume returns ctx in the trace of a request, for code that handles no message of it.
 func (t Tracing) resume(ctx context.Context, e *ledger.Entry) context.Context {
 	if t.tracer == nil {
 		return ctx
@@ -109,8 +109,8 @@ func (t Tracing) resume(ctx context.Context, e *ledger.Entry) context.Context {
 	return e.Trace().Under(ctx)
 }
 
-// device makes the span of what happened on the machine, from accepted to final, now that both are known. A process that
-// dies between the decision and here takes the span with it, never the result.
+// device makes the span of the time on the machine, from accepted to final, now that both are known. If the process dies
+// between the decision and here, the span is lost, but never the result.
 func (t Tracing) device(ctx context.Context, e *ledger.Entry) context.Context {
 	if t.tracer == nil {
 		return ctx
@@ -129,7 +129,7 @@ func (t Tracing) device(ctx context.Context, e *ledger.Entry) context.Context {
 	return ctx
 }
 
-// attributes are the span's of a run.
+// attributes are the span attributes of a run.
 func attributes(e *ledger.Entry, id string) []attribute.KeyValue {
 	a := []attribute.KeyValue{semconv.MessagingMessageConversationID(id), attrRun.Int(e.Run), attrAttempt.Int(e.Attempts)}
 	if e.MachineID != "" {
@@ -150,7 +150,7 @@ func attributes(e *ledger.Entry, id string) []attribute.KeyValue {
 	return a
 }
 
-// about are the fields of a line about this request: its id, where it is in its trace, and the line's own.
+// about returns the fields of a log line about this request: its id, its trace and span, and the line's own.
 func (p *attempt) about(id string, own ...zap.Field) []zap.Field {
 	if p.span != nil {
 		sc := p.span.SpanContext()

@@ -21,7 +21,7 @@ type Feed interface {
 	Entries(ctx context.Context, synced func(), fn func(key string, rec ledger.Record)) error
 }
 
-// Window is a limit of the budget, as far as following must know it.
+// Window is a limit of the budget, in the form that following needs.
 type Window struct {
 	Calls int
 	Per   time.Duration
@@ -33,8 +33,8 @@ type TrackConfig struct {
 	Timeout   time.Duration // an action that is open for longer gets the outcome timedOut
 	Windows   []Window      // the limits in force; none: no limit
 	MaxAction int           // as in SubmitConfig
-	Contended func() bool   // requests wait for quota
-	Others    func() bool   // another replica might follow where this one fails; nil: none
+	Contended func() bool   // reports whether requests wait for quota
+	Others    func() bool   // reports whether another replica could follow instead; nil: none
 }
 
 // Tracker follows accepted actions to their end. It runs on one replica at a time, but correctness does not depend on that:
@@ -45,8 +45,8 @@ type Tracker struct {
 	Publisher Publisher
 	Audit     Auditor
 	Feed      Feed
-	Orders    *Orders  // nil: nobody orders anything
-	Breaker   *Breaker // tripped while nothing can be published
+	Orders    *Orders  // nil: no orders
+	Breaker   *Breaker // tripped when nothing can be published
 	Config    TrackConfig
 	Metrics   *Metrics
 	Shared    *SharedState
@@ -56,21 +56,21 @@ type Tracker struct {
 	mu          sync.Mutex
 	open        map[string]*followed
 	unpublished map[string]*unpublished // decided and not known to be published
-	unpulled    map[string]*unpulled    // that nobody may pull in time to end them
-	fresh       bool                    // something new to follow came since the last look
-	looked      time.Time               // when all that was open was last seen
-	due         time.Duration           // how soon after that it is to be seen again
+	unpulled    map[string]*unpulled    // runs to end although their messages may not be pulled in time
+	fresh       bool                    // an action to follow was added since the last look
+	looked      time.Time               // when all open actions were last seen
+	due         time.Duration           // the next look is due this long after looked
 
-	toFollow, toPublish chan struct{} // full when there is something new in open, and in unpublished
+	toFollow, toPublish chan struct{} // full when open or unpublished has a new member
 }
 
 // unpublished is a decided result that is not published, as far as is known.
 type unpublished struct {
 	tried time.Time
-	tries int // at what never fits
+	tries int // tries to publish a result that never fits
 }
 
-// followed is one open action; small, for there may be tens of thousands.
+// followed is one open action. It is small, because there may be tens of thousands.
 type followed struct {
 	key, action string
 	created     time.Time // in the API's time
@@ -81,27 +81,27 @@ type followed struct {
 
 	run         target
 	cancelling  bool      // the API is being asked to cancel it
-	cancelled   bool      // and need not be asked again
-	cancelTried time.Time // when that was decided last
+	cancelled   bool      // the API need not be asked again
+	cancelTried time.Time // when cancelling was last decided
 }
 
-// since is since when actions are listed for f to be among them.
+// since is the creation time from which a list must start to include f.
 func (f *followed) since() time.Time { return f.created.Add(-time.Second).Truncate(time.Second) }
 
 const (
 	pageSize       = 10_000           // the API's largest page [doc]
 	listLag        = time.Minute      // younger actions may be missing from the list
-	slowLook       = 10 * time.Second // not answered for so long, it is said; it may yet be
-	letGoAfter     = 3                // failed rounds in a row, where another replica might do better
+	slowLook       = 10 * time.Second // an answer that takes longer is reported
+	releaseAfter   = 3                // failed rounds in a row, if another replica may succeed
 	vanishedLooks  = 3
 	vanishedEvery  = time.Minute
 	quotaShare     = 0.03
-	guardingShare  = 0.01 // while the guard has looks of its own: with those 5 % in all (docs/policy.md, old requests)
+	guardingShare  = 0.01 // while the guard makes looks too; with those 5 % in all (docs/policy.md, old requests)
 	publishWorkers = 16
-	// singlesPerRound is how many actions are asked for by their ids while the API refuses every list. That is for hours in
-	// which something is wrong with the list alone, not for speed.
+	// singlesPerRound is how many actions are looked up by id while the API refuses every list. It is for hours in which only
+	// the list fails, not for speed.
 	singlesPerRound = 4
-	fewActions      = 1000 // as long as a page may be for looks for calls to reach back as far, and to be kept as it came
+	fewActions      = 1000 // the longest list that keeps raw actions, and that looks for calls extend to followed ones
 )
 
 // Run follows until ctx ends.
@@ -138,42 +138,43 @@ func (t *Tracker) Run(ctx context.Context) error {
 	return err
 }
 
-// feed learns of all entries until the watch of them breaks. A watch that can't begin shows nothing that is to be followed.
+// feed applies all entries, and their changes, until the watch breaks. If the watch can't begin, nothing is followed, so
+// that is reported.
 func (t *Tracker) feed(ctx context.Context, synced chan struct{}) error {
-	err := t.Feed.Entries(ctx, func() { close(synced) }, t.learn)
+	err := t.Feed.Entries(ctx, func() { close(synced) }, t.observeEntry)
 	select {
 	case <-synced:
 	default:
 		if err != nil && ctx.Err() == nil {
-			t.Shared.hold(health.NotFollowing, "accepted actions are not followed, for the ledger can't be: "+err.Error())
+			t.Shared.setCause(health.NotFollowing, "accepted actions are not followed, for the ledger can't be: "+err.Error())
 		}
 	}
 	return err
 }
 
-// forget ends a Run. What is known to be wrong is said for as long as it takes another replica to find out that it can do no
-// better; when this one tries again it finds out itself.
+// forget ends a Run. A known fault stays reported for as long as another replica needs to find out that it fails too; when
+// this one tries again, it finds out itself.
 func (t *Tracker) forget(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open, t.unpublished, t.unpulled = nil, nil, nil
 	if err == nil {
-		t.Shared.over(health.NotFollowing)
+		t.Shared.clearCause(health.NotFollowing)
 	} else {
-		t.Shared.lapse(health.NotFollowing, t.longest()+time.Minute)
+		t.Shared.expireCause(health.NotFollowing, t.longest()+time.Minute)
 	}
 	t.Shared.calls.follow(time.Time{})
 	t.Metrics.followed.Set(0)
 }
 
-// Following is how many actions this replica follows; 0 on all but one.
+// Following is the number of actions that this replica follows; 0 on all but one.
 func (t *Tracker) Following() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.open)
 }
 
-// Ages are how long ago each followed action was accepted.
+// Ages are the times since each followed action was accepted.
 func (t *Tracker) Ages() []time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -184,14 +185,14 @@ func (t *Tracker) Ages() []time.Duration {
 	return ages
 }
 
-// learn records from an entry what is to be followed or published.
-func (t *Tracker) learn(key string, rec ledger.Record) {
+// observeEntry updates what is to be followed or published from an entry.
+func (t *Tracker) observeEntry(key string, rec ledger.Record) {
 	var e ledger.Entry
 	var err error
 	if !ledger.Unfollowed(rec) {
 		e, err = ledger.DecodeEntry(rec)
 	}
-	if err != nil && !errors.Is(err, ledger.ErrNewer) { // a newer version's is not ours to follow any more
+	if err != nil && !errors.Is(err, ledger.ErrNewer) { // a newer version's entry is no longer followed here
 		t.Log.Error("ledger entry not understood", zap.String("key", key), zap.Error(err))
 		return
 	}
@@ -202,9 +203,9 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 		delete(t.unpublished, key)
 	case t.unpublished[key] == nil:
 		t.unpublished[key] = &unpublished{tried: time.Now()}
-		fill(t.toPublish)
+		notify(t.toPublish)
 	}
-	t.unpull(key, &e)
+	t.updateUnpulled(key, &e)
 	if e.State != ledger.StateSubmitted || !e.Follow {
 		delete(t.open, key)
 	} else if have := t.open[key]; have == nil || have.action != e.ActionID {
@@ -213,16 +214,16 @@ func (t *Tracker) learn(key string, rec ledger.Record) {
 			f.created = e.CalledAt
 		}
 		if len(t.open) == 0 {
-			t.looked = time.Now() // there was nothing to look at
+			t.looked = time.Now() // until now there was nothing to look at
 		}
 		t.open[key] = f
 		t.fresh = true
-		fill(t.toFollow)
+		notify(t.toFollow)
 	}
 	t.Metrics.followed.Set(float64(len(t.open)))
 }
 
-// unfollow forgets an entry of which err says that it is not this version's any more.
+// unfollow drops an entry if err shows that this version can no longer handle it, and reports whether it did.
 func (t *Tracker) unfollow(key string, err error) bool {
 	if !errors.Is(err, ledger.ErrNewer) && !errors.Is(err, ledger.ErrGarbled) {
 		return false
@@ -235,13 +236,14 @@ func (t *Tracker) unfollow(key string, err error) bool {
 	return true
 }
 
-func (t *Tracker) seen() {
+func (t *Tracker) markLooked() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.looked = time.Now()
 }
 
-// Overdue is since when the open actions have not been looked at, and for how long they should have been; zero: none is open.
+// Overdue returns when the open actions were last looked at, and by how much the next look is overdue; zero: no action is
+// open.
 func (t *Tracker) Overdue() (since time.Time, by time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,14 +13,14 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// What can't be published has one of two causes. A message that is larger than its stream takes is its request's own trouble
-// (message.ErrTooLarge): others go on, and it is tried again at growing intervals, for somebody may raise the limit. Anything
-// else is the system's (notPublished): nothing more is called, because what comes of it could not be told.
+// Publishing fails for one of two causes. A message that is too large for its stream is its request's own failure
+// (message.ErrTooLarge): other requests go on, and it is tried again at growing intervals, because somebody may raise the limit.
+// Any other cause is a fault of the system (notPublished): no more calls are made, because their results could not be published.
 
 // longestRetry is the longest interval between two tries to publish what did not fit.
 const longestRetry = time.Minute
 
-// notPublished is an error to publish that says nothing of the message.
+// notPublished is an error to publish whose cause is not the message.
 type notPublished struct{ error }
 
 func (n notPublished) Unwrap() error { return n.error }
@@ -29,18 +29,19 @@ func (n notPublished) trip(b *Breaker) {
 	b.Trip(faultPublish, "what was decided can't be published: "+n.Error()+"; see the limits of the stream and of the account, and what the broker's user may do")
 }
 
-// unpublishable naks a message of which something does not fit. No slot is held, and no call is made.
+// unpublishable naks a message if something that must be stored for it does not fit. It occupies no slot, and no call is
+// made.
 func (p *attempt) unpublishable(err error) message.Outcome {
 	name := cmp.Or(p.e.ID, p.req.ID, p.d.Ref())
 	p.Shared.noteUnpublishable(cmp.Or(p.key, p.d.Ref()), name, err.Error())
 	if p.e.Revision > 0 && noteUnpublishable(&p.e, err) {
 		p.Log.Error("a request waits: what must be stored of it never fits", p.about(name, zap.String("message", p.d.Ref()), zap.Error(err))...)
-		_ = p.save() // only `worker why` needs it, and the next try writes it
+		_ = p.save() // best effort: only `worker why` needs it, and the next try writes it
 	}
 	return message.Later(min(p.Config.Backoff.Delay(p.d.Attempt), longestRetry), health.Unpublishable)
 }
 
-// unpublishable puts off a decided run that no message is in hand for.
+// unpublishable puts off publishing a decided run whose message no handler has.
 func (t *Tracker) unpublishable(ctx context.Context, key string, e *ledger.Entry, err error) {
 	t.mu.Lock()
 	if u := t.unpublished[key]; u != nil {
@@ -54,7 +55,7 @@ func (t *Tracker) unpublishable(ctx context.Context, key string, e *ledger.Entry
 	}
 }
 
-// noteUnpublishable has the entry say what it waits for, and reports whether that is new.
+// noteUnpublishable records in the entry what it waits for, and reports whether that is new.
 func noteUnpublishable(e *ledger.Entry, err error) bool {
 	why := &message.Failure{Code: health.Unpublishable, Origin: message.OriginWorker, Message: message.Shorten(err.Error(), message.MaxMessage)}
 	if e.LastError != nil && *e.LastError == *why {
@@ -68,10 +69,10 @@ func isUnpublishable(e *ledger.Entry) bool {
 	return e.LastError != nil && e.LastError.Code == health.Unpublishable
 }
 
-// unpublishableRequest is one that waits for room.
+// unpublishableRequest is a request that waits for room.
 type unpublishableRequest struct {
 	id, why string
-	until   time.Time // nobody has tried since: another replica has it
+	until   time.Time // without a new try by then another replica has it
 }
 
 func (n *SharedState) noteUnpublishable(key, id, why string) {
@@ -89,7 +90,7 @@ func (n *SharedState) notePublished(key string) {
 	delete(n.unpublishable, key)
 }
 
-// unpublishableNow is the condition for those that wait. The caller holds mu.
+// unpublishableNow is the condition for the requests that wait. The caller holds mu.
 func (n *SharedState) unpublishableNow() (c health.Condition, is bool) {
 	var first unpublishableRequest
 	for key, u := range n.unpublishable {

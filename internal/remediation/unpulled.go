@@ -6,24 +6,24 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// unpulled is a run whose end takes its message, in whosever hand: it awaits approval, or was decided as a dead letter that is not
-// published.
+// unpulled is a run that only its message can end, whichever replica has it: it awaits approval, or was decided as a dead
+// letter that is not published.
 type unpulled struct {
-	source   string // its message
+	source   string // STREAM:SEQ of its message
 	awaits   bool
-	due, try time.Time // when it should have ended, and is named next
+	due, try time.Time // when the run should have ended, and when Unpulled returns it next
 }
 
-// letterWithin is how soon whoever has a message in hand publishes the dead letter that it decided on, unless he has died.
+// letterWithin is how soon a live handler publishes the dead letter that it decided on.
 const letterWithin = 30 * time.Second
 
-// isAbandonedLetter reports whether a run was decided as a dead letter, and that is not known to be published.
+// isAbandonedLetter reports whether a run was decided as a dead letter, and is not known to be published.
 func isAbandonedLetter(e *ledger.Entry) bool {
 	return e.State == ledger.StateFinal && e.Dead && !e.Published
 }
 
-// Awaiting is how many runs await approval; 0 on all but one replica. One whose message is gone does so no more when its time
-// is over.
+// Awaiting is the number of runs that await approval; 0 on all but one replica. A run whose message is gone stops counting
+// some time after its approval expired.
 func (t *Tracker) Awaiting() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -35,8 +35,8 @@ func (t *Tracker) Awaiting() (n int) {
 	return n
 }
 
-// Unpulled names the messages (STREAM:SEQ) of runs that should have ended by now. Each is named again when as much time has
-// passed as since it should have: its message may be gone.
+// Unpulled returns the messages (STREAM:SEQ) of runs that should have ended by now. Each is returned again at growing
+// intervals, because its message may be gone: after as much time as has passed since it should have ended.
 func (t *Tracker) Unpulled() (all []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,8 +50,8 @@ func (t *Tracker) Unpulled() (all []string) {
 	return all
 }
 
-// unpull records from an entry until when somebody must have its message in hand.
-func (t *Tracker) unpull(key string, e *ledger.Entry) {
+// updateUnpulled records from an entry when its message must be handled at the latest.
+func (t *Tracker) updateUnpulled(key string, e *ledger.Entry) {
 	delete(t.unpulled, key)
 	u := &unpulled{source: e.Source, awaits: e.Awaits()}
 	switch {
@@ -62,6 +62,6 @@ func (t *Tracker) unpull(key string, e *ledger.Entry) {
 	default:
 		return
 	}
-	u.try = u.due.Add(withdrawAgain) // for whoever has it in hand
+	u.try = u.due.Add(withdrawAgain) // gives its present handler time
 	t.unpulled[key] = u
 }

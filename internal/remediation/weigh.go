@@ -10,9 +10,9 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// discounts is why an approve or a deny, whose signer may give it, counts for no run that there is; nil: it counts, or the run
-// is still to come.
-func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (why *message.Invalid, err error) {
+// verdictFault returns why an approve or a deny, whose signer may give it, counts for no existing run; nil: it counts, or
+// its run has not begun yet.
+func (s *Submitter) verdictFault(ctx context.Context, q Queue, o *message.Order) (why *message.Invalid, err error) {
 	records, err := ledger.LoadOwners(ctx, s.Ledger, ledger.IDKey(s.Rules.Stream, message.Request{ID: o.ID}, time.Time{}))
 	if err != nil {
 		return nil, err
@@ -23,12 +23,12 @@ func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (w
 			continue
 		}
 		shared := othersHave(records, key, e.Print)
-		if why = s.weigh(&e, o, shared, nil); why != nil && why.Code == CodeOtherDigest {
+		if why = s.verdictFaultFor(&e, o, shared, nil); why != nil && why.Code == CodeOtherDigest {
 			other, err := s.copyOf(ctx, q, &e, o.Digest)
 			if err != nil {
 				return nil, err
 			}
-			why = s.weigh(&e, o, shared, other)
+			why = s.verdictFaultFor(&e, o, shared, other)
 		}
 		if why == nil {
 			return nil, nil
@@ -37,8 +37,8 @@ func (s *Submitter) discounts(ctx context.Context, q Queue, o *message.Order) (w
 	return why, nil
 }
 
-// copyOf finds another message of a run's request by its digest, as of a lane that it was moved to: it waits too, and is called for
-// by what was approved of it. nil: there is none.
+// copyOf finds another message of a run's request by its digest, such as one on a lane that the request was moved to. That
+// message waits too, and its call needs an approval of its own digest. nil: there is none.
 func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest string) (found *message.Request, err error) {
 	_, err = q.Waiting(ctx, 0, func(d message.Delivery) error {
 		if found != nil || message.SignedDigest(d.Subject, d.Data) != digest {
@@ -53,8 +53,9 @@ func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest
 	return found, err
 }
 
-// weigh is why an approve or a deny does not count for a run, as far as its entry tells, or for another message of its request.
-func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool, other *message.Request) *message.Invalid {
+// verdictFaultFor returns why an approve or a deny does not count for a run, as far as its entry shows, or for another
+// message of its request.
+func (s *Submitter) verdictFaultFor(e *ledger.Entry, o *message.Order, shared bool, other *message.Request) *message.Invalid {
 	counted := func(v ledger.Verdict) bool { return v.Message == o.Ref }
 	kept := e.Approval
 	if kept != nil && (slices.ContainsFunc(kept.Given, counted) || kept.Denied != nil && counted(*kept.Denied)) {
@@ -74,7 +75,7 @@ func (s *Submitter) weigh(e *ledger.Entry, o *message.Order, shared bool, other 
 	case kept != nil && !o.Stored.Before(kept.ExpiresAt):
 		return late("awaited approval until " + kept.ExpiresAt.UTC().Format(time.RFC3339))
 	}
-	a := asking{
+	a := requirement{
 		need: rule.Approvals, digest: o.Digest, since: e.ReceivedAt, shared: shared,
 		own: []string{e.SignedBy, e.Signer, s.Rules.Signers.NameOf(e.Signer)}, requestedBy: []string{e.RequestedBy},
 	}

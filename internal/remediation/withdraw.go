@@ -12,15 +12,15 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Runs that people have taken back or denied, or have not approved in time, end without being pulled: calls may be used up,
-// closed or paused for hours. One replica at a time reads the queue for them, all of it at the next order, and what comes later
-// as it comes; for those whose time is over it reads their messages alone, as the tracker knows them. It handles each as a
-// delivery that no call is made for and that nobody acknowledges: the message is still there, and whoever pulls it finds that
-// its run has ended. Whether this or a call is first the compare-and-swap of the entry decides.
+// Runs that were cancelled or denied, or not approved in time, end without being pulled, because pulling may be paused, or the
+// budget exhausted or closed, for hours. One replica at a time reads the queue for them: all of it after each order, then new
+// messages as they arrive. For runs whose time has expired it reads only their messages, which the tracker knows. It handles each
+// as a delivery for which no call is made and which is not acknowledged: the message stays in the stream, and the replica that
+// pulls it finds that its run has ended. The compare-and-swap of the entry decides whether this or a call is first.
 
-// Queue is the request stream, as it is read without taking anything from it. Waiting calls fn for each message that nobody
-// has acknowledged, from the sequence on, in order, as far as there are any now. next is the sequence to go on from. Arrival
-// is one of them by its name (STREAM:SEQ); waits is false if it is gone, acknowledged, or of another stream.
+// Queue is the request stream, read without consuming it. Waiting calls fn for each present message without an
+// acknowledgement, in order, beginning at sequence from. next is the sequence to continue from. Arrival returns one of them
+// by its name (STREAM:SEQ); waits is false if it is gone, acknowledged, or of another stream.
 type Queue interface {
 	Waiting(ctx context.Context, from uint64, fn func(message.Delivery) error) (next uint64, err error)
 	Arrival(ctx context.Context, name string) (d message.Delivery, waits bool, err error)
@@ -28,7 +28,7 @@ type Queue interface {
 
 const (
 	withdrawEvery   = 2 * time.Second
-	withdrawAgain   = 5 * time.Second // what was in hand, or whose call is under way
+	withdrawAgain   = 5 * time.Second // retry interval for a run that is being handled, or whose call is under way
 	withdrawWorkers = 32
 )
 
@@ -37,15 +37,15 @@ type withdrawal struct {
 	*Submitter
 	queue    Queue
 	unpulled func() []string
-	next     uint64 // to read on at
+	next     uint64 // the sequence to continue from
 
 	mu   sync.Mutex
-	open map[uint64]message.Delivery // ordered to be ended and not ended yet, by sequence
-	due  time.Time                   // when they are tried again
+	open map[uint64]message.Delivery // runs to end that have not ended yet, by sequence
+	due  time.Time                   // when they are next tried
 }
 
-// Withdraw ends what is ordered to be cancelled or denied, and the runs of the messages that unpulled names (Tracker.Unpulled),
-// until ctx ends.
+// Withdraw ends the runs that are cancelled or denied by orders, and those of the messages that unpulled returns
+// (Tracker.Unpulled), until ctx ends.
 func (s *Submitter) Withdraw(ctx context.Context, q Queue, unpulled func() []string) error {
 	w := &withdrawal{Submitter: s, queue: q, unpulled: unpulled, open: map[uint64]message.Delivery{}}
 	for news := s.Orders.changed(); ; {
@@ -57,7 +57,7 @@ func (s *Submitter) Withdraw(ctx context.Context, q Queue, unpulled func() []str
 		case <-ctx.Done():
 			return nil
 		case <-time.After(withdrawEvery):
-		case <-news: // it may be about any message, and is rarely alone
+		case <-news: // the order may be about any message, and more orders usually follow
 			if sleep(ctx, withdrawEvery/10) != nil {
 				return nil
 			}
@@ -66,7 +66,7 @@ func (s *Submitter) Withdraw(ctx context.Context, q Queue, unpulled func() []str
 	}
 }
 
-// round ends what is unpulled, reads on, and tries again what has not ended.
+// round ends the unpulled runs, reads new messages, and tries again those that have not ended.
 func (w *withdrawal) round(ctx context.Context) error {
 	if err := w.endUnpulled(ctx); err != nil || !w.Orders.exist() {
 		return err
@@ -107,11 +107,11 @@ func (w *withdrawal) round(ctx context.Context) error {
 	if err == nil {
 		w.next = next
 	}
-	_ = g.Wait() // withdraw reports for itself
+	_ = g.Wait() // withdraw logs its own errors
 	return err
 }
 
-// endUnpulled tries once what is unpulled; the tracker names again what has not ended.
+// endUnpulled tries once to end the unpulled runs; the tracker returns again those that have not ended.
 func (w *withdrawal) endUnpulled(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(withdrawWorkers)
@@ -127,16 +127,17 @@ func (w *withdrawal) endUnpulled(ctx context.Context) error {
 	return g.Wait()
 }
 
-// concerns reports whether an order may be about a message, at next to no cost. Whose it is, and which run, handle finds out.
+// concerns reports whether an order may be about a message, at next to no cost. handle then finds out whose request and
+// which run it is.
 func (w *withdrawal) concerns(d message.Delivery) bool {
 	if seq, is, _ := message.ParseReplay(d.Header); is && seq > 0 {
-		return true // its id is the dead letter's
+		return true // its id is in the dead letter
 	}
 	req, invalid := message.Rules{Stream: w.Rules.Stream}.Parse(d)
 	return invalid == nil && w.Orders.mentions(req.ID, req.Batch)
 }
 
-// withdraw ends the run of a message if it is to end and nothing was called; open says that it is to be tried again.
+// withdraw ends the run of a message if it is to end and nothing was called; open reports whether to try again.
 func (s *Submitter) withdraw(ctx context.Context, d message.Delivery) (open bool) {
 	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: ctx, work: ctx, began: time.Now()}, incoming: incoming{d: d, origin: d, withdrawn: true}}
 	var out message.Outcome
@@ -148,8 +149,9 @@ func (s *Submitter) withdraw(ctx context.Context, d message.Delivery) (open bool
 	return !out.Done
 }
 
-// isWithdrawn reports whether the message in hand is of a run that is to end without a call: it was cancelled or denied, nobody
-// approved it in time, or whoever decided on its dead letter has died. e is the run that it opens or goes on with, s says how.
+// isWithdrawn reports whether the message is of a run that is to end without a call: the run was cancelled or denied, was
+// not approved in time, or the process that decided on its dead letter has died. e is the run that the message opens or
+// continues, by the step s.
 func (p *attempt) isWithdrawn(e *ledger.Entry, s step) bool {
 	switch {
 	case s.do == doRefuse || s.do == doDrop:
@@ -160,12 +162,12 @@ func (p *attempt) isWithdrawn(e *ledger.Entry, s step) bool {
 		return true
 	}
 	a := p.approval(e)
-	return a.denied != nil || a.over(e.Approval, time.Now())
+	return a.denied != nil || a.expired(e.Approval, time.Now())
 }
 
-// carryBack is carry for a withdrawn message: its run ends if no call of it took place or can be under way. Everything else is
-// left to whoever pulls the message.
-func (p *attempt) carryBack() (message.Outcome, error) {
+// carryWithdrawn is carry for a withdrawn message: its run ends if no call of it took place or can be under way. Otherwise
+// the run is left to the handler that pulls the message.
+func (p *attempt) carryWithdrawn() (message.Outcome, error) {
 	if p.e.State == ledger.StateSubmitted {
 		return message.Done(), nil
 	}

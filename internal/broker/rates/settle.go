@@ -84,11 +84,15 @@ func (s *Store) identify(ctx context.Context, w budget.Window, created time.Time
 	if err != nil {
 		return err
 	}
-	if first := was.Value == nil && s.created[w.Name].IsZero(); !first && string(was.Value) != name {
-		err = s.mark(ctx, w)
-	}
-	if err == nil && string(was.Value) != name {
-		err = s.state.Put(ctx, key, []byte(name), 0)
+	if string(was.Value) == name { // another replica was faster; the watch may not have delivered its mark yet
+		err = s.readMark(ctx, w)
+	} else {
+		if first := was.Value == nil && s.created[w.Name].IsZero(); !first {
+			err = s.mark(ctx, w)
+		}
+		if err == nil {
+			err = s.state.Put(ctx, key, []byte(name), 0)
+		}
 	}
 	if err == nil {
 		s.created[w.Name] = created

@@ -150,6 +150,15 @@ func (s *Store) mark(ctx context.Context, w budget.Window) error {
 	return nil
 }
 
+// readMark adopts the mark that another replica has set.
+func (s *Store) readMark(ctx context.Context, w budget.Window) error {
+	r, err := s.state.Load(ctx, MarkKey(w.Name))
+	if err == nil && r.Value != nil {
+		s.learn(ctx, MarkKey(w.Name), r)
+	}
+	return err
+}
+
 // unrecorded is the broker's time of the window's last mark, if there is one.
 func (s *Store) unrecorded(window string) (since time.Time, marked bool) {
 	s.mu.Lock()

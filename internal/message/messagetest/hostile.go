@@ -22,8 +22,8 @@ type Sample struct {
 	Data   []byte
 }
 
-// Hostile are n messages, always the same, each with the name of its kind. None may be taken for a request, nor get the id
-// "mine" that all claim. header stands in each.
+// Hostile returns n messages, always the same, each with the name of its kind. None may be accepted as a request, nor get
+// the id "mine", which all of them claim. Each has the given header.
 func Hostile(n int, header map[string][]string) iter.Seq2[string, Sample] {
 	r := rand.New(rand.NewPCG(4711, 42)) //nolint:gosec // the same messages each time: nothing is to be guessed
 	names := slices.Sorted(maps.Keys(hostile))
