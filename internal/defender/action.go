@@ -89,7 +89,7 @@ func decodeAction(raw []byte) (MachineAction, error) {
 
 // decodeList decodes a page while it is being received, and applies bound to each entity as it is read. An entity
 // without a readable id makes an error, because such a page proves nothing about what is not on it. The readable
-// entities are returned along with that error.
+// entities are returned along with that error, and so are those that came before the reader failed.
 func decodeList(body io.Reader, bound func(*MachineAction)) (Page, error) {
 	var list struct {
 		Value    *entities `json:"value"`
@@ -103,6 +103,8 @@ func decodeList(body io.Reader, bound func(*MachineAction)) (Page, error) {
 		err = errNotJSON
 	}
 	switch {
+	case in.err != nil && list.Value != nil && list.Value.unreadable == nil:
+		return Page{Actions: list.Value.actions}, fmt.Errorf("read the answer: %w", in.err)
 	case in.err != nil:
 		return Page{}, fmt.Errorf("read the answer: %w", in.err)
 	case errors.Is(err, errTooMany):

@@ -69,6 +69,8 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.text.Read(p[:min(len(p), size+1-b.read)]) // one byte past the limit shows that there is more
 	if b.read += n; b.read > b.limit {
 		err = errTooLarge
+	} else if err != nil && err != io.EOF && errors.Is(context.Cause(b.ctx), errTimeout) {
+		err = errTimeout
 	}
 	return n, err
 }

@@ -3,6 +3,7 @@ package defender
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -87,12 +88,15 @@ func (c *Client) Action(ctx context.Context, use, id string) (MachineAction, err
 type Page struct {
 	Exchange Exchange
 	Actions  []MachineAction
-	More     bool // the API cut the page short: more actions match, whatever Top was
+	More     bool // the page was cut short, by the API or by the time-out: more actions match, whatever Top was
 }
 
 // Page reads one page of actions in one exchange; the API's next links are never followed. use is "lookup" or "follow".
 // Errors are *Error, or the budget's own, wrapped. If the id of an entity can't be read, the error is Ambiguous
 // (unreadableAnswer) and the readable entities come with it: such a page does not prove that an action is absent.
+//
+// A page that is too large to arrive within the time-out is no error. What has arrived is the beginning of the list, oldest
+// first, and the caller asks for the rest. Otherwise a slow connection could never read a long list.
 func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 	p, err := c.ready(ctx, opList, use)
 	if err != nil {
@@ -101,6 +105,9 @@ func (c *Client) Page(ctx context.Context, use string, q Query) (Page, error) {
 	var page Page
 	page.Exchange, err = c.exchange(ctx, p, call{op: opList, path: "/api/machineactions?" + q.encode(), read: func(body io.Reader) (err error) {
 		page, err = decodeList(body, func(a *MachineAction) { c.bound(a, p.token.secret) })
+		if errors.Is(err, errTimeout) && len(page.Actions) > 0 && !q.Newest {
+			page.More, err = true, nil
+		}
 		return err
 	}})
 	return page, err

@@ -10,6 +10,7 @@ import (
 	"example.com/unrestrict-worker/internal/budget"
 	"example.com/unrestrict-worker/internal/defender/defendersim"
 	"example.com/unrestrict-worker/internal/health"
+	"example.com/unrestrict-worker/internal/ledger"
 	"example.com/unrestrict-worker/internal/remediation"
 )
 
@@ -212,6 +213,33 @@ func TestFailedListOnlyDelaysTheEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list that is too long to arrive within the time-out is read in pieces: what has arrived is its beginning.
+func TestListTooLongForTheTimeout(t *testing.T) {
+	inWorld(t, setup{free: true}, func(w *world) {
+		w.api.Inject(defendersim.Fault{Op: "list", Cut: "stall", CarriedOut: true}) // half of each answer arrives
+		const n = 20
+		for i := range n {
+			w.ask(fmt.Sprint("r", i), i)
+			w.passes(time.Second) // a page goes on from the time of the last one
+		}
+		ended := func() (ended int) {
+			for i := range n {
+				if w.entry(fmt.Sprint("r", i)).State == ledger.StateFinal {
+					ended++
+				}
+			}
+			return ended
+		}
+		w.until("most to end", 30*time.Minute, func() bool { return ended() >= n-4 }) // half of a list of a few is nothing
+		w.api.ClearFaults()
+		w.settled(10 * time.Minute)
+		for i := range n {
+			w.wantOutcomes(fmt.Sprint("r", i), "1 submitted", "1 succeeded.")
+			w.wantPosts(i, 1)
+		}
+	})
 }
 
 // Without the permission to list, actions are followed as soon as it is granted; calls go on meanwhile.

@@ -31,7 +31,8 @@ type Fault struct {
 	// CarriedOut: the call takes effect although the answer is the fault. With a 2xx Status and no Body the real body
 	// is sent.
 	CarriedOut bool
-	// Cut closes the connection: "before" an answer, after the status line ("headers"), or amid the "body".
+	// Cut closes the connection: "before" an answer, after the status line ("headers"), or amid the "body". With "stall" half
+	// of the body is sent, and nothing more until the client disconnects or the Server is closed.
 	Cut string
 	// Hang: no answer until the client disconnects or the Server is closed.
 	Hang bool
@@ -58,9 +59,9 @@ func (f Fault) check() error {
 		return fmt.Errorf("op %q is unknown", f.Op)
 	}
 	switch f.Cut {
-	case "", "before", "headers", "body":
+	case "", "before", "headers", "body", "stall":
 	default:
-		return fmt.Errorf("cut %q is neither before, headers nor body", f.Cut)
+		return fmt.Errorf("cut %q is none of before, headers, body, stall", f.Cut)
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
 		return fmt.Errorf("status %d is not one from 200 to 599", f.Status)
@@ -116,10 +117,7 @@ func (s *Server) applyFault(f Fault, q *request, base time.Duration, perform fun
 	}
 	switch {
 	case f.Hang:
-		select {
-		case <-q.raw.Context().Done():
-		case <-s.done:
-		}
+		s.hang(q.raw)
 		return rep, false
 	case f.refuses():
 		rep = reply{status: q.op.success}
@@ -127,6 +125,14 @@ func (s *Server) applyFault(f Fault, q *request, base time.Duration, perform fun
 		rep = perform()
 	}
 	return s.disguise(f, q, rep), true
+}
+
+// hang waits until the client disconnects or the Server is closed.
+func (s *Server) hang(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-s.done:
+	}
 }
 
 // disguise turns the API's own answer into the fault's.
@@ -143,6 +149,7 @@ func (s *Server) disguise(f Fault, q *request, rep reply) reply {
 		}
 	}
 	rep.retryAfter(f.RetryAfter)
+	rep.hang = func() { s.hang(q.raw) }
 	for name, values := range f.Header {
 		rep.set(name, strings.Join(values, ", "))
 	}

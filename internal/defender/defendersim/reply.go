@@ -18,6 +18,7 @@ type reply struct {
 	status int
 	header http.Header
 	body   []byte
+	hang   func() // blocks as long as a stalled answer does
 }
 
 func (rep *reply) set(name, value string) {
@@ -88,11 +89,14 @@ func write(w http.ResponseWriter, rep reply, cut string) {
 	switch cut {
 	case "headers":
 		cutHeaders(w, rep)
-	case "body":
+	case "body", "stall":
 		h.Set("Content-Length", strconv.Itoa(len(rep.body)+1))
 		w.WriteHeader(rep.status)
 		_, _ = w.Write(rep.body[:len(rep.body)/2])
 		_ = http.NewResponseController(w).Flush()
+		if cut == "stall" {
+			rep.hang()
+		}
 		panic(http.ErrAbortHandler)
 	default:
 		if rep.status != http.StatusNoContent && rep.status != http.StatusNotModified {
