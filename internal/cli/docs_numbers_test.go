@@ -22,7 +22,7 @@ func TestDocsNumbers(t *testing.T) {
 		{"remediation/guard.go", "guardGood", "15 * time.Second", "docs/policy.md", "a replica begins within 15 s of it"},
 		{"remediation/guard.go", "gatherCalls", "20", "docs/policy.md", "until 20 calls are free, a minute at most"},
 		{"remediation/track.go", "quotaShare", "0.03", "README.md", "looking up accepted actions takes at most 3 %"},
-		{"remediation/track.go", "releaseAfter", "3", "ARCHITECTURE.md", "lets go after three failed rounds"},
+		{"remediation/track.go", "releaseAfter", "3", "ARCHITECTURE.md", "releases the lease after three failed rounds"},
 		{"remediation/decide_approval.go", "approvalSoon", "15 * time.Second", "docs/approvals.md", "looked at again after 15 s"},
 		{"remediation/orders.go", "orderFresh", "5 * time.Second", "docs/runbook.md", "holds back what was not called, within 5 s"},
 		{"consumer/slots.go", "patience", "5 * time.Second", "ARCHITECTURE.md", "One that had no slot for 5 s is nakked"},
