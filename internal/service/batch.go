@@ -72,7 +72,18 @@ func (o RowsOf) Batch(ctx context.Context, conn *broker.Broker, name string) (*B
 func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Batches, error) {
 	all := &Batches{of: map[string]*Batch{}, rows: map[string]bool{}}
 	filter := newPrefilter(name)
-	err := conn.NewLedger().SearchFor(ctx, filter.text, func(e ledger.Entry) {
+	// The queue is read first: the ledger has what a worker takes out of it meanwhile.
+	queued := map[uint64]queuedRow{}
+	_, err := readQueue(conn, conn.Queue(ctx), filter, func(q Queued) bool {
+		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil && (o.Queued == nil || o.Queued(q)) {
+			queued[q.Sequence] = queuedRow{batch: b, lane: q.Lane, owner: q.Req.Owner(), at: q.Time}
+		}
+		return false
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = conn.NewLedger().SearchFor(ctx, filter.text, func(e ledger.Entry) {
 		if e.Batch != "" && (name == "" || e.Batch == name) && (o.Entry == nil || o.Entry(&e)) {
 			all.entry(&e)
 		}
@@ -80,14 +91,18 @@ func (o RowsOf) read(ctx context.Context, conn *broker.Broker, name string) (*Ba
 	if err != nil && !broker.IsMissing(err) {
 		return nil, err
 	}
-	stream := conn.Names().Stream
-	_, err = readQueue(conn, conn.Queue(ctx), filter, func(q Queued) bool {
-		if b := q.Req.Batch; b != "" && (name == "" || b == name) && q.invalid == nil && (o.Queued == nil || o.Queued(q)) {
-			all.queued(b, q, all.rows[fmt.Sprint(stream, ":", q.Sequence)])
-		}
-		return false
-	})
-	return all, err
+	for sequence, row := range queued {
+		all.queued(sequence, row, all.rows[fmt.Sprint(conn.Names().Stream, ":", sequence)])
+	}
+	return all, nil
+}
+
+// queuedRow is what is kept of a row's message in the request stream while the ledger is read.
+type queuedRow struct {
+	batch string
+	lane  message.Lane
+	owner string
+	at    time.Time
 }
 
 func (b *Batches) batch(name string) *Batch {
@@ -100,6 +115,9 @@ func (b *Batches) batch(name string) *Batch {
 }
 
 func (b *Batches) entry(e *ledger.Entry) {
+	if b.rows[e.Source] { // an entry that is written during the search is read twice
+		return
+	}
 	batch := b.batch(e.Batch)
 	b.rows[e.Source] = true
 	batch.Rows++
@@ -124,18 +142,17 @@ func (b *Batches) entry(e *ledger.Entry) {
 }
 
 // queued adds a message of a row; known: the ledger has the row.
-func (b *Batches) queued(name string, q Queued, known bool) {
-	batch := b.batch(name)
-	lane := q.Lane
-	batch.last[lane] = max(batch.last[lane], q.Sequence)
+func (b *Batches) queued(sequence uint64, row queuedRow, known bool) {
+	batch := b.batch(row.batch)
+	batch.last[row.lane] = max(batch.last[row.lane], sequence)
 	if known {
 		return
 	}
 	batch.Rows++
 	batch.Waiting++
-	batch.Lanes[lane]++
-	batch.owned(q.Req.Owner()) // only the workers know a signer's name
-	batch.happened(q.Time)
+	batch.Lanes[row.lane]++
+	batch.owned(row.owner) // only the workers know a signer's name
+	batch.happened(row.at)
 }
 
 func (b *Batch) owned(owner string) {

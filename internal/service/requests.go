@@ -40,6 +40,8 @@ type Known struct {
 type finder struct {
 	name  string
 	found map[string]Known // by id and signer
+
+	queued []Queued
 }
 
 func (f *finder) means(r Known) bool {
@@ -53,14 +55,16 @@ func (f *finder) add(r Known) {
 }
 
 // RequestsOf finds requests, the oldest first. Results name those that the ledger has forgotten, the ledger has the state
-// of the others, and a request that no worker has received yet is only in the queue.
+// of the others, and a request that no worker has received yet is only in the queue. The queue is read first: what a worker
+// takes out of it meanwhile is found in the ledger or in the results.
 func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]Known, error) {
 	f := &finder{name: name, found: map[string]Known{}}
-	for _, read := range []func(context.Context, *broker.Broker) error{f.results, f.ledger, f.queue} {
+	for _, read := range []func(context.Context, *broker.Broker) error{f.queue, f.results, f.ledger} {
 		if err := read(ctx, conn); err != nil && !broker.IsMissing(err) {
 			return nil, err
 		}
 	}
+	f.addQueued()
 	return slices.SortedFunc(maps.Values(f.found), func(a, b Known) int {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.RequestID, b.RequestID))
 	}), context.Cause(ctx)
@@ -97,16 +101,22 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 	})
 }
 
-func (f *finder) queue(ctx context.Context, conn *broker.Broker) error {
-	ids := map[string]bool{} // without owners: whose message it is that no worker has taken only the workers can tell, which know the signers
+func (f *finder) queue(ctx context.Context, conn *broker.Broker) (err error) {
+	f.queued, err = ReadQueue(ctx, conn, f.name, func(q Queued) bool { return f.means(q.known()) })
+	return err
+}
+
+// addQueued adds the queued messages of requests that neither a result nor the ledger has shown.
+func (f *finder) addQueued() {
+	ids := map[string]bool{} // without owners: only the workers, which know the signers, can say who owns a message that none has received
 	for _, k := range f.found {
 		ids[k.RequestID] = true
 	}
-	waiting, err := ReadQueue(ctx, conn, f.name, func(q Queued) bool { return !ids[q.Req.ID] && f.means(q.known()) })
-	for _, q := range waiting {
-		f.add(q.known())
+	for _, q := range f.queued {
+		if !ids[q.Req.ID] {
+			f.add(q.known())
+		}
 	}
-	return err
 }
 
 func (q Queued) known() Known {

@@ -27,8 +27,13 @@ type Rows struct {
 // All is how many rows there are.
 func (r Rows) All() int { return r.Waiting + r.Unclear + r.Accepted + r.Cancelled + r.Ended }
 
-// CountRows counts the rows of a batch in the ledger and in the queue, of one signer or client if whose is not "".
+// CountRows counts the rows of a batch in the queue and in the ledger, of one signer or client if whose is not "". The queue is
+// read first: the ledger has what a worker takes out of it meanwhile.
 func CountRows(ctx context.Context, conn *broker.Broker, batch, whose string) (r Rows, err error) {
+	queued, err := service.ReadQueue(ctx, conn, "", func(q service.Queued) bool { return q.Req.Batch == batch })
+	if err != nil {
+		return r, err
+	}
 	entries, taken := map[string]ledger.Entry{}, map[string]bool{} // an entry that is written during the search is read twice
 	err = conn.NewLedger().Search(ctx, func(e ledger.Entry) {
 		owner := cmp.Or(e.SignedBy, e.Client)
@@ -44,11 +49,12 @@ func CountRows(ctx context.Context, conn *broker.Broker, batch, whose string) (r
 		r.add(&e)
 	}
 	stream := conn.Names().Stream
-	queued, err := service.ReadQueue(ctx, conn, "", func(q service.Queued) bool {
-		return q.Req.Batch == batch && !taken[fmt.Sprintf("%s:%d", stream, q.Sequence)]
-	})
-	r.Waiting += len(queued)
-	return r, err
+	for _, q := range queued {
+		if !taken[fmt.Sprintf("%s:%d", stream, q.Sequence)] {
+			r.Waiting++
+		}
+	}
+	return r, nil
 }
 
 func (r *Rows) add(e *ledger.Entry) {
