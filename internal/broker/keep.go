@@ -113,10 +113,10 @@ func ofConsumer(info *jetstream.ConsumerInfo) []health.Condition {
 	return nil
 }
 
-// Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, but the
-// outcome could be lost, or could not be published.
-func (b *Broker) Sound(ctx context.Context) error {
-	for b.Unsound() {
+// AwaitStreams blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made,
+// but the outcome could be lost, or could not be published.
+func (b *Broker) AwaitStreams(ctx context.Context) error {
+	for b.StreamsFaulty() {
 		if err := wait(ctx, time.Second); err != nil {
 			return err
 		}
@@ -144,13 +144,13 @@ func (b *Broker) Deliveries() (d Deliveries, known bool) {
 	return d, len(consumers) > 0
 }
 
-// Sees reports whether no known fault hides the broker's streams; such a fault is a condition of its own.
-func (b *Broker) Sees() bool {
+// StreamsVisible reports whether no known fault hides the broker's streams; such a fault is a condition of its own.
+func (b *Broker) StreamsVisible() bool {
 	return b.nc.IsConnected() && b.broken.Load() == nil && b.StoreFault().Reason == ""
 }
 
-// Unsound reports whether a stream is missing, unfit or full.
-func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
+// StreamsFaulty reports whether a stream is missing, unfit or full.
+func (b *Broker) StreamsFaulty() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
 
 // LedgerLostBefore is when the present ledger was created, if the one before was lost: requests from before that time may be
 // missing in it. Zero: no ledger was lost.

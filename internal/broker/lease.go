@@ -61,8 +61,8 @@ func (r *Replicas) tried(err error) {
 	r.noLease = r.withDenial(err)
 }
 
-// Unleased is the condition of a replica that can neither take a lease nor read that another one has it.
-func (r *Replicas) Unleased() (c health.Condition, is bool) {
+// LeaseFault is the condition of a replica that can neither take a lease nor read that another one has it.
+func (r *Replicas) LeaseFault() (c health.Condition, is bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.unleased.IsZero() || time.Since(r.unleased) < outAfter {

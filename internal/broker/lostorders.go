@@ -107,8 +107,8 @@ func (b *Broker) OrdersLost(ctx context.Context) (string, error) {
 	return lost, err
 }
 
-// AnswerLostOrders lets the replicas make calls again, without the orders that are lost.
-func (b *Broker) AnswerLostOrders(ctx context.Context) error {
+// AcceptLostOrders lets the replicas make calls again, without the orders that are lost.
+func (b *Broker) AcceptLostOrders(ctx context.Context) error {
 	at, s, lost, err := b.witness(ctx)
 	if err != nil || lost == "" {
 		return err

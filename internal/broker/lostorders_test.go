@@ -103,7 +103,7 @@ func TestOrdersLost(t *testing.T) {
 			if orders.Lost() == "" || !cancelled(orders, "again") {
 				t.Error("an order that is given again is not heard, or is taken for an answer")
 			}
-			if err := b.AnswerLostOrders(within(t)); err != nil {
+			if err := b.AcceptLostOrders(within(t)); err != nil {
 				t.Fatal(err)
 			}
 			read()

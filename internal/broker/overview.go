@@ -20,22 +20,22 @@ import (
 
 // Overview is the state of a deployment, as the broker's streams and buckets show it.
 type Overview struct {
-	Now         time.Time // by the broker's clock
-	Pause       *Pause
-	Replicas    []Presence
-	Pending     int       // requests that no replica has in hand
-	InFlight    int       // requests in hand
-	Oldest      time.Time // zero: no request waits
-	Lanes       map[message.Lane]LaneQueue
-	Budget      []budget.WindowStatus
-	Reserve     map[string]int // calls of each window that are reserved for look-ups
-	NextCall    time.Time      // when the next call is free, by the broker's clock; zero: now
-	Short       string         // the window that has no free call until then
-	Followed    int
-	Awaiting    int               // runs that await approval
-	Silenced    *health.Condition // why a running replica could not write its presence record; nil: it could
-	DeadLetters int
-	NotKept     int // sum of the present replicas' NotKept, since each was started
+	Now           time.Time // by the broker's clock
+	Pause         *Pause
+	Replicas      []Presence
+	Pending       int       // requests that no replica has in hand
+	InFlight      int       // requests in hand
+	Oldest        time.Time // zero: no request waits
+	Lanes         map[message.Lane]LaneQueue
+	Budget        []budget.WindowStatus
+	Reserve       map[string]int // calls of each window that are reserved for look-ups
+	NextCall      time.Time      // when the next call is free, by the broker's clock; zero: now
+	Short         string         // the window that has no free call until then
+	Followed      int
+	Awaiting      int               // runs that await approval
+	PresenceFault *health.Condition // why a running replica could not write its presence record; nil: it could
+	DeadLetters   int
+	NotKept       int // sum of the present replicas' NotKept, since each was started
 }
 
 // Overview reads the state from the broker. windows are the limits that this process is configured with.
@@ -142,13 +142,14 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
 	if len(o.Replicas) == 0 {
-		o.Silenced = b.silenced(ctx, state.CachedInfo())
+		o.PresenceFault = b.presenceFault(ctx, state.CachedInfo())
 	}
 	return nil
 }
 
-// silenced is why replicas can't write into the state bucket, as far as that can be found out without writing; nil: they can.
-func (b *Broker) silenced(ctx context.Context, state *jetstream.StreamInfo) *health.Condition {
+// presenceFault is why replicas can't write into the state bucket, as far as that can be found out without writing; nil: they
+// can.
+func (b *Broker) presenceFault(ctx context.Context, state *jetstream.StreamInfo) *health.Condition {
 	code, why := health.Store, full(state)
 	if refuses := refusesSecond(state.Config); refuses != "" {
 		code, why = health.Unfit, refuses

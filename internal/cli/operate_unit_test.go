@@ -182,7 +182,7 @@ func TestSelection(t *testing.T) {
 		var seqs []uint64
 		var meant []deadletter.Letter
 		for _, l := range letters {
-			if c.s.Means(l) {
+			if c.s.Matches(l) {
 				seqs, meant = append(seqs, l.Seq), append(meant, l)
 			}
 		}

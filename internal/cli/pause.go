@@ -146,7 +146,7 @@ func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Br
 	if err := session.NewOperator(conn, c.Reason).Record(ctx, ledger.ActForgo, ledger.AuditRecord{}); err != nil {
 		return err
 	}
-	if err := conn.AnswerLostOrders(ctx); err != nil {
+	if err := conn.AcceptLostOrders(ctx); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(env.Stdout, "Calls are made again, by the orders that there are.")

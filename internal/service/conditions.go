@@ -69,7 +69,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
-	if c, out := p.outOfTouch(); out && b.Sees() {
+	if c, out := p.outOfTouch(); out && b.StreamsVisible() {
 		all = append(all, c)
 	}
 	fault, on := p.breaker.Current()
@@ -100,7 +100,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
 	}
 	all = append(all, p.shared.Conditions()...)
-	if c, is := p.replicas.Unleased(); is && b.Sees() {
+	if c, is := p.replicas.LeaseFault(); is && b.StreamsVisible() {
 		all = append(all, c)
 	}
 	return all
@@ -122,7 +122,7 @@ func explained(fault string, b *broker.Broker) bool {
 func (p *parts) throttled() []health.Condition {
 	since, until := p.Budget.Throttled()
 	rest := time.Until(until)
-	if why := p.rates.Unread(); why != nil {
+	if why := p.rates.ClosureErr(); why != nil {
 		return []health.Condition{health.New(health.NotUnderstood, "whether the API throttles, and until when, is not known: "+why.Error()+"; no call is made before it is")}
 	}
 	if until.IsZero() {

@@ -64,7 +64,7 @@ func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
 			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)
-			if others, all := p.replicas.Hands(); all {
+			if others, all := p.replicas.Outstanding(); all {
 				others[""] = p.outstanding()
 				p.out.observe(time.Now(), consumerState{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
 			}
