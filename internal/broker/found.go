@@ -58,7 +58,7 @@ func (b *Broker) bind(ctx context.Context, existing inventory) (*found, error) {
 			return nil, err
 		}
 		if f.ledger.lost && !was.ledger.lost {
-			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
+			b.log.Error("the ledger was lost, and recreated: for each request that was published before, the API's list of actions is searched before a call", zap.Time("created", f.ledger.created))
 		}
 	}
 	b.found.Store(f) // before the ledger accepts writes: whoever decides on an entry must know whether the ledger was lost

@@ -66,7 +66,7 @@ func broken(err error) health.Condition {
 			name, _, _ := strings.Cut(m, ":")
 			names = append(names, name)
 		}
-		return health.New(health.Missing, "not there, and WORKER_PROVISION is false: "+strings.Join(names, ", "))
+		return health.New(health.Missing, "missing, and not created because WORKER_PROVISION is false: "+strings.Join(names, ", "))
 	case isUnfit:
 		return health.New(health.Unfit, strings.Join(unfit.Reasons, "; "))
 	case isRetryable(err):
@@ -83,10 +83,10 @@ func (b *Broker) Conditions() (all []health.Condition) {
 	}
 	f := b.found.Load()
 	if len(f.full) > 0 {
-		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": nothing more is called, because what comes of it could not be published"))
+		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": no more calls are made, because their results could not be published"))
 	}
 	if until := f.ledger.created.Add(sayLostFor); f.ledger.lost && time.Now().Before(until) {
-		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and made anew at %s: what was published before is looked for before it is called",
+		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and recreated at %s: for each request that was published before, the API's list of actions is searched before a call",
 			f.ledger.created.UTC().Format(time.RFC3339)))
 		c.Since, c.Until = f.ledger.created, until
 		all = append(all, c)

@@ -68,7 +68,7 @@ func (r *Replicas) LeaseFault() (c health.Condition, is bool) {
 	if r.unleased.IsZero() || time.Since(r.unleased) < outAfter {
 		return c, false
 	}
-	c = health.New(health.NotFollowing, fmt.Sprintf("whether anybody follows accepted actions is not known: their lease in %s can't be taken: %v", StateBucket, r.noLease))
+	c = health.New(health.NotFollowing, fmt.Sprintf("it is not known whether any replica follows accepted actions: the lease in %s can't be taken: %v", StateBucket, r.noLease))
 	c.Since = r.unleased.UTC()
 	return c, true
 }

@@ -41,7 +41,7 @@ func TestOrdersLost(t *testing.T) {
 		{"nothing", func(*jetstream.StreamConfig) {}, func(*testing.T, *broker.Broker, jetstream.Stream) {}, ""},
 		{"made anew", func(*jetstream.StreamConfig) {}, func(t *testing.T, b *broker.Broker, _ jetstream.Stream) {
 			controlStream(t, b, func(*jetstream.StreamConfig) {})
-		}, "was deleted and made anew"},
+		}, "was deleted and recreated"},
 		{"purged", func(*jetstream.StreamConfig) {}, func(t *testing.T, _ *broker.Broker, s jetstream.Stream) {
 			if err := s.Purge(within(t)); err != nil {
 				t.Fatal(err)

@@ -163,7 +163,7 @@ func (b *Broker) presenceFault(ctx context.Context, state *jetstream.StreamInfo)
 	if why == "" {
 		return nil
 	}
-	c := health.New(code, fmt.Sprintf("no worker says that it is there, and none could: stream %s: %s", state.Config.Name, why))
+	c := health.New(code, fmt.Sprintf("there is no presence record of a worker, and none can be written: stream %s: %s", state.Config.Name, why))
 	c.Since = state.State.LastTime
 	return &c
 }
@@ -195,7 +195,7 @@ func (o *Overview) add(key string, rec ledger.Record, keys stateKeys, now time.T
 	// A broker that can't store anything does not expire records either.
 	if old := now.Sub(rec.Written); old > presenceTTL+presenceEvery {
 		p.Ready, p.Code, p.Since = false, health.Store, rec.Written
-		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
+		p.Reason = fmt.Sprintf("the broker has not stored this replica's presence record for %s: see the broker's log and its disk", old.Round(time.Second))
 		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
 	}
 	p.ID = strings.TrimPrefix(key, keys.replica)

@@ -43,7 +43,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 		if a.tooOld {
 			return reject(fresh, facts{now: now, message: a.message}, &message.Failure{
 				Code: message.CodeTooOld, Origin: message.OriginRequest,
-				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds",
+				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it again if it still holds",
 			})
 		}
 		if a.forgotten() {

@@ -103,11 +103,11 @@ func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	o.mu.Unlock()
 	switch _, may := o.means(&order); {
 	case is && first != positionOf(d) && order.Key != "":
-		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
+		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order again, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
 	case !may && isVerdict(&order):
-		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: %s is no approver in the policy; somebody whom it names must sign", cmp.Or(order.By, "whoever sent it")), ClaimedID: order.ID}
+		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: %s is no approver in the policy; one of the approvers that it names must sign", cmp.Or(order.By, "the sender")), ClaimedID: order.ID}
 	case !may:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy does not let %s order about others' requests; it needs operate: true", order.By), ClaimedID: order.ID}
 	}

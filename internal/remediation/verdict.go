@@ -71,7 +71,7 @@ func (s *Submitter) verdictFaultFor(e *ledger.Entry, o *message.Order, shared bo
 	case e.State != ledger.StateWaiting:
 		return late("was called")
 	case rule == nil || rule.Approvals == nil:
-		return &message.Invalid{Code: message.CodePolicy, Message: "the policy asks nobody's approval for this request", ClaimedID: o.ID}
+		return &message.Invalid{Code: message.CodePolicy, Message: "the policy requires no approval for this request", ClaimedID: o.ID}
 	case kept != nil && !o.Stored.Before(kept.ExpiresAt):
 		return late("awaited approval until " + kept.ExpiresAt.UTC().Format(time.RFC3339))
 	}

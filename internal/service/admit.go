@@ -48,7 +48,7 @@ func (p *parts) outOfTouch() (c health.Condition, is bool) {
 	if why == nil || time.Since(since) < outOfTouchAfter {
 		return c, false
 	}
-	c = health.New(health.OutOfTouch, "it is not known whether another replica has met a 429: "+why.Error())
+	c = health.New(health.OutOfTouch, "it is not known whether another replica has got a 429: "+why.Error())
 	c.Since = since.UTC()
 	return c, true
 }

@@ -58,7 +58,7 @@ func (s *Service) site(p *parts) broker.Site {
 	return broker.Site{Host: s.host, API: p.apiURL, Tenant: tenant, Account: s.account}
 }
 
-var errNoBroker = errors.New("the broker is not there yet")
+var errNoBroker = errors.New("there is no connection to the broker yet")
 
 // status returns what the presence records of all replicas show. This replica's own record is replaced by its present state, which
 // is newer.

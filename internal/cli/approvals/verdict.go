@@ -203,7 +203,7 @@ func await(ctx context.Context, issuer *orders.Issuer, verb string, outcomes []o
 	}
 	for i, f := range outcomes {
 		if refs[f.ref] {
-			outcomes[i].Why = "no worker has said yet that it heard it"
+			outcomes[i].Why = "no worker has confirmed it yet"
 		}
 	}
 	return nil

@@ -227,14 +227,14 @@ type ShowCmd struct{ Selection }
 // ReplayCmd is `worker deadletter replay`.
 type ReplayCmd struct {
 	Selection
-	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Reason string `placeholder:"TEXT" help:"Why; recorded in the audit trail."`
 	Yes    bool   `help:"Do not ask, as it does on a terminal alone."`
 }
 
 // DropCmd is `worker deadletter drop`.
 type DropCmd struct {
 	Selection
-	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Reason string `placeholder:"TEXT" help:"Why; recorded in the audit trail."`
 	Yes    bool   `help:"Do not ask before several are dropped; needed for that where there is no terminal."`
 }
 

@@ -17,7 +17,7 @@ import (
 
 // By are the flags for who gives an order, and why.
 type By struct {
-	Reason   string `placeholder:"TEXT" help:"Why; stands in results and in the audit trail."`
+	Reason   string `placeholder:"TEXT" help:"Why; recorded in results and in the audit trail."`
 	SignWith string `placeholder:"FILE" help:"Sign with the nkey seed in this file; needed where the worker has trusted signers."`
 }
 

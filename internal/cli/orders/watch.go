@@ -132,7 +132,7 @@ func (w *watch) outcomeOf(e *ledger.Entry) outcome {
 		case !w.actions:
 			f.Result, f.Why = tooLate, "its call was accepted; --actions asks the API to cancel the action"
 		case e.Adopted:
-			f.Result, f.Why = refused, "its action was under way before it: it is somebody else's, and is never cancelled"
+			f.Result, f.Why = refused, "its action was under way before the request: it belongs to somebody else, and is never cancelled"
 		case e.Cancel != nil && e.Cancel.Asked > 0:
 			f.Result, f.Why = asked, "the API was asked to cancel action "+e.ActionID+"; how that ends its result says"
 		default:
@@ -194,7 +194,7 @@ func (w *watch) undecided(all []outcome, orders map[string]string, recorded map[
 		case is && signer != "" && f.Whose != "" && f.Whose != signer:
 			all[i].Result, all[i].Why = refused, fmt.Sprintf("it is %s's, and the policy does not let %s order about others' requests; it needs operate: true", f.Whose, signer)
 		case !is && len(e) == 0:
-			all[i].Why += "; no worker has heard the order yet, and it counts as soon as one runs"
+			all[i].Why += "; no worker has read the order yet; it takes effect as soon as one runs"
 		}
 	}
 	return all

@@ -87,7 +87,7 @@ func (s *Submission) halt(ctx context.Context, why *haltedError) error {
 		_, err = issuer.Issue(ctx, message.Order{Verb: message.VerbPause, Batch: s.Bulk.Batch})
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nNothing more is published, but what is queued already goes on, for the batch could not be held back: %w", why, err)
+		return fmt.Errorf("%w\nNothing more is published, but what is queued is still carried out, because the batch could not be paused: %w", why, err)
 	}
 	rest := ""
 	if n := s.rows - s.Stored; n > 0 {
