@@ -124,7 +124,7 @@ func newBanner(s Status, err error, stop int) banner {
 	case err != nil:
 		return banner{Tone: "bad", Title: "Unknown", Text: "The status could not be read: " + err.Error()}
 	case s.Paused != nil && s.Paused.ByOperator() && stop <= 1:
-		return banner{Tone: "warn", Title: "Paused", Text: "No request is taken. Accepted actions are followed all the same."}
+		return banner{Tone: "warn", Title: "Paused", Text: "No request is taken. Accepted actions are still followed."}
 	case s.Paused != nil && s.Paused.ByOperator():
 		return banner{Tone: "bad", Title: "Paused", Text: "No request is taken, and there is a fault besides."}
 	case !s.Healthy && stop == 0:

@@ -78,7 +78,7 @@ func (a *Auditor) Fits(r ledger.AuditRecord) error {
 	if most >= ledger.LeastMaxPayload {
 		return nil
 	}
-	n, err := trail.Least(r)
+	n, err := trail.ShortestSize(r)
 	if err == nil && n > most {
 		err = tooLargeRecord(n, most)
 	}

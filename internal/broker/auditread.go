@@ -33,7 +33,7 @@ func (t *AuditTrail) Last() uint64 { return t.last }
 func (t *AuditTrail) Each(ctx context.Context, since time.Time, fn func(trail.Message) error) error {
 	err := t.b.Follow(ctx, AuditStream, FollowOptions{Since: since, ToPresent: true}, func(m Message) error {
 		if m.Sequence > t.last {
-			return errEnough // written after the trail was opened
+			return errStopFollow // written after the trail was opened
 		}
 		return fn(auditMessage(m))
 	})

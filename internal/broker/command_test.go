@@ -239,7 +239,7 @@ func TestPermissionsLeaveNoTrace(t *testing.T) {
 			err := p.Try(within(t), b)
 			if _, denied := errors.AsType[*broker.DeniedError](err); denied {
 				verdict = "may not"
-			} else if errors.Is(err, broker.ErrUntried) {
+			} else if errors.Is(err, broker.ErrNotTestable) {
 				verdict = "untried"
 			} else if err != nil {
 				t.Error(err)

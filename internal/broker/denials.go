@@ -90,9 +90,9 @@ func (b *Broker) repliesDenied() bool {
 // redelivered, and the ledger recognises them.
 func (d *denials) conditions() (all []health.Condition) {
 	for kind, text := range [denialKinds]string{
-		deniedReplies: "the broker denies this user to subscribe to %s, where its answers come: set NATS_INBOX_PREFIX to what its permissions allow, or grant it that",
-		deniedPull:    "the broker denies this user to ask for requests (publish on %s): nothing is taken",
-		deniedAck:     "the broker denies this user to acknowledge requests (publish on %s): they come again and again, and stay in their stream",
+		deniedReplies: "the broker does not let this user subscribe to %s, where it receives replies: set NATS_INBOX_PREFIX to what its permissions allow, or grant it that",
+		deniedPull:    "the broker does not let this user ask for requests (publish on %s): no requests are taken",
+		deniedAck:     "the broker does not let this user acknowledge requests (publish on %s): they are delivered again and again, and stay in their stream",
 	} {
 		if is, on := d.get(denialKind(kind)); on {
 			c := health.New(health.Denied, fmt.Sprintf(text, is.subject))
@@ -115,7 +115,7 @@ func (b *Broker) retryDenied(ctx context.Context) {
 		b.log.Info("the broker allows again what it denied", zap.String("subject", is.subject))
 		if kind == deniedReplies { // a reconnect restores the subscriptions
 			if err := b.nc.ForceReconnect(); err != nil {
-				b.log.Warn("the connection to the broker is not made anew", zap.Error(err))
+				b.log.Warn("the connection to the broker can't be made again", zap.Error(err))
 			}
 		}
 	}

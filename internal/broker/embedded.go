@@ -114,7 +114,7 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.server == nil {
-		return nil, errors.New("the embedded broker is being started anew")
+		return nil, errors.New("the embedded broker is being restarted")
 	}
 	return e.server.InProcessConn()
 }

@@ -131,7 +131,7 @@ func isAway(err error) bool {
 
 // Advise adds what to do if JetStream does not respond.
 func Advise(err error) error {
-	const advice = "nobody answers for JetStream: is it turned on there (nats-server -js), and is NATS_JS_DOMAIN the domain that has it?"
+	const advice = "JetStream does not answer: is it turned on there (nats-server -js), and is NATS_JS_DOMAIN the domain that has it?"
 	if !errors.Is(err, nats.ErrNoResponders) || strings.Contains(err.Error(), advice) {
 		return err
 	}

@@ -64,16 +64,16 @@ func unfitStream(cfg jetstream.StreamConfig, spec streamSpec) (reasons []string)
 		reasons = append(reasons, fmt.Sprintf("stores %s under another subject (subject transform)", spec.subject))
 	}
 	if cfg.NoAck {
-		reasons = append(reasons, "acknowledges nothing (no_ack): nobody could know what it has taken")
+		reasons = append(reasons, "acknowledges nothing (no_ack): a client could not know what it has stored")
 	}
 	if cfg.Sealed {
 		reasons = append(reasons, "is sealed and takes no messages")
 	}
 	if cfg.PersistMode == jetstream.AsyncPersistMode {
-		reasons = append(reasons, "acknowledges a message before it is written (persist_mode async): a crash of the server would take back what it has acknowledged; only a stream made anew is without it")
+		reasons = append(reasons, "acknowledges a message before it is written (persist_mode async): a crash of the server would take back what it has acknowledged; it can't be turned off, so the stream must be recreated")
 	}
 	if cfg.AllowMsgSchedules {
-		reasons = append(reasons, "takes scheduled messages (allow_msg_schedules): who may publish on one of its subjects could have a message appear on any other, whatever NATS lets him publish; only a stream made anew is without it")
+		reasons = append(reasons, "takes scheduled messages (allow_msg_schedules): who may publish on one of its subjects could have a message appear on any other, whatever NATS lets him publish; it can't be turned off, so the stream must be recreated")
 	}
 	if spec.kept {
 		reasons = append(reasons, unfitRecord(cfg)...)
@@ -110,7 +110,7 @@ func unfitRecord(cfg jetstream.StreamConfig) (reasons []string) {
 		reasons = append(reasons, "is kept in memory: a restart would forget what was decided")
 	}
 	if cfg.Retention != jetstream.LimitsPolicy {
-		reasons = append(reasons, fmt.Sprintf("has retention %s instead of limits: records would be gone once somebody has read them", cfg.Retention))
+		reasons = append(reasons, fmt.Sprintf("has retention %s instead of limits: records would be deleted once they are read", cfg.Retention))
 	}
 	if !cfg.DenyDelete {
 		reasons = append(reasons, "lets records be deleted (deny_delete is false): it must be true, which can be set with records there, and not taken back")
@@ -136,7 +136,7 @@ func unfitConsumer(c jetstream.ConsumerConfig, stream jetstream.StreamConfig, su
 		reasons = append(reasons, fmt.Sprintf("gives up after %d deliveries (max_deliver): requests that wait for quota would be lost; it must be -1", c.MaxDeliver))
 	}
 	if c.DeliverPolicy != jetstream.DeliverAllPolicy {
-		reasons = append(reasons, fmt.Sprintf("has deliver policy %s instead of all: requests that were published before it was made would never be delivered; it can't be changed, so delete the consumer, and it is made anew", c.DeliverPolicy))
+		reasons = append(reasons, fmt.Sprintf("has deliver policy %s instead of all: requests that were published before it was made would never be delivered; it can't be changed, so delete the consumer, and it is recreated", c.DeliverPolicy))
 	}
 	if c.HeadersOnly {
 		reasons = append(reasons, "delivers headers only")

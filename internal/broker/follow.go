@@ -23,11 +23,11 @@ type FollowOptions struct {
 	From      uint64    // sequence to begin at, instead of Since
 }
 
-// errEnough ends Follow from within its function, without an error.
-var errEnough = errors.New("enough")
+// errStopFollow ends Follow from within its function, without an error.
+var errStopFollow = errors.New("stop following")
 
-// Enough is what fn returns to end Follow without an error.
-func Enough() error { return errEnough }
+// StopFollow is what fn returns to end Follow without an error.
+func StopFollow() error { return errStopFollow }
 
 // followEvery is how often a stream without new messages is read again.
 const followEvery = 200 * time.Millisecond
@@ -55,7 +55,7 @@ func (b *Broker) Follow(ctx context.Context, stream string, o FollowOptions, fn 
 	} else {
 		err = b.readForever(ctx, stream, p, fn)
 	}
-	if ctx.Err() != nil || errors.Is(err, errEnough) {
+	if ctx.Err() != nil || errors.Is(err, errStopFollow) {
 		return nil
 	}
 	return err

@@ -59,7 +59,7 @@ func TestFollow(t *testing.T) {
 						publish()
 					}()
 				case 601:
-					return broker.Enough()
+					return broker.StopFollow()
 				}
 				return nil
 			})
@@ -92,7 +92,7 @@ func TestFollowBeginsWithoutAConnection(t *testing.T) {
 	eventually(t, "the loss of the connection", func() bool { return !b.Conn().IsConnected() })
 	got := make(chan error, 1)
 	go func() {
-		got <- b.Follow(within(t), "MINE", broker.FollowOptions{}, func(broker.Message) error { return broker.Enough() })
+		got <- b.Follow(within(t), "MINE", broker.FollowOptions{}, func(broker.Message) error { return broker.StopFollow() })
 	}()
 	select {
 	case err := <-got:

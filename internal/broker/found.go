@@ -48,7 +48,7 @@ func (b *Broker) bind(ctx context.Context, existing inventory) (*found, error) {
 		}
 	}
 	was, ledgerName, stateName := b.found.Load(), b.topology.ledger.cfg.Name, b.topology.state.cfg.Name
-	b.state.Looked(f.created[stateName], existing.streams[stateName].CachedInfo().State.LastSeq)
+	b.state.SetCreated(f.created[stateName], existing.streams[stateName].CachedInfo().State.LastSeq)
 	since, _, err := b.markedSince(ctx)
 	if err != nil {
 		return nil, err
@@ -58,11 +58,11 @@ func (b *Broker) bind(ctx context.Context, existing inventory) (*found, error) {
 			return nil, err
 		}
 		if f.ledger.lost && !was.ledger.lost {
-			b.log.Error("the ledger was lost, and made anew: what was published before is looked for before it is called", zap.Time("created", f.ledger.created))
+			b.log.Error("the ledger was lost, and recreated: for each request that was published before, the API's list of actions is searched before a call", zap.Time("created", f.ledger.created))
 		}
 	}
 	b.found.Store(f) // before the ledger accepts writes: whoever decides on an entry must know whether the ledger was lost
-	b.ledger.Looked(f.ledger.created, existing.streams[ledgerName].CachedInfo().State.LastSeq)
+	b.ledger.SetCreated(f.ledger.created, existing.streams[ledgerName].CachedInfo().State.LastSeq)
 	return f, nil
 }
 

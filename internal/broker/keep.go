@@ -66,7 +66,7 @@ func broken(err error) health.Condition {
 			name, _, _ := strings.Cut(m, ":")
 			names = append(names, name)
 		}
-		return health.New(health.Missing, "not there, and WORKER_PROVISION is false: "+strings.Join(names, ", "))
+		return health.New(health.Missing, "missing, and not created because WORKER_PROVISION is false: "+strings.Join(names, ", "))
 	case isUnfit:
 		return health.New(health.Unfit, strings.Join(unfit.Reasons, "; "))
 	case isRetryable(err):
@@ -83,10 +83,10 @@ func (b *Broker) Conditions() (all []health.Condition) {
 	}
 	f := b.found.Load()
 	if len(f.full) > 0 {
-		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": nothing more is called, because what comes of it could not be published"))
+		all = append(all, health.New(health.StreamFull, strings.Join(f.full, "; ")+": no more calls are made, because their results could not be published"))
 	}
 	if until := f.ledger.created.Add(sayLostFor); f.ledger.lost && time.Now().Before(until) {
-		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and made anew at %s: what was published before is looked for before it is called",
+		c := health.New(health.LedgerLost, fmt.Sprintf("the ledger was lost, and recreated at %s: for each request that was published before, the API's list of actions is searched before a call",
 			f.ledger.created.UTC().Format(time.RFC3339)))
 		c.Since, c.Until = f.ledger.created, until
 		all = append(all, c)
@@ -113,10 +113,10 @@ func ofConsumer(info *jetstream.ConsumerInfo) []health.Condition {
 	return nil
 }
 
-// Sound blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made, but the
-// outcome could be lost, or could not be published.
-func (b *Broker) Sound(ctx context.Context) error {
-	for b.Unsound() {
+// AwaitStreams blocks while requests must not be taken because a stream is missing, unfit or full: their calls would be made,
+// but the outcome could be lost, or could not be published.
+func (b *Broker) AwaitStreams(ctx context.Context) error {
+	for b.StreamsFaulty() {
 		if err := wait(ctx, time.Second); err != nil {
 			return err
 		}
@@ -144,13 +144,13 @@ func (b *Broker) Deliveries() (d Deliveries, known bool) {
 	return d, len(consumers) > 0
 }
 
-// Sees reports whether no known fault hides the broker's streams; such a fault is a condition of its own.
-func (b *Broker) Sees() bool {
+// StreamsVisible reports whether no known fault hides the broker's streams; such a fault is a condition of its own.
+func (b *Broker) StreamsVisible() bool {
 	return b.nc.IsConnected() && b.broken.Load() == nil && b.StoreFault().Reason == ""
 }
 
-// Unsound reports whether a stream is missing, unfit or full.
-func (b *Broker) Unsound() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
+// StreamsFaulty reports whether a stream is missing, unfit or full.
+func (b *Broker) StreamsFaulty() bool { return b.broken.Load() != nil || len(b.found.Load().full) > 0 }
 
 // LedgerLostBefore is when the present ledger was created, if the one before was lost: requests from before that time may be
 // missing in it. Zero: no ledger was lost.

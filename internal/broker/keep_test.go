@@ -132,7 +132,7 @@ func TestMissingIsNamed(t *testing.T) {
 				t.Errorf("%+v", c)
 			}
 			sound := make(chan error, 1)
-			go func() { sound <- b.Sound(t.Context()) }()
+			go func() { sound <- b.AwaitStreams(t.Context()) }()
 			time.Sleep(time.Minute)
 			select {
 			case <-sound:

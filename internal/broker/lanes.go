@@ -59,7 +59,7 @@ func (t topology) withoutLanes(cfg jetstream.StreamConfig) string {
 	if len(lacks) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("stream %s does not carry %s: whoever publishes there gets an error; `nats stream edit %s --subjects %s` adds what is lacking",
+	return fmt.Sprintf("stream %s does not carry %s: publishing there fails; `nats stream edit %s --subjects %s` adds what is missing",
 		cfg.Name, strings.Join(lacks, " and "), cfg.Name, strings.Join(slices.Concat(cfg.Subjects, lacks), ","))
 }
 

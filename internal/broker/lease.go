@@ -61,14 +61,14 @@ func (r *Replicas) tried(err error) {
 	r.noLease = r.withDenial(err)
 }
 
-// Unleased is the condition of a replica that can neither take a lease nor read that another one has it.
-func (r *Replicas) Unleased() (c health.Condition, is bool) {
+// LeaseFault is the condition of a replica that can neither take a lease nor read that another one has it.
+func (r *Replicas) LeaseFault() (c health.Condition, is bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.unleased.IsZero() || time.Since(r.unleased) < outAfter {
 		return c, false
 	}
-	c = health.New(health.NotFollowing, fmt.Sprintf("whether anybody follows accepted actions is not known: their lease in %s can't be taken: %v", StateBucket, r.noLease))
+	c = health.New(health.NotFollowing, fmt.Sprintf("it is not known whether any replica follows accepted actions: the lease in %s can't be taken: %v", StateBucket, r.noLease))
 	c.Since = r.unleased.UTC()
 	return c, true
 }

@@ -50,7 +50,7 @@ func TestFullStreamIsNamed(t *testing.T) {
 					t.Errorf("%s: %+v", limit, c)
 				}
 				sound := make(chan error, 1)
-				go func() { sound <- b.Sound(t.Context()) }()
+				go func() { sound <- b.AwaitStreams(t.Context()) }()
 				time.Sleep(time.Minute)
 				select {
 				case <-sound:

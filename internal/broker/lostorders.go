@@ -58,7 +58,7 @@ func (at orderMark) lost(s *jetstream.StreamInfo) string {
 	case at.Next <= 1:
 		return ""
 	case !at.Stream.Equal(s.Created) && (at.Last.Sequence == 0 || kept(at.Last)):
-		return fmt.Sprintf("the stream %s was deleted and made anew at %s", name, s.Created.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("the stream %s was deleted and recreated at %s", name, s.Created.UTC().Format(time.RFC3339))
 	case !at.Stream.Equal(s.Created):
 		return ""
 	case s.State.LastSeq+1 < at.Next:
@@ -107,8 +107,8 @@ func (b *Broker) OrdersLost(ctx context.Context) (string, error) {
 	return lost, err
 }
 
-// AnswerLostOrders lets the replicas make calls again, without the orders that are lost.
-func (b *Broker) AnswerLostOrders(ctx context.Context) error {
+// AcceptLostOrders lets the replicas make calls again, without the orders that are lost.
+func (b *Broker) AcceptLostOrders(ctx context.Context) error {
 	at, s, lost, err := b.witness(ctx)
 	if err != nil || lost == "" {
 		return err

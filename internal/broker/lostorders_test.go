@@ -41,7 +41,7 @@ func TestOrdersLost(t *testing.T) {
 		{"nothing", func(*jetstream.StreamConfig) {}, func(*testing.T, *broker.Broker, jetstream.Stream) {}, ""},
 		{"made anew", func(*jetstream.StreamConfig) {}, func(t *testing.T, b *broker.Broker, _ jetstream.Stream) {
 			controlStream(t, b, func(*jetstream.StreamConfig) {})
-		}, "was deleted and made anew"},
+		}, "was deleted and recreated"},
 		{"purged", func(*jetstream.StreamConfig) {}, func(t *testing.T, _ *broker.Broker, s jetstream.Stream) {
 			if err := s.Purge(within(t)); err != nil {
 				t.Fatal(err)
@@ -103,7 +103,7 @@ func TestOrdersLost(t *testing.T) {
 			if orders.Lost() == "" || !cancelled(orders, "again") {
 				t.Error("an order that is given again is not heard, or is taken for an answer")
 			}
-			if err := b.AnswerLostOrders(within(t)); err != nil {
+			if err := b.AcceptLostOrders(within(t)); err != nil {
 				t.Fatal(err)
 			}
 			read()

@@ -20,22 +20,22 @@ import (
 
 // Overview is the state of a deployment, as the broker's streams and buckets show it.
 type Overview struct {
-	Now         time.Time // by the broker's clock
-	Pause       *Pause
-	Replicas    []Presence
-	Pending     int       // requests that no replica has in hand
-	InFlight    int       // requests in hand
-	Oldest      time.Time // zero: no request waits
-	Lanes       map[message.Lane]LaneQueue
-	Budget      []budget.WindowStatus
-	Reserve     map[string]int // calls of each window that are reserved for look-ups
-	NextCall    time.Time      // when the next call is free, by the broker's clock; zero: now
-	Short       string         // the window that has no free call until then
-	Followed    int
-	Awaiting    int               // runs that await approval
-	Silenced    *health.Condition // why a running replica could not write its presence record; nil: it could
-	DeadLetters int
-	NotKept     int // sum of the present replicas' NotKept, since each was started
+	Now           time.Time // by the broker's clock
+	Pause         *Pause
+	Replicas      []Presence
+	Pending       int       // requests that no replica has in hand
+	InFlight      int       // requests in hand
+	Oldest        time.Time // zero: no request waits
+	Lanes         map[message.Lane]LaneQueue
+	Budget        []budget.WindowStatus
+	Reserve       map[string]int // calls of each window that are reserved for look-ups
+	NextCall      time.Time      // when the next call is free, by the broker's clock; zero: now
+	Short         string         // the window that has no free call until then
+	Followed      int
+	Awaiting      int               // runs that await approval
+	PresenceFault *health.Condition // why a running replica could not write its presence record; nil: it could
+	DeadLetters   int
+	NotKept       int // sum of the present replicas' NotKept, since each was started
 }
 
 // Overview reads the state from the broker. windows are the limits that this process is configured with.
@@ -142,13 +142,14 @@ func (b *Broker) shared(ctx context.Context, o *Overview) error {
 	}
 	o.Pending = max(o.Pending-o.InFlight, 0)
 	if len(o.Replicas) == 0 {
-		o.Silenced = b.silenced(ctx, state.CachedInfo())
+		o.PresenceFault = b.presenceFault(ctx, state.CachedInfo())
 	}
 	return nil
 }
 
-// silenced is why replicas can't write into the state bucket, as far as that can be found out without writing; nil: they can.
-func (b *Broker) silenced(ctx context.Context, state *jetstream.StreamInfo) *health.Condition {
+// presenceFault is why replicas can't write into the state bucket, as far as that can be found out without writing; nil: they
+// can.
+func (b *Broker) presenceFault(ctx context.Context, state *jetstream.StreamInfo) *health.Condition {
 	code, why := health.Store, full(state)
 	if refuses := refusesSecond(state.Config); refuses != "" {
 		code, why = health.Unfit, refuses
@@ -162,7 +163,7 @@ func (b *Broker) silenced(ctx context.Context, state *jetstream.StreamInfo) *hea
 	if why == "" {
 		return nil
 	}
-	c := health.New(code, fmt.Sprintf("no worker says that it is there, and none could: stream %s: %s", state.Config.Name, why))
+	c := health.New(code, fmt.Sprintf("there is no presence record of a worker, and none can be written: stream %s: %s", state.Config.Name, why))
 	c.Since = state.State.LastTime
 	return &c
 }
@@ -194,7 +195,7 @@ func (o *Overview) add(key string, rec ledger.Record, keys stateKeys, now time.T
 	// A broker that can't store anything does not expire records either.
 	if old := now.Sub(rec.Written); old > presenceTTL+presenceEvery {
 		p.Ready, p.Code, p.Since = false, health.Store, rec.Written
-		p.Reason = fmt.Sprintf("the broker has stored nothing that this replica said of itself for %s: see its log and its disk", old.Round(time.Second))
+		p.Reason = fmt.Sprintf("the broker has not stored this replica's presence record for %s: see the broker's log and its disk", old.Round(time.Second))
 		p.Conditions = []health.Condition{health.New(health.Store, p.Reason)}
 	}
 	p.ID = strings.TrimPrefix(key, keys.replica)

@@ -26,14 +26,14 @@ type Presence struct {
 	Reason string    `json:"reason,omitempty"` // why not ready, in a sentence
 	Since  time.Time `json:"since,omitzero"`   // not ready since
 	// Conditions are all conditions, those that only impair the replica included; older versions have none.
-	Conditions []health.Condition `json:"conditions,omitempty"`
-	DryRun     bool               `json:"dryRun,omitempty"`
-	InFlight   int                `json:"inFlight"`
-	Hands      []int              `json:"hands,omitempty"` // requests in hand, and requests nakked whose delay still runs; older versions have none
-	Followed   int                `json:"followed"`
-	Awaiting   int                `json:"awaiting,omitempty"` // runs that await approval
-	Limits     map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas holds
-	Reserve    map[string]int     `json:"reserve,omitempty"`  // calls of each window that are reserved for look-ups
+	Conditions  []health.Condition `json:"conditions,omitempty"`
+	DryRun      bool               `json:"dryRun,omitempty"`
+	InFlight    int                `json:"inFlight"`
+	Outstanding []int              `json:"hands,omitempty"` // requests in hand, and requests nakked whose delay still runs; older versions have none
+	Followed    int                `json:"followed"`
+	Awaiting    int                `json:"awaiting,omitempty"` // runs that await approval
+	Limits      map[string]int     `json:"limits,omitempty"`   // of the call budget, by window: the smallest of all replicas holds
+	Reserve     map[string]int     `json:"reserve,omitempty"`  // calls of each window that are reserved for look-ups
 	// UrgentReserve is the percentage of each window that normal leaves to urgent; older versions have none, and no lanes.
 	UrgentReserve *int   `json:"urgentReserve,omitempty"`
 	Version       string `json:"version"`
@@ -70,9 +70,9 @@ func (r *Replicas) Live() bool {
 	return false
 }
 
-// Hands are how many requests each other replica has in hand, and how many it has nakked whose delay still runs, by the
+// Outstanding are how many requests each other replica has in hand, and how many it has nakked whose delay still runs, by the
 // replica's key; known: the records of all replicas have these numbers.
-func (r *Replicas) Hands() (all map[string][]int, known bool) {
+func (r *Replicas) Outstanding() (all map[string][]int, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, known = map[string][]int{}, r.known
@@ -80,15 +80,16 @@ func (r *Replicas) Hands() (all map[string][]int, known bool) {
 		if !strings.HasPrefix(key, r.keys.replica) {
 			continue
 		}
-		if all[key] = p.Hands; len(p.Hands) != 2 {
+		if all[key] = p.Outstanding; len(p.Outstanding) != 2 {
 			return nil, false
 		}
 	}
 	return all, known
 }
 
-// Able reports whether another replica of this deployment is ready, without a condition that keeps it from following actions.
-func (r *Replicas) Able() bool {
+// OtherReady reports whether another replica of this deployment is ready, without a condition that keeps it from following
+// actions.
+func (r *Replicas) OtherReady() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, p := range r.peers {
@@ -155,8 +156,8 @@ func (r *Replicas) rest(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Stir makes this replica check soon whether its presence record is out of date.
-func (r *Replicas) Stir() { signal(r.presenceStale) }
+// RefreshPresence makes this replica check soon whether its presence record is out of date.
+func (r *Replicas) RefreshPresence() { signal(r.presenceStale) }
 
 // signal puts a token into a channel with a capacity of one, unless it has one.
 func signal(ch chan struct{}) {

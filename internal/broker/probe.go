@@ -51,8 +51,8 @@ func (b *Broker) Permissions() []Permission {
 	return all
 }
 
-// Try tries the permission. It returns nil, a *DeniedError, ErrUntried if the stream or consumer that it needs does not exist,
-// or the fault that prevented the try.
+// Try tries the permission. It returns nil, a *DeniedError, ErrNotTestable if the stream or consumer that it needs does not
+// exist, or the fault that prevented the try.
 func (p Permission) Try(ctx context.Context, b *Broker) error {
 	ctx, stop := context.WithTimeout(ctx, apiTimeout)
 	defer stop()
@@ -73,8 +73,8 @@ func (b *Broker) untilDenied(ctx context.Context, call func(context.Context) err
 	return err
 }
 
-// ErrUntried is the error for a permission whose stream or consumer does not exist.
-var ErrUntried = errors.New("what it is for is not there")
+// ErrNotTestable is the error for a permission whose stream or consumer does not exist.
+var ErrNotTestable = errors.New("the stream or consumer that it is for does not exist")
 
 // nowhere is no stream's name: the broker refuses a request that names it, but only after it has checked the permission.
 const nowhere = "none-this-only-tries-the-permission"
@@ -87,7 +87,7 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 	case apiError(err).ErrorCode != 0:
 		return nil
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
-		return ErrUntried
+		return ErrNotTestable
 	}
 	return err
 }
@@ -96,11 +96,11 @@ func (b *Broker) tryPublish(ctx context.Context, subject string) error {
 // looks up either. It would log a payload that it can't parse each time.
 func (b *Broker) tryConsumer(ctx context.Context, stream, subject string) error {
 	if _, err := b.open(ctx, stream); IsMissing(err) {
-		return ErrUntried
+		return ErrNotTestable
 	}
 	_, err := b.nc.RequestWithContext(ctx, subject, fmt.Appendf(nil, `{"stream_name":%q}`, nowhere))
 	if errors.Is(err, nats.ErrNoResponders) {
-		return ErrUntried
+		return ErrNotTestable
 	}
 	return err
 }
@@ -110,7 +110,7 @@ func (b *Broker) tryPull(ctx context.Context, subject string) error {
 	reply, err := b.nc.RequestWithContext(ctx, subject, []byte("{"))
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return ErrUntried
+		return ErrNotTestable
 	case err != nil:
 		return err
 	case reply.Header.Get("Status") == "":

@@ -75,7 +75,7 @@ func (b *Broker) provision(ctx context.Context) (*found, error) {
 			return nil, err
 		}
 	}
-	return nil, retryable{errors.New("what was created is not there yet")}
+	return nil, retryable{errors.New("what was created can't be found yet")}
 }
 
 // inventory is what an inspection of the broker found; nil: missing.

@@ -27,7 +27,7 @@ func (b *Broker) quota(ctx context.Context, o *Overview, windows []budget.Window
 			status.Limit = int(info.Config.MaxMsgsPerSubject)
 			status.Remaining = max(0, status.Limit-int(info.State.Msgs))
 			if info.State.Msgs > 0 {
-				status.FreesAt, status.FullAt = info.State.FirstTime.Add(w.Lasts()), info.State.LastTime.Add(w.Lasts())
+				status.FreesAt, status.FullAt = info.State.FirstTime.Add(w.Span()), info.State.LastTime.Add(w.Span())
 			}
 			next, unknown, err := b.nextFree(ctx, w, stream, o.Reserve[w.Name])
 			if err != nil {
@@ -67,7 +67,7 @@ func (b *Broker) nextFree(ctx context.Context, w budget.Window, window jetstream
 	if err != nil {
 		return time.Time{}, false, fmt.Errorf("read %s: %w", rates.StreamName(w.Name), err)
 	}
-	return msg.Time.Add(w.Lasts()), false, nil
+	return msg.Time.Add(w.Span()), false, nil
 }
 
 // Limits are the windows with the smallest limit that a running replica is configured with; 0 if none has a limit.
@@ -121,7 +121,7 @@ func (b *Broker) Usage(ctx context.Context, windows []budget.Window) ([]budget.U
 			return nil, err
 		}
 		if unknown {
-			used.Grants = slices.Repeat([]time.Time{next.Add(-w.Lasts())}, used.Limit)
+			used.Grants = slices.Repeat([]time.Time{next.Add(-w.Span())}, used.Limit)
 			all = append(all, used)
 			continue
 		}

@@ -106,7 +106,7 @@ func (r *Replicas) Run(ctx context.Context, present func() Presence) error {
 	defer r.conn.RemoveStatusListener(status)
 	for {
 		err := r.follow(ctx, status)
-		if errors.Is(err, stream.ErrMadeAnew) {
+		if errors.Is(err, stream.ErrRecreated) {
 			r.restorePause(ctx)
 		}
 		if ctx.Err() == nil && r.watchEnded(err) && r.conn.IsConnected() {
@@ -188,7 +188,7 @@ func (r *Replicas) update(pause *Pause, peers map[string]Presence) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if (r.pause == nil) != (pause == nil) {
-		r.Stir()
+		r.RefreshPresence()
 	}
 	r.known, r.pause, r.peers, r.lastUpdate = true, pause, maps.Clone(peers), time.Now()
 	close(r.changed)

@@ -83,9 +83,9 @@ func (e *embedded) heal(ctx context.Context, notBefore time.Time, pause time.Dur
 		}
 		if err := e.start(); err != nil {
 			e.setFault(StoreFault{Reason: err.Error(), Since: e.Fault().Since})
-			e.log.Error("the embedded broker can't be started anew yet", zap.Error(err))
+			e.log.Error("the embedded broker can't be restarted yet", zap.Error(err))
 		} else {
-			e.log.Warn("the embedded broker was started anew: its store can be written again", zap.String("store", e.opts.StoreDir))
+			e.log.Warn("the embedded broker was restarted: its store can be written again", zap.String("store", e.opts.StoreDir))
 			e.setFault(StoreFault{})
 			return nil
 		}
@@ -113,7 +113,7 @@ func (e *embedded) shutDown() error {
 	case <-ended:
 		return nil
 	case <-time.After(shutdownIn):
-		return errors.New("the embedded broker's store failed, and the server in it does not end: this process must be started anew")
+		return errors.New("the embedded broker's store failed, and the server in it does not stop: this process must be restarted")
 	}
 }
 
@@ -133,7 +133,7 @@ func (e *embedded) Fault() StoreFault {
 // writable tries to write to a folder's file system: quotas, limits and a read-only file system show only when something is written.
 func writable(dir string) error {
 	if free, _, err := space(dir); err == nil && free < storeRoom {
-		return fmt.Errorf("%s: %d MiB are free on its file system, and %d MiB must be before the embedded broker is started anew: free some space", dir, free>>20, storeRoom>>20)
+		return fmt.Errorf("%s: %d MiB are free on its file system, and %d MiB must be before the embedded broker is restarted: free some space", dir, free>>20, storeRoom>>20)
 	}
 	f, err := os.Create(filepath.Join(dir, "writable"))
 	if err != nil {

@@ -137,7 +137,7 @@ func (t *Tally) read(ctx context.Context, most int) error {
 	return t.b.ReadResults(ctx, &t.at, func() { t.begin(nil) }, func(m Message) error {
 		t.count(m)
 		if n++; n == most {
-			return errEnough
+			return errStopFollow
 		}
 		return nil
 	})

@@ -70,7 +70,7 @@ func (t *Tally) Run(ctx context.Context) error {
 			case <-t.b.results:
 			case <-ctx.Done():
 			}
-		} else if !errors.Is(err, errEnough) && ctx.Err() == nil {
+		} else if !errors.Is(err, errStopFollow) && ctx.Err() == nil {
 			t.b.repeating.Warn("the tally of results is not recorded", zap.Error(err))
 		}
 		if wait(ctx, tallyEvery) != nil {
@@ -82,11 +82,11 @@ func (t *Tally) Run(ctx context.Context) error {
 	}
 }
 
-// keep reads what follows and writes the record. It returns errEnough if there is more to read.
+// keep reads what follows and writes the record. It returns errStopFollow if there is more to read.
 func (t *Tally) keep(ctx context.Context, most int) error {
 	return t.inTurn(ctx, func() error {
 		unread := t.read(ctx, most)
-		if unread != nil && !errors.Is(unread, errEnough) {
+		if unread != nil && !errors.Is(unread, errStopFollow) {
 			return unread
 		}
 		if err := t.record(ctx); err != nil {

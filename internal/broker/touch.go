@@ -30,7 +30,7 @@ type touch struct {
 	watchErr    error     // why the watch last ended
 }
 
-var errNoEcho = errors.New("what this replica says of itself does not come back to it")
+var errNoEcho = errors.New("the watch does not deliver this replica's own presence record")
 
 // OutOfTouch is the condition of a replica that receives no updates of the shared state, so no pause either, or whose presence
 // record can't be stored, so that the others do not see it.
@@ -41,9 +41,9 @@ func (r *Replicas) OutOfTouch() (c health.Condition, is bool) {
 		return c, false
 	}
 	if r.publishErr != nil {
-		c = health.New(health.Store, fmt.Sprintf("what this replica says of itself is not stored in %s, and nothing is heard there: %v", StateBucket, r.publishErr))
+		c = health.New(health.Store, fmt.Sprintf("this replica can neither write its presence record to %s nor follow the bucket: %v", StateBucket, r.publishErr))
 	} else {
-		c = health.New(health.OutOfTouch, fmt.Sprintf("nothing is heard from %s, a pause neither: %v", StateBucket, cmp.Or(r.watchErr, errNoEcho)))
+		c = health.New(health.OutOfTouch, fmt.Sprintf("this replica can't follow %s, and would not learn of a pause: %v", StateBucket, cmp.Or(r.watchErr, errNoEcho)))
 	}
 	c.Since = r.lastUpdate.UTC()
 	return c, true

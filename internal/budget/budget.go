@@ -20,7 +20,7 @@ import (
 
 const (
 	pollInterval = 30 * time.Millisecond // between two looks at a store that has not freed a grant in time (window.wait)
-	refresh      = 5 * time.Second       // how stale the state behind Opens and the metric may become
+	refresh      = 5 * time.Second       // how stale the state behind OpensIn and the metric may become
 	refreshStill = 30 * time.Second      // the same while calls are free and none is taken
 )
 
@@ -99,10 +99,10 @@ func InTime(granted time.Time) bool {
 	return max(now.Sub(granted), now.Round(0).Sub(granted.Round(0))) <= StartLimit
 }
 
-// Opens is for how long a lane can have no call, as far as this process knows without asking the store: 0, or until a
+// OpensIn is for how long a lane can have no call, as far as this process knows without asking the store: 0, or until a
 // closure after a 429 ends (closed) or a grant ages out of its window. Until then it makes no sense to start anything that
 // needs a call.
-func (b *Budget) Opens(l message.Lane) (in time.Duration, closed bool) {
+func (b *Budget) OpensIn(l message.Lane) (in time.Duration, closed bool) {
 	in, closed, _ = b.wait(string(l))
 	return in, closed
 }
@@ -156,7 +156,7 @@ func (b *Budget) Remaining(ctx context.Context) ([]WindowStatus, error) {
 	return all, nil
 }
 
-// Run keeps the state behind Opens and the metric up to date until ctx ends, which is no error. Take works without it.
+// Run keeps the state behind OpensIn and the metric up to date until ctx ends, which is no error. Take works without it.
 func (b *Budget) Run(ctx context.Context) error {
 	for {
 		before := b.states()
@@ -164,7 +164,7 @@ func (b *Budget) Run(ctx context.Context) error {
 			b.log.Debug("what remains of the call budget is not known", zap.Error(err))
 		}
 		every := refresh
-		if in, _ := b.Opens(message.LaneBulk); in == 0 && slices.Equal(before, b.states()) {
+		if in, _ := b.OpensIn(message.LaneBulk); in == 0 && slices.Equal(before, b.states()) {
 			every = refreshStill
 		}
 		due := time.NewTimer(every)

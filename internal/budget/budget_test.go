@@ -46,7 +46,7 @@ func mustTake(t *testing.T, b *Budget, use string, n int) (last time.Time) {
 
 // opensIn is how long until a call of the most urgent lane can be had.
 func opensIn(b *Budget) time.Duration {
-	d, _ := b.Opens(message.LaneUrgent)
+	d, _ := b.OpensIn(message.LaneUrgent)
 	return d
 }
 

@@ -52,9 +52,9 @@ func (b *Budget) unchanged(w *window, use string) *uint64 {
 	return &last
 }
 
-// Await records that requests of a lane wait elsewhere, where this process knows of them but has none in hand. It holds for
+// NoteWaiting records that requests of a lane wait elsewhere, where this process knows of them but has none in hand. It holds for
 // awaitsFor.
-func (b *Budget) Await(l message.Lane) { b.line.await(l, time.Now().Add(awaitsFor)) }
+func (b *Budget) NoteWaiting(l message.Lane) { b.line.await(l, time.Now().Add(awaitsFor)) }
 
-// awaitsFor is a little longer than the interval at which Await is repeated for a waiting lane.
+// awaitsFor is a little longer than the interval at which NoteWaiting is repeated for a waiting lane.
 const awaitsFor = 3 * time.Second

@@ -60,7 +60,7 @@ func TestLanesLeaveTheirFloors(t *testing.T) {
 					mustTake(t, b, "lookup", kept)
 					mustWait(t, b, "lookup")
 					for _, l := range message.Lanes() {
-						if in, closed := b.Opens(l); in <= 0 || closed {
+						if in, closed := b.OpensIn(l); in <= 0 || closed {
 							t.Errorf("%s opens in %v, closed %t", l, in, closed)
 						}
 					}
@@ -123,8 +123,8 @@ func TestBulkGetsEachFourth(t *testing.T) {
 		for _, l := range []message.Lane{message.LaneNormal, message.LaneBulk} {
 			wg.Go(func() {
 				for time.Now().Before(end) {
-					if in, _ := b.Opens(l); in > 0 { // as the service does it
-						b.Await(l)
+					if in, _ := b.OpensIn(l); in > 0 { // as the service does it
+						b.NoteWaiting(l)
 						time.Sleep(min(in, time.Second))
 						continue
 					}
@@ -151,8 +151,8 @@ func TestOthersAreNotStarvedByUrgent(t *testing.T) {
 			mustTake(t, b, "lookup", 1)
 			time.Sleep(time.Second)
 		}
-		b.Await(message.LaneNormal) // whose floor is 3
-		mustTake(t, b, "urgent", 9) // the whole window
+		b.NoteWaiting(message.LaneNormal) // whose floor is 3
+		mustTake(t, b, "urgent", 9)       // the whole window
 		end, count := time.Now().Add(10*time.Minute), map[message.Lane]int{}
 		var mu sync.Mutex
 		var wg sync.WaitGroup
@@ -197,7 +197,7 @@ func TestFirstInFirstOut(t *testing.T) {
 				var mu sync.Mutex
 				start, first := time.Now(), time.Duration(0)
 				ask := func(sequence uint64) {
-					_, err := b.Take(message.InHand(t.Context(), message.Delivery{Sequence: sequence}), "normal")
+					_, err := b.Take(message.WithDelivery(t.Context(), message.Delivery{Sequence: sequence}), "normal")
 					mu.Lock()
 					defer mu.Unlock()
 					if len(order) == 0 {

@@ -22,7 +22,7 @@ type line struct {
 	expected []*expected
 	busy     bool
 	turns    Turns
-	awaits   map[message.Lane]time.Time // by lane, until when requests count as waiting elsewhere (Await)
+	awaits   map[message.Lane]time.Time // by lane, until when requests count as waiting elsewhere (NoteWaiting)
 	spent    bool                       // urgent found no call left, and no other lane got one since
 	changed  chan struct{}
 

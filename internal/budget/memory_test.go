@@ -36,7 +36,7 @@ func newMemory(windows []Window) *memory {
 
 func (m *memory) prune(name string) (Window, time.Time) {
 	w, now := m.windows[name], time.Now().Add(m.jump)
-	for len(m.grants[name]) > 0 && now.Sub(m.grants[name][0]) >= w.Lasts()+m.late {
+	for len(m.grants[name]) > 0 && now.Sub(m.grants[name][0]) >= w.Span()+m.late {
 		m.grants[name] = m.grants[name][1:]
 	}
 	return w, now
@@ -56,7 +56,7 @@ func (m *memory) Look(ctx context.Context, name string) (State, error) {
 	w, now := m.prune(name)
 	s := State{Limit: w.Limit, Left: w.Limit - len(m.grants[name]), Last: uint64(m.taken[name]), Others: m.others}
 	if len(m.grants[name]) > 0 {
-		s.NextIn = min(m.grants[name][0].Add(w.Lasts()).Sub(now), w.Lasts())
+		s.NextIn = min(m.grants[name][0].Add(w.Span()).Sub(now), w.Span())
 	}
 	return s, nil
 }

@@ -13,11 +13,11 @@ type Window struct {
 }
 
 // StartLimit is how long after its grant a call may start, counted from right before the store was asked for it. The API may
-// count a call up to that much later than the store does, so each grant stays in its window for Lasts.
+// count a call up to that much later than the store does, so each grant stays in its window for Span.
 const StartLimit = 2 * time.Second
 
-// Lasts is how long a grant counts in the window.
-func (w Window) Lasts() time.Duration { return w.Per + StartLimit }
+// Span is how long a grant counts in the window.
+func (w Window) Span() time.Duration { return w.Per + StartLimit }
 
 // Limits returns the two windows of the API, the shortest first. Both limits hold for all calls of one app registration in
 // one tenant ([doc] api-rate-limits).
@@ -32,7 +32,7 @@ func Limits(perMinute, perHour int) []Window {
 type State struct {
 	Limit int // the smallest of all live replicas; 0: no limit, and the other fields mean nothing
 	Left  int // grants available now
-	// NextIn is how long until a grant ages out and Left can grow: at least 0, at most the window's Lasts. If Left is still
+	// NextIn is how long until a grant ages out and Left can grow: at least 0, at most the window's Span. If Left is still
 	// 0 after that, the store is only late: ask again.
 	NextIn time.Duration
 	Others int    // other live processes that take from it, as far as is known
@@ -53,7 +53,7 @@ type Windows interface {
 	Look(ctx context.Context, window string) (State, error)
 
 	// Take takes one grant, or returns false if none is available. All replicas together get no more grants than the limit
-	// within any span of the window's Lasts, by one clock that is not the callers'. Take must not retry. After an error it
+	// within any span of the window's Span, by one clock that is not the callers'. Take must not retry. After an error it
 	// is unknown whether the grant was taken, so it counts as spent. A grant can't be returned. In a window without a limit
 	// Take returns true. With last, Take also returns false once another grant than State.Last was given: so what Look saw
 	// still holds if it returns true.

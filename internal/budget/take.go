@@ -36,7 +36,7 @@ func (e *WaitError) Wait() time.Duration { return e.For }
 // Take blocks for at most MaxHold; for a longer wait every caller gets a *WaitError at once. Any other error is the store's
 // or ctx's: nothing was granted, and what may have been taken is spent.
 func (b *Budget) Take(ctx context.Context, use string) (time.Time, error) {
-	w := &waiter{use: use, sequence: message.SequenceInHand(ctx), entered: time.Now()}
+	w := &waiter{use: use, sequence: message.DeliverySequence(ctx), entered: time.Now()}
 	defer b.line.join(w)()
 	for {
 		wait, turn, changed, err := b.checkTurn(w)

@@ -47,7 +47,7 @@ func (w *walk) free(leaves func(Used) int) time.Time {
 	at := w.at
 	for _, u := range w.windows {
 		if n := len(u.Grants) - max(1, u.Limit-leaves(u)); u.Limit > 0 && n >= 0 {
-			at = later(at, u.Grants[n].Add(u.Lasts()))
+			at = later(at, u.Grants[n].Add(u.Span()))
 		}
 	}
 	return at

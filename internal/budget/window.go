@@ -44,7 +44,7 @@ func (w *window) wait(now time.Time, floor int) (d time.Duration, late bool) {
 	}
 	w.prune(now)
 	if over := len(w.grants) - (w.seen.Limit - floor); over >= 0 {
-		d = max(d, w.grants[over].Add(w.Lasts()).Sub(now))
+		d = max(d, w.grants[over].Add(w.Span()).Sub(now))
 	}
 	return max(d, 0), late && d <= 0
 }
@@ -62,7 +62,7 @@ func (w *window) reserve() int {
 
 func (w *window) prune(now time.Time) {
 	gone := 0
-	for gone < len(w.grants) && now.Sub(w.grants[gone]) >= w.Lasts() {
+	for gone < len(w.grants) && now.Sub(w.grants[gone]) >= w.Span() {
 		gone++
 	}
 	w.grants = w.grants[gone:]

@@ -71,7 +71,7 @@ func newCommandLine(stdout, stderr io.Writer) (*commandLine, error) {
 // load makes the settings that a command uses. It returns the mistakes in those and in the --config file, and which
 // variables look like settings and are none.
 func (c *commandLine) load(groups, environ []string) (settings config.Settings, mistakes []config.Mistake, unknown []string) {
-	given := config.Given{Flags: map[string]string{}, Environ: environ, File: c.declared.Config}
+	given := config.Sources{Flags: map[string]string{}, Environ: environ, File: c.declared.Config}
 	for i, s := range c.table.Settings {
 		if text := c.flags.Elem().Field(i).Interface().(*string); text != nil {
 			given.Flags[s.Flag] = *text

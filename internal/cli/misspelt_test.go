@@ -34,7 +34,7 @@ func TestMisspeltStops(t *testing.T) {
 	var out strings.Builder
 	k := &check.Report{Env: &session.Env{}, Screen: session.Screen{Out: &out}}
 	declared := config.NewTable()
-	_, k.Env.Mistakes = declared.Load(config.Given{Environ: environOf(env)})
+	_, k.Env.Mistakes = declared.Load(config.Sources{Environ: environOf(env)})
 	k.Env.Unknown = declared.Unknown
 	k.Configuration()
 	want = "FAIL  configuration: NATS_ULR is set in the environment\n      do: there is no such variable; did you mean NATS_URL? Rename it, or unset it\n" +

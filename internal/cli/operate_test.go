@@ -118,7 +118,7 @@ func scriptFinal(ts *testscript.TestScript, _ bool, args []string) {
 			if found = nil; r.Outcome != args[2] {
 				ts.Fatalf("%s run %s is %s: %+v", args[0], args[1], r.Outcome, r.Error)
 			}
-			return broker.Enough()
+			return broker.StopFollow()
 		}
 		return nil
 	})

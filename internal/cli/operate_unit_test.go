@@ -53,8 +53,7 @@ to decide     2 dead letters (worker deadletter list), 1
 queue         12 waiting, 3 in hand, the oldest for 3d0h
 budget        7 of 100 calls left this minute
 followed      1 action
-not kept      4 dead letters of messages that nobody vouches
-              for
+not kept      4 dead letters of unverified messages
 results       10 succeeded, 1 failed in 24 hours
 note          settings: other, until ` + admin.Clock(now) + `
   do          nothing needs to be done
@@ -182,7 +181,7 @@ func TestSelection(t *testing.T) {
 		var seqs []uint64
 		var meant []deadletter.Letter
 		for _, l := range letters {
-			if c.s.Means(l) {
+			if c.s.Matches(l) {
 				seqs, meant = append(seqs, l.Seq), append(meant, l)
 			}
 		}
@@ -219,7 +218,7 @@ func TestWhatARequestWaitsFor(t *testing.T) {
 		"held up":                  {e: ledger.Entry{State: ledger.StateWaiting}, held: true, want: []string{"store: full"}},
 		"held up by its own fault": {e: ledger.Entry{State: ledger.StateWaiting, LastError: &message.Failure{Code: health.Store, Message: "full"}}, held: true, want: []string{"store: full"}},
 		"unknown, held":            {e: ledger.Entry{State: ledger.StateUnknown, LastCall: now}, held: true, want: []string{"a look-up of whether the call of " + at + " took place (0 of 3 have not shown it)", "store: full"}},
-		"purged": {e: ledger.Entry{State: ledger.StateUnknown}, gone: true, want: []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
+		"purged": {e: ledger.Entry{State: ledger.StateUnknown}, gone: true, want: []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and no replica takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}},
 		"never fits":           {e: ledger.Entry{State: ledger.StateFinal, Outcome: "failed", LastError: &message.Failure{Origin: message.OriginWorker, Code: health.Unpublishable, Message: "too large"}}, want: []string{"its result to be published; it is decided: failed", "unpublishable: too large"}},
 		"purged, and accepted": {e: ledger.Entry{State: ledger.StateSubmitted, Follow: true, ActionID: "A"}, gone: true, want: []string{"the end of action A"}},

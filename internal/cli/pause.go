@@ -99,7 +99,7 @@ func (c *ResumeCmd) lift(ctx context.Context, env *session.Env, conn *broker.Bro
 		return err
 	}
 	if rest == 0 {
-		_, err = fmt.Fprintln(env.Stdout, "The API throttles nobody: calls are made as the rate windows allow.")
+		_, err = fmt.Fprintln(env.Stdout, "The API does not throttle: calls are made as the rate windows allow.")
 		return err
 	}
 	fmt.Fprintf(env.Stdout, "No call is made until %s, as the API asked with a 429. Lifted, every replica calls again at once; if the API throttles still, its next 429 closes it again.\n",
@@ -134,7 +134,7 @@ func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Br
 		_, err = fmt.Fprintln(env.Stdout, "No orders are lost.")
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "Orders are lost: %s. What they cancelled or held back is called once you go on, unless that was ordered anew.\n", session.Plain(lost))
+	fmt.Fprintf(env.Stdout, "Orders are lost: %s. What they cancelled or held back is called once you go on, unless that was ordered again.\n", session.Plain(lost))
 	if err := session.RequireYes(env, c.Yes, "going on without the lost orders"); err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Br
 	if err := session.NewOperator(conn, c.Reason).Record(ctx, ledger.ActForgo, ledger.AuditRecord{}); err != nil {
 		return err
 	}
-	if err := conn.AnswerLostOrders(ctx); err != nil {
+	if err := conn.AcceptLostOrders(ctx); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(env.Stdout, "Calls are made again, by the orders that there are.")
@@ -155,13 +155,13 @@ func (c *ResumeCmd) forgo(ctx context.Context, env *session.Env, conn *broker.Br
 
 // PauseCmd is `worker pause`.
 type PauseCmd struct {
-	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log, and stands in the audit trail."`
+	Reason string `placeholder:"TEXT" required:"" help:"Why; shown by status, /readyz and the log, and recorded in the audit trail."`
 }
 
 // ResumeCmd is `worker resume`.
 type ResumeCmd struct {
 	Closure bool   `help:"Lift the closure after a 429 before its time, instead of ending a pause: calls are made again."`
-	Orders  bool   `help:"Go on without the orders that are lost (condition ordersLost), instead of ending a pause: what they cancelled or held back is called, unless it was ordered anew."`
+	Orders  bool   `help:"Go on without the orders that are lost (condition ordersLost), instead of ending a pause: what they cancelled or held back is called, unless it was ordered again."`
 	Yes     bool   `help:"With --closure or --orders: do not ask."`
-	Reason  string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Reason  string `placeholder:"TEXT" help:"Why; recorded in the audit trail."`
 }

@@ -79,7 +79,7 @@ func writeStatus(s session.Screen, status admin.Status, now time.Time) error {
 	field("budget", "", budgetText(status.Budget))
 	field("followed", "", session.Count(status.Followed, "action", "actions"))
 	if n := status.NotKept; n > 0 {
-		field("not kept", "", session.Count(n, "dead letter", "dead letters")+" of messages that nobody vouches for")
+		field("not kept", "", session.Count(n, "dead letter", "dead letters")+" of unverified messages")
 	}
 	field("results", "", resultsText(status.Results, status.Counting))
 	conditions("note", "", notes)

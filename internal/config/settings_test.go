@@ -21,7 +21,7 @@ import (
 // load is what `worker run ARGS` would make of its settings.
 func load(t *testing.T, env map[string]string, args ...string) (Settings, []Mistake) {
 	t.Helper()
-	given := Given{Flags: map[string]string{}, Environ: environOf(env)}
+	given := Sources{Flags: map[string]string{}, Environ: environOf(env)}
 	for _, arg := range args {
 		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
 		if name == "config" {

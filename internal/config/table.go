@@ -25,8 +25,8 @@ func NewTable() *Table {
 	return t
 }
 
-// Given has the sources of settings, each of which may be absent.
-type Given struct {
+// Sources has the sources of settings, each of which may be absent.
+type Sources struct {
 	Flags   map[string]string // by flag, without --
 	Environ []string          // as of os.Environ
 	File    *string           // path of a YAML file
@@ -42,7 +42,7 @@ type Mistake struct {
 // Load merges and checks everything, and returns every mistake, those of the file first. A setting has the value from
 // the command line, else from the environment, else from the file, else from the context of the nats command that these
 // name, else its default. An empty variable or key counts as not given.
-func (t *Table) Load(given Given) (Settings, []Mistake) {
+func (t *Table) Load(given Sources) (Settings, []Mistake) {
 	var file map[string]fileValue
 	if given.File != nil {
 		var known []string
@@ -130,7 +130,7 @@ func SettingsFrom(variables map[string]string) (Settings, error) {
 	for name, value := range variables {
 		environ = append(environ, name+"="+value)
 	}
-	settings, mistakes := NewTable().Load(Given{Environ: environ})
+	settings, mistakes := NewTable().Load(Sources{Environ: environ})
 	if len(mistakes) > 0 {
 		return Settings{}, BadConfiguration(mistakes)
 	}

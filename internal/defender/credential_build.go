@@ -134,7 +134,7 @@ func (a *azureCredential) managedIdentity() (azcore.TokenCredential, error) {
 
 func (a *azureCredential) prompt(_ context.Context, m azidentity.DeviceCodeMessage) error {
 	if a.cfg.Prompt == nil {
-		return errors.New("there is nobody to show the device code to")
+		return errors.New("there is no terminal to show the device code on")
 	}
 	a.cfg.Prompt(oneLine(m.Message, maxText))
 	return nil

@@ -27,8 +27,8 @@ func Endpoints(cloud string) (apiURL, scope, authority string, err error) {
 	return apiURL, apiURL + "/.default", authority, nil
 }
 
-// Microsofts reports whether an API's address is one of Microsoft's. Any other is a simulator or a proxy.
-func Microsofts(apiURL string) bool {
+// IsMicrosoft reports whether an API's address is one of Microsoft's. Any other is a simulator or a proxy.
+func IsMicrosoft(apiURL string) bool {
 	u, err := url.Parse(apiURL)
 	if err != nil {
 		return false

@@ -134,7 +134,7 @@ func (s *Server) complete(a *submission, r *http.Request, c *clients.Client) *pr
 	if c.Seed != nil && (r.Header.Get(message.HeaderSigner) != "" || r.Header.Get(message.HeaderSignature) != "") {
 		return fault(codeForbidden, "the intake signs for this client; leave the signature out")
 	}
-	names := message.Names(a.Delivery)
+	names := message.ReadNaming(a.Delivery)
 	var id string
 	var ends time.Time
 	if !names.ID && !c.Signs() {

@@ -32,7 +32,7 @@ type knownRow struct {
 // means reports whether the stored row is the same request as one sent now.
 func (k knownRow) means(r message.Request) bool {
 	if k.entry != nil {
-		return k.entry.Means(r)
+		return k.entry.Matches(r)
 	}
 	return same(k.req, r)
 }

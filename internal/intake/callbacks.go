@@ -66,7 +66,7 @@ func (s *Server) callAll(ctx context.Context, conn *broker.Broker, list []*clien
 				s.metrics.calls.WithLabelValues(c.Name, callback.Name, "givenUp") // so that the first one is an increase
 				t := &target{s: s, client: c, callback: callback, mine: s.owns(c), end: end}
 				defer s.stuck.Delete(t)
-				conn.HandOut(ctx, broker.Handout{
+				conn.ConsumeResults(ctx, broker.ResultConsumer{
 					Name:        "intake-" + ledger.Digest(s.rules.Stream+"\n"+c.Name+"\n"+callback.Name, 10),
 					Description: "results of " + c.Name + " for its callback " + callback.Name,
 					Since:       changed, Handle: t.handle, Watch: t.watch,

@@ -28,7 +28,7 @@ func (l *link) run(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			l.log.Warn("the broker is not there; it is waited for", zap.Error(err))
+			l.log.Warn("no connection to the broker; waiting for it", zap.Error(err))
 			service.Pause(ctx, time.Second)
 			continue
 		}

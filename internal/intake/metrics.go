@@ -24,7 +24,7 @@ func newMetrics(tenant string, conditions func() readiness) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "unrestrict_intake_requests_total", Help: "HTTP requests to the intake, by client (empty: nobody who is known) and status.",
+			Name: "unrestrict_intake_requests_total", Help: "HTTP requests to the intake, by client (empty: not signed in) and status.",
 		}, []string{"client", "code"}),
 		unstored: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "unrestrict_intake_not_stored_total", Help: "Requests, batches and orders that were answered with 503, by code: notQueued, or unknown where the broker may have stored some of it.",

@@ -41,7 +41,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *clients.Client)
 	if !a.newID {
 		k = s.before(ctx, conn, a)
 	}
-	if k.entry.State != "" && !k.entry.Means(a.req) || len(k.queued) > 0 && !same(k.queued[0].req, a.req) {
+	if k.entry.State != "" && !k.entry.Matches(a.req) || len(k.queued) > 0 && !same(k.queued[0].req, a.req) {
 		return fault(message.CodeIDConflict, "id: the client has used it for another machine or comment; choose another")
 	}
 	st := status{ID: a.req.ID, Status: notStarted, Duplicate: !k.empty()}

@@ -143,7 +143,7 @@ func (r AuditRecord) Recovered() (key string, e Entry, ok bool) {
 	}
 	req := message.Request{ID: r.RequestID, SignedBy: r.SignedBy, Client: r.Client, Derived: strings.HasPrefix(r.RequestID, stream+":")}
 	return EntryKey(stream, req, r.PublishedAt), Entry{
-		State: StateSubmitted, Run: r.Run, ID: r.RequestID, Derived: req.Derived, Print: fingerprint(r.MachineID, r.Comment),
+		State: StateSubmitted, Run: r.Run, ID: r.RequestID, Derived: req.Derived, Fingerprint: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: req.Owner() != "",
 		Lane: r.Lane, Source: r.Message, ReplayOf: r.ReplayOf, AskedAt: r.PublishedAt, ReceivedAt: r.ReceivedAt,

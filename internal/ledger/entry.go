@@ -46,7 +46,7 @@ type Entry struct {
 
 	ID          string `json:"id"`
 	Derived     bool   `json:"derived,omitempty"`
-	Print       string `json:"print"` // digest of machine and comment, which all messages of one id must share
+	Fingerprint string `json:"print"` // digest of machine and comment, which all messages of one id must share
 	MachineID   string `json:"machineId"`
 	Comment     string `json:"comment,omitempty"`
 	RequestedBy string `json:"requestedBy,omitempty"`
@@ -128,7 +128,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // NewEntry opens run 1 of a request that was first published at asked. asked and now are by the broker's clock.
 func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry {
 	return Entry{
-		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Print: fingerprint(r.MachineID, r.Comment),
+		State: StateWaiting, Run: 1, ID: r.ID, Derived: r.Derived, Fingerprint: fingerprint(r.MachineID, r.Comment),
 		MachineID: r.MachineID, Comment: r.Comment, RequestedBy: r.RequestedBy, Ticket: r.Ticket, Batch: r.Batch,
 		Metadata: r.Metadata, ReplyTo: r.ReplyTo, SignedBy: r.SignedBy, Signer: r.Signer, Client: r.Client, Owned: r.Owner() != "",
 		TraceParent: r.TraceParent, TraceState: r.TraceState,
@@ -137,8 +137,10 @@ func NewEntry(r message.Request, d message.Delivery, asked, now time.Time) Entry
 	}
 }
 
-// Means reports whether the entry has this request's machine and comment: all messages of one id must agree in them.
-func (e *Entry) Means(r message.Request) bool { return e.Print == fingerprint(r.MachineID, r.Comment) }
+// Matches reports whether the entry has this request's machine and comment: all messages of one id must agree in them.
+func (e *Entry) Matches(r message.Request) bool {
+	return e.Fingerprint == fingerprint(r.MachineID, r.Comment)
+}
 
 func fingerprint(machine, comment string) string {
 	return Digest(machine+"\n"+comment, 10)

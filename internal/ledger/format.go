@@ -17,7 +17,7 @@ const FormatVersion = 1
 var ErrNewer = errors.New("written by a newer version of the worker, which alone may go on with it")
 
 // ErrGarbled is returned for a value that no version wrote. Only its own request is affected, which waits for an operator.
-var ErrGarbled = errors.New("not understood; look at it with the nats command, and delete the key if what it is about is to begin anew")
+var ErrGarbled = errors.New("not understood; look at it with the nats command, and delete the key to start over")
 
 // decode reads a value of the ledger into a struct whose version field version is. It returns ErrNewer for a value of a
 // newer version, and ErrGarbled for one that no version wrote.

@@ -17,11 +17,11 @@ import (
 // ErrConflict is returned by Ledger.Save when another write came first.
 var ErrConflict = errors.New("another write came first")
 
-// ErrMadeAnew is returned when the ledger was lost and recreated: its old content is gone, and nothing was written.
-var ErrMadeAnew = errors.New("it was made anew")
+// ErrRecreated is returned when the ledger was lost and recreated: its old content is gone, and nothing was written.
+var ErrRecreated = errors.New("it was recreated")
 
 // Pinner is a Ledger that may be lost and recreated. Pin binds to the present one: once it was recreated, writes fail with
-// ErrMadeAnew, so that no write rests on a decision from before.
+// ErrRecreated, so that no write rests on a decision from before.
 type Pinner interface{ Pin() Ledger }
 
 // Pin pins a ledger that can be pinned, and returns any other as it is.
@@ -135,9 +135,9 @@ var unfollowedPrefixes = [][]byte{
 	fmt.Appendf(nil, `{"v":%d,"state":%q,"published":true,`, FormatVersion, StateFinal),
 }
 
-// Unfollowed reports whether a record's first bytes already show that there is nothing to follow or to publish. That holds
+// Settled reports whether a record's first bytes already show that there is nothing to follow or to publish. That holds
 // for half of all records, and decoding an entry costs as much as its write. For any other record use DecodeEntry.
-func Unfollowed(rec Record) bool {
+func Settled(rec Record) bool {
 	return slices.ContainsFunc(unfollowedPrefixes, func(prefix []byte) bool { return bytes.HasPrefix(rec.Value, prefix) })
 }
 

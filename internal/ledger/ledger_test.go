@@ -17,13 +17,13 @@ func TestUnfollowed(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := state == ledger.StateCalled || state == ledger.StateFinal && published
-			if got := ledger.Unfollowed(ledger.Record{Value: w.Value}); got != want {
+			if got := ledger.Settled(ledger.Record{Value: w.Value}); got != want {
 				t.Errorf("%s, published %t: %t; %s", state, published, got, w.Value)
 			}
 		}
 	}
 	for _, other := range []string{"", `{"v":2,"state":"called","run":1}`, `{"state":"called","v":1}`, `{"v":1,"state":"calledAgain"}`} {
-		if ledger.Unfollowed(ledger.Record{Value: []byte(other)}) {
+		if ledger.Settled(ledger.Record{Value: []byte(other)}) {
 			t.Errorf("%q is left alone", other)
 		}
 	}

@@ -17,8 +17,8 @@ type Naming struct {
 	EventID string // SOURCE#ID of a CloudEvent, "" of none
 }
 
-// Names reads a message's Naming, as far as the message can be read.
-func Names(d Delivery) (n Naming) {
+// ReadNaming reads a message's Naming, as far as the message can be read.
+func ReadNaming(d Delivery) (n Naming) {
 	c, _ := openMessage(d) // Parse reports its faults
 	n.EventID = c.eventID
 	for _, m := range c.object {

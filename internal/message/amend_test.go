@@ -31,7 +31,7 @@ func TestAmend(t *testing.T) {
 		if diff := cmp.Diff(c.want, string(got)); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}
-		if n := Names(Delivery{Header: c.header, Data: got}); !n.ID || n.Expires == c.end.IsZero() {
+		if n := ReadNaming(Delivery{Header: c.header, Data: got}); !n.ID || n.Expires == c.end.IsZero() {
 			t.Errorf("%s: says %+v of itself", name, n)
 		}
 	}

@@ -99,7 +99,7 @@ func eventData(data, encoded []byte) ([]byte, error) {
 	}
 	var decoded []byte // encoding/json reads base64 into bytes
 	if encoded[0] != '"' || json.Unmarshal(encoded, &decoded) != nil {
-		return nil, errors.New("is no base64 in data_base64; encode it anew")
+		return nil, errors.New("is not valid base64 in data_base64; encode it again")
 	}
 	return decoded, nil
 }

@@ -31,13 +31,13 @@ func (d Delivery) Ref() string {
 
 type inHand struct{}
 
-// InHand returns a context for handling a delivery: callers that wait for a call with it wait in the order of the stream.
-func InHand(ctx context.Context, d Delivery) context.Context {
+// WithDelivery returns a context for handling a delivery: callers that wait for a call with it wait in the order of the stream.
+func WithDelivery(ctx context.Context, d Delivery) context.Context {
 	return context.WithValue(ctx, inHand{}, d.Sequence)
 }
 
-// SequenceInHand is the sequence of the delivery that ctx handles; 0: none.
-func SequenceInHand(ctx context.Context) uint64 {
+// DeliverySequence is the sequence of the delivery that ctx handles; 0: none.
+func DeliverySequence(ctx context.Context) uint64 {
 	sequence, _ := ctx.Value(inHand{}).(uint64)
 	return sequence
 }

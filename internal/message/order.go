@@ -80,7 +80,7 @@ func (r Rules) ParseOrder(d Delivery) (Order, *Invalid) {
 		o.Subject, o.Text, o.Signature = d.Subject, string(d.Data), d.Header.Get(HeaderSignature)
 	}
 	if !o.ExpiresAt.IsZero() && !o.Stored.Before(o.ExpiresAt) {
-		return o, &Invalid{Code: CodeExpired, Message: "expiresAt: the order expired at " + o.ExpiresAt.UTC().Format(time.RFC3339) + ", before it was stored; give it anew if it still holds", ClaimedID: claimed}
+		return o, &Invalid{Code: CodeExpired, Message: "expiresAt: the order expired at " + o.ExpiresAt.UTC().Format(time.RFC3339) + ", before it was stored; give it again if it still holds", ClaimedID: claimed}
 	}
 	return o, nil
 }

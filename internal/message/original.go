@@ -79,7 +79,7 @@ func withoutReplay(h Header) Header {
 // left out is an error. The mark of a replay is removed, so that the message reads as the original.
 func OriginalDelivery(dead Header, body []byte) (d Delivery, run int, requestID string, err error) {
 	if dead.Get(HeaderDeadTruncated) != "" {
-		return Delivery{}, 0, "", errors.New("the payload was left out of the dead letter, for it did not fit; publish the request anew")
+		return Delivery{}, 0, "", errors.New("the payload was left out of the dead letter, because it did not fit; publish the request again")
 	}
 	d = Delivery{Stream: dead.Get(HeaderDeadStream), Subject: dead.Get(HeaderDeadSubject), Data: body, Header: originalHeader(dead), Attempt: 1}
 	requestID = percentDecode(dead.Get(HeaderDeadRequestID))

@@ -154,7 +154,7 @@ func (r Rules) nameOf(payloadID, eventID string, h Header) (id string, err error
 // singleUse checks that a signature can't be used again and again: the signed payload itself (of a CloudEvent its data;
 // headers are not signed) must have the id, and an expiresAt before the worker forgets the id.
 func singleUse(payloadID string, expiresAt time.Time) (code string, err error) {
-	const why = "is required in a signed request, so that the signature can't be used again; add it and sign anew"
+	const why = "is required in a signed request, so that the signature can't be used again; add it and sign again"
 	switch {
 	case payloadID == "":
 		return CodeMalformed, errors.New("id: " + why)

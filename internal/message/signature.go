@@ -200,7 +200,7 @@ func (s *Signers) verify(d Delivery) (name, code string, err error) {
 	}
 	name, ok := s.current()[key]
 	if !ok {
-		return "", CodeUnknownSigner, fmt.Errorf("header %s: names nobody who is trusted here; have the public nkey added to the trusted signers", HeaderSigner)
+		return "", CodeUnknownSigner, fmt.Errorf("header %s: names no trusted signer; have the public nkey added to the trusted signers", HeaderSigner)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(signature, "="))
 	if err != nil {

@@ -34,7 +34,7 @@ func (o *Orders) verdicts(t target) (all []message.Order) {
 	o.mu.Unlock()
 	for _, order := range orders {
 		whose, may := o.means(&order)
-		if isVerdict(&order) && may && whose.has(t) && cmp.Or(order.Run, 1) == t.run && time.Since(order.Stored) <= OrdersFor {
+		if isVerdict(&order) && may && whose.has(t) && cmp.Or(order.Run, 1) == t.run && time.Since(order.Stored) <= OrderLifetime {
 			order.By = o.Rules.Signers.NameOf(order.Key)
 			all = append(all, order)
 		}

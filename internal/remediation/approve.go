@@ -42,7 +42,7 @@ func (p *attempt) approval(e *ledger.Entry) (a approval) {
 	}
 	a.requirement = requirement{
 		need: rule.Approvals, digest: message.SignedDigest(p.origin.Subject, p.origin.Data), since: e.ReceivedAt,
-		own: []string{name, key, p.Rules.Signers.NameOf(key), p.req.SignedBy}, requestedBy: []string{e.RequestedBy, p.req.RequestedBy}, shared: othersHave(p.owners, p.key, e.Print),
+		own: []string{name, key, p.Rules.Signers.NameOf(key), p.req.SignedBy}, requestedBy: []string{e.RequestedBy, p.req.RequestedBy}, shared: othersHave(p.owners, p.key, e.Fingerprint),
 	}
 	a.until = p.req.ExpiresAt
 	kept := e.Approval

@@ -142,7 +142,7 @@ func (p *attempt) refusal() (why *message.Failure, allowed bool) {
 	if t := p.req.ExpiresAt; !t.IsZero() && !time.Now().Before(t) {
 		return &message.Failure{
 			Code: message.CodeExpired, Origin: message.OriginRequest,
-			Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it anew if it still holds",
+			Message: "expiresAt: the request expired at " + t.UTC().Format(time.RFC3339) + " before it could be carried out; publish it again if it still holds",
 		}, true
 	}
 	return nil, p.Policy != nil

@@ -160,7 +160,7 @@ func (p *attempt) saveOutcome() (won bool, err error) {
 				continue
 			}
 		}
-		if errors.Is(err, ledger.ErrMadeAnew) {
+		if errors.Is(err, ledger.ErrRecreated) {
 			p.Ledger = ledger.Pin(p.Submitter.Ledger) // write it to the new ledger
 		}
 		if p.work.Err() == nil {

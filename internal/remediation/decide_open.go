@@ -31,7 +31,7 @@ type arrival struct {
 func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 	known := e.State != ""
 	switch {
-	case known && e.Print != a.fresh.Print:
+	case known && e.Fingerprint != a.fresh.Fingerprint:
 		return e, refuse(a, message.CodeIDConflict, "id: another request with this id, for another machine or with another comment, came first; give each request its own id")
 	case !known && a.refusedBefore:
 		return e, refuse(a, message.CodeExpiresTooLate, refusedAlready)
@@ -43,7 +43,7 @@ func opened(e ledger.Entry, a arrival, now time.Time) (ledger.Entry, step) {
 		if a.tooOld {
 			return reject(fresh, facts{now: now, message: a.message}, &message.Failure{
 				Code: message.CodeTooOld, Origin: message.OriginRequest,
-				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it anew if it still holds",
+				Message: "the request was older than WORKER_MAX_REQUEST_AGE when it was first taken; publish it again if it still holds",
 			})
 		}
 		if a.forgotten() {

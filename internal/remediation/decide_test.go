@@ -66,7 +66,7 @@ func ordinary(from ledger.State) *input {
 	if in.e.State = from; from == "" {
 		return in
 	}
-	in.e.Run, in.e.Print, in.e.Source, in.e.Revision = 1, "print", "S:1", 7
+	in.e.Run, in.e.Fingerprint, in.e.Source, in.e.Revision = 1, "print", "S:1", 7
 	in.e.ReceivedAt, in.e.Written = tableNow.Add(-time.Minute), tableNow.Add(-time.Minute)
 	switch from {
 	case ledger.StateCalled:
@@ -128,7 +128,7 @@ var table = []row{
 	{"", "message", "too old", both(fresh, func(in *input) { in.comes.tooOld = true }), arrives, ledger.StateFinal, step{do: doPublish}, message.CodeTooOld},
 	{"", "message", "refused before", both(fresh, func(in *input) { in.comes.refusedBefore = true }), arrives, "", step{do: doRefuse}, message.CodeExpiresTooLate},
 	{ledger.StateWaiting, "message", "same request", fresh, arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
-	{ledger.StateSubmitted, "message", "another machine or comment", both(fresh, func(in *input) { in.comes.fresh.Print = "other" }), arrives, ledger.StateSubmitted, step{do: doRefuse}, message.CodeIDConflict},
+	{ledger.StateSubmitted, "message", "another machine or comment", both(fresh, func(in *input) { in.comes.fresh.Fingerprint = "other" }), arrives, ledger.StateSubmitted, step{do: doRefuse}, message.CodeIDConflict},
 	{ledger.StateFinal, "message", "same request", fresh, arrives, ledger.StateFinal, step{do: doGoOn}, ""},
 	{ledger.StateFinal, "message", "ended as dry run, none now", both(fresh, dryRunEnded), arrives, ledger.StateWaiting, step{do: doGoOn}, ""},
 	{ledger.StateFinal, "message", "the dry run's own", both(fresh, dryRunEnded, func(in *input) { in.comes.message = "S:1" }), arrives, ledger.StateFinal, step{do: doGoOn}, ""},
@@ -350,7 +350,7 @@ func deniedBy(name string) func(*input) {
 }
 
 func fresh(in *input) {
-	in.comes = arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print"}, message: "S:2", claimed: "r"}
+	in.comes = arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Fingerprint: "print"}, message: "S:2", claimed: "r"}
 }
 
 func dryRunEnded(in *input) {

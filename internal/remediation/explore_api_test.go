@@ -132,7 +132,7 @@ func (x *explorer) withdraws(u universe, i int) (e ledger.Entry, ends bool) {
 		return l, false
 	}
 	f := x.facts(u, i)
-	e, _ = opened(l, arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print", Source: messages[1]}, message: messages[1], claimed: "r"}, tableNow)
+	e, _ = opened(l, arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Fingerprint: "print", Source: messages[1]}, message: messages[1], claimed: "r"}, tableNow)
 	e, s := x.next(x.decider(i), e, f)
 	if s.do == doCall {
 		e, _ = x.decider(i).beforeCall(e, f)

@@ -161,7 +161,7 @@ func ageOf(t time.Time) int8 {
 
 func (r rec) entry() ledger.Entry {
 	e := ledger.Entry{
-		State: states[r.state], Run: 1, Print: "print", Owner: owners[r.owner], Looks: int(r.looks), LastCall: ago(r.lastCall), LookFrom: ago(r.lookFrom),
+		State: states[r.state], Run: 1, Fingerprint: "print", Owner: owners[r.owner], Looks: int(r.looks), LastCall: ago(r.lastCall), LookFrom: ago(r.lookFrom),
 		Written: ago(r.written), Outcome: outcomes[r.outcome], Dead: r.dead, Published: r.published, Source: messages[r.source],
 	}
 	if r.action > 0 {

@@ -233,7 +233,7 @@ func (x *explorer) stand(u *universe, i int) {
 	p := &u.procs[i]
 	p.e, p.was, p.fresh, p.seen = u.ledger, u.ledger, true, 0
 	f := x.facts(*u, i)
-	e, s := opened(p.e.entry(), arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Print: "print", Source: f.message}, message: f.message, claimed: "r"}, tableNow)
+	e, s := opened(p.e.entry(), arrival{fresh: ledger.Entry{State: ledger.StateWaiting, Run: 1, Fingerprint: "print", Source: f.message}, message: f.message, claimed: "r"}, tableNow)
 	if s.do == doGoOn {
 		if (e.State == ledger.StateCalled || e.State == ledger.StateUnknown) && u.holds {
 			p.seen = 1

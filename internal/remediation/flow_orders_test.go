@@ -547,7 +547,7 @@ func TestNothingIsCalledWhileOrdersAreLost(t *testing.T) {
 		}
 		w.order(`{"verb":"pause","batch":"b"}`)
 		w.order(`{"verb":"cancel","id":"later"}`)
-		w.must(w.broker.AnswerLostOrders(w.ctx))
+		w.must(w.broker.AcceptLostOrders(w.ctx))
 		w.ends("later")
 		w.ends("free")
 		w.passes(5 * time.Minute)

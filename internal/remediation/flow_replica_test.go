@@ -103,7 +103,7 @@ func (w *world) newReplica(id string) *replica {
 	r.tracker = &remediation.Tracker{
 		Defender: r.client, Ledger: faultyLedger{store, r}, Publisher: public, Audit: trail, Feed: store, Breaker: r.breaker, Metrics: metrics, Shared: r.notices, Tracing: tracing, Log: w.log.Named(id),
 		Config: remediation.TrackConfig{
-			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended, Others: r.shared.Able,
+			Interval: pollInterval, Timeout: 72 * time.Hour, MaxAction: 512 << 10, Contended: r.quotaContended, Others: r.shared.OtherReady,
 		},
 	}
 	for _, limit := range w.set.limits {
@@ -223,7 +223,7 @@ func (r *replica) mortal(ctx context.Context) (context.Context, context.CancelFu
 // budgetOpen blocks while it is known that no call of a lane can be had, as the service does.
 func (r *replica) budgetOpen(ctx context.Context, l message.Lane) error {
 	for r.budget != nil {
-		d, _ := r.budget.Opens(l)
+		d, _ := r.budget.OpensIn(l)
 		if d <= 0 {
 			break
 		}
@@ -246,7 +246,7 @@ func (r *replica) keepReserve() {
 		}
 		following := r.tracker.Following() > 0
 		r.budget.SetReserve(following || r.submitter.Config.Track || r.notices.Guarding())
-		if d, _ := r.budget.Opens(message.LaneNormal); following && d > 0 {
+		if d, _ := r.budget.OpensIn(message.LaneNormal); following && d > 0 {
 			if _, n, err := r.w.broker.Pending(r.ctx); err == nil && n > 0 {
 				r.lastStarved.Store(time.Now().UnixNano())
 			}

@@ -102,7 +102,7 @@ func cancelled(first *ledger.Cancel, order *message.Order) *ledger.Cancel {
 // the first if there was none yet.
 func meansRun(order *message.Order, t target) bool {
 	switch {
-	case time.Since(order.Stored) > OrdersFor:
+	case time.Since(order.Stored) > OrderLifetime:
 		return false
 	case order.Run != 0:
 		return order.Run == t.run

@@ -61,8 +61,8 @@ type position struct {
 
 func positionOf(d message.Delivery) position { return position{d.Sequence, d.Published.UnixNano()} }
 
-// OrdersFor is how long an order about an id is in force: as long as an id is remembered.
-const OrdersFor = message.MaxSignFor
+// OrderLifetime is how long an order about an id is in force: as long as an id is remembered.
+const OrderLifetime = message.MaxSignFor
 
 // orderFresh is how long ago the last read of the stream may have begun for a call to be made. An order takes effect 5 s
 // after it was stored (docs/messages.md, orders), and a call leaves some time after its last check.
@@ -103,11 +103,11 @@ func (o *Orders) judge(d message.Delivery) (message.Order, *message.Invalid) {
 	o.mu.Unlock()
 	switch _, may := o.means(&order); {
 	case is && first != positionOf(d) && order.Key != "":
-		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order anew, with another issuedAt", ClaimedID: order.ID}
+		return order, &message.Invalid{Code: CodeRepeated, Message: "the same signed bytes came before, and count once; give the order again, with another issuedAt", ClaimedID: order.ID}
 	case !may && order.Via != "" && order.Client != "" && order.Client != order.Via:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: "client: an order through the intake is about its own client's requests alone", ClaimedID: order.ID}
 	case !may && isVerdict(&order):
-		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: %s is no approver in the policy; somebody whom it names must sign", cmp.Or(order.By, "whoever sent it")), ClaimedID: order.ID}
+		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: %s is no approver in the policy; one of the approvers that it names must sign", cmp.Or(order.By, "the sender")), ClaimedID: order.ID}
 	case !may:
 		return order, &message.Invalid{Code: message.CodePolicy, Message: fmt.Sprintf("signedBy: the policy does not let %s order about others' requests; it needs operate: true", order.By), ClaimedID: order.ID}
 	}
@@ -141,7 +141,7 @@ func (o *Orders) Apply(d message.Delivery) {
 	}
 	kept, name := &o.batches, order.Batch
 	if order.ID != "" {
-		if kept, name = &o.ids, order.ID; time.Since(order.Stored) > OrdersFor {
+		if kept, name = &o.ids, order.ID; time.Since(order.Stored) > OrderLifetime {
 			return
 		}
 	}
@@ -170,7 +170,7 @@ func (o *Orders) tooMany(order *message.Order) bool {
 		o.counts = map[string][]time.Time{}
 	}
 	times := o.counts[order.Key]
-	for len(times) > 0 && order.Stored.Sub(times[0]) > OrdersFor {
+	for len(times) > 0 && order.Stored.Sub(times[0]) > OrderLifetime {
 		times = times[1:]
 	}
 	if len(times) < maxOrders {
@@ -191,7 +191,7 @@ func (o *Orders) ReadTo(began time.Time) {
 	}
 	o.pruned = began
 	for id, of := range o.ids {
-		of = slices.DeleteFunc(of, func(order message.Order) bool { return time.Since(order.Stored) > OrdersFor })
+		of = slices.DeleteFunc(of, func(order message.Order) bool { return time.Since(order.Stored) > OrderLifetime })
 		if o.ids[id] = of; len(of) == 0 {
 			delete(o.ids, id)
 		}

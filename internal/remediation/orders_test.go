@@ -179,14 +179,14 @@ func TestWhatIsOrdered(t *testing.T) {
 // TestOrdersAreForgotten: an order about an id is in force for 7 days, one about a batch for as long as the stream has it.
 func TestOrdersAreForgotten(t *testing.T) {
 	b := newOrderBook(t)
-	b.now = time.Now().Add(-OrdersFor - time.Minute - time.Second)
+	b.now = time.Now().Add(-OrderLifetime - time.Minute - time.Second)
 	b.give("", `{"verb":"cancel","id":"x"}`)
 	b.now = time.Now().Add(-300 * 24 * time.Hour)
 	b.give("", `{"verb":"pause","batch":"b"}`)
 	if got := b.say(target{id: "x", batch: "b", run: 1}); got != `held by ""` || len(b.ids) > 0 {
 		t.Errorf("got %s, and keeps %v", got, b.ids)
 	}
-	b.now = time.Now().Add(-OrdersFor + time.Minute)
+	b.now = time.Now().Add(-OrderLifetime + time.Minute)
 	b.give("", `{"verb":"cancel","id":"x"}`)
 	for _, of := range b.ids {
 		for i := range of {
@@ -259,7 +259,7 @@ func TestOrdersOfOneSignerAreBounded(t *testing.T) {
 	if b.say(target{id: "y", signer: "ben", run: 1}) == "" || b.say(target{batch: "b", signer: "ann", run: 1}) == "" {
 		t.Error("another signer's order does not count")
 	}
-	b.now = first.Published.Add(OrdersFor)
+	b.now = first.Published.Add(OrderLifetime)
 	later := b.delivery("ann", cancels) // a minute after that
 	b.Apply(later)
 	if _, why := b.Judge(later); why != nil || b.say(mine) == "" {

@@ -47,7 +47,7 @@ func (p *attempt) find(r message.Request, own string) (string, error) {
 // othersHave reports whether another owner has a request with the same id, machine and comment.
 func othersHave(owners map[string]ledger.Record, own, fingerprint string) bool {
 	for key, rec := range owners {
-		if e, err := ledger.DecodeEntry(rec); key != own && err == nil && e.State != "" && e.Print == fingerprint {
+		if e, err := ledger.DecodeEntry(rec); key != own && err == nil && e.State != "" && e.Fingerprint == fingerprint {
 			return true
 		}
 	}

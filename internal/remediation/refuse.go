@@ -62,7 +62,7 @@ func later(a, b time.Time) time.Time {
 //
 // A crash before this record is written leaves the message, which is redelivered.
 
-const refusedAlready = "expiresAt: this request was refused when it was more than 7 days ahead, and stays so; sign it anew"
+const refusedAlready = "expiresAt: this request was refused because it was more than 7 days ahead, and stays refused; sign the request again"
 
 // refusedKey identifies the signed text, regardless of the signer and of the signature's encoding.
 func (p *attempt) refusedKey() string {

@@ -81,9 +81,9 @@ func (n *SharedState) Unclear() (all []health.Condition) {
 	whose := "others are served"
 	if !n.served.After(first.since) {
 		c = health.New(health.UnclearAnswers, "")
-		whose = "nobody was served since"
+		whose = "no request was served since"
 	}
-	c.Message = fmt.Sprintf("%d requests get no clear answer to their calls, or to the looks for them, again and again (%s), as of %s: %s", len(n.unclear), whose, first.id, first.why)
+	c.Message = fmt.Sprintf("%d requests get no clear answer to their calls, or to the look-ups for them, again and again (%s), as of %s: %s", len(n.unclear), whose, first.id, first.why)
 	c.Since, c.Stops = first.since.UTC(), false
 	return []health.Condition{c}
 }

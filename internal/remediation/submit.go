@@ -122,7 +122,7 @@ type scope struct {
 
 // Handle is the message.Handler of the request stream.
 func (s *Submitter) Handle(wait, work context.Context, d message.Delivery) (out message.Outcome) {
-	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: message.InHand(wait, d), work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
+	p := &attempt{Submitter: s, Ledger: ledger.Pin(s.Ledger), scope: scope{wait: message.WithDelivery(wait, d), work: work, began: time.Now()}, incoming: incoming{d: d, origin: d}}
 	defer func() { p.endSpan(out) }()
 	if p.Config.Limited && p.Quota != nil {
 		defer p.Quota.Expect(p.lane(), d.Sequence)()

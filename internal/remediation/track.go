@@ -189,7 +189,7 @@ func (t *Tracker) Ages() []time.Duration {
 func (t *Tracker) observeEntry(key string, rec ledger.Record) {
 	var e ledger.Entry
 	var err error
-	if !ledger.Unfollowed(rec) {
+	if !ledger.Settled(rec) {
 		e, err = ledger.DecodeEntry(rec)
 	}
 	if err != nil && !errors.Is(err, ledger.ErrNewer) { // a newer version's entry is no longer followed here

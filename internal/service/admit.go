@@ -25,7 +25,7 @@ func (p *parts) starved(l message.Lane) bool {
 // quotaOpensIn returns how long until a request that waits for a call can get one; 0: now, or none waits.
 func (p *parts) quotaOpensIn() (in time.Duration) {
 	for _, l := range slices.Backward(message.Lanes()) {
-		d, closed := p.Budget.Opens(l)
+		d, closed := p.Budget.OpensIn(l)
 		if closed {
 			return 0
 		}
@@ -48,7 +48,7 @@ func (p *parts) outOfTouch() (c health.Condition, is bool) {
 	if why == nil || time.Since(since) < outOfTouchAfter {
 		return c, false
 	}
-	c = health.New(health.OutOfTouch, "it is not known whether another replica has met a 429: "+why.Error())
+	c = health.New(health.OutOfTouch, "it is not known whether another replica has got a 429: "+why.Error())
 	c.Since = since.UTC()
 	return c, true
 }
@@ -88,13 +88,13 @@ func (p *parts) alone(ctx context.Context) error {
 // in the stream.
 func (s *Service) budgetOpen(ctx context.Context, p *parts, l message.Lane) error {
 	for {
-		d, _ := p.Budget.Opens(l)
+		d, _ := p.Budget.OpensIn(l)
 		if d <= 0 {
 			return nil
 		}
 		if n, err := s.Broker.PendingIn(ctx, l); err == nil && n > 0 {
 			p.lastStarved.Store(l, time.Now())
-			p.Budget.Await(l)
+			p.Budget.NoteWaiting(l)
 		}
 		if !Pause(ctx, min(d, time.Second)) {
 			return context.Cause(ctx)

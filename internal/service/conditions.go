@@ -69,7 +69,7 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 	if pause := p.replicas.Paused(); pause != nil {
 		all = append(all, pausedBy(pause))
 	}
-	if c, out := p.outOfTouch(); out && b.Sees() {
+	if c, out := p.outOfTouch(); out && b.StreamsVisible() {
 		all = append(all, c)
 	}
 	fault, on := p.breaker.Current()
@@ -84,23 +84,23 @@ func (p *parts) ofWork(b *broker.Broker) (all []health.Condition) {
 		all = append(all, health.New(health.Token, "no token for the API yet"))
 	}
 	if lost := p.orders.Lost(); lost != "" {
-		all = append(all, health.New(health.OrdersLost, lost+": what was cancelled or held back is not known, and nothing is called; give again what still holds, then `worker resume --orders`"))
+		all = append(all, health.New(health.OrdersLost, lost+": it is not known what was cancelled or held back, and no calls are made; give again the orders that still hold, then run `worker resume --orders`"))
 	} else if !p.orders.Current(0) {
-		all = append(all, health.New(health.ControlUnreadable, "the stream of orders could not be read to its end in the last 5 s: what was cancelled or held back is not known, and nothing is called"))
+		all = append(all, health.New(health.ControlUnreadable, "the stream of orders could not be read to its end in the last 5 s: it is not known what was cancelled or held back, and no calls are made"))
 	}
 	all = append(all, p.throttled()...)
 	if until, window := p.rates.UnknownUntil(); !until.IsZero() {
-		c := health.New(health.RateUnknown, "how many calls count in the "+window+"'s window is not known, for its stream or some of it was lost, or calls were made without a limit; none is made until they have aged out")
+		c := health.New(health.RateUnknown, "it is not known how many calls count in the "+window+"'s window, because its stream or a part of it was lost, or calls were made without a limit; no calls are made until they have aged out")
 		c.Until = until.UTC()
 		all = append(all, c)
 	} else if in := p.quotaOpensIn(); in > 0 {
 		all = append(all, waitingForQuota(time.Now().Add(in).Round(time.Second)))
 	}
 	if p.BesideLive() {
-		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes nothing: a request would end without its call"))
+		all = append(all, health.New(health.LiveReplicas, "this replica is in dry run (WORKER_DRY_RUN) beside live ones, and takes no requests: they would end without their calls"))
 	}
 	all = append(all, p.shared.Conditions()...)
-	if c, is := p.replicas.Unleased(); is && b.Sees() {
+	if c, is := p.replicas.LeaseFault(); is && b.StreamsVisible() {
 		all = append(all, c)
 	}
 	return all
@@ -122,8 +122,8 @@ func explained(fault string, b *broker.Broker) bool {
 func (p *parts) throttled() []health.Condition {
 	since, until := p.Budget.Throttled()
 	rest := time.Until(until)
-	if why := p.rates.Unread(); why != nil {
-		return []health.Condition{health.New(health.NotUnderstood, "whether the API throttles, and until when, is not known: "+why.Error()+"; no call is made before it is")}
+	if why := p.rates.ClosureErr(); why != nil {
+		return []health.Condition{health.New(health.NotUnderstood, "it is not known whether the API throttles, and until when: "+why.Error()+"; no call is made until it is known")}
 	}
 	if until.IsZero() {
 		return nil

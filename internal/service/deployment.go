@@ -30,8 +30,8 @@ func Conditions(o broker.Overview) []health.Condition {
 	if o.Pause != nil {
 		stored = append(stored, pausedBy(o.Pause))
 	}
-	if o.Silenced != nil {
-		stored = append(stored, *o.Silenced)
+	if o.PresenceFault != nil {
+		stored = append(stored, *o.PresenceFault)
 	} else if len(o.Replicas) == 0 {
 		stored = append(stored, health.New(health.NoWorker, NoWorker))
 	}

@@ -13,7 +13,7 @@ import (
 // gauges are the metrics of docs/observability.md that no package owns.
 func (s *Service) gauges() []prometheus.Collector {
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "unrestrict_queue_pending", Help: "Requests in the stream that nobody has in hand; -1 while the broker does not answer.",
+		Name: "unrestrict_queue_pending", Help: "Requests in the stream that no replica has in hand; -1 while the broker does not answer.",
 	}, func() float64 {
 		b, p, _ := s.current()
 		if b == nil || p == nil {
@@ -28,7 +28,7 @@ func (s *Service) gauges() []prometheus.Collector {
 		return float64(max(n-p.Consumer.InFlight(), 0))
 	})
 	notKept := prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of messages that nobody vouches for which were deleted, or not written, because there are too many.",
+		Name: "unrestrict_deadletters_not_kept_total", Help: "Dead letters of unverified messages which were deleted, or not written, because there are too many.",
 	}, func() float64 {
 		if _, p, _ := s.current(); p != nil {
 			return float64(p.notKept())

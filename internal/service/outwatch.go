@@ -95,7 +95,7 @@ func (w *outWatch) conditions(known []health.Condition) []health.Condition {
 	if _, denied := health.Has(known, health.Denied); !w.reported || denied {
 		return nil
 	}
-	c := health.New(health.HeldElsewhere, fmt.Sprintf("%d requests were delivered to somebody who is no replica of this worker, and are neither acknowledged nor nakked", w.count))
+	c := health.New(health.HeldElsewhere, fmt.Sprintf("%d requests were delivered to a client that is no replica of this worker, and are neither acknowledged nor nakked", w.count))
 	c.Since = w.since.UTC()
 	return []health.Condition{c}
 }

@@ -99,7 +99,7 @@ func (s *Service) assemble(ctx context.Context) (*parts, error) {
 		Defender: p.client, Ledger: store, Publisher: publisher, Audit: auditor, Feed: store, Orders: p.orders, Breaker: p.breaker, Metrics: metrics, Shared: p.shared, Tracing: tracing, Log: s.Log,
 		Config: remediation.TrackConfig{
 			Interval: set.Track.PollInterval, Timeout: set.Track.Timeout, MaxAction: actionRoom,
-			Contended: p.quotaContended, Others: p.replicas.Able,
+			Contended: p.quotaContended, Others: p.replicas.OtherReady,
 			Windows: []remediation.Window{{Calls: set.Rates.PerMinute, Per: time.Minute}, {Calls: set.Rates.PerHour, Per: time.Hour}},
 		},
 	}
@@ -118,10 +118,10 @@ func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consu
 		Open: s.Broker.OpenRequests, Conn: s.Broker.Conn(), Domain: s.Broker.Domain(),
 		Handler: p.withPresence(submitter.Handle),
 		Breaker: p.breaker, Admit: []func(context.Context, message.Lane) error{
-			ofAny(p.replicas.Unpaused), ofAny(p.inTouch), ofAny(p.alone), ofAny(s.Broker.Sound), ofAny(p.orders.Await),
+			ofAny(p.replicas.Unpaused), ofAny(p.inTouch), ofAny(p.alone), ofAny(s.Broker.AwaitStreams), ofAny(p.orders.Await),
 			func(ctx context.Context, l message.Lane) error { return s.budgetOpen(ctx, p, l) },
 		},
-		Paused: func() bool { return p.holdsBack() || s.Broker.Unsound() },
+		Paused: func() bool { return p.holdsBack() || s.Broker.StreamsFaulty() },
 		Idle: func(ctx context.Context) {
 			_, n, err := s.Broker.Pending(ctx)
 			submitter.Idle(ctx, err == nil && n == 0)
@@ -133,7 +133,7 @@ func (s *Service) newConsumer(p *parts, submitter *remediation.Submitter) *consu
 // withPresence wraps a handler so that this replica soon publishes its presence record, which each message changes.
 func (p *parts) withPresence(handle message.Handler) message.Handler {
 	return func(ctx, work context.Context, d message.Delivery) message.Outcome {
-		p.replicas.Stir()
+		p.replicas.RefreshPresence()
 		return handle(ctx, work, d)
 	}
 }

@@ -47,7 +47,7 @@ func recentDeadLetters(ctx context.Context, b *broker.Broker) ([]admin.DeadLette
 		row.ResultRow = admin.ResultRow{
 			RequestID: d.RequestID, Run: d.Run, SignedBy: d.SignedBy, Code: d.Code, Message: d.Message, Time: m.Time, Advice: replay.Text,
 		}
-		if r, claimed, ok := Asked(d, h, m.Data, b.Names().Stream); ok {
+		if r, claimed, ok := RequestOfDeadLetter(d, h, m.Data, b.Names().Stream); ok {
 			row.MachineID, row.RequestedBy, row.Ticket, row.ClaimedID = r.MachineID, r.RequestedBy, r.Ticket, claimed
 		}
 		rows = append(rows, row)

@@ -26,14 +26,14 @@ const (
 // replays has the Replay of each code of the worker's own.
 var replays = map[string]Replay{
 	message.CodeMalformed:       {ReplayFails, correct}, // it may be malformed as a signed request only
-	message.CodeTooLarge:        {ReplayFails, "A replay is rejected again unless the broker takes larger messages by now. Leave out what need not be echoed, and publish it anew."},
-	message.CodeIDConflict:      {ReplayHelps, "By now the other request with its id is forgotten: a replay is judged anew."},
-	message.CodeExpired:         {ReplayFails, "A replay is rejected again: it has expired. Publish it anew if it still holds."},
+	message.CodeTooLarge:        {ReplayFails, "A replay is rejected again unless the broker takes larger messages by now. Leave out what need not be echoed, and publish it again."},
+	message.CodeIDConflict:      {ReplayHelps, "By now the other request with its id is forgotten: a replay is judged on its own."},
+	message.CodeExpired:         {ReplayFails, "A replay is rejected again: it has expired. Publish it again if it still holds."},
 	message.CodeTooOld:          {ReplayHelps, "Its age does not count against a replay. See first whether it still holds."},
-	message.CodeUnsigned:        {ReplayFails, "A replay is rejected again while signatures are required. Sign the request and publish it anew."},
+	message.CodeUnsigned:        {ReplayFails, "A replay is rejected again while signatures are required. Sign the request and publish it again."},
 	message.CodeUnknownSigner:   {ReplayFails, "A replay is rejected again until its key is trusted. Have the key added to the trusted signers and replay it then, or sign the request with one that is."},
-	message.CodeBadSignature:    {ReplayFails, "A replay is rejected again while signatures are required. Find out who changed or forged it; what is genuine sign and publish anew."},
-	message.CodeExpiresTooLate:  {ReplayFails, "A replay is rejected again while signatures are required. Sign it anew, for 7 days at most."},
+	message.CodeBadSignature:    {ReplayFails, "A replay is rejected again while signatures are required. Find out who changed or forged it; sign and publish again what is genuine."},
+	message.CodeExpiresTooLate:  {ReplayFails, "A replay is rejected again while signatures are required. Sign it again, for 7 days at most."},
 	message.CodePolicy:          {ReplayHelps, "A replay is judged by the policy as it is then: it is rejected again unless the policy, or the hour, has changed."},
 	message.CodeRestrictedAgain: {ReplayFails, "A replay is rejected again: the machine was restricted after the request was published. Look at the machine, and publish a new request if it is to be released."},
 	message.CodeDenied:          {ReplayHelps, "A replay asks for approval again."},
@@ -67,7 +67,7 @@ func ReplayOf(n broker.Names, d message.DeadLetter, h message.Header, data []byt
 	case invalid != nil:
 		return refused("A replay is rejected: " + invalid.Error() + ". Publish a corrected request.")
 	case !r.ExpiresAt.IsZero() && now.After(r.ExpiresAt):
-		return refused("A replay is rejected: the request has expired. Publish it anew if it still holds.")
+		return refused("A replay is rejected: the request has expired. Publish it again if it still holds.")
 	}
 	if replay, own := replays[d.Code]; own {
 		return replay

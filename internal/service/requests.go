@@ -17,8 +17,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Known is one of the requests that a search finds.
-type Known struct {
+// KnownRequest is one of the requests that a search finds.
+type KnownRequest struct {
 	RequestID   string           `json:"requestId"`
 	ClaimedID   string           `json:"claimedId,omitempty"`
 	Run         int              `json:"run,omitempty"`
@@ -39,16 +39,16 @@ type Known struct {
 // finder collects the requests whose id, claimed id, machine or ticket is the one asked for.
 type finder struct {
 	name  string
-	found map[string]Known // by id and signer
+	found map[string]KnownRequest // by id and signer
 
 	queued []Queued
 }
 
-func (f *finder) means(r Known) bool {
+func (f *finder) means(r KnownRequest) bool {
 	return r.RequestID == f.name || r.ClaimedID == f.name || r.Ticket == f.name || strings.EqualFold(r.MachineID, f.name)
 }
 
-func (f *finder) add(r Known) {
+func (f *finder) add(r KnownRequest) {
 	if f.means(r) {
 		f.found[r.RequestID+"\x00"+r.SignedBy] = r
 	}
@@ -57,15 +57,15 @@ func (f *finder) add(r Known) {
 // RequestsOf finds requests, the oldest first. Results name those that the ledger has forgotten, the ledger has the state
 // of the others, and a request that no worker has received yet is only in the queue. The queue is read first: what a worker
 // takes out of it meanwhile is found in the ledger or in the results.
-func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]Known, error) {
-	f := &finder{name: name, found: map[string]Known{}}
+func RequestsOf(ctx context.Context, conn *broker.Broker, name string) ([]KnownRequest, error) {
+	f := &finder{name: name, found: map[string]KnownRequest{}}
 	for _, read := range []func(context.Context, *broker.Broker) error{f.queue, f.results, f.ledger} {
 		if err := read(ctx, conn); err != nil && !broker.IsMissing(err) {
 			return nil, err
 		}
 	}
 	f.addQueued()
-	return slices.SortedFunc(maps.Values(f.found), func(a, b Known) int {
+	return slices.SortedFunc(maps.Values(f.found), func(a, b KnownRequest) int {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.RequestID, b.RequestID))
 	}), context.Cause(ctx)
 }
@@ -74,7 +74,7 @@ func (f *finder) results(ctx context.Context, conn *broker.Broker) error {
 	return conn.Follow(ctx, conn.Names().ResultsStream, broker.FollowOptions{ToPresent: true}, func(m broker.Message) error {
 		var r message.Result
 		if json.Unmarshal(m.Data, &r) == nil {
-			f.add(Known{
+			f.add(KnownRequest{
 				RequestID: r.RequestID, ClaimedID: r.ClaimedID, Run: r.Run, State: string(ledger.StateFinal), Outcome: r.Outcome, Error: WhyEnded(r),
 				MachineID: r.MachineID, RequestedBy: r.RequestedBy, Ticket: r.Ticket, SignedBy: r.SignedBy, Time: m.Time,
 			})
@@ -92,7 +92,7 @@ func (f *finder) ledger(ctx context.Context, conn *broker.Broker) error {
 		if e.State == ledger.StateWaiting {
 			sequence, _ = strconv.ParseUint(strings.TrimPrefix(e.Source, conn.Names().Stream+":"), 10, 64)
 		}
-		f.add(Known{
+		f.add(KnownRequest{
 			entry: &e, lane: e.Lane, sequence: sequence,
 			RequestID: e.ID, Run: e.Run, State: string(e.State), Outcome: e.Outcome, Error: cmp.Or(e.Error, e.LastError),
 			MachineID: e.MachineID, RequestedBy: e.RequestedBy, Ticket: e.Ticket, SignedBy: e.SignedBy,
@@ -119,8 +119,8 @@ func (f *finder) addQueued() {
 	}
 }
 
-func (q Queued) known() Known {
-	k := Known{RequestID: q.Req.ID, State: stateQueued, MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
+func (q Queued) known() KnownRequest {
+	k := KnownRequest{RequestID: q.Req.ID, State: stateQueued, MachineID: q.Req.MachineID, RequestedBy: q.Req.RequestedBy, Ticket: q.Req.Ticket, Time: q.Time}
 	k.lane, k.sequence = q.Lane, q.Sequence
 	if q.invalid != nil {
 		k.ClaimedID = q.invalid.ClaimedID
@@ -142,7 +142,7 @@ var stateTexts = map[string]string{
 const stateQueued = "queued"
 
 // Row returns the request as a row of the page.
-func (k Known) Row() admin.ResultRow {
+func (k KnownRequest) Row() admin.ResultRow {
 	row := admin.ResultRow{
 		RequestID: k.RequestID, ClaimedID: k.ClaimedID, Run: k.Run, MachineID: k.MachineID, RequestedBy: k.RequestedBy, SignedBy: k.SignedBy,
 		Ticket: k.Ticket, Outcome: k.state(), Time: k.Time,
@@ -160,7 +160,7 @@ func (k Known) Row() admin.ResultRow {
 }
 
 // state returns the outcome of a request that has ended, otherwise its state in the ledger.
-func (k Known) state() string {
+func (k KnownRequest) state() string {
 	if k.State == string(ledger.StateFinal) {
 		return cmp.Or(k.Outcome, k.State)
 	}
@@ -220,8 +220,8 @@ func (q Queued) AsResult() message.Result {
 	return message.Result{RequestID: k.RequestID, ClaimedID: k.ClaimedID, MachineID: k.MachineID, Ticket: k.Ticket, Batch: q.Req.Batch}
 }
 
-// Asked returns the request of a dead letter, as far as it can be read, and the id that its message claimed without owning it.
-func Asked(dead message.DeadLetter, h message.Header, data []byte, stream string) (r message.Request, claimed string, ok bool) {
+// RequestOfDeadLetter returns the request of a dead letter, as far as it can be read, and the id that its message claimed without owning it.
+func RequestOfDeadLetter(dead message.DeadLetter, h message.Header, data []byte, stream string) (r message.Request, claimed string, ok bool) {
 	original, _, _, err := message.OriginalDelivery(h, data)
 	if err != nil {
 		return r, "", false

@@ -85,7 +85,7 @@ func (s *Service) logSystem(p *parts) {
 	if p.dryRun {
 		s.Log.Warn("DRY RUN (WORKER_DRY_RUN): requests end with the outcome dryRun, and nothing is called; beside live replicas nothing is taken")
 	}
-	if !defender.Microsofts(at.API) {
+	if !defender.IsMicrosoft(at.API) {
 		s.Log.Warn(admin.LabText(at.API))
 	}
 }

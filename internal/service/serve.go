@@ -54,12 +54,12 @@ func (p *parts) keepToken(ctx context.Context) error {
 		every := tokenInterval
 		if err := p.tokens.Check(ctx); err == nil {
 			if !p.tokenSeen.Swap(true) {
-				p.replicas.Stir()
+				p.replicas.RefreshPresence()
 			}
 			p.breaker.ResetFrom(health.Token)
 		} else if ctx.Err() == nil {
 			p.breaker.Trip(health.Token, err.Error())
-			p.replicas.Stir()
+			p.replicas.RefreshPresence()
 			every = tokenRetry
 		}
 		if broker.Tick(ctx, every) != nil {

@@ -40,7 +40,7 @@ func (s *Service) presence() broker.Presence {
 	out := broker.Presence{
 		Ready: true, Conditions: conditions, InFlight: p.Consumer.InFlight(), Followed: p.Tracker.Following(), Awaiting: p.Tracker.Awaiting(), Version: ThisBuild().Version,
 		Limits: rates.Limits(config.Windows(s.Settings.Rates)), DryRun: s.Settings.DryRun, Reserve: p.Budget.Reserves(), UrgentReserve: &s.Settings.Rates.UrgentReserve,
-		NotKept: p.notKept(), Hands: p.outstanding(), Site: s.site(p),
+		NotKept: p.notKept(), Outstanding: p.outstanding(), Site: s.site(p),
 	}
 	if stop, _ := health.Stopping(conditions); len(stop) > 0 { // in the form that the previous version reads
 		out.Ready, out.Code, out.Reason, out.Since = false, stop[0].Code, stop[0].Message, stop[0].Since
@@ -58,7 +58,7 @@ func (s *Service) site(p *parts) broker.Site {
 	return broker.Site{Host: s.host, API: p.apiURL, Tenant: tenant, Account: s.account}
 }
 
-var errNoBroker = errors.New("the broker is not there yet")
+var errNoBroker = errors.New("there is no connection to the broker yet")
 
 // status returns what the presence records of all replicas show. This replica's own record is replaced by its present state, which
 // is newer.
@@ -81,7 +81,7 @@ func (s *Service) status(ctx context.Context) (admin.Status, error) {
 	o.Awaiting += now.Awaiting - o.Replicas[own].Awaiting
 	o.InFlight += now.InFlight - o.Replicas[own].InFlight
 	o.NotKept += now.NotKept - o.Replicas[own].NotKept
-	o.Replicas[own], o.Silenced = now, nil
+	o.Replicas[own], o.PresenceFault = now, nil
 	return statusOf(ctx, b, o, p.Tally, s.Settings)
 }
 

@@ -15,7 +15,7 @@ func systemOf(b *broker.Broker, o broker.Overview) admin.System {
 	s := admin.System{
 		API: distinct(o.Replicas, func(r broker.Presence) string { return r.API }), Tenant: distinct(o.Replicas, func(r broker.Presence) string { return r.Tenant }),
 		Account: distinct(o.Replicas, func(r broker.Presence) string { return r.Account }), Broker: b.URL(),
-		Lab:     slices.ContainsFunc(o.Replicas, func(r broker.Presence) bool { return r.API != "" && !defender.Microsofts(r.API) }),
+		Lab:     slices.ContainsFunc(o.Replicas, func(r broker.Presence) bool { return r.API != "" && !defender.IsMicrosoft(r.API) }),
 		Streams: admin.Streams{Requests: n.Stream, Results: n.ResultsStream, DeadLetters: n.DeadletterStream, Orders: n.ControlStream},
 	}
 	switch dry := o.DryRuns(); {

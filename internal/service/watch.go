@@ -44,12 +44,12 @@ func (w *watch) conditions(known []health.Condition, open int, looked time.Time,
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.still > 0 && len(health.HoldingUp(known, false)) == 0 {
-		c := health.New(health.StandingStill, fmt.Sprintf("%d requests wait, and none was taken for longer than it should be, without a cause that is known", w.still))
+		c := health.New(health.StandingStill, fmt.Sprintf("%d requests wait, and none has been taken for too long, for no known reason", w.still))
 		c.Since = w.moved.UTC()
 		all = append(all, c)
 	}
 	if overdue >= w.after && len(health.HoldingUp(known, true)) == 0 {
-		c := health.New(health.NotFollowing, fmt.Sprintf("%d actions are followed, and none was looked at for longer than it should be, without a cause that is known", open))
+		c := health.New(health.NotFollowing, fmt.Sprintf("%d actions are followed, and none has been looked up for too long, for no known reason", open))
 		c.Since = looked.UTC()
 		all = append(all, c)
 	}
@@ -64,7 +64,7 @@ func (s *Service) watchQueue(ctx context.Context, p *parts) error {
 		if d, looked := s.Broker.Deliveries(); looked {
 			known, _ := s.known()
 			p.watch.requests(time.Now(), d.Waiting+p.Consumer.Waiting(), d.Delivered, len(health.HoldingUp(known, false)) > 0)
-			if others, all := p.replicas.Hands(); all {
+			if others, all := p.replicas.Outstanding(); all {
 				others[""] = p.outstanding()
 				p.out.observe(time.Now(), consumerState{Out: d.Out, Asked: d.Asked, Floor: d.Floor}, others)
 			}

@@ -95,7 +95,7 @@ func (s *site) results(since time.Time, fn func(message.Result, time.Time) (enou
 	err := s.br.Follow(ctx, s.br.Names().ResultsStream, broker.FollowOptions{Since: since}, func(m broker.Message) error {
 		var r message.Result
 		if json.Unmarshal(m.Data, &r) == nil && fn(r, m.Time) {
-			return broker.Enough()
+			return broker.StopFollow()
 		}
 		return nil
 	})

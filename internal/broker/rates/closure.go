@@ -154,8 +154,8 @@ func (s *Store) readClosed(ctx context.Context) error {
 	return err
 }
 
-// Unread is why it is not known whether and until when calls are forbidden; nil: it is known.
-func (s *Store) Unread() error {
+// ClosureErr is why it is not known whether and until when calls are forbidden; nil: it is known.
+func (s *Store) ClosureErr() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unread

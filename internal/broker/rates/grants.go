@@ -75,7 +75,7 @@ func (s *Store) remember(ctx context.Context, w budget.Window, info *jetstream.S
 		g = &grants{}
 	}
 	before := *g
-	if s.grants[w.Name] = g; !g.look(info, w.Lasts()) {
+	if s.grants[w.Name] = g; !g.look(info, w.Span()) {
 		return nil
 	}
 	err := s.mark(ctx, w)

@@ -20,7 +20,7 @@ func StreamConfig(w budget.Window, replicas int) jetstream.StreamConfig {
 		Description: "the calls of the last " + w.Name + ": to publish is to take one",
 		Storage:     jetstream.FileStorage, Replicas: replicas,
 		MaxMsgsPerSubject: int64(w.Limit), Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-		MaxAge: w.Lasts(), Duplicates: 100 * time.Millisecond,
+		MaxAge: w.Span(), Duplicates: 100 * time.Millisecond,
 		AllowDirect: true, // a forecast reads all grants at once
 	}
 }

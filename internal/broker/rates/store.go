@@ -117,7 +117,7 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.follow(ctx, status)
 		s.outOfTouch(err)
-		if errors.Is(err, stream.ErrMadeAnew) {
+		if errors.Is(err, stream.ErrRecreated) {
 			s.restore(ctx)
 		}
 		select {

@@ -64,7 +64,7 @@ func TestRateSlidingWindow(t *testing.T) {
 					if most := mostWithin(calls, w.Per); most > w.Limit {
 						t.Errorf("%d calls in one %s, want at most %d", most, w.Name, w.Limit)
 					}
-					use := int(test.during/w.Lasts()) * w.Limit
+					use := int(test.during/w.Span()) * w.Limit
 					if least == 0 || use < least {
 						least = use
 					}

@@ -116,7 +116,7 @@ func (s *Store) UnknownUntil() (until time.Time, window string) {
 // MarkTTL is how long after a mark a call without a limit can still count in the window. One mark covers the calls of a
 // tenth of the window.
 func MarkTTL(w budget.Window) time.Duration {
-	return w.Lasts() + w.Per/10 + budget.StartLimit
+	return w.Span() + w.Per/10 + budget.StartLimit
 }
 
 // takeUnrecorded writes the mark that the window's stream lacks grants, before the first call without a limit and then every

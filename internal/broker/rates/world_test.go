@@ -117,7 +117,7 @@ func (w *world) replica(windows []budget.Window) *replica {
 
 // opensIn is how long until a call of the most urgent lane can be had.
 func (r *replica) opensIn() time.Duration {
-	d, _ := r.Opens(message.LaneUrgent)
+	d, _ := r.OpensIn(message.LaneUrgent)
 	return d
 }
 

@@ -25,15 +25,15 @@ type Bucket struct {
 	to     string // of the subjects to write to; they differ if the bucket is in a domain, because $KV does not route there
 
 	mu        sync.Mutex
-	created   time.Time     // when its stream was created, by the last call of Looked
+	created   time.Time     // when its stream was created, by the last call of SetCreated
 	sequence  uint64        // the stream's last sequence, by the same call
 	recreated chan struct{} // closed, and replaced, when the bucket was recreated
 	last      uint64        // the latest revision that this process has written
-	stale     bool          // the bucket was recreated, and Looked was not called for the new one yet
+	stale     bool          // the bucket was recreated, and SetCreated was not called for the new one yet
 }
 
-// ErrMadeAnew means that the bucket was recreated: what the one before held is gone.
-var ErrMadeAnew = ledger.ErrMadeAnew
+// ErrRecreated means that the bucket was recreated: what the one before held is gone.
+var ErrRecreated = ledger.ErrRecreated
 
 // MarkerTTL is how long the broker keeps the delete marker of a key, so that a watch that was interrupted for less still
 // receives it.
@@ -57,9 +57,9 @@ func (b *Bucket) WriteTo(key string) string { return b.to + key }
 // Key is the key that a message of the bucket's stream is about.
 func (b *Bucket) Key(m Message) string { return strings.TrimPrefix(m.Subject, b.prefix) }
 
-// Looked records when the bucket's stream was created, and its last sequence. If the time has changed, the bucket was recreated. If
-// the sequence went back, a server has lost what it had not synced to disk. Either ends the watches.
-func (b *Bucket) Looked(created time.Time, last uint64) {
+// SetCreated records when the bucket's stream was created, and its last sequence. If the time has changed, the bucket was
+// recreated. If the sequence went back, a server has lost what it had not synced to disk. Either ends the watches.
+func (b *Bucket) SetCreated(created time.Time, last uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.created.IsZero() && (!b.created.Equal(created) || last < b.sequence) {
@@ -160,7 +160,9 @@ func (b *Bucket) begin(w ledger.Write, generation chan struct{}) func(context.Co
 	before, refused := b.last, b.stale || generation != b.recreated
 	b.mu.Unlock()
 	if refused {
-		return func(context.Context) ledger.Saved { return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ErrMadeAnew)} }
+		return func(context.Context) ledger.Saved {
+			return ledger.Saved{Err: fmt.Errorf("%s: %w", w.Key, ErrRecreated)}
+		}
 	}
 	ack := Publish(b.js, &nats.Msg{Subject: b.to + w.Key, Data: w.Value}, opts...)
 	return func(ctx context.Context) ledger.Saved {
@@ -182,7 +184,7 @@ func (b *Bucket) begin(w ledger.Write, generation chan struct{}) func(context.Co
 }
 
 // saved is the outcome of a write that was stored. If the bucket was recreated since the write began, nothing may depend on the
-// write, and it is removed again; after a crash before that, it remains, but was never acted upon. If Looked was not called for
+// write, and it is removed again; after a crash before that, it remains, but was never acted upon. If SetCreated was not called for
 // the new bucket yet, the revision shows it: it is not above one that this process wrote earlier.
 func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uint64, generation chan struct{}) ledger.Saved {
 	another := revision <= before && !b.rolledBack(ctx)
@@ -198,7 +200,7 @@ func (b *Bucket) saved(ctx context.Context, w ledger.Write, revision, before uin
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	return ledger.Saved{Err: errors.Join(fmt.Errorf("%s: %w", w.Key, ErrMadeAnew), b.Remove(ctx, w.Key, revision))}
+	return ledger.Saved{Err: errors.Join(fmt.Errorf("%s: %w", w.Key, ErrRecreated), b.Remove(ctx, w.Key, revision))}
 }
 
 // rolledBack reports whether the bucket is still the same, so that its server has only lost its last writes (ADR 6).

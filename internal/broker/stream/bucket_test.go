@@ -69,7 +69,7 @@ func (b *Bucket) heard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Looked(info.Created, info.State.LastSeq)
+	b.SetCreated(info.Created, info.State.LastSeq)
 }
 
 // A bucket that was made anew counts from 1 again. A watch that went on behind the revisions of the one before would miss
@@ -107,7 +107,7 @@ func TestWatchOfABucketMadeAnew(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		b.heard(t)
-		if err := <-ended; !errors.Is(err, ErrMadeAnew) {
+		if err := <-ended; !errors.Is(err, ErrRecreated) {
 			t.Errorf("the watch ended with %v", err)
 		}
 		ctx, stop := context.WithCancel(t.Context())
@@ -142,7 +142,7 @@ func TestBucketRolledBack(t *testing.T) {
 		go func() { ended <- b.Watch(t.Context(), []string{">"}, func() {}, func(string, ledger.Record) {}) }()
 		synctest.Wait()
 		b.heard(t)
-		if err := <-ended; !errors.Is(err, ErrMadeAnew) {
+		if err := <-ended; !errors.Is(err, ErrRecreated) {
 			t.Error(err)
 		}
 		b.mustSave(t, "d")
@@ -212,7 +212,7 @@ func TestSaveIntoABucketMadeAnew(t *testing.T) {
 		}
 		create()
 		for range 3 {
-			if revision, err := b.Save(t.Context(), ledger.Write{Key: "d", Value: []byte("d")}); !errors.Is(err, ErrMadeAnew) {
+			if revision, err := b.Save(t.Context(), ledger.Write{Key: "d", Value: []byte("d")}); !errors.Is(err, ErrRecreated) {
 				t.Errorf("saved at %d: %v", revision, err)
 			}
 			if r, err := b.Load(t.Context(), "d"); err != nil || r.Value != nil {
@@ -224,7 +224,7 @@ func TestSaveIntoABucketMadeAnew(t *testing.T) {
 			create()
 		}
 		one, two := b.SaveBoth(t.Context(), ledger.Write{Key: "e", Value: []byte("e")}, ledger.Write{Key: "f", Value: []byte("f")})
-		if !errors.Is(one.Err, ErrMadeAnew) || !errors.Is(two.Err, ErrMadeAnew) {
+		if !errors.Is(one.Err, ErrRecreated) || !errors.Is(two.Err, ErrRecreated) {
 			t.Errorf("%v, %v", one.Err, two.Err)
 		}
 		b.heard(t)
@@ -246,7 +246,7 @@ func TestPinnedBucket(t *testing.T) {
 		}
 		create()
 		b.heard(t)
-		if _, err := before.Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); !errors.Is(err, ErrMadeAnew) {
+		if _, err := before.Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); !errors.Is(err, ErrRecreated) {
 			t.Errorf("what was decided before is written: %v", err)
 		}
 		if _, err := b.Pin().Save(t.Context(), ledger.Write{Key: "b", Value: []byte("b")}); err != nil {

@@ -10,15 +10,15 @@ import (
 	"example.com/unrestrict-worker/internal/ledger"
 )
 
-// Same returns ErrMadeAnew if the bucket was not created at the given time, and sets that time to the present one. It is for code
-// that follows a bucket over several watches: a deleted bucket ends a watch before the recreated one can show.
+// Same returns ErrRecreated if the bucket was not created at the given time, and sets that time to the present one. It is for
+// code that follows a bucket over several watches: a deleted bucket ends a watch before the recreated one can show.
 func Same(info *jetstream.StreamInfo, created *time.Time) error {
 	before := *created
 	*created = info.Created
 	if before.IsZero() || before.Equal(info.Created) {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", info.Config.Name, ErrMadeAnew)
+	return fmt.Errorf("%s: %w", info.Config.Name, ErrRecreated)
 }
 
 // Watch calls fn for the latest value of each key that matches one of the patterns, then synced once, then fn for each change. A
@@ -50,7 +50,7 @@ func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn
 		case <-ctx.Done():
 			return nil
 		case <-recreated:
-			return fmt.Errorf("watch %s: %w", b.name, ErrMadeAnew)
+			return fmt.Errorf("watch %s: %w", b.name, ErrRecreated)
 		case <-due.C:
 			if last < latest && last == seen {
 				return fmt.Errorf("the watch of the bucket %s has not shown for %v that there is revision %d", b.name, silence, latest)
@@ -66,7 +66,7 @@ func (b *Bucket) Watch(ctx context.Context, patterns []string, synced func(), fn
 				synced()
 				continue
 			case e.Revision() <= last:
-				return fmt.Errorf("watch %s: %w", b.name, ErrMadeAnew)
+				return fmt.Errorf("watch %s: %w", b.name, ErrRecreated)
 			}
 			last = e.Revision()
 			r := ledger.Record{Revision: e.Revision(), Written: e.Created()}

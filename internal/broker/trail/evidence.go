@@ -62,7 +62,7 @@ func (c *Chain) unprovedVerdict(r ledger.AuditRecord, v ledger.Verdict, verb str
 	case invalid != nil || o.Verb != verb || o.ID != r.RequestID || cmp.Or(o.Run, 1) != r.Run || o.Digest != r.Approval.Digest && (approves || o.Digest != ""):
 		return "counts " + v.By + " for what he signed of something else"
 	case o.Signer != "" && o.Signer != r.SignedBy || o.Client != "" && o.Client != r.Client:
-		return "counts " + v.By + " for what he signed of somebody else's request"
+		return "counts " + v.By + " for a signature about somebody else's request"
 	case !o.ExpiresAt.IsZero() && !r.ReceivedAt.Before(o.ExpiresAt):
 		return "counts " + v.By + " for what had expired when the run was taken"
 	}

@@ -86,10 +86,10 @@ func TestAuditProvesWhatPeopleSigned(t *testing.T) {
 		"another digest":         {func(r *ledger.AuditRecord) { r.Approval.Digest = "sha256:" + strings.Repeat("1", 64) }, nil, "of something else"},
 		"another's request": {func(r *ledger.AuditRecord) {
 			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, Signer: "tool"})
-		}, nil, "of somebody else's request"},
+		}, nil, "about somebody else's request"},
 		"a client's request": {func(r *ledger.AuditRecord) {
 			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, Client: "tool"})
-		}, nil, "of somebody else's request"},
+		}, nil, "about somebody else's request"},
 		"an approval that had expired": {func(r *ledger.AuditRecord) {
 			until := time.Now().Add(time.Hour)
 			r.Approval.Given[1] = ben.verdict(t, message.Order{Verb: message.VerbApprove, ID: "r", Digest: digest, ExpiresAt: until})

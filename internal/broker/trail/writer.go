@@ -63,8 +63,9 @@ func (w *Writer) Next(at time.Time, r ledger.AuditRecord, most int) ([]byte, err
 	return data, err
 }
 
-// Least is how many bytes the record of a run needs at most in its shortest form, whatever its outcome, in a chain of any length.
-func Least(r ledger.AuditRecord) (int, error) {
+// ShortestSize is how many bytes the record of a run needs at most in its shortest form, whatever its outcome, in a chain of
+// any length.
+func ShortestSize(r ledger.AuditRecord) (int, error) {
 	w := &Writer{id: strings.Repeat("x", 40), n: math.MaxInt64, last: Point{Sequence: math.MaxInt64, SHA256: strings.Repeat("0", 64)}}
 	r.Error, r.ActionID = &message.Failure{Code: message.CodeTrackTimeout, Origin: message.OriginDefender, Message: strings.Repeat("x", 200)}, strings.Repeat("0", 36)
 	data, err := w.Next(time.Now(), r, 0)

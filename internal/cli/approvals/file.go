@@ -13,10 +13,10 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// fromFile finds, for each row of the file, the waiting request with the same content. For a row without one it returns a fate
+// fromFile finds, for each row of the file, the waiting request with the same content. For a row without one it returns an outcome
 // that says why. Each request is then approved by its own digest, so that one that is not in the file is not approved with the
 // batch.
-func (c *flags) fromFile(ctx context.Context, env *session.Env, conn *broker.Broker) (waiting []Waiting, fates []fate, err error) {
+func (c *flags) fromFile(ctx context.Context, env *session.Env, conn *broker.Broker) (waiting []Waiting, outcomes []outcome, err error) {
 	of := submit.Cmd{File: c.File, Batch: c.Batch, Comment: c.Comment, ValidateOnly: true}
 	s, done, err := of.Prepare(ctx, env)
 	if err != nil {
@@ -38,7 +38,7 @@ func (c *flags) fromFile(ctx context.Context, env *session.Env, conn *broker.Bro
 	for row := range s.Bulk.Requests() {
 		found := byID[row.Message.ID]
 		no := func(result, why string) {
-			fates = append(fates, fate{ID: row.Message.ID, Result: result, Why: fmt.Sprintf("line %d: %s", row.Line, why)})
+			outcomes = append(outcomes, outcome{ID: row.Message.ID, Result: result, Why: fmt.Sprintf("line %d: %s", row.Line, why)})
 		}
 		switch {
 		case len(found) == 0:
@@ -59,7 +59,7 @@ func (c *flags) fromFile(ctx context.Context, env *session.Env, conn *broker.Bro
 		}
 		waiting = append(waiting, found[0])
 	}
-	return waiting, fates, nil
+	return waiting, outcomes, nil
 }
 
 // differ returns the first field in which a request differs from a row; "" if none does. A row without expiresAt leaves that

@@ -67,8 +67,8 @@ const (
 	unknown  = "unknown"
 )
 
-// fate is what became of an approval or a denial of one request.
-type fate struct {
+// outcome is what became of an approval or a denial of one request.
+type outcome struct {
 	ID     string `json:"requestId"`
 	Whose  string `json:"signedBy,omitempty"`
 	Run    int    `json:"run,omitempty"`
@@ -85,22 +85,22 @@ func (c *flags) run(ctx context.Context, env *session.Env, verb string) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	giver, err := orders.NewGiver(conn, c.By)
+	issuer, err := orders.NewIssuer(conn, c.By)
 	if err != nil {
 		return err
 	}
 	var waiting []Waiting
-	var fates []fate
+	var outcomes []outcome
 	if c.File != "" {
-		waiting, fates, err = c.fromFile(ctx, env, conn)
+		waiting, outcomes, err = c.fromFile(ctx, env, conn)
 	} else {
-		waiting, fates, err = c.byID(ctx, conn)
+		waiting, outcomes, err = c.byID(ctx, conn)
 	}
 	if err != nil {
 		return err
 	}
 	for i, w := range waiting {
-		f := fate{ID: w.ID, Whose: w.SignedBy, Run: w.Run, Digest: w.Approval.Digest, Result: given}
+		f := outcome{ID: w.ID, Whose: w.SignedBy, Run: w.Run, Digest: w.Approval.Digest, Result: given}
 		if w.wrong != nil {
 			f.Result, f.Why = refused, w.wrong.Error()
 		} else {
@@ -112,21 +112,21 @@ func (c *flags) run(ctx context.Context, env *session.Env, verb string) error {
 					return err
 				}
 			}
-			f.ref, err = giver.Give(ctx, message.Order{Verb: verb, ID: w.ID, Signer: w.SignedBy, Run: w.Run, Digest: w.Approval.Digest, ExpiresAt: w.Approval.ExpiresAt})
+			f.ref, err = issuer.Issue(ctx, message.Order{Verb: verb, ID: w.ID, Signer: w.SignedBy, Run: w.Run, Digest: w.Approval.Digest, ExpiresAt: w.Approval.ExpiresAt})
 			if err != nil {
 				return err
 			}
 		}
-		fates = append(fates, f)
+		outcomes = append(outcomes, f)
 	}
-	if err := await(ctx, giver, verb, fates); err != nil {
+	if err := await(ctx, issuer, verb, outcomes); err != nil {
 		return err
 	}
-	return c.print(env, fates)
+	return c.print(env, outcomes)
 }
 
-// byID finds the waiting requests with the ids. For an id without one it returns a fate that says why.
-func (c *flags) byID(ctx context.Context, conn *broker.Broker) (waiting []Waiting, fates []fate, err error) {
+// byID finds the waiting requests with the ids. For an id without one it returns an outcome that says why.
+func (c *flags) byID(ctx context.Context, conn *broker.Broker) (waiting []Waiting, outcomes []outcome, err error) {
 	var entries []ledger.Entry
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(c.IDs))) {
 		of, err := c.entries(ctx, conn, id)
@@ -136,17 +136,17 @@ func (c *flags) byID(ctx context.Context, conn *broker.Broker) (waiting []Waitin
 		open := slices.DeleteFunc(slices.Clone(of), func(e ledger.Entry) bool { return !e.Awaits() })
 		switch {
 		case len(of) == 0:
-			fates = append(fates, fate{ID: id, Result: unknown, Why: "no request of this id is known to a worker"})
+			outcomes = append(outcomes, outcome{ID: id, Result: unknown, Why: "no request of this id is known to a worker"})
 		case len(open) == 0:
-			fates = append(fates, fate{ID: id, Whose: of[0].SignedBy, Run: of[0].Run, Result: refused, Why: "it does not await approval: it is " + cmp.Or(of[0].Outcome, string(of[0].State))})
+			outcomes = append(outcomes, outcome{ID: id, Whose: of[0].SignedBy, Run: of[0].Run, Result: refused, Why: "it does not await approval: it is " + cmp.Or(of[0].Outcome, string(of[0].State))})
 		case len(open) > 1:
-			fates = append(fates, fate{ID: id, Result: refused, Why: "several have a request of this id; say whose with --signed-by"})
+			outcomes = append(outcomes, outcome{ID: id, Result: refused, Why: "several have a request of this id; say whose with --signed-by"})
 		default:
 			entries = append(entries, open[0])
 		}
 	}
 	waiting, err = withMessages(ctx, conn, entries)
-	return waiting, fates, err
+	return waiting, outcomes, err
 }
 
 // entries returns the entries of an id, of every owner unless --signed-by names one.
@@ -171,26 +171,26 @@ func (c *flags) entries(ctx context.Context, conn *broker.Broker, id string) (al
 }
 
 // await waits until a worker has recorded each order, or Within has passed.
-func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) error {
+func await(ctx context.Context, issuer *orders.Issuer, verb string, outcomes []outcome) error {
 	refs := map[string]bool{}
-	for _, f := range fates {
+	for _, f := range outcomes {
 		if f.ref != "" {
 			refs[f.ref] = true
 		}
 	}
 	for deadline := time.Now().Add(orders.Within(len(refs))); len(refs) > 0; {
-		recorded := giver.Recorded(ctx, refs)
-		for i, f := range fates {
+		recorded := issuer.Recorded(ctx, refs)
+		for i, f := range outcomes {
 			r, is := recorded[f.ref]
 			switch {
 			case !is:
 				continue
 			case r.Error != nil:
-				fates[i].Result, fates[i].Why = refused, r.Error.Message
+				outcomes[i].Result, outcomes[i].Why = refused, r.Error.Message
 			case verb == message.VerbApprove:
-				fates[i].Result = approved
+				outcomes[i].Result = approved
 			default:
-				fates[i].Result = denied
+				outcomes[i].Result = denied
 			}
 			delete(refs, f.ref)
 		}
@@ -201,17 +201,17 @@ func await(ctx context.Context, giver *orders.Giver, verb string, fates []fate) 
 			return context.Cause(ctx)
 		}
 	}
-	for i, f := range fates {
+	for i, f := range outcomes {
 		if refs[f.ref] {
-			fates[i].Why = "no worker has said yet that it heard it"
+			outcomes[i].Why = "no worker has confirmed it yet"
 		}
 	}
 	return nil
 }
 
-func (c *flags) print(env *session.Env, fates []fate) (err error) {
+func (c *flags) print(env *session.Env, outcomes []outcome) (err error) {
 	failed := false
-	for _, f := range fates {
+	for _, f := range outcomes {
 		failed = failed || f.Result == refused || f.Result == unknown
 		if c.JSON {
 			err = session.WriteJSONLine(env.Stdout, f)

@@ -71,7 +71,7 @@ func withMessages(ctx context.Context, conn *broker.Broker, entries []ledger.Ent
 		w := Waiting{Entry: e, message: q}
 		switch h := q.Header; {
 		case !there:
-			w.wrong = errors.New("its message is gone from its stream, so that nobody can see what would be approved")
+			w.wrong = errors.New("its message is gone from its stream, so that what would be approved can't be shown")
 		case message.SignedDigest(q.Subject, q.Data) != e.Approval.Digest:
 			w.wrong = errors.New("its message is not the one that the worker asks to approve: the digests differ")
 		case h.Get(message.HeaderSigner) != e.Signer || !message.Signed(e.Signer, h.Get(message.HeaderSignature), q.Subject, q.Data):

@@ -43,7 +43,7 @@ func give(ctx context.Context, env *session.Env, by orders.By, verb, name, done 
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	giver, err := orders.NewGiver(conn, by)
+	issuer, err := orders.NewIssuer(conn, by)
 	if err != nil {
 		return err
 	}
@@ -51,12 +51,12 @@ func give(ctx context.Context, env *session.Env, by orders.By, verb, name, done 
 	if err != nil {
 		return err
 	}
-	ref, err := giver.Give(ctx, message.Order{Verb: verb, Batch: name})
+	ref, err := issuer.Issue(ctx, message.Order{Verb: verb, Batch: name})
 	if err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(recordedWithin); time.Now().Before(deadline); {
-		r, recorded := giver.Recorded(ctx, map[string]bool{ref: true})[ref]
+		r, recorded := issuer.Recorded(ctx, map[string]bool{ref: true})[ref]
 		if recorded && r.Error != nil {
 			return fmt.Errorf("refused: %s", session.Plain(r.Error.Message))
 		}

@@ -186,7 +186,7 @@ func (k *Report) permissions(ctx context.Context, conn *broker.Broker) {
 	tried, denied := 0, 0
 	for _, p := range conn.Permissions() {
 		err := p.Try(ctx, conn)
-		if errors.Is(err, broker.ErrUntried) {
+		if errors.Is(err, broker.ErrNotTestable) {
 			continue
 		}
 		tried++

@@ -142,7 +142,7 @@ func (k *Report) answer(what, apiURL string, err error) {
 	case !answered:
 		k.fail(what, err.Error(), "try again")
 	case e.Class == defender.Throttled:
-		k.warn(what, "it answers, but throttles (429)", "nothing, unless it goes on: then other programs use up the app's calls")
+		k.warn(what, "it answers, but throttles (429)", "nothing needs to be done unless it persists: then other programs use up the app's calls")
 	case e.StatusCode == 0:
 		k.fail(what, e.Error(), unreachable)
 	case e.Reason != "":

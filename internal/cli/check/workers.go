@@ -24,7 +24,7 @@ func (k *Report) workers(ctx context.Context, conn *broker.Broker) {
 	conn.AwaitPresence(ctx)
 	o, err := conn.Overview(ctx, config.Windows(k.Env.Settings.Rates))
 	switch {
-	case broker.IsMissing(err) || err == nil && len(o.Replicas) == 0 && o.Silenced == nil:
+	case broker.IsMissing(err) || err == nil && len(o.Replicas) == 0 && o.PresenceFault == nil:
 		k.ok(what, "none is running")
 		return
 	case err != nil:

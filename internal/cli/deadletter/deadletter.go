@@ -53,7 +53,7 @@ func (c *ListCmd) Run(ctx context.Context, env *session.Env) error {
 	}
 	t := session.NewTable("SEQ", "TIME", "REQUEST", "RUN", "MACHINE", "CODE", "MESSAGE")
 	for _, l := range letters {
-		r, _, _ := service.Asked(l.Dead, l.Header, l.Data, conn.Names().Stream)
+		r, _, _ := service.RequestOfDeadLetter(l.Dead, l.Header, l.Data, conn.Names().Stream)
 		t.Row(strconv.FormatUint(l.Seq, 10), admin.Clock(l.Dead.Time), session.Claiming(l.Dead.RequestID, l.Claimed),
 			strconv.Itoa(l.Dead.Run), r.MachineID, l.Dead.Code, l.Dead.Message)
 	}
@@ -198,7 +198,7 @@ func ReadLetters(ctx context.Context, conn *broker.Broker, means func(Letter) bo
 			return nil, err
 		}
 		l := Letter{Seq: m.Sequence, Dead: message.ReadDeadLetter(m.Header, m.Data), Header: m.Header, Data: m.Data}
-		_, l.Claimed, _ = service.Asked(l.Dead, l.Header, l.Data, conn.Names().Stream)
+		_, l.Claimed, _ = service.RequestOfDeadLetter(l.Dead, l.Header, l.Data, conn.Names().Stream)
 		if means(l) {
 			l.Replay = service.ReplayOf(conn.Names(), l.Dead, l.Header, l.Data, time.Now())
 			letters = append(letters, l)
@@ -227,14 +227,14 @@ type ShowCmd struct{ Selection }
 // ReplayCmd is `worker deadletter replay`.
 type ReplayCmd struct {
 	Selection
-	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Reason string `placeholder:"TEXT" help:"Why; recorded in the audit trail."`
 	Yes    bool   `help:"Do not ask, as it does on a terminal alone."`
 }
 
 // DropCmd is `worker deadletter drop`.
 type DropCmd struct {
 	Selection
-	Reason string `placeholder:"TEXT" help:"Why; stands in the audit trail."`
+	Reason string `placeholder:"TEXT" help:"Why; recorded in the audit trail."`
 	Yes    bool   `help:"Do not ask before several are dropped; needed for that where there is no terminal."`
 }
 

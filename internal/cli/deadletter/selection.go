@@ -35,8 +35,8 @@ func (s Selection) Validate() error {
 	return nil
 }
 
-// Means reports whether the dead letter is selected.
-func (s Selection) Means(l Letter) bool {
+// Matches reports whether the dead letter is selected.
+func (s Selection) Matches(l Letter) bool {
 	return (len(s.IDs) == 0 || slices.Contains(s.IDs, l.Dead.RequestID) || slices.Contains(s.IDs, l.Claimed)) &&
 		(s.Code == "" || l.Dead.Code == s.Code) && (s.Seq == 0 || l.Seq == s.Seq) && (s.SignedBy == "" || l.owner() == s.SignedBy)
 }
@@ -98,7 +98,7 @@ func (s Selection) each(ctx context.Context, env *session.Env, before func(*brok
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	letters, err := ReadLetters(ctx, conn, s.Means)
+	letters, err := ReadLetters(ctx, conn, s.Matches)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (l Letter) View(n broker.Names) LetterView {
 		Attempts: l.Dead.Attempts, Time: l.Dead.Time, Subject: l.Dead.Delivery.Subject, Truncated: l.truncated(),
 		Source: l.Header.Get(message.HeaderDeadStream) + ":" + l.Header.Get(message.HeaderDeadSequence),
 	}
-	r, _, _ := service.Asked(l.Dead, l.Header, l.Data, n.Stream)
+	r, _, _ := service.RequestOfDeadLetter(l.Dead, l.Header, l.Data, n.Stream)
 	v.MachineID, v.ClaimedID = r.MachineID, l.Claimed
 	if !v.Truncated {
 		v.PayloadEncoding, v.Payload = PayloadJSON(l.Data)

@@ -222,7 +222,7 @@ func showSample(ctx context.Context, b *broker.Broker, out io.Writer) (ok bool, 
 		}
 		table.Row(r.RequestID, s.what, verdict, why, strconv.Itoa(r.Attempts))
 		if len(waiting) == 0 {
-			return broker.Enough()
+			return broker.StopFollow()
 		}
 		return nil
 	})

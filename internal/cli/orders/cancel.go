@@ -39,15 +39,17 @@ const (
 	unknown   = "unknown"
 )
 
-// fate is what became of an order about one request.
-type fate struct {
+// outcome is what became of an order about one request.
+type outcome struct {
 	ID     string `json:"requestId"`
 	Whose  string `json:"signedBy,omitempty"` // or the client's
 	Result string `json:"result"`
 	Why    string `json:"message,omitempty"`
 }
 
-func (f fate) failed() bool { return f.Result == tooLate || f.Result == refused || f.Result == unknown }
+func (f outcome) failed() bool {
+	return f.Result == tooLate || f.Result == refused || f.Result == unknown
+}
 
 // Run gives the orders, and prints what became of each.
 func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
@@ -56,12 +58,12 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 		return err
 	}
 	defer session.CloseAfterCommand(conn)
-	giver, err := NewGiver(conn, c.By)
+	issuer, err := NewIssuer(conn, c.By)
 	if err != nil {
 		return err
 	}
 	if c.Batch != "" {
-		return c.batch(ctx, env, giver)
+		return c.batch(ctx, env, issuer)
 	}
 	w := &watch{conn: conn, signedBy: c.SignedBy, actions: c.Actions}
 	ids := slices.Compact(slices.Sorted(slices.Values(c.IDs)))
@@ -74,16 +76,16 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 		if o.Signer = c.SignedBy; w.isClient(id, c.SignedBy) {
 			o.Signer, o.Client = "", c.SignedBy
 		}
-		if refs[id], err = giver.Give(ctx, o); err != nil {
+		if refs[id], err = issuer.Issue(ctx, o); err != nil {
 			return err
 		}
 	}
-	fates, err := w.await(ctx, giver, refs)
+	outcomes, err := w.await(ctx, issuer, refs)
 	if err != nil {
 		return err
 	}
 	failed := false
-	for _, f := range fates {
+	for _, f := range outcomes {
 		failed = failed || f.failed()
 		if err := c.print(env, f); err != nil {
 			return err
@@ -95,7 +97,7 @@ func (c *CancelCmd) Run(ctx context.Context, env *session.Env) error {
 	return nil
 }
 
-func (c *CancelCmd) print(env *session.Env, f fate) error {
+func (c *CancelCmd) print(env *session.Env, f outcome) error {
 	if c.JSON {
 		return session.WriteJSONLine(env.Stdout, f)
 	}

@@ -84,15 +84,15 @@ func (c *CancelCmd) open(r Rows) int {
 	return n
 }
 
-func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) error {
-	before, err := CountRows(ctx, giver.conn, c.Batch, c.SignedBy)
+func (c *CancelCmd) batch(ctx context.Context, env *session.Env, issuer *Issuer) error {
+	before, err := CountRows(ctx, issuer.conn, c.Batch, c.SignedBy)
 	if err != nil {
 		return err
 	}
 	if c.Actions && before.Accepted > 0 && !c.JSON {
 		fmt.Fprintf(env.Stderr, "Asking the API to cancel %s takes as many calls.\n", session.Count(before.Accepted, "action", "actions"))
 	}
-	ref, err := giver.Give(ctx, message.Order{Verb: message.VerbCancel, Batch: c.Batch, Signer: c.SignedBy, Actions: c.Actions})
+	ref, err := issuer.Issue(ctx, message.Order{Verb: message.VerbCancel, Batch: c.Batch, Signer: c.SignedBy, Actions: c.Actions})
 	if err != nil {
 		return err
 	}
@@ -101,10 +101,10 @@ func (c *CancelCmd) batch(ctx context.Context, env *session.Env, giver *Giver) e
 		if !service.Pause(ctx, time.Second) {
 			return context.Cause(ctx)
 		}
-		if r, is := giver.Recorded(ctx, map[string]bool{ref: true})[ref]; is && r.Error != nil {
+		if r, is := issuer.Recorded(ctx, map[string]bool{ref: true})[ref]; is && r.Error != nil {
 			return fmt.Errorf("refused: %s", session.Plain(r.Error.Message))
 		}
-		if rows, err = CountRows(ctx, giver.conn, c.Batch, c.SignedBy); err != nil {
+		if rows, err = CountRows(ctx, issuer.conn, c.Batch, c.SignedBy); err != nil {
 			return err
 		}
 	}

@@ -89,10 +89,10 @@ func (w *watch) read(ctx context.Context, id string) error {
 	return nil
 }
 
-// fates returns what has become of an id by now, one for each owner.
-func (w *watch) fates(id string) (all []fate) {
+// outcomes returns what has become of an id by now, one for each owner.
+func (w *watch) outcomes(id string) (all []outcome) {
 	for _, e := range w.entries[id] {
-		f := w.fateOf(&e)
+		f := w.outcomeOf(&e)
 		if w.isReplayed(&e) {
 			f.Result, f.Why = ordered, "a replay of it waits in its stream"
 		}
@@ -101,9 +101,9 @@ func (w *watch) fates(id string) (all []fate) {
 	switch {
 	case len(all) > 0:
 	case len(w.queued[id]) > 0:
-		all = append(all, fate{ID: id, Result: ordered, Why: "it waits in its stream"})
+		all = append(all, outcome{ID: id, Result: ordered, Why: "it waits in its stream"})
 	default:
-		all = append(all, fate{ID: id, Result: unknown, Why: "no request of this id is known; the order counts for one that comes within 7 days"})
+		all = append(all, outcome{ID: id, Result: unknown, Why: "no request of this id is known; the order counts for one that comes within 7 days"})
 	}
 	return all
 }
@@ -119,8 +119,8 @@ func (w *watch) isReplayed(e *ledger.Entry) bool {
 	})
 }
 
-func (w *watch) fateOf(e *ledger.Entry) fate {
-	f := fate{ID: e.ID, Whose: cmp.Or(e.SignedBy, e.Client), Result: ordered}
+func (w *watch) outcomeOf(e *ledger.Entry) outcome {
+	f := outcome{ID: e.ID, Whose: cmp.Or(e.SignedBy, e.Client), Result: ordered}
 	switch e.State {
 	case ledger.StateFinal:
 		f.Result, f.Why = tooLate, "it has ended, "+e.Outcome
@@ -132,7 +132,7 @@ func (w *watch) fateOf(e *ledger.Entry) fate {
 		case !w.actions:
 			f.Result, f.Why = tooLate, "its call was accepted; --actions asks the API to cancel the action"
 		case e.Adopted:
-			f.Result, f.Why = refused, "its action was under way before it: it is somebody else's, and is never cancelled"
+			f.Result, f.Why = refused, "its action was under way before the request: it belongs to somebody else, and is never cancelled"
 		case e.Cancel != nil && e.Cancel.Asked > 0:
 			f.Result, f.Why = asked, "the API was asked to cancel action "+e.ActionID+"; how that ends its result says"
 		default:
@@ -147,21 +147,21 @@ func (w *watch) fateOf(e *ledger.Entry) fate {
 }
 
 // await polls until every order has a result, or Within has passed.
-func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]string) ([]fate, error) {
+func (w *watch) await(ctx context.Context, issuer *Issuer, orders map[string]string) ([]outcome, error) {
 	names := map[string]bool{}
 	for _, ref := range orders {
 		names[ref] = true
 	}
 	var recorded map[string]ledger.AuditRecord
 	for deadline := time.Now().Add(Within(len(orders))); ; {
-		var all []fate
+		var all []outcome
 		open := 0
 		for _, id := range slices.Sorted(maps.Keys(orders)) {
 			if err := w.read(ctx, id); err != nil {
 				return nil, err
 			}
 			record, isRecorded := recorded[orders[id]]
-			for _, f := range w.fates(id) {
+			for _, f := range w.outcomes(id) {
 				switch {
 				case f.Result == ordered && isRecorded && record.Error != nil:
 					f.Result, f.Why = refused, record.Error.Message
@@ -177,13 +177,13 @@ func (w *watch) await(ctx context.Context, giver *Giver, orders map[string]strin
 		if !service.Pause(ctx, 500*time.Millisecond) {
 			return nil, context.Cause(ctx)
 		}
-		recorded = giver.Recorded(ctx, names)
+		recorded = issuer.Recorded(ctx, names)
 	}
 }
 
 // undecided explains why an order has no result yet. If a worker has recorded it, and the request is somebody else's, the order
 // will never end that request.
-func (w *watch) undecided(all []fate, orders map[string]string, recorded map[string]ledger.AuditRecord) []fate {
+func (w *watch) undecided(all []outcome, orders map[string]string, recorded map[string]ledger.AuditRecord) []outcome {
 	for i, f := range all {
 		if f.Result != ordered {
 			continue
@@ -194,7 +194,7 @@ func (w *watch) undecided(all []fate, orders map[string]string, recorded map[str
 		case is && signer != "" && f.Whose != "" && f.Whose != signer:
 			all[i].Result, all[i].Why = refused, fmt.Sprintf("it is %s's, and the policy does not let %s order about others' requests; it needs operate: true", f.Whose, signer)
 		case !is && len(e) == 0:
-			all[i].Why += "; no worker has heard the order yet, and it counts as soon as one runs"
+			all[i].Why += "; no worker has read the order yet; it takes effect as soon as one runs"
 		}
 	}
 	return all

@@ -35,5 +35,5 @@ func RequireYes(env *Env, yes bool, what string) error {
 	if yes || IsTerminalInput(env.Stdin) {
 		return nil
 	}
-	return config.BadInput("%s: say --yes, for nobody can be asked here; nothing was done", what)
+	return config.BadInput("%s: give --yes, because there is no terminal to ask on; nothing was done", what)
 }

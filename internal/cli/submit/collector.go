@@ -79,7 +79,7 @@ func (h *collector) add(p Prepared) {
 	h.open++
 }
 
-// take reads one message of the results stream; Enough when no row is open.
+// take reads one message of the results stream; StopFollow when no row is open.
 func (h *collector) take(m broker.Message) error {
 	var r message.Result
 	h.mu.Lock()
@@ -99,7 +99,7 @@ func (h *collector) take(m broker.Message) error {
 		}
 	}
 	if h.open == 0 {
-		return broker.Enough()
+		return broker.StopFollow()
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func TestCollector(t *testing.T) {
 					continue
 				}
 				err := h.take(e.message(uint64(i + 1)))
-				enough = errors.Is(err, broker.Enough())
+				enough = errors.Is(err, broker.StopFollow())
 				if again := h.take(e.message(uint64(i + 1))); again != nil && !enough {
 					t.Errorf("the same message again: %v", again)
 				}

@@ -82,12 +82,12 @@ func (s *Submission) judge(since time.Time, all bool) error {
 // halt pauses the batch, so that its other rows are not called, and returns an error that says how to go on. It is the one place
 // where a batch is halted.
 func (s *Submission) halt(ctx context.Context, why *haltedError) error {
-	giver, err := orders.NewGiver(s.broker, orders.By{Reason: why.Error() + " (--halt-on " + s.haltOn.text + ")", SignWith: s.signWith})
+	issuer, err := orders.NewIssuer(s.broker, orders.By{Reason: why.Error() + " (--halt-on " + s.haltOn.text + ")", SignWith: s.signWith})
 	if err == nil {
-		_, err = giver.Give(ctx, message.Order{Verb: message.VerbPause, Batch: s.Bulk.Batch})
+		_, err = issuer.Issue(ctx, message.Order{Verb: message.VerbPause, Batch: s.Bulk.Batch})
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nNothing more is published, but what is queued already goes on, for the batch could not be held back: %w", why, err)
+		return fmt.Errorf("%w\nNothing more is published, but what is queued is still carried out, because the batch could not be paused: %w", why, err)
 	}
 	rest := ""
 	if n := s.rows - s.Stored; n > 0 {
@@ -101,9 +101,9 @@ func (s *Submission) halt(ctx context.Context, why *haltedError) error {
 // batchOrders returns whether the batch was ever cancelled, and when it was last resumed; zero: never. A user who may not read
 // orders goes on without: the workers follow them in any case.
 func (s *Submission) batchOrders(ctx context.Context) (cancelled bool, resumed time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, courtesy)
+	ctx, cancel := context.WithTimeout(ctx, optionalCallLimit)
 	defer cancel()
-	_ = s.broker.Courtesy(ctx, s.broker.Names().ControlStream, func(ctx context.Context) error {
+	_ = s.broker.OptionalCall(ctx, s.broker.Names().ControlStream, func(ctx context.Context) error {
 		for d, err := range s.broker.Ordered(ctx) {
 			if err != nil {
 				return err

@@ -142,7 +142,7 @@ func (s *Submission) publishOnLane(ctx context.Context, what string, of int, mea
 // publishReruns publishes again the rows that the broker dropped as duplicates, but whose dry run has ended. Without the
 // permission to read results it publishes none.
 func (s *Submission) publishReruns(ctx context.Context) error {
-	err := s.broker.Courtesy(ctx, s.broker.Names().ResultsStream, func(ctx context.Context) error {
+	err := s.broker.OptionalCall(ctx, s.broker.Names().ResultsStream, func(ctx context.Context) error {
 		_, err := s.earlier(ctx)
 		return err
 	})

@@ -169,7 +169,7 @@ func (c Cmd) rules() []flagRule {
 		{c.Canary != 0 && c.File == "", "--canary needs --file"},
 		{c.Canary < 0, "--canary: give how many rows go first, such as 10"},
 		{c.HaltOn.text != "" && c.File == "", "--halt-on needs --file"},
-		{c.HaltOn.text != "" && c.File != "" && !waits, "--halt-on needs --wait or --canary: results that nobody waits for halt nothing"},
+		{c.HaltOn.text != "" && c.File != "" && !waits, "--halt-on needs --wait or --canary: without waiting there are no results to halt on"},
 		{c.Timeout != 0 && !waits, "--timeout needs --wait or --canary"},
 		{c.Timeout < 0, "--timeout: give how long to wait, such as 10m"},
 		{c.Report != "" && !c.Wait, "--report needs --wait"},

@@ -30,7 +30,7 @@ func (s *Submission) earlier(ctx context.Context) (broker.FollowOptions, error) 
 	}
 	o.ToPresent = true
 	err := session.FollowResults(ctx, s.broker, o, func(m broker.Message) error {
-		_ = s.Collector.take(m) // Enough means only that no row is open by now
+		_ = s.Collector.take(m) // StopFollow means only that no row is open by now
 		return ctx.Err()
 	})
 	if err == nil {

@@ -20,9 +20,9 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	if seq == 0 {
 		return o, l, last, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, courtesy)
+	ctx, cancel := context.WithTimeout(ctx, optionalCallLimit)
 	defer cancel()
-	err := s.broker.Courtesy(ctx, "KV_"+broker.StateBucket, func(ctx context.Context) (err error) {
+	err := s.broker.OptionalCall(ctx, "KV_"+broker.StateBucket, func(ctx context.Context) (err error) {
 		s.broker.AwaitPresence(ctx)
 		if o, err = s.broker.Overview(ctx, config.Windows(s.env.Settings.Rates)); err != nil {
 			return err
@@ -36,8 +36,8 @@ func (s *Submission) line(ctx context.Context) (o broker.Overview, l service.Lin
 	return o, l, last, waits && err == nil
 }
 
-// courtesy bounds optional reads, which submitting does not need.
-const courtesy = 3 * time.Second
+// optionalCallLimit bounds optional reads, which submitting does not need.
+const optionalCallLimit = 3 * time.Second
 
 // soon is a wait that is too short to be printed.
 const soon = 5 * time.Second

@@ -9,11 +9,11 @@ import (
 )
 
 // list is `worker why` with a machine or a ticket instead of a request's id.
-func (c *Cmd) list(env *session.Env, all []service.Known) error {
+func (c *Cmd) list(env *session.Env, all []service.KnownRequest) error {
 	if c.JSON {
 		return session.WriteJSONLine(env.Stdout, struct {
-			Of       string          `json:"of"`
-			Requests []service.Known `json:"requests"`
+			Of       string                 `json:"of"`
+			Requests []service.KnownRequest `json:"requests"`
 		}{c.ID, all})
 	}
 	t := session.NewTable("TIME", "REQUEST", "STATE", "MACHINE", "TICKET", "REQUESTED BY", "WHY")

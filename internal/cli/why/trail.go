@@ -42,7 +42,7 @@ func (s *History) readTrail(ctx context.Context, conn *broker.Broker) error {
 		case ledger.AuditDecided:
 			s.decided = append(s.decided, r)
 			if !letters {
-				return broker.Enough()
+				return broker.StopFollow()
 			}
 		}
 		return nil

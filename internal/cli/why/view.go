@@ -177,7 +177,7 @@ func (s *History) stateText() string {
 			return "ended: " + t.result.Outcome
 		}
 		if len(s.Queued) > 0 {
-			return "queued; nobody has taken it yet, or whoever did has not begun"
+			return "queued; no replica has taken it yet, or one has, and has not begun"
 		}
 		if s.unfinished() {
 			return "accepted; the ledger has lost it before its end"

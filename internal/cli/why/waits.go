@@ -115,10 +115,10 @@ func (s *History) Waits(now time.Time, held []health.Condition) (waits []string)
 	case waiting:
 		waits = s.ownWaits(now, held)
 	case messageGone:
-		return []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and nobody takes " +
+		return []string{"nothing that will come: its message is gone from its stream (purged, deleted, or past the stream's limits), and no replica takes " +
 			"a request up without it. Publish it again, with the same id, machine and comment: it goes on from here, and a call that was made is looked up first"}
 	case vanished:
-		return []string{"nothing that will come: it was accepted, and its entry is gone from the ledger, so that nobody follows its action; see the action in Defender's portal"}
+		return []string{"nothing that will come: it was accepted, and its entry is gone from the ledger, so that no replica follows its action; see the action in Defender's portal"}
 	}
 	for _, c := range held {
 		waits = append(waits, session.Condition(c, now))
@@ -151,7 +151,7 @@ func (s *History) ownWaits(now time.Time, held []health.Condition) (waits []stri
 	case e.State == ledger.StateUnknown:
 		waits = append(waits, fmt.Sprintf("a look-up of whether the call of %s took place (%d of 3 have not shown it)", admin.Clock(e.LastCall), e.Looks))
 		if e.Failures > 0 {
-			waits = append(waits, health.StillUnclear+": its calls, or the looks for them, have had no clear answer more than once")
+			waits = append(waits, health.StillUnclear+": its calls, or the look-ups for them, have had no clear answer more than once")
 		}
 	case len(held) == 0 && len(ownCause(e)) == 0:
 		waits = []string{"its next attempt" + s.turn()}
@@ -198,7 +198,7 @@ func (s *History) readHolder(ctx context.Context, conn *broker.Broker) error {
 	s.holder = fmt.Sprintf("the machine is held by the request %s, called %s", holder.ID, admin.Clock(holder.LastCall))
 	waits, err := conn.NewPublisher().Unacked(ctx, holder.Source)
 	if err == nil && !waits {
-		s.holder += ", whose message is gone from its stream: nobody takes that one up, and it loses the machine some minutes after its last attempt"
+		s.holder += ", whose message is gone from its stream: no replica takes that one up, and it loses the machine some minutes after its last attempt"
 	}
 	return err
 }

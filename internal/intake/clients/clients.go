@@ -139,7 +139,7 @@ func (s *Set) reload() {
 	switch {
 	case err == nil:
 		s.text, s.list, s.version, s.changed = text, list, s.version+1, written(s.path)
-		s.log.Info("the clients file was read anew", zap.Int("clients", len(list)))
+		s.log.Info("the clients file was read again", zap.Int("clients", len(list)))
 	case was == nil || was.Error() != err.Error():
 		s.text = text
 		s.log.Warn("the clients file is not in use, what was read before stays in force", zap.Error(err))

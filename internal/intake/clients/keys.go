@@ -127,7 +127,7 @@ func (k *keySet) fetch(ctx context.Context) {
 	var keys jose.JSONWebKeySet
 	err := k.get(ctx, strings.TrimSuffix(k.issuer, "/")+"/.well-known/openid-configuration", &about)
 	if u, bad := url.Parse(about.Keys); err == nil && (bad != nil || u.Scheme != "https" || about.Issuer != k.issuer) {
-		err = errors.New("what the issuer says of itself is not its own, or its keys are not at https")
+		err = errors.New("the issuer's discovery document is for another issuer, or its keys are not at https")
 	}
 	if err == nil {
 		err = k.get(ctx, about.Keys, &keys)

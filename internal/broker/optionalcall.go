@@ -16,11 +16,11 @@ import (
 // aboutMe is the subject on which every NATS server reports a user's permissions.
 const aboutMe = "$SYS.REQ.USER.INFO"
 
-// Courtesy makes an optional call of a command, which may need more permissions than the command itself. If the broker reports
-// that this user may not read the stream, the call is not made, so that no log has a permission violation for it. If the broker
-// denies something all the same, the call ends at once. Only one such call may run at a time, and nothing may be published
-// meanwhile.
-func (b *Broker) Courtesy(ctx context.Context, streamName string, call func(context.Context) error) error {
+// OptionalCall makes an optional call of a command, which may need more permissions than the command itself. If the broker
+// reports that this user may not read the stream, the call is not made, so that no log has a permission violation for it. If
+// the broker denies something all the same, the call ends at once. Only one such call may run at a time, and nothing may be
+// published meanwhile.
+func (b *Broker) OptionalCall(ctx context.Context, streamName string, call func(context.Context) error) error {
 	if !b.mayRead(ctx, streamName) {
 		return fmt.Errorf("the broker does not let this user read stream %s", streamName)
 	}

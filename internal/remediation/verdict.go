@@ -22,7 +22,7 @@ func (s *Submitter) verdictFault(ctx context.Context, q Queue, o *message.Order)
 		if err != nil || e.State == "" || e.Run != cmp.Or(o.Run, 1) || o.Signer != "" && o.Signer != e.SignedBy {
 			continue
 		}
-		shared := othersHave(records, key, e.Print)
+		shared := othersHave(records, key, e.Fingerprint)
 		if why = s.verdictFaultFor(&e, o, shared, nil); why != nil && why.Code == CodeOtherDigest {
 			other, err := s.copyOf(ctx, q, &e, o.Digest)
 			if err != nil {
@@ -45,7 +45,7 @@ func (s *Submitter) copyOf(ctx context.Context, q Queue, e *ledger.Entry, digest
 			return ctx.Err()
 		}
 		req, invalid := s.Rules.Parse(d) //nolint:contextcheck // the trace is in the delivery
-		if invalid == nil && req.ID == e.ID && req.SignedBy == e.SignedBy && ledger.NewEntry(req, d, d.Published, d.Published).Print == e.Print {
+		if invalid == nil && req.ID == e.ID && req.SignedBy == e.SignedBy && ledger.NewEntry(req, d, d.Published, d.Published).Fingerprint == e.Fingerprint {
 			found = &req
 		}
 		return ctx.Err()
@@ -71,7 +71,7 @@ func (s *Submitter) verdictFaultFor(e *ledger.Entry, o *message.Order, shared bo
 	case e.State != ledger.StateWaiting:
 		return late("was called")
 	case rule == nil || rule.Approvals == nil:
-		return &message.Invalid{Code: message.CodePolicy, Message: "the policy asks nobody's approval for this request", ClaimedID: o.ID}
+		return &message.Invalid{Code: message.CodePolicy, Message: "the policy requires no approval for this request", ClaimedID: o.ID}
 	case kept != nil && !o.Stored.Before(kept.ExpiresAt):
 		return late("awaited approval until " + kept.ExpiresAt.UTC().Format(time.RFC3339))
 	}

@@ -9,9 +9,9 @@ import (
 	"example.com/unrestrict-worker/internal/broker"
 )
 
-// TestCourtesy: who may not read a stream is asked nothing of it where the broker says so, and hears of a denial at once where
+// TestOptionalCall: who may not read a stream is asked nothing of it where the broker says so, and hears of a denial at once where
 // it does not. The call has no end but that.
-func TestCourtesy(t *testing.T) {
+func TestOptionalCall(t *testing.T) {
 	allow := func(subjects ...string) *server.Permissions {
 		return &server.Permissions{Publish: &server.SubjectPermission{Allow: subjects}}
 	}
@@ -36,7 +36,7 @@ func TestCourtesy(t *testing.T) {
 			}
 			b := open(t, broker.Config{URL: s.ClientURL(), Auth: broker.Auth{User: "guest", Password: "g"}})
 			ctx, asked := within(t), false
-			err := b.Courtesy(ctx, "REMEDIATION_RESULTS", func(ctx context.Context) error {
+			err := b.OptionalCall(ctx, "REMEDIATION_RESULTS", func(ctx context.Context) error {
 				asked = true
 				_, err := b.Latest(ctx, "REMEDIATION_RESULTS", 1)
 				for err != nil && ctx.Err() == nil { // as what tries again until its time is over

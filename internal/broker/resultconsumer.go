@@ -13,8 +13,8 @@ import (
 	"example.com/unrestrict-worker/internal/message"
 )
 
-// Handout is a durable consumer of the results, whose handler gets them one by one.
-type Handout struct {
+// ResultConsumer is a durable consumer of the results, whose handler gets them one by one.
+type ResultConsumer struct {
 	Name        string    // of the consumer; processes with the same name share its results
 	Description string    // of the consumer, for people
 	Since       time.Time // a new consumer begins with the results published from then on
@@ -30,14 +30,14 @@ const (
 	handOutMany = 2                // results in hand at once in this process
 )
 
-// HandOut calls Handle for each result until ctx ends, and again until Handle is done with it. The consumer is durable, so a
-// restart continues where it was. After a crash, the results that were in hand are redelivered.
-func (b *Broker) HandOut(ctx context.Context, h Handout) {
+// ConsumeResults calls Handle for each result until ctx ends, and again until Handle is done with it. The consumer is durable,
+// so a restart continues where it was. After a crash, the results that were in hand are redelivered.
+func (b *Broker) ConsumeResults(ctx context.Context, h ResultConsumer) {
 	var running sync.WaitGroup
 	for range handOutMany {
 		running.Go(func() {
 			for ctx.Err() == nil {
-				if err := b.handOut(ctx, h); err != nil && ctx.Err() == nil {
+				if err := b.consumeResults(ctx, h); err != nil && ctx.Err() == nil {
 					h.Watch(0, err)
 					_ = wait(ctx, time.Second)
 				}
@@ -47,9 +47,9 @@ func (b *Broker) HandOut(ctx context.Context, h Handout) {
 	running.Wait()
 }
 
-// handOut returns when ctx ends, or with an error after which the consumer must be opened again.
-func (b *Broker) handOut(ctx context.Context, h Handout) error {
-	consumer, err := b.openHandout(ctx, h)
+// consumeResults returns when ctx ends, or with an error after which the consumer must be opened again.
+func (b *Broker) consumeResults(ctx context.Context, h ResultConsumer) error {
+	consumer, err := b.openResultConsumer(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,8 @@ func (b *Broker) handOut(ctx context.Context, h Handout) error {
 	return nil
 }
 
-// openHandout opens the durable consumer, or creates it. It does not alter one that exists.
-func (b *Broker) openHandout(ctx context.Context, h Handout) (jetstream.Consumer, error) {
+// openResultConsumer opens the durable consumer, or creates it. It does not alter one that exists.
+func (b *Broker) openResultConsumer(ctx context.Context, h ResultConsumer) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	n := b.cfg.Names

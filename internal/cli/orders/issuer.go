@@ -17,12 +17,12 @@ import (
 
 // By are the flags for who gives an order, and why.
 type By struct {
-	Reason   string `placeholder:"TEXT" help:"Why; stands in results and in the audit trail."`
+	Reason   string `placeholder:"TEXT" help:"Why; recorded in results and in the audit trail."`
 	SignWith string `placeholder:"FILE" help:"Sign with the nkey seed in this file; needed where the worker has trusted signers."`
 }
 
-// Giver gives orders.
-type Giver struct {
+// Issuer gives orders.
+type Issuer struct {
 	conn     *broker.Broker
 	by       By
 	seed     []byte            // nil: unsigned
@@ -30,9 +30,9 @@ type Giver struct {
 	began    time.Time
 }
 
-// NewGiver gives orders over a connection. A mistake about the seed is bad input.
-func NewGiver(conn *broker.Broker, by By) (*Giver, error) {
-	g := &Giver{conn: conn, by: by, began: time.Now()}
+// NewIssuer gives orders over a connection. A mistake about the seed is bad input.
+func NewIssuer(conn *broker.Broker, by By) (*Issuer, error) {
+	g := &Issuer{conn: conn, by: by, began: time.Now()}
 	if by.SignWith == "" {
 		g.operator = session.NewOperator(conn, by.Reason)
 		return g, nil
@@ -49,7 +49,7 @@ func NewGiver(conn *broker.Broker, by By) (*Giver, error) {
 
 // Give publishes an order, and returns its reference. An unsigned one is first recorded in the audit trail with the operator, like
 // an operator's other acts. A signed one names its signer itself.
-func (g *Giver) Give(ctx context.Context, o message.Order) (ref string, err error) {
+func (g *Issuer) Issue(ctx context.Context, o message.Order) (ref string, err error) {
 	o.Reason, o.IssuedAt = strings.TrimSpace(g.by.Reason), time.Now().UTC()
 	payload, err := o.Encode()
 	if err != nil {
@@ -73,7 +73,7 @@ func (g *Giver) Give(ctx context.Context, o message.Order) (ref string, err erro
 
 // Recorded returns the workers' audit records of orders, by reference; nil if the trail can't be opened. The record of an order
 // that changes nothing has an error.
-func (g *Giver) Recorded(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
+func (g *Issuer) Recorded(ctx context.Context, refs map[string]bool) map[string]ledger.AuditRecord {
 	stream, err := g.conn.OpenAuditTrail(ctx)
 	if err != nil {
 		return nil // optional, because it needs more permissions than ordering does
