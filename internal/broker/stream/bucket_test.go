@@ -180,7 +180,7 @@ func TestSilentWatchEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{}); err != nil { // which leaves no room for another
+		if _, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "other"}); err != nil { // which leaves no room for another, and stays
 			t.Fatal(err)
 		}
 		b.mustSave(t, "mine.c")
