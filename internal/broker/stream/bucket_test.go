@@ -186,8 +186,8 @@ func TestSilentWatchEnds(t *testing.T) {
 		b.mustSave(t, "mine.c")
 		select {
 		case err := <-ended:
-			if err == nil || !strings.Contains(err.Error(), "has not shown for 8s that there is revision 5") {
-				t.Errorf("the watch ended with %v", err)
+			if err == nil || !strings.Contains(err.Error(), "has not shown for 8s that there is revision 5") && !strings.Contains(err.Error(), "the watch of the bucket B ended") {
+				t.Errorf("the watch ended with %v", err) // the library itself gives up after this error, but not where it is denied
 			}
 		case <-time.After(20 * time.Second):
 			t.Fatal("the watch goes on, and shows nothing")
