@@ -255,7 +255,7 @@ var situations = map[string]situation{
 		slow := &slowLine{to: p.opts.Port}
 		p.vars["NATS_URL"] = slow.listen(t)
 		p.run(t)
-		slow.delay.Store(int64(600 * time.Millisecond)) // two answers make a grant, which is too old after budget.StartLimit
+		slow.delay.Store(int64(530 * time.Millisecond)) // two answers make a grant, which is too old after budget.StartLimit
 		p.publish(t, "slow", 1)
 		return func() { slow.delay.Store(0) }
 	}},

@@ -103,7 +103,7 @@ func TestDeviceCode(t *testing.T) {
 		t.Error(diff)
 	}
 	cfg.Prompt = nil
-	if _, err := must(NewCredential(cfg)).Token(t.Context(), apiScope, false); err == nil || !strings.Contains(err.Error(), "nobody") {
+	if _, err := must(NewCredential(cfg)).Token(t.Context(), apiScope, false); err == nil || !strings.Contains(err.Error(), "no terminal") {
 		t.Error(err)
 	}
 }
