@@ -47,7 +47,7 @@ func NewIssuer(conn *broker.Broker, by By) (*Issuer, error) {
 	return g, nil
 }
 
-// Give publishes an order, and returns its reference. An unsigned one is first recorded in the audit trail with the operator, like
+// Issue publishes an order, and returns its reference. An unsigned one is first recorded in the audit trail with the operator, like
 // an operator's other acts. A signed one names its signer itself.
 func (g *Issuer) Issue(ctx context.Context, o message.Order) (ref string, err error) {
 	o.Reason, o.IssuedAt = strings.TrimSpace(g.by.Reason), time.Now().UTC()
