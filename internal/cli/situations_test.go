@@ -33,6 +33,7 @@ type situation struct {
 	// begin brings it about, and returns what ends it; nil: nothing that could be done here.
 	begin   func(*testing.T, *conditionPlace) (end func())
 	publish bool // a request is published behind it, which waits for it
+	pulls   bool // pulls of before can still take that request: it waits until there are none
 
 	elsewhere string // the test of another package that brings it about
 
@@ -199,7 +200,7 @@ var situations = map[string]situation{
 		p.isTakenByAnother(t)
 		return undo
 	}},
-	health.Denied: {publish: true, env: workersOwn().env, broker: workersOwn().broker, begin: denying("$JS.API.CONSUMER.MSG.NEXT.>")},
+	health.Denied: {publish: true, pulls: true, env: workersOwn().env, broker: workersOwn().broker, begin: denying("$JS.API.CONSUMER.MSG.NEXT.>")},
 	health.JetStream: {unstarted: true, away: true, begin: func(t *testing.T, p *conditionPlace) func() {
 		slow := &slowLine{to: p.opts.Port}
 		p.vars["NATS_URL"] = slow.listen(t)
