@@ -115,7 +115,7 @@ func (b *Batches) batch(name string) *Batch {
 }
 
 func (b *Batches) entry(e *ledger.Entry) {
-	if b.rows[e.Source] { // an entry that is written during the search is read twice
+	if e.Source != "" && b.rows[e.Source] { // an entry that is written during the search is read twice
 		return
 	}
 	batch := b.batch(e.Batch)
